@@ -1,7 +1,9 @@
-"""Build script: metadata stands in pyproject.toml; here only what it cannot say.
+"""Build script: metadata stands in pyproject.toml; here only what it cannot
+say.
 
-The top-level folders templates/, static/, config/ and sdk/js/ go into the wheel as ``imserver/packaged/…``.
-What is built from a git checkout that is no release is a development version that names the commit.
+The top-level folders templates/, static/, config/ and sdk/js/ go into the wheel
+as ``imserver/packaged/…``. What is built from a git checkout that is no release
+is a development version that names the commit.
 """
 
 import sys
@@ -31,7 +33,9 @@ class BuildWithVersion(build_py):
             version = self.get_finalized_command("egg_info").egg_version
             text = (ROOT / "imserver" / "__init__.py").read_text(encoding="utf-8")
             built = Path(self.build_lib, "imserver", "__init__.py")
-            built.write_text(text.replace(f'"{__version__}"', f'"{version}"'), encoding="utf-8")
+            built.write_text(
+                text.replace(f'"{__version__}"', f'"{version}"'), encoding="utf-8"
+            )
 
 
 # A source distribution carries the tag on, in its setup.cfg.

@@ -1,13 +1,16 @@
-"""``imserver bench abuse``: single requests of an attacker, and how long each blocks the server's loop.
+"""``imserver bench abuse``: single requests of an attacker, and how long each
+blocks the server's loop.
 
-Each attack is sent by the weakest client that may: without a key, or as a user. One that misses a bar is sent
-again, because another program may have delayed an answer, or the server has loaded code: the best try counts.
-The attacks of users are a full message or read of each command (:mod:`bench.abuse_rows`), and of each
-operation of the server's OpenAPI document. How many of these the server accepts is counted. A third
-connection reads what others cause it to receive, and must stay open; in demo mode 500 more do so. Meanwhile a
-second one requests ``/health`` every millisecond. Its slowest answer is the time for which the loop was
-blocked, without the time that the server or the probe waited for a core. The peak of the server's memory is
-compared with its memory right before.
+Each attack is sent by the weakest client that may: without a key, or as a user.
+One that misses a bar is sent again, because another program may have delayed an
+answer, or the server has loaded code: the best try counts. The attacks of users
+are a full message or read of each command (:mod:`bench.abuse_rows`), and of
+each operation of the server's OpenAPI document. How many of these the server
+accepts is counted. A third connection reads what others cause it to receive,
+and must stay open; in demo mode 500 more do so. Meanwhile a second one requests
+``/health`` every millisecond. Its slowest answer is the time for which the loop
+was blocked, without the time that the server or the probe waited for a core.
+The peak of the server's memory is compared with its memory right before.
 """
 
 from __future__ import annotations
@@ -67,12 +70,16 @@ from bench.servers import NodeProcess, Worker
 
 MOST_HOLD_MS, MOST_GROWTH_MB, MOST_RESIDUE_MB = 50, 20, 8
 MOST_HASH_MB, HASHES = 24, ("/register", "/login", "/password")
-"""The bar of the routes that hash a password: argon2id takes 19 MiB for a hash, by its parameters. A node
-makes two at once."""
+"""The bar of the routes that hash a password: argon2id takes 19 MiB for a hash,
+by its parameters. A node makes two at once."""
 _PROVIDER = "{kind: github, client_id: bench, client_secret: bench, register: true}"
-_GOCHAT = f"{{oauth: {{example: {_PROVIDER}}}, accounts: {{search: true, guests: true}}}}"
+_GOCHAT = (
+    f"{{oauth: {{example: {_PROVIDER}}}, accounts: {{search: true, guests: true}}}}"
+)
 _OPERATOR_KEY = "a-key-that-the-attacker-has"
-_PUSHER = "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
+_PUSHER = (
+    "{open: true, pusher: {app_id: bench, key: bench, secret: a-secret-of-the-bench}}"
+)
 _OPEN = "{open: true, channels: {demo: {publish: subscribers, presence: true, join_leave: true}}}"
 _STORED = "{history: log, subscribe: anybody, publish: anybody}"
 _STORED_CHANNELS = f"{{open: true, channels: {{'': {_STORED}}}}}"
@@ -80,7 +87,9 @@ _PLUG_INS = {"mcp", "durable_streams"}
 _GROUP = "imserver.features"
 MODES = {
     "demo": {"IMSERVER_STORAGE_LOOK_SECONDS": "0.1"},
-    "keys": {"IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"},
+    "keys": {
+        "IMSERVER_API_KEYS": f"[{{key: {_OPERATOR_KEY}, scopes: [push, read, admin]}}]"
+    },
     "plug-ins": {
         "IMSERVER_FEATURES": "[all, mcp, durable_streams]",
         "IMSERVER_APPS": f"{{default: {_STORED_CHANNELS}}}",
@@ -94,28 +103,35 @@ MODES = {
         "IMSERVER_SMTP_SENDER": "im@example.com",
     },
 }
-"""Servers under attack by their settings. ``people``: with a login provider, and a mail server that is not
-there. ``keys``: strangers have none, and who sends :data:`_ENDS_DEMO` has one. ``plug-ins``: if they are
-installed.
+"""Servers under attack by their settings. ``people``: with a login provider,
+and a mail server that is not there. ``keys``: strangers have none, and who
+sends :data:`_ENDS_DEMO` has one. ``plug-ins``: if they are installed.
 """
 _ENDS_DEMO = {
     "GET /api/v1/keys/usage",
     *(f"POST /api/v1/keys/{verb}" for verb in ("create", "revoke", "rotate")),
 }
-"""Operations that end the demo mode, so that all later attacks would be refused: they need a key."""
+"""Operations that end the demo mode, so that all later attacks would be
+refused: they need a key."""
 HOOK = "/hooks/" + "x" * 43
 """An incoming webhook that does not exist."""
-BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = 4_000_000, 65_536, 60_000, 65_536
+BODY_BYTES, MESSAGE_BYTES, HEAD_BYTES, PIPELINED_BYTES = (
+    4_000_000,
+    65_536,
+    60_000,
+    65_536,
+)
 CALM_SECONDS, CALM_PROBES = 0.15, 50
-"""So long, and for so many answers to the probe, it continues after the last answer to the attack: garbage
-collection, closing and logging cost time too.
+"""So long, and for so many answers to the probe, it continues after the last
+answer to the attack: garbage collection, closing and logging cost time too.
 """
 MOST_READ_BYTES = 200_000_000
 """Most bytes of answers to an attack that are kept to be counted."""
 SUBSCRIBERS = 500
 """Other users in the channel of the attacks, in demo mode."""
 FIRST_ANSWER_SECONDS, MOST_SECONDS = 15.0, 3.0
-"""How long an attack is observed at most: until its first answer, and from then on."""
+"""How long an attack is observed at most: until its first answer, and from then
+on."""
 SILENCE_SECONDS = 1.0
 """How long an attack without an answer is observed."""
 
@@ -125,10 +141,12 @@ Body = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Attack:
-    """One request. ``build`` makes its bytes. ``ws``: it is sent to the WebSocket port. ``mode``: it is sent
-    to the server of this mode only; ``""``: to those without people. ``account``: with the token of an
-    account; ``bot``: of a bot. ``command``: dialect and name of the command that it repeats.
-    ``of``: the name of the operation or route. Of the attacks with the same one, some must be accepted.
+    """One request. ``build`` makes its bytes. ``ws``: it is sent to the
+    WebSocket port. ``mode``: it is sent to the server of this mode only;
+    ``""``: to those without people. ``account``: with the token of an account;
+    ``bot``: of a bot. ``command``: dialect and name of the command that it
+    repeats. ``of``: the name of the operation or route. Of the attacks with the
+    same one, some must be accepted.
     """
 
     name: str
@@ -154,17 +172,23 @@ def _post(path: str, kind: str, body: Body | bytes, *fields: str) -> Build:
 
 
 def _upgrade(path: str, *frames: bytes) -> Callable[[Target], bytes]:
-    return lambda target: upgrade_request(f"{target.ws_host}:{target.ws_port}", path) + b"".join(frames)
+    return lambda target: (
+        upgrade_request(f"{target.ws_host}:{target.ws_port}", path) + b"".join(frames)
+    )
 
 
 def _as_many(one: Build) -> Build:
     """As many of these requests as fit one read."""
 
-    return lambda attacker: b"".join(one(attacker) for _ in range(PIPELINED_BYTES // len(one(attacker))))
+    return lambda attacker: b"".join(
+        one(attacker) for _ in range(PIPELINED_BYTES // len(one(attacker)))
+    )
 
 
 def _chunked(path: str) -> Build:
-    body = b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200_000 + b"0\r\n\r\n"
+    body = (
+        b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 200_000 + b"0\r\n\r\n"
+    )
     kind = f"Content-Type: {JSON}"
     return lambda target: get_request(target, path, kind, method="POST")[:-2] + body
 
@@ -176,11 +200,21 @@ def _repeated(piece: bytes, begin: bytes = b"", end: bytes = b"") -> bytes:
 _MULTIPART = "multipart/form-data; boundary=b"
 _MEMBER = b'"%06d":0'
 _PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
-_floats = partial(_repeated, b"1.5,", b'{"app":"101","user":"1","text":"t","x":[', b"1]}")
+_floats = partial(
+    _repeated, b"1.5,", b'{"app":"101","user":"1","text":"t","x":[', b"1]}"
+)
 _query = "&".join(["a=b"] * (HEAD_BYTES // 4))
 FORMS: tuple[tuple[str, str, Body], ...] = (
-    ("4 MB of 0xFF as multipart", _MULTIPART, partial(_repeated, b"\xff", _PART, b"\r\n--b--\r\n")),
-    ("80,000 empty parts", _MULTIPART, partial(_repeated, _PART + b"\r\n", b"", b"--b--\r\n")),
+    (
+        "4 MB of 0xFF as multipart",
+        _MULTIPART,
+        partial(_repeated, b"\xff", _PART, b"\r\n--b--\r\n"),
+    ),
+    (
+        "80,000 empty parts",
+        _MULTIPART,
+        partial(_repeated, _PART + b"\r\n", b"", b"--b--\r\n"),
+    ),
     ("1.3 million form fields", FORM, partial(_repeated, b"a=&")),
     ("4 MB of %41", FORM, partial(_repeated, b"%41", b"appID=")),
 )
@@ -188,20 +222,45 @@ JSON_BODIES: tuple[tuple[str, Body], ...] = (
     ("a million floats", _floats),
     ("4 million [", partial(_repeated, b"[")),
     ('800,000 {"a":', partial(_repeated, b'{"a":')),
-    ("4 MB of \\u escapes", partial(_repeated, b"\\u4e2d", b'{"app":"101","user":"', b'"}')),
+    (
+        "4 MB of \\u escapes",
+        partial(_repeated, b"\\u4e2d", b'{"app":"101","user":"', b'"}'),
+    ),
     ("600,000 equal members", partial(_repeated, b'"a":0,', b"{", b'"b":0}')),
-    ("360,000 distinct members", lambda: b"{%b}" % b",".join(_MEMBER % n for n in range(BODY_BYTES // 11))),
+    (
+        "360,000 distinct members",
+        lambda: b"{%b}" % b",".join(_MEMBER % n for n in range(BODY_BYTES // 11)),
+    ),
 )
-FORM_ROUTES = ("/login", "/register", "/friend/add", "/group/create", "/user/sendMessage")
-JSON_ROUTES = ("/api/v1/push", "/api/v1/accounts/login", "/api/v1/batch", "/user/onlineBatch")
+FORM_ROUTES = (
+    "/login",
+    "/register",
+    "/friend/add",
+    "/group/create",
+    "/user/sendMessage",
+)
+JSON_ROUTES = (
+    "/api/v1/push",
+    "/api/v1/accounts/login",
+    "/api/v1/batch",
+    "/user/onlineBatch",
+)
 HOOK_BODIES = (
     ("64 KB of [", JSON, b"[" * MESSAGE_BYTES),
-    ("6,000 members", JSON, b"{%b}" % b",".join(_MEMBER % number for number in range(5_900))),
+    (
+        "6,000 members",
+        JSON,
+        b"{%b}" % b",".join(_MEMBER % number for number in range(5_900)),
+    ),
     ("64 KB of %41 in a form", FORM, b"payload=" + b"%41" * 21_000),
     ("64 KB of [ in a form", FORM, b"payload=" + b"[" * 65_000),
     ("U+0000 in a form", FORM, b"payload=%00"),
     ("30,000 form fields", FORM, b"a&" * 30_000),
-    ("20,000 empty buttons", JSON, b'{"text":"x","buttons":[%b[]]}' % (b"[]," * 20_000)),
+    (
+        "20,000 empty buttons",
+        JSON,
+        b'{"text":"x","buttons":[%b[]]}' % (b"[]," * 20_000),
+    ),
 )
 PAGES = (
     "/ /home/index /home/room /home/messages /home/channels /status /cluster /gateway"
@@ -218,7 +277,9 @@ def _requests() -> Iterator[Attack]:
     for path in JSON_ROUTES:
         for name, body in JSON_BODIES:
             yield Attack(f"POST {path}, {name}", _post(path, JSON, body))
-        unpacked = _post(path, JSON, lambda: gzip.compress(_floats(), 9), "Content-Encoding: gzip")
+        unpacked = _post(
+            path, JSON, lambda: gzip.compress(_floats(), 9), "Content-Encoding: gzip"
+        )
         yield Attack(f"POST {path}, gzip that inflates to 4 MB of floats", unpacked)
     for path in PAGES.split():
         yield Attack(f"GET {path}", _get(path))
@@ -229,25 +290,41 @@ def _requests() -> Iterator[Attack]:
     yield Attack("GET /, a cookie of 60 KB", _get("/", "Cookie: " + "a=b; " * 12_000))
     languages = "Accept-Language: " + "zh;q=0.5," * 6_000
     yield Attack("GET /, 6,000 languages", _get("/", languages))
-    yield Attack("a header line of 1 MB without an end", lambda target: b"GET /" + b"a" * 1_000_000)
+    yield Attack(
+        "a header line of 1 MB without an end",
+        lambda target: b"GET /" + b"a" * 1_000_000,
+    )
     uploads = "/api/v1/uploads?app=101&user=1"
-    for path, kind, size in ((uploads, "image/png", 100_000_000), ("/api/v1/push", JSON, BODY_BYTES)):
+    for path, kind, size in (
+        (uploads, "image/png", 100_000_000),
+        ("/api/v1/push", JSON, BODY_BYTES),
+    ):
         announced = partial(request_head, path=path, content_type=kind, body_bytes=size)
-        yield Attack(f"POST {path.partition('?')[0]}, {size} bytes announced, nothing sent", announced)
+        yield Attack(
+            f"POST {path.partition('?')[0]}, {size} bytes announced, nothing sent",
+            announced,
+        )
     for path in ("/login", "/api/v1/push"):
         yield Attack(f"POST {path}, 200,000 chunks of one byte", _chunked(path))
     password = _post("/login", FORM, b"phone_number=1&password=" + b"p" * 1_000_000)
     yield Attack("POST /login, a password of 1 MB", password)
     for path in ("/health", "/user/online", "/user/online?appID=101&userID=1"):
         yield Attack(f"64 KB of GET {path}", _as_many(_get(path)))
-    account = _post("/register", FORM, lambda: b"phone_number=%d&password=secret" % time.time_ns())
+    account = _post(
+        "/register", FORM, lambda: b"phone_number=%d&password=secret" % time.time_ns()
+    )
     yield Attack("POST /register, an ordinary one", account)
 
 
 def _messages() -> Iterator[Attack]:
     """One message before a login, in each dialect."""
-    login = b'{"seq":"1","cmd":"login","data":{"userID":"' + b"\\u4e2d" * 10_000 + b'","appID":101}}'
-    # One message in frames of one byte. The last one is missing, so none is final.
+    login = (
+        b'{"seq":"1","cmd":"login","data":{"userID":"'
+        + b"\\u4e2d" * 10_000
+        + b'","appID":101}}'
+    )
+    # One message in frames of one byte. The last one is missing, so none is
+    # final.
     begin, more = b"\x01" + client_frame(b"{")[1:], b"\x00" + client_frame(b" ")[1:]
     by_name = {
         "64 KB of letters": client_frame(b"a" * MESSAGE_BYTES),
@@ -268,7 +345,8 @@ def _messages() -> Iterator[Attack]:
 ONE_BODY_BYTES = 1 << 20
 """The longest body of most routes, and the longest append to a stream."""
 MOST_VALUES = 138_000
-"""A little less than the commas, colons and brackets that most bodies may have."""
+"""A little less than the commas, colons and brackets that most bodies may
+have."""
 _FULL_BODY_BYTES, _FULL_MESSAGE_BYTES = ONE_BODY_BYTES - 300, MESSAGE_BYTES - 300
 
 
@@ -282,14 +360,17 @@ def _allowed_bytes(make: Callable[[int], bytes]) -> int:
 def _data_attacks(
     path: str, build: Callable[[bytes], Build], mode: str, by_values: bool = True
 ) -> Iterator[Attack]:
-    """A request of each value: too large, and as large as a body may be, or (``by_values``) with as many
-    values as it may have. ``build`` makes it of the value."""
+    """A request of each value: too large, and as large as a body may be, or
+    (``by_values``) with as many values as it may have. ``build`` makes it of
+    the value."""
     for name, make in VALUES.items():
         allowed_bytes = _allowed_bytes(make) if by_values else _FULL_BODY_BYTES
         sizes = {"4 MB": BODY_BYTES, "the most": allowed_bytes}
         for size, most_bytes in sizes.items():
 
-            def request(target: Attacker, make: Any = make, most_bytes: int = most_bytes) -> bytes:
+            def request(
+                target: Attacker, make: Any = make, most_bytes: int = most_bytes
+            ) -> bytes:
                 return build(make(most_bytes))(target)
 
             yield Attack(f"{path}, data: {size} of {name}", request, mode=mode)
@@ -300,14 +381,19 @@ def _post_data(path: str, document: Json, data: bytes) -> Build:
 
 
 def _data() -> Iterator[Attack]:
-    """Values that may be any JSON: many, deep, and long ones, where a user or a back end may send them."""
+    """Values that may be any JSON: many, deep, and long ones, where a user or a
+    back end may send them."""
     for path, document in OF_DATA.items():
         where = path.partition(" ")[0]
-        yield from _data_attacks(f"POST {path}", partial(_post_data, where, document), mode="demo")
+        yield from _data_attacks(
+            f"POST {path}", partial(_post_data, where, document), mode="demo"
+        )
     for number, pattern in enumerate(WILDCARDS):
         body = b'{"pattern":"%b"}' % pattern
         yield Attack(
-            f"POST /api/channels, wildcards {number}", _post("/api/channels", JSON, body), mode="demo"
+            f"POST /api/channels, wildcards {number}",
+            _post("/api/channels", JSON, body),
+            mode="demo",
         )
     for dialect, name in OF_COMMANDS:
         most_bytes = BODY_BYTES if dialect == "publisher" else _FULL_MESSAGE_BYTES
@@ -319,14 +405,17 @@ def _data() -> Iterator[Attack]:
                 make: Any = make,
                 most_bytes: int = most_bytes,
             ) -> bytes:
-                return _upgrade(PATHS[row[0]], data_frames(*row, USER, make(most_bytes)))(target)
+                return _upgrade(
+                    PATHS[row[0]], data_frames(*row, USER, make(most_bytes))
+                )(target)
 
             whole = f"{dialect}: {name}, data: a message of {value}"
             yield Attack(whole, frames, ws=True, mode="demo")
 
 
 def _plug_ins() -> Iterator[Attack]:
-    """The same for features of other distributions, where they are installed."""
+    """The same for features of other distributions, where they are
+    installed."""
     yield from _data_attacks(
         "POST /mcp",
         lambda data: _post(
@@ -345,7 +434,9 @@ def _plug_ins() -> Iterator[Attack]:
     )
     yield from _data_attacks(
         "PUT /durable, an array as",
-        lambda data: _put(f"/durable/default/stream/{time.time_ns()}", data[data.find(b"[") :]),
+        lambda data: _put(
+            f"/durable/default/stream/{time.time_ns()}", data[data.find(b"[") :]
+        ),
         mode="plug-ins",
     )
 
@@ -356,35 +447,52 @@ def _put(path: str, body: bytes) -> Build:
 
 
 def _people() -> Iterator[Attack]:
-    """The requests that anybody may send to a server with accounts, bots and login providers."""
+    """The requests that anybody may send to a server with accounts, bots and
+    login providers."""
     text = b'{"text":"x"}'
     for name, kind, data in (("an ordinary one", JSON, text), *HOOK_BODIES):
         yield Attack(f"POST /hooks/, {name}", _post(HOOK, kind, data), mode="people")
-    yield Attack("64 KB of POST /hooks/", _as_many(_post(HOOK, JSON, text)), mode="people")
+    yield Attack(
+        "64 KB of POST /hooks/", _as_many(_post(HOOK, JSON, text)), mode="people"
+    )
     came_back = _get(f"{CALLBACK}?state=forged&code=forged")
-    yield Attack("64 KB of GET /oauth/callback, forged", _as_many(came_back), mode="people")
+    yield Attack(
+        "64 KB of GET /oauth/callback, forged", _as_many(came_back), mode="people"
+    )
     for name, kind, form in FORMS:
-        yield Attack(f"POST /oauth/callback, {name}", _post(CALLBACK, kind, form), mode="people")
+        yield Attack(
+            f"POST /oauth/callback, {name}", _post(CALLBACK, kind, form), mode="people"
+        )
 
     def guess(target: Target) -> bytes:
         token = f"bot_1_{time.time_ns():043d}"
-        return get_request(target, "/api/v1/conversations?app=gochat", f"Authorization: Bearer {token}")
+        return get_request(
+            target, "/api/v1/conversations?app=gochat", f"Authorization: Bearer {token}"
+        )
 
     yield Attack("a guessed token of a bot", guess, mode="people")
     yield Attack("64 KB of guessed tokens of a bot", _as_many(guess), mode="people")
 
 
 def _command(attacker: Attacker, dialect: str, name: str, path: str) -> bytes:
-    known = {**attacker.known, "token": attacker.key} if attacker.key else attacker.known
-    return _upgrade(path, b"" if dialect == "pusher" else frames_of(dialect, name, known))(attacker)
+    known = (
+        {**attacker.known, "token": attacker.key} if attacker.key else attacker.known
+    )
+    return _upgrade(
+        path, b"" if dialect == "pusher" else frames_of(dialect, name, known)
+    )(attacker)
 
 
 def _commands() -> Iterator[Attack]:
-    """Each command of each dialect and of publishers, repeated until a message or a read is full."""
+    """Each command of each dialect and of publishers, repeated until a message
+    or a read is full."""
     for dialect, rows in {**COMMANDS, "publisher": PUBLISHER}.items():
         for name in rows:
             method, whole = name.removeprefix("rpc "), f"{dialect}: {name}"
-            bot, account = method in BOTS, method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf"
+            bot, account = (
+                method in BOTS,
+                method in {*GROUPS, *OF_ACCOUNTS} or dialect == "protobuf",
+            )
             mode = "people" if bot or account or dialect == "pusher" else "demo"
             is_gochat = dialect == "centrifuge" and mode == "people"
             path = "/connection/gochat/websocket" if is_gochat else PATHS[dialect]
@@ -397,9 +505,15 @@ def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -
 
     def build(attacker: Attacker) -> bytes:
         every = []
-        for method, path, kind, body, fields in make({**attacker.known, "token": attacker.key}):
+        for method, path, kind, body, fields in make(
+            {**attacker.known, "token": attacker.key}
+        ):
             if body:
-                fields = (*fields, f"Content-Type: {kind}", f"Content-Length: {len(body)}")
+                fields = (
+                    *fields,
+                    f"Content-Type: {kind}",
+                    f"Content-Length: {len(body)}",
+                )
             every.append(get_request(attacker, path, *fields, method=method) + body)
         return every[0] + every[-1] * (FULL_BYTES // len(every[-1]))
 
@@ -407,13 +521,21 @@ def _repeated_requests(make: Callable[[Mapping[str, Any]], Iterator[Request]]) -
 
 
 def operation_attacks(document: Json) -> Iterator[Attack]:
-    """Each operation of the OpenAPI document: in demo mode, of an account, a bot, and of a stranger."""
+    """Each operation of the OpenAPI document: in demo mode, of an account, a
+    bot, and of a stranger."""
     for name, requests in operation_requests(document):
         build = _repeated_requests(requests)
-        yield Attack(name, build, mode="keys" if name in _ENDS_DEMO else "demo", of=name)
-        yield Attack(f"{name}, of an account", build, mode="people", account=True, of=name)
+        yield Attack(
+            name, build, mode="keys" if name in _ENDS_DEMO else "demo", of=name
+        )
+        yield Attack(
+            f"{name}, of an account", build, mode="people", account=True, of=name
+        )
         method, path = name.split(" ")
-        if "/accounts/" in path and not document["paths"][path][method.lower()]["security"]:
+        if (
+            "/accounts/" in path
+            and not document["paths"][path][method.lower()]["security"]
+        ):
             yield Attack(f"{name}, of a stranger", build, mode="people", of=name)
         if "/stream/" in name or "bots/commands" in name:
             yield Attack(f"{name}, of a bot", build, mode="people", bot=True, of=name)
@@ -421,7 +543,14 @@ def operation_attacks(document: Json) -> Iterator[Attack]:
 
 ATTACKS = {
     attack.name: attack
-    for attacks in (_requests(), _messages(), _people(), _commands(), _data(), _plug_ins())
+    for attacks in (
+        _requests(),
+        _messages(),
+        _people(),
+        _commands(),
+        _data(),
+        _plug_ins(),
+    )
     for attack in attacks
 }
 """All but those of the operations of the API."""
@@ -432,10 +561,11 @@ _PING, _PONG = server_frame(b"{}"), client_frame(b"{}")
 
 
 class AttackConnection:
-    """One connection that sends ``data`` and reads the answers. Owned by its loop.
+    """One connection that sends ``data`` and reads the answers. Owned by its
+    loop.
 
-    ``most``: bytes of answers that are kept. ``then``: returns what is sent after the first answers, and
-    nothing until they have come.
+    ``most``: bytes of answers that are kept. ``then``: returns what is sent
+    after the first answers, and nothing until they have come.
     """
 
     def __init__(
@@ -459,7 +589,8 @@ class AttackConnection:
         loop.add(self.sock.fileno(), READ | WRITE, self)
 
     def has_subscribed(self) -> bool:
-        """Whether the answer to the second command has come, or nothing will."""
+        """Whether the answer to the second command has come, or nothing
+        will."""
         return self.ended or b'"id":2' in b"".join(self.answers)
 
     def ready(self, fd: int, mask: int) -> None:
@@ -476,7 +607,9 @@ class AttackConnection:
                 if self.size < self.most:
                     self.answers.append(data)
                     self.size += len(data)
-                if self.then is not None and (more := self.then(b"".join(self.answers))):
+                if self.then is not None and (
+                    more := self.then(b"".join(self.answers))
+                ):
                     self.unsent, self.then = memoryview(more), None
                     self.loop.change(fd, READ | WRITE)
                 if not data:
@@ -495,24 +628,39 @@ class AttackConnection:
 
 
 def learn(generator: Generator) -> Json:
-    """Task: read the server's OpenAPI document, for the attacks on its operations. Return their names."""
+    """Task: read the server's OpenAPI document, for the attacks on its
+    operations. Return their names."""
     document = fetch(generator.target, "/api/v1/openapi.json")
-    generator.state["attacks"] = {attack.name: attack for attack in operation_attacks(document)}
-    return {"modes": {each.name: each.mode for each in generator.state["attacks"].values()}}
+    generator.state["attacks"] = {
+        attack.name: attack for attack in operation_attacks(document)
+    }
+    return {
+        "modes": {each.name: each.mode for each in generator.state["attacks"].values()}
+    }
 
 
 def fill(generator: Generator) -> Json:
     """Task: store messages of the attacker, and a picture."""
     target = generator.target
-    message = {"messages/send": {"app": "default", "user": USER, "to": OTHER, "text": "x" * 4_000}}
+    message = {
+        "messages/send": {
+            "app": "default",
+            "user": USER,
+            "to": OTHER,
+            "text": "x" * 4_000,
+        }
+    }
     post(target, "/api/v1/batch", {"commands": [message] * 100})
     picture = abuse_setup.picture(800, 600)
-    generator.state["picture"] = abuse_setup.upload(target, f"app=default&user={USER}&kind=picture", picture)
+    generator.state["picture"] = abuse_setup.upload(
+        target, f"app=default&user={USER}&kind=picture", picture
+    )
     return {}
 
 
 def gather(generator: Generator) -> Json:
-    """Task: let other users subscribe to the channel of the attacks, read, and stay."""
+    """Task: let other users subscribe to the channel of the attacks, read, and
+    stay."""
     target = generator.target
     address = target.ws_host, target.ws_port
     every = generator.state.setdefault("subscribers", [])
@@ -523,7 +671,8 @@ def gather(generator: Generator) -> Json:
 
 
 def count_lost(generator: Generator) -> Json:
-    """Task: how many of the subscribers were disconnected since the last time. Others replace them."""
+    """Task: how many of the subscribers were disconnected since the last time.
+    Others replace them."""
     every = generator.state["subscribers"]
     generator.state["subscribers"] = [each for each in every if not each.ended]
     lost = len(every) - len(generator.state["subscribers"])
@@ -533,11 +682,19 @@ def count_lost(generator: Generator) -> Json:
 
 def make_crowd(generator: Generator) -> Json:
     """Task: register the accounts whom attackers may name."""
-    generator.state["crowd"] = [abuse_setup.register(generator.target)["user"] for _ in range(CROWD)]
+    generator.state["crowd"] = [
+        abuse_setup.register(generator.target)["user"] for _ in range(CROWD)
+    ]
     return {}
 
 
-STRANGER: Json = {"app": "gochat", "user": USER, "id": 1, "provider": "example", "login": "nobody"}
+STRANGER: Json = {
+    "app": "gochat",
+    "user": USER,
+    "id": 1,
+    "provider": "example",
+    "login": "nobody",
+}
 """What somebody may name who has no account."""
 _HISTORY = "history", "subscribe", "batch"
 """Words in the names of attacks that read the history of the channel."""
@@ -549,16 +706,29 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
         return Attacker(**vars(target))
     if wanted.mode in ("demo", "keys"):
         target = replace(target, key=_OPERATOR_KEY) if wanted.mode == "keys" else target
-        # Reports of one user are limited, and moderators end what a user may do.
+        # Reports of one user are limited, and moderators end what a user may
+        # do.
         alone = "report" in wanted.of or "/moderation/" in wanted.of
         user = f"{USER}{time.time_ns()}" if alone else USER
-        attacker = abuse_setup.stranger(target, any(word in wanted.of.lower() for word in _HISTORY), user)
+        attacker = abuse_setup.stranger(
+            target, any(word in wanted.of.lower() for word in _HISTORY), user
+        )
         known: Json = {**attacker.known, "picture": generator.state.get("picture", "")}
         if wanted.of.startswith("POST /api/v1/asks/") or wanted.of.endswith(" answer"):
-            sender, receiver = (OTHER, USER) if wanted.of.endswith(" answer") else (USER, OTHER)
+            sender, receiver = (
+                (OTHER, USER) if wanted.of.endswith(" answer") else (USER, OTHER)
+            )
             options = [{"text": "x", "value": "x"}]
-            question = {"app": "default", "user": sender, "to": receiver, "text": "x", "options": options}
-            known["ask"] = post(target, "/api/v1/asks/create", {**question, "free_text": True})["id"]
+            question = {
+                "app": "default",
+                "user": sender,
+                "to": receiver,
+                "text": "x",
+                "options": options,
+            }
+            known["ask"] = post(
+                target, "/api/v1/asks/create", {**question, "free_text": True}
+            )["id"]
         return replace(attacker, known=known)
     if not (wanted.account or wanted.bot):
         return Attacker(**{**vars(target), "known": STRANGER})
@@ -570,18 +740,29 @@ def _attacker(generator: Generator, wanted: Attack) -> Attacker:
 
 
 def _bystander(target: Target) -> bytes:
-    """Another user, who subscribes to the channel of the attacks and reads everything."""
-    begin = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%b"}}' % CHANNEL.encode()
+    """Another user, who subscribes to the channel of the attacks and reads
+    everything."""
+    begin = (
+        b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"%b"}}'
+        % CHANNEL.encode()
+    )
     return _upgrade(PATHS["centrifuge"], client_frame(begin))(target)
 
 
 def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
-    """Task: send one attack, and measure its effect on the server ``pid``. Returns its row."""
+    """Task: send one attack, and measure its effect on the server ``pid``.
+    Returns its row."""
     wanted = ATTACKS.get(name) or generator.state["attacks"][name]
     target = _attacker(generator, wanted)
     data = wanted.build(target)
-    address = (target.ws_host, target.ws_port) if wanted.ws else (target.http_host, target.http_port)
-    bystander = AttackConnection(generator.loop, (target.ws_host, target.ws_port), _bystander(target))
+    address = (
+        (target.ws_host, target.ws_port)
+        if wanted.ws
+        else (target.http_host, target.http_port)
+    )
+    bystander = AttackConnection(
+        generator.loop, (target.ws_host, target.ws_port), _bystander(target)
+    )
     probe = Probe(generator, pid)
     probe.watch(0.05)
     stands_by = not bystander.ended  # without an open app it is refused
@@ -593,14 +774,23 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
         then = None
         if wanted.command[0] == "pusher":
             then = partial(_pusher_frames, wanted.command[1])
-        attacker = AttackConnection(generator.loop, address, data, then, MOST_READ_BYTES)
-        first = FIRST_ANSWER_SECONDS if wanted.of and wanted.of not in SILENT else SILENCE_SECONDS
+        attacker = AttackConnection(
+            generator.loop, address, data, then, MOST_READ_BYTES
+        )
+        first = (
+            FIRST_ANSWER_SECONDS
+            if wanted.of and wanted.of not in SILENT
+            else SILENCE_SECONDS
+        )
         until, heard, calm_at = begin + FIRST_ANSWER_SECONDS, begin, 0
         while (now := probe.turn()) < until:
             if attacker.heard_at > heard:
                 until = until if calm_at else attacker.heard_at + MOST_SECONDS
                 heard, calm_at = attacker.heard_at, probe.http.answered + CALM_PROBES
-            over = now - heard > (CALM_SECONDS if calm_at else first) and probe.http.answered > calm_at
+            over = (
+                now - heard > (CALM_SECONDS if calm_at else first)
+                and probe.http.answered > calm_at
+            )
             if (over or attacker.ended) and not probe.conn.waiting:
                 break
         attacker.close()
@@ -614,7 +804,11 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
     return {
         "name": f"{mode}: {name}",
         "answer": answer.split(b"\r\n")[0].decode("latin-1")[:60],
-        "share": max(hold_ms / MOST_HOLD_MS, growth_mb / _most_mb(name), residue_mb / MOST_RESIDUE_MB),
+        "share": max(
+            hold_ms / MOST_HOLD_MS,
+            growth_mb / _most_mb(name),
+            residue_mb / MOST_RESIDUE_MB,
+        ),
         "of": wanted.of,
         "counts": _counted(wanted, answer),
         "hold_ms": hold_ms,
@@ -625,13 +819,15 @@ def attack(generator: Generator, mode: str, name: str, pid: int) -> Json:
 
 
 def _pusher_frames(name: str, first: bytes) -> bytes:
-    """The frames of a client of the pusher dialect, after the server has named its connection."""
+    """The frames of a client of the pusher dialect, after the server has named
+    its connection."""
     found = re.search(rb"(\d+\.\d+)", first.partition(b"\r\n\r\n")[2])
     return frames_of("pusher", name, {"socket_id": found[1].decode()}) if found else b""
 
 
 def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
-    """How many of the requests of an attack were accepted or refused, by the code."""
+    """How many of the requests of an attack were accepted or refused, by the
+    code."""
     dialect, command = wanted.command
     if not dialect:
         return http_answers(answer)
@@ -640,8 +836,8 @@ def _counted(wanted: Attack, answer: bytes) -> dict[str, int]:
 
 
 def best_of(tries: int, attack: Callable[[], Json]) -> Json:
-    """Attack until no bar is missed, at most so many times. Returns the row of the best try, which counts
-    what all of them dropped and were answered."""
+    """Attack until no bar is missed, at most so many times. Returns the row of
+    the best try, which counts what all of them dropped and were answered."""
     rows: list[Json] = []
     while len(rows) < tries and (not rows or rows[-1]["share"] > 1):
         rows.append(attack())
@@ -649,19 +845,28 @@ def best_of(tries: int, attack: Callable[[], Json]) -> Json:
     dropped = sum(row["dropped"] for row in rows)
     counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
     over = best["share"] > 1 or dropped > 0
-    return {**best, "counts": counts, "dropped": dropped, "over": over, "tries": len(rows)}
+    return {
+        **best,
+        "counts": counts,
+        "dropped": dropped,
+        "over": over,
+        "tries": len(rows),
+    }
 
 
 @dataclass(frozen=True)
 class AbuseOptions:
-    tries: int = parameter(3, "How often an attack is made at most, while it misses a bar.", most=25)
+    tries: int = parameter(
+        3, "How often an attack is made at most, while it misses a bar.", most=25
+    )
     match: str = text_parameter("", "Only attacks whose name contains this.")
 
 
 def run(context: RunContext, options: AbuseOptions) -> Figures:
     """Send the worst single requests of an attacker to a server of each mode.
 
-    The report has one row per attack, the worst first: its best try, and how many it took.
+    The report has one row per attack, the worst first: its best try, and how
+    many it took.
     """
     rows: list[Json] = []
 
@@ -672,9 +877,14 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     for mode in MODES:
         if options.match.partition(": ")[0] in {*MODES} - {mode}:
             continue
-        if mode == "plug-ins" and not {each.name for each in entry_points(group=_GROUP)} >= _PLUG_INS:
+        if (
+            mode == "plug-ins"
+            and not {each.name for each in entry_points(group=_GROUP)} >= _PLUG_INS
+        ):
             continue
-        own = NodeProcess(context.log, environment=MODES[mode], cores=context.cores.server)
+        own = NodeProcess(
+            context.log, environment=MODES[mode], cores=context.cores.server
+        )
         context.pool.start(own)
         context.target = own.target
         worker, others = context.start_workers(2)
@@ -686,8 +896,15 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
             context.pool.ask(worker, fill)
             context.pool.ask(others, gather)
         for name, only in modes.items():
-            if (only == mode if only else mode in ("demo", "keys")) and options.match in f"{mode}: {name}":
-                note(name, partial(_attack_once, context, worker, others, mode, name, own.pids[0]))
+            if (
+                only == mode if only else mode in ("demo", "keys")
+            ) and options.match in f"{mode}: {name}":
+                note(
+                    name,
+                    partial(
+                        _attack_once, context, worker, others, mode, name, own.pids[0]
+                    ),
+                )
         own.control("stop")
     if not rows:
         raise BenchError(f"no attack has {options.match!r} in its name")
@@ -699,7 +916,9 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
         "attacks": len(rows),
         "attacks_over": sum(row["over"] for row in rows),
         "hold_ms": max(row["hold_ms"] for row in rows),
-        "growth_mb": max((row["growth_mb"] for row in rows if row not in hashing), default=0),
+        "growth_mb": max(
+            (row["growth_mb"] for row in rows if row not in hashing), default=0
+        ),
         "hash_mb": max((row["growth_mb"] for row in hashing), default=0),
         "residue_mb": max(row["residue_mb"] for row in rows),
         "dropped": sum(row["dropped"] for row in rows),
@@ -707,7 +926,9 @@ def run(context: RunContext, options: AbuseOptions) -> Figures:
     }
 
 
-def _attack_once(context: RunContext, worker: Worker, others: Worker, mode: str, name: str, pid: int) -> Json:
+def _attack_once(
+    context: RunContext, worker: Worker, others: Worker, mode: str, name: str, pid: int
+) -> Json:
     row = context.pool.ask(worker, attack, mode=mode, name=name, pid=pid)
     if mode == "demo":
         row["dropped"] += context.pool.ask(others, count_lost)["lost"]
@@ -719,8 +940,10 @@ def _most_mb(name: str) -> int:
 
 
 def unproved_in(rows: Iterable[Json]) -> list[str]:
-    """Commands, operations and routes whose attacks prove nothing: all requests of all principals were
-    refused, and :data:`REFUSED` has no reason.
+    """Commands, operations and routes whose attacks prove nothing: all requests
+    of all principals were refused, and :data:`REFUSED` has no reason.
     """
     accepted = {row["of"] for row in rows if row["counts"][ACCEPTED]}
-    return sorted({row["of"] for row in rows} - accepted - {""} - SILENT - REFUSED.keys())
+    return sorted(
+        {row["of"] for row in rows} - accepted - {""} - SILENT - REFUSED.keys()
+    )

@@ -1,8 +1,10 @@
-"""The largest requests that users may send: one row for each command of each dialect.
+"""The largest requests that users may send: one row for each command of each
+dialect.
 
-A test proves that no command of the server is without a row. The operations of the API get theirs from the
-OpenAPI document of the server under attack: the example of the document, grown to its limits, and then as
-many examples as fit one read.
+A test proves that no command of the server is without a row. The operations of
+the API get theirs from the OpenAPI document of the server under attack: the
+example of the document, grown to its limits, and then as many examples as fit
+one read.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ _ANSWER: Final = {
     "pusher": rb'\{"event":"(?!pusher:connection_established|client-)'
     rb'(?:pusher:error".*?"code":(\d+)|[^"]*?(subscription_error)?")',
 }
-"""Dialect → what an answer to a command has; its groups have the code, if the command is refused."""
+"""Dialect → what an answer to a command has; its groups have the code, if the
+command is refused."""
 _FINE: Final = {"200", "0", ""}
 
 
 def http_answers(data: bytes) -> Counter[str]:
-    """Count HTTP answers by their result: a status under 400, and no other code in the body than 0 or 200, is
-    accepted. Of a batch, its first command counts.
+    """Count HTTP answers by their result: a status under 400, and no other code
+    in the body than 0 or 200, is accepted. Of a batch, its first command
+    counts.
     """
     found: Counter[str] = Counter()
     for groups in _HTTP.findall(data):
@@ -51,21 +55,33 @@ def http_answers(data: bytes) -> Counter[str]:
         if status >= "400":
             found[status] += 1
         elif status >= "200":
-            found[f"code {error or code}" if error or code not in _FINE else ACCEPTED] += 1
+            found[
+                f"code {error or code}" if error or code not in _FINE else ACCEPTED
+            ] += 1
     return found
 
 
-def command_answers(dialect: str, name: str, data: bytes, number: int = 0) -> Counter[str]:
-    """Count the answers to the command ``name`` of a dialect on a WebSocket. ``number``: its number in
-    protobuf.
+def command_answers(
+    dialect: str, name: str, data: bytes, number: int = 0
+) -> Counter[str]:
+    """Count the answers to the command ``name`` of a dialect on a WebSocket.
+    ``number``: its number in protobuf.
     """
     if dialect == "protobuf":
         _, _, frames = data.partition(b"\r\n\r\n")
-        parts = (frames[start:stop] for opcode, start, stop in scan(frames, len(frames))[0] if opcode < CLOSE)
+        parts = (
+            frames[start:stop]
+            for opcode, start, stop in scan(frames, len(frames))[0]
+            if opcode < CLOSE
+        )
         codes = [code for payload in parts for code in _protobuf(payload, name, number)]
     else:
-        answers = re.finditer(_ANSWER[dialect].replace(b"%b", re.escape(name).encode()), data)
-        codes = [next(filter(None, answer.groups()), b"").decode() for answer in answers]
+        answers = re.finditer(
+            _ANSWER[dialect].replace(b"%b", re.escape(name).encode()), data
+        )
+        codes = [
+            next(filter(None, answer.groups()), b"").decode() for answer in answers
+        ]
     return Counter(ACCEPTED if code in _FINE else f"code {code}" for code in codes)
 
 
@@ -82,7 +98,8 @@ MOST_COMMANDS: Final = 2_000
 """In one frame of the centrifuge dialect."""
 MOST_TARGETS: Final = 10_000
 CHANNEL: Final = "demo:lobby"
-"""A channel with history, presence, notices, and publications of its subscribers, as in demo mode."""
+"""A channel with history, presence, notices, and publications of its
+subscribers, as in demo mode."""
 USER, OTHER = "mallory", "bob"
 _LONG = "x" * 1_000
 _ABOUT = {"id": 1, "conversation": 1}
@@ -113,17 +130,24 @@ STORED: Final[Mapping[str, Json]] = {
     "typing": {"to": OTHER},
     "arrange": {"conversation": 1, "draft": {"text": "x" * 16_000}},
     "arrangements": {"version": 0, "limit": 1_000},
-    "setFolders": {"folders": [{"id": number, "name": "x" * 50} for number in range(1, 21)]},
+    "setFolders": {
+        "folders": [{"id": number, "name": "x" * 50} for number in range(1, 21)]
+    },
     "search": {"text": "x", "limit": 1_000},
     "streamOpen": {"to": OTHER, "text": _LONG},
-    "streamAppend": {"pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)]},
+    "streamAppend": {
+        "pieces": [
+            {"stream": "x", "piece": number, "text": "x"} for number in range(1, 101)
+        ]
+    },
     "streamClose": {"stream": "x"},
     "streamStop": {"stream": "x"},
     "botCommands": {"conversation": 1},
     "report": {"id": "$heard", "reason": "spam", "text": "x" * 1_000},
 }
-"""Commands on messages → their data. In the centrifuge dialect they are methods of ``rpc``. Values
-are replaced by those that the attacker may use: by name of the field, or of what stands behind ``$``.
+"""Commands on messages → their data. In the centrifuge dialect they are methods
+of ``rpc``. Values are replaced by those that the attacker may use: by name of
+the field, or of what stands behind ``$``.
 """
 BOTS: Final = frozenset({"streamOpen", "streamAppend", "streamClose"})
 """Commands that only bots may use."""
@@ -170,7 +194,13 @@ CENTRIFUGE: Final[Mapping[str, Json]] = {
 ACTION: Final[Mapping[str, Json]] = {
     "login": {"userId": USER, "appId": 1, "toUid": USER, "acks": True},
     "heartbeat": {"userId": USER},
-    "sendmsg": {"msgType": "text", "message": _LONG, "userId": USER, "appId": 1, "groupsId": "1"},
+    "sendmsg": {
+        "msgType": "text",
+        "message": _LONG,
+        "userId": USER,
+        "appId": 1,
+        "groupsId": "1",
+    },
     "ack": {"ackId": 1},
 }
 PUSHER: Final[Mapping[str, Json]] = {
@@ -184,7 +214,9 @@ PUSHER: Final[Mapping[str, Json]] = {
 
 def _numbers(**tags: int) -> Callable[[Mapping[str, Any]], bytes]:
     """Fields with numbers that the attacker may use: name → tag."""
-    return lambda known: b"".join(bytes([tag]) + varint(int(known[name])) for name, tag in tags.items())
+    return lambda known: b"".join(
+        bytes([tag]) + varint(int(known[name])) for name, tag in tags.items()
+    )
 
 
 def _always(data: bytes) -> Callable[[Mapping[str, Any]], bytes]:
@@ -198,7 +230,10 @@ def _protobuf_login(known: Mapping[str, Any]) -> bytes:
 
 def _protobuf_message(known: Mapping[str, Any]) -> bytes:
     where = _numbers(conversation=0x10, user=0x18)(known)
-    return field(0x0A, b"\x08\x02" + where + b"\x20\x01" + field(0x2A, _LONG.encode())) + b"\x10\x01"
+    return (
+        field(0x0A, b"\x08\x02" + where + b"\x20\x01" + field(0x2A, _LONG.encode()))
+        + b"\x10\x01"
+    )
 
 
 PROTOBUF: Final[Mapping[str, tuple[int, Callable[[Mapping[str, Any]], bytes]]]] = {
@@ -242,19 +277,25 @@ def _compact(document: object) -> bytes:
 
 
 PUBLISHER: Final[Mapping[str, Json]] = {
-    "publish": {"app": "default", "users": [f"user{number}" for number in range(1_000)], "text": _LONG},
+    "publish": {
+        "app": "default",
+        "users": [f"user{number}" for number in range(1_000)],
+        "text": _LONG,
+    },
     "ping": {},
     "channels/stream/open": {"app": "default", "channel": CHANNEL, "text": _LONG},
     "channels/stream/append": {
         "app": "default",
-        "pieces": [{"stream": "x", "piece": number, "text": "x"} for number in range(1, 1_001)],
+        "pieces": [
+            {"stream": "x", "piece": number, "text": "x"} for number in range(1, 1_001)
+        ],
     },
     "channels/stream/close": {"app": "default", "stream": "x"},
 }
 """Commands on a publisher connection → their data."""
 
 
-# --- values that are large, deep or many --------------------------------------------------------------------
+# --- values that are large, deep or many --------------------------------------
 
 _MOST_DEPTH: Final = 900
 """Brackets in each other that a parser in C still reads."""
@@ -267,7 +308,9 @@ def _array_of(value: bytes, most_bytes: int) -> bytes:
 
 def _members(most_bytes: int) -> bytes:
     """A JSON object of different members."""
-    return b"{%b}" % b",".join(b'"%06d":0' % number for number in range(most_bytes // 11))
+    return b"{%b}" % b",".join(
+        b'"%06d":0' % number for number in range(most_bytes // 11)
+    )
 
 
 _DEEP: Final = b"[" * _MOST_DEPTH + b"]" * _MOST_DEPTH
@@ -278,7 +321,9 @@ VALUES: Final[Mapping[str, Callable[[int], bytes]]] = {
     "members": _members,
     "members and U+0000": lambda most: b'{"x":%b,"y":"\\u0000"}' % _members(most - 100),
     "deep arrays": lambda most: _array_of(_DEEP, most),
-    "a number that may be too large": lambda most: b'["9e999",%b]' % _array_of(b"[]", most - 100),
+    "a number that may be too large": lambda most: (
+        b'["9e999",%b]' % _array_of(b"[]", most - 100)
+    ),
     "one text of escapes": lambda most: b'"%b"' % (b"\\u4e2d" * ((most - 2) // 6)),
 }
 """Name → the JSON value of about so many bytes."""
@@ -305,7 +350,11 @@ OF_DATA: Final[Mapping[str, Json]] = {
     "/api/v1/push": {**_TO_DEFAULT, "user": "x"},
     "/api/v1/messages/send": {**_TO_DEFAULT, "user": USER, "to": OTHER},
     "/api/v1/channels/publish": {**_TO_DEFAULT, "channel": CHANNEL},
-    "/api/v1/channels/subscribe": {"app": "default", "channel": CHANNEL, "users": _DATA},
+    "/api/v1/channels/subscribe": {
+        "app": "default",
+        "channel": CHANNEL,
+        "users": _DATA,
+    },
     "/api/v1/presence": {"app": "default", "users": _DATA},
     "/api/v1/batch": {"commands": [{"push": {**_TO_DEFAULT, "user": "x"}}]},
     "/api/v1/batch of": {"commands": _DATA},
@@ -316,7 +365,8 @@ OF_DATA: Final[Mapping[str, Json]] = {
     "/api/send_to_client": {"clientId": "x", "data": _DATA},
     "/user/sendMessageBatch": {"appID": 101, "messages": _DATA},
 }
-"""Path (and what the data are, if there are two) → a body whose data may be any JSON."""
+"""Path (and what the data are, if there are two) → a body whose data may be any
+JSON."""
 MCP_CALL: Final[Json] = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -342,7 +392,11 @@ def data_frames(dialect: str, name: str, user: str, data: bytes) -> bytes:
     if dialect == "publisher":
         return client_frame(with_data({"seq": 1, name: body}, data))
     if dialect == "cmd":
-        login = {"seq": "1", "cmd": "login", "data": {**(CMD["login"] or {}), "userID": user}}
+        login = {
+            "seq": "1",
+            "cmd": "login",
+            "data": {**(CMD["login"] or {}), "userID": user},
+        }
         command = with_data({"seq": "1", "cmd": name, "data": body}, data)
         return client_frame(_compact(login)) + client_frame(command)
     if dialect == "action":
@@ -352,7 +406,9 @@ def data_frames(dialect: str, name: str, user: str, data: bytes) -> bytes:
     kind, _, method = name.partition(" ")
     connect: Json = {"id": 1, "connect": {}}
     content = {"method": method, "data": body} if method else body
-    return client_frame(_compact(connect)) + client_frame(with_data({"id": 3, kind: content}, data))
+    return client_frame(_compact(connect)) + client_frame(
+        with_data({"id": 3, kind: content}, data)
+    )
 
 
 def _filled_in(data: object, known: Mapping[str, Any]) -> object:
@@ -360,9 +416,15 @@ def _filled_in(data: object, known: Mapping[str, Any]) -> object:
     if isinstance(data, list):
         return [_filled_in(each, known) for each in data]
     if not isinstance(data, dict):
-        return known.get(data[1:], 1) if isinstance(data, str) and data.startswith("$") else data
+        return (
+            known.get(data[1:], 1)
+            if isinstance(data, str) and data.startswith("$")
+            else data
+        )
     return {
-        name: _filled_in(value, known) if str(value).startswith("$") or name not in known else known[name]
+        name: _filled_in(value, known)
+        if str(value).startswith("$") or name not in known
+        else known[name]
         for name, value in data.items()
     }
 
@@ -372,62 +434,95 @@ def _filled(frame: bytes) -> bytes:
 
 
 def frames_of(dialect: str, name: str, known: Mapping[str, Any]) -> bytes:
-    """A login, a subscription where there are some, and a command until a message or a read is full.
+    """A login, a subscription where there are some, and a command until a
+    message or a read is full.
 
-    ``known``: what the attacker may use, by the name of the field; ``token``: of an account or bot.
+    ``known``: what the attacker may use, by the name of the field; ``token``:
+    of an account or bot.
     """
     if dialect == "pusher":
         return _pusher(name, PUSHER[name], known["socket_id"])
     if dialect == "protobuf":
         number, content = PROTOBUF[name]
-        return input_frame(1, _protobuf_login(known)) + _filled(input_frame(number, content(known)))
+        return input_frame(1, _protobuf_login(known)) + _filled(
+            input_frame(number, content(known))
+        )
     rows = PUBLISHER if dialect == "publisher" else COMMANDS[dialect]
     data = _filled_in(rows[name], known)
     # In turn, so that each is a new one.
-    names = ("unsubscribe", "subscribe") if name in ("unsubscribe", "subscribe") else (name,)
+    names = (
+        ("unsubscribe", "subscribe")
+        if name in ("unsubscribe", "subscribe")
+        else (name,)
+    )
     if dialect == "publisher":
         return _filled(client_frame(_compact({"seq": 1, name: data})))
     if dialect == "action":
         frames = {
-            each: client_frame(_compact({"seq": "1", "action": each, "data": ACTION[each]}))
+            each: client_frame(
+                _compact({"seq": "1", "action": each, "data": ACTION[each]})
+            )
             for each in ACTION
         }
-        return frames["login"] + (frames["sendmsg"] if name == "ack" else b"") + _filled(frames[name])
+        return (
+            frames["login"]
+            + (frames["sendmsg"] if name == "ack" else b"")
+            + _filled(frames[name])
+        )
     if dialect == "cmd":
         login: Json = {**(CMD["login"] or {}), "userID": known["user"]}
         if known["app"] != "default":
             login |= {"app": known["app"], "serviceToken": known["token"]}
-        commands: list[tuple[str, object]] = [("login", login), ("subscribe", {"channel": CHANNEL})]
+        commands: list[tuple[str, object]] = [
+            ("login", login),
+            ("subscribe", {"channel": CHANNEL}),
+        ]
         commands += [(each, CMD[each] if len(names) > 1 else data) for each in names]
-        every = [client_frame(_compact({"seq": "1", "cmd": each, "data": what})) for each, what in commands]
+        every = [
+            client_frame(_compact({"seq": "1", "cmd": each, "data": what}))
+            for each, what in commands
+        ]
         return b"".join(every[:2]) + _filled(b"".join(every[2:]))
     texts = [_compact({"id": 1, "connect": {"token": known["token"]}})]
     texts.append(_compact({"id": 2, "subscribe": {"channel": CHANNEL}}))
     texts += [
-        _compact({"id": 3, each.partition(" ")[0]: CENTRIFUGE[each] if len(names) > 1 else data})
+        _compact(
+            {
+                "id": 3,
+                each.partition(" ")[0]: CENTRIFUGE[each] if len(names) > 1 else data,
+            }
+        )
         for each in names
     ]
     again = b"\n".join(texts[2:])
     count = min(MOST_COMMANDS // len(names), FULL_BYTES // (len(again) + 1))
-    return client_frame(b"\n".join(texts[:2])) + client_frame(b"\n".join([again] * count))
+    return client_frame(b"\n".join(texts[:2])) + client_frame(
+        b"\n".join([again] * count)
+    )
 
 
 def _pusher(name: str, data: object, socket_id: str) -> bytes:
-    """Subscribe to a presence channel, with the signatures of the back end, and repeat a command."""
+    """Subscribe to a presence channel, with the signatures of the back end, and
+    repeat a command."""
 
     def frame(event: str, data: object, **more: str) -> bytes:
         return client_frame(_compact({"event": event, "data": data, **more}))
 
     member = json.dumps({"user_id": USER, "user_info": {"name": "x" * 900}})
     channel = {"channel": "presence-lobby", "channel_data": member}
-    channel["auth"] = "bench:" + pusher_signature(f"{socket_id}:presence-lobby:{member}")
+    channel["auth"] = "bench:" + pusher_signature(
+        f"{socket_id}:presence-lobby:{member}"
+    )
     begin = frame("pusher:subscribe", channel)
     leave = frame("pusher:unsubscribe", {"channel": "presence-lobby"})
     if name in ("pusher:subscribe", "pusher:unsubscribe"):
         return begin + _filled(leave + begin)
     if name == "pusher:signin":
         user = json.dumps({"id": USER})
-        data = {"auth": "bench:" + pusher_signature(f"{socket_id}::user::{user}"), "user_data": user}
+        data = {
+            "auth": "bench:" + pusher_signature(f"{socket_id}::user::{user}"),
+            "user_data": user,
+        }
     return begin + _filled(frame(name, data, channel="presence-lobby"))
 
 
@@ -503,8 +598,9 @@ def pusher_signature(text: str) -> str:
 def operation_requests(
     document: Json,
 ) -> Iterator[tuple[str, Callable[[Mapping[str, Any]], Iterator[Request]]]]:
-    """Each operation of an OpenAPI document by its name, and a function that makes its requests from what the
-    attacker may use: the largest one, and an example."""
+    """Each operation of an OpenAPI document by its name, and a function that
+    makes its requests from what the attacker may use: the largest one, and an
+    example."""
     schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -513,7 +609,9 @@ def operation_requests(
             def build(
                 known: Mapping[str, Any], name: str = name, operation: Json = operation
             ) -> Iterator[Request]:
-                yield from _requests(name, operation, schemas, {**known, **special(name, known)})
+                yield from _requests(
+                    name, operation, schemas, {**known, **special(name, known)}
+                )
 
             yield name, build
 
@@ -522,14 +620,20 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
     """Fields of one operation that differ from those of the others."""
     path = name.partition("/api/v1/")[2]
     upload = {"id": known["upload"]} if "upload" in known else {}
-    spare = {"app": known["spare_app"], "confirm": known["spare_app"]} if "spare_app" in known else {}
+    spare = (
+        {"app": known["spare_app"], "confirm": known["spare_app"]}
+        if "spare_app" in known
+        else {}
+    )
     new = {"app": f"new{time.time_ns()}"}
     ask = {"id": known["ask"]} if "ask" in known else {}
     messages = {"messages": [known["id"]]}
     fields: Mapping[str, Json] = {
         **dict.fromkeys(("asks/cancel", "asks/remind", "asks/escalate"), ask),
         **dict.fromkeys(("moderation/delete", "moderation/hide"), messages),
-        "reports/send": {"user": known["user"], "message": known["heard"]} if "heard" in known else {},
+        "reports/send": {"user": known["user"], "message": known["heard"]}
+        if "heard" in known
+        else {},
         "invitations/join": {"code": known.get("guests", "x")},
         "webhooks/address": {"app": known.get("spare_app", "x")},
         "asks/get": {**ask, "wait": 0},
@@ -537,7 +641,9 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
         "uploads/delete": upload,
         "uploads/{id}": upload,
         "uploads/{id}/thumbnail": {"id": known.get("picture", "x")},
-        "uploads/tus/{id}": {"id": known.get("finished" if name.startswith("GET") else "tus", "x")},
+        "uploads/tus/{id}": {
+            "id": known.get("finished" if name.startswith("GET") else "tus", "x")
+        },
         "bots": {"name": f"b{time.time_ns()}"},
         "accounts/find": {"text": known.get("friend_login", "x")},
         "apps/create": new,
@@ -548,18 +654,30 @@ def special(name: str, known: Mapping[str, Any]) -> Json:
         "groups/join": {"user": known["user"]},
         "invitations/accept": {"user": known["user"]},
         "accounts/identifiers": {"email": f"{time.time_ns()}@example.com"},
-        "accounts/register": {"phone": f"{time.time_ns()}"[-20:], "name": f"n{time.time_ns()}"},
+        "accounts/register": {
+            "phone": f"{time.time_ns()}"[-20:],
+            "name": f"n{time.time_ns()}",
+        },
     }
     return fields.get(path, {})
 
 
-def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any]) -> Iterator[Request]:
+def _requests(
+    name: str, operation: Json, schemas: Json, known: Mapping[str, Any]
+) -> Iterator[Request]:
     method, path = name.split(" ", 1)
     parameters = operation.get("parameters", ())
     for each in parameters:
-        path = path.replace("{" + each["name"] + "}", str(known.get(each["name"], each.get("example", 1))))
+        path = path.replace(
+            "{" + each["name"] + "}",
+            str(known.get(each["name"], each.get("example", 1))),
+        )
     # Of those about messages, the app is no part of the example.
-    app = {"app": known["app"]} if path.startswith(("/api/v1/moderation/", "/api/v1/reports/")) else {}
+    app = (
+        {"app": known["app"]}
+        if path.startswith(("/api/v1/moderation/", "/api/v1/reports/"))
+        else {}
+    )
     query = app if method == "GET" else {}
     query |= {
         each["name"]: known.get(each["name"], each["example"])
@@ -567,7 +685,9 @@ def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any
         if each["in"] == "query" and "example" in each
     }
     if "limit" in query:
-        query["limit"] = next(each["schema"]["maximum"] for each in parameters if each["name"] == "limit")
+        query["limit"] = next(
+            each["schema"]["maximum"] for each in parameters if each["name"] == "limit"
+        )
     if query:
         path += "?" + urlencode(query, doseq=True)
     content: Json = operation.get("requestBody", {}).get("content", {})
@@ -578,19 +698,28 @@ def _requests(name: str, operation: Json, schemas: Json, known: Mapping[str, Any
     if example is None:
         yield Request(method, path, kind, b"x" * 1_000 if content else b"", fields)
         return
-    schema = schemas.get(found.get("schema", {}).get("$ref", "").rpartition("/")[2], empty)
+    schema = schemas.get(
+        found.get("schema", {}).get("$ref", "").rpartition("/")[2], empty
+    )
     example = app | {
         each: known[each] if each in known and not isinstance(value, list) else value
         for each, value in example.items()
     }
-    yield Request(method, path, kind, _compact(_grown(example, schema.get("properties", empty), known)))
+    yield Request(
+        method,
+        path,
+        kind,
+        _compact(_grown(example, schema.get("properties", empty), known)),
+    )
     yield Request(method, path, kind, _compact(_named(example, known)))
 
 
 def _named(example: Json, known: Mapping[str, Any]) -> Json:
     """An example with one of what the attacker may use in each list."""
     return {
-        name: [*known[name][:1]] if name in known and isinstance(value, list) else _used(value, known)
+        name: [*known[name][:1]]
+        if name in known and isinstance(value, list)
+        else _used(value, known)
         for name, value in example.items()
     }
 
@@ -599,23 +728,32 @@ def _used(value: object, known: Mapping[str, Any]) -> object:
     if isinstance(value, list):
         return [_used(each, known) for each in value]
     if isinstance(value, dict):
-        return {name: known.get(name, _used(each, known)) for name, each in value.items()}
+        return {
+            name: known.get(name, _used(each, known)) for name, each in value.items()
+        }
     return value
 
 
 def _grown(example: Json, properties: Json, known: Mapping[str, Any]) -> Json:
-    """An example with as many members in its lists, and as long a text, as a request may have."""
+    """An example with as many members in its lists, and as long a text, as a
+    request may have."""
     found: Json = {}
     for name, value in example.items():
         if name == "text" and name not in known and isinstance(value, str):
             value = _LONG * 8
         elif isinstance(value, list) and value:
             most = properties.get(name, {}).get("maxItems", MOST_TARGETS)
-            most = min(most if isinstance(most, int) else MOST_TARGETS, 1_000_000 // len(_compact(value[0])))
+            most = min(
+                most if isinstance(most, int) else MOST_TARGETS,
+                1_000_000 // len(_compact(value[0])),
+            )
             if name in known:
                 value = known[name][:most]
             else:
-                value = [_distinct(_used(value[n % len(value)], known), n) for n in range(most)]
+                value = [
+                    _distinct(_used(value[n % len(value)], known), n)
+                    for n in range(most)
+                ]
         found[name] = value
     return found
 

@@ -1,5 +1,6 @@
-"""The resources of the attackers of :mod:`bench.abuse`: an account with friends, a group, a bot, uploads;
-in demo mode messages. They are made anew before each attack, because some attacks delete them.
+"""The resources of the attackers of :mod:`bench.abuse`: an account with
+friends, a group, a bot, uploads; in demo mode messages. They are made anew
+before each attack, because some attacks delete them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ CROWD: Final = 200
 
 @dataclass(frozen=True)
 class Attacker(Target):
-    """A server, and the principal that attacks it: its ``key``, and by name what it may use."""
+    """A server, and the principal that attacks it: its ``key``, and by name
+    what it may use."""
 
     known: Mapping[str, Any] = field(default_factory=dict)
 
@@ -45,14 +47,24 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
     """
     message = {"app": "default", "user": user, "to": OTHER, "text": "x"}
     sent = post(target, "/api/v1/messages/send", message)
-    heard = post(target, "/api/v1/messages/send", {**message, "user": OTHER, "to": user})
+    heard = post(
+        target, "/api/v1/messages/send", {**message, "user": OTHER, "to": user}
+    )
     app = f"bench{time.time_ns()}"
-    post(target, "/api/v1/apps/create", {"app": app, "settings": {"webhook": {"secret": "x" * 32}}})
-    publication = {"channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}}
+    post(
+        target,
+        "/api/v1/apps/create",
+        {"app": app, "settings": {"webhook": {"secret": "x" * 32}}},
+    )
+    publication = {
+        "channels/publish": {"app": "default", "channel": CHANNEL, "text": "x" * 4_000}
+    }
     if reads_history:
         post(target, "/api/v1/batch", {"commands": [publication] * 100})
     stream = post(
-        target, "/api/v1/channels/stream/open", {"app": "default", "channel": CHANNEL, "sender": user}
+        target,
+        "/api/v1/channels/stream/open",
+        {"app": "default", "channel": CHANNEL, "sender": user},
     )
     known = {
         "app": "default",
@@ -76,7 +88,11 @@ def stranger(target: Target, reads_history: bool, user: str = USER) -> Attacker:
 def upload(target: Target, query: str, body: bytes) -> str:
     """Upload a file; return its id."""
     path, kind = f"/api/v1/uploads?name=x&{query}", "application/octet-stream"
-    return str(fetch(target, path, body, seconds=ANSWER_SECONDS, **{"Content-Type": kind})["id"])
+    return str(
+        fetch(target, path, body, seconds=ANSWER_SECONDS, **{"Content-Type": kind})[
+            "id"
+        ]
+    )
 
 
 def picture(width: int, height: int) -> bytes:
@@ -87,7 +103,8 @@ def picture(width: int, height: int) -> bytes:
 
 
 def _tus(target: Target, query: str, body: bytes = b"") -> str:
-    """Begin a resumable upload of 1,000 bytes with some of them; return its id."""
+    """Begin a resumable upload of 1,000 bytes with some of them; return its
+    id."""
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
     headers["Content-Type"] = "application/offset+octet-stream"
     if target.key:
@@ -99,23 +116,34 @@ def _tus(target: Target, query: str, body: bytes = b"") -> str:
 
 
 def account_of(target: Target, crowd: list[str]) -> Attacker:
-    """An account: the owner of a group of the crowd with a bot, a webhook and an invitation, with uploads."""
+    """An account: the owner of a group of the crowd with a bot, a webhook and
+    an invitation, with uploads."""
     own, friend = register(target), register(target)
     account, other = (replace(target, key=each["token"]) for each in (own, friend))
     fields = {"name": "bench", "members": [friend["user"], *crowd]}
     group = post(account, "/api/v1/groups/create", fields)["group"]
     post(account, "/api/v1/groups/open", {"group": group, "open": True})
     conversation = int(group)
-    sent = post(account, "/api/v1/messages/send", {"conversation": conversation, "text": "x"})
+    sent = post(
+        account, "/api/v1/messages/send", {"conversation": conversation, "text": "x"}
+    )
     bot = post(account, "/api/v1/bots", {"name": f"b{time.time_ns()}", "nickname": "x"})
     post(account, "/api/v1/groups/invite", {"group": group, "members": [bot["id"]]})
     as_bot = replace(target, key=bot["token"])
-    pressed = {"conversation": conversation, "text": "x", "buttons": [[{"text": "yes", "value": "yes"}]]}
+    pressed = {
+        "conversation": conversation,
+        "text": "x",
+        "buttons": [[{"text": "yes", "value": "yes"}]],
+    }
     question = post(as_bot, "/api/v1/messages/send", pressed)
-    stream = post(as_bot, "/api/v1/messages/stream/open", {"conversation": conversation})["stream"]
+    stream = post(
+        as_bot, "/api/v1/messages/stream/open", {"conversation": conversation}
+    )["stream"]
     hook = post(account, "/api/v1/hooks", {"group": group, "nickname": "x"})
     code, guests = (
-        post(account, "/api/v1/invitations/create", {"group": group, "guests": each})["code"]
+        post(account, "/api/v1/invitations/create", {"group": group, "guests": each})[
+            "code"
+        ]
         for each in (False, True)
     )
     post(other, "/api/v1/friends/request", {"friend": own["user"]})

@@ -1,6 +1,7 @@
-"""``imserver bench chaos``: clients chat while nodes, Redis, database, network and disk fail in turn; or the
-power is cut (:mod:`bench.power`). All write what they did and saw into a history, which the checker
-judges. A process of its own has the clients: they log in, chat, settle, and read what is stored.
+"""``imserver bench chaos``: clients chat while nodes, Redis, database, network
+and disk fail in turn; or the power is cut (:mod:`bench.power`). All write what
+they did and saw into a history, which the checker judges. A process of its own
+has the clients: they log in, chat, settle, and read what is stored.
 """
 
 from __future__ import annotations
@@ -18,10 +19,25 @@ from typing import Any, Final
 
 from bench import chaos_channels, chaos_loads, chaos_objects
 from bench.chaos_channels import ChannelClients
-from bench.chaos_client import LIVE, LOOK_SECONDS, Client, Clients, create_group, register
+from bench.chaos_client import (
+    LIVE,
+    LOOK_SECONDS,
+    Client,
+    Clients,
+    create_group,
+    register,
+)
 from bench.chaos_loads import AbsentUsers
 from bench.chaos_objects import Askers, Rivals
-from bench.chat_dialects import CmdDialect, Dialect, Entry, Outgoing, ProtobufDialect, mark_of, text_of
+from bench.chat_dialects import (
+    CmdDialect,
+    Dialect,
+    Entry,
+    Outgoing,
+    ProtobufDialect,
+    mark_of,
+    text_of,
+)
 from bench.connections import Target
 from bench.context import RunContext
 from bench.faults import FAULTS, ChaosOptions, Fault, System, chosen
@@ -32,7 +48,8 @@ from bench.loop import BenchError, Json
 from bench.report import show_phase
 
 CMD_APP: Final = 105
-"""The appID by which the cmd dialect reaches the accounts of the protobuf dialect."""
+"""The appID by which the cmd dialect reaches the accounts of the protobuf
+dialect."""
 _CONFIG: Final = f"""\
 {chaos_loads.CONFIG}\
 {chaos_objects.CONFIG}\
@@ -50,8 +67,11 @@ LONG_PERCENT, LONG_BYTES, SHORT_BYTES = 1, 20_000, 60
 LAZY, LAZY_ACK_SECONDS = 8, 14.0
 """Every eighth client acknowledges so late that some entries are sent again."""
 QUIET_SECONDS = 3.0
-"""A node without news checks each second for missed entries. After this time nothing more can arrive."""
-RACES = 8  # so often all devices of each user log in at once, when nothing is broken any more
+"""A node without news checks each second for missed entries. After this time
+nothing more can arrive."""
+# so often all devices of each user log in at once, when nothing is broken any
+# more
+RACES = 8
 READERS_AT_ONCE = 8  # clients that read everything again at the same time, at the end
 
 
@@ -94,7 +114,9 @@ class ChatClients(Clients):
         if http_ports:
             targets = [
                 Target(host, ws_port, "/acc", host, http_port)
-                for (host, ws_port), http_port in zip(addresses, http_ports, strict=True)
+                for (host, ws_port), http_port in zip(
+                    addresses, http_ports, strict=True
+                )
             ]
             self.rivals = Rivals(self, self.history, seed, locks, pace)
             self.askers = Askers(self.history, targets, seed, pace, locks and pushes)
@@ -104,9 +126,18 @@ class ChatClients(Clients):
         first_half = index % 4 < 2
         dialect: Dialect = CmdDialect(CMD_APP, account, token, first_half)
         if index % 2:  # every second one of these behaves like a client of GoChat
-            dialect = ProtobufDialect(account, token, first_half, first_half and index % 8 < 4)
+            dialect = ProtobufDialect(
+                account, token, first_half, first_half and index % 8 < 4
+            )
         name = f"client {index + 1}"
-        client = Client(self, index, dialect, name, self._note_ack, partial(self.history.shown, name))
+        client = Client(
+            self,
+            index,
+            dialect,
+            name,
+            self._note_ack,
+            partial(self.history.shown, name),
+        )
         if index % LAZY == 0:
             client.ack_seconds = LAZY_ACK_SECONDS
         return client
@@ -118,7 +149,9 @@ class ChatClients(Clients):
 
     def turn(self, clients: Iterable[Client], seconds: float) -> float:
         rivals = self.rivals
-        return super().turn(clients if rivals is None else [*clients, *rivals.all], seconds)
+        return super().turn(
+            clients if rivals is None else [*clients, *rivals.all], seconds
+        )
 
     def chat(self, seconds: float, rate: float) -> None:
         begin = now = self._acked_at = time.monotonic()
@@ -140,13 +173,17 @@ class ChatClients(Clients):
         self.sent += 1
         mark = mark_of(index + 1, self.sent)
         long = self.chance.randrange(100) < LONG_PERCENT
-        text = text_of(mark, "." * self.chance.randrange(LONG_BYTES if long else SHORT_BYTES))
+        text = text_of(
+            mark, "." * self.chance.randrange(LONG_BYTES if long else SHORT_BYTES)
+        )
         groups = [group for group in self.groups if index in group[1]]
         if to_group := bool(groups) and self.chance.randrange(100) < GROUP_PERCENT:
             receiver, members = self.chance.choice(groups)
             where = f"group {receiver}"
         else:
-            other = (index + self.chance.randrange(1, len(self.clients))) % len(self.clients)
+            other = (index + self.chance.randrange(1, len(self.clients))) % len(
+                self.clients
+            )
             receiver, members = self.accounts[other][0], sorted((index, other))
             where = f"clients {members[0] + 1} and {members[1] + 1}"
         self.history.sent(client.reader.name, mark, where)
@@ -154,12 +191,13 @@ class ChatClients(Clients):
         client.send(Outgoing(mark, receiver, to_group, text))
 
     def calm(self) -> bool:
-        return all(client.phase == LIVE and not client.waiting for client in self.clients) and (
-            self.rivals is None or self.rivals.calm()
-        )
+        return all(
+            client.phase == LIVE and not client.waiting for client in self.clients
+        ) and (self.rivals is None or self.rivals.calm())
 
     def settle(self, seconds: float) -> bool:
-        """Let everything come to rest. Return whether it did within ``seconds``."""
+        """Let everything come to rest. Return whether it did within
+        ``seconds``."""
         if self.askers is not None:
             self.askers.stop()
         calm = self.until(self.clients, self.calm, seconds)
@@ -189,13 +227,16 @@ class ChatClients(Clients):
             "raw_repeats": sum(client.reader.repeats for client in self.clients),
             "entries_received": sum(len(client.reader.ids) for client in self.clients),
             "silence_seconds": self.longest_silence,
-            **{name: counts[name] for name in ("not_stored", "recovered", "resends", "lost_connections")},
+            **{
+                name: counts[name]
+                for name in ("not_stored", "recovered", "resends", "lost_connections")
+            },
             "logins": counts["connections"],
         }
 
     def _read_anew(self, seconds: float) -> None:
-        """End all connections, and read all stored entries of each client from the beginning, as a new
-        client.
+        """End all connections, and read all stored entries of each client from
+        the beginning, as a new client.
         """
         for client in self.clients:
             client.leave()
@@ -205,9 +246,13 @@ class ChatClients(Clients):
             readers: list[Client] = []
             for index in range(first, min(first + READERS_AT_ONCE, len(self.clients))):
                 entries.append([])
-                dialect = CmdDialect(CMD_APP, *self.accounts[index], acks=False, resumes=False)
+                dialect = CmdDialect(
+                    CMD_APP, *self.accounts[index], acks=False, resumes=False
+                )
                 name = f"what is stored for client {index + 1}"
-                readers.append(Client(self, index, dialect, name, on_new=entries[-1].append))
+                readers.append(
+                    Client(self, index, dialect, name, on_new=entries[-1].append)
+                )
             self.meet(partial(self.all_live, readers), seconds, readers)
             for client, its_entries in zip(readers, entries, strict=True):
                 self.history.read(client.reader.name, began, its_entries)
@@ -217,7 +262,9 @@ class ChatClients(Clients):
 _KINDS: Final[dict[str, Any]] = {"messages": ChatClients, "channels": ChannelClients}
 
 
-def meet(generator: Generator, kind: str, seconds: float = MEET_SECONDS, **facts: Any) -> Json:
+def meet(
+    generator: Generator, kind: str, seconds: float = MEET_SECONDS, **facts: Any
+) -> Json:
     """Task: let the clients of a kind of run come online."""
     generator.state["clients"] = _KINDS[kind](generator, **facts)
     return {}
@@ -230,12 +277,14 @@ def chat(generator: Generator, seconds: float, **how: Any) -> Json:
 
 
 def settle(generator: Generator, seconds: float) -> Json:
-    """Task: wait at most so many seconds until everything is acknowledged and delivered."""
+    """Task: wait at most so many seconds until everything is acknowledged and
+    delivered."""
     return {"calm": generator.state["clients"].settle(seconds)}
 
 
 def audit(generator: Generator, seconds: float) -> Json:
-    """Task: end the history. Returns the figures of the clients, and what was wrong."""
+    """Task: end the history. Returns the figures of the clients, and what was
+    wrong."""
     clients = generator.state["clients"]
     figures = clients.audit(seconds)
     return {
@@ -246,7 +295,8 @@ def audit(generator: Generator, seconds: float) -> Json:
 
 
 CONFIGS: Final = {"messages": _CONFIG, "channels": chaos_channels.CONFIG}
-CHANNEL_FAULTS: Final = "kill,restart,pause,redis,flush,cut,hold"  # if no others are named
+# if no others are named
+CHANNEL_FAULTS: Final = "kill,restart,pause,redis,flush,cut,hold"
 LEAD_SECONDS: Final = 1.0  # without faults, before the first fault
 CHAT_SECONDS: Final = 600.0  # limit of a fault with its repair
 _MOST_NOTES: Final = 20
@@ -255,9 +305,12 @@ _HARMLESS: Final = ("node", "database", "receiver", "disk")
 
 
 class ChaosRun:
-    """One run. Owner of the chatting worker; :meth:`play` returns its report, JSON-ready."""
+    """One run. Owner of the chatting worker; :meth:`play` returns its report,
+    JSON-ready."""
 
-    def __init__(self, context: RunContext, options: ChaosOptions, folder: Path) -> None:
+    def __init__(
+        self, context: RunContext, options: ChaosOptions, folder: Path
+    ) -> None:
         self.pool = context.pool
         self.options, self.folder = options, folder
         self.kind = "channels" if options.channels else "messages"
@@ -270,16 +323,22 @@ class ChaosRun:
         """Each fault that was played."""
         self.skipped: list[str] = []
         """The names of faults that are not possible here."""
-        self.file = Path(options.history) if options.history else folder / "history.jsonl"
+        self.file = (
+            Path(options.history) if options.history else folder / "history.jsonl"
+        )
         """The history of the clients; at the end also that of this process."""
         self.own_file = folder / "own.jsonl"
         self.history = History(self.own_file, FIRST_OF_DRIVER)
         targets = [node.target for node in self.system.nodes]
-        self.absent = AbsentUsers(targets, self.history) if options.notifications else None
+        self.absent = (
+            AbsentUsers(targets, self.history) if options.notifications else None
+        )
 
     def play(self) -> tuple[Figures, Json]:
         options, worker = self.options, self.talkers
-        self.pool.ask(worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index)
+        self.pool.ask(
+            worker, aim, target=asdict(self.system.nodes[0].target), index=worker.index
+        )
         self.pool.ask(worker, meet, seconds=MEET_SECONDS, **self._clients())
         if self.absent:
             self.absent.start()
@@ -305,7 +364,9 @@ class ChaosRun:
         }
         if self.system.receiver:
             show_phase("the last events")
-            figures |= self.system.receiver.finish(self.system.nodes[0].target, self.history)
+            figures |= self.system.receiver.finish(
+                self.system.nodes[0].target, self.history
+            )
         if self.absent:
             show_phase("the last notifications")
             figures |= self.absent.finish()
@@ -330,7 +391,9 @@ class ChaosRun:
             "kind": self.kind,
             "addresses": [[target.ws_host, target.ws_port] for target in targets],
             # After power cuts, the checker is asked about messages alone.
-            "http_ports": [] if self.options.power else [target.http_port for target in targets],
+            "http_ports": []
+            if self.options.power
+            else [target.http_port for target in targets],
             "clients": self.options.clients,
             "seed": self.chance.randrange(2**31),
             "history": str(self.file.resolve()),
@@ -339,10 +402,17 @@ class ChaosRun:
         return facts if self.options.channels else facts | locks
 
     def _has_locks(self) -> bool:
-        """Whether sessions that refuse others exclude each other at any time. While nodes reach neither Redis
-        nor each other, each lets its own users in."""
-        names = [name.strip() for name in self.options.faults.split(",") if name.strip() in FAULTS]
-        return self.options.alone or (bool(names) and all(FAULTS[name].what in _HARMLESS for name in names))
+        """Whether sessions that refuse others exclude each other at any time.
+        While nodes reach neither Redis nor each other, each lets its own users
+        in."""
+        names = [
+            name.strip()
+            for name in self.options.faults.split(",")
+            if name.strip() in FAULTS
+        ]
+        return self.options.alone or (
+            bool(names) and all(FAULTS[name].what in _HARMLESS for name in names)
+        )
 
     def _play_rounds(self, begin: float) -> None:
         """Cause one fault after the other, each at least once."""
@@ -360,7 +430,9 @@ class ChaosRun:
         """Cause a fault during the chat, and repair it."""
         worker, options = self.talkers, self.options
         node = self.chance.randrange(len(self.system.nodes))
-        seconds = self.chance.uniform(min(fault.least, options.longest), min(fault.most, options.longest))
+        seconds = self.chance.uniform(
+            min(fault.least, options.longest), min(fault.most, options.longest)
+        )
         broken = time.monotonic()
         worker.ask(chat, seconds=CHAT_SECONDS, rate=options.rate)
         self.system.control(fault.what, fault.how, node)
@@ -370,12 +442,23 @@ class ChaosRun:
         time.sleep(self.chance.uniform(options.rest / 4, options.rest))
         worker.stop()
         self.pool.gather([worker])
-        self.rounds.append({"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted})
+        self.rounds.append(
+            {
+                "fault": fault.name,
+                "node": node,
+                "begin": broken - begin,
+                "seconds": lasted,
+            }
+        )
 
     def _judge(self) -> tuple[Figures, list[str]]:
-        """Put both histories into one file, and ask the checker: about all of it, or after each power cut."""
+        """Put both histories into one file, and ask the checker: about all of
+        it, or after each power cut."""
         self.history.close()
-        with self.file.open("a", encoding="utf-8") as whole, self.own_file.open(encoding="utf-8") as own:
+        with (
+            self.file.open("a", encoding="utf-8") as whole,
+            self.own_file.open(encoding="utf-8") as own,
+        ):
             shutil.copyfileobj(own, whole)
         if self.options.power:
             cuts = self.system.cut_power(self.file, self.options.power, self.seed)
@@ -386,9 +469,14 @@ class ChaosRun:
 
 def run(context: RunContext, options: ChaosOptions) -> Figures:
     """Break nodes, network and disk under a chat, and judge it."""
-    folder = Path(options.folder) if options.folder else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
+    folder = (
+        Path(options.folder)
+        if options.folder
+        else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # a database server that runs as the user nobody loads its library from here
+    # a database server that runs as the user nobody loads its library from here
+    folder.chmod(0o755)
     where = "one node, no Redis" if options.alone else f"{options.nodes} nodes"
     title = f"chaos for {options.minutes:g} minutes, {where}, {options.database}"
     if options.power:
@@ -396,7 +484,9 @@ def run(context: RunContext, options: ChaosOptions) -> Figures:
         if options.database != "sqlite":
             raise BenchError("power cuts need SQLite")
         # Their judgement knows the chat alone.
-        options = replace(options, alone=True, channels=False, webhook=False, notifications=False)
+        options = replace(
+            options, alone=True, channels=False, webhook=False, notifications=False
+        )
     try:
         figures, notes = ChaosRun(context, options, folder.resolve()).play()
     finally:

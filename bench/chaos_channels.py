@@ -1,9 +1,11 @@
-"""Chaos for channels: back ends publish, and subscribers that come back miss nothing without being told.
+"""Chaos for channels: back ends publish, and subscribers that come back miss
+nothing without being told.
 
-Subscribers use the Python client. They leave channels and subscribe again with their last position all the
-time, also at another node. One lives as long as the client does not say that publications may be missing:
-then it goes on under another name. For the checker a channel is a conversation in each epoch, and the place
-of a publication is its rank.
+Subscribers use the Python client. They leave channels and subscribe again with
+their last position all the time, also at another node. One lives as long as the
+client does not say that publications may be missing: then it goes on under
+another name. For the checker a channel is a conversation in each epoch, and the
+place of a publication is its rank.
 """
 
 from __future__ import annotations
@@ -25,9 +27,16 @@ from bench.http_client import fetch, post
 from bench.loop import BenchError, Json
 from imserver_client import ChannelNotice, Client, ClientError, Position, Publication
 
-CHANNELS: tuple[str, ...] = ("short:1", "cache-last", "live:1", "live:2", "stored:1", "stored:2")
-"""Of the first two, histories are so small that some of their subscribers must reload. The last two have that
-of the message log."""
+CHANNELS: tuple[str, ...] = (
+    "short:1",
+    "cache-last",
+    "live:1",
+    "live:2",
+    "stored:1",
+    "stored:2",
+)
+"""Of the first two, histories are so small that some of their subscribers must
+reload. The last two have that of the message log."""
 KEY: Final = "the-key-of-this-run-alone"
 APP: Final = "channels"
 CONFIG: Final = f"""\
@@ -48,11 +57,13 @@ AGAIN_SECONDS: Final = 0.2
 OPENING_SECONDS: Final = 3.0
 MEET_SECONDS: Final = 120.0
 STAY_SECONDS = 2.0
-"""A subscriber stays in a channel so long, on average, before it subscribes again."""
+"""A subscriber stays in a channel so long, on average, before it subscribes
+again."""
 SEVER_SECONDS: Final = 15.0
 """A subscriber goes to another node after this time, on average."""
 CHECK_SECONDS = 20.0
-"""After the last publication: time in which a node finds what a dead one has not sent."""
+"""After the last publication: time in which a node finds what a dead one has
+not sent."""
 ACCEPTED: Final = ("sent", "partly", "repeated")
 INSUFFICIENT_STATE: Final = 2500
 FullPosition = tuple[str, str, int]
@@ -92,7 +103,9 @@ class Subscriber(threading.Thread):
     def run(self) -> None:
         while not self.shared.is_over.is_set():
             self._node += 1
-            session = Client(self.shared.urls[self._node % len(self.shared.urls)], APP, self.name)
+            session = Client(
+                self.shared.urls[self._node % len(self.shared.urls)], APP, self.name
+            )
             try:
                 session.connect(OPENING_SECONDS)
                 self._stay(session)
@@ -103,17 +116,22 @@ class Subscriber(threading.Thread):
                 session.close()
 
     def _stay(self, session: Client) -> None:
-        """Subscribe, and again to one channel after the other. Raises ClientError."""
+        """Subscribe, and again to one channel after the other. Raises
+        ClientError."""
         self.logins += 1
         for channel in self.lives:
             self._subscribe(session, channel)
         self.is_live = True
         until = time.monotonic() + self._chance.uniform(0, 2 * SEVER_SECONDS)
         leave_at = 0.0
-        while not self.shared.is_over.is_set() and (time.monotonic() < until or self.shared.quiet.is_set()):
+        while not self.shared.is_over.is_set() and (
+            time.monotonic() < until or self.shared.quiet.is_set()
+        ):
             self._receive(session, 0.1)
             if time.monotonic() > leave_at and not self.shared.quiet.is_set():
-                leave_at = time.monotonic() + self._chance.uniform(0, STAY_SECONDS / len(self.lives))
+                leave_at = time.monotonic() + self._chance.uniform(
+                    0, STAY_SECONDS / len(self.lives)
+                )
                 channel = self._chance.choice([*self.lives])
                 session.unsubscribe(channel)
                 while self._receive(session, 0):
@@ -133,21 +151,29 @@ class Subscriber(threading.Thread):
         elif isinstance(event, ChannelNotice) and event.kind == "reload":
             self.reloads += 1
             self._live_anew(event.channel)
-        elif isinstance(event, ChannelNotice) and event.code not in (0, INSUFFICIENT_STATE):
+        elif isinstance(event, ChannelNotice) and event.code not in (
+            0,
+            INSUFFICIENT_STATE,
+        ):
             self.shared.faults.add("refused", f"{self.name}: {event}")
         return event is not None
 
     def take(self, publication: Publication) -> None:
         life, position = self.lives[publication.channel][-1], publication.position
-        if position is None or (life.position and life.position.epoch != position.epoch):
-            self.shared.faults.add("another epoch", f"{life.name}: {publication} after {life.position}")
+        if position is None or (
+            life.position and life.position.epoch != position.epoch
+        ):
+            self.shared.faults.add(
+                "another epoch", f"{life.name}: {publication} after {life.position}"
+            )
             return
         life.position = position
         life.seen.append((time.monotonic(), position, publication.data["mark"]))
 
 
 class Publisher(threading.Thread):
-    """A back end. It publishes each message until it is acknowledged, with the same id, at any node."""
+    """A back end. It publishes each message until it is acknowledged, with the
+    same id, at any node."""
 
     def __init__(self, number: int, shared: ChannelClients, seed: int) -> None:
         super().__init__(daemon=True)
@@ -159,14 +185,18 @@ class Publisher(threading.Thread):
         self.begun: dict[int, float] = {}
         """Mark → when it was published for the first time."""
         self.acknowledged: dict[int, tuple[FullPosition, float]] = {}
-        """Mark → where it is, and when the answer came. Without an offset it is nowhere."""
+        """Mark → where it is, and when the answer came. Without an offset it is
+        nowhere."""
         self.longest = 0.0
         self._node = number
 
     def run(self) -> None:
         while not self.shared.quiet.is_set():
             self.sent += 1
-            channel, mark = self.chance.choice(self.shared.channels), mark_of(self.number, self.sent)
+            channel, mark = (
+                self.chance.choice(self.shared.channels),
+                mark_of(self.number, self.sent),
+            )
             begin = self.begun[mark] = time.monotonic()
             while not self._publish(channel, mark):
                 if self.shared.gave_up.is_set():
@@ -180,7 +210,12 @@ class Publisher(threading.Thread):
     def _publish(self, channel: str, mark: int) -> bool:
         """Publish once. Return whether it was acknowledged."""
         target = self.shared.targets[self._node % len(self.shared.targets)]
-        request = {"app": APP, "channel": channel, "data": {"mark": mark}, "id": text_of(mark)}
+        request = {
+            "app": APP,
+            "channel": channel,
+            "data": {"mark": mark},
+            "id": text_of(mark),
+        }
         try:
             answer = post(target, "/api/v1/channels/publish", request, ANSWER_SECONDS)
         except BenchError:
@@ -207,13 +242,18 @@ class ChannelClients:
         self.loop, self.history, self.faults = generator.loop, Path(history), Faults()
         self.channels = CHANNELS
         self.urls = [f"ws://{host}:{port}/acc" for host, port in addresses]
-        self.targets = [Target("127.0.0.1", 0, http_port=port, key=KEY) for port in http_ports]
+        self.targets = [
+            Target("127.0.0.1", 0, http_port=port, key=KEY) for port in http_ports
+        ]
         self.rate = 1.0
         self.quiet, self.gave_up, self.is_over = (threading.Event() for _ in range(3))
-        self.subscribers = [Subscriber(self, number) for number in range(1, clients + 1)]
+        self.subscribers = [
+            Subscriber(self, number) for number in range(1, clients + 1)
+        ]
         chance = random.Random(seed)
         self.publishers = [
-            Publisher(number, self, chance.randrange(2**31)) for number in range(1, PUBLISHERS + 1)
+            Publisher(number, self, chance.randrange(2**31))
+            for number in range(1, PUBLISHERS + 1)
         ]
         for subscriber in self.subscribers:
             subscriber.start()
@@ -236,9 +276,12 @@ class ChannelClients:
         self.loop.until(lambda: False, seconds)
 
     def settle(self, seconds: float) -> bool:
-        """Let everything come to rest. Return whether it did within ``seconds``."""
+        """Let everything come to rest. Return whether it did within
+        ``seconds``."""
         self.quiet.set()
-        calm = self.loop.until(lambda: not any(each.is_alive() for each in self.publishers), seconds)
+        calm = self.loop.until(
+            lambda: not any(each.is_alive() for each in self.publishers), seconds
+        )
         self.gave_up.set()
         calm &= self.loop.until(self.all_live, seconds)
         self.loop.until(lambda: False, CHECK_SECONDS)
@@ -273,11 +316,14 @@ class ChannelClients:
         return [(channel, life) for channel, lives in every for life in lives]
 
     def note(self) -> None:
-        """Write the history: what was published, what everybody has seen, and where the channels end."""
+        """Write the history: what was published, what everybody has seen, and
+        where the channels end."""
         tops = {channel: self._top(channel) for channel in self.channels}
         marks: dict[FullPosition, int] = {}
         for publisher in self.publishers:
-            marks |= {at: mark for mark, (at, _) in publisher.acknowledged.items() if at[2]}
+            marks |= {
+                at: mark for mark, (at, _) in publisher.acknowledged.items() if at[2]
+            }
         for channel, life in self.every_life():
             marks |= {(channel, at.epoch, at.offset): mark for _, at, mark in life.seen}
         history, ranks = History(self.history), Ranks(marks)
@@ -286,19 +332,28 @@ class ChannelClients:
                 acked, ended = publisher.acknowledged.get(mark, (None, 0.0))
                 for where in ranks.of_mark[mark]:
                     what = {"message": text_of(mark), "at": begun}
-                    number = history.ask(publisher.name, "send", object_of(where), **what)
+                    number = history.ask(
+                        publisher.name, "send", object_of(where), **what
+                    )
                     if where == acked:
                         answer = {"at": ended, "place": ranks.rank(where)}
                         history.answered(number, **answer)
         for channel, life in self.every_life():
             for seen_at, at, mark in life.seen:
                 where = channel, at.epoch, at.offset
-                history.saw(life.name, object_of(where), text_of(mark), ranks.rank(where), at=seen_at)
+                history.saw(
+                    life.name,
+                    object_of(where),
+                    text_of(mark),
+                    ranks.rank(where),
+                    at=seen_at,
+                )
         for subscriber in self.subscribers:
             for channel, lives in subscriber.lives.items():
                 life, top = lives[-1], tops[channel]
                 if life.position is None or life.position.epoch == top[1]:
-                    # The end of the history comes next for everybody: nothing is between.
+                    # The end of the history comes next for everybody: nothing
+                    # is between.
                     history.saw(life.name, object_of(top), None, ranks.rank(top) + 1)
                 else:
                     ends = f"{life.name} ends at {life.position}, the history at {top}"
@@ -306,8 +361,11 @@ class ChannelClients:
         history.close()
 
     def _top(self, channel: str) -> FullPosition:
-        """The newest publication of a channel, as the first node sees it. Raises BenchError."""
-        path = f"/api/v1/channels/history?app={APP}&channel={channel}&limit=1&reverse=true"
+        """The newest publication of a channel, as the first node sees it.
+        Raises BenchError."""
+        path = (
+            f"/api/v1/channels/history?app={APP}&channel={channel}&limit=1&reverse=true"
+        )
         found = fetch(self.targets[0], path)
         if "epoch" not in found:
             raise BenchError(f"the history of {channel} cannot be read: {found}")
@@ -320,7 +378,8 @@ def object_of(position: FullPosition) -> str:
 
 
 class Ranks:
-    """The ranks of all publications that somebody knows. ``marks``: position → mark."""
+    """The ranks of all publications that somebody knows. ``marks``: position →
+    mark."""
 
     def __init__(self, marks: dict[FullPosition, int]) -> None:
         self.marks = marks

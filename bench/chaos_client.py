@@ -1,7 +1,9 @@
-"""A chat client that reconnects, catches up, and sends each message until it is acknowledged.
+"""A chat client that reconnects, catches up, and sends each message until it is
+acknowledged.
 
-A client handles received entries as its SDK would. An entry with a known id is a repeat and is dropped. A new
-entry must have a greater id than all before, and the next ``seq`` of its conversation.
+A client handles received entries as its SDK would. An entry with a known id is
+a repeat and is dropped. A new entry must have a greater id than all before, and
+the next ``seq`` of its conversation.
 """
 
 from __future__ import annotations
@@ -17,8 +19,25 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.chat_dialects import Dialect, Entry, LoggedIn, NotStored, Outgoing, Page, ServerEvent, Stored
-from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
+from bench.chat_dialects import (
+    Dialect,
+    Entry,
+    LoggedIn,
+    NotStored,
+    Outgoing,
+    Page,
+    ServerEvent,
+    Stored,
+)
+from bench.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    UPGRADE_ACCEPT,
+    client_frame,
+    scan,
+    upgrade_request,
+)
 from bench.generator import Generator
 from bench.http_client import ANSWER_SECONDS, fetch
 from bench.loop import READ, WRITE, BenchError, Json, Loop
@@ -41,12 +60,16 @@ class Faults:
 
 
 class Reader:
-    """The entries of one client, in the order of arrival, without repeats. ``name`` is for error texts.
+    """The entries of one client, in the order of arrival, without repeats.
+    ``name`` is for error texts.
 
-    ``on_new`` is called with each entry that is no repeat: what is wrong with it, the checker finds.
+    ``on_new`` is called with each entry that is no repeat: what is wrong with
+    it, the checker finds.
     """
 
-    def __init__(self, name: str, faults: Faults, on_new: Callable[[Entry], None]) -> None:
+    def __init__(
+        self, name: str, faults: Faults, on_new: Callable[[Entry], None]
+    ) -> None:
         self.name = name
         self.faults = faults
         self.on_new = on_new
@@ -55,14 +78,16 @@ class Reader:
         self.cursor = self.repeats = 0
 
     def take(self, entry: Entry, *, answer: bool = False) -> None:
-        """Add one entry; ``answer``: it is the acknowledgement of the client's own message, which is no
-        repeat.
+        """Add one entry; ``answer``: it is the acknowledgement of the client's
+        own message, which is no repeat.
         """
         if self.ids.get(entry.id) == entry.mark:
             self.repeats += not answer
             return
         if entry.id <= self.cursor:
-            self.faults.add("inversions", f"{self.name}: {entry} came behind id {self.cursor}")
+            self.faults.add(
+                "inversions", f"{self.name}: {entry} came behind id {self.cursor}"
+            )
         else:
             self.ids[entry.id], self.cursor = entry.mark, entry.id
         self.on_new(entry)
@@ -70,7 +95,8 @@ class Reader:
 
 AWAY, DIALLING, UPGRADING, LOGGING_IN, BEHIND, LIVE = range(6)
 OPENING_SECONDS = 5.0
-"""Time limit from the first packet of a connection to the answer to the login."""
+"""Time limit from the first packet of a connection to the answer to the
+login."""
 PING_SECONDS = 1.5
 SILENCE_SECONDS = 4.0
 """A connection without received data for so long, despite pings, is dropped."""
@@ -86,11 +112,14 @@ LOOK_SECONDS = 0.02
 
 class Counts:
     def __init__(self) -> None:
-        self.connections = self.lost_connections = self.resends = self.not_stored = self.recovered = 0
+        self.connections = self.lost_connections = self.resends = self.not_stored = (
+            self.recovered
+        ) = 0
 
 
 class Clients:
-    """The clients of one process. Owner of the nodes' addresses, faults and counts that they share."""
+    """The clients of one process. Owner of the nodes' addresses, faults and
+    counts that they share."""
 
     clients: Sequence[Client] = ()
 
@@ -114,8 +143,11 @@ class Clients:
                 client.look(now)
         return now
 
-    def until(self, clients: Sequence[Client], condition: Callable[[], bool], seconds: float) -> bool:
-        """Let the clients work until ``condition()``. Return False if it is not met within ``seconds``."""
+    def until(
+        self, clients: Sequence[Client], condition: Callable[[], bool], seconds: float
+    ) -> bool:
+        """Let the clients work until ``condition()``. Return False if it is not
+        met within ``seconds``."""
         end = time.monotonic() + seconds
         while not condition():
             if self.turn(clients, LOOK_SECONDS) > end or self.loop.stopped:
@@ -123,20 +155,28 @@ class Clients:
         return True
 
     def meet(
-        self, condition: Callable[[], bool], seconds: float = 300.0, clients: Sequence[Client] = ()
+        self,
+        condition: Callable[[], bool],
+        seconds: float = 300.0,
+        clients: Sequence[Client] = (),
     ) -> None:
-        """Let all, or these, come online, until ``condition()``. Raises BenchError."""
+        """Let all, or these, come online, until ``condition()``. Raises
+        BenchError."""
         clients = clients or self.clients
         if not self.until(clients, condition, seconds):
             live = sum(client.phase == LIVE for client in clients)
-            raise BenchError(f"{live} of {len(clients)} clients came online: {self.faults.notes}")
+            raise BenchError(
+                f"{live} of {len(clients)} clients came online: {self.faults.notes}"
+            )
 
 
 class Client:
-    """One user with one connection at a time. Owner of its socket and of its unacknowledged messages.
+    """One user with one connection at a time. Owner of its socket and of its
+    unacknowledged messages.
 
-    It uses the nodes in turn, from ``index`` on. ``name`` is for error texts. ``on_acked(message, entry)`` is
-    called at the first acknowledgement of each message, ``on_new(entry)`` with each entry that is no repeat.
+    It uses the nodes in turn, from ``index`` on. ``name`` is for error texts.
+    ``on_acked(message, entry)`` is called at the first acknowledgement of each
+    message, ``on_new(entry)`` with each entry that is no repeat.
     """
 
     def __init__(
@@ -160,7 +200,8 @@ class Client:
         self.wanted = True
         self.ack_seconds = ACK_SECONDS
         self.waiting: dict[int, tuple[Outgoing, float]] = {}
-        """Messages that are not acknowledged, by mark and in their order, and when to send them (again)."""
+        """Messages that are not acknowledged, by mark and in their order, and
+        when to send them (again)."""
         self._chance = random.Random(index)
         self._sock: socket.socket | None = None
         self._rest = b""
@@ -178,7 +219,9 @@ class Client:
             if self.wanted and now >= self._again_at:
                 self._dial(now)
             return
-        if now > self._heard_at + (OPENING_SECONDS if self.phase < BEHIND else SILENCE_SECONDS):
+        if now > self._heard_at + (
+            OPENING_SECONDS if self.phase < BEHIND else SILENCE_SECONDS
+        ):
             self.lose(now)
         if self.phase < BEHIND:
             return
@@ -196,8 +239,11 @@ class Client:
         window = [*islice(self.waiting.items(), self.dialect.depth)]
         if self.dialect.counts_anew and self.phase < LIVE:
             return  # the sync shows which of them are stored
-        # If messages are numbered, a lost one makes the following ones fail too.
-        all_again = self.dialect.in_order and bool(window) and 0 < window[0][1][1] <= now
+        # If messages are numbered, a lost one makes the following ones fail
+        # too.
+        all_again = (
+            self.dialect.in_order and bool(window) and 0 < window[0][1][1] <= now
+        )
         for mark, (message, due) in window:
             late = all_again if self.dialect.in_order else 0 < due <= now
             if self.phase >= BEHIND and (late or not due):
@@ -207,7 +253,9 @@ class Client:
 
     def _dial(self, now: float) -> None:
         self.index += 1
-        sock = self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = self._sock = socket.socket(
+            socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        )
         self._rest, self._heard_at, self.phase = b"", now, DIALLING
         self.loop.add(sock.fileno(), WRITE, self)
         if sock.connect_ex(self._address) not in (0, errno.EINPROGRESS):
@@ -283,7 +331,8 @@ class Client:
         self.phase, self._rest = LOGGING_IN, frames
         self._write(self.dialect.login(self.reader.cursor), now)
         if self.dialect.counts_anew:
-            # As GoChat's clients do. The server holds what is new for a short time only.
+            # As GoChat's clients do. The server holds what is new for a short
+            # time only.
             self._write(self.dialect.sync(self.reader.cursor), now)
 
     def _take_frames(self, sock: socket.socket, now: float) -> None:
@@ -304,8 +353,16 @@ class Client:
         elif opcode < CLOSE:
             try:
                 events = self.dialect.read(payload)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                self.faults.add("unreadable", f"{self.reader.name}: {payload[:200]!r}: {error!r}")
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                IndexError,
+                AttributeError,
+            ) as error:
+                self.faults.add(
+                    "unreadable", f"{self.reader.name}: {payload[:200]!r}: {error!r}"
+                )
                 return
             for each in events:
                 self._handle(each, now)
@@ -326,10 +383,15 @@ class Client:
         elif isinstance(event, NotStored):
             self.counts.not_stored += 1
             if event.mark in self.waiting:
-                self.waiting[event.mark] = (self.waiting[event.mark][0], now + AGAIN_SECONDS)
+                self.waiting[event.mark] = (
+                    self.waiting[event.mark][0],
+                    now + AGAIN_SECONDS,
+                )
         else:
             if event.what == "send":
-                self.faults.add("refused", f"{self.reader.name}: a message, with {event.code}")
+                self.faults.add(
+                    "refused", f"{self.reader.name}: a message, with {event.code}"
+                )
             self.lose(now)
 
     def _logged_in(self, event: LoggedIn, now: float) -> None:
@@ -371,11 +433,15 @@ AT_ONCE = 4
 
 
 def register(generator: Generator, count: int, seconds: float) -> Json:
-    """Task: register ``count`` accounts, and store their ids and tokens; ``seconds``: time limit."""
+    """Task: register ``count`` accounts, and store their ids and tokens;
+    ``seconds``: time limit."""
     deadline = time.monotonic() + seconds
 
     def one(_: int) -> tuple[int, str]:
-        form = lambda: {"phone_number": random.randrange(10**11, 10**12), "password": "bench"}  # noqa: E731
+        form = lambda: {  # noqa: E731
+            "phone_number": random.randrange(10**11, 10**12),
+            "password": "bench",
+        }
         answer = _post(generator, "/register", form, deadline)
         return int(answer["id"]), answer["token"]
 
@@ -384,16 +450,32 @@ def register(generator: Generator, count: int, seconds: float) -> Json:
     return {}
 
 
-def create_group(generator: Generator, indexes: list[int], seconds: float = ANSWER_SECONDS) -> int:
-    """Make a group of the accounts at ``indexes``; the first is the owner. Return its id."""
+def create_group(
+    generator: Generator, indexes: list[int], seconds: float = ANSWER_SECONDS
+) -> int:
+    """Make a group of the accounts at ``indexes``; the first is the owner.
+    Return its id."""
     (_owner, token), *others = (generator.state["accounts"][index] for index in indexes)
     form = {"name": "bench", "ids": [number for number, _token in others]}
-    answer = _post(generator, "/group/create", lambda: form, time.monotonic() + seconds, token=token)
+    answer = _post(
+        generator,
+        "/group/create",
+        lambda: form,
+        time.monotonic() + seconds,
+        token=token,
+    )
     return int(answer["id"])
 
 
-def _post(generator: Generator, path: str, form: Callable[[], Json], deadline: float, **headers: str) -> Json:
-    """Make something, and again while the database of a busy machine answers too late."""
+def _post(
+    generator: Generator,
+    path: str,
+    form: Callable[[], Json],
+    deadline: float,
+    **headers: str,
+) -> Json:
+    """Make something, and again while the database of a busy machine answers
+    too late."""
     while True:
         text = urlencode(form(), doseq=True)
         answer = fetch(generator.target, path, text, seconds=ANSWER_SECONDS, **headers)

@@ -1,5 +1,5 @@
-"""What a chaos run does beside its chat in the process that breaks things, for the checker: the events of a
-webhook, and absent users who are notified.
+"""What a chaos run does beside its chat in the process that breaks things, for
+the checker: the events of a webhook, and absent users who are notified.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ apps:
 """
 _PAGE: Final = 1000
 EVENT_SECONDS: Final = 90.0
-"""For the last events after everything has settled: a lease may have to end first."""
+"""For the last events after everything has settled: a lease may have to end
+first."""
 USERS_PER_SECOND: Final = 5
 READS_EVERY: Final = 4
 """Each absent user of this number reads the message at once."""
 READ_SECONDS: Final = 2.0
 """Who has read the message later after its sending may have been notified."""
 NOTIFY_SECONDS: Final = 480.0
-"""For the last notifications: the longest pause before another attempt is 450 seconds."""
+"""For the last notifications: the longest pause before another attempt is 450
+seconds."""
 P256DH: Final = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
 AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
 """The keys of all devices: those of RFC 8291, appendix A."""
@@ -48,7 +50,8 @@ AUTH: Final = "BTBZMqHH6r4Tts7J_aSIgg"
 class PostReceiver:
     """A server in this process that takes POST requests. Owner of its threads.
 
-    ``take`` gets the path, the headers and the body, and returns the status; 0: hang up.
+    ``take`` gets the path, the headers and the body, and returns the status; 0:
+    hang up.
     """
 
     def __init__(self, take: Callable[[str, Message, bytes], int]) -> None:
@@ -85,20 +88,25 @@ class PostReceiver:
 
 
 class EventReceiver:
-    """Receives the events of an app, and can be made unreachable. Owner of its server."""
+    """Receives the events of an app, and can be made unreachable. Owner of its
+    server."""
 
     def __init__(self) -> None:
         self.seen: dict[str, float] = {}
-        """App and id → when the event came first (monotonic), in the order in which they came."""
+        """App and id → when the event came first (monotonic), in the order in
+        which they came."""
         self.repeats = 0
         self._is_away = False
         self._lock = threading.Lock()
-        self._posts = PostReceiver(lambda _path, _headers, body: 200 if self._receive(body) else 0)
+        self._posts = PostReceiver(
+            lambda _path, _headers, body: 200 if self._receive(body) else 0
+        )
         self.url = self._posts.url
         self.close = self._posts.close
 
     def control(self, how: str) -> None:
-        """``kill``: hang up on all requests and store nothing. ``again``: answer."""
+        """``kill``: hang up on all requests and store nothing. ``again``:
+        answer."""
         self._is_away = how == "kill"
 
     def _receive(self, body: bytes) -> bool:
@@ -115,20 +123,26 @@ class EventReceiver:
     def finish(self, target: Target, history: History) -> Figures:
         """Wait for the last events, and write the history."""
         deadline = time.monotonic() + EVENT_SECONDS
-        while not all(id in self.seen for id, _ in log_of(target, EVENT_APP)) and time.monotonic() < deadline:
+        while (
+            not all(id in self.seen for id, _ in log_of(target, EVENT_APP))
+            and time.monotonic() < deadline
+        ):
             time.sleep(1.0)
         self.close()
         self.note(history, log_of(target, EVENT_APP))
         return {"events": len(self.seen), "events_repeated": self.repeats}
 
     def note(self, history: History, log: Iterable[tuple[str, str]]) -> None:
-        """Write for the checker what the server has of the events of each user, and what came."""
+        """Write for the checker what the server has of the events of each user,
+        and what came."""
         logs: dict[str, list[str]] = defaultdict(list)
         for id, user in log:
             logs[f"events of {user}, {id.rpartition('-')[0]}"].append(id)
         for object, ids in logs.items():
             for id in ids:
-                history.answered(history.ask("server", "send", object, message=id, at=0.0))
+                history.answered(
+                    history.ask("server", "send", object, message=id, at=0.0)
+                )
             number = history.ask("server", "read", object, whole=True)
             history.answered(number, messages=[(None, id) for id in ids])
             for id in sorted({*ids} & self.seen.keys(), key=lambda id: self.seen[id]):
@@ -148,8 +162,8 @@ def log_of(target: Target, app: str) -> Iterator[tuple[str, str]]:
 
 
 class AbsentUsers(threading.Thread):
-    """Each user is sent one message, and has one device at a push service here; who has read it in time must
-    get nothing.
+    """Each user is sent one message, and has one device at a push service here;
+    who has read it in time must get nothing.
     """
 
     def __init__(self, targets: Sequence[Target], history: History) -> None:
@@ -172,7 +186,9 @@ class AbsentUsers(threading.Thread):
 
     def run(self) -> None:
         begin, number = time.monotonic(), 0
-        while not self.is_over.wait(max(0.0, begin + number / USERS_PER_SECOND - time.monotonic())):
+        while not self.is_over.wait(
+            max(0.0, begin + number / USERS_PER_SECOND - time.monotonic())
+        ):
             number += 1
             self._play_user(str(number), number)
         self.is_whole = True
@@ -182,7 +198,9 @@ class AbsentUsers(threading.Thread):
         how: Json = {"first": number, "is_over": self.is_over}
         keys = {"p256dh": P256DH, "auth": AUTH}
         endpoint = {**base, "endpoint": f"{self._posts.url}{user}", "keys": keys}
-        if not insist(self.targets, "/api/v1/notifications/endpoints", endpoint, "id", **how):
+        if not insist(
+            self.targets, "/api/v1/notifications/endpoints", endpoint, "id", **how
+        ):
             return
         sent = time.monotonic()
         message = {**base, "text": "hello", "store": True, "id": f"absent-{user}"}
@@ -194,12 +212,20 @@ class AbsentUsers(threading.Thread):
             self.unread.append(user)
             return
         read = {**base, "conversation": stored["conversation"], "id": stored["id"]}
-        done = insist(self.targets, "/api/v1/messages/read", read, "read", seconds=READ_SECONDS, **how)
+        done = insist(
+            self.targets,
+            "/api/v1/messages/read",
+            read,
+            "read",
+            seconds=READ_SECONDS,
+            **how,
+        )
         if done is not None and time.monotonic() < sent + READ_SECONDS:
             self.readers.append(user)
 
     def finish(self) -> Figures:
-        """Write who got which. One that comes again with its topic replaces the first. Raises BenchError."""
+        """Write who got which. One that comes again with its topic replaces the
+        first. Raises BenchError."""
         self.join(NOTIFY_SECONDS)
         if not self.is_whole:
             raise BenchError("absent users were not sent all")
@@ -211,7 +237,9 @@ class AbsentUsers(threading.Thread):
         for user in (*self.unread, *self.readers):
             object = f"notification of {user}"
             number = self.history.ask("server", "send", object, message="notification")
-            (self.history.refused if user in self.readers else self.history.answered)(number)
+            (self.history.refused if user in self.readers else self.history.answered)(
+                number
+            )
             for _topic in received.get(user, ()):
                 self.history.saw(f"device of {user}", object, "notification")
             if user not in self.readers:

@@ -1,4 +1,5 @@
-"""Scenario ``chat``: stored messages in a group or in pairs, each one counted."""
+"""Scenario ``chat``: stored messages in a group or in pairs, each one
+counted."""
 
 from __future__ import annotations
 
@@ -12,13 +13,25 @@ from pathlib import Path
 from bench.chaos_client import create_group, register
 from bench.cluster import Nodes
 from bench.connections import Connection, ConnectionSet
-from bench.context import RunContext, parameter, seconds_parameter, shares, text_parameter
+from bench.context import (
+    RunContext,
+    parameter,
+    seconds_parameter,
+    shares,
+    text_parameter,
+)
 from bench.figures import Figures
 from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.protobuf import CT_ACK, CT_MESSAGE, message_frame, outputs
-from bench.push import LAST_FRAMES_SECONDS, MOST_MESSAGES, NUMBER_DIGITS, Receipts, new_tag
+from bench.push import (
+    LAST_FRAMES_SECONDS,
+    MOST_MESSAGES,
+    NUMBER_DIGITS,
+    Receipts,
+    new_tag,
+)
 from imserver.dialects.protobuf import chat_pb2 as pb
 
 UP = 1  # a kind of acknowledgements
@@ -27,25 +40,30 @@ MOST_KNOWN = 1024  # frames in the lookup table
 
 
 Event = tuple[int, int, int]
-"""A push: its number, its position and when it was sent (µs). An acknowledgement: ACK, its position, and the
-number of the message at its connection."""
+"""A push: its number, its position and when it was sent (µs). An
+acknowledgement: ACK, its position, and the number of the message at its
+connection."""
 ACK = -1
 
 
 class Sender:
-    """The sent and acknowledged messages of one connection. Owned by its tally."""
+    """The sent and acknowledged messages of one connection. Owned by its
+    tally."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, int]] = deque()
-        """Numbers (of the whole run) that are not acknowledged, and when they were sent."""
+        """Numbers (of the whole run) that are not acknowledged, and when they
+        were sent."""
         self.acked = self.total = 0
 
 
 class ChatTally:
-    """Counts the messages of one run at all connections of a set, which it takes over as its ``take``.
+    """Counts the messages of one run at all connections of a set, which it
+    takes over as its ``take``.
 
-    ``shared``: many receivers get the same frames. A connection's ``frames`` are the messages it got, its
-    ``digest`` is the last position it saw, in a push or an acknowledgement, its ``checksum`` the sum.
+    ``shared``: many receivers get the same frames. A connection's ``frames``
+    are the messages it got, its ``digest`` is the last position it saw, in a
+    push or an acknowledgement, its ``checksum`` the sum.
     """
 
     def __init__(self, connections: ConnectionSet, tag: str, *, shared: bool) -> None:
@@ -96,7 +114,9 @@ class ChatTally:
             self.unexpected += 1
             return []
         for kind, _code, data in found:
-            message = pb.PushMsg.FromString(data).msg if kind == CT_MESSAGE else pb.Message()
+            message = (
+                pb.PushMsg.FromString(data).msg if kind == CT_MESSAGE else pb.Message()
+            )
             ack = pb.ACKMsg.FromString(data) if kind == CT_ACK else pb.ACKMsg()
             if message.content.startswith(self._tag):
                 text = message.content[len(self._tag) :]
@@ -123,8 +143,8 @@ class ChatTally:
         self.ack_latency.add((self.last_ns - sent_ns) // 1000)
 
     def verdict(self, partner: dict[int, int]) -> Receipts:
-        """Compare the received messages of each receiver with the acknowledged ones: those of all others, or,
-        with a ``partner``, of that one."""
+        """Compare the received messages of each receiver with the acknowledged
+        ones: those of all others, or, with a ``partner``, of that one."""
         expected = lost = doubled = 0
         count = sum(sender.acked for sender in self.senders.values())
         total = sum(sender.total for sender in self.senders.values())
@@ -143,13 +163,15 @@ class ChatTally:
 
 
 def stored(folder: str) -> tuple[int, int] | None:
-    """The messages in the log of the data folder ``folder``, and the bytes of its database; None if it has
-    none.
+    """The messages in the log of the data folder ``folder``, and the bytes of
+    its database; None if it has none.
     """
     path = Path(folder, "imserver.db")
     if not folder or not path.exists():
         return None
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(
+        sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+    ) as database:
         (rows,) = database.execute("SELECT count(*) FROM message").fetchone()
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
@@ -161,14 +183,25 @@ PADDING = b"." * 10
 SETTLE_SECONDS = 1.0
 
 
-def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int) -> Json:
-    """Task: let the connections of this process chat in ``group`` (0: in pairs); count what they receive.
+def chat(
+    generator: Generator, tag: str, seconds: float, rate: float, group: int
+) -> Json:
+    """Task: let the connections of this process chat in ``group`` (0: in
+    pairs); count what they receive.
 
-    They send ``rate`` messages a second, evenly spread; with 0, each sends after its last acknowledgement.
+    They send ``rate`` messages a second, evenly spread; with 0, each sends
+    after its last acknowledgement.
     """
-    loop, tally = generator.loop, ChatTally(generator.connections, tag, shared=bool(group))
+    loop, tally = (
+        generator.loop,
+        ChatTally(generator.connections, tag, shared=bool(group)),
+    )
     accounts, conns = generator.state["accounts"], tally.receivers
-    partner = {} if group else {conn.number: conns[at ^ 1].number for at, conn in enumerate(conns)}
+    partner = (
+        {}
+        if group
+        else {conn.number: conns[at ^ 1].number for at, conn in enumerate(conns)}
+    )
     sent = unsent = 0
 
     def send(conn: Connection) -> None:
@@ -176,7 +209,10 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         sender = tally.senders[conn.number]
         content = b"%b%07d%010d%b" % (tag.encode(), sent, stamp_us(), PADDING)
         receiver = group or accounts[partner[conn.number]][0]
-        number, account = sender.acked + len(sender.waiting) + 1, accounts[conn.number][0]
+        number, account = (
+            sender.acked + len(sender.waiting) + 1,
+            accounts[conn.number][0],
+        )
         frame = message_frame(number, account, receiver, content, group=bool(group))
         sender.waiting.append((sent, time.monotonic_ns()))
         sent += 1
@@ -196,7 +232,9 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         loop.turn(0.1)
     during, sending = tally.acked, time.monotonic() - begin
     each = len(conns) - 1 if group else 1
-    loop.until_quiet(lambda: tally.acked + tally.received >= sent * (1 + each), LAST_FRAMES_SECONDS)
+    loop.until_quiet(
+        lambda: tally.acked + tally.received >= sent * (1 + each), LAST_FRAMES_SECONDS
+    )
     elapsed = tally.last_ns / 1e9 - begin
     generator.connections.settle(0.3, 5)  # repeats arrive late
     tally.release()
@@ -207,7 +245,10 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
         "sending_seconds": sending,
         "seconds": max(elapsed, 1e-6),
         "verdict": tally.verdict(partner),
-        **{name: getattr(tally, name) for name in ("received", "acked", "unexpected", "frames")},
+        **{
+            name: getattr(tally, name)
+            for name in ("received", "acked", "unexpected", "frames")
+        },
         "latency": tally.latency.pack(),
         "ack_latency": tally.ack_latency.pack(),
         "dropped": generator.connections.facts()["lost"],
@@ -215,19 +256,30 @@ def chat(generator: Generator, tag: str, seconds: float, rate: float, group: int
 
 
 def prepare(generator: Generator, count: int, single: bool, seconds: float) -> Json:
-    """Task: register accounts; return their group, 0 if they are to chat in pairs."""
+    """Task: register accounts; return their group, 0 if they are to chat in
+    pairs."""
     register(generator, count, seconds)
     return {"group": 0 if single else create_group(generator, list(range(count)))}
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    members: int = parameter(500, "Accounts, all of them members of the group.", least=2, most=10_000)
-    rate: float = parameter(500.0, "Messages a second, of all; 0: flat out.", least=0, most=100_000)
+    members: int = parameter(
+        500, "Accounts, all of them members of the group.", least=2, most=10_000
+    )
+    rate: float = parameter(
+        500.0, "Messages a second, of all; 0: flat out.", least=0, most=100_000
+    )
     seconds: float = seconds_parameter(40.0, "How long to send")
-    single: bool = parameter(False, "Messages to one other user each, in pairs, and no group.")
-    nodes: int = parameter(1, "Nodes (a cluster), the members spread over them.", most=16)
-    database: str = text_parameter("", "URL of the database [default: SQLite in the server's data folder].")
+    single: bool = parameter(
+        False, "Messages to one other user each, in pairs, and no group."
+    )
+    nodes: int = parameter(
+        1, "Nodes (a cluster), the members spread over them.", most=16
+    )
+    database: str = text_parameter(
+        "", "URL of the database [default: SQLite in the server's data folder]."
+    )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -238,12 +290,23 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     """Measure stored messages in a group, or in pairs."""
     ends = [context.target]
     if options.nodes > 1:
-        nodes = Nodes(context.pool, options.nodes, context.target.app, environment=options.environment)
+        nodes = Nodes(
+            context.pool,
+            options.nodes,
+            context.target.app,
+            environment=options.environment,
+        )
         ends, context.pids, context.folder = nodes.targets, nodes.pids, nodes.folder
         context.target = ends[0]
-    online = options.members - options.members % 2 if options.single else options.members
+    online = (
+        options.members - options.members % 2 if options.single else options.members
+    )
     (worker,) = context.start_workers(1)
-    how: Json = {"count": options.members, "single": options.single, "seconds": options.members}
+    how: Json = {
+        "count": options.members,
+        "single": options.single,
+        "seconds": options.members,
+    }
     group = context.ask([worker], prepare, **how)[0]["group"]
     for end, first, share in shares(ends, online):
         context.open([worker], share, first=first, dialect="protobuf", end=end)
@@ -256,12 +319,18 @@ def run(context: RunContext, options: ChatOptions) -> Figures:
     span.note([answer])
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
-    verdict, received, acked = Receipts(*answer["verdict"]), answer["received"], answer["acked"]
+    verdict, received, acked = (
+        Receipts(*answer["verdict"]),
+        answer["received"],
+        answer["acked"],
+    )
     figures: Figures = {
         "messages": answer["sent"],
         "deliveries": received,
         **span.cost(received + acked),
-        "server_busy_percent": span.server_us / 1e4 / span.seconds if span.observed else None,
+        "server_busy_percent": span.server_us / 1e4 / span.seconds
+        if span.observed
+        else None,
         "stored_per_second": answer["during"] / answer["sending_seconds"],
         "elapsed_seconds": answer["seconds"],
         **Latency.merged([answer["ack_latency"]]).figures("ack_", maximum=False),

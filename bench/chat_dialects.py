@@ -1,6 +1,7 @@
 """The dialects of chat clients: bytes ↔ messages and events, without I/O.
 
-The *mark* of a message identifies it: its sender and its number there, contained in its text.
+The *mark* of a message identifies it: its sender and its number there,
+contained in its text.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from google.protobuf.message import DecodeError
 
 from bench.frames import request_frame
 from bench.loop import Json
-from bench.protobuf import CT_ACK, CT_MESSAGE, CT_SYNC, input_frame, login_frame, message_frame, outputs
+from bench.protobuf import (
+    CT_ACK,
+    CT_MESSAGE,
+    CT_SYNC,
+    input_frame,
+    login_frame,
+    message_frame,
+    outputs,
+)
 from imserver.dialects.protobuf import chat_pb2 as pb
 
 MARK_BITS = 32
@@ -24,8 +33,9 @@ _PUSHED, _LOGGED_IN, _REFUSED, _SIGNAL = 2, 3, 4, 15
 
 
 class Entry(NamedTuple):
-    """One entry of the log as a client received it. ``conversation`` and ``seq``: 0 if the dialect does not
-    contain them. ``mark``: 0 for an entry that is no message.
+    """One entry of the log as a client received it. ``conversation`` and
+    ``seq``: 0 if the dialect does not contain them. ``mark``: 0 for an entry
+    that is no message.
     """
 
     id: int
@@ -46,12 +56,17 @@ def text_of(mark: int, padding: str = "") -> str:
 def read_mark(text: str) -> int:
     """The mark in a text; 0 if there is none."""
     sender, number, *_rest = (*text.split(":", 2), "", "")
-    return mark_of(int(sender), int(number)) if sender.isdecimal() and number.isdecimal() else 0
+    return (
+        mark_of(int(sender), int(number))
+        if sender.isdecimal() and number.isdecimal()
+        else 0
+    )
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message that is sent until it is acknowledged: to a user, or (``group``) to a group."""
+    """A message that is sent until it is acknowledged: to a user, or
+    (``group``) to a group."""
 
     mark: int
     receiver: int
@@ -64,14 +79,16 @@ class Outgoing:
 
 
 class LoggedIn(NamedTuple):
-    """The session has begun. ``recovered``: missed entries follow. ``anew``: the cursor is unknown."""
+    """The session has begun. ``recovered``: missed entries follow. ``anew``:
+    the cursor is unknown."""
 
     recovered: bool
     anew: bool = False
 
 
 class Page(NamedTuple):
-    """Missed entries; ``more``: further ones follow. ``anew``: the server does not know the cursor."""
+    """Missed entries; ``more``: further ones follow. ``anew``: the server does
+    not know the cursor."""
 
     entries: list[Entry]
     more: bool
@@ -79,7 +96,8 @@ class Page(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The message ``mark`` is acknowledged. Without a seq its dialect sends only the id."""
+    """The message ``mark`` is acknowledged. Without a seq its dialect sends
+    only the id."""
 
     mark: int
     entry: Entry
@@ -100,16 +118,20 @@ ServerEvent = LoggedIn | Page | Entry | Stored | NotStored | Refused
 
 
 class CmdDialect:
-    """The cmd dialect, as user ``account`` of ``app``, with a ``token`` or ``""``. ``acks``: it acknowledges
-    received entries. ``depth``: number of its messages that may wait for their acknowledgement.
+    """The cmd dialect, as user ``account`` of ``app``, with a ``token`` or
+    ``""``. ``acks``: it acknowledges received entries. ``depth``: number of its
+    messages that may wait for their acknowledgement.
 
-    ``resumes`` False: its login has no cursor, and it requests everything by pages.
+    ``resumes`` False: its login has no cursor, and it requests everything by
+    pages.
     """
 
     path = "/acc"
     in_order = counts_anew = False
 
-    def __init__(self, app: int, account: int, token: str, acks: bool, resumes: bool = True) -> None:
+    def __init__(
+        self, app: int, account: int, token: str, acks: bool, resumes: bool = True
+    ) -> None:
         self.app = app
         self.account = account
         self.token = token
@@ -129,7 +151,11 @@ class CmdDialect:
         return request_frame("sync", "s", {"cursor": cursor, "limit": SYNC_ENTRIES})
 
     def send(self, message: Outgoing) -> bytes:
-        where = {"conversation": message.receiver} if message.group else {"to": str(message.receiver)}
+        where = (
+            {"conversation": message.receiver}
+            if message.group
+            else {"to": str(message.receiver)}
+        )
         data = {**where, "text": message.text, "clientMsgID": message.name}
         return request_frame("send", str(message.mark), data)
 
@@ -138,13 +164,21 @@ class CmdDialect:
 
     def read(self, payload: bytes) -> list[ServerEvent]:
         body = json.loads(payload)
-        code, data, command = body["response"]["code"], body["response"]["data"], body["cmd"]
+        code, data, command = (
+            body["response"]["code"],
+            body["response"]["data"],
+            body["cmd"],
+        )
         if command == "message":
             return [_entry(data)]
         if command == "send":
             mark = int(body["seq"])
             if code == OK:
-                return [Stored(mark, Entry(data["id"], data["conversation"], data["seq"], mark))]
+                return [
+                    Stored(
+                        mark, Entry(data["id"], data["conversation"], data["seq"], mark)
+                    )
+                ]
             return [NotStored(mark) if code == NOT_STORED else Refused("send", code)]
         if command in ("login", "sync", "ack") and code != OK:
             return [Refused(command, code)]
@@ -157,19 +191,28 @@ class CmdDialect:
 
 
 def _entry(entry: Json) -> Entry:
-    return Entry(entry["id"], entry["conversation"], entry["seq"], read_mark(entry.get("text") or ""))
+    return Entry(
+        entry["id"],
+        entry["conversation"],
+        entry["seq"],
+        read_mark(entry.get("text") or ""),
+    )
 
 
 class ProtobufDialect:
-    """The protobuf dialect, as the account of ``token``. Messages are numbered, and the server accepts only
-    the next number. ``resumes`` False: a client of GoChat, which has no cursor, acknowledges nothing and has
-    no ids of its own for its messages (``counts_anew``). Its sync shows it which of them are stored.
+    """The protobuf dialect, as the account of ``token``. Messages are numbered,
+    and the server accepts only the next number. ``resumes`` False: a client of
+    GoChat, which has no cursor, acknowledges nothing and has no ids of its own
+    for its messages (``counts_anew``). Its sync shows it which of them are
+    stored.
     """
 
     path = "/ws"
     in_order = True
 
-    def __init__(self, account: int, token: str, resumes: bool = False, acks: bool = False) -> None:
+    def __init__(
+        self, account: int, token: str, resumes: bool = False, acks: bool = False
+    ) -> None:
         self.account = account
         self.token = token
         self.resumes = resumes
@@ -189,17 +232,27 @@ class ProtobufDialect:
 
     def sync(self, cursor: int) -> bytes:
         limit = SYNC_ENTRIES if self.resumes else None
-        return input_frame(CT_SYNC, pb.SyncInputMsg(seq=cursor, limit=limit).SerializeToString())
+        return input_frame(
+            CT_SYNC, pb.SyncInputMsg(seq=cursor, limit=limit).SerializeToString()
+        )
 
     def send(self, message: Outgoing) -> bytes:
-        """Send a message with the next number of this connection, or a repeat with its old number."""
+        """Send a message with the next number of this connection, or a repeat
+        with its old number."""
         number = self._numbers.get(message.mark)
         if number is None:
             number = self._counted = self._counted + 1
             self._numbers[message.mark] = number
             self._marks[number] = message.mark
         name, content = "" if self.counts_anew else message.name, message.text.encode()
-        return message_frame(number, self.account, message.receiver, content, group=message.group, name=name)
+        return message_frame(
+            number,
+            self.account,
+            message.receiver,
+            content,
+            group=message.group,
+            name=name,
+        )
 
     def ack(self, cursor: int) -> bytes:
         data = pb.ACKMsg(type=_PUSHED, seq=cursor).SerializeToString()
@@ -207,7 +260,9 @@ class ProtobufDialect:
 
     def read(self, payload: bytes) -> list[ServerEvent]:
         try:
-            return [event for output in outputs(payload) for event in self._read(*output)]
+            return [
+                event for output in outputs(payload) for event in self._read(*output)
+            ]
         except DecodeError:
             raise ValueError(payload[:100]) from None
 
@@ -220,7 +275,9 @@ class ProtobufDialect:
             return [_message(pb.PushMsg.FromString(data).msg)]
         if kind == CT_SYNC:
             page = pb.SyncOutputMsg.FromString(data)
-            return [Page([*map(_message, page.messages)], page.has_more, page.begin_anew)]
+            return [
+                Page([*map(_message, page.messages)], page.has_more, page.begin_anew)
+            ]
         if kind != _SIGNAL:
             raise ValueError(f"an output of the kind {kind}")
         return []
@@ -240,7 +297,9 @@ class ProtobufDialect:
 
 
 def _message(message: pb.Message) -> Entry:
-    return Entry(message.seq, 0, 0, 0 if message.kind else read_mark(message.content.decode()))
+    return Entry(
+        message.seq, 0, 0, 0 if message.kind else read_mark(message.content.decode())
+    )
 
 
 Dialect = CmdDialect | ProtobufDialect

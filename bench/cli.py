@@ -25,7 +25,11 @@ JSON_OPTION: Option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."
 )
 MEDIAN: Option = click.option(
-    "--runs", type=RUNS, default=1, show_default=True, help="Show the median of so many runs."
+    "--runs",
+    type=RUNS,
+    default=1,
+    show_default=True,
+    help="Show the median of so many runs.",
 )
 
 
@@ -35,7 +39,11 @@ def bench() -> None:
 
 
 def _option(entry: Any) -> Option:
-    name, facts, default = "--" + entry.name.replace("_", "-"), entry.metadata, entry.default
+    name, facts, default = (
+        "--" + entry.name.replace("_", "-"),
+        entry.metadata,
+        entry.default,
+    )
     if isinstance(default, bool):
         return click.option(name, is_flag=True, default=default, help=facts["help"])
     kind: Any = click.STRING
@@ -43,17 +51,23 @@ def _option(entry: Any) -> Option:
         return click.option(name, type=int, multiple=True, help=facts["help"])
     if not isinstance(default, str):
         whole = isinstance(default, int)
-        kind = (click.IntRange if whole else click.FloatRange)(facts["least"], facts["most"])
+        kind = (click.IntRange if whole else click.FloatRange)(
+            facts["least"], facts["most"]
+        )
     elif facts["choices"]:
         kind = click.Choice(facts["choices"])
-    return click.option(name, type=kind, default=default, show_default=default != "", help=facts["help"])
+    return click.option(
+        name, type=kind, default=default, show_default=default != "", help=facts["help"]
+    )
 
 
 def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> None:
     """Print the result, and exit with 1 unless it is good."""
     if as_json:
         command = [sys.executable, "-m", "imserver", "version"]
-        version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        version = subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout.strip()
         click.echo(json.dumps({"imserver": version, **found}, ensure_ascii=False))
     else:
         show()
@@ -62,7 +76,8 @@ def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> 
 
 
 def add(name: str) -> None:
-    """Add the command of a scenario or a suite. Its options are the fields of the scenario's dataclass."""
+    """Add the command of a scenario or a suite. Its options are the fields of
+    the scenario's dataclass."""
     scenario = SCENARIOS.get(name)
     own = scenario and scenario.servers
     server = [each for each in fields(ServerChoice) if each.name == "log" or not own]
@@ -80,7 +95,9 @@ def add(name: str) -> None:
             for found in reports:
                 report.show(found)
             if bars:
-                report.show_table("bars", "what|figure|>value|>bar|met", map(report.bar_cells, bars))
+                report.show_table(
+                    "bars", "what|figure|>value|>bar|met", map(report.bar_cells, bars)
+                )
 
         good = not any(found["faults"] or found.get("stopped") for found in reports)
         whole = {"suite": name, "machine": machine(), "reports": reports, "bars": bars}
@@ -88,7 +105,10 @@ def add(name: str) -> None:
         finish(found, as_json, show, good and all(bar["met"] for bar in bars))
 
     command.__doc__ = scenario.text if scenario else "Measure all that has a bar."
-    options = [_option(entry) for entry in (*(fields(scenario.options) if scenario else ()), *server)]
+    options = [
+        _option(entry)
+        for entry in (*(fields(scenario.options) if scenario else ()), *server)
+    ]
     decorated: Command = command
     for each in reversed([*options, MEDIAN, JSON_OPTION]):
         decorated = each(decorated)
@@ -96,9 +116,12 @@ def add(name: str) -> None:
 
 
 def rows_of(name: str, values: Json) -> tuple[Row, ...]:
-    """The rows that a command performs: of a suite all, or only those with the ``part`` or the number of
-    ``connections`` in ``values``."""
-    suite, option = suite_of(name), {"cluster": "part", "million": "connections"}.get(name)
+    """The rows that a command performs: of a suite all, or only those with the
+    ``part`` or the number of ``connections`` in ``values``."""
+    suite, option = (
+        suite_of(name),
+        {"cluster": "part", "million": "connections"}.get(name),
+    )
     if option is None:
         return suite
     command = f"{name} --{option} {values[option]}"
@@ -106,21 +129,33 @@ def rows_of(name: str, values: Json) -> tuple[Row, ...]:
     return suite if not values.pop(option) else only or (Row("", command),)
 
 
-@bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@bench.command(
+    "versus",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--pairs", type=RUNS, default=5, show_default=True, help="Pairs of runs.")
-@click.option("--one-tool", is_flag=True, help="Measure both servers with the load tool of this tree.")
+@click.option(
+    "--one-tool",
+    is_flag=True,
+    help="Measure both servers with the load tool of this tree.",
+)
 @JSON_OPTION
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def versus_command(pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
+def versus_command(
+    pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]
+) -> None:
     """Compare this source tree with the one at OTHER.
 
-    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`,
-    `versus ../old cluster --part stored`. Each pair runs it in this tree and in the other one. Exits with 1
-    when the median of the ratios of a cost, pair by pair, is above 1.05.
+    COMMAND is that of a scenario with its options, or a suite: `versus ../old
+    push --v1 --keyed`, `versus ../old cluster --part stored`. Each pair runs it
+    in this tree and in the other one. Exits with 1 when the median of the
+    ratios of a cost, pair by pair, is above 1.05.
     """
     try:
-        found = runner.compare(" ".join(command), other.resolve(), pairs, one_tool=one_tool)
+        found = runner.compare(
+            " ".join(command), other.resolve(), pairs, one_tool=one_tool
+        )
     except BenchError as error:
         raise click.ClickException(str(error)) from error
     good = not any(row["over"] for row in found)

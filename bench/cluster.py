@@ -10,7 +10,14 @@ from urllib.request import urlopen
 
 from bench import proc
 from bench.connections import Target
-from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter, shares, text_parameter
+from bench.context import (
+    MOST_IN_PROCESS,
+    RunContext,
+    parameter,
+    seconds_parameter,
+    shares,
+    text_parameter,
+)
 from bench.figures import Figures, with_faults_of
 from bench.generator import close_connections
 from bench.loop import BenchError
@@ -25,7 +32,8 @@ FAULTS = ("lost", "doubled", "refused", "dropped")
 
 
 class Nodes:
-    """``count`` nodes, each with its own address, and their Redis: the one at ``redis_url``, or a new one."""
+    """``count`` nodes, each with its own address, and their Redis: the one at
+    ``redis_url``, or a new one."""
 
     def __init__(
         self,
@@ -43,16 +51,23 @@ class Nodes:
         self.redis = redis_url or pool.start(RedisProcess(redis_server)).url
         self.nodes: list[NodeProcess] = []
         self.folder = ""
-        settings = {"IMSERVER_REDIS_URL": self.redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
+        settings = {
+            "IMSERVER_REDIS_URL": self.redis,
+            "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        }
         settings |= environment or {}
         for _ in range(count):
-            own = pool.start(NodeProcess(log, environment=settings, data_directory=self.folder))
+            own = pool.start(
+                NodeProcess(log, environment=settings, data_directory=self.folder)
+            )
             self.folder = self.folder or own.data_directory
             self.nodes.append(own)
         deadline, wanted = time.monotonic() + JOIN_SECONDS, count**2
         while (known := self.counters().get("imserver_cluster_nodes", 0)) < wanted:
             if time.monotonic() > deadline:
-                raise BenchError(f"the nodes do not find each other: {known:g} of {wanted} ways are known")
+                raise BenchError(
+                    f"the nodes do not find each other: {known:g} of {wanted} ways are known"
+                )
             time.sleep(0.1)
 
     @property
@@ -69,13 +84,16 @@ class Nodes:
         with urlopen(url, timeout=METRICS_SECONDS) as answer:
             text: str = answer.read().decode()
         found: dict[str, float] = {}
-        for name, value in re.findall(r"^(\w+_total|imserver_cluster_nodes)(?:\{.*\})? (\S+)$", text, re.M):
+        for name, value in re.findall(
+            r"^(\w+_total|imserver_cluster_nodes)(?:\{.*\})? (\S+)$", text, re.M
+        ):
             found[name] = found.get(name, 0.0) + float(value)
         return found
 
 
 class ClusterRun:
-    """The nodes, and the context in which requests go to the first of them. It counts the CPU of all."""
+    """The nodes, and the context in which requests go to the first of them. It
+    counts the CPU of all."""
 
     def __init__(self, nodes: Nodes, options: ClusterOptions) -> None:
         self.nodes = nodes
@@ -83,14 +101,19 @@ class ClusterRun:
         self.here, *_, self.there = nodes.targets
         self.context = RunContext(self.here, nodes.pids, nodes.pool)
 
-    def open(self, count: int, end: Target, first: int = 0, dialect: str = "cmd") -> Worker:
+    def open(
+        self, count: int, end: Target, first: int = 0, dialect: str = "cmd"
+    ) -> Worker:
         """Log users in at a node, in a process of their own."""
         (worker,) = self.context.start_workers(1)
         self.context.open([worker], count, first=first, dialect=dialect, end=end)
         return worker
 
     def counted(self, before: dict[str, float]) -> dict[str, float]:
-        return {name: value - before.get(name, 0.0) for name, value in self.nodes.counters().items()}
+        return {
+            name: value - before.get(name, 0.0)
+            for name, value in self.nodes.counters().items()
+        }
 
     def pushes(self, bulk: int = 0, rate: float = 0.0) -> Sending:
         return PushOptions(users=self.options.users, bulk=bulk, rate=rate).sending
@@ -102,7 +125,9 @@ class ClusterRun:
         """
         options, context = self.options, self.context
         count = options.receivers if how.kind == "channel" else options.users
-        worker = self.open(count, end, dialect="cmd-cursor" if how.kind == "stored" else "cmd")
+        worker = self.open(
+            count, end, dialect="cmd-cursor" if how.kind == "stored" else "cmd"
+        )
         if how.kind == "channel":
             context.ask([worker], subscribe_all, count=count)
         warm_up = measure(context, worker, how, WARM_UP_SECONDS)
@@ -112,18 +137,27 @@ class ClusterRun:
         redis = redis_facts(self.nodes.redis)
         before = {name: proc.cpu((pid,)) for name, pid in pids.items()}
         found = with_faults_of(warm_up, measure(context, worker, how, options.seconds))
-        spent = {name: proc.cpu((pid,)).since(before[name]) for name, pid in pids.items()}
+        spent = {
+            name: proc.cpu((pid,)).since(before[name]) for name, pid in pids.items()
+        }
         spent["redis_cpu_us"] = redis_facts(self.nodes.redis).cpu_us - redis.cpu_us
         counted = self.counted(counters)
         context.ask([worker], close_connections)
-        messages, receivers = max(found["messages"] or 0, 1), count if how.kind == "channel" else 1
+        messages, receivers = (
+            max(found["messages"] or 0, 1),
+            count if how.kind == "channel" else 1,
+        )
         events, batches = (
-            counted.get(f"imserver_rpc_{name}_total", 0.0) for name in ("sent", "batches_sent")
+            counted.get(f"imserver_rpc_{name}_total", 0.0)
+            for name in ("sent", "batches_sent")
         )
         return {
             **found,
             "messages_per_second": (found["measured_per_second"] or 0) / receivers,
-            **{name: (found[name] or 0) * receivers for name in ("cpu_us", "generator_cpu_us")},
+            **{
+                name: (found[name] or 0) * receivers
+                for name in ("cpu_us", "generator_cpu_us")
+            },
             **{name: each / messages for name, each in spent.items()},
             "rpc_events": events,
             "rpc_batches": batches,
@@ -132,15 +166,26 @@ class ClusterRun:
 
 
 def count_in_redis(run: ClusterRun) -> Figures:
-    """Logins, heartbeats and pushes: round trips and commands of the registry, counted by the nodes."""
-    nodes, options, workers, figures = run.nodes, run.options, list[Worker](), dict[str, float | None]()
+    """Logins, heartbeats and pushes: round trips and commands of the registry,
+    counted by the nodes."""
+    nodes, options, workers, figures = (
+        run.nodes,
+        run.options,
+        list[Worker](),
+        dict[str, float | None](),
+    )
 
     def counted(unit: str, work: Callable[[], float]) -> None:
         before, spent_us = nodes.counters(), redis_facts(nodes.redis).cpu_us
         count = max(work(), 1)
-        counters, spent_us = run.counted(before), redis_facts(nodes.redis).cpu_us - spent_us
+        counters, spent_us = (
+            run.counted(before),
+            redis_facts(nodes.redis).cpu_us - spent_us,
+        )
         for name in ("round_trips", "commands"):
-            figures[f"{unit}_{name}"] = counters.get(f"imserver_registry_{name}_total", 0.0) / count
+            figures[f"{unit}_{name}"] = (
+                counters.get(f"imserver_registry_{name}_total", 0.0) / count
+            )
         figures[f"{unit}_redis_cpu_us"] = spent_us / count
 
     def log_in() -> float:
@@ -154,7 +199,9 @@ def count_in_redis(run: ClusterRun) -> Figures:
         return float(sum(answer["answered"] for answer in answers))
 
     def push_there() -> float:
-        found = measure(run.context, workers[-1], run.pushes(rate=options.rate), options.seconds)
+        found = measure(
+            run.context, workers[-1], run.pushes(rate=options.rate), options.seconds
+        )
         figures["lost"] = found["lost"]
         return found["messages"] or 0
 
@@ -192,14 +239,24 @@ PARTS: dict[str, Callable[[ClusterRun], Figures]] = {
 class ClusterOptions:
     part: str = text_parameter("", "Only this part [default: all].", ("", *PARTS))
     nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
-    users: int = parameter(1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS)
-    logins: int = parameter(5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS)
-    receivers: int = parameter(500, "Receivers of each broadcast or publication.", least=2, most=10_000)
-    rate: float = parameter(500.0, "Pushes a second to users on another node.", most=20_000)
+    users: int = parameter(
+        1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS
+    )
+    logins: int = parameter(
+        5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS
+    )
+    receivers: int = parameter(
+        500, "Receivers of each broadcast or publication.", least=2, most=10_000
+    )
+    rate: float = parameter(
+        500.0, "Pushes a second to users on another node.", most=20_000
+    )
     bulk: int = parameter(1000, "Messages of a bulk request.", most=10_000)
     seconds: float = seconds_parameter(3.0, "How long each measurement takes")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
-    redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
+    redis_server: str = text_parameter(
+        "", "The redis-server to start [default: one that is found]."
+    )
 
 
 def run(context: RunContext, options: ClusterOptions) -> Figures:

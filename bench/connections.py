@@ -1,4 +1,5 @@
-"""Many WebSocket connections in one loop: connect, upgrade, log in, receive, close."""
+"""Many WebSocket connections in one loop: connect, upgrade, log in, receive,
+close."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ DIALLING, UPGRADING, LOGGING_IN, OPEN, LEAVING = range(5)
 OPEN_WINDOW = 256
 OPEN_SECONDS = 60.0
 MOST_REFUSED = 100
-"""So many refusals, and no connection that was opened: the server admits nobody."""
+"""So many refusals, and no connection that was opened: the server admits
+nobody."""
 LOGIN_ANSWER = b'":"login"'
-"""Occurs in the answer to a login in every dialect that has one, and nowhere else."""
+"""Occurs in the answer to a login in every dialect that has one, and nowhere
+else."""
 BUFFER_BYTES = 1 << 18
 PORTS_PER_SOURCE = 12_000
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3.11
@@ -42,8 +45,9 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class Opener:
     """The way to open a connection. ``path``: replaces the target's path.
 
-    ``login`` returns the frame that logs a user in, for app and number; without it only the upgrade is done.
-    ``answer``: the beginning of the payload that answers a login, if it lacks LOGIN_ANSWER.
+    ``login`` returns the frame that logs a user in, for app and number; without
+    it only the upgrade is done. ``answer``: the beginning of the payload that
+    answers a login, if it lacks LOGIN_ANSWER.
     """
 
     path: str = ""
@@ -70,7 +74,8 @@ class Target:
 
 
 class Connection:
-    """One connection: its socket, its phase, and the received data (set by the tallies)."""
+    """One connection: its socket, its phase, and the received data (set by the
+    tallies)."""
 
     __slots__ = (
         "begun_ns",
@@ -119,14 +124,18 @@ def error_name(error: OSError) -> str:
 
 
 class ConnectionSet:
-    """The connections of one generator process. Owner of their sockets and of one receive buffer.
+    """The connections of one generator process. Owner of their sockets and of
+    one receive buffer.
 
-    ``take(conn, end)`` handles ``buffer[:end]`` of an open connection and stores an unfinished frame in
-    ``conn.rest``. Scenarios replace it. It must not store the buffer. ``socket_bytes``: buffer size requested
-    from the kernel; ``index``: connections use source addresses of that process only.
+    ``take(conn, end)`` handles ``buffer[:end]`` of an open connection and
+    stores an unfinished frame in ``conn.rest``. Scenarios replace it. It must
+    not store the buffer. ``socket_bytes``: buffer size requested from the
+    kernel; ``index``: connections use source addresses of that process only.
     """
 
-    def __init__(self, loop: Loop, target: Target, index: int = 0, socket_bytes: int = 0) -> None:
+    def __init__(
+        self, loop: Loop, target: Target, index: int = 0, socket_bytes: int = 0
+    ) -> None:
         self.loop = loop
         self.target = target
         self.index = index
@@ -154,13 +163,17 @@ class ConnectionSet:
         seconds: float = OPEN_SECONDS,
         retry: bool = False,
     ) -> Opening:
-        """Open one connection for each of ``numbers``, at most ``window`` at the same time, in ``seconds``.
+        """Open one connection for each of ``numbers``, at most ``window`` at
+        the same time, in ``seconds``.
 
-        With ``retry`` a connection that fails is tried again until the time is over (each failure is
-        counted), or until the server has refused the first :data:`MOST_REFUSED`.
+        With ``retry`` a connection that fails is tried again until the time is
+        over (each failure is counted), or until the server has refused the
+        first :data:`MOST_REFUSED`.
         """
         target = self.target
-        self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", opener.path or target.ws_path)
+        self._upgrade = upgrade_request(
+            f"{target.ws_host}:{target.ws_port}", opener.path or target.ws_path
+        )
         opening = self._opening = Opening()
         self._opener, self._retry, self._busy = opener, retry, 0
         waiting = self._again = deque(numbers)
@@ -194,7 +207,8 @@ class ConnectionSet:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.socket_bytes)
             if self.target.loopback:
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                part = 1 + self._dials // PORTS_PER_SOURCE % 250  # an address has no more ports
+                # an address has no more ports
+                part = 1 + self._dials // PORTS_PER_SOURCE % 250
                 sock.bind((f"127.{16 + self.index % 200}.{part}.1", 0))
             code = sock.connect_ex((self.target.ws_host, self.target.ws_port))
             if code not in (0, errno.EINPROGRESS):
@@ -235,7 +249,9 @@ class ConnectionSet:
             conn.rest = data
         elif not data.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in data:
             self._opening.refused += data.startswith(b"HTTP/1.1 4")
-            self._failed(conn, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
+            self._failed(
+                conn, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1")
+            )
         else:
             conn.rest = data[end + 4 :]
             if self._opener.login is None:
@@ -251,7 +267,9 @@ class ConnectionSet:
             payload = data[start:stop]
             answer = self._opener.answer
             login = payload.startswith(answer) if answer else LOGIN_ANSWER in payload
-            if opcode == CLOSE or (login and not answer and b'"code":200' not in payload):
+            if opcode == CLOSE or (
+                login and not answer and b'"code":200' not in payload
+            ):
                 self._opening.refused += 1
                 self._failed(conn, f"login refused: {payload[:120]!r}")
                 return
@@ -298,8 +316,8 @@ class ConnectionSet:
             self.lose(conn)
 
     def payloads(self, conn: Connection, end: int) -> list[bytes]:
-        """Return what text and binary frames contain; answer pings, count closes: the ``take`` of an idle
-        connection."""
+        """Return what text and binary frames contain; answer pings, count
+        closes: the ``take`` of an idle connection."""
         data, found = bytes(self.view[:end]), []
         frames, used = scan(data, end)
         conn.rest = data[used:]
@@ -331,14 +349,16 @@ class ConnectionSet:
             self.lose(conn)
 
     def lose(self, conn: Connection) -> None:
-        """Record that the server ended a connection, which is an error unless the client is closing it."""
+        """Record that the server ended a connection, which is an error unless
+        the client is closing it."""
         if conn.fd in self.by_fd:
             if conn.phase == OPEN:
                 self.lost += 1
             self.drop(conn, reset=conn.phase == LEAVING)
 
     def drop(self, conn: Connection, reset: bool = False) -> None:
-        """Close and remove a connection; ``reset`` leaves no port in TIME_WAIT."""
+        """Close and remove a connection; ``reset`` leaves no port in
+        TIME_WAIT."""
         del self.by_fd[conn.fd]
         self.loop.remove(conn.fd)
         if reset:
@@ -352,8 +372,8 @@ class ConnectionSet:
         return len(conns)
 
     def settle(self, quiet_seconds: float, seconds: float) -> bool:
-        """Receive until nothing has arrived for ``quiet_seconds``. Return False if that took more than
-        ``seconds``.
+        """Receive until nothing has arrived for ``quiet_seconds``. Return False
+        if that took more than ``seconds``.
         """
         begin = time.monotonic()
         while time.monotonic() - begin < seconds:
@@ -379,7 +399,8 @@ def _cmd_login(**more: object) -> Callable[[int, int], bytes]:
 
 
 def protobuf_login(token: str) -> bytes:
-    from bench.protobuf import login_frame  # loads the codec of the server, which most generators do not need
+    # loads the codec of the server, which most generators do not need
+    from bench.protobuf import login_frame
 
     return login_frame(token)
 
@@ -392,6 +413,8 @@ OPENERS = {
         lambda _app, _number: client_frame(b'{"id":1,"connect":{}}'),
         b'{"id":1,"connect":{',
     ),
-    "protobuf": Opener("/ws", answer=b'\n\x12\x08\x04\x10\xc8\x01\x1a\x07Success"\x02\x08\x03'),
+    "protobuf": Opener(
+        "/ws", answer=b'\n\x12\x08\x04\x10\xc8\x01\x1a\x07Success"\x02\x08\x03'
+    ),
 }
 """By the name of the dialect."""

@@ -1,4 +1,5 @@
-"""The environment of a scenario: the server, the generator processes, and the clock."""
+"""The environment of a scenario: the server, the generator processes, and the
+clock."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ T = TypeVar("T")
 
 
 def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) -> Any:
-    """Declare a parameter of a scenario: its default, its help text, its bounds."""
+    """Declare a parameter of a scenario: its default, its help text, its
+    bounds."""
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
@@ -53,7 +55,9 @@ class Span:
     generator_us: float = 0.0
 
     def note(self, answers: Iterable[Json]) -> None:
-        self.generator_us = 1e6 * sum(answer["generator_cpu_seconds"] for answer in answers)
+        self.generator_us = 1e6 * sum(
+            answer["generator_cpu_seconds"] for answer in answers
+        )
 
     def cost(self, count: float) -> Figures:
         """Return the CPU time per unit of the server, and of the generators."""
@@ -63,12 +67,19 @@ class Span:
         }
 
     def rate(
-        self, unit: str, count: float, seconds: float, *, during: float | None = None, flat_out: bool = True
+        self,
+        unit: str,
+        count: float,
+        seconds: float,
+        *,
+        during: float | None = None,
+        flat_out: bool = True,
     ) -> Figures:
         """Return the rate of ``count`` units in ``seconds``, and their costs.
 
-        ``during``: the number of units that count for the rate, if some arrived later. If ``flat_out`` did
-        not saturate the server, something else was the limit, and the rate is derived.
+        ``during``: the number of units that count for the rate, if some arrived
+        later. If ``flat_out`` did not saturate the server, something else was
+        the limit, and the rate is derived.
         """
         figures = self.cost(count)
         measured = (count if during is None else during) / seconds
@@ -86,9 +97,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Cores:
-    """The cores of the server and those of the generators. Empty: no process is bound.
+    """The cores of the server and those of the generators. Empty: no process is
+    bound.
 
-    Without binding, the scheduler often puts two processes that wake each other on the same core.
+    Without binding, the scheduler often puts two processes that wake each other
+    on the same core.
     """
 
     server: tuple[int, ...] = ()
@@ -96,13 +109,15 @@ class Cores:
 
     @classmethod
     def divided(cls) -> Cores:
-        """Return the first core for the server, the others for the generators; on a single core no bounds."""
+        """Return the first core for the server, the others for the generators;
+        on a single core no bounds."""
         first, *others = sorted(os.sched_getaffinity(0))
         return cls((first,), tuple(others)) if others else cls()
 
 
 def shares(parts: Sequence[T], count: int, first: int = 0) -> list[tuple[T, int, int]]:
-    """Split ``count`` users over ``parts``; return each with its first user and how many."""
+    """Split ``count`` users over ``parts``; return each with its first user and
+    how many."""
     found, (size, spare) = [], divmod(count, len(parts))
     for index, part in enumerate(parts):
         share = size + (index < spare)
@@ -113,9 +128,11 @@ def shares(parts: Sequence[T], count: int, first: int = 0) -> list[tuple[T, int,
 
 @dataclass
 class RunContext:
-    """One run of a scenario. Owner of the worker pool; knows the server by target and pids.
+    """One run of a scenario. Owner of the worker pool; knows the server by
+    target and pids.
 
-    ``folder``: the data of a server that the tool starts. ``extra``: further entries of the report.
+    ``folder``: the data of a server that the tool starts. ``extra``: further
+    entries of the report.
     """
 
     target: Target
@@ -126,8 +143,11 @@ class RunContext:
     log: str = "file"
     extra: Json = field(default_factory=dict)
 
-    def start_workers(self, count: int, cores: tuple[int, ...] | None = None) -> list[Worker]:
-        """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""
+    def start_workers(
+        self, count: int, cores: tuple[int, ...] | None = None
+    ) -> list[Worker]:
+        """Start ``count`` processes aimed at the server, on the generators' or
+        on ``cores``."""
         workers = self.pool.start_workers(count)
         cores = self.cores.generators if cores is None else cores
         for worker in workers:
@@ -138,8 +158,11 @@ class RunContext:
     def gather(self, workers: Sequence[Worker]) -> list[Json]:
         return self.pool.gather(workers)
 
-    def ask(self, workers: Sequence[Worker], do: str | Task, **parameters: Any) -> list[Json]:
-        """Give the same command to each of ``workers`` and wait for the answers."""
+    def ask(
+        self, workers: Sequence[Worker], do: str | Task, **parameters: Any
+    ) -> list[Json]:
+        """Give the same command to each of ``workers`` and wait for the
+        answers."""
         for worker in workers:
             worker.ask(do, **parameters)
         return self.gather(workers)
@@ -154,10 +177,15 @@ class RunContext:
         dialect: str = "cmd",
         end: Target | None = None,
     ) -> None:
-        """Open ``count`` connections, split over ``workers``, and wait until there is no traffic. ``end``:
-        another server than the target. Raises BenchError unless every connection is open.
+        """Open ``count`` connections, split over ``workers``, and wait until
+        there is no traffic. ``end``: another server than the target. Raises
+        BenchError unless every connection is open.
         """
-        how: Json = {"login": login, "dialect": dialect, "end": end and (end.ws_host, end.ws_port)}
+        how: Json = {
+            "login": login,
+            "dialect": dialect,
+            "end": end and (end.ws_host, end.ws_port),
+        }
         for worker, begin, share in shares(workers, count, first):
             worker.ask(open_connections, first=begin, count=share, **how)
         answers = self.gather(workers)

@@ -38,7 +38,8 @@ END_SECONDS: Final = 60.0
 STEP_SECONDS: Final = 3600
 DRIFT: Final = 1.05
 RIGHT_CLOCK: Final = "+0 x1"
-"""For libfaketime: the clock of the machine. Without a rate it would keep the last one."""
+"""For libfaketime: the clock of the machine. Without a rate it would keep the
+last one."""
 RECEIVE_BYTES: Final = 65_536
 _WEBHOOK: Final = ", webhook: {{url: '{}', secret: a secret of this run alone, events: [message, account]}}"
 Pair = tuple[socket.socket, socket.socket]
@@ -56,7 +57,8 @@ class Breakable(Protocol):
 
 
 class ControlFile:
-    """A file that a preloaded library reads. ``control`` writes it, and removes it if there is no text."""
+    """A file that a preloaded library reads. ``control`` writes it, and removes
+    it if there is no text."""
 
     def __init__(self, path: Path, text: str = "") -> None:
         self.path = path
@@ -72,29 +74,35 @@ class ControlFile:
 
 
 class Network:
-    """Listens at its own addresses and forwards all data to the same ports of 127.0.0.1, with two threads per
-    connection. Owner of its sockets.
+    """Listens at its own addresses and forwards all data to the same ports of
+    127.0.0.1, with two threads per connection. Owner of its sockets.
 
-    Connections that forwarded data during a cut have gaps, and are reset at the end of the cut.
+    Connections that forwarded data during a cut have gaps, and are reset at the
+    end of the cut.
     """
 
     def __init__(self) -> None:
         self.listeners: list[socket.socket] = []
         self.pairs: set[Pair] = set()
         self.lost: set[str] = set()
-        """What disappears: ``REQUESTS`` go to the listeners, ``ANSWERS`` come from them."""
+        """What disappears: ``REQUESTS`` go to the listeners, ``ANSWERS`` come
+        from them."""
         self.flows = threading.Event()
         self.flows.set()
 
     def listen(self, address: str, port: int) -> None:
         listener = socket.create_server((address, port), backlog=100)
         self.listeners.append(listener)
-        threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
+        threading.Thread(
+            target=self._accept, args=(listener, port), daemon=True
+        ).start()
 
     def control(self, how: str) -> None:
-        """``cut``: drop all data; connections stay open, and new ones are accepted. ``deaf``: drop what comes
-        to the listeners. ``mute``: drop what they answer. ``hold``: delay all data. ``heal``: forward again;
-        delayed data is sent, and connections that may have lost data must be made again.
+        """``cut``: drop all data; connections stay open, and new ones are
+        accepted. ``deaf``: drop what comes to the listeners. ``mute``: drop
+        what they answer. ``hold``: delay all data. ``heal``: forward again;
+        delayed data is sent, and connections that may have lost data must be
+        made again.
         """
         if how == "heal":
             for pair in [*self.pairs] if self.lost else []:
@@ -128,9 +136,13 @@ class Network:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # From here on a thread may close both.
                 for what, ends in ((REQUESTS, pair), (ANSWERS, pair[::-1])):
-                    threading.Thread(target=self._carry, args=(what, *ends, pair), daemon=True).start()
+                    threading.Thread(
+                        target=self._carry, args=(what, *ends, pair), daemon=True
+                    ).start()
 
-    def _carry(self, what: str, source: socket.socket, sink: socket.socket, pair: Pair) -> None:
+    def _carry(
+        self, what: str, source: socket.socket, sink: socket.socket, pair: Pair
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(RECEIVE_BYTES):
                 self.flows.wait()
@@ -149,17 +161,23 @@ class Network:
 
 
 class System:
-    """All parts that a run can break. Owner of them; all of them run after the constructor.
+    """All parts that a run can break. Owner of them; all of them run after the
+    constructor.
 
-    A database that is named by its URL is never broken. ``config``: the settings of a node, with ``{}`` for
-    the webhook. Servers run with a clock of their own only where one is to be set: the library for it delays
-    each timed wait of a thread, so that SQLite answers after seconds: its faults of clocks must be named.
+    A database that is named by its URL is never broken. ``config``: the
+    settings of a node, with ``{}`` for the webhook. Servers run with a clock of
+    their own only where one is to be set: the library for it delays each timed
+    wait of a thread, so that SQLite answers after seconds: its faults of clocks
+    must be named.
 
-    Each node reaches the others, Redis and the database through networks of its own. For power cuts, what is
-    written to the disk is recorded, and nothing else is preloaded.
+    Each node reaches the others, Redis and the database through networks of its
+    own. For power cuts, what is written to the disk is recorded, and nothing
+    else is preloaded.
     """
 
-    def __init__(self, pool: WorkerPool, options: ChaosOptions, config: str, folder: Path) -> None:
+    def __init__(
+        self, pool: WorkerPool, options: ChaosOptions, config: str, folder: Path
+    ) -> None:
         self.pool, self.folder = pool, folder
         self.receiver = EventReceiver() if options.webhook else None
         self.disk = ControlFile(folder / "stall")
@@ -167,15 +185,23 @@ class System:
         """Kind of server, with the number of a node → its clock."""
         is_recorded, engine = options.power > 0, options.database
         self.library = None if is_recorded else compiled(STALL_SOURCE, folder)
-        clocks = [fault.name for fault in FAULTS.values() if fault.what.endswith("clock")]
+        clocks = [
+            fault.name for fault in FAULTS.values() if fault.what.endswith("clock")
+        ]
         sets_clocks = any(name in options.faults for name in clocks)
         sets_clocks |= not (options.faults or engine == "sqlite")
-        self.clock_library = _clock_library() if sets_clocks and not is_recorded else None
-        stalling = {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
+        self.clock_library = (
+            _clock_library() if sets_clocks and not is_recorded else None
+        )
+        stalling = (
+            {} if self.library is None else {"SLOW_FSYNC_FILE": str(self.disk.path)}
+        )
         self.redis = None if options.alone else self._start(RedisProcess())
         self.database: DatabaseProcess | None = None
         if engine in ENGINES:
-            self.database = ENGINES[engine](stalling | self._preloads("database", self.library))
+            self.database = ENGINES[engine](
+                stalling | self._preloads("database", self.library)
+            )
             self._start(self.database)
         elif is_recorded:
             root = folder / "data"
@@ -183,13 +209,21 @@ class System:
             stalling, self.recording = recorder(folder, root)
             self.recorded = Disk(root)
         self.embedded = engine == "sqlite"
-        self.can_stall = self.library is not None and (self.embedded or self.database is not None)
-        self.networks: dict[str, list[Network]] = {"rpc": [], "redis link": [], "database link": []}
+        self.can_stall = self.library is not None and (
+            self.embedded or self.database is not None
+        )
+        self.networks: dict[str, list[Network]] = {
+            "rpc": [],
+            "redis link": [],
+            "database link": [],
+        }
         """Kind → the network of each node."""
         self.nodes: list[NodeProcess] = []
         environment = stalling if self.embedded else {"IMSERVER_STORAGE_URL": engine}
         self.config = folder / "config.yaml"
-        webhook_setting = "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
+        webhook_setting = (
+            "" if self.receiver is None else _WEBHOOK.format(self.receiver.url)
+        )
         self.config.write_text(config.format(webhook_setting), encoding="utf-8")
         for number in range(1 if options.alone else options.nodes):
             self._add_node(number, environment)
@@ -202,13 +236,22 @@ class System:
         address = f"127.0.1.{number + 1}"
         settings = dict(environment)
         if self.redis is not None:
-            settings |= {"IMSERVER_CLUSTER_BIND": "127.0.0.1", "IMSERVER_CLUSTER_ADVERTISE": address}
+            settings |= {
+                "IMSERVER_CLUSTER_BIND": "127.0.0.1",
+                "IMSERVER_CLUSTER_ADVERTISE": address,
+            }
             url, port = self.redis.url, self.redis.port
-            settings["IMSERVER_REDIS_URL"] = self._link("redis link", address, url, port)
+            settings["IMSERVER_REDIS_URL"] = self._link(
+                "redis link", address, url, port
+            )
         if self.database is not None:
             url, port = self.database.storage_url, self.database.port
-            settings["IMSERVER_STORAGE_URL"] = self._link("database link", address, url, port)
-        preloads = self._preloads(f"node {number}", self.library if self.embedded else None)
+            settings["IMSERVER_STORAGE_URL"] = self._link(
+                "database link", address, url, port
+            )
+        preloads = self._preloads(
+            f"node {number}", self.library if self.embedded else None
+        )
         own = NodeProcess(
             arguments=["--config", str(self.config)],
             environment=settings | preloads,
@@ -222,35 +265,45 @@ class System:
         self.networks["rpc"].append(network)
 
     def _preloads(self, name: str, *others: Path | None) -> dict[str, str]:
-        """The environment of a server with a clock of its own, and with other libraries."""
+        """The environment of a server with a clock of its own, and with other
+        libraries."""
         libraries = [each for each in others if each is not None]
         settings = {}
         if self.clock_library is not None:
             libraries.append(self.clock_library)
-            self.clocks[name] = clock = ControlFile(self.folder / f"clock of {name}", RIGHT_CLOCK)
+            self.clocks[name] = clock = ControlFile(
+                self.folder / f"clock of {name}", RIGHT_CLOCK
+            )
             settings = {
                 "FAKETIME_TIMESTAMP_FILE": str(clock.path),
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
                 "NO_FAKE_STAT": "1",
             }
-        return {"LD_PRELOAD": ":".join(map(str, libraries)), **settings} if libraries else {}
+        return (
+            {"LD_PRELOAD": ":".join(map(str, libraries)), **settings}
+            if libraries
+            else {}
+        )
 
     def _link(self, kind: str, address: str, url: str, port: int) -> str:
-        """Make a network of this kind that leads from an address to a port; return the URL for the node."""
+        """Make a network of this kind that leads from an address to a port;
+        return the URL for the node."""
         network = Network()
         network.listen(address, port)
         self.networks[kind].append(network)
         return url.replace(f"127.0.0.1:{port}", f"{address}:{port}")
 
     def cut_power(self, history: Path, cuts: int, seed: int) -> Cuts:
-        """End everything, and compare what is left after so many power cuts with the history."""
+        """End everything, and compare what is left after so many power cuts
+        with the history."""
         for node in self.nodes:
             node.control("kill")
         return cut_all(self.recorded, self.recording, history, cuts, seed)
 
     def parts(self, what: str, node: int) -> Sequence[Breakable | None]:
-        """What a fault breaks: parts of this node, or of all; None: it is not here."""
+        """What a fault breaks: parts of this node, or of all; None: it is not
+        here."""
         if what in ("network", "rpc") and len(self.nodes) == 1:
             return []
         if what == "network":
@@ -260,7 +313,9 @@ class System:
         if what == "database links":
             return self.networks["database link"]
         if what == "clock" and self.embedded:  # its nodes are on one machine
-            return [clock for name, clock in self.clocks.items() if name.startswith("node")]
+            return [
+                clock for name, clock in self.clocks.items() if name.startswith("node")
+            ]
         if what == "clock":
             return [self.clocks.get(f"node {node}")]
         if what == "database clock":
@@ -270,7 +325,8 @@ class System:
         return [self.nodes[node] if what == "node" else getattr(self, what)]
 
     def control(self, what: str, how: str, node: int) -> None:
-        """Do ``how`` to all parts. What does not start is started again, as a service manager would."""
+        """Do ``how`` to all parts. What does not start is started again, as a
+        service manager would."""
         deadline = time.monotonic() + START_SECONDS
         for part in self.parts(what, node):
             while part is not None:
@@ -292,7 +348,8 @@ class System:
 
 
 def _clock_library() -> Path | None:
-    """The library that changes the clock of a process; None if it is not installed."""
+    """The library that changes the clock of a process; None if it is not
+    installed."""
     if (program := shutil.which("faketime")) is None:
         return None
     command = [program, "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"]
@@ -302,7 +359,8 @@ def _clock_library() -> Path | None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of ``least`` to ``most`` seconds: ``how`` is done to ``what``, and ``mend`` at the end.
+    """A fault of ``least`` to ``most`` seconds: ``how`` is done to ``what``,
+    and ``mend`` at the end.
 
     ``what``: see :meth:`System.parts`.
     """
@@ -336,8 +394,22 @@ FAULTS: dict[str, Fault] = {
         Fault("no_answers", 1.0, 15.0, "redis link", "mute", "heal"),
         Fault("database", 0.0, 5.0, "database", "kill", "again"),
         Fault("pause_database", 1.0, 60.0, "database", "pause", "resume"),
-        Fault("database_ahead", 3.0, 30.0, "database clock", f"+{STEP_SECONDS}", RIGHT_CLOCK),
-        Fault("database_behind", 3.0, 30.0, "database clock", f"-{STEP_SECONDS}", RIGHT_CLOCK),
+        Fault(
+            "database_ahead",
+            3.0,
+            30.0,
+            "database clock",
+            f"+{STEP_SECONDS}",
+            RIGHT_CLOCK,
+        ),
+        Fault(
+            "database_behind",
+            3.0,
+            30.0,
+            "database clock",
+            f"-{STEP_SECONDS}",
+            RIGHT_CLOCK,
+        ),
         Fault("hang", 1.0, 30.0, "database links", "cut", "heal"),
         Fault("no_database", 1.0, 30.0, "database link", "cut", "heal"),
         Fault("receiver", 0.0, 10.0, "receiver", "kill", "again"),
@@ -353,34 +425,57 @@ FAULTS: dict[str, Fault] = {
 
 @dataclass(frozen=True)
 class ChaosOptions:
-    minutes: float = parameter(30.0, "How long; each fault at least once.", least=0.05, most=24 * 60)
+    minutes: float = parameter(
+        30.0, "How long; each fault at least once.", least=0.05, most=24 * 60
+    )
     nodes: int = parameter(2, "Nodes of the cluster.", most=16)
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
-    rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
+    rate: float = parameter(
+        50.0, "Messages a second, of all clients together.", least=0.1, most=5000
+    )
     power: int = parameter(
         0,
         "No faults: record all writes, and cut the power so often, offline. One node with SQLite.",
         least=0,
         most=1_000_000,
     )
-    database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
-    faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
-    longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
-    rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
-    seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
-    channels: bool = parameter(False, "Publish to channels with history, in place of stored messages.")
+    database: str = text_parameter(
+        "sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken."
+    )
+    faults: str = text_parameter(
+        "", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all]."
+    )
+    longest: float = parameter(
+        15.0, "Longest a fault lasts, in seconds.", least=0, most=300
+    )
+    rest: float = parameter(
+        4.0, "Longest pause between two faults, in seconds.", least=0, most=300
+    )
+    seed: int = parameter(
+        0, "The same number, the same faults; 0: any.", least=0, most=2**31
+    )
+    channels: bool = parameter(
+        False, "Publish to channels with history, in place of stored messages."
+    )
     alone: bool = parameter(False, "One node without a Redis.")
-    webhook: bool = parameter(False, "Judge the events of a webhook, too, and break its receiver.")
-    notifications: bool = parameter(False, "Judge the notifications of absent users, too.")
-    folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
+    webhook: bool = parameter(
+        False, "Judge the events of a webhook, too, and break its receiver."
+    )
+    notifications: bool = parameter(
+        False, "Judge the notifications of absent users, too."
+    )
+    folder: str = text_parameter(
+        "", "Where logs and data are to stay [default: nowhere]."
+    )
     history: str = text_parameter(
-        "", "A file for what clients asked, were answered and were shown [default: nowhere]."
+        "",
+        "A file for what clients asked, were answered and were shown [default: nowhere].",
     )
 
 
 def chosen(names: str, system: System) -> tuple[list[Fault], list[str]]:
-    """The faults with these names, separated by commas (none: all), that are possible here; and the names of
-    the others.
+    """The faults with these names, separated by commas (none: all), that are
+    possible here; and the names of the others.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:

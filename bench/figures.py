@@ -1,4 +1,5 @@
-"""The figures of scenarios: their labels and units, and how several runs are combined."""
+"""The figures of scenarios: their labels and units, and how several runs are
+combined."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Figure:
-    """Display of a figure. ``worst``: several runs are combined to their maximum, not to their median.
-    ``fault``: any value other than zero fails the command.
+    """Display of a figure. ``worst``: several runs are combined to their
+    maximum, not to their median. ``fault``: any value other than zero fails the
+    command.
     """
 
     label: str
@@ -68,7 +70,15 @@ _LABELS: Final = {
 """Of those that have a bar, or whose names do not say what they are."""
 #: Of these only zero is good: a command that finds another value exits with 1.
 FAULTS: Final = (
-    *("unstored", "unacknowledged", "lost", "doubled", "unfinished", "refused", "dropped"),
+    *(
+        "unstored",
+        "unacknowledged",
+        "lost",
+        "doubled",
+        "unfinished",
+        "refused",
+        "dropped",
+    ),
     *("errors", "missing", "beats_unanswered", "pushes_lost"),
     *("pushes_wrong", "miscounted", "ghosts", "chaos_broken"),
     *("notifications_lost", "power_broken", "tracebacks"),
@@ -83,9 +93,15 @@ def figure(name: str) -> Figure:
     """Return what there is to say of a figure."""
     end = next((end for end in _UNITS if name == end or name.endswith(f"_{end}")), "")
     unit, digits = _UNITS.get(end, ("", 0))
-    label = _LABELS.get(name) or name.removesuffix(end if unit else "").replace("_", " ").strip() or end
+    label = (
+        _LABELS.get(name)
+        or name.removesuffix(end if unit else "").replace("_", " ").strip()
+        or end
+    )
     fault = name in FAULTS
-    return Figure(label, unit, digits, fault or _WORST.fullmatch(name) is not None, fault)
+    return Figure(
+        label, unit, digits, fault or _WORST.fullmatch(name) is not None, fault
+    )
 
 
 def fold(runs: Sequence[Figures]) -> Figures:
@@ -99,9 +115,12 @@ def fold(runs: Sequence[Figures]) -> Figures:
 
 
 def with_faults_of(warm_up: Figures, figures: Figures) -> Figures:
-    """Return ``figures`` with the faults of the warm-up added: faults always count."""
+    """Return ``figures`` with the faults of the warm-up added: faults always
+    count."""
     added = {
-        name: value + (warm_up.get(name) or 0) for name in FAULTS if (value := figures.get(name)) is not None
+        name: value + (warm_up.get(name) or 0)
+        for name in FAULTS
+        if (value := figures.get(name)) is not None
     }
     return {**figures, **added}
 

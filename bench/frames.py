@@ -1,4 +1,5 @@
-"""The bytes of the generators: masked client frames, requests of the cmd dialect, a scanner for answers."""
+"""The bytes of the generators: masked client frames, requests of the cmd
+dialect, a scanner for answers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ UPGRADE_ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """Return ``payload`` as one masked frame of a client (RFC 6455 section 5.2)."""
+    """Return ``payload`` as one masked frame of a client (RFC 6455 section
+    5.2)."""
     size = len(payload)
     key = (MASK * (size // 4 + 1))[:size]
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
@@ -39,7 +41,8 @@ def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 def frame_head(size: int, opcode: int = TEXT, masked: int = 0) -> bytes:
-    """Return the head of a frame with a payload of ``size`` bytes; ``masked`` is MASKED or 0."""
+    """Return the head of a frame with a payload of ``size`` bytes; ``masked``
+    is MASKED or 0."""
     if size < 126:
         return bytes((FINAL | opcode, masked | size))
     if size < 65536:
@@ -50,7 +53,8 @@ def frame_head(size: int, opcode: int = TEXT, masked: int = 0) -> bytes:
 def scan(data: bytes | bytearray, end: int) -> tuple[list[tuple[int, int, int]], int]:
     """Find the whole server frames in ``data[:end]``.
 
-    Returns (opcode, start, stop) of their payloads, and where the first unfinished frame begins.
+    Returns (opcode, start, stop) of their payloads, and where the first
+    unfinished frame begins.
     """
     found: list[tuple[int, int, int]] = []
     at = 0
@@ -71,14 +75,17 @@ def scan(data: bytes | bytearray, end: int) -> tuple[list[tuple[int, int, int]],
 
 
 def upgrade_request(host: str, path: str) -> bytes:
-    """Return the request that turns a connection to ``host`` into a WebSocket at ``path``."""
+    """Return the request that turns a connection to ``host`` into a WebSocket
+    at ``path``."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY.decode()}\r\n\r\n"
     ).encode()
 
 
-def request_frame(command: str, seq: str, data: dict[str, object] | None = None) -> bytes:
+def request_frame(
+    command: str, seq: str, data: dict[str, object] | None = None
+) -> bytes:
     body: dict[str, object] = {"seq": seq, "cmd": command}
     if data is not None:
         body["data"] = data
@@ -86,5 +93,6 @@ def request_frame(command: str, seq: str, data: dict[str, object] | None = None)
 
 
 def user_name(number: int) -> str:
-    """Return the user id of connection ``number``; all are equally long, and so are their frames."""
+    """Return the user id of connection ``number``; all are equally long, and so
+    are their frames."""
     return f"u{number:07d}"

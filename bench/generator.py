@@ -1,8 +1,9 @@
 """A generator process: its loop, its connections, and its tasks.
 
-It reads and writes JSON lines over its pipes. A command is ``{"do": "module.function", …parameters}``; the
-answer is one line, ``{"done": …}`` or ``{"failed": …}``. The line ``stop`` ends a task early; ``quit``, or
-the end of the input, ends the process.
+It reads and writes JSON lines over its pipes. A command is ``{"do":
+"module.function", …parameters}``; the answer is one line, ``{"done": …}`` or
+``{"failed": …}``. The line ``stop`` ends a task early; ``quit``, or the end of
+the input, ends the process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bench.loop import BenchError, Json, Loop
 
 
 class Generator:
-    """One generator process: its loop, target and connections. ``index`` distinguishes it from the others."""
+    """One generator process: its loop, target and connections. ``index``
+    distinguishes it from the others."""
 
     target: Target
     connections: ConnectionSet
@@ -43,7 +45,9 @@ class Generator:
             data = data[os.write(1, data) :]
 
 
-def aim(generator: Generator, target: Json, index: int, cores: list[int] | None = None) -> Json:
+def aim(
+    generator: Generator, target: Json, index: int, cores: list[int] | None = None
+) -> Json:
     """Task: set the server under test, and bind the process to ``cores``."""
     if cores:
         os.sched_setaffinity(0, cores)
@@ -59,18 +63,28 @@ def open_connections(
     dialect: str = "cmd",
     end: tuple[str, int] | None = None,
 ) -> Json:
-    """Task: open ``count`` connections, as users ``first`` and following; ``end``: at another address."""
+    """Task: open ``count`` connections, as users ``first`` and following;
+    ``end``: at another address."""
     connections, opener = generator.connections, OPENERS[dialect]
     if accounts := generator.state.get("accounts"):
-        opener = replace(opener, login=lambda _app, number: protobuf_login(accounts[number][1]))
+        opener = replace(
+            opener, login=lambda _app, number: protobuf_login(accounts[number][1])
+        )
     host, port = end or (generator.target.ws_host, generator.target.ws_port)
     connections.target = replace(generator.target, ws_host=host, ws_port=port)
-    opening = connections.open(range(first, first + count), opener if login else replace(opener, login=None))
+    opening = connections.open(
+        range(first, first + count), opener if login else replace(opener, login=None)
+    )
     return opening.pack()
 
 
-def settle(generator: Generator, quiet_seconds: float = 0.3, seconds: float = 20) -> Json:
-    return {"quiet": generator.connections.settle(quiet_seconds, seconds), **generator.connections.facts()}
+def settle(
+    generator: Generator, quiet_seconds: float = 0.3, seconds: float = 20
+) -> Json:
+    return {
+        "quiet": generator.connections.settle(quiet_seconds, seconds),
+        **generator.connections.facts(),
+    }
 
 
 def close_connections(generator: Generator, reset: bool = True) -> Json:

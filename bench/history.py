@@ -1,7 +1,9 @@
-"""A history as the checker reads it: who sent what when, what everybody was shown, and what else was done.
+"""A history as the checker reads it: who sent what when, what everybody was
+shown, and what else was done.
 
-``checker/README.md`` has the format. A conversation is named by its members or its group, since a dialect may
-leave out its number; a place is the ``seq`` of an entry.
+``checker/README.md`` has the format. A conversation is named by its members or
+its group, since a dialect may leave out its number; a place is the ``seq`` of
+an entry.
 """
 
 from __future__ import annotations
@@ -21,19 +23,22 @@ from checker.cli import check
 from checker.history import read
 
 FIRST_OF_DRIVER: Final = 1 << 30
-"""The first number of an operation of the process that breaks things; marks of messages are greater."""
+"""The first number of an operation of the process that breaks things; marks of
+messages are greater."""
 MOST_TEXTS: Final = 20
 
 
 class History:
-    """Writes events to a file, from any thread. ``first``: number of the first operation without a mark."""
+    """Writes events to a file, from any thread. ``first``: number of the first
+    operation without a mark."""
 
     def __init__(self, file: Path, first: int = 1) -> None:
         self._file = file.open("w", encoding="utf-8")
         self._conversations: dict[int, str] = {}
         """The mark of a message → its conversation."""
         self._names: dict[int, str] = {}
-        """The number of a conversation → its name; known as soon as one of its messages has arrived."""
+        """The number of a conversation → its name; known as soon as one of its
+        messages has arrived."""
         self._numbers = count(first)
         self._lock = threading.Lock()
 
@@ -41,10 +46,16 @@ class History:
         self._file.close()
 
     def sent(self, client: str, mark: int, conversation: str) -> None:
-        """A client sends a message, and will send it again until it is acknowledged."""
+        """A client sends a message, and will send it again until it is
+        acknowledged."""
         self._conversations[mark] = conversation
         self._write(
-            "ask", number=mark, client=client, name="send", object=conversation, message=text_of(mark)
+            "ask",
+            number=mark,
+            client=client,
+            name="send",
+            object=conversation,
+            message=text_of(mark),
         )
 
     def acknowledged(self, entry: Entry) -> None:
@@ -52,13 +63,15 @@ class History:
         self.answered(entry.mark, **({"place": entry.seq} if entry.seq else {}))
 
     def shown(self, client: str, entry: Entry) -> None:
-        """A client has received an entry that it did not have. Entries that are no messages are left out
-        until a message has told the name of their conversation."""
+        """A client has received an entry that it did not have. Entries that are
+        no messages are left out until a message has told the name of their
+        conversation."""
         if (conversation := self._name(entry)) is not None:
             self.saw(client, conversation, _message(entry), entry.seq or None)
 
     def read(self, client: str, began: float, entries: list[Entry]) -> None:
-        """A client has read all its conversations from the beginning to the end. ``began``: monotonic."""
+        """A client has read all its conversations from the beginning to the
+        end. ``began``: monotonic."""
         rows: dict[str, list[tuple[int, str | None]]] = defaultdict(list)
         for entry in entries:
             self._name(entry)
@@ -69,8 +82,16 @@ class History:
             number = self.ask(client, "read", conversation, at=began, whole=True)
             self.answered(number, messages=messages)
 
-    def saw(self, client: str, object: str, message: str | None, seq: int | None = None, **at: Any) -> None:
-        """A client was shown a message of a conversation. ``at`` is now, if it is not given."""
+    def saw(
+        self,
+        client: str,
+        object: str,
+        message: str | None,
+        seq: int | None = None,
+        **at: Any,
+    ) -> None:
+        """A client was shown a message of a conversation. ``at`` is now, if it
+        is not given."""
         where = {} if seq is None else {"place": seq}
         self._write("see", client=client, object=object, message=message, **where, **at)
 
@@ -79,10 +100,13 @@ class History:
         self._write("followed", client=client, object=conversation)
 
     def ask(self, client: str, name: str, object: str, **more: Any) -> int:
-        """A client asks for an operation. Returns its number. ``at`` is now, if it is not given."""
+        """A client asks for an operation. Returns its number. ``at`` is now, if
+        it is not given."""
         with self._lock:
             number = next(self._numbers)
-        self._write("ask", number=number, client=client, name=name, object=object, **more)
+        self._write(
+            "ask", number=number, client=client, name=name, object=object, **more
+        )
         return number
 
     def answered(self, number: int, **answer: Any) -> None:
@@ -112,7 +136,8 @@ def _message(entry: Entry) -> str | None:
 
 
 def judge(*parts: Iterable[str]) -> tuple[Figures, list[str]]:
-    """What the checker says of the lines of a history: figures, and the first rules that were broken."""
+    """What the checker says of the lines of a history: figures, and the first
+    rules that were broken."""
     history = read(chain(*parts))
     broken = check(history)
     texts = [f"{each.rule}: {each.object}: {each.text}" for each in broken[:MOST_TEXTS]]

@@ -1,4 +1,5 @@
-"""A lean HTTP client: a few keep-alive connections in the loop of a generator, requests pipelined."""
+"""A lean HTTP client: a few keep-alive connections in the loop of a generator,
+requests pipelined."""
 
 from __future__ import annotations
 
@@ -27,21 +28,29 @@ RETRY_SECONDS = 0.2
 _open = build_opener(ProxyHandler({})).open  # without a proxy
 
 
-def request_head(target: Target, path: str, content_type: str, body_bytes: int, *fields: str) -> bytes:
-    """Return the head of a POST request; ``fields`` are further header lines."""
+def request_head(
+    target: Target, path: str, content_type: str, body_bytes: int, *fields: str
+) -> bytes:
+    """Return the head of a POST request; ``fields`` are further header
+    lines."""
     body = (f"Content-Type: {content_type}", f"Content-Length: {body_bytes}")
     return get_request(target, path, *fields, *body, method="POST")
 
 
 def get_request(target: Target, path: str, *fields: str, method: str = "GET") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {target.http_host}:{target.http_port}", *fields]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {target.http_host}:{target.http_port}",
+        *fields,
+    ]
     if target.key:
         lines.append(f"Authorization: Bearer {target.key}")
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 class HttpConnection:
-    """One keep-alive connection: its unanswered requests, unsent bytes, an unfinished answer."""
+    """One keep-alive connection: its unanswered requests, unsent bytes, an
+    unfinished answer."""
 
     __slots__ = ("fd", "rest", "sock", "unsent", "waiting")
 
@@ -55,7 +64,9 @@ class HttpConnection:
 class HttpConnections:
     """The HTTP connections of one generator process. Owner of their sockets."""
 
-    def __init__(self, loop: Loop, target: Target, count: int, on_answer: OnAnswer) -> None:
+    def __init__(
+        self, loop: Loop, target: Target, count: int, on_answer: OnAnswer
+    ) -> None:
         self.loop = loop
         self.on_answer = on_answer
         self.answered = 0
@@ -64,7 +75,9 @@ class HttpConnections:
             try:
                 sock = self.connect(target)
             except OSError as error:
-                raise BenchError(f"http://{target.http_host}:{target.http_port}: {error}") from error
+                raise BenchError(
+                    f"http://{target.http_host}:{target.http_port}: {error}"
+                ) from error
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
             conn = HttpConnection(sock)
@@ -72,7 +85,9 @@ class HttpConnections:
             loop.add(conn.fd, READ, self)
 
     def connect(self, target: Target) -> socket.socket:
-        return socket.create_connection((target.http_host, target.http_port), timeout=10)
+        return socket.create_connection(
+            (target.http_host, target.http_port), timeout=10
+        )
 
     def __iter__(self) -> Iterator[HttpConnection]:
         return iter(self.by_fd.values())
@@ -107,10 +122,14 @@ class HttpConnections:
         except OSError as error:
             raise BenchError(f"the server ended an HTTP connection: {error}") from error
         if not data:
-            raise BenchError("the server closed an HTTP connection that was to be kept alive")
+            raise BenchError(
+                "the server closed an HTTP connection that was to be kept alive"
+            )
         conn.rest = self.parse(conn, conn.rest + data if conn.rest else data)
 
-    def answer(self, conn: HttpConnection, now_ns: int, status: int, body: bytes) -> None:
+    def answer(
+        self, conn: HttpConnection, now_ns: int, status: int, body: bytes
+    ) -> None:
         number, sent_ns = conn.waiting.popleft()
         self.answered += 1
         self.on_answer(number, (now_ns - sent_ns) // 1000, status, body)
@@ -132,7 +151,8 @@ class HttpConnections:
 
 
 def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
-    """Return status, body and end of the answer that starts at ``at``; None if it is incomplete."""
+    """Return status, body and end of the answer that starts at ``at``; None if
+    it is incomplete."""
     end = data.find(b"\r\n\r\n", at)
     if end < 0:
         return None
@@ -146,13 +166,20 @@ def split_answer(data: bytes, at: int) -> tuple[int, bytes, int] | None:
 
 
 def fetch(
-    target: Target, path: str, form: str | bytes = "", *, seconds: float = ANSWER_SECONDS, **headers: str
+    target: Target,
+    path: str,
+    form: str | bytes = "",
+    *,
+    seconds: float = ANSWER_SECONDS,
+    **headers: str,
 ) -> Json:
-    """Send one request over a new connection, a POST if it has a ``form``; return its ``data``, if the answer
-    has that field, else the answer.
+    """Send one request over a new connection, a POST if it has a ``form``;
+    return its ``data``, if the answer has that field, else the answer.
     """
     data = form.encode() if isinstance(form, str) else form
-    request = Request(f"http://{target.http_host}:{target.http_port}{path}", data or None, headers)
+    request = Request(
+        f"http://{target.http_host}:{target.http_port}{path}", data or None, headers
+    )
     if target.key:
         request.add_header("Authorization", f"Bearer {target.key}")
     try:
@@ -170,9 +197,13 @@ def fetch(
     return answered
 
 
-def post(target: Target, path: str, body: Json, seconds: float = ANSWER_SECONDS) -> Json:
+def post(
+    target: Target, path: str, body: Json, seconds: float = ANSWER_SECONDS
+) -> Json:
     """Send ``body`` as JSON over a new connection; see :func:`fetch`."""
-    return fetch(target, path, json.dumps(body), seconds=seconds, **{"Content-Type": JSON})
+    return fetch(
+        target, path, json.dumps(body), seconds=seconds, **{"Content-Type": JSON}
+    )
 
 
 def insist(
@@ -185,7 +216,8 @@ def insist(
     seconds: float = 300.0,
     is_over: Event | None = None,
 ) -> Json | None:
-    """Post to one node after the other until the answer has ``field``; None: it is over, or too late."""
+    """Post to one node after the other until the answer has ``field``; None: it
+    is over, or too late."""
     deadline = time.monotonic() + seconds
     for number in count(first):
         with suppress(BenchError):

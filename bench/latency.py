@@ -15,12 +15,14 @@ STAMP_WRAP = 10_000_000_000
 
 
 def stamp_us() -> int:
-    """Return the machine-wide monotonic clock in µs, in the form used in messages."""
+    """Return the machine-wide monotonic clock in µs, in the form used in
+    messages."""
     return (time.monotonic_ns() // 1000) % STAMP_WRAP
 
 
 class Latency:
-    """Latencies in buckets of ``step_us``. Owned by one loop; merge the packed forms of several."""
+    """Latencies in buckets of ``step_us``. Owned by one loop; merge the packed
+    forms of several."""
 
     __slots__ = ("buckets", "max_us", "step_us")
 
@@ -41,7 +43,8 @@ class Latency:
         return sum(self.buckets.values())
 
     def percentile_ms(self, percent: float) -> float | None:
-        """Return the latency in ms that ``percent`` of all did not exceed; None without any."""
+        """Return the latency in ms that ``percent`` of all did not exceed; None
+        without any."""
         wanted, seen = self.count * percent / 100, 0
         for step in sorted(self.buckets):
             seen += self.buckets[step]
@@ -51,11 +54,16 @@ class Latency:
         return None
 
     def pack(self) -> dict[str, Any]:
-        return {"step_us": self.step_us, "buckets": sorted(self.buckets.items()), "max_us": self.max_us}
+        return {
+            "step_us": self.step_us,
+            "buckets": sorted(self.buckets.items()),
+            "max_us": self.max_us,
+        }
 
     @classmethod
     def merged(cls, packed: Iterable[dict[str, Any]]) -> Latency:
-        """Return one histogram of several packed ones, all with the same steps."""
+        """Return one histogram of several packed ones, all with the same
+        steps."""
         whole = cls()
         for part in packed:
             whole.step_us = int(part["step_us"])
@@ -64,8 +72,13 @@ class Latency:
                 whole.buckets[step] = whole.buckets.get(step, 0) + count
         return whole
 
-    def figures(self, prefix: str = "", *, maximum: bool = True) -> dict[str, float | None]:
+    def figures(
+        self, prefix: str = "", *, maximum: bool = True
+    ) -> dict[str, float | None]:
         """Return p50, p99 and the maximum in ms by the names of figures."""
-        found = {f"{prefix}p50_ms": self.percentile_ms(50), f"{prefix}p99_ms": self.percentile_ms(99)}
+        found = {
+            f"{prefix}p50_ms": self.percentile_ms(50),
+            f"{prefix}p99_ms": self.percentile_ms(99),
+        }
         longest = {f"{prefix}max_ms": self.max_us / 1000 if self.buckets else None}
         return {**found, **longest} if maximum else found

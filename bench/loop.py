@@ -1,4 +1,5 @@
-"""The event loop of a generator process: one epoll, one owner per descriptor, commands on standard input."""
+"""The event loop of a generator process: one epoll, one owner per descriptor,
+commands on standard input."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ T = TypeVar("T")
 
 
 class BenchError(Exception):
-    """A measurement cannot be made; the text is one line for the user of the tool."""
+    """A measurement cannot be made; the text is one line for the user of the
+    tool."""
 
 
 class Handler(Protocol):
@@ -33,7 +35,8 @@ class Handler(Protocol):
 
 
 class Loop:
-    """One epoll and its descriptors. Owned by the process; only :meth:`turn` blocks."""
+    """One epoll and its descriptors. Owned by the process; only :meth:`turn`
+    blocks."""
 
     def __init__(self, commands_fd: int = 0) -> None:
         if not hasattr(select, "epoll"):
@@ -59,17 +62,20 @@ class Loop:
         self.epoll.unregister(fd)
 
     def turn(self, timeout_seconds: float) -> int:
-        """Wait for events at most ``timeout_seconds``, pass them to their owners, return their number."""
+        """Wait for events at most ``timeout_seconds``, pass them to their
+        owners, return their number."""
         handlers = self.handlers
         events = self.epoll.poll(timeout_seconds, BATCH)
         for fd, mask in events:
-            handler = handlers.get(fd)  # an earlier event of this batch may have closed it
+            # an earlier event of this batch may have closed it
+            handler = handlers.get(fd)
             if handler is not None:
                 handler.ready(fd, mask)
         return len(events)
 
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Handle events until ``done()`` or a stop, at most for ``seconds``; return whether it is done."""
+        """Handle events until ``done()`` or a stop, at most for ``seconds``;
+        return whether it is done."""
         end = time.monotonic() + seconds
         while not done():
             if self.stopped or time.monotonic() > end:
@@ -78,15 +84,20 @@ class Loop:
         return True
 
     def until_quiet(self, done: Callable[[], bool], quiet_seconds: float) -> None:
-        """Handle events until ``done()`` or a stop, or until there was none for ``quiet_seconds``."""
+        """Handle events until ``done()`` or a stop, or until there was none for
+        ``quiet_seconds``."""
         last_news = time.monotonic()
-        while not done() and not self.stopped and time.monotonic() < last_news + quiet_seconds:
+        while (
+            not done()
+            and not self.stopped
+            and time.monotonic() < last_news + quiet_seconds
+        ):
             if self.turn(LOOK_SECONDS):
                 last_news = time.monotonic()
 
     def paced(self, rate: float, seconds: float) -> Iterator[int]:
-        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile; ends when it is stopped, or
-        is a second late."""
+        """Yield 0, 1, 2 … ``rate`` times a second, and handle events meanwhile;
+        ends when it is stopped, or is a second late."""
         begin, turn = time.monotonic(), 0
         while turn < int(rate * seconds + 0.5) and not self.stopped:
             left = begin + turn / rate - time.monotonic()
@@ -99,21 +110,24 @@ class Loop:
                 turn += 1
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield ``items``, and handle events after the first and then after every 64."""
+        """Yield ``items``, and handle events after the first and then after
+        every 64."""
         for number, item in enumerate(items):
             yield item
             if not number % ITEMS_A_TURN:
                 self.turn(0)
 
     def command(self) -> dict[str, Any]:
-        """Wait for the next command; meanwhile the owners handle received data."""
+        """Wait for the next command; meanwhile the owners handle received
+        data."""
         while not self.inbox:
             self.turn(60)
         self.stopped = False
         return self.inbox.popleft()
 
     def ready(self, fd: int, mask: int) -> None:
-        """Read commands; ``quit``, or the end of the input, ends the process."""
+        """Read commands; ``quit``, or the end of the input, ends the
+        process."""
         data = os.read(fd, 1 << 20)
         if not data:
             sys.exit(0)

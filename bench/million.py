@@ -1,5 +1,5 @@
-"""``imserver bench million``: all users log in, send heartbeats, rest, receive pushes and broadcasts, and
-leave.
+"""``imserver bench million``: all users log in, send heartbeats, rest, receive
+pushes and broadcasts, and leave.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from typing import Any
 
 from bench import proc
 from bench.connections import LEAVING, OPENERS, ConnectionSet
-from bench.context import RunContext, Span, parameter, seconds_parameter, shares, text_parameter
+from bench.context import (
+    RunContext,
+    Span,
+    parameter,
+    seconds_parameter,
+    shares,
+    text_parameter,
+)
 from bench.figures import Figures
 from bench.frames import CLOSE, client_frame, user_name
 from bench.generator import Generator, settle
@@ -41,7 +48,10 @@ ABREAST = 4
 #: looks at Redis: with 256 a login costs the servers half as much again.
 WINDOW = 1024
 #: The servers close nobody who is silent: heartbeats are a phase of their own.
-SETTINGS = {"IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1", "IMSERVER_WEBSOCKET_HEARTBEAT_SECONDS": "86400"}
+SETTINGS = {
+    "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+    "IMSERVER_WEBSOCKET_HEARTBEAT_SECONDS": "86400",
+}
 PUSHES_PER_SECOND = 100.0
 EXPECT_SECONDS = 120.0
 CALM_SECONDS = 2.0
@@ -64,24 +74,36 @@ GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 @dataclass(frozen=True)
 class MillionOptions:
     connections: int = parameter(
-        0, "Users to log in [default: 10,000, 100,000, 1,000,000].", least=0, most=2_000_000
+        0,
+        "Users to log in [default: 10,000, 100,000, 1,000,000].",
+        least=0,
+        most=2_000_000,
     )
-    processes: int = parameter(0, "Server processes; 0: as many as are needed.", least=0, most=500)
+    processes: int = parameter(
+        0, "Server processes; 0: as many as are needed.", least=0, most=500
+    )
     push_seconds: float = seconds_parameter(20.0, "How long to push to random users")
     broadcasts: int = parameter(3, "Broadcasts to everybody.", most=100)
-    calm_seconds: float = seconds_parameter(120.0, "How long to wait before the idle CPU is watched")
+    calm_seconds: float = seconds_parameter(
+        120.0, "How long to wait before the idle CPU is watched"
+    )
     idle_seconds: float = seconds_parameter(60.0, "How long to watch it")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
-    redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
+    redis_server: str = text_parameter(
+        "", "The redis-server to start [default: one that is found]."
+    )
 
 
 def come(generator: Generator, first: int, count: int) -> Json:
-    """Task: log in ``count`` users, from ``first`` on; ends when all are in, or it is too late."""
+    """Task: log in ``count`` users, from ``first`` on; ends when all are in, or
+    it is too late."""
     begin, numbers = time.monotonic(), range(first, first + count)
     users = generator.connections = ConnectionSet(
         generator.loop, generator.target, generator.index, SOCKET_BYTES
     )
-    opening = users.open(numbers, OPENERS["cmd"], window=WINDOW, seconds=COME_SECONDS, retry=True)
+    opening = users.open(
+        numbers, OPENERS["cmd"], window=WINDOW, seconds=COME_SECONDS, retry=True
+    )
     return {**opening.pack(), "begin": begin, "end": time.monotonic(), **users.facts()}
 
 
@@ -98,7 +120,8 @@ def leave(generator: Generator) -> Json:
 
 
 def count_anew(generator: Generator, tag: str, every: bool) -> Json:
-    """Task: count the messages of a run; ``every``: they are for single users."""
+    """Task: count the messages of a run; ``every``: they are for single
+    users."""
     tally = generator.state["tally"] = Tally(generator.connections, tag, every=every)
     tally.latency = tally.latency if every else Latency(SPREAD_STEP_US)
     return {}
@@ -107,12 +130,17 @@ def count_anew(generator: Generator, tag: str, every: bool) -> Json:
 def expect(generator: Generator, seconds: float, look_seconds: float) -> Json:
     """Task: receive until all have a broadcast, at most ``seconds``.
 
-    Between two checks the process sleeps, so that an arriving frame wakes nothing. So the server is measured,
-    and not the wake-ups of the few processes that play so many clients.
+    Between two checks the process sleeps, so that an arriving frame wakes
+    nothing. So the server is measured, and not the wake-ups of the few
+    processes that play so many clients.
     """
     tally, loop = generator.state["tally"], generator.loop
     end = time.monotonic() + seconds
-    while tally.received < len(tally.receivers) and time.monotonic() < end and not loop.stopped:
+    while (
+        tally.received < len(tally.receivers)
+        and time.monotonic() < end
+        and not loop.stopped
+    ):
         pause = time.monotonic() + max(HARVEST_SECONDS, look_seconds)
         while time.monotonic() < pause:
             if loop.turn(0) < BATCH:
@@ -121,8 +149,8 @@ def expect(generator: Generator, seconds: float, look_seconds: float) -> Json:
 
 
 def verdict(generator: Generator, pushed: list[int] | None = None) -> Json:
-    """Task: compare what was received with one broadcast, or with accepted pushes, which are the numbers of
-    their users (-1: refused)."""
+    """Task: compare what was received with one broadcast, or with accepted
+    pushes, which are the numbers of their users (-1: refused)."""
     tally: Tally = generator.state["tally"]
     generator.loop.turn(0)
     tally.release()
@@ -140,14 +168,22 @@ def verdict(generator: Generator, pushed: list[int] | None = None) -> Json:
 
 def push_to_users(generator: Generator, tag: str, users: int, seconds: float) -> Json:
     """Task: push to random users of ``users``."""
-    names = [user_name(random.randrange(users)) for _ in range(int(PUSHES_PER_SECOND * seconds) + 1)]
+    names = [
+        user_name(random.randrange(users))
+        for _ in range(int(PUSHES_PER_SECOND * seconds) + 1)
+    ]
     run = Messages(generator, tag, Sending("users", PUSH_CLIENTS), names)
     for turn in generator.loop.paced(PUSHES_PER_SECOND, seconds):
         run.push(run.conns[turn % PUSH_CLIENTS])
     generator.loop.until(lambda: run.http.answered == run.requests, LAST_FRAMES_SECONDS)
     run.http.close()
-    pushed = [-1 if at in run.refused else int(names[at][1:]) for at in range(run.pushed)]
-    return {"pushed": pushed, "wrong": len(run.refused) + run.requests - run.http.answered}
+    pushed = [
+        -1 if at in run.refused else int(names[at][1:]) for at in range(run.pushed)
+    ]
+    return {
+        "pushed": pushed,
+        "wrong": len(run.refused) + run.requests - run.http.answered,
+    }
 
 
 def push_to_all(generator: Generator, tag: str) -> Json:
@@ -158,7 +194,11 @@ def push_to_all(generator: Generator, tag: str) -> Json:
     answered = generator.loop.until(lambda: run.http.answered > 0, EXPECT_SECONDS)
     run.http.close()
     wrong = not answered or bool(run.refused)
-    return {"begin_ns": begin_ns, "answer_ms": run.latency.max_us / 1000, "wrong": wrong}
+    return {
+        "begin_ns": begin_ns,
+        "answer_ms": run.latency.max_us / 1000,
+        "wrong": wrong,
+    }
 
 
 def room() -> int:
@@ -171,24 +211,35 @@ def check_machine(options: MillionOptions) -> None:
     """Raise BenchError if this machine cannot hold so many connections."""
     files, left = 2 * options.connections + 30_000, proc.files_left()
     if left < files:
-        raise BenchError(f"{files} open files are needed, and fs.file-max leaves {left}: raise it (sysctl)")
-    wanted, available = BASE_BYTES + BYTES_A_CONNECTION * options.connections, proc.available_bytes()
+        raise BenchError(
+            f"{files} open files are needed, and fs.file-max leaves {left}: raise it (sysctl)"
+        )
+    wanted, available = (
+        BASE_BYTES + BYTES_A_CONNECTION * options.connections,
+        proc.available_bytes(),
+    )
     if available < wanted:
         need = f"about {wanted / 1e9:.1f} GB of memory are needed"
         raise BenchError(f"{need}, and {available / 1e9:.1f} GB are free")
 
 
 class MillionRun:
-    """One run. Owner of its figures, which grow phase by phase, so that no measured figure is lost."""
+    """One run. Owner of its figures, which grow phase by phase, so that no
+    measured figure is lost."""
 
-    def __init__(self, context: RunContext, options: MillionOptions, redis_url: str) -> None:
+    def __init__(
+        self, context: RunContext, options: MillionOptions, redis_url: str
+    ) -> None:
         self.context = context
         self.options = options
         self.redis_url = redis_url
         self.empty = proc.memory(context.pids)
         self.free_bytes = proc.available_bytes()
         processes = len(context.pids) - (len(context.pids) > 1)
-        self.figures: Figures = {"processes": processes, "pss_empty_mb": self.empty.pss_bytes / 1e6}
+        self.figures: Figures = {
+            "processes": processes,
+            "pss_empty_mb": self.empty.pss_bytes / 1e6,
+        }
         self.users = context.start_workers(max(2, -(-options.connections // room())))
         self.online = 0
         self.pusher, self.caller = context.start_workers(2)
@@ -196,14 +247,27 @@ class MillionRun:
     def run(self) -> None:
         """Run all phases; raises BenchError if it cannot continue."""
         pushes = (self.push, self.broadcast, self.push_beside)
-        for phase in (self.log_in, self.beat, self.rest, *pushes, self.count, self.leave):
-            show_phase(f"{self.options.connections:,} users: {phase.__name__.replace('_', ' ')}")
+        for phase in (
+            self.log_in,
+            self.beat,
+            self.rest,
+            *pushes,
+            self.count,
+            self.leave,
+        ):
+            show_phase(
+                f"{self.options.connections:,} users: {phase.__name__.replace('_', ' ')}"
+            )
             phase()
 
     def work(self, do: Task, given: Iterable[Json] = repeat({})) -> list[Json]:
-        """Let all processes run a task, a few at a time. Raises BenchError if the server admits nobody, or
-        the memory is used up."""
-        waiting, busy, answers = deque(zip(self.users, given, strict=False)), list[Worker](), list[Json]()
+        """Let all processes run a task, a few at a time. Raises BenchError if
+        the server admits nobody, or the memory is used up."""
+        waiting, busy, answers = (
+            deque(zip(self.users, given, strict=False)),
+            list[Worker](),
+            list[Json](),
+        )
         while waiting or busy:
             while waiting and len(busy) < ABREAST:
                 worker, parameters = waiting.popleft()
@@ -216,7 +280,9 @@ class MillionRun:
                     raise BenchError(f"nobody could log in: {answer['errors']}")
             left = proc.available_bytes()
             if left < LEAST_MEMORY_BYTES:
-                raise BenchError(f"stopped: only {left / 1e6:.0f} MB of memory are left on this machine")
+                raise BenchError(
+                    f"stopped: only {left / 1e6:.0f} MB of memory are left on this machine"
+                )
         return answers
 
     def each(self, do: Task, **parameters: Any) -> list[Json]:
@@ -226,7 +292,10 @@ class MillionRun:
         """Return the received messages of all."""
         parts = self.each(verdict, **pushed)
         return {
-            **{name: sum(part[name] for part in parts) for name in ("received", "lost", "doubled")},
+            **{
+                name: sum(part[name] for part in parts)
+                for name in ("received", "lost", "doubled")
+            },
             "last_ns": max(part["last_ns"] for part in parts),
             "latency": Latency.merged(part["latency"] for part in parts),
         }
@@ -235,23 +304,35 @@ class MillionRun:
         before = redis_facts(self.redis_url) if self.redis_url else None
         parts = shares(self.users, self.options.connections)
         with self.context.measured() as span:
-            answers = self.work(come, [{"first": first, "count": count} for _, first, count in parts])
+            answers = self.work(
+                come, [{"first": first, "count": count} for _, first, count in parts]
+            )
         span.note(answers)
         online = self.online = sum(answer["connections"] for answer in answers)
-        seconds = max(answer["end"] for answer in answers) - min(answer["begin"] for answer in answers)
+        seconds = max(answer["end"] for answer in answers) - min(
+            answer["begin"] for answer in answers
+        )
         self.figures |= {
             "online": online,
             "missing": self.options.connections - online,
-            "errors": sum(count for answer in answers for count in answer["errors"].values()),
+            "errors": sum(
+                count for answer in answers for count in answer["errors"].values()
+            ),
             "login_seconds": seconds,
             "logins_per_second": online / seconds,
             **{f"login_{name}": value for name, value in span.cost(online).items()},
-            **Latency.merged(answer["latency"] for answer in answers).figures("login_", maximum=False),
+            **Latency.merged(answer["latency"] for answer in answers).figures(
+                "login_", maximum=False
+            ),
         }
         if before is not None:
             after = redis_facts(self.redis_url)
-            self.figures["redis_login_cpu_us"] = (after.cpu_us - before.cpu_us) / max(online, 1)
-            self.figures["redis_login_commands"] = sum(after.calls_since(before).values()) / max(online, 1)
+            self.figures["redis_login_cpu_us"] = (after.cpu_us - before.cpu_us) / max(
+                online, 1
+            )
+            self.figures["redis_login_commands"] = sum(
+                after.calls_since(before).values()
+            ) / max(online, 1)
         self._look_at_memory()
 
     def _look_at_memory(self) -> None:
@@ -271,7 +352,9 @@ class MillionRun:
             answers = self.work(beat)
         self.figures |= {
             "beat_seconds": span.seconds,
-            "beat_cpu_us": span.cost(sum(answer["answered"] for answer in answers))["cpu_us"],
+            "beat_cpu_us": span.cost(sum(answer["answered"] for answer in answers))[
+                "cpu_us"
+            ],
             "beats_unanswered": sum(answer["unanswered"] for answer in answers),
         }
 
@@ -298,14 +381,18 @@ class MillionRun:
         found, _ = self._push(BUSY_SECONDS + 2 * worst, to_all=True)
         self.figures |= found["latency"].figures("busy_push_")
         for name in ("lost", "wrong"):
-            self.figures[f"pushes_{name}"] = found[name] + int(self.figures[f"pushes_{name}"] or 0)
+            self.figures[f"pushes_{name}"] = found[name] + int(
+                self.figures[f"pushes_{name}"] or 0
+            )
 
     def _push(self, seconds: float, to_all: bool = False) -> tuple[Json, Span]:
         """Push to random users, and with ``to_all`` once to all meanwhile."""
         tag, pool = new_tag(), self.context.pool
         self.each(count_anew, tag=tag, every=True)
         with self.context.measured() as span:
-            self.pusher.ask(push_to_users, tag=tag, users=self.options.connections, seconds=seconds)
+            self.pusher.ask(
+                push_to_users, tag=tag, users=self.options.connections, seconds=seconds
+            )
             if to_all:
                 time.sleep(BUSY_SECONDS / 2)
                 pool.ask(self.caller, push_to_all, tag=new_tag())
@@ -344,11 +431,15 @@ class MillionRun:
         self.figures |= {
             **runs[len(runs) // 2],
             "broadcast_worst_seconds": runs[-1]["broadcast_seconds"],
-            **{name: sum(run[name] for run in runs) for name in ("lost", "doubled", "refused")},
+            **{
+                name: sum(run[name] for run in runs)
+                for name in ("lost", "doubled", "refused")
+            },
         }
 
     def count(self) -> None:
-        """Query the server for the number of online users, and the generators for lost connections."""
+        """Query the server for the number of online users, and the generators
+        for lost connections."""
         listed = self.context.pool.ask(self.caller, count_users)["count"]
         found = self.each(settle, quiet_seconds=0.1)
         self.figures |= {
@@ -361,26 +452,40 @@ class MillionRun:
         with self.context.measured() as span:
             answers = self.work(leave)
         self.figures["leave_seconds"] = span.seconds
-        self.figures["leave_cpu_us"] = span.cost(sum(answer["left"] for answer in answers))["cpu_us"]
+        self.figures["leave_cpu_us"] = span.cost(
+            sum(answer["left"] for answer in answers)
+        )["cpu_us"]
         self.context.rest()
-        self.figures["ghosts"] = self.context.pool.ask(self.caller, count_users)["count"]
+        self.figures["ghosts"] = self.context.pool.ask(self.caller, count_users)[
+            "count"
+        ]
         self.figures["pss_after_mb"] = proc.memory(self.context.pids).pss_bytes / 1e6
 
 
 def run(context: RunContext, options: MillionOptions) -> Figures:
     """Log a million users in on one machine, and reach them all.
 
-    The report has everything that was measured before a failure; ``stopped`` is the error.
+    The report has everything that was measured before a failure; ``stopped`` is
+    the error.
     """
     check_machine(options)
-    processes = options.processes or max(len(os.sched_getaffinity(0)), -(-options.connections // room()))
+    processes = options.processes or max(
+        len(os.sched_getaffinity(0)), -(-options.connections // room())
+    )
     show_phase(f"{processes} server processes start")
     settings, url = SETTINGS, ""
     if processes > 1:
-        url = options.redis or context.pool.start(RedisProcess(options.redis_server)).url
+        url = (
+            options.redis or context.pool.start(RedisProcess(options.redis_server)).url
+        )
         settings = {**SETTINGS, "IMSERVER_REDIS_URL": url}
     own = context.pool.start(
-        NodeProcess(context.log, environment=settings, processes=processes, start_seconds=START_SECONDS)
+        NodeProcess(
+            context.log,
+            environment=settings,
+            processes=processes,
+            start_seconds=START_SECONDS,
+        )
     )
     context.target, context.pids = own.target, own.pids
     million = MillionRun(context, options, url)

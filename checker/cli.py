@@ -1,4 +1,5 @@
-"""The command: read files, print what was found, and answer by the exit status."""
+"""The command: read files, print what was found, and answer by the exit
+status."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ USAGE = "usage: python -m checker [--json] FILE ...    (- for standard input)"
 
 def check(history: History) -> list[Finding]:
     """Judge a history. Raises ValueError for an object of an unknown model."""
-    findings = [found for talk in conversations_of(history) for found in check_conversation(talk)]
+    findings = [
+        found
+        for talk in conversations_of(history)
+        for found in check_conversation(talk)
+    ]
     objects: dict[str, list[Operation]] = {}
     for each in history.operations:
         if each.name not in MESSAGES:
@@ -28,7 +33,8 @@ def check(history: History) -> list[Finding]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge the files; 0: no rule was broken, 1: some were, 2: a file is no history."""
+    """Judge the files; 0: no rule was broken, 1: some were, 2: a file is no
+    history."""
     as_json = "--json" in arguments
     files = [each for each in arguments if each != "--json"]
     if not files or any(each.startswith("--") for each in files):
@@ -49,7 +55,11 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         status |= bool(findings)
-        print(_as_json(name, history, findings) if as_json else _as_text(name, history, findings))
+        print(
+            _as_json(name, history, findings)
+            if as_json
+            else _as_text(name, history, findings)
+        )
     return status
 
 
@@ -64,28 +74,45 @@ def _counts(history: History) -> dict[str, int]:
         "unknown": outcomes["unknown"],
         "shown": len(history.sights),
         "reads": sum(each.name == "read" for each in history.operations),
-        "other operations": sum(each.name not in MESSAGES for each in history.operations),
+        "other operations": sum(
+            each.name not in MESSAGES for each in history.operations
+        ),
     }
 
 
 def _as_json(name: str, history: History, findings: list[Finding]) -> str:
     rows = [
-        {"rule": each.rule, "object": each.object, "text": each.text, "lines": each.lines}
+        {
+            "rule": each.rule,
+            "object": each.object,
+            "text": each.text,
+            "lines": each.lines,
+        }
         for each in findings
     ]
-    return json.dumps({"file": name, **_counts(history), "findings": rows}, ensure_ascii=False)
+    return json.dumps(
+        {"file": name, **_counts(history), "findings": rows}, ensure_ascii=False
+    )
 
 
 def _as_text(name: str, history: History, findings: list[Finding]) -> str:
     lines = [
-        f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in _counts(history).items() if count)
+        f"{name}: "
+        + ", ".join(
+            f"{count:,} {what}" for what, count in _counts(history).items() if count
+        )
     ]
     for rule in RULES:
         some = [each for each in findings if each.rule == rule]
         if some:
             lines.append(f"  {rule}: {RULES[rule]}")
             lines += [f"    {each.object}: {each.text}{_lines(each)}" for each in some]
-    return "\n".join([*lines, "  no rule was broken" if not findings else f"  {len(findings)} findings"])
+    return "\n".join(
+        [
+            *lines,
+            "  no rule was broken" if not findings else f"  {len(findings)} findings",
+        ]
+    )
 
 
 def _lines(finding: Finding) -> str:

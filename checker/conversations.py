@@ -1,7 +1,9 @@
-"""The rules of a conversation: one order, dense, with everything that was acknowledged, and nothing twice.
+"""The rules of a conversation: one order, dense, with everything that was
+acknowledged, and nothing twice.
 
-A place is the sequence number that the system gives. In a system without places the orders that clients have
-seen are compared: there must be one order that has them all, and nobody leaves out what it has between.
+A place is the sequence number that the system gives. In a system without places
+the orders that clients have seen are compared: there must be one order that has
+them all, and nobody leaves out what it has between.
 """
 
 from __future__ import annotations
@@ -32,18 +34,24 @@ class Conversation:
     sights: list[Sight] = field(default_factory=list)
     followers: set[str] = field(default_factory=set)
     log: list[Row] = field(default_factory=list)
-    """The longest read from the beginning, of those that are beginnings of each other."""
+    """The longest read from the beginning, of those that are beginnings of each
+    other."""
     extents: dict[int, int] = field(default_factory=dict)
-    """Number of a read → how much of ``log`` it has; only of those that have nothing else."""
+    """Number of a read → how much of ``log`` it has; only of those that have
+    nothing else."""
     news: list[tuple[Operation, Sequence[Row]]] = field(default_factory=list)
     """The reads, and what each has that :attr:`log` did not have before."""
 
     def compare_reads(self) -> None:
-        """Fill the last three. A whole read mostly repeats the one before it: to go through all of its rows
-        each time would take the square of their number."""
+        """Fill the last three. A whole read mostly repeats the one before it:
+        to go through all of its rows each time would take the square of their
+        number."""
         for read in self.reads:
             rows = read.answer.get("messages", ())
-            if read.arguments.get("whole") and rows[: len(self.log)] == self.log[: len(rows)]:
+            if (
+                read.arguments.get("whole")
+                and rows[: len(self.log)] == self.log[: len(rows)]
+            ):
                 self.extents[read.number] = len(rows)
                 self.news.append((read, rows[len(self.log) :]))
                 self.log += rows[len(self.log) :]
@@ -81,7 +89,8 @@ def _seen(talk: Conversation) -> Iterator[tuple[int | None, str | None, int]]:
 
 
 def _places(talk: Conversation) -> Iterator[Finding]:
-    """One message at each place, one place for each message. Without places: once in what is read at once."""
+    """One message at each place, one place for each message. Without places:
+    once in what is read at once."""
     at_place: dict[int, tuple[str | None, int]] = {}
     of_message: dict[str, tuple[int, int]] = {}
     moved = {
@@ -94,25 +103,48 @@ def _places(talk: Conversation) -> Iterator[Finding]:
             continue
         other, its_line = at_place.setdefault(place, (message, line))
         if other != message:
-            yield Finding("two at one place", talk.name, f"{place}: {other} and {message}", (its_line, line))
+            yield Finding(
+                "two at one place",
+                talk.name,
+                f"{place}: {other} and {message}",
+                (its_line, line),
+            )
         if message is None:
             continue
         first, its_line = of_message.setdefault(message, (place, line))
         if first != place:
-            yield Finding("doubled", talk.name, f"{message} at {first} and {place}", (its_line, line))
+            yield Finding(
+                "doubled",
+                talk.name,
+                f"{message} at {first} and {place}",
+                (its_line, line),
+            )
         if moved.get(message, place) != place:
-            text = f"{message} was acknowledged at {moved[message]} and stands at {place}"
+            text = (
+                f"{message} was acknowledged at {moved[message]} and stands at {place}"
+            )
             yield Finding("moved", talk.name, text, (line,))
     for read, rows in talk.news:
-        messages = [message for place, message in rows if place is None and message is not None]
+        messages = [
+            message for place, message in rows if place is None and message is not None
+        ]
         if len(set(messages)) < len(messages):
-            for message in sorted({each for each in messages if messages.count(each) > 1}):
-                yield Finding("doubled", talk.name, f"{read.client} reads {message} twice", (read.line,))
+            for message in sorted(
+                {each for each in messages if messages.count(each) > 1}
+            ):
+                yield Finding(
+                    "doubled",
+                    talk.name,
+                    f"{read.client} reads {message} twice",
+                    (read.line,),
+                )
 
 
 def _senders(talk: Conversation, sends: dict[str, Operation]) -> Iterator[Finding]:
     """Only what was sent, and nothing that was refused."""
-    for message, line in {message: line for _, message, line in _seen(talk) if message is not None}.items():
+    for message, line in {
+        message: line for _, message, line in _seen(talk) if message is not None
+    }.items():
         send = sends.get(message)
         if send is None:
             yield Finding("invented", talk.name, message, (line,))
@@ -121,13 +153,16 @@ def _senders(talk: Conversation, sends: dict[str, Operation]) -> Iterator[Findin
 
 
 def _receivers(talk: Conversation) -> Iterator[Finding]:
-    """Each client is shown a message once, and in the order of places without a gap.
+    """Each client is shown a message once, and in the order of places without a
+    gap.
 
     What a client reads counts as seen: it catches up by reads.
     """
     events: dict[str, list[_Arrival]] = {}
     for sight in talk.sights:
-        arrival = _Arrival(sight.at, sight.line, [(sight.place, sight.message)], shown=True)
+        arrival = _Arrival(
+            sight.at, sight.line, [(sight.place, sight.message)], shown=True
+        )
         events.setdefault(sight.client, []).append(arrival)
     for read in talk.reads:
         if read.outcome == "ok" and read.arguments.get("catches_up"):
@@ -165,16 +200,25 @@ def _receiver(talk: str, client: str, arrivals: list[_Arrival]) -> Iterator[Find
                     fetched.add(message)
                 continue
             if last is not None and place > last + 1:
-                yield Finding("skipped", talk, f"{client}: from {last} to {place}", (line,))
+                yield Finding(
+                    "skipped", talk, f"{client}: from {last} to {place}", (line,)
+                )
             elif last is not None and place <= last and arrival.shown:
-                yield Finding("backwards", talk, f"{client}: {place} after {last}", (line,))
+                yield Finding(
+                    "backwards", talk, f"{client}: {place} after {last}", (line,)
+                )
             last = place if last is None else max(last, place)
 
 
 def _real_time(talk: Conversation) -> Iterator[Finding]:
-    """A message that was sent after the acknowledgement of another has a later place."""
+    """A message that was sent after the acknowledgement of another has a later
+    place."""
     placed = _place_of_each(talk)
-    begins = [(send.began, 1, send) for send in talk.sends if send.arguments["message"] in placed]
+    begins = [
+        (send.began, 1, send)
+        for send in talk.sends
+        if send.arguments["message"] in placed
+    ]
     ends = [(send.ended, 0, send) for send in talk.sends if send.outcome == "ok"]
     highest, by = -inf, ""
     for _, begin, send in sorted((*begins, *ends), key=lambda row: (row[0], -row[1])):
@@ -188,14 +232,17 @@ def _real_time(talk: Conversation) -> Iterator[Finding]:
 
 
 def _place_of_each(talk: Conversation) -> dict[str, float]:
-    """Message → its first known place; in a system without places, its position in the read to the end, else
-    among what the client was shown that was shown most."""
+    """Message → its first known place; in a system without places, its position
+    in the read to the end, else among what the client was shown that was shown
+    most."""
     places: dict[str, float] = {}
     for place, message, _ in _seen(talk):
         if message is not None and place is not None:
             places.setdefault(message, place)
     if not places:
-        order = [message for _, message in _last_read(talk) or () if message is not None]
+        order = [
+            message for _, message in _last_read(talk) or () if message is not None
+        ]
         if not order:
             order = [*max(_orders(talk).values(), key=len, default={})]
         for index, message in enumerate(order):
@@ -204,24 +251,43 @@ def _place_of_each(talk: Conversation) -> dict[str, float]:
 
 
 def _last_read(talk: Conversation) -> list[tuple[int | None, str | None]] | None:
-    """What the last read from the beginning to the end has; None if there was none."""
-    whole = [each for each in talk.reads if each.outcome == "ok" and each.arguments.get("whole")]
+    """What the last read from the beginning to the end has; None if there was
+    none."""
+    whole = [
+        each
+        for each in talk.reads
+        if each.outcome == "ok" and each.arguments.get("whole")
+    ]
     if not whole:
         return None
-    return [(place, message) for place, message in max(whole, key=lambda each: each.began).answer["messages"]]
+    return [
+        (place, message)
+        for place, message in max(whole, key=lambda each: each.began).answer["messages"]
+    ]
 
 
 def _stale(talk: Conversation) -> Iterator[Finding]:
-    """A read to the end has all that was acknowledged, or read in this way, before it began."""
+    """A read to the end has all that was acknowledged, or read in this way,
+    before it began."""
     position = {message: index for index, (_, message) in enumerate(talk.log)}
-    reads = [each for each in talk.reads if each.outcome == "ok" and each.arguments.get("whole")]
+    reads = [
+        each
+        for each in talk.reads
+        if each.outcome == "ok" and each.arguments.get("whole")
+    ]
     # When something became known: messages, and how much of the log.
     known: list[tuple[float, list[str], int]] = [
-        (send.ended, [send.arguments["message"]], 0) for send in talk.sends if send.outcome == "ok"
+        (send.ended, [send.arguments["message"]], 0)
+        for send in talk.sends
+        if send.outcome == "ok"
     ]
     for read in reads:
         extent = talk.extents.get(read.number)
-        known.append((read.ended, [], extent) if extent is not None else (read.ended, [*_texts(read)], 0))
+        known.append(
+            (read.ended, [], extent)
+            if extent is not None
+            else (read.ended, [*_texts(read)], 0)
+        )
     known.sort(key=lambda row: row[0])
     index, before, beginning, furthest = 0, list[str](), 0, -1.0
     for read in sorted(reads, key=lambda each: each.began):
@@ -233,9 +299,21 @@ def _stale(talk: Conversation) -> Iterator[Finding]:
             index += 1
         own = talk.extents.get(read.number)
         if own is None or beginning > own or furthest >= own:
-            due = {*before, *(message for _, message in talk.log[:beginning] if message is not None)}
+            due = {
+                *before,
+                *(
+                    message
+                    for _, message in talk.log[:beginning]
+                    if message is not None
+                ),
+            }
             for message in sorted(due - set(_texts(read))):
-                yield Finding("stale", talk.name, f"{read.client} does not read {message}", (read.line,))
+                yield Finding(
+                    "stale",
+                    talk.name,
+                    f"{read.client} does not read {message}",
+                    (read.line,),
+                )
 
 
 def _texts(read: Operation) -> Iterator[str]:
@@ -243,24 +321,38 @@ def _texts(read: Operation) -> Iterator[str]:
 
 
 def _end(talk: Conversation, sends: dict[str, Operation]) -> Iterator[Finding]:
-    """At the end all acknowledged messages are there, densely, and followers have seen all of them."""
+    """At the end all acknowledged messages are there, densely, and followers
+    have seen all of them."""
     last = _last_read(talk)
     if last is not None:
         there = {message for _, message in last}
         for message, send in sends.items():
             if send.outcome == "ok" and message not in there:
-                yield Finding("lost", talk.name, f"{message}, acknowledged by {send.client}", (send.line,))
+                yield Finding(
+                    "lost",
+                    talk.name,
+                    f"{message}, acknowledged by {send.client}",
+                    (send.line,),
+                )
         places = [place for place, _ in last if place is not None]
         for before, place in pairwise(places):
             if place > before + 1:
-                yield Finding("hole", talk.name, f"nothing between {before} and {place}")
+                yield Finding(
+                    "hole", talk.name, f"nothing between {before} and {place}"
+                )
             elif place <= before:
-                yield Finding("backwards", talk.name, f"the read to the end has {place} after {before}")
+                yield Finding(
+                    "backwards",
+                    talk.name,
+                    f"the read to the end has {place} after {before}",
+                )
     yield from _missing(talk, sends, last)
 
 
 def _missing(
-    talk: Conversation, sends: dict[str, Operation], last: list[tuple[int | None, str | None]] | None
+    talk: Conversation,
+    sends: dict[str, Operation],
+    last: list[tuple[int | None, str | None]] | None,
 ) -> Iterator[Finding]:
     wanted = {message for _, message in last or () if message is not None}
     wanted |= {message for message, send in sends.items() if send.outcome == "ok"}
@@ -269,15 +361,20 @@ def _missing(
         seen.setdefault(sight.client, set()).add(sight.message)
     for read in talk.reads:
         if read.outcome == "ok" and not read.arguments.get("whole"):
-            seen.setdefault(read.client, set()).update(message for _, message in read.answer["messages"])
+            seen.setdefault(read.client, set()).update(
+                message for _, message in read.answer["messages"]
+            )
     for client in sorted(talk.followers):
         for message in sorted(wanted - seen.get(client, set())):
             yield Finding("missing", talk.name, f"{client} has not seen {message}")
 
 
 def _orders(talk: Conversation) -> dict[str, dict[str, int]]:
-    """Client → what it was shown or has read to catch up, in the order in which it was new, with the line."""
-    arrivals = [(each.at, each.line, each.client, [each.message]) for each in talk.sights]
+    """Client → what it was shown or has read to catch up, in the order in which
+    it was new, with the line."""
+    arrivals = [
+        (each.at, each.line, each.client, [each.message]) for each in talk.sights
+    ]
     arrivals += [
         (each.ended, each.line, each.client, [*_texts(each)])
         for each in talk.reads
@@ -293,7 +390,8 @@ def _orders(talk: Conversation) -> dict[str, dict[str, int]]:
 
 
 def _one_order(talk: Conversation) -> Iterator[Finding]:
-    """Without places: there is one order of which each client has seen a part, without gaps."""
+    """Without places: there is one order of which each client has seen a part,
+    without gaps."""
     orders = _orders(talk)
     end = [message for _, message in _last_read(talk) or () if message is not None]
     after: dict[str, set[str]] = {}
@@ -304,7 +402,9 @@ def _one_order(talk: Conversation) -> Iterator[Finding]:
     try:
         backwards = [*TopologicalSorter(after).static_order()]
     except CycleError as error:
-        yield Finding("other order", talk.name, " before ".join(error.args[1][:0:-1][:10]))
+        yield Finding(
+            "other order", talk.name, " before ".join(error.args[1][:0:-1][:10])
+        )
         return
     rank = {message: -index for index, message in enumerate(backwards)}
     gaps = {
@@ -319,8 +419,11 @@ def _one_order(talk: Conversation) -> Iterator[Finding]:
                 yield Finding("skipped", talk.name, text, (order[follower],))
 
 
-def _later(messages: set[str], after: dict[str, set[str]], rank: dict[str, int]) -> set[str]:
-    """Those of some messages that come after others of them in the one order."""
+def _later(
+    messages: set[str], after: dict[str, set[str]], rank: dict[str, int]
+) -> set[str]:
+    """Those of some messages that come after others of them in the one
+    order."""
     if len(messages) < 2:
         return set()
     last = max(rank[each] for each in messages)
@@ -343,7 +446,9 @@ def _few(findings: list[Finding]) -> list[Finding]:
             few.append(each)
     for rule, count in counts.items():
         if count > MOST_OF_A_RULE:
-            few.append(Finding(rule, findings[0].object, f"and {count - MOST_OF_A_RULE} more"))
+            few.append(
+                Finding(rule, findings[0].object, f"and {count - MOST_OF_A_RULE} more")
+            )
     return few
 
 

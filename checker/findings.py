@@ -28,7 +28,8 @@ RULES: Final = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that was broken. ``object``: the conversation, lock, … ``lines``: lines of the history."""
+    """A rule that was broken. ``object``: the conversation, lock, … ``lines``:
+    lines of the history."""
 
     rule: str
     object: str

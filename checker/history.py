@@ -1,4 +1,5 @@
-"""A history: what clients asked when, what was answered, and what they saw. One JSON object a line."""
+"""A history: what clients asked when, what was answered, and what they saw. One
+JSON object a line."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from math import inf
 from typing import Any, Final
 
 MESSAGES: Final = ("send", "read")
-"""Operations on conversations. All others belong to an object with a model (see :mod:`checker.models`)."""
+"""Operations on conversations. All others belong to an object with a model (see
+:mod:`checker.models`)."""
 
 
 class BadHistory(Exception):
@@ -20,8 +22,9 @@ class BadHistory(Exception):
 class Operation:
     """What one client asked, and the answer.
 
-    ``began`` and ``ended``: seconds of one clock for all clients; ``ended`` is ``inf`` while nobody knows
-    whether it happened. ``outcome``: ``ok`` (it happened), ``fail`` (it did not), ``unknown``.
+    ``began`` and ``ended``: seconds of one clock for all clients; ``ended`` is
+    ``inf`` while nobody knows whether it happened. ``outcome``: ``ok`` (it
+    happened), ``fail`` (it did not), ``unknown``.
     """
 
     number: int
@@ -38,8 +41,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Sight:
-    """A client was shown a message, without having asked. ``place``: its place in the conversation, or None
-    where a system has no places. ``message`` is None for an entry that is no message."""
+    """A client was shown a message, without having asked. ``place``: its place
+    in the conversation, or None where a system has no places. ``message`` is
+    None for an entry that is no message."""
 
     client: str
     conversation: str
@@ -51,8 +55,9 @@ class Sight:
 
 @dataclass
 class History:
-    """All operations and sights, in the order of their lines. ``followers``: the clients that followed a
-    conversation until the end, by conversation: they must have seen all of it."""
+    """All operations and sights, in the order of their lines. ``followers``:
+    the clients that followed a conversation until the end, by conversation:
+    they must have seen all of it."""
 
     operations: list[Operation] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
@@ -84,7 +89,9 @@ def _events(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, event
 
 
-def _add(history: History, waiting: dict[int, Operation], line: int, event: dict[str, Any]) -> None:
+def _add(
+    history: History, waiting: dict[int, Operation], line: int, event: dict[str, Any]
+) -> None:
     kind = event["event"]
     if kind == "ask":
         known = {"event", "number", "client", "name", "object", "at"}
@@ -93,7 +100,13 @@ def _add(history: History, waiting: dict[int, Operation], line: int, event: dict
         if number in waiting:
             raise ValueError(f"operation {number} began twice")
         operation = Operation(
-            number, event["client"], event["name"], event["object"], arguments, float(event["at"]), line
+            number,
+            event["client"],
+            event["name"],
+            event["object"],
+            arguments,
+            float(event["at"]),
+            line,
         )
         waiting[number] = operation
         history.operations.append(operation)
@@ -105,12 +118,21 @@ def _add(history: History, waiting: dict[int, Operation], line: int, event: dict
         if operation.ended < operation.began:
             raise ValueError(f"operation {operation.number} ended before it began")
         operation.answer = {
-            name: value for name, value in event.items() if name not in ("event", "number", "at")
+            name: value
+            for name, value in event.items()
+            if name not in ("event", "number", "at")
         }
     elif kind == "see":
         place = event.get("place")
         history.sights.append(
-            Sight(event["client"], event["object"], event.get("message"), place, float(event["at"]), line)
+            Sight(
+                event["client"],
+                event["object"],
+                event.get("message"),
+                place,
+                float(event["at"]),
+                line,
+            )
         )
     elif kind == "followed":
         history.followers.setdefault(event["object"], set()).add(event["client"])

@@ -1,7 +1,9 @@
-"""Whether answers can be explained by one order of the operations that respects their times.
+"""Whether answers can be explained by one order of the operations that respects
+their times.
 
-The search of Wing and Gong with the memory of Lowe: take any operation that began before the first open end,
-as long as the model allows its answer; never try the same set of operations in the same state again.
+The search of Wing and Gong with the memory of Lowe: take any operation that
+began before the first open end, as long as the model allows its answer; never
+try the same set of operations in the same state again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ MOST_STEPS: Final = 2_000_000
 
 
 def check_object(name: str, operations: list[Operation]) -> list[Finding]:
-    """Judge the operations on one object. Raises ValueError for a model or operation that is unknown."""
+    """Judge the operations on one object. Raises ValueError for a model or
+    operation that is unknown."""
     model = name.partition(":")[0]
     if model not in MODELS:
         raise ValueError(f"{name}: there is no model {model!r}")
@@ -25,11 +28,16 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
         if each.name not in OPERATIONS[model]:
             raise ValueError(f"{name}: {each.name!r} is no operation of {model}")
     first, step = MODELS[model]
-    # What has failed did not happen; what only reads and has no answer says nothing.
+    # What has failed did not happen; what only reads and has no answer says
+    # nothing.
     seen = {
-        repr(each.answer["value"]) for each in operations if each.outcome == "ok" and "value" in each.answer
+        repr(each.answer["value"])
+        for each in operations
+        if each.outcome == "ok" and "value" in each.answer
     }
-    effects = [each for each in operations if each.outcome == "ok" or _may_change(each, seen)]
+    effects = [
+        each for each in operations if each.outcome == "ok" or _may_change(each, seen)
+    ]
     effects.sort(key=lambda each: (each.began, each.line))
     states: set[State] = {first}
     parts = _parts(effects)
@@ -38,7 +46,9 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
     for part in parts:
         ends = _search(part, states, step)
         if ends is None:
-            return [_finding("undecided", name, part, f"{len(part)} operations overlap")]
+            return [
+                _finding("undecided", name, part, f"{len(part)} operations overlap")
+            ]
         if not ends:
             return [_finding("not linearizable", name, part, _words(part))]
         states = ends
@@ -46,11 +56,13 @@ def check_object(name: str, operations: list[Operation]) -> list[Finding]:
 
 
 def _may_change(operation: Operation, seen: set[str]) -> bool:
-    """Whether it has to be looked at without an answer. A value that no answer has explains nothing: each
-    order is as good without it."""
+    """Whether it has to be looked at without an answer. A value that no answer
+    has explains nothing: each order is as good without it."""
     value = operation.arguments.get("value")
     return (
-        operation.outcome == "unknown" and operation.name != "get" and (value is None or repr(value) in seen)
+        operation.outcome == "unknown"
+        and operation.name != "get"
+        and (value is None or repr(value) in seen)
     )
 
 
@@ -66,9 +78,14 @@ def _parts(operations: list[Operation]) -> list[list[Operation]]:
     return parts
 
 
-def _search(operations: list[Operation], states: set[State], step: Step) -> set[State] | None:
-    """The states in which the operations can end; empty: there is no order; None: the search was given up."""
-    must = sum(1 << index for index, each in enumerate(operations) if each.outcome == "ok")
+def _search(
+    operations: list[Operation], states: set[State], step: Step
+) -> set[State] | None:
+    """The states in which the operations can end; empty: there is no order;
+    None: the search was given up."""
+    must = sum(
+        1 << index for index, each in enumerate(operations) if each.outcome == "ok"
+    )
     work = [(0, state) for state in states]
     visited = set(work)
     ends: set[State] = set()
@@ -95,8 +112,12 @@ def _search(operations: list[Operation], states: set[State], step: Step) -> set[
 
 
 def _first_end(operations: list[Operation], done: int) -> float:
-    """The first end of an operation that is not done: what begins after it comes later in any order."""
-    return min((each.ended for index, each in enumerate(operations) if not done >> index & 1), default=0.0)
+    """The first end of an operation that is not done: what begins after it
+    comes later in any order."""
+    return min(
+        (each.ended for index, each in enumerate(operations) if not done >> index & 1),
+        default=0.0,
+    )
 
 
 def _finding(rule: str, name: str, operations: list[Operation], text: str) -> Finding:

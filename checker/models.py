@@ -1,7 +1,8 @@
-"""What an object does, one operation after the other: the specification that answers are compared with.
+"""What an object does, one operation after the other: the specification that
+answers are compared with.
 
-A model has a hashable state. It says for an operation and its answer which state follows, or that the
-answer is impossible.
+A model has a hashable state. It says for an operation and its answer which
+state follows, or that the answer is impossible.
 """
 
 from __future__ import annotations
@@ -19,23 +20,27 @@ Step = Callable[[State, Operation], State]
 
 
 def _register(state: State, operation: Operation) -> State:
-    """``write value`` and ``get`` → ``value``. A login is a write of the connection that holds a user."""
+    """``write value`` and ``get`` → ``value``. A login is a write of the
+    connection that holds a user."""
     if operation.name == "write":
         return operation.arguments["value"]
     return _answers(operation, "value", state, state)
 
 
 def _maximum(state: State, operation: Operation) -> State:
-    """``raise value`` and ``get`` → ``value``: the greatest value yet. A read position."""
+    """``raise value`` and ``get`` → ``value``: the greatest value yet. A read
+    position."""
     if operation.name == "raise":
         return max(state, operation.arguments["value"])
     return _answers(operation, "value", state, state)
 
 
 def _lock(state: State, operation: Operation) -> State:
-    """``acquire`` → ``granted`` and ``release``; ``holder``: who asks, else the client. A claim or lease.
+    """``acquire`` → ``granted`` and ``release``; ``holder``: who asks, else the
+    client. A claim or lease.
 
-    ``acquire`` by the holder is granted again. ``release`` by another changes nothing. ``expire`` ends it.
+    ``acquire`` by the holder is granted again. ``release`` by another changes
+    nothing. ``expire`` ends it.
     """
     holder = operation.arguments.get("holder", operation.client)
     if operation.name == "acquire":
@@ -47,14 +52,16 @@ def _lock(state: State, operation: Operation) -> State:
 
 
 def _once(state: State, operation: Operation) -> State:
-    """``decide value`` → ``value``: the first value, for all who ask. An answer that is given once."""
+    """``decide value`` → ``value``: the first value, for all who ask. An answer
+    that is given once."""
     first = operation.arguments["value"] if state is None else state
     return _answers(operation, "value", first, first)
 
 
 def _text(state: State, operation: Operation) -> State:
-    """``write value``, ``remove`` and ``get`` → ``value``; None after ``remove``, which nothing undoes. A
-    message that is edited, recalled or erased, and what else a user has left."""
+    """``write value``, ``remove`` and ``get`` → ``value``; None after
+    ``remove``, which nothing undoes. A message that is edited, recalled or
+    erased, and what else a user has left."""
     if operation.name == "get":
         return _answers(operation, "value", state[0] if state else None, state)
     if operation.name == "remove":
@@ -65,22 +72,29 @@ def _text(state: State, operation: Operation) -> State:
 
 
 def _votes(state: State, operation: Operation) -> State:
-    """``decide user vote need`` → ``accepted``, and ``get`` → ``value``, pairs of user and vote: the first
-    votes of so many users count."""
+    """``decide user vote need`` → ``accepted``, and ``get`` → ``value``, pairs
+    of user and vote: the first votes of so many users count."""
     if operation.name == "get":
         return _answers(operation, "value", [[*pair] for pair in state], state)
     vote = operation.arguments
     pair = vote["user"], vote["vote"]
     counts = vote["user"] not in dict(state) and len(state) < vote["need"]
-    return _answers(operation, "accepted", counts or pair in state, (*state, pair) if counts else state)
+    return _answers(
+        operation,
+        "accepted",
+        counts or pair in state,
+        (*state, pair) if counts else state,
+    )
 
 
 def _mailbox(state: State, operation: Operation) -> State:
-    """``claim`` → ``token``, ``value`` and ``after``; ``settle token value`` and ``release token``; ``get`` →
-    ``value``, the last one that was settled. Numbered messages that workers share, in their order.
+    """``claim`` → ``token``, ``value`` and ``after``; ``settle token value``
+    and ``release token``; ``get`` → ``value``, the last one that was settled.
+    Numbered messages that workers share, in their order.
 
-    Anybody may claim: the lease of the other one has ended then. ``after`` is what must have been settled
-    before. Only the last claim settles and releases; the one that has settled may do so again.
+    Anybody may claim: the lease of the other one has ended then. ``after`` is
+    what must have been settled before. Only the last claim settles and
+    releases; the one that has settled may do so again.
     """
     position, token, last = state
     if operation.name == "get":
@@ -100,7 +114,11 @@ def _mailbox(state: State, operation: Operation) -> State:
 
 def _answers(operation: Operation, name: str, value: object, state: State) -> State:
     """The state if the answer is this value, or unknown; else IMPOSSIBLE."""
-    return state if operation.outcome != "ok" or operation.answer[name] == value else IMPOSSIBLE
+    return (
+        state
+        if operation.outcome != "ok" or operation.answer[name] == value
+        else IMPOSSIBLE
+    )
 
 
 MODELS: Final[dict[str, tuple[State, Step]]] = {
@@ -112,7 +130,8 @@ MODELS: Final[dict[str, tuple[State, Step]]] = {
     "votes": ((), _votes),
     "mailbox": ((0, None, None), _mailbox),
 }
-"""Model → its first state and its step. The name of an object begins with its model: ``lock:cron``."""
+"""Model → its first state and its step. The name of an object begins with its
+model: ``lock:cron``."""
 
 OPERATIONS: Final = {
     "register": {"write", "get"},

@@ -1,6 +1,7 @@
 """imserver: a self-hosted instant-messaging and push gateway.
 
-Importing this package never monkey-patches; only ``python -m imserver`` (and the console script) does.
+Importing this package never monkey-patches; only ``python -m imserver`` (and
+the console script) does.
 """
 
 __version__ = "1.0.0"
@@ -37,6 +38,7 @@ FEATURES = (
     "imserver.operate.exports",
     "imserver.operate.backups",
 )
-"""The packages of the features and foreign dialects of this server, in the order in which a node builds them.
-Each has its row in ``FEATURE``. Nothing else of the server names them. The first of the dialects whose
-parameter (``chosen_by``) a client names serves it."""
+"""The packages of the features and foreign dialects of this server, in the
+order in which a node builds them. Each has its row in ``FEATURE``. Nothing else
+of the server names them. The first of the dialects whose parameter
+(``chosen_by``) a client names serves it."""

@@ -1,11 +1,13 @@
-"""Process entry point. Makes the standard library cooperative before any other import."""
+"""Process entry point. Makes the standard library cooperative before any other
+import."""
 
 import sys
 from types import ModuleType
 
 
 class _Description:
-    """Stands for all of ``zope.interface``, with which gevent only describes itself: a node saves 0.8 MB."""
+    """Stands for all of ``zope.interface``, with which gevent only describes
+    itself: a node saves 0.8 MB."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -20,7 +22,8 @@ from gevent import events, monkey
 
 del sys.modules["zope.interface"], sys.modules["zope.schema"]
 
-# gevent looks 25 times for plug-ins in all installed packages: 96 of 335 ms of a start among 127 packages.
+# gevent looks 25 times for plug-ins in all installed packages: 96 of 335 ms of
+# a start among 127 packages.
 events.notify_and_call_entry_points = events.notify  # type: ignore[attr-defined]
 monkey.patch_all(ssl=False, subprocess=False)
 
@@ -33,8 +36,9 @@ import gevent
 
 
 class _Cooperative(SourceFileLoader):
-    """Makes ``ssl`` and ``subprocess`` cooperative when something imports them, or ``gevent.ssl`` and
-    ``gevent.subprocess``, which import them. A node that needs neither saves 1.9 MB."""
+    """Makes ``ssl`` and ``subprocess`` cooperative when something imports them,
+    or ``gevent.ssl`` and ``gevent.subprocess``, which import them. A node that
+    needs neither saves 1.9 MB."""
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
@@ -42,7 +46,8 @@ class _Cooperative(SourceFileLoader):
         if package:
             monkey.patch_module(sys.modules[name], module)
         else:
-            import_module(f"gevent.{name}")  # patches it now, or when its import has ended that imports it
+            # patches it now, or when its import has ended that imports it
+            import_module(f"gevent.{name}")
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, _: Any = None) -> ModuleSpec | None:
@@ -56,8 +61,8 @@ class _Cooperative(SourceFileLoader):
 
 sys.meta_path.insert(0, _Cooperative)
 
-# A node saves 2 MB: gevent would format with pprint, and msgspec takes `typing` as well. pprint and
-# typing_extensions import inspect.
+# A node saves 2 MB: gevent would format with pprint, and msgspec takes `typing`
+# as well. pprint and typing_extensions import inspect.
 gevent.config.format_context = "builtins.repr"
 sys.modules["typing_extensions"] = None  # type: ignore[assignment]
 import msgspec  # noqa: F401
@@ -77,7 +82,8 @@ def main() -> None:
 def _read_command_line(run: object = None) -> None:
     from imserver import cli  # a server never loads it
 
-    gevent.hub.Hub.NOT_ERROR += (KeyboardInterrupt,)  # Ctrl-C while a command waits prints no trace
+    # Ctrl-C while a command waits prints no trace
+    gevent.hub.Hub.NOT_ERROR += (KeyboardInterrupt,)
     cli.main(prog_name="imserver", obj=run)
 
 

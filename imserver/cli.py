@@ -18,19 +18,71 @@ from imserver.version import full_version
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final[Mapping[str, tuple[str, str, str]]] = {
-    "app": ("imserver.gateway.commands.app", "app", "Create, list, show, change and delete apps."),
-    "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
-    "bot": ("imserver_client.bot", "bot", "Make, list and delete bots; set their webhooks."),
-    "doctor": ("imserver.operate.doctor", "doctor", "Check machine, database, Redis and public addresses."),
-    "init": ("imserver.operate.init", "init", "Write imserver.yaml with an app, an API key and a secret."),
-    "key": ("imserver.gateway.commands.key", "key", "Create, list, show, rotate and revoke API keys."),
-    "move": ("imserver.operate.copies.command", "move", "Copy the database to another engine, and compare."),
-    "outbox": ("imserver_client.outbox", "outbox", "Push the rows of a table in a PostgreSQL database."),
-    "restore": ("imserver.operate.copies.command", "restore", "Replace the database by a copy."),
-    "status": ("imserver.operate.status", "status", "Show /health and /system/state of a running server."),
-    "support": ("imserver.operate.support", "support", "Write one file for whoever helps, without secrets."),
-    "token": ("imserver.gateway.commands.token", "token", "Create session tokens of users."),
-    "upgrade": ("imserver.operate.upgrade", "upgrade", "Take another release, or the one of before."),
+    "app": (
+        "imserver.gateway.commands.app",
+        "app",
+        "Create, list, show, change and delete apps.",
+    ),
+    "bench": (
+        "bench.cli",
+        "bench",
+        "Measure a server: memory, fan-out, latency, pushes.",
+    ),
+    "bot": (
+        "imserver_client.bot",
+        "bot",
+        "Make, list and delete bots; set their webhooks.",
+    ),
+    "doctor": (
+        "imserver.operate.doctor",
+        "doctor",
+        "Check machine, database, Redis and public addresses.",
+    ),
+    "init": (
+        "imserver.operate.init",
+        "init",
+        "Write imserver.yaml with an app, an API key and a secret.",
+    ),
+    "key": (
+        "imserver.gateway.commands.key",
+        "key",
+        "Create, list, show, rotate and revoke API keys.",
+    ),
+    "move": (
+        "imserver.operate.copies.command",
+        "move",
+        "Copy the database to another engine, and compare.",
+    ),
+    "outbox": (
+        "imserver_client.outbox",
+        "outbox",
+        "Push the rows of a table in a PostgreSQL database.",
+    ),
+    "restore": (
+        "imserver.operate.copies.command",
+        "restore",
+        "Replace the database by a copy.",
+    ),
+    "status": (
+        "imserver.operate.status",
+        "status",
+        "Show /health and /system/state of a running server.",
+    ),
+    "support": (
+        "imserver.operate.support",
+        "support",
+        "Write one file for whoever helps, without secrets.",
+    ),
+    "token": (
+        "imserver.gateway.commands.token",
+        "token",
+        "Create session tokens of users.",
+    ),
+    "upgrade": (
+        "imserver.operate.upgrade",
+        "upgrade",
+        "Take another release, or the one of before.",
+    ),
 }
 
 SETTING_OF_OPTION: Final = {
@@ -47,28 +99,39 @@ SETTING_OF_OPTION: Final = {
 
 
 _OF_PACKAGES: Final = {"arrive": "imserver-arrivals", "depart": "imserver-arrivals"}
-"""Command → the package beside the server that brings it, for whoever lacks it."""
+"""Command → the package beside the server that brings it, for whoever lacks
+it."""
 
 _OF_CLIENT: Final = ("bot", "outbox")
-"""Commands of the package of the client. They ask the server of the settings, too."""
+"""Commands of the package of the client. They ask the server of the settings,
+too."""
 
 _FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
 
 
 class _Commands(CommandGroup):
-    """Loads the commands of ``_LAZY`` and of features only when they are called."""
+    """Loads the commands of ``_LAZY`` and of features only when they are
+    called."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. A file that it cannot use ends it with one line."""
         try:
             return super().invoke(ctx)
         except OSError as error:
-            if error.strerror is None or error.errno == EPIPE:  # click ends quietly if nobody reads
+            # click ends quietly if nobody reads
+            if error.strerror is None or error.errno == EPIPE:
                 raise
-            fail(": ".join(filter(None, (error.filename and str(error.filename), error.strerror))))
+            fail(
+                ": ".join(
+                    filter(
+                        None, (error.filename and str(error.filename), error.strerror)
+                    )
+                )
+            )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The options for the server may stand in front of each part of a command's name, too."""
+        """The options for the server may stand in front of each part of a
+        command's name, too."""
         command: click.Command | None = self
         name, moved, rest = list[str](), list[str](), [*args]
         while rest and isinstance(command, click.Group):
@@ -100,7 +163,8 @@ class _Commands(CommandGroup):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]  # what the command needs besides the server
+            # what the command needs besides the server
+            package = (error.name or "").partition(".")[0]
             if package == "bench":
                 fail(
                     "the load tool is not installed. In a source tree, run `make bench` or "
@@ -114,18 +178,23 @@ class _Commands(CommandGroup):
             raise
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
         own = {**_of_features(), **self.commands}
         lines = {name: command.get_short_help_str(80) for name, command in own.items()}
         lines |= {name: text for name, (_, _, text) in _LAZY.items()}
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(line for line in lines.items() if " " not in line[0]))
+            formatter.write_dl(
+                sorted(line for line in lines.items() if " " not in line[0])
+            )
 
 
 def _of_features(wanted: str = "") -> dict[str, click.Command]:
     """The commands of features, up to the ``wanted`` one; those before win.
 
-    Features of other distributions come last, so a command of this server imports none of them.
+    Features of other distributions come last, so a command of this server
+    imports none of them.
     """
     # Imported here: most commands need no feature.
     from imserver.gateway.node.feature_list import offered_commands
@@ -135,7 +204,11 @@ def _of_features(wanted: str = "") -> dict[str, click.Command]:
         if isinstance(commands, Exception):
             click.echo(f"warning: {commands}", err=True)
             continue
-        own = {name: each for name, each in commands.items() if isinstance(each, click.Command)}
+        own = {
+            name: each
+            for name, each in commands.items()
+            if isinstance(each, click.Command)
+        }
         rows = {**own, **rows}
         if wanted in rows:
             break
@@ -143,7 +216,8 @@ def _of_features(wanted: str = "") -> dict[str, click.Command]:
 
 
 def _defaults_of_client(context: click.Context) -> dict[str, Any]:
-    """The address of the server for commands of the client, whose package knows no settings of a server."""
+    """The address of the server for commands of the client, whose package knows
+    no settings of a server."""
     command = main.get_command(context, context.invoked_subcommand or "")
     address = {"url": _url_of_settings}
     return {**address, **dict.fromkeys(getattr(command, "commands", ()), address)}
@@ -190,7 +264,8 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 )
 @click.pass_context
 def main(context: click.Context, path: str | None) -> None:
-    """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
+    """A self-hosted instant-messaging and push gateway. With -c alone it runs
+    the server."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
     if context.invoked_subcommand in _OF_CLIENT:
@@ -205,11 +280,20 @@ def main(context: click.Context, path: str | None) -> None:
 @main.command()
 @_config_option
 @click.option("--host", metavar="ADDR", help="Address to listen on.")
-@click.option("--http-port", type=int, metavar="N", help="Port for pages and the HTTP API; 0: any free one.")
-@click.option("--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one.")
+@click.option(
+    "--http-port",
+    type=int,
+    metavar="N",
+    help="Port for pages and the HTTP API; 0: any free one.",
+)
+@click.option(
+    "--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one."
+)
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
 @click.option(
-    "--data-dir", metavar="DIR", help="Folder for the secret, the lock, the SQLite database and uploads."
+    "--data-dir",
+    metavar="DIR",
+    help="Folder for the secret, the lock, the SQLite database and uploads.",
 )
 @click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server.")
 @click.option(
@@ -217,16 +301,25 @@ def main(context: click.Context, path: str | None) -> None:
     metavar="N|auto",
     help="Number of nodes, one process each; needs Redis. auto: one per core.",
 )
-@click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Allow other addresses than loopback without an API key.",
+)
 @click.pass_obj
 def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
     given["insecure"] = given["insecure"] or None
     if (given["processes"] or "").isdecimal():
         given["processes"] = int(given["processes"])
-    overrides = {SETTING_OF_OPTION[name]: value for name, value in given.items() if value is not None}
+    overrides = {
+        SETTING_OF_OPTION[name]: value
+        for name, value in given.items()
+        if value is not None
+    }
 
-    from imserver.gateway import start  # the node loads the transport, which no other command needs
+    # the node loads the transport, which no other command needs
+    from imserver.gateway import start
 
     sys.exit((run or start.run)(path, overrides))
 
@@ -239,17 +332,22 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
     help="Print the manual of all settings instead; with a file, of those of its features.",
 )
 @click.option(
-    "--production", is_flag=True, help="List insecure settings instead; exit with status 1 if there are any."
+    "--production",
+    is_flag=True,
+    help="List insecure settings instead; exit with status 1 if there are any.",
 )
 @CommandLine.prints_data
 @click.argument("file", required=False)
-def check_config(path: str | None, defaults: bool, production: bool, file: str | None) -> None:
+def check_config(
+    path: str | None, defaults: bool, production: bool, file: str | None
+) -> None:
     """Check the settings and print them as the server would use them.
 
     FILE is the same as -c FILE.
 
-    With --production, print one line for each setting that a careful operator would change before strangers
-    reach the server. API keys and apps in the database count, too.
+    With --production, print one line for each setting that a careful operator
+    would change before strangers reach the server. API keys and apps in the
+    database count, too.
     """
     path = path if file is None else file
     if defaults:
@@ -269,7 +367,10 @@ def check_config(path: str | None, defaults: bool, production: bool, file: str |
         check_ports(settings)
         if settings.clustered:
             address_of(settings.redis)
-        make_engine(database_address(settings.storage, settings.server.data_dir), settings.storage).dispose()
+        make_engine(
+            database_address(settings.storage, settings.server.data_dir),
+            settings.storage,
+        ).dispose()
         http_servers.refuse_open_demo(settings)
     except StartError as error:
         fail(error)
@@ -303,7 +404,10 @@ def _check_production(path: str | None) -> None:
     from imserver.operate import production
 
     with opened(path, None) as (settings, store, tenants):
-        file, apps = path or settings_file(os.environ) or "", {each.name: each for each in tenants.all()}
+        file, apps = (
+            path or settings_file(os.environ) or "",
+            {each.name: each for each in tenants.all()},
+        )
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
     lines = [f"{setting}: {what}" for setting, what in findings]
@@ -317,17 +421,28 @@ def _check_production(path: str | None) -> None:
 @CommandLine.prints_data
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
-    from imserver.gateway.node.feature_list import load_features, problems_of  # as for serve
+    # as for serve
+    from imserver.gateway.node.feature_list import load_features, problems_of
 
     closes = {True: "reconnect", False: "stay away"}.__getitem__
     temporary = {True: "yes", False: "no"}.__getitem__
     problems = problems_of(load_features(Config()))
     if CommandLine.wants_json():
-        tables = {"close_codes": [*CLOSE.values()], "reply_codes": REPLY_TEXT, "problems": problems}
+        tables = {
+            "close_codes": [*CLOSE.values()],
+            "reply_codes": REPLY_TEXT,
+            "problems": problems,
+        }
         CommandLine.data(tables, "")
         return
     click.echo("WebSocket close codes\n")
-    click.echo(table("code, name, client may: reconnect, meaning", CLOSE.values(), reconnect=closes))
+    click.echo(
+        table(
+            "code, name, client may: reconnect, meaning",
+            CLOSE.values(),
+            reconnect=closes,
+        )
+    )
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")

@@ -1,4 +1,5 @@
-"""Deprecated: the packages of features by the names that they had before the street; until 2.0."""
+"""Deprecated: the packages of features by the names that they had before the
+street; until 2.0."""
 
 import sys
 import warnings
@@ -19,7 +20,10 @@ class _Moved(MetaPathFinder, Loader):
     """Finds the module of a new name by its old one."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         _, part, *names = (*fullname.split("."), "")
         is_old = part == "features" and names and names[0] in _HOMES
@@ -28,7 +32,9 @@ class _Moved(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         _, _, name, *rest = spec.name.split(".")
         home = ".".join((_HOMES[name], *rest))
-        warnings.warn(f"{spec.name} is deprecated: it is {home}", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            f"{spec.name} is deprecated: it is {home}", DeprecationWarning, stacklevel=2
+        )
         module = import_module(home)
         spec.loader_state = module.__spec__
         return module

@@ -1,4 +1,5 @@
-"""The version of a source tree. Needs the standard library only: the build scripts read it, too."""
+"""The version of a source tree. Needs the standard library only: the build
+scripts read it, too."""
 
 import os
 from functools import cache
@@ -17,16 +18,29 @@ def running_version() -> str:
 
 
 def full_version(root: Path = _ROOT) -> str:
-    """The version of the source tree in the folder ``root``, in the form of PEP 440.
+    """The version of the source tree in the folder ``root``, in the form of PEP
+    440.
 
-    A git checkout that is not the tagged release is a development version with its commit, such as
-    ``1.0.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with changes that are not committed). A tree without
-    ``.git`` has the version that its files name: a release, or what was built from a checkout. Waits for git.
+    A git checkout that is not the tagged release is a development version with
+    its commit, such as ``1.0.0.dev0+g84b2fa58c0de.dirty`` (``dirty``: with
+    changes that are not committed). A tree without ``.git`` has the version
+    that its files name: a release, or what was built from a checkout. Waits for
+    git.
     """
     if not (root / ".git").exists():
         return __version__
     release = f"v{__version__}"
-    command = ("git", "-C", str(root), "describe", "--tags", "--always", "--dirty", "--abbrev=12", "--match")
+    command = (
+        "git",
+        "-C",
+        str(root),
+        "describe",
+        "--tags",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--match",
+    )
     text = _output_of((*command, release))
     if not text:  # no git, or the checkout of another user
         return f"{__version__}.dev0+unknown"
@@ -39,15 +53,21 @@ def full_version(root: Path = _ROOT) -> str:
 def _output_of(command: tuple[str, ...]) -> str:
     """The output of a program; ``""`` if it is not there or fails.
 
-    gevent makes an event loop for subprocesses, and a supervisor that forks must have none.
+    gevent makes an event loop for subprocesses, and a supervisor that forks
+    must have none.
     """
     import posix  # without what gevent makes of these functions in the module os
 
     receiver, sender = os.pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, sender, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+    actions = [
+        (os.POSIX_SPAWN_DUP2, sender, 1),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
     with open(receiver, "rb") as output:
         try:
-            child = posix.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+            child = posix.posix_spawnp(
+                command[0], command, os.environ, file_actions=actions
+            )
         except OSError:
             return ""
         finally:

@@ -1,8 +1,10 @@
-"""``imserver.wsgi:application``: the node as a WSGI application under another server.
+"""``imserver.wsgi:application``: the node as a WSGI application under another
+server.
 
-For gunicorn with gevent-websocket's worker, which patches and listens. Settings come from the environment
-(``IMSERVER_…``) and the file in ``IMSERVER_CONFIG``. The node is built at the first request, in the worker
-that serves it. The other server reads heads with its own limits; :func:`_read_body` reads bodies.
+For gunicorn with gevent-websocket's worker, which patches and listens. Settings
+come from the environment (``IMSERVER_…``) and the file in ``IMSERVER_CONFIG``.
+The node is built at the first request, in the worker that serves it. The other
+server reads heads with its own limits; :func:`_read_body` reads bodies.
 """
 
 import atexit
@@ -65,19 +67,29 @@ def _built() -> Node:
     return node
 
 
-def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """WSGI entry point. A request upgraded by gevent-websocket's handler becomes a parked connection."""
-    # Imported here, so that importing this module does not need gevent-websocket.
+def application(
+    environ: dict[str, Any], start_response: Callable[..., Any]
+) -> Iterable[bytes]:
+    """WSGI entry point. A request upgraded by gevent-websocket's handler
+    becomes a parked connection."""
+    # Imported here, so that importing this module does not need
+    # gevent-websocket.
     from imserver.gateway.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
     if adopt_from_environ(environ, node.core.network.gate, node.servers.admit):
         return []
     objection = objection_to(environ, node.core.network.gate)
-    refusal = _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
+    refusal = (
+        _refuse(objection, CORS) if objection is not None else _take_body(environ, node)
+    )
     if refusal is not None:
         # Many servers would read the rest of the body without a time limit.
-        headers = [*refusal.headers, ("Content-Length", str(len(refusal.body))), ("Connection", "close")]
+        headers = [
+            *refusal.headers,
+            ("Content-Length", str(len(refusal.body))),
+            ("Connection", "close"),
+        ]
         start_response(f"{refusal.status} {phrase_of(refusal.status)}", headers)
         return [refusal.body]
     answer: Iterable[bytes] = node.servers.application(environ, start_response)
@@ -85,14 +97,17 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 
 def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
-    return HttpResponse(problem.status, problem_body(problem), headers=(_JSON, *headers))
+    return HttpResponse(
+        problem.status, problem_body(problem), headers=(_JSON, *headers)
+    )
 
 
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
-    """Replace the server's stream by the whole body of a request. Switches while the body arrives.
+    """Replace the server's stream by the whole body of a request. Switches
+    while the body arrives.
 
-    Returns the error for a body that is too large, too slow or invalid. Views of files read them in pieces
-    instead.
+    Returns the error for a body that is too large, too slow or invalid. Views
+    of files read them in pieces instead.
     """
     from imserver.gateway.transport.wsgi import head_of
 
@@ -104,14 +119,17 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
         return None
     if not (length.isascii() and length.isdecimal()):
         return _refuse(Problems.BAD_REQUEST)
-    client = node.core.network.gate.proxies.client(head.host, headers.get("x-forwarded-for", ""))
+    client = node.core.network.gate.proxies.client(
+        head.host, headers.get("x-forwarded-for", "")
+    )
     limit = unread_body_limit(node.servers.api, method, path, headers, client)
     stream = environ["wsgi.input"]
     try:
         body = None if int(length) > limit else _read_body(stream, limit)
     except TimeoutError:
         refusal = _refuse(Problems.TIMEOUT)
-    except (OSError, ValueError):  # the client has disconnected, or its chunks are invalid
+    # the client has disconnected, or its chunks are invalid
+    except (OSError, ValueError):
         refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
@@ -119,15 +137,18 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
             environ.pop("wsgi.input_terminated", None)
             environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
             return None
-        refusal = _too_large(node, HttpRequest(method, path, b"", b"", headers, client, too_large=True))
+        refusal = _too_large(
+            node, HttpRequest(method, path, b"", b"", headers, client, too_large=True)
+        )
     if hasattr(stream, "_chunked_input_error"):
         stream._chunked_input_error = True  # otherwise pywsgi reads and drops the rest
     return refusal
 
 
 def _read_body(stream: Any, limit: int) -> bytes | None:
-    """Read a whole body; None if it exceeds ``limit`` bytes. Raises TimeoutError if it arrives too slowly,
-    OSError or ValueError from the server."""
+    """Read a whole body; None if it exceeds ``limit`` bytes. Raises
+    TimeoutError if it arrives too slowly, OSError or ValueError from the
+    server."""
     begun, content = monotonic(), bytearray()
     while True:
         now = monotonic()

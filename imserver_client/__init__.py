@@ -1,4 +1,5 @@
-"""The Python client of imserver: sessions of users and the HTTP API, for threads and for asyncio.
+"""The Python client of imserver: sessions of users and the HTTP API, for
+threads and for asyncio.
 
     from imserver_client import Api, Client
 
@@ -9,15 +10,25 @@
         for push in client:
             print(push.sender, push.text)
 
-- :class:`Client` receives pushes; :class:`Messenger` sends and receives stored messages, and loses none.
-- :class:`Accounts` logs in to accounts with a provider such as GitHub, and resets passwords.
-- :class:`Api` calls the HTTP API; :class:`Publisher` pushes over one open connection.
-- All run with threads or under gevent. All but the accounts run in asyncio with ``Async`` before the name.
+- :class:`Client` receives pushes; :class:`Messenger` sends and receives stored
+  messages, and loses none.
+- :class:`Accounts` logs in to accounts with a provider such as GitHub, and
+  resets passwords.
+- :class:`Api` calls the HTTP API; :class:`Publisher` pushes over one open
+  connection.
+- All run with threads or under gevent. All but the accounts run in asyncio with
+  ``Async`` before the name.
 
 Importing this package patches nothing.
 """
 
-from imserver_client.accounts import AccountLogin, Accounts, LoginProvider, ProviderLink, StartedLogin
+from imserver_client.accounts import (
+    AccountLogin,
+    Accounts,
+    LoginProvider,
+    ProviderLink,
+    StartedLogin,
+)
 from imserver_client.aio import AsyncApi, AsyncClient, AsyncMessenger
 from imserver_client.api import Api, StreamFields
 from imserver_client.errors import (

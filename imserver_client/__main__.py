@@ -1,4 +1,5 @@
-"""``imserver-client``, or ``python -m imserver_client``: programs that are clients of a running server."""
+"""``imserver-client``, or ``python -m imserver_client``: programs that are
+clients of a running server."""
 
 import sys
 from typing import Final
@@ -19,7 +20,11 @@ def main() -> None:
         if error.name not in ("click", "psycopg"):
             raise
         sys.exit(_ADVICE)
-    group = Commands("imserver-client", {"bot": bot, "outbox": outbox}, help="Work with a running server.")
+    group = Commands(
+        "imserver-client",
+        {"bot": bot, "outbox": outbox},
+        help="Work with a running server.",
+    )
     group.context_settings["help_option_names"] = ["-h", "--help"]
     group(prog_name="imserver-client")
 

@@ -1,4 +1,5 @@
-"""Logging in to an account, with a password or a provider (docs/guides/log-in-with.md); its second factor."""
+"""Logging in to an account, with a password or a provider
+(docs/guides/log-in-with.md); its second factor."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _OAUTH: Final = "accounts/oauth/"
 
 
 class LoginProvider(Struct, frozen=True):
-    """A provider of an app. ``register``: whether the first login makes an account."""
+    """A provider of an app. ``register``: whether the first login makes an
+    account."""
 
     provider: str
     kind: str
@@ -25,10 +27,11 @@ class LoginProvider(Struct, frozen=True):
 
 
 class StartedLogin(Struct, frozen=True):
-    """A login that was started: open ``url`` in a browser, and show the code ``shown`` to the user.
+    """A login that was started: open ``url`` in a browser, and show the code
+    ``shown`` to the user.
 
-    ``login`` is its secret handle. ``interval`` and ``expires``: seconds between two requests to finish it,
-    and after which it is forgotten.
+    ``login`` is its secret handle. ``interval`` and ``expires``: seconds
+    between two requests to finish it, and after which it is forgotten.
     """
 
     url: str
@@ -39,7 +42,8 @@ class StartedLogin(Struct, frozen=True):
 
 
 class AccountLogin(Struct, frozen=True):
-    """A session of an account. ``token`` is valid until ``expires_at`` (Unix seconds)."""
+    """A session of an account. ``token`` is valid until ``expires_at`` (Unix
+    seconds)."""
 
     token: str
     expires_at: int
@@ -57,7 +61,9 @@ class ProviderLink(Struct, frozen=True):
 
 def _session(answer: Any) -> AccountLogin:
     account = answer["account"]
-    return AccountLogin(answer["token"], answer["expires_at"], account["user"], account["nickname"])
+    return AccountLogin(
+        answer["token"], answer["expires_at"], account["user"], account["nickname"]
+    )
 
 
 def ask_user(started: StartedLogin) -> None:
@@ -66,7 +72,8 @@ def ask_user(started: StartedLogin) -> None:
 
 
 class Accounts:
-    """Logins to accounts of an ``app`` at ``url``. ``token``: of the account, for its links.
+    """Logins to accounts of an ``app`` at ``url``. ``token``: of the account,
+    for its links.
 
     :meth:`oauth_login` and :meth:`oauth_link` call ``show`` with the login, and wait until the user has
     agreed. All methods may raise :class:`RequestRefused` and :class:`NotConnected`.
@@ -93,23 +100,32 @@ class Accounts:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # --- passwords and second factors -----------------------------------------------------------------------
+    # --- passwords and second factors -----------------------------------------
 
-    def log_in(self, login: str, password: str, *, code: str = "", device: str = "") -> AccountLogin:
-        """Log in with an identifier of an account and its password. ``code``: of its second factor; without
-        one, an account that has it refuses with ``second_factor_required``."""
-        body = {"login": login, "password": password, "device": device, **({"code": code} if code else {})}
+    def log_in(
+        self, login: str, password: str, *, code: str = "", device: str = ""
+    ) -> AccountLogin:
+        """Log in with an identifier of an account and its password. ``code``:
+        of its second factor; without one, an account that has it refuses with
+        ``second_factor_required``."""
+        body = {
+            "login": login,
+            "password": password,
+            "device": device,
+            **({"code": code} if code else {}),
+        }
         return _session(self._account("login", body))
 
     def begin_factor(self, password: str) -> tuple[str, str]:
-        """Begin to turn on the second factor of the account of the token: the secret for an authenticator
-        app, and the same as an address for such apps."""
+        """Begin to turn on the second factor of the account of the token: the
+        secret for an authenticator app, and the same as an address for such
+        apps."""
         answer = self._account("factor/begin", {"password": password})
         return answer["secret"], answer["address"]
 
     def confirm_factor(self, code: str) -> tuple[str, ...]:
-        """Turn it on, with a code of the authenticator app. Returns recovery codes; each stands for a code
-        once."""
+        """Turn it on, with a code of the authenticator app. Returns recovery
+        codes; each stands for a code once."""
         return tuple(self._account("factor/confirm", {"code": code})["codes"])
 
     def renew_codes(self, code: str) -> tuple[str, ...]:
@@ -120,7 +136,7 @@ class Accounts:
         """Turn off the second factor of the account of the token."""
         self._account("factor/remove", {"password": password, "code": code})
 
-    # --- providers ------------------------------------------------------------------------------------------
+    # --- providers ------------------------------------------------------------
 
     def oauth_providers(self) -> tuple[LoginProvider, ...]:
         """The providers of the app."""
@@ -130,24 +146,39 @@ class Accounts:
     def oauth_start(
         self, provider: str, *, device: str = "", link: bool = False, password: str = ""
     ) -> StartedLogin:
-        """Start a login, or with ``link`` the linking of the account of the token, which needs the password
-        of the account if it has one."""
-        body = {"provider": provider, "device": device, "link": link, "password": password}
+        """Start a login, or with ``link`` the linking of the account of the
+        token, which needs the password of the account if it has one."""
+        body = {
+            "provider": provider,
+            "device": device,
+            "link": link,
+            "password": password,
+        }
         return msgspec.convert(self._post("start", body), StartedLogin)
 
-    def oauth_finish(self, started: StartedLogin, factor: str = "") -> AccountLogin | str | None:
-        """The session of a login, or the provider that was linked. None: the user has not agreed yet.
+    def oauth_finish(
+        self, started: StartedLogin, factor: str = ""
+    ) -> AccountLogin | str | None:
+        """The session of a login, or the provider that was linked. None: the
+        user has not agreed yet.
 
-        ``factor``: a code of the second factor. An account that has one refuses a login without it with
-        ``second_factor_required``; the login may then be finished again.
+        ``factor``: a code of the second factor. An account that has one refuses
+        a login without it with ``second_factor_required``; the login may then
+        be finished again.
         """
-        answer = self._post("finish", {"login": started.login, **({"factor": factor} if factor else {})})
+        answer = self._post(
+            "finish", {"login": started.login, **({"factor": factor} if factor else {})}
+        )
         if answer.get("pending"):
             return None
         return str(answer["linked"]) if "linked" in answer else _session(answer)
 
     def oauth_login(
-        self, provider: str, *, device: str = "", show: Callable[[StartedLogin], object] = ask_user
+        self,
+        provider: str,
+        *,
+        device: str = "",
+        show: Callable[[StartedLogin], object] = ask_user,
     ) -> AccountLogin:
         """Log in, and return when the user has agreed."""
         found = self._wait(self.oauth_start(provider, device=device), show)
@@ -155,13 +186,19 @@ class Accounts:
         return found
 
     def oauth_link(
-        self, provider: str, show: Callable[[StartedLogin], object] = ask_user, *, password: str = ""
+        self,
+        provider: str,
+        show: Callable[[StartedLogin], object] = ask_user,
+        *,
+        password: str = "",
     ) -> None:
-        """Link the account of the token with a provider, and return when the user has agreed. ``password``:
-        of the account, if it has one."""
+        """Link the account of the token with a provider, and return when the
+        user has agreed. ``password``: of the account, if it has one."""
         self._wait(self.oauth_start(provider, link=True, password=password), show)
 
-    def _wait(self, started: StartedLogin, show: Callable[[StartedLogin], object]) -> AccountLogin | str:
+    def _wait(
+        self, started: StartedLogin, show: Callable[[StartedLogin], object]
+    ) -> AccountLogin | str:
         show(started)
         while True:
             time.sleep(started.interval)
@@ -185,14 +222,16 @@ class Accounts:
         """End a link of the account of the token."""
         self._post("unlink", {"provider": provider})
 
-    # --- forgotten passwords --------------------------------------------------------------------------------
+    # --- forgotten passwords --------------------------------------------------
 
     def request_reset(self, login: str) -> None:
-        """Ask for a mail to the account with this identifier. Nobody learns whether it exists."""
+        """Ask for a mail to the account with this identifier. Nobody learns
+        whether it exists."""
         self._api.call("POST", "accounts/reset", {"app": self._app, "login": login})
 
     def finish_reset(self, code: str, password: str) -> None:
-        """Set a new password with the code of a mail. All sessions of the account end."""
+        """Set a new password with the code of a mail. All sessions of the
+        account end."""
         body = {"app": self._app, "code": code, "password": password}
         self._api.call("POST", "accounts/reset/finish", body)
 

@@ -15,9 +15,21 @@ from websockets.exceptions import ConnectionClosed
 
 from imserver_client import protocol
 from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api, StreamFields
-from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.errors import (
+    CLOSE_LOST,
+    ClientError,
+    Closed,
+    CommandRefused,
+    NotConnected,
+)
 from imserver_client.messages import OpenedAnswer
-from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
+from imserver_client.protocol import (
+    ChannelHistory,
+    Command,
+    Position,
+    Reply,
+    SubscriberPage,
+)
 from imserver_client.session import (
     ANSWER_SECONDS,
     MAX_UNANSWERED,
@@ -33,7 +45,13 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CLOSE_SECONDS, CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell, close_in_time
+from imserver_client.shell import (
+    CLOSE_SECONDS,
+    CONNECT_ERRORS,
+    CONNECT_OPTIONS,
+    SessionShell,
+    close_in_time,
+)
 from imserver_client.streams import AsyncTextStream
 
 log = logging.getLogger(__name__)
@@ -45,9 +63,12 @@ Token = str | Callable[[], str | Awaitable[str]]
 
 
 class AsyncSession(SessionShell[T]):
-    """The asyncio shell around a session core. One task connects, reads and reconnects."""
+    """The asyncio shell around a session core. One task connects, reads and
+    reconnects."""
 
-    def __init__(self, core: SessionCore[T], url: str, token: Token, on_state: OnState) -> None:
+    def __init__(
+        self, core: SessionCore[T], url: str, token: Token, on_state: OnState
+    ) -> None:
         super().__init__(core, url, on_state)
         self._token = token
         self._changed: asyncio.Event | None = None
@@ -55,7 +76,7 @@ class AsyncSession(SessionShell[T]):
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------
 
     async def connect(self, timeout_seconds: float = ANSWER_SECONDS) -> None:
         """Connect and log in; see :meth:`imserver_client.Client.connect`."""
@@ -65,7 +86,8 @@ class AsyncSession(SessionShell[T]):
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
 
     async def close(self) -> None:
-        """End the session. If the server does not read, the connection is cut after two seconds."""
+        """End the session. If the server does not read, the connection is cut
+        after two seconds."""
         self._core.close()
         self._notify()
         try:
@@ -89,22 +111,25 @@ class AsyncSession(SessionShell[T]):
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    # --- use ------------------------------------------------------------------------------------------------
+    # --- use ------------------------------------------------------------------
 
     async def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event; see :meth:`imserver_client.Client.receive`. A cancelled call loses none."""
+        """Return the next event; see :meth:`imserver_client.Client.receive`. A
+        cancelled call loses none."""
         core = self._core
         deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
         while (event := core.take()) is None:
             core.raise_if_over()
-            if not await self._wait(lambda: core.over or core.waiting > 0, deadline - monotonic()):
+            if not await self._wait(
+                lambda: core.over or core.waiting > 0, deadline - monotonic()
+            ):
                 return None
         self._notify()  # there is room for the next one
         return event
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        """Yield all events until this program closes the session. Raises :class:`Closed` if the server ended
-        it."""
+        """Yield all events until this program closes the session. Raises
+        :class:`Closed` if the server ended it."""
         while True:
             try:
                 event = await self.receive()
@@ -115,11 +140,16 @@ class AsyncSession(SessionShell[T]):
             assert event is not None
             yield event
 
-    async def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
-        """Send a command of the cmd dialect and return its answer. Raises :class:`NotConnected`."""
+    async def request(
+        self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS
+    ) -> Reply:
+        """Send a command of the cmd dialect and return its answer. Raises
+        :class:`NotConnected`."""
         return await self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
 
-    async def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
+    async def _ask(
+        self, seq: str, frame: str, cmd: str, timeout_seconds: float
+    ) -> Reply:
         connection = self._connection
         if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
@@ -133,14 +163,17 @@ class AsyncSession(SessionShell[T]):
                 await connection.send(frame)
                 return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
+            raise NotConnected(
+                f"{cmd}: no answer: {str(error) or 'too late'}"
+            ) from error
         finally:
             self._core.answers.forget(seq)
 
     async def subscribe(
         self, channel: str, token: ChannelToken = "", *, since: Position | None = None
     ) -> None:
-        """Subscribe to a channel, now and after each reconnect. :meth:`receive` returns its events.
+        """Subscribe to a channel, now and after each reconnect. :meth:`receive`
+        returns its events.
 
         ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
@@ -148,15 +181,20 @@ class AsyncSession(SessionShell[T]):
         """
         self._core.subscriptions.add(channel, token, since)
         try:
-            reply = await self._ask(*self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS)
+            reply = await self._ask(
+                *self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS
+            )
         except BaseException:
             self._core.give_up(channel)
             raise
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text, refused=reply.refused)
+            raise CommandRefused(
+                reply.cmd, reply.code, reply.text, refused=reply.refused
+            )
 
     async def unsubscribe(self, channel: str) -> None:
-        """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
+        """End a subscription. Raises :class:`NotConnected` without an answer;
+        it has ended nevertheless."""
         self._core.subscriptions.remove(channel)
         await self.request("unsubscribe", {"channel": channel})
 
@@ -167,17 +205,27 @@ class AsyncSession(SessionShell[T]):
         await self._run_once(protocol.publish(channel, text, data=data, type=type))
 
     async def channel_history(
-        self, channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+        self,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 50,
+        *,
+        reverse: bool = False,
     ) -> ChannelHistory:
         """See :func:`imserver_client.protocol.channel_history`."""
-        return await self._run_once(protocol.channel_history(channel, since, limit, reverse=reverse))
+        return await self._run_once(
+            protocol.channel_history(channel, since, limit, reverse=reverse)
+        )
 
-    async def subscribers(self, channel: str, after: str = "", limit: int = 50) -> SubscriberPage:
+    async def subscribers(
+        self, channel: str, after: str = "", limit: int = 50
+    ) -> SubscriberPage:
         """See :func:`imserver_client.protocol.subscribers`."""
         return await self._run_once(protocol.subscribers(channel, after, limit))
 
     async def _run_once(self, command: Command[R]) -> R:
-        """Send a command once. Raises :class:`CommandRefused` and :class:`NotConnected`."""
+        """Send a command once. Raises :class:`CommandRefused` and
+        :class:`NotConnected`."""
         return command.read(await self.request(command.cmd, command.data))
 
     async def ping(self) -> float:
@@ -186,7 +234,7 @@ class AsyncSession(SessionShell[T]):
         await self.request("ping")
         return monotonic() - begun
 
-    # --- the task -------------------------------------------------------------------------------------------
+    # --- the task -------------------------------------------------------------
 
     async def _run(self) -> None:
         core = self._core
@@ -204,7 +252,8 @@ class AsyncSession(SessionShell[T]):
             self._call(core.end, error)
 
     async def _connect_once(self) -> int:
-        """Run one connection from handshake to end; return its close code (1006: lost, or not made)."""
+        """Run one connection from handshake to end; return its close code
+        (1006: lost, or not made)."""
         try:
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -218,7 +267,12 @@ class AsyncSession(SessionShell[T]):
                         token = await token
                 except Exception as error:
                     return self._no_token(error)
-                self._call(self._core.opened, str(token), monotonic(), renewable=callable(self._token))
+                self._call(
+                    self._core.opened,
+                    str(token),
+                    monotonic(),
+                    renewable=callable(self._token),
+                )
                 await self._exchange(connection)
             except ConnectionClosed:
                 pass
@@ -278,7 +332,8 @@ class AsyncSession(SessionShell[T]):
 
 
 class AsyncClient(AsyncSession[PushEvent]):
-    """See :class:`imserver_client.Client`. ``token`` may be a coroutine function."""
+    """See :class:`imserver_client.Client`. ``token`` may be a coroutine
+    function."""
 
     def __init__(
         self,
@@ -296,7 +351,8 @@ class AsyncClient(AsyncSession[PushEvent]):
 def _command(
     make: Callable[P, Command[R]],
 ) -> Callable[Concatenate[AsyncMessenger, P], Coroutine[Any, Any, R]]:
-    """Return a method that executes the command that ``make`` returns, with the same arguments."""
+    """Return a method that executes the command that ``make`` returns, with the
+    same arguments."""
 
     async def run(self: AsyncMessenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.execute(make(*args, **kwargs))
@@ -306,7 +362,8 @@ def _command(
 
 
 class AsyncMessenger(AsyncSession[MessengerEvent]):
-    """See :class:`imserver_client.Messenger`. ``token`` may be a coroutine function."""
+    """See :class:`imserver_client.Messenger`. ``token`` may be a coroutine
+    function."""
 
     _core: MessengerCore
 
@@ -321,12 +378,15 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         on_state: OnState = None,
         **options: Unpack[SessionOptions],
     ) -> None:
-        super().__init__(MessengerCore(app, user, cursor, **options), url, token, on_state)
+        super().__init__(
+            MessengerCore(app, user, cursor, **options), url, token, on_state
+        )
         self._unanswered = asyncio.Semaphore(MAX_UNANSWERED)
 
     @property
     def cursor(self) -> int | None:
-        """The greatest id that :meth:`receive` has returned, your own messages before it included."""
+        """The greatest id that :meth:`receive` has returned, your own messages
+        before it included."""
         return self._core.cursor
 
     send = _command(protocol.send)
@@ -361,7 +421,8 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
     search = _command(protocol.search)
 
     async def typing(self, to: str = "", *, conversation: int = 0) -> None:
-        """Show that you are writing. It is sent once. Raises :class:`NotConnected`."""
+        """Show that you are writing. It is sent once. Raises
+        :class:`NotConnected`."""
         command = protocol.typing(to, conversation=conversation)
         command.read(await self.request(command.cmd, command.data))
 
@@ -375,15 +436,22 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         thread: int = 0,
         stoppers: Sequence[str] | None = None,
     ) -> OpenedAnswer:
-        """Begin a streamed message; see :func:`imserver_client.protocol.stream_open`. It is sent once, so
-        that no second stream is opened. Raises :class:`NotConnected`."""
+        """Begin a streamed message; see
+        :func:`imserver_client.protocol.stream_open`. It is sent once, so that
+        no second stream is opened. Raises :class:`NotConnected`."""
         command = protocol.stream_open(
-            to, conversation=conversation, text=text, type=type, thread=thread, stoppers=stoppers
+            to,
+            conversation=conversation,
+            text=text,
+            type=type,
+            thread=thread,
+            stoppers=stoppers,
         )
         return command.read(await self.request(command.cmd, command.data))
 
     async def execute(self, command: Command[R]) -> R:
-        """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""
+        """Send a command until its answer is final; see
+        :meth:`imserver_client.Messenger.execute`."""
         attempts = Attempts(self._core, command, monotonic())
         try:
             async with asyncio.timeout(command.timeout_seconds):
@@ -422,10 +490,12 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         finally:
             attempts.forget_turn()
         if seconds > 0:
-            await self._wait(lambda: self._core.state is not State.ONLINE, min(seconds, left))
+            await self._wait(
+                lambda: self._core.state is not State.ONLINE, min(seconds, left)
+            )
 
 
-# --- the HTTP API -------------------------------------------------------------------------------------------
+# --- the HTTP API -------------------------------------------------------------
 
 
 def _in_thread(
@@ -439,9 +509,11 @@ def _in_thread(
 
 
 class AsyncApi:
-    """The calls of an :class:`imserver_client.Api` (attribute ``api``), each in a thread of the loop's pool.
+    """The calls of an :class:`imserver_client.Api` (attribute ``api``), each in
+    a thread of the loop's pool.
 
-    For many pushes per second use :class:`imserver_client.AsyncPublisher`, which needs no threads.
+    For many pushes per second use :class:`imserver_client.AsyncPublisher`,
+    which needs no threads.
     """
 
     def __init__(
@@ -477,7 +549,8 @@ class AsyncApi:
     def stream(
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> AsyncTextStream:
-        """See :meth:`imserver_client.Api.stream`; here with ``async with`` and ``await``."""
+        """See :meth:`imserver_client.Api.stream`; here with ``async with`` and
+        ``await``."""
         return AsyncTextStream(self.api.stream(app, channel, text, **fields))
 
     call = _in_thread(Api.call)

@@ -1,4 +1,5 @@
-"""The HTTP API from Python: pushes, presence, channels, sessions, apps (docs/guides/README.md)."""
+"""The HTTP API from Python: pushes, presence, channels, sessions, apps
+(docs/guides/README.md)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ PREFIX: Final = "/api/v1/"
 TIMEOUT_SECONDS: Final = 10.0
 TRIES: Final = 3
 MAX_PAUSE_SECONDS: Final = 30.0
-"""The longest pause before another try. If the server asks for a longer one, its refusal is raised."""
+"""The longest pause before another try. If the server asks for a longer one,
+its refusal is raised."""
 PAGE_SIZE: Final = 1000
 _CONNECTIONS: Final = 16
 
@@ -52,19 +54,28 @@ class _Problem(Struct):
 
 
 def push_body(
-    app: str, text: str | None = None, *, data: Any = None, type: str = "text", **fields: Any
+    app: str,
+    text: str | None = None,
+    *,
+    data: Any = None,
+    type: str = "text",
+    **fields: Any,
 ) -> dict[str, Any]:
-    """Return the body of a push: the arguments that are given, and no others."""
+    """Return the body of a push: the arguments that are given, and no
+    others."""
     body = {"app": app, **({"data": data} if text is None else {"text": text})}
     if type != "text":
         body["type"] = type
-    return body | {name: value for name, value in fields.items() if value not in (None, "", 0, ())}
+    return body | {
+        name: value for name, value in fields.items() if value not in (None, "", 0, ())
+    }
 
 
 OPEN_STREAM: Final = "channels/stream/open"
 APPEND_PIECES: Final = "channels/stream/append"
 CLOSE_STREAM: Final = "channels/stream/close"
-"""Routes of streamed messages, which are commands of a publisher connection, too."""
+"""Routes of streamed messages, which are commands of a publisher connection,
+too."""
 
 
 class StreamFields(TypedDict, total=False):
@@ -84,14 +95,18 @@ def stream_body(
     sender: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body that opens a streamed message, of the arguments of :meth:`Api.open_stream`."""
+    """The body that opens a streamed message, of the arguments of
+    :meth:`Api.open_stream`."""
     fields = {"text": text, "type": type, "sender": sender, "tags": tags or {}}
     return {"app": app, "channel": channel, **fields}
 
 
 def pieces_body(app: str, pieces: Sequence[tuple[str, int, str]]) -> dict[str, Any]:
     """The body that appends pieces to streamed messages."""
-    named = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
+    named = [
+        {"stream": stream, "piece": piece, "text": text}
+        for stream, piece, text in pieces
+    ]
     return {"app": app, "pieces": named}
 
 
@@ -112,7 +127,14 @@ def _publication(
 ) -> dict[str, Any]:
     """Return the fields of a publication that are given."""
     given = push_body(
-        "", text, data=data, type=type, sender=sender, id=id, except_users=except_users, tags=tags
+        "",
+        text,
+        data=data,
+        type=type,
+        sender=sender,
+        id=id,
+        except_users=except_users,
+        tags=tags,
     )
     del given["app"]
     return given if with_history else given | {"with_history": False}
@@ -124,7 +146,8 @@ def _without_user(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class Api:
-    """The API of the server at ``url``, with an API ``key`` (none in demo mode). May be shared by threads.
+    """The API of the server at ``url``, with an API ``key`` (none in demo
+    mode). May be shared by threads.
 
     It keeps connections open. Every call may raise :class:`RequestRefused` (the server refused it) or
     :class:`NotConnected` (no answer within ``timeout_seconds``), and :class:`ClientError` if the answer is
@@ -161,11 +184,18 @@ class Api:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
-        """Call any route by its path after ``/api/v1/``, once; return the answer as plain Python data.
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call any route by its path after ``/api/v1/``, once; return the
+        answer as plain Python data.
 
-        ``body``: the JSON body; with GET, the parameters of the address, as in ``query``. An answer without a
-        body is None.
+        ``body``: the JSON body; with GET, the parameters of the address, as in
+        ``query``. An answer without a body is None.
         """
         if method == "GET":
             query, body = {**(body or {}), **(query or {})}, None
@@ -173,7 +203,7 @@ class Api:
         answer = self._request(method, path, query, body, None)
         return decode_answer(answer, object) if answer else None
 
-    # --- pushes ---------------------------------------------------------------------------------------------
+    # --- pushes ---------------------------------------------------------------
 
     def push(
         self,
@@ -198,10 +228,12 @@ class Api:
     ) -> PushAnswer:
         """Push ``text``, or ``data`` (any JSON) with a ``type`` of your own.
 
-        Targets: a ``user`` (optionally on one ``device``), ``users``, a ``connection``, a ``channel``,
-        ``all`` of the app, or ``targets`` of mixed kinds, each ``{"user": …}``, ``{"channel": …}`` and so on.
-        A push to an absent user waits for ``ttl_seconds``. ``id`` is shown to clients, and accepted only
-        once. With ``store`` the push is saved in the log, for users and for a ``group``.
+        Targets: a ``user`` (optionally on one ``device``), ``users``, a
+        ``connection``, a ``channel``, ``all`` of the app, or ``targets`` of
+        mixed kinds, each ``{"user": …}``, ``{"channel": …}`` and so on. A push
+        to an absent user waits for ``ttl_seconds``. ``id`` is shown to clients,
+        and accepted only once. With ``store`` the push is saved in the log, for
+        users and for a ``group``.
         """
         body = push_body(
             app,
@@ -224,18 +256,25 @@ class Api:
         )
         return self._push("push", body, PushAnswer)
 
-    def batch(self, commands: Sequence[tuple[str, dict[str, Any]]]) -> tuple[BatchResult, ...]:
-        """Carry out many commands in order: pairs of a path such as ``"push"`` and its body."""
+    def batch(
+        self, commands: Sequence[tuple[str, dict[str, Any]]]
+    ) -> tuple[BatchResult, ...]:
+        """Carry out many commands in order: pairs of a path such as ``"push"``
+        and its body."""
         body = {"commands": [{path: command} for path, command in commands]}
         return self._push("batch", body, tuple[BatchResult, ...], "results")
 
-    # --- users who are online -------------------------------------------------------------------------------
+    # --- users who are online -------------------------------------------------
 
     def presence(self, app: str, user: str) -> Presence:
         """Get whether a user is online, where, and since when."""
-        return self._get("presence", tuple[Presence, ...], "users", app=app, user=user)[0]
+        return self._get("presence", tuple[Presence, ...], "users", app=app, user=user)[
+            0
+        ]
 
-    def presences(self, app: str, users: Sequence[str], *, sessions: bool = False) -> tuple[Presence, ...]:
+    def presences(
+        self, app: str, users: Sequence[str], *, sessions: bool = False
+    ) -> tuple[Presence, ...]:
         """Get the same of many users, with their ``sessions`` if wanted."""
         body = {"app": app, "users": list(users), "sessions": sessions}
         return self._post("presence", body, tuple[Presence, ...], "users")
@@ -253,10 +292,11 @@ class Api:
             yield from page.users
 
     def counts(self, app: str = "") -> tuple[Counts, ...]:
-        """Get the numbers of users, sessions and channels of an app, or of each app of the key."""
+        """Get the numbers of users, sessions and channels of an app, or of each
+        app of the key."""
         return self._get("counts", tuple[Counts, ...], "apps", app=app)
 
-    # --- channels -------------------------------------------------------------------------------------------
+    # --- channels -------------------------------------------------------------
 
     def publish(
         self,
@@ -272,9 +312,16 @@ class Api:
         tags: Mapping[str, str] | None = None,
         with_history: bool = True,
     ) -> ChannelResult:
-        """Publish to the subscribers of a channel, and to its history, if it has one."""
-        fields = _publication(text, data, type, sender, id, except_users, tags, with_history)
-        return self._push("channels/publish", {"app": app, "channel": channel, **fields}, ChannelResult)
+        """Publish to the subscribers of a channel, and to its history, if it
+        has one."""
+        fields = _publication(
+            text, data, type, sender, id, except_users, tags, with_history
+        )
+        return self._push(
+            "channels/publish",
+            {"app": app, "channel": channel, **fields},
+            ChannelResult,
+        )
 
     def broadcast(
         self,
@@ -290,10 +337,15 @@ class Api:
         tags: Mapping[str, str] | None = None,
         with_history: bool = True,
     ) -> tuple[ChannelResult, ...]:
-        """Publish the same to several channels; return the results in their order."""
-        fields = _publication(text, data, type, sender, id, except_users, tags, with_history)
+        """Publish the same to several channels; return the results in their
+        order."""
+        fields = _publication(
+            text, data, type, sender, id, except_users, tags, with_history
+        )
         body = {"app": app, "channels": list(channels), **fields}
-        return self._push("channels/broadcast", body, tuple[ChannelResult, ...], "results")
+        return self._push(
+            "channels/broadcast", body, tuple[ChannelResult, ...], "results"
+        )
 
     def history(
         self,
@@ -305,7 +357,8 @@ class Api:
         limit: int = 100,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Get publications after ``offset`` (with ``reverse``: before it); -1: from the end."""
+        """Get publications after ``offset`` (with ``reverse``: before it); -1:
+        from the end."""
         return self._get(
             "channels/history",
             HistoryPage,
@@ -321,58 +374,108 @@ class Api:
         """Remove the publications of a channel."""
         self._post("channels/history/remove", {"app": app, "channel": channel}, dict)
 
-    def stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> TextStream:
-        """Make a streamed message: ``with api.stream("shop", "answers") as stream: stream.append("Hi")``.
+    def stream(
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
+    ) -> TextStream:
+        """Make a streamed message: ``with api.stream("shop", "answers") as
+        stream: stream.append("Hi")``.
 
         ``fields``: ``type``, ``sender``, ``tags``.
         """
-        stream_body(app, channel, text, **fields)  # a wrong argument is an error of this call
-        return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
+        # a wrong argument is an error of this call
+        stream_body(app, channel, text, **fields)
+        return TextStream(
+            self, app, partial(self.open_stream, app, channel, text, **fields)
+        )
 
-    def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:
-        """Open a streamed message that begins with ``text``; return its id. :meth:`stream` is easier."""
+    def open_stream(
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
+    ) -> str:
+        """Open a streamed message that begins with ``text``; return its id.
+        :meth:`stream` is easier."""
         body = stream_body(app, channel, text, **fields)
-        return decode_answer(self._request("POST", OPEN_STREAM, None, body, None), str, "stream")
+        return decode_answer(
+            self._request("POST", OPEN_STREAM, None, body, None), str, "stream"
+        )
 
-    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
-        """Append pieces to streamed messages: (id of the stream, number of the piece, text). The pieces of a
-        stream have the numbers 1, 2, 3 and so on. It may be repeated.
+    def append_pieces(
+        self, app: str, pieces: Sequence[tuple[str, int, str]]
+    ) -> tuple[PieceResult, ...]:
+        """Append pieces to streamed messages: (id of the stream, number of the
+        piece, text). The pieces of a stream have the numbers 1, 2, 3 and so on.
+        It may be repeated.
         """
-        return self._post(APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results")
+        return self._post(
+            APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results"
+        )
 
-    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
-        """Close a streamed message. ``incomplete``: its text is not finished. It may be repeated."""
+    def close_stream(
+        self, app: str, stream: str, *, incomplete: bool = False
+    ) -> StreamEnd:
+        """Close a streamed message. ``incomplete``: its text is not finished.
+        It may be repeated."""
         return self._post(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def channel(self, app: str, channel: str) -> Channel:
-        """Get the number of subscribers of a channel, and the position of its history."""
+        """Get the number of subscribers of a channel, and the position of its
+        history."""
         return self._get("channels/info", Channel, app=app, channel=channel)
 
-    def channels(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> ChannelPage:
+    def channels(
+        self, app: str, cursor: str = "", limit: int = PAGE_SIZE
+    ) -> ChannelPage:
         """Get a page of the channels of an app that have subscribers."""
-        return self._get("channels/list", ChannelPage, app=app, cursor=cursor, limit=limit)
+        return self._get(
+            "channels/list", ChannelPage, app=app, cursor=cursor, limit=limit
+        )
 
     def subscribers(
         self, app: str, channel: str, cursor: str = "", limit: int = PAGE_SIZE
     ) -> ChannelSubscriberPage:
-        """Get a page of the subscribers of a channel, in the order of subscribing."""
+        """Get a page of the subscribers of a channel, in the order of
+        subscribing."""
         return self._get(
-            "channels/presence", ChannelSubscriberPage, app=app, channel=channel, cursor=cursor, limit=limit
+            "channels/presence",
+            ChannelSubscriberPage,
+            app=app,
+            channel=channel,
+            cursor=cursor,
+            limit=limit,
         )
 
     def subscribe(
-        self, app: str, channel: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
+        self,
+        app: str,
+        channel: str,
+        *,
+        users: Sequence[str] = (),
+        connections: Sequence[str] = (),
     ) -> int:
-        """Subscribe connections, and all connections of users; return how many new subscriptions that is."""
-        return self._change("channels/subscribe", "subscribed", app, users, connections, channel=channel)
+        """Subscribe connections, and all connections of users; return how many
+        new subscriptions that is."""
+        return self._change(
+            "channels/subscribe", "subscribed", app, users, connections, channel=channel
+        )
 
     def unsubscribe(
-        self, app: str, channel: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
+        self,
+        app: str,
+        channel: str,
+        *,
+        users: Sequence[str] = (),
+        connections: Sequence[str] = (),
     ) -> int:
         """Unsubscribe them; return how many were subscribed."""
-        return self._change("channels/unsubscribe", "unsubscribed", app, users, connections, channel=channel)
+        return self._change(
+            "channels/unsubscribe",
+            "unsubscribed",
+            app,
+            users,
+            connections,
+            channel=channel,
+        )
 
-    # --- sessions -------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------
 
     def disconnect(
         self,
@@ -382,26 +485,32 @@ class Api:
         device: str | None = None,
         connections: Sequence[str] = (),
     ) -> int:
-        """End the sessions of users (on one device, or on all) and single connections; return how many."""
+        """End the sessions of users (on one device, or on all) and single
+        connections; return how many."""
         more = {} if device is None else {"device": device}
         return self._change("disconnect", "closed", app, users, connections, **more)
 
-    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> int:
-        """Ban users for a time, or (0 seconds) for good; return how many sessions that ended. They see the
-        reason."""
-        body = {"app": app, "users": list(users), "seconds": seconds} | ({"reason": reason} if reason else {})
+    def ban(
+        self, app: str, users: Sequence[str], seconds: float, reason: str = ""
+    ) -> int:
+        """Ban users for a time, or (0 seconds) for good; return how many
+        sessions that ended. They see the reason."""
+        body = {"app": app, "users": list(users), "seconds": seconds} | (
+            {"reason": reason} if reason else {}
+        )
         return self._post("ban", body, int, "closed")
 
     def moderate(self, act: str, app: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """Act as a moderator: ``moderate("delete", "shop", {"messages": [7]})`` posts to
-        ``/api/v1/moderation/delete``. Returns the answer, which has the ``act`` to undo a removal with."""
+        """Act as a moderator: ``moderate("delete", "shop", {"messages": [7]})``
+        posts to ``/api/v1/moderation/delete``. Returns the answer, which has
+        the ``act`` to undo a removal with."""
         return self._post(f"moderation/{act}", {"app": app, **fields}, dict[str, Any])
 
     def unban(self, app: str, users: Sequence[str]) -> None:
         """Lift the ban of users."""
         self._post("unban", {"app": app, "users": list(users)}, dict)
 
-    # --- apps -----------------------------------------------------------------------------------------------
+    # --- apps -----------------------------------------------------------------
 
     def apps(self) -> list[App]:
         """Get all apps of the key."""
@@ -415,68 +524,137 @@ class Api:
                 return found
 
     def create_app(self, app: str, settings: Mapping[str, Any] | None = None) -> App:
-        """Create an app. ``settings`` are those of the configuration's section ``apps``."""
+        """Create an app. ``settings`` are those of the configuration's section
+        ``apps``."""
         body = {"app": app, "settings": settings or {}}
-        return decode_answer(self._request("POST", "apps/create", None, body, None), App)
+        return decode_answer(
+            self._request("POST", "apps/create", None, body, None), App
+        )
 
-    def set_app(self, app: str, settings: Mapping[str, Any] | None = None, unset: Sequence[str] = ()) -> App:
-        """Change settings of an app that was created at run time; ``unset`` ones get their default again."""
+    def set_app(
+        self,
+        app: str,
+        settings: Mapping[str, Any] | None = None,
+        unset: Sequence[str] = (),
+    ) -> App:
+        """Change settings of an app that was created at run time; ``unset``
+        ones get their default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
         return decode_answer(self._request("POST", "apps/set", None, body, None), App)
 
-    # --- mailboxes ------------------------------------------------------------------------------------------
+    # --- mailboxes ------------------------------------------------------------
 
     def claim(
-        self, app: str, *, user: str = "", seconds: int = 60, wait: int = 0, limit: int = 1, tries: int = 5
+        self,
+        app: str,
+        *,
+        user: str = "",
+        seconds: int = 60,
+        wait: int = 0,
+        limit: int = 1,
+        tries: int = 5,
     ) -> MailboxClaim:
-        """Claim the messages of a bot that wait longest, for so many seconds. ``wait``: so many seconds the
-        server waits for one; fewer than ``timeout_seconds``. ``user``: the bot, if the key is none of it."""
-        body = {"app": app, "user": user, "seconds": seconds, "wait": wait, "limit": limit, "tries": tries}
+        """Claim the messages of a bot that wait longest, for so many seconds.
+        ``wait``: so many seconds the server waits for one; fewer than
+        ``timeout_seconds``. ``user``: the bot, if the key is none of it."""
+        body = {
+            "app": app,
+            "user": user,
+            "seconds": seconds,
+            "wait": wait,
+            "limit": limit,
+            "tries": tries,
+        }
         answer = self._request("POST", "mailbox/claim", None, _without_user(body), None)
         return decode_answer(answer, MailboxClaim)
 
     def renew(self, app: str, token: str, seconds: int = 60, *, user: str = "") -> int:
-        """Let a claim end later. Returns its end, in Unix milliseconds. Refused with ``claim_ended``."""
-        body = _without_user({"app": app, "user": user, "token": token, "seconds": seconds})
+        """Let a claim end later. Returns its end, in Unix milliseconds. Refused
+        with ``claim_ended``."""
+        body = _without_user(
+            {"app": app, "user": user, "token": token, "seconds": seconds}
+        )
         return self._post("mailbox/renew", body, int, "until")
 
     def ack(self, app: str, token: str, *, user: str = "") -> None:
-        """Acknowledge the messages of a claim: nobody gets them again. Refused with ``claim_ended`` if its
-        lease has ended: somebody else gets them."""
-        self._post("mailbox/ack", _without_user({"app": app, "user": user, "token": token}), dict)
+        """Acknowledge the messages of a claim: nobody gets them again. Refused
+        with ``claim_ended`` if its lease has ended: somebody else gets them."""
+        self._post(
+            "mailbox/ack",
+            _without_user({"app": app, "user": user, "token": token}),
+            dict,
+        )
 
-    def nack(self, app: str, token: str, seconds: int = 0, reason: str = "", *, user: str = "") -> None:
-        """Give the messages of a claim back: they may be claimed again after so many seconds. Refused with
-        ``claim_ended``."""
-        body = {"app": app, "user": user, "token": token, "seconds": seconds, "reason": reason}
-        decode_answer(self._request("POST", "mailbox/nack", None, _without_user(body), None), dict)
+    def nack(
+        self,
+        app: str,
+        token: str,
+        seconds: int = 0,
+        reason: str = "",
+        *,
+        user: str = "",
+    ) -> None:
+        """Give the messages of a claim back: they may be claimed again after so
+        many seconds. Refused with ``claim_ended``."""
+        body = {
+            "app": app,
+            "user": user,
+            "token": token,
+            "seconds": seconds,
+            "reason": reason,
+        }
+        decode_answer(
+            self._request("POST", "mailbox/nack", None, _without_user(body), None), dict
+        )
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def _get(self, path: str, answer: type[T], field: str = "", **query: Any) -> T:
         return decode_answer(self._request("GET", path, query, None, ""), answer, field)
 
-    def _post(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
+    def _post(
+        self, path: str, body: dict[str, Any], answer: type[T], field: str = ""
+    ) -> T:
         return decode_answer(self._request("POST", path, None, body, ""), answer, field)
 
     def _change(
-        self, path: str, field: str, app: str, users: Sequence[str], connections: Sequence[str], **more: Any
+        self,
+        path: str,
+        field: str,
+        app: str,
+        users: Sequence[str],
+        connections: Sequence[str],
+        **more: Any,
     ) -> int:
-        body = {"app": app, "users": list(users), "connections": list(connections), **more}
+        body = {
+            "app": app,
+            "users": list(users),
+            "connections": list(connections),
+            **more,
+        }
         return self._post(path, body, int, field)
 
-    def _push(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
+    def _push(
+        self, path: str, body: dict[str, Any], answer: type[T], field: str = ""
+    ) -> T:
         # A push with an id is accepted once, and needs no idempotency key.
         repeat_id = "" if body.get("id") else uuid4().hex
-        return decode_answer(self._request("POST", path, None, body, repeat_id), answer, field)
+        return decode_answer(
+            self._request("POST", path, None, body, repeat_id), answer, field
+        )
 
     def _request(
-        self, method: str, path: str, query: dict[str, Any] | None, body: Any, repeat_id: str | None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None,
+        body: Any,
+        repeat_id: str | None,
     ) -> bytes:
         """Return the body of the answer.
 
-        ``repeat_id``: the idempotency key under which the request may be repeated; ``""`` if it needs none;
-        None if it must not be repeated.
+        ``repeat_id``: the idempotency key under which the request may be
+        repeated; ``""`` if it needs none; None if it must not be repeated.
         """
         url = self._url + path
         if query:
@@ -492,7 +670,10 @@ class Api:
             headers["Idempotency-Key"] = repeat_id
         content = None
         if body is not None:
-            content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+            content, headers["Content-Type"] = (
+                msgspec.json.encode(body),
+                "application/json",
+            )
         backoff = Backoff()
         for tries_left in reversed(range(self._tries if repeat_id is not None else 1)):
             try:
@@ -502,12 +683,18 @@ class Api:
                     raise
                 time.sleep(backoff.pause())
             except RequestRefused as error:
-                if not tries_left or not error.temporary or error.retry_after_seconds > MAX_PAUSE_SECONDS:
+                if (
+                    not tries_left
+                    or not error.temporary
+                    or error.retry_after_seconds > MAX_PAUSE_SECONDS
+                ):
                     raise
                 time.sleep(error.retry_after_seconds or backoff.pause())
         raise AssertionError("the last try returns or raises")
 
-    def _request_once(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> bytes:
+    def _request_once(
+        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
+    ) -> bytes:
         try:
             answer = self._pool.request(method, url, body=content, headers=headers)
         except urllib3.exceptions.HTTPError as error:
@@ -517,7 +704,9 @@ class Api:
         try:
             problem = msgspec.json.decode(answer.data, type=_Problem)
         except (ValueError, RecursionError):
-            problem = _Problem("", answer.data[:200].decode("utf-8", "replace"), answer.status >= 500)
+            problem = _Problem(
+                "", answer.data[:200].decode("utf-8", "replace"), answer.status >= 500
+            )
         wait = answer.headers.get("Retry-After", "")
         raise RequestRefused(
             answer.status,
@@ -531,7 +720,8 @@ class Api:
 
 
 def decode_answer(body: bytes | str, answer: type[T], field: str = "") -> T:
-    """Decode an answer, or one field of it. Raises :class:`ClientError` if it is malformed."""
+    """Decode an answer, or one field of it. Raises :class:`ClientError` if it
+    is malformed."""
     try:
         data = msgspec.json.decode(body)
         return msgspec.convert(data[field] if field else data, answer)

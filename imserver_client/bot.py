@@ -1,4 +1,5 @@
-"""``imserver-client bot``: bots and their webhooks, by the API of a running server."""
+"""``imserver-client bot``: bots and their webhooks, by the API of a running
+server."""
 
 from __future__ import annotations
 
@@ -15,31 +16,37 @@ from imserver_client.errors import ClientError, RequestRefused
 from imserver_client.terminal import Command, fail, read_key, server_address, url_option
 
 ANSWER_SECONDS: Final = 120.0
-"""Time for an answer. The first one of a new server on a busy machine takes seconds."""
+"""Time for an answer. The first one of a new server on a busy machine takes
+seconds."""
 
 
 @click.group()
 def bot() -> None:
     """Make, list and delete bots, replace their tokens, set their webhooks.
 
-    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
-    --key-file; the key needs the scope admin. Instead, the token of an account manages the bots of this
-    account.
+    The server must run. Where it wants an API key, set the environment variable
+    IMSERVER_KEY or give --key-file; the key needs the scope admin. Instead, the
+    token of an account manages the bots of this account.
     """
 
 
 def _options(command: Command) -> Command:
     """Options by which a command reaches the server."""
     command = click.option(
-        "--key-file", metavar="FILE", help="File with an API key or an account token; - is standard input."
+        "--key-file",
+        metavar="FILE",
+        help="File with an API key or an account token; - is standard input.",
     )(command)
-    command = click.option("--app", required=True, metavar="NAME", help="The app of the bot.")(command)
+    command = click.option(
+        "--app", required=True, metavar="NAME", help="The app of the bot."
+    )(command)
     return url_option(command)
 
 
 @contextmanager
 def _server(url: str, key_file: str | None) -> Iterator[Api]:
-    """The API. What goes wrong inside is said in one line, and ends the command with status 1."""
+    """The API. What goes wrong inside is said in one line, and ends the command
+    with status 1."""
     key = read_key(key_file)
     try:
         with Api(server_address(url), key, timeout_seconds=ANSWER_SECONDS) as api:
@@ -52,15 +59,30 @@ def _server(url: str, key_file: str | None) -> Iterator[Api]:
 
 @bot.command()
 @_options
-@click.option("--nickname", default="", metavar="TEXT", help="The name that people see. Default: NAME.")
-@click.option("--owner", default="", metavar="ID", help="The account that manages it. Default: the back end.")
+@click.option(
+    "--nickname",
+    default="",
+    metavar="TEXT",
+    help="The name that people see. Default: NAME.",
+)
+@click.option(
+    "--owner",
+    default="",
+    metavar="ID",
+    help="The account that manages it. Default: the back end.",
+)
 @click.argument("name")
-def add(url: str, app: str, key_file: str | None, nickname: str, owner: str, name: str) -> None:
+def add(
+    url: str, app: str, key_file: str | None, nickname: str, owner: str, name: str
+) -> None:
     """Make a bot with the user name NAME and print its token once."""
     body = {"app": app, "name": name, "nickname": nickname or name}
     with _server(url, key_file) as api:
         bot = api.call("POST", "bots", {**body, "user": owner} if owner else body)
-    click.echo(f"The id of this bot is {bot['id']}. Save the token: it is not shown again.", err=True)
+    click.echo(
+        f"The id of this bot is {bot['id']}. Save the token: it is not shown again.",
+        err=True,
+    )
     click.echo(bot["token"])
 
 
@@ -68,11 +90,16 @@ def add(url: str, app: str, key_file: str | None, nickname: str, owner: str, nam
 @_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
-    """List the bots of an app, or with an account token those of the account."""
+    """List the bots of an app, or with an account token those of the
+    account."""
     rows, cursor = [], ""
     with _server(url, key_file) as api:
         while True:
-            page = api.call("GET", "bots", query={"app": app, "cursor": cursor} if cursor else {"app": app})
+            page = api.call(
+                "GET",
+                "bots",
+                query={"app": app, "cursor": cursor} if cursor else {"app": app},
+            )
             rows += page["bots"]
             if not (cursor := page["next"]):
                 break
@@ -82,7 +109,16 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
     lines = [("id", "name", "nickname", "owner", "created", "webhook")]
     for row in rows:
         created = datetime.fromtimestamp(row["created"], UTC).strftime("%Y-%m-%d %H:%M")
-        lines.append((row["id"], row["name"], row["nickname"], row["owner"], created, row["hook_url"]))
+        lines.append(
+            (
+                row["id"],
+                row["name"],
+                row["nickname"],
+                row["owner"],
+                created,
+                row["hook_url"],
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -93,7 +129,8 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
 @_options
 @click.argument("id")
 def rotate(url: str, app: str, key_file: str | None, id: str) -> None:
-    """Replace the token of the bot with this ID, end its sessions, and print the new token once."""
+    """Replace the token of the bot with this ID, end its sessions, and print
+    the new token once."""
     with _server(url, key_file) as api:
         click.echo(api.call("POST", "bots/rotate", {"app": app, "bot": id})["token"])
 
@@ -113,10 +150,15 @@ def delete(url: str, app: str, key_file: str | None, id: str) -> None:
 @click.option("--remove", is_flag=True, help="Remove the webhook.")
 @click.argument("id")
 @click.argument("hook", metavar="[HOOK]", default="")
-def hook(url: str, app: str, key_file: str | None, remove: bool, id: str, hook: str) -> None:
-    """Send the messages that bot ID receives to the URL HOOK. Prints the signing secret once."""
+def hook(
+    url: str, app: str, key_file: str | None, remove: bool, id: str, hook: str
+) -> None:
+    """Send the messages that bot ID receives to the URL HOOK. Prints the
+    signing secret once."""
     if remove == bool(hook):
         raise click.UsageError("Give either HOOK or --remove.")
     with _server(url, key_file) as api:
-        changed = api.call("POST", "bots/update", {"app": app, "bot": id, "hook_url": hook})
+        changed = api.call(
+            "POST", "bots/update", {"app": app, "bot": id, "hook_url": hook}
+        )
     click.echo("removed" if remove else changed["hook_secret"])

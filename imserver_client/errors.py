@@ -1,8 +1,9 @@
 """Errors: one row for each code, and the exceptions that the client raises.
 
-Every error has a ``code``, a ``text`` that says what happened, and a ``remedy`` that says what to do. The
-codes are those of the server: close codes of the WebSocket, reply codes of the cmd dialect, problem codes of
-the HTTP API. This package has its own table, so that it does not depend on the server.
+Every error has a ``code``, a ``text`` that says what happened, and a ``remedy``
+that says what to do. The codes are those of the server: close codes of the
+WebSocket, reply codes of the cmd dialect, problem codes of the HTTP API. This
+package has its own table, so that it does not depend on the server.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ CLOSE_TOO_LARGE: Final = 1009
 CLOSE_RATE_LIMIT: Final = 4003
 CLOSE_TOKEN_INVALID: Final = 4504
 CLOSE_TRY_AGAIN: Final = 3000
-"""The client closes with it and reconnects: the login or the sync did not get a usable answer."""
+"""The client closes with it and reconnects: the login or the sync did not get a
+usable answer."""
 
 REPLY_OK: Final = 200
 REPLY_NOT_LOGGED_IN: Final = 1000
@@ -44,10 +46,14 @@ REPLY_NOT_STORED: Final = 1008
 CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
     row.code: row
     for row in (
-        ErrorRow(1000, "the connection was closed", "Make a new client to connect again."),
+        ErrorRow(
+            1000, "the connection was closed", "Make a new client to connect again."
+        ),
         ErrorRow(1001, "the server stops or restarts", _RECONNECT, True),
         ErrorRow(1002, "a frame broke the WebSocket protocol", _RECONNECT, True),
-        ErrorRow(1003, "the server does not accept this kind of frame", _RECONNECT, True),
+        ErrorRow(
+            1003, "the server does not accept this kind of frame", _RECONNECT, True
+        ),
         ErrorRow(1005, "the connection ended without a close code", _RECONNECT, True),
         ErrorRow(1006, "the connection was lost", _RECONNECT, True),
         ErrorRow(1007, "a text frame was not UTF-8", _RECONNECT, True),
@@ -56,23 +62,64 @@ CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
         ErrorRow(1011, "the server failed", "Read the server's log.", True),
         ErrorRow(3000, "login or sync got no usable answer", _RECONNECT, True),
         ErrorRow(4000, "this client read too slowly", "Receive events faster.", True),
-        ErrorRow(4001, "the server got no heartbeat in time", "Lower heartbeat_seconds.", True),
+        ErrorRow(
+            4001,
+            "the server got no heartbeat in time",
+            "Lower heartbeat_seconds.",
+            True,
+        ),
         ErrorRow(4002, "there was no login in time", _RECONNECT, True),
-        ErrorRow(CLOSE_RATE_LIMIT, "too many commands per second", "Send more slowly.", True),
-        ErrorRow(4004, "messages were not acknowledged in time", "Receive events faster.", True),
-        ErrorRow(4005, "a connection limit is reached", "Raise the limit of the node or app.", True),
-        ErrorRow(4500, "a newer login of this user replaced this one", "Use one client per user and device."),
+        ErrorRow(
+            CLOSE_RATE_LIMIT, "too many commands per second", "Send more slowly.", True
+        ),
+        ErrorRow(
+            4004,
+            "messages were not acknowledged in time",
+            "Receive events faster.",
+            True,
+        ),
+        ErrorRow(
+            4005,
+            "a connection limit is reached",
+            "Raise the limit of the node or app.",
+            True,
+        ),
+        ErrorRow(
+            4500,
+            "a newer login of this user replaced this one",
+            "Use one client per user and device.",
+        ),
         ErrorRow(4501, "the user is already online", "End the other session first."),
-        ErrorRow(4502, "the back end ended the session", "Ask the user before you log in again."),
-        ErrorRow(4503, "the user is banned", "Its reason says until when. Wait until it ends, or lift it."),
+        ErrorRow(
+            4502,
+            "the back end ended the session",
+            "Ask the user before you log in again.",
+        ),
+        ErrorRow(
+            4503,
+            "the user is banned",
+            "Its reason says until when. Wait until it ends, or lift it.",
+        ),
         ErrorRow(
             CLOSE_TOKEN_INVALID,
             "the session token is wrong or has expired",
             "Get a new token and log in again.",
         ),
-        ErrorRow(4505, "the app does not allow this login", "Check its origins and login rule."),
-        ErrorRow(4506, "the app was deleted", "Create the app again, or log in to another one."),
-        ErrorRow(4507, "the app does not allow this dialect", "Add `cmd` to `dialects` of the app."),
+        ErrorRow(
+            4505,
+            "the app does not allow this login",
+            "Check its origins and login rule.",
+        ),
+        ErrorRow(
+            4506,
+            "the app was deleted",
+            "Create the app again, or log in to another one.",
+        ),
+        ErrorRow(
+            4507,
+            "the app does not allow this dialect",
+            "Add `cmd` to `dialects` of the app.",
+        ),
     )
 }
 
@@ -80,40 +127,83 @@ REPLY_CODES: Final[dict[int | str, ErrorRow]] = {
     row.code: row
     for row in (
         ErrorRow(1000, "not logged in", _LATER, True),
-        ErrorRow(1001, "a parameter is invalid", "Compare the command with docs/reference/protocol.md."),
-        ErrorRow(1002, "the user id is empty or too long", "Use an id of the length that the app allows."),
-        ErrorRow(1003, "not authorized", "Check the app, the token, and the user's rights."),
+        ErrorRow(
+            1001,
+            "a parameter is invalid",
+            "Compare the command with docs/reference/protocol.md.",
+        ),
+        ErrorRow(
+            1002,
+            "the user id is empty or too long",
+            "Use an id of the length that the app allows.",
+        ),
+        ErrorRow(
+            1003, "not authorized", "Check the app, the token, and the user's rights."
+        ),
         ErrorRow(1004, "the server failed", "Read the server's log."),
         ErrorRow(1005, "there is nothing like that", "Check the ids in the command."),
         ErrorRow(1006, "it could not be added", _LATER),
         ErrorRow(1007, "it could not be deleted", _LATER),
         ErrorRow(1008, "the message could not be stored", _LATER, True),
-        ErrorRow(1009, "failed, or the user is online elsewhere", "End the other session first."),
-        ErrorRow(1010, "the server does not know this command", "Check the command's name and the version."),
+        ErrorRow(
+            1009,
+            "failed, or the user is online elsewhere",
+            "End the other session first.",
+        ),
+        ErrorRow(
+            1010,
+            "the server does not know this command",
+            "Check the command's name and the version.",
+        ),
         ErrorRow(1011, "there is no such app", "Check the app's name."),
     )
 }
 
-_REJECTED: Final = ErrorRow(REPLY_UNAUTHORIZED, "the back end rejected the message", "Change the message.")
+_REJECTED: Final = ErrorRow(
+    REPLY_UNAUTHORIZED, "the back end rejected the message", "Change the message."
+)
 
 # The HTTP API says in English what is wrong; these rows add what to do.
 PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
     row.code: row
     for row in (
-        ErrorRow("unauthorized", "the API key is missing or wrong", "Pass a key with the right scope."),
-        ErrorRow("forbidden", "the API key does not allow this", "Use a key of this app with this scope."),
-        ErrorRow("unknown_app", "there is no such app", "Check the app's name, or create the app."),
-        ErrorRow("body_too_large", "the request is too large", "Send less in one request."),
-        ErrorRow("too_many_targets", "the push has too many targets", "Split it into several pushes."),
-        ErrorRow("id_reused", "another push had this id", "Use a new id for each push."),
-        ErrorRow("rejected", "the back end rejected the message", "Change the message."),
+        ErrorRow(
+            "unauthorized",
+            "the API key is missing or wrong",
+            "Pass a key with the right scope.",
+        ),
+        ErrorRow(
+            "forbidden",
+            "the API key does not allow this",
+            "Use a key of this app with this scope.",
+        ),
+        ErrorRow(
+            "unknown_app",
+            "there is no such app",
+            "Check the app's name, or create the app.",
+        ),
+        ErrorRow(
+            "body_too_large", "the request is too large", "Send less in one request."
+        ),
+        ErrorRow(
+            "too_many_targets",
+            "the push has too many targets",
+            "Split it into several pushes.",
+        ),
+        ErrorRow(
+            "id_reused", "another push had this id", "Use a new id for each push."
+        ),
+        ErrorRow(
+            "rejected", "the back end rejected the message", "Change the message."
+        ),
         ErrorRow("too_many_requests", "too many requests", "Send more slowly.", True),
     )
 }
 
 
 def may_reconnect(code: int) -> bool:
-    """Return whether a client may reconnect after this close code; 4500 to 4999 say no."""
+    """Return whether a client may reconnect after this close code; 4500 to 4999
+    say no."""
     row = CLOSE_CODES.get(code)
     return row.temporary if row is not None else not 4500 <= code <= 4999
 
@@ -130,16 +220,19 @@ class ClientError(Exception):
 
 
 class NotConnected(ClientError):
-    """There is no connection, or it was lost before the answer came. A session keeps reconnecting."""
+    """There is no connection, or it was lost before the answer came. A session
+    keeps reconnecting."""
 
     code = "not_connected"
     remedy = "Check the address, and that the server runs."
 
 
 class Closed(ClientError):
-    """The session is over: closed by this program, or by the server with a code that forbids to reconnect.
+    """The session is over: closed by this program, or by the server with a code
+    that forbids to reconnect.
 
-    With the code 1009, of a single request: it is larger than the server allows. The session reconnects.
+    With the code 1009, of a single request: it is larger than the server
+    allows. The session reconnects.
     """
 
     code: int
@@ -151,7 +244,8 @@ class Closed(ClientError):
 
 
 class LoginRefused(ClientError):
-    """The server refuses this user; ``code`` is its reply code. The session does not try again."""
+    """The server refuses this user; ``code`` is its reply code. The session
+    does not try again."""
 
     code: int
 
@@ -162,31 +256,42 @@ class LoginRefused(ClientError):
 
 
 class CommandRefused(ClientError):
-    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code.
+    """The server refuses a command ``cmd`` of a session; ``code`` is its reply
+    code.
 
-    ``reason`` says why the back end of the app has rejected a message. It may be empty; it is None if there
-    is another cause. ``refused`` says why the server refuses the command, such as ``denied``, ``not_bot`` or
-    ``muted``; None if it does not say.
+    ``reason`` says why the back end of the app has rejected a message. It may
+    be empty; it is None if there is another cause. ``refused`` says why the
+    server refuses the command, such as ``denied``, ``not_bot`` or ``muted``;
+    None if it does not say.
     """
 
     code: int
 
     def __init__(
-        self, cmd: str, code: int, text: str = "", reason: str | None = None, refused: str | None = None
+        self,
+        cmd: str,
+        code: int,
+        text: str = "",
+        reason: str | None = None,
+        refused: str | None = None,
     ) -> None:
         row = _row(REPLY_CODES, code, text) if reason is None else _REJECTED
         why = reason or refused
-        super().__init__(f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else ""))
+        super().__init__(
+            f"{cmd} refused: {code} {row.text}" + (f": {why}" if why else "")
+        )
         self.cmd, self.code, self.remedy, self.reason = cmd, code, row.remedy, reason
         self.refused = refused
 
 
 class RequestRefused(ClientError):
-    """The API refuses a request: ``status`` of HTTP, ``code`` and ``message`` of the problem.
+    """The API refuses a request: ``status`` of HTTP, ``code`` and ``message``
+    of the problem.
 
-    ``request``: its method and address without the query. A command of a publisher connection has neither
-    (0 and ``""``).
-    ``temporary``: the same request may succeed later, after ``retry_after_seconds`` if the server gives them.
+    ``request``: its method and address without the query. A command of a
+    publisher connection has neither (0 and ``""``). ``temporary``: the same
+    request may succeed later, after ``retry_after_seconds`` if the server gives
+    them.
     """
 
     code: str
@@ -210,10 +315,17 @@ class RequestRefused(ClientError):
         self.temporary = temporary
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
-        default = _LATER if temporary else "Correct the request; docs/guides/README.md describes all routes."
+        default = (
+            _LATER
+            if temporary
+            else "Correct the request; docs/guides/README.md describes all routes."
+        )
         self.remedy = PROBLEM_CODES[code].remedy if code in PROBLEM_CODES else default
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:
-    """Return the row of a code; a code of a newer server has ``text``, which the server sent."""
-    return table.get(code) or ErrorRow(code, text or "unknown code", "Update imserver-client.")
+    """Return the row of a code; a code of a newer server has ``text``, which
+    the server sent."""
+    return table.get(code) or ErrorRow(
+        code, text or "unknown code", "Update imserver-client."
+    )

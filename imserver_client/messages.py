@@ -1,4 +1,5 @@
-"""Stored messages in the form for clients (docs/reference/protocol.md, "Stored messages")."""
+"""Stored messages in the form for clients (docs/reference/protocol.md, "Stored
+messages")."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ T = TypeVar("T")
 
 
 class Reaction(Struct, frozen=True):
-    """How often users reacted to a message with an emoji. ``users``: at most 10 of them; ``mine``: you are
-    one of all of them."""
+    """How often users reacted to a message with an emoji. ``users``: at most 10
+    of them; ``mine``: you are one of all of them."""
 
     emoji: str
     count: int
@@ -38,7 +39,8 @@ class SlashCommand(Struct, frozen=True):
 
 
 class BotCommand(Struct, frozen=True):
-    """A slash command of a bot in a conversation; ``name``: the user name of the bot."""
+    """A slash command of a bot in a conversation; ``name``: the user name of
+    the bot."""
 
     bot: str
     command: str
@@ -66,7 +68,8 @@ class AppendedPieces(Struct, frozen=True):
 
 
 class ClosedAnswer(Struct, frozen=True):
-    """The result of closing a streamed message. ``id``: of the stored message, 0 without one."""
+    """The result of closing a streamed message. ``id``: of the stored message,
+    0 without one."""
 
     stream: str
     status: str
@@ -74,8 +77,8 @@ class ClosedAnswer(Struct, frozen=True):
 
 
 class StoppedAnswer(Struct, frozen=True):
-    """The result of stopping a streamed message: ``closed``, ``repeated`` (it was closed before) or
-    ``unknown``."""
+    """The result of stopping a streamed message: ``closed``, ``repeated`` (it
+    was closed before) or ``unknown``."""
 
     stream: str
     status: str
@@ -91,19 +94,26 @@ def _converted(value: Any, kind: type[T]) -> T | None:
 class Entry(Struct, frozen=True, kw_only=True):
     """One entry of the log of the app.
 
-    ``id`` is its position in the log, ``seq`` its number in its ``conversation``. ``kind``:
+    ``id`` is its position in the log, ``seq`` its number in its
+    ``conversation``. ``kind``:
 
-    - ``"message"``: has ``text``, or JSON as ``data``, or ``base64`` (binary content of other dialects), of a
-      ``type`` (``"text"``, ``"picture"``, …). ``about`` is the id of the message to which it replies.
-      In a history it has its latest content; ``meta["edited"]`` is then the id of the last edit.
-    - ``"edit"`` or ``"recall"`` of the message with the id ``about``. In a history a recalled message is
-      itself a ``"recall"``, whose ``about`` is its own id.
-    - ``"reaction"`` to the message with the id ``about``: its ``type`` is ``"add"`` or ``"remove"``, its
-      ``text`` the emoji, and ``meta["count"]`` the number of users who react with it from then on.
+    - ``"message"``: has ``text``, or JSON as ``data``, or ``base64`` (binary
+      content of other dialects), of a ``type`` (``"text"``, ``"picture"``, …).
+      ``about`` is the id of the message to which it replies. In a history it
+      has its latest content; ``meta["edited"]`` is then the id of the last
+      edit.
+    - ``"edit"`` or ``"recall"`` of the message with the id ``about``. In a
+      history a recalled message is itself a ``"recall"``, whose ``about`` is
+      its own id.
+    - ``"reaction"`` to the message with the id ``about``: its ``type`` is
+      ``"add"`` or ``"remove"``, its ``text`` the emoji, and ``meta["count"]``
+      the number of users who react with it from then on.
     - ``"pin"`` of a message, of the same types.
-    - ``"press"`` of a button of your message with the id ``about``; ``text`` is the value of the button. With
-      a ``type`` it is what happens to a question: ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``,
-      ``"remind"``, ``"tally"`` (of a poll); ``meta["ask"]`` has what changes of its :attr:`ask`.
+    - ``"press"`` of a button of your message with the id ``about``; ``text`` is
+      the value of the button. With a ``type`` it is what happens to a question:
+      ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``, ``"remind"``,
+      ``"tally"`` (of a poll); ``meta["ask"]`` has what changes of its
+      :attr:`ask`.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is empty in a group. ``meta`` has
@@ -133,7 +143,8 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @property
     def thread(self) -> int:
-        """The message with which its thread begins; 0: it is no reply in a thread."""
+        """The message with which its thread begins; 0: it is no reply in a
+        thread."""
         return _converted(self.meta.get("thread"), int) or 0
 
     @property
@@ -149,7 +160,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     @property
     def buttons(self) -> tuple[tuple[Button, ...], ...]:
         """The rows of buttons under a message of a bot."""
-        return _converted(self.meta.get("buttons"), tuple[tuple[Button, ...], ...]) or ()
+        return (
+            _converted(self.meta.get("buttons"), tuple[tuple[Button, ...], ...]) or ()
+        )
 
     @property
     def ask(self) -> Ask | None:
@@ -173,7 +186,8 @@ class DraftMention(Struct, frozen=True):
 
 
 class UnsentText(Struct, frozen=True, omit_defaults=True):
-    """A text that you have not sent yet. ``reply_to``: the message to which it replies (0: none)."""
+    """A text that you have not sent yet. ``reply_to``: the message to which it
+    replies (0: none)."""
 
     text: str = ""
     reply_to: int = field(default=0, name="replyTo")
@@ -183,9 +197,10 @@ class UnsentText(Struct, frozen=True, omit_defaults=True):
 class Arrangement(Struct, frozen=True, kw_only=True):
     """What you keep about a conversation, on all your devices.
 
-    ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
-    entry at the time when you archived it, or marked it as unread. 0: you did not. ``version``: the greater
-    one is newer. ``folders``: the ids of those in which it is.
+    ``pinned``: the conversation with the greatest number comes first.
+    ``archived``, ``marked``: the newest entry at the time when you archived it,
+    or marked it as unread. 0: you did not. ``version``: the greater one is
+    newer. ``folders``: the ids of those in which it is.
     """
 
     conversation: int
@@ -203,14 +218,16 @@ class Arrangement(Struct, frozen=True, kw_only=True):
 
 
 class Folder(Struct, frozen=True):
-    """A folder of yours. ``id``: from 1 to 4294967295; choose one at random for a new folder."""
+    """A folder of yours. ``id``: from 1 to 4294967295; choose one at random for
+    a new folder."""
 
     id: int
     name: str
 
 
 class FolderList(Struct, frozen=True):
-    """Your folders in their order, on all your devices. ``version``: the greater one is newer."""
+    """Your folders in their order, on all your devices. ``version``: the
+    greater one is newer."""
 
     version: int
     folders: tuple[Folder, ...] = ()
@@ -222,8 +239,9 @@ class FolderList(Struct, frozen=True):
 
 
 class ArrangementPage(Struct, frozen=True):
-    """Arrangements in the order of their changes. ``version``: continue after it while there are ``more``.
-    ``folders``: the list, if it was changed since."""
+    """Arrangements in the order of their changes. ``version``: continue
+    after it while there are ``more``. ``folders``: the list, if it was
+    changed since."""
 
     arrangements: tuple[Arrangement, ...]
     version: int
@@ -238,9 +256,11 @@ class Reported(Struct, frozen=True):
 
 
 class ConversationWish(Struct, frozen=True, kw_only=True):
-    """Another device of yours has changed what you wish to be notified of in a conversation.
+    """Another device of yours has changed what you wish to be notified of in a
+    conversation.
 
-    ``level``: ``"all"``, ``"mentions"`` or ``"nothing"``. ``mute_until``: Unix seconds; 0: not muted.
+    ``level``: ``"all"``, ``"mentions"`` or ``"nothing"``. ``mute_until``: Unix
+    seconds; 0: not muted.
     """
 
     conversation: int
@@ -259,12 +279,14 @@ SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact", "piece"})
 class Signal(Struct, frozen=True, kw_only=True):
     """A live notice about a conversation or a contact; it is not stored.
 
-    ``kind``: ``"typing"`` (``sender`` is writing, ``to`` you or in a ``conversation``), ``"receipt"``
-    (``sender`` has ``read`` or ``received`` a conversation up to an id), ``"hidden"`` (another device of
-    yours has hidden the entries ``ids``), ``"contact"`` (``sender`` has become something else to you,
-    such as a friend, or somebody who asks to be one), ``"piece"`` (number ``piece`` of a message that the bot
-    ``sender`` streams, with ``text``; ``whole``: the whole text so far; ``done``: it ended without a message,
-    else the message follows with ``stream`` as ``client_msg_id``).
+    ``kind``: ``"typing"`` (``sender`` is writing, ``to`` you or in a
+    ``conversation``), ``"receipt"`` (``sender`` has ``read`` or ``received`` a
+    conversation up to an id), ``"hidden"`` (another device of yours has hidden
+    the entries ``ids``), ``"contact"`` (``sender`` has become something else to
+    you, such as a friend, or somebody who asks to be one), ``"piece"`` (number
+    ``piece`` of a message that the bot ``sender`` streams, with ``text``;
+    ``whole``: the whole text so far; ``done``: it ended without a message, else
+    the message follows with ``stream`` as ``client_msg_id``).
     """
 
     kind: str = ""
@@ -291,13 +313,15 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class LogReset(Struct, frozen=True):
-    """The cursor is no longer valid: entries after it have expired, or it belongs to another log. Delete your
-    entries; the server sends all entries that it has.
+    """The cursor is no longer valid: entries after it have expired, or it
+    belongs to another log. Delete your entries; the server sends all entries
+    that it has.
     """
 
 
 class Replaced(Struct, frozen=True):
-    """The content that is stored instead of yours: a text, or JSON as ``data``."""
+    """The content that is stored instead of yours: a text, or JSON as
+    ``data``."""
 
     type: str
     text: str | None = None
@@ -305,8 +329,9 @@ class Replaced(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """Where your message is stored. ``repeated``: it was stored before, with the same ``client_msg_id``.
-    ``replaced``: the back end has replaced its content, or it was stored before with another one."""
+    """Where your message is stored. ``repeated``: it was stored before, with
+    the same ``client_msg_id``. ``replaced``: the back end has replaced its
+    content, or it was stored before with another one."""
 
     id: int
     conversation: int
@@ -323,7 +348,8 @@ class AskOption(Struct, frozen=True):
 
 
 class AskAnswer(Struct, frozen=True):
-    """An answer that counts: of whom, with the ``value`` of an option or a free ``text``."""
+    """An answer that counts: of whom, with the ``value`` of an option or a free
+    ``text``."""
 
     user: str
     value: str = ""
@@ -332,9 +358,11 @@ class AskAnswer(Struct, frozen=True):
 
 
 class Poll(Struct, frozen=True):
-    """What makes a question a poll, with the totals of the last count. ``many``: one may choose several
-    options. ``anonymous``: nobody sees who has voted for what. ``counts``: the votes for each option.
-    ``users``: for each option some who chose it last. ``time``: of the count, in milliseconds since 1970."""
+    """What makes a question a poll, with the totals of the last count.
+    ``many``: one may choose several options. ``anonymous``: nobody sees who has
+    voted for what. ``counts``: the votes for each option. ``users``: for each
+    option some who chose it last. ``time``: of the count, in milliseconds since
+    1970."""
 
     many: bool = False
     anonymous: bool = False
@@ -345,11 +373,13 @@ class Poll(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True):
-    """What makes a message a question. ``text``: it may be answered with free text. ``of``: who may answer;
-    None: all readers but its author. ``need``: how many users answer. ``until``: the deadline in milliseconds
-    since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or ``"expired"``.
-    ``poll``: it is one, in which everybody may vote. ``mine``: the options for which you have voted, by their
-    index; None: not known. ``fixed``: its text is never edited."""
+    """What makes a message a question. ``text``: it may be answered with free
+    text. ``of``: who may answer; None: all readers but its author. ``need``:
+    how many users answer. ``until``: the deadline in milliseconds since 1970
+    (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or
+    ``"expired"``. ``poll``: it is one, in which everybody may vote. ``mine``:
+    the options for which you have voted, by their index; None: not known.
+    ``fixed``: its text is never edited."""
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -364,8 +394,8 @@ class Ask(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """The question after your answer. ``id`` is 0 if you had answered so before, or if your vote will be
-    counted a little later."""
+    """The question after your answer. ``id`` is 0 if you had answered so
+    before, or if your vote will be counted a little later."""
 
     conversation: int
     ask: Ask
@@ -374,7 +404,8 @@ class Answered(Struct, frozen=True):
 
 
 class Annotation(Struct, frozen=True):
-    """Where your reaction or pin is stored. ``id`` is 0 if nothing had to change."""
+    """Where your reaction or pin is stored. ``id`` is 0 if nothing had to
+    change."""
 
     conversation: int
     id: int = 0
@@ -382,15 +413,17 @@ class Annotation(Struct, frozen=True):
 
 
 class PinPage(Struct, frozen=True):
-    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
+    """Pinned messages, the one that was pinned last first. ``before``: of the
+    next page; 0: there is none."""
 
     messages: tuple[Entry, ...]
     before: int = 0
 
 
 class MessagePage(Struct, frozen=True):
-    """Entries in the order of their ids; ``more``: there are further ones. Pass ``before`` to get the next
-    page of a search, or of messages of some types."""
+    """Entries in the order of their ids; ``more``: there are further ones.
+    Pass ``before`` to get the next page of a search, or of messages of some
+    types."""
 
     messages: tuple[Entry, ...]
     more: bool = field(name="hasMore")
@@ -412,7 +445,8 @@ class Thread(Struct, frozen=True, kw_only=True):
 
 
 class ThreadMark(Thread, frozen=True, kw_only=True):
-    """Another device of yours has read a thread, followed or muted it. It has no ``message``."""
+    """Another device of yours has read a thread, followed or muted it. It has
+    no ``message``."""
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
@@ -421,16 +455,16 @@ class ThreadMark(Thread, frozen=True, kw_only=True):
 
 
 class ThreadList(Struct, frozen=True):
-    """Threads, those with the newest replies first. For the next page pass ``last`` of the last one as
-    ``before``."""
+    """Threads, those with the newest replies first. For the next page pass
+    ``last`` of the last one as ``before``."""
 
     threads: tuple[Thread, ...]
     more: bool = field(name="hasMore")
 
 
 class ThreadPage(Struct, frozen=True):
-    """A thread with a page of its replies, in the order of their ids. Pass ``before`` to get the one before
-    it."""
+    """A thread with a page of its replies, in the order of their ids. Pass
+    ``before`` to get the one before it."""
 
     thread: Thread
     messages: tuple[Entry, ...]
@@ -439,10 +473,11 @@ class ThreadPage(Struct, frozen=True):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """One conversation of the user, by its ``kind`` with the user ``peer`` or of a group. ``unread``: number
-    of messages of others, at most 1,000, and ``unread_more`` says that there are more; ``mentions``: those
-    that mention the user; ``read``: up to which id; ``position``: see :attr:`before`. ``added``: the user has
-    become a member of the group after that."""
+    """One conversation of the user, by its ``kind`` with the user ``peer`` or
+    of a group. ``unread``: number of messages of others, at most 1,000, and
+    ``unread_more`` says that there are more; ``mentions``: those that mention
+    the user; ``read``: up to which id; ``position``: see :attr:`before`.
+    ``added``: the user has become a member of the group after that."""
 
     id: int
     kind: str
@@ -460,15 +495,18 @@ class Conversation(Struct, frozen=True, kw_only=True):
     open: bool = False
     """Whether others find the group, and may join."""
     everybody: str = ""
-    """Whose group it is without joining: ``"members"`` of the app, or ``"all"``, with guests."""
+    """Whose group it is without joining: ``"members"`` of the app, or
+    ``"all"``, with guests."""
     write: str = "member"
-    """The lowest role that may write in the group. ``reply``: that may reply in threads."""
+    """The lowest role that may write in the group. ``reply``: that may reply in
+    threads."""
     reply: str = "member"
     unread_more: bool = field(default=False, name="unreadMore")
 
     @property
     def before(self) -> int:
-        """The argument ``before`` of ``conversations`` for the page after this one."""
+        """The argument ``before`` of ``conversations`` for the page after this
+        one."""
         return self.position or (self.last.id if self.last else 0)
 
 
@@ -496,7 +534,8 @@ class ReceiptPage(Struct, frozen=True):
 
 
 class ReceiptCount(Struct, frozen=True):
-    """How many other members may read the message ``id`` (``members``), and have received and read it."""
+    """How many other members may read the message ``id`` (``members``), and
+    have received and read it."""
 
     id: int
     members: int
@@ -518,7 +557,8 @@ class ReadPosition(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """Your bookmarks from any device; ``version`` includes these marks. ``more``: ask again with it."""
+    """Your bookmarks from any device; ``version`` includes these marks.
+    ``more``: ask again with it."""
 
     version: int
     read: tuple[ReadPosition, ...] = ()

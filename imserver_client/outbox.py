@@ -1,7 +1,9 @@
-"""``imserver-client outbox``: pushes the rows of a table in a back end's PostgreSQL, each once.
+"""``imserver-client outbox``: pushes the rows of a table in a back end's
+PostgreSQL, each once.
 
-The back end inserts a row in the transaction that the push reports. ``id`` orders the rows. ``push`` is the
-body of ``POST /api/v1/push``. ``refused`` is the reason why the server will never accept it.
+The back end inserts a row in the transaction that the push reports. ``id``
+orders the rows. ``push`` is the body of ``POST /api/v1/push``. ``refused`` is
+the reason why the server will never accept it.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from imserver_client.terminal import fail, read_key, server_address, url_option
 
 log = logging.getLogger(__name__)
 
-# --- the table ----------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------
 
 CONNECT_SECONDS: Final = 10
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,40}")
@@ -50,7 +52,8 @@ CREATE TRIGGER {function} AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUN
 
 
 class OutboxUnavailable(ClientError):
-    """The database of the outbox does not answer or refuses a statement. The text gives the reason."""
+    """The database of the outbox does not answer or refuses a statement. The
+    text gives the reason."""
 
     code = "outbox_unavailable"
     remedy = "Check the address of the database, and that `outbox --create` has made the table."
@@ -68,19 +71,24 @@ class OutboxRow(Struct, frozen=True):
 
 
 def check_table(url: str, name: str) -> None:
-    """Raise ValueError if this cannot be the address of a database and the name of a table."""
+    """Raise ValueError if this cannot be the address of a database and the name
+    of a table."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"expected a table named by a-z, 0-9 and _, got {name!r}")
     try:
         conninfo_to_dict(url)
     except psycopg.Error:  # its text could show the password
-        raise ValueError("the address of the database: expected postgresql://…") from None
+        raise ValueError(
+            "the address of the database: expected postgresql://…"
+        ) from None
 
 
 class OutboxTable:
-    """A connection to the table ``name``. Only one process at a time gets :meth:`lock`.
+    """A connection to the table ``name``. Only one process at a time gets
+    :meth:`lock`.
 
-    Every method waits for the database and may raise :class:`OutboxUnavailable`.
+    Every method waits for the database and may raise
+    :class:`OutboxUnavailable`.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -88,7 +96,9 @@ class OutboxTable:
         self.name = name
         self._table = sql.Identifier(name)
         try:
-            self._connection = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection = psycopg.connect(
+                url, autocommit=True, connect_timeout=CONNECT_SECONDS
+            )
             self._connection.execute(sql.SQL("LISTEN {}").format(self._table))
         except psycopg.Error as error:
             raise _unavailable(error) from None
@@ -105,15 +115,20 @@ class OutboxTable:
         )
 
     def lock(self) -> bool:
-        """Become the only reader of the table until the connection ends; False if another reader exists."""
+        """Become the only reader of the table until the connection ends; False
+        if another reader exists."""
         rows = self._execute(
-            sql.SQL("SELECT pg_try_advisory_lock(hashtext({}))").format(sql.Literal(self.name))
+            sql.SQL("SELECT pg_try_advisory_lock(hashtext({}))").format(
+                sql.Literal(self.name)
+            )
         )
         return bool(rows[0][0])
 
     def waiting(self, limit: int) -> list[OutboxRow]:
         """The oldest waiting rows, at most ``limit``."""
-        statement = "SELECT id, push::text FROM {} WHERE refused IS NULL ORDER BY id LIMIT %s"
+        statement = (
+            "SELECT id, push::text FROM {} WHERE refused IS NULL ORDER BY id LIMIT %s"
+        )
         return [
             OutboxRow(row[0], row[1].encode())
             for row in self._execute(sql.SQL(statement).format(self._table), (limit,))
@@ -124,11 +139,17 @@ class OutboxTable:
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 if pushed:
-                    statement = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table)
+                    statement = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(
+                        self._table
+                    )
                     cursor.execute(statement, (list(pushed),))
                 if refused:
-                    statement = sql.SQL("UPDATE {} SET refused = %s WHERE id = %s").format(self._table)
-                    cursor.executemany(statement, [(reason, number) for number, reason in refused])
+                    statement = sql.SQL(
+                        "UPDATE {} SET refused = %s WHERE id = %s"
+                    ).format(self._table)
+                    cursor.executemany(
+                        statement, [(reason, number) for number, reason in refused]
+                    )
         except psycopg.Error as error:
             raise _unavailable(error) from None
 
@@ -144,7 +165,9 @@ class OutboxTable:
         """End the connection, which releases the lock."""
         self._connection.close()
 
-    def _execute(self, statement: sql.Composed, values: Sequence[Any] = ()) -> list[Any]:
+    def _execute(
+        self, statement: sql.Composed, values: Sequence[Any] = ()
+    ) -> list[Any]:
         try:
             cursor = self._connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
@@ -153,10 +176,12 @@ class OutboxTable:
 
 
 def _unavailable(error: psycopg.Error) -> OutboxUnavailable:
-    return OutboxUnavailable(str(error).strip().partition("\n")[0] or type(error).__name__)
+    return OutboxUnavailable(
+        str(error).strip().partition("\n")[0] or type(error).__name__
+    )
 
 
-# --- pushing ------------------------------------------------------------------------------------------------
+# --- pushing ------------------------------------------------------------------
 
 BATCH_ROWS: Final = 1000
 WAIT_SECONDS: Final = 5.0
@@ -167,25 +192,32 @@ _ACCEPTED: Final = frozenset(("sent", "held", "partly", "repeated"))
 
 
 class OutboxOutcome(Struct):
-    """The result for some rows: pushed, refused for good (id, reason), and to be tried again."""
+    """The result for some rows: pushed, refused for good (id, reason), and to
+    be tried again."""
 
     pushed: list[int]
     refused: list[tuple[int, str]]
     again: str = ""
 
 
-def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> OutboxOutcome:
-    """Push rows in their order. Everything from the first row on that has to be tried again is left.
+def push_rows(
+    publisher: Publisher, table: str, rows: Sequence[OutboxRow]
+) -> OutboxOutcome:
+    """Push rows in their order. Everything from the first row on that has to be
+    tried again is left.
 
-    Rows after it may have arrived. They are recognised by their ids when they are pushed again. Raises
-    NotConnected.
+    Rows after it may have arrived. They are recognised by their ids when they
+    are pushed again. Raises NotConnected.
     """
     sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
     for row in rows:
         try:
-            # Pushed again after a crash, a row is recognised by its id and not delivered twice.
+            # Pushed again after a crash, a row is recognised by its id and not
+            # delivered twice.
             body: dict[str, Any] = {"id": f"{table}-{row.id}", **row.body()}
-            future = publisher.publish(body.pop("app", ""), body.pop("text", None), **body)
+            future = publisher.publish(
+                body.pop("app", ""), body.pop("text", None), **body
+            )
             sent.append((row, future, bool(body.get("store"))))
         except (ValueError, TypeError, RecursionError) as error:
             sent.append((row, f"not a push: {error}", False))
@@ -196,14 +228,17 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
                 outcome.refused.append((row.id, answer))
             else:
                 if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
-                    outcome.again = f"row {row.id}: a node or the database does not answer"
+                    outcome.again = (
+                        f"row {row.id}: a node or the database does not answer"
+                    )
                     break
                 outcome.pushed.append(row.id)
         except RequestRefused as refused:
             if refused.temporary:
                 outcome.again = str(refused)
                 break
-            # The path is that of the publisher's message; the row has the push in the column `push`.
+            # The path is that of the publisher's message; the row has the push
+            # in the column `push`.
             message = refused.message.replace("$.publish", "push")
             outcome.refused.append((row.id, f"{refused.code}: {message}"))
         except TimeoutError:
@@ -215,17 +250,20 @@ def push_rows(publisher: Publisher, table: str, rows: Sequence[OutboxRow]) -> Ou
 def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
     """Whether to push a row again.
 
-    An id is used up once a target has accepted the push: a repetition would get the same answer. A message is
-    stored again only for the targets that do not have it.
+    An id is used up once a target has accepted the push: a repetition would get
+    the same answer. A message is stored again only for the targets that do not
+    have it.
     """
     statuses = {result.status for result in answer.results}
     return "failed" in statuses and (is_stored or statuses.isdisjoint(_ACCEPTED))
 
 
 class OutboxWorker:
-    """Moves rows from the table to the server until ``stop`` is set; reconnects to both.
+    """Moves rows from the table to the server until ``stop`` is set; reconnects
+    to both.
 
-    Raises ValueError for an impossible address of the database or name of the table.
+    Raises ValueError for an impossible address of the database or name of the
+    table.
     """
 
     def __init__(self, database: str, table: str, url: str, key: str) -> None:
@@ -238,7 +276,8 @@ class OutboxWorker:
         self.stop = Event()
 
     def run(self) -> None:
-        """Work until :attr:`stop`. Faults are logged and tried again, after longer and longer pauses."""
+        """Work until :attr:`stop`. Faults are logged and tried again, after
+        longer and longer pauses."""
         while not self.stop.is_set():
             try:
                 table = OutboxTable(self._database, self._table)
@@ -251,7 +290,9 @@ class OutboxWorker:
 
     def _work(self, table: OutboxTable) -> None:
         while not table.lock():
-            log.info("another outbox process reads %s; waiting until it ends", self._table)
+            log.info(
+                "another outbox process reads %s; waiting until it ends", self._table
+            )
             if self.stop.wait(WAIT_SECONDS):
                 return
         with Publisher(self._url, self._key) as publisher:
@@ -264,7 +305,9 @@ class OutboxWorker:
                 outcome = push_rows(publisher, self._table, rows)
                 table.settle(outcome.pushed, outcome.refused)
                 for number, reason in outcome.refused:
-                    log.error("row %d of %s is refused: %s", number, self._table, reason)
+                    log.error(
+                        "row %d of %s is refused: %s", number, self._table, reason
+                    )
                 if outcome.again:
                     self._rest(outcome.again)
                 else:
@@ -278,22 +321,36 @@ class OutboxWorker:
 
 @click.command()
 @click.option(
-    "--database", metavar="URL", help=f"postgresql://… of the back end. Default: {ENVIRONMENT_DATABASE}."
+    "--database",
+    metavar="URL",
+    help=f"postgresql://… of the back end. Default: {ENVIRONMENT_DATABASE}.",
 )
-@click.option("--table", default="im_outbox", show_default=True, metavar="NAME", help="The table.")
+@click.option(
+    "--table", default="im_outbox", show_default=True, metavar="NAME", help="The table."
+)
 @url_option
 @click.option(
-    "--key-file", metavar="FILE", help="File with an API key of the scope push; - is standard input."
+    "--key-file",
+    metavar="FILE",
+    help="File with an API key of the scope push; - is standard input.",
 )
-@click.option("--create", is_flag=True, help="Create the table and its trigger, then exit.")
-def outbox(database: str | None, table: str, url: str, key_file: str | None, create: bool) -> None:
-    """Push the rows of a table in a PostgreSQL database, in their order, until SIGTERM.
+@click.option(
+    "--create", is_flag=True, help="Create the table and its trigger, then exit."
+)
+def outbox(
+    database: str | None, table: str, url: str, key_file: str | None, create: bool
+) -> None:
+    """Push the rows of a table in a PostgreSQL database, in their order, until
+    SIGTERM.
 
-    A back end inserts rows in its own transactions. Each row is pushed once, by its id, then deleted. The key
-    may be in the environment variable IMSERVER_KEY. Of several processes one works; another takes over
-    when it ends.
+    A back end inserts rows in its own transactions. Each row is pushed once, by
+    its id, then deleted. The key may be in the environment variable
+    IMSERVER_KEY. Of several processes one works; another takes over when it
+    ends.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
     database_url = database or os.environ.get(ENVIRONMENT_DATABASE, "")
     if not database_url:
         fail(f"no database: give --database or set {ENVIRONMENT_DATABASE}")

@@ -1,4 +1,5 @@
-"""The cmd dialect, without I/O (docs/reference/protocol.md): frames, and commands on stored messages."""
+"""The cmd dialect, without I/O (docs/reference/protocol.md): frames, and
+commands on stored messages."""
 
 from __future__ import annotations
 
@@ -57,9 +58,10 @@ from imserver_client.messages import (
 class Push(Struct, frozen=True):
     """A push that the server sends.
 
-    ``kind`` is ``"msg"``, ``"enter"`` or ``"exit"``; ``sender`` is who wrote, came or left; ``id`` is the id
-    that the back end gave to its push. ``type`` names the format of ``text``: ``"text"``, or whatever back
-    end and client have agreed on; see :meth:`json`.
+    ``kind`` is ``"msg"``, ``"enter"`` or ``"exit"``; ``sender`` is who wrote,
+    came or left; ``id`` is the id that the back end gave to its push. ``type``
+    names the format of ``text``: ``"text"``, or whatever back end and client
+    have agreed on; see :meth:`json`.
     """
 
     kind: str
@@ -69,23 +71,27 @@ class Push(Struct, frozen=True):
     type: str = "text"
 
     def json(self) -> Any:
-        """Decode the payload of a push with ``data``. Raises ValueError if it is not JSON."""
+        """Decode the payload of a push with ``data``. Raises ValueError if it
+        is not JSON."""
         return json.loads(self.text)
 
 
 class Position(Struct, frozen=True):
-    """The position of a publication in the history of its channel: ``offset`` in the life ``epoch``."""
+    """The position of a publication in the history of its channel: ``offset``
+    in the life ``epoch``."""
 
     epoch: str
     offset: int
 
 
 class Publication(Struct, frozen=True):
-    """A publication to a channel to which the session has subscribed: ``text``, or JSON as ``data``.
+    """A publication to a channel to which the session has subscribed: ``text``,
+    or JSON as ``data``.
 
-    ``epoch`` and ``offset`` are its position (``""`` and 0: the channel has no history). ``info`` is about
-    the client that published it, if one did; ``sender`` its user, or what the back end has named.
-    ``stream``: it is the end of this streamed message, which its publisher may not have finished
+    ``epoch`` and ``offset`` are its position (``""`` and 0: the channel has no
+    history). ``info`` is about the client that published it, if one did;
+    ``sender`` its user, or what the back end has named. ``stream``: it is the
+    end of this streamed message, which its publisher may not have finished
     (``incomplete``).
     """
 
@@ -104,16 +110,18 @@ class Publication(Struct, frozen=True):
 
     @property
     def position(self) -> Position | None:
-        """Its position in the history. Save it, and pass it as ``since`` at the next start."""
+        """Its position in the history. Save it, and pass it as ``since`` at the
+        next start."""
         return Position(self.epoch, self.offset) if self.offset else None
 
 
 class ChannelNotice(Struct, frozen=True):
     """News of a channel.
 
-    ``kind``: ``"join"`` and ``"leave"`` (``info`` is about the client); ``"reload"``: publications may be
-    missing, load the state anew; ``"ended"``: the server has ended the subscription, for the reason ``code``.
-    ``refused`` says why the server refuses to begin it again.
+    ``kind``: ``"join"`` and ``"leave"`` (``info`` is about the client);
+    ``"reload"``: publications may be missing, load the state anew; ``"ended"``:
+    the server has ended the subscription, for the reason ``code``. ``refused``
+    says why the server refuses to begin it again.
     """
 
     kind: str
@@ -141,7 +149,8 @@ class StreamUpdate(Struct, frozen=True):
 
 
 class StreamFrame(Struct, frozen=True):
-    """A frame of a streamed message: the piece number ``piece``, or the ``whole`` text up to it."""
+    """A frame of a streamed message: the piece number ``piece``, or the
+    ``whole`` text up to it."""
 
     channel: str
     stream: str
@@ -164,7 +173,8 @@ class ChannelHistory(Struct, frozen=True):
 
 
 class Subscriber(Struct, frozen=True):
-    """A client in a channel. ``info``, ``channel_info``: what its tokens say of it."""
+    """A client in a channel. ``info``, ``channel_info``: what its tokens say of
+    it."""
 
     connection: str
     user: str
@@ -173,7 +183,8 @@ class Subscriber(Struct, frozen=True):
 
 
 class SubscriberPage(Struct, frozen=True):
-    """Subscribers of a channel; ``total`` counts all, ``next`` is the ``after`` of the next page."""
+    """Subscribers of a channel; ``total`` counts all, ``next`` is the ``after``
+    of the next page."""
 
     total: int
     subscribers: tuple[Subscriber, ...]
@@ -181,7 +192,8 @@ class SubscriberPage(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """The answer to one command: ``code`` 200, or a reply code; ``text`` as the server sent it; ``data``."""
+    """The answer to one command: ``code`` 200, or a reply code; ``text`` as the
+    server sent it; ``data``."""
 
     seq: str
     cmd: str
@@ -196,16 +208,22 @@ class Reply(Struct, frozen=True):
 
     @property
     def reason(self) -> str | None:
-        """Why the back end of the app has rejected the message; None if it has not."""
+        """Why the back end of the app has rejected the message; None if it has
+        not."""
         return self._text("reason")
 
     @property
     def refused(self) -> str | None:
-        """Why the server refuses the command, such as ``denied`` or ``not_bot``; None if it does not say."""
+        """Why the server refuses the command, such as ``denied`` or
+        ``not_bot``; None if it does not say."""
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
-        found = self.data.get(field) if isinstance(self.data, dict) and not self.ok else None
+        found = (
+            self.data.get(field)
+            if isinstance(self.data, dict) and not self.ok
+            else None
+        )
         return found if isinstance(found, str) else None
 
 
@@ -239,21 +257,31 @@ _encode = msgspec.json.Encoder().encode
 
 
 class CmdCodec:
-    """Encodes commands and decodes frames. Owner of the command numbers. Safe to share by threads."""
+    """Encodes commands and decodes frames. Owner of the command numbers. Safe
+    to share by threads."""
 
     def __init__(self) -> None:
         self._prefix = f"{getrandbits(32):08x}"
         self._numbers = count(1)
 
     def command(self, cmd: str, data: Any = None) -> tuple[str, str]:
-        """Encode a command; return its ``seq``, by which the answer is known, and the text frame."""
+        """Encode a command; return its ``seq``, by which the answer is known,
+        and the text frame."""
         seq = f"{self._prefix}-{next(self._numbers)}"
-        return seq, _encode({"seq": seq, "cmd": cmd, "data": {} if data is None else data}).decode()
+        return seq, _encode(
+            {"seq": seq, "cmd": cmd, "data": {} if data is None else data}
+        ).decode()
 
     def login(
-        self, app: str, user: str, token: str = "", device: str = "", more: dict[str, Any] | None = None
+        self,
+        app: str,
+        user: str,
+        token: str = "",
+        device: str = "",
+        more: dict[str, Any] | None = None,
     ) -> tuple[str, str]:
-        """Encode the login of ``user`` in ``app``, with ``more`` fields; return as :meth:`command` does."""
+        """Encode the login of ``user`` in ``app``, with ``more`` fields; return
+        as :meth:`command` does."""
         fields = {"appID": int(app)} if app.isdecimal() else {"app": app}
         data = {"userID": user, **fields, "serviceToken": token, **(more or {})}
         return self.command("login", {**data, "device": device} if device else data)
@@ -262,7 +290,8 @@ class CmdCodec:
         """Decode a frame of the server; None if it is malformed."""
         try:
             read = _decode(frame)
-        except (ValueError, RecursionError):  # what somebody has sent may be nested too deeply
+        # what somebody has sent may be nested too deeply
+        except (ValueError, RecursionError):
             return None
         response = read.response
         if read.cmd in _PUSHES and isinstance(response.data, dict):
@@ -278,7 +307,8 @@ class CmdCodec:
             return Entry.of(response.data)
         if read.cmd in _CHANNEL_FRAMES or read.cmd in _NOTICES:
             return _channel_frame(read.cmd, response.data)
-        if read.cmd in SIGNALS and response.data is not None:  # the answer to the command typing has no data
+        # the answer to the command typing has no data
+        if read.cmd in SIGNALS and response.data is not None:
             return Signal.of(read.cmd, response.data)
         if read.cmd == "arrangement":
             return Arrangement.of(response.data)
@@ -300,7 +330,7 @@ def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
         return None
 
 
-# --- Commands on stored messages ----------------------------------------------------------------------------
+# --- Commands on stored messages ----------------------------------------------
 
 COMMAND_SECONDS: Final = 30.0
 """Time limit of a command, over any number of connections."""
@@ -321,9 +351,12 @@ class Command(Generic[A]):
     timeout_seconds: float = COMMAND_SECONDS
 
     def read(self, reply: Reply) -> A:
-        """Decode an answer. Raises :class:`CommandRefused`; :class:`ClientError` if it is malformed."""
+        """Decode an answer. Raises :class:`CommandRefused`;
+        :class:`ClientError` if it is malformed."""
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text, reply.reason, reply.refused)
+            raise CommandRefused(
+                reply.cmd, reply.code, reply.text, reply.reason, reply.refused
+            )
         try:
             return msgspec.convert(reply.data, self.answer)
         except msgspec.ValidationError as error:
@@ -331,8 +364,8 @@ class Command(Generic[A]):
 
 
 def is_final(reply: Reply) -> bool:
-    """Return whether the same command would get the same answer again. False if the database did not answer,
-    or if the login is not finished."""
+    """Return whether the same command would get the same answer again. False if
+    the database did not answer, or if the login is not finished."""
     return reply.code not in _TRY_AGAIN
 
 
@@ -351,16 +384,20 @@ def send(
     also: bool = False,
     timeout_seconds: float = COMMAND_SECONDS,
 ) -> Command[Sent]:
-    """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``. Returns where it is stored.
+    """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``.
+    Returns where it is stored.
 
-    ``buttons``: rows of buttons under the message of a bot. ``thread``: a message of the conversation, in
-    whose thread this one is a reply; ``also``: the conversation shows it, too.
+    ``buttons``: rows of buttons under the message of a bot. ``thread``: a
+    message of the conversation, in whose thread this one is a reply; ``also``:
+    the conversation shows it, too.
 
-    Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected the message), :class:`Closed`
-    with the code 1009 if it is larger than the server allows, and :class:`NotConnected` after
-    ``timeout_seconds``. In that case the message may be stored or not; send it again with the same
-    ``client_msg_id`` (the client makes one unless you give it). Raises ValueError for both or none of ``to``
-    and ``conversation``, or of ``text`` and ``data``.
+    Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected
+    the message), :class:`Closed` with the code 1009 if it is larger than the
+    server allows, and :class:`NotConnected` after ``timeout_seconds``. In that
+    case the message may be stored or not; send it again with the same
+    ``client_msg_id`` (the client makes one unless you give it). Raises
+    ValueError for both or none of ``to`` and ``conversation``, or of ``text``
+    and ``data``.
     """
     fields = _receiver(to, conversation) | _content(text, data, type)
     fields["clientMsgID"] = client_msg_id or token_hex(12)
@@ -375,7 +412,9 @@ def send(
 
 
 def _buttons(rows: Sequence[Sequence[Button]]) -> dict[str, Any]:
-    encoded = [[{"text": each.text, "value": each.value} for each in row] for row in rows]
+    encoded = [
+        [{"text": each.text, "value": each.value} for each in row] for row in rows
+    ]
     return {"buttons": encoded} if encoded else {}
 
 
@@ -388,24 +427,33 @@ def edit(
     buttons: Sequence[Sequence[Button]] = (),
 ) -> Command[Sent]:
     """Replace the content of one of your messages, and its buttons."""
-    fields = {"id": id, "clientMsgID": token_hex(12)} | _content(text, data, type) | _buttons(buttons)
+    fields = (
+        {"id": id, "clientMsgID": token_hex(12)}
+        | _content(text, data, type)
+        | _buttons(buttons)
+    )
     return Command("edit", fields, Sent)
 
 
 def press(id: int, value: str) -> Command[Sent]:
     """Press a button under a message of a bot."""
-    return Command("press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent)
+    return Command(
+        "press", {"id": id, "value": value, "clientMsgID": token_hex(12)}, Sent
+    )
 
 
 def answer(
     id: int, value: str = "", *, text: str = "", choices: Sequence[int] | None = None
 ) -> Command[Answered]:
-    """Answer a question with the value of one of its options, or with free text; or vote in a poll for
-    ``choices``, options by their index, in place of those before (none: withdraw the vote). Raises
-    CommandRefused with ``answered`` if others were first, or the poll is closed."""
+    """Answer a question with the value of one of its options, or with free
+    text; or vote in a poll for ``choices``, options by their index, in place of
+    those before (none: withdraw the vote). Raises CommandRefused with
+    ``answered`` if others were first, or the poll is closed."""
     given: dict[str, Any] = {"value": value} if value else {"text": text}
     return Command(
-        "answer", {"id": id} | (given if choices is None else {"choices": list(choices)}), Answered
+        "answer",
+        {"id": id} | (given if choices is None else {"choices": list(choices)}),
+        Answered,
     )
 
 
@@ -423,30 +471,40 @@ def stream_open(
     thread: int = 0,
     stoppers: Sequence[str] | None = None,
 ) -> Command[OpenedAnswer]:
-    """Begin a streamed message to a user or a ``conversation``, or a reply in a ``thread`` of it; for bots.
-    ``stoppers``: the users who may stop it; None: all who read it. It is sent once, so that no second stream
-    is opened. Raises :class:`NotConnected` without an answer."""
-    fields = _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
+    """Begin a streamed message to a user or a ``conversation``, or a reply in a
+    ``thread`` of it; for bots. ``stoppers``: the users who may stop it; None:
+    all who read it. It is sent once, so that no second stream is opened. Raises
+    :class:`NotConnected` without an answer."""
+    fields = (
+        _receiver(to, conversation) | {"text": text} | ({"type": type} if type else {})
+    )
     fields |= {"thread": thread} if thread else {}
     fields |= {} if stoppers is None else {"stoppers": list(stoppers)}
     return Command("streamOpen", fields, OpenedAnswer)
 
 
 def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPieces]:
-    """Append pieces, (stream, number, text), to streamed messages. The pieces of a stream have the numbers 1,
-    2, 3 and so on. Repeated ones are ignored."""
-    named = [{"stream": stream, "piece": piece, "text": text} for stream, piece, text in pieces]
+    """Append pieces, (stream, number, text), to streamed messages. The
+    pieces of a stream have the numbers 1, 2, 3 and so on. Repeated ones are
+    ignored."""
+    named = [
+        {"stream": stream, "piece": piece, "text": text}
+        for stream, piece, text in pieces
+    ]
     return Command("streamAppend", {"pieces": named}, AppendedPieces)
 
 
 def stream_close(stream: str, *, incomplete: bool = False) -> Command[ClosedAnswer]:
-    """End a streamed message, which is stored. ``incomplete``: its text is not finished."""
-    return Command("streamClose", {"stream": stream, "incomplete": incomplete}, ClosedAnswer)
+    """End a streamed message, which is stored. ``incomplete``: its text is not
+    finished."""
+    return Command(
+        "streamClose", {"stream": stream, "incomplete": incomplete}, ClosedAnswer
+    )
 
 
 def stream_stop(stream: str) -> Command[StoppedAnswer]:
-    """Stop a streamed message that you read. Its text so far is stored, with you as ``stopped`` in
-    ``meta``."""
+    """Stop a streamed message that you read. Its text so far is stored, with
+    you as ``stopped`` in ``meta``."""
     return Command("streamStop", {"stream": stream}, StoppedAnswer)
 
 
@@ -456,39 +514,45 @@ def recall(id: int) -> Command[Sent]:
 
 
 def forward(id: int, to: str = "", *, conversation: int = 0) -> Command[Sent]:
-    """Send the content of a message that you can read to a user or to a ``conversation``."""
+    """Send the content of a message that you can read to a user or to a
+    ``conversation``."""
     fields = _receiver(to, conversation) | {"forward": id, "clientMsgID": token_hex(12)}
     return Command("send", fields, Sent)
 
 
 def react(id: int, emoji: str, *, remove: bool = False) -> Command[Annotation]:
-    """React to a message with an emoji, or remove your reaction. Its entry is also sent to you."""
+    """React to a message with an emoji, or remove your reaction. Its entry is
+    also sent to you."""
     return Command("react", {"id": id, "emoji": emoji, "remove": remove}, Annotation)
 
 
 def pin(id: int, *, remove: bool = False) -> Command[Annotation]:
-    """Pin a message in its conversation, or remove the pin. Its entry is also sent to you."""
+    """Pin a message in its conversation, or remove the pin. Its entry is also
+    sent to you."""
     return Command("pin", {"id": id, "remove": remove}, Annotation)
 
 
 def pins(conversation: int, *, before: int = 0) -> Command[PinPage]:
-    """Get the pinned messages of a conversation, the one that was pinned last first. ``before``: as the page
-    before says."""
+    """Get the pinned messages of a conversation, the one that was pinned last
+    first. ``before``: as the page before says."""
     return Command("pins", {"conversation": conversation, "before": before}, PinPage)
 
 
 def typing(to: str = "", *, conversation: int = 0) -> Command[None]:
-    """Show that you are writing. It is sent once, and only while there is a connection."""
+    """Show that you are writing. It is sent once, and only while there is a
+    connection."""
     return Command("typing", _receiver(to, conversation), NoneType)
 
 
 def read(conversation: int, id: int) -> Command[None]:
-    """Mark a conversation as read up to this entry; the senders get a receipt."""
+    """Mark a conversation as read up to this entry; the senders get a
+    receipt."""
     return Command("read", {"conversation": conversation, "id": id}, NoneType)
 
 
 def received(conversation: int, id: int) -> Command[None]:
-    """Mark a conversation as received up to this entry; the senders get a receipt."""
+    """Mark a conversation as received up to this entry; the senders get a
+    receipt."""
     return Command("received", {"conversation": conversation, "id": id}, NoneType)
 
 
@@ -504,7 +568,9 @@ def threads(before: int = 0, limit: int = 50) -> Command[ThreadList]:
 
 def thread(thread: int, before: int = 0, limit: int = 50) -> Command[ThreadPage]:
     """Get the last replies in the thread of a message."""
-    return Command("thread", {"thread": thread, "before": before, "limit": limit}, ThreadPage)
+    return Command(
+        "thread", {"thread": thread, "before": before, "limit": limit}, ThreadPage
+    )
 
 
 def follow_thread(thread: int, *, remove: bool = False) -> Command[Thread]:
@@ -526,33 +592,56 @@ def arrange(
     draft: UnsentText | None = None,
     folders: Sequence[int] | None = None,
 ) -> Command[Arrangement]:
-    """Change what you keep about a conversation, on all your devices; None: no change.
+    """Change what you keep about a conversation, on all your devices; None: no
+    change.
 
     0 ends each of the numbers, and ``UnsentText()`` removes the draft. ``folders``: ids of those of
     :func:`set_folders` in which it is.
     """
-    given = {"pinned": pinned, "archived": archived, "marked": marked, "draft": draft, "folders": folders}
-    fields = {name: msgspec.to_builtins(value) for name, value in given.items() if value is not None}
+    given = {
+        "pinned": pinned,
+        "archived": archived,
+        "marked": marked,
+        "draft": draft,
+        "folders": folders,
+    }
+    fields = {
+        name: msgspec.to_builtins(value)
+        for name, value in given.items()
+        if value is not None
+    }
     return Command("arrange", {"conversation": conversation} | fields, Arrangement)
 
 
 def set_folders(folders: Sequence[Folder]) -> Command[FolderList]:
-    """Make, name, order and remove your folders, on all your devices: these are all of them, at most 20."""
-    return Command("setFolders", {"folders": msgspec.to_builtins(list(folders))}, FolderList)
+    """Make, name, order and remove your folders, on all your devices: these are
+    all of them, at most 20."""
+    return Command(
+        "setFolders", {"folders": msgspec.to_builtins(list(folders))}, FolderList
+    )
 
 
 def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:
-    """Get what you, on any device, have changed with :func:`arrange` since a version."""
-    return Command("arrangements", {"version": version, "limit": limit}, ArrangementPage)
+    """Get what you, on any device, have changed with :func:`arrange` since a
+    version."""
+    return Command(
+        "arrangements", {"version": version, "limit": limit}, ArrangementPage
+    )
 
 
-def report(id: int = 0, *, user: str = "", reason: str, text: str = "") -> Command[Reported]:
-    """Report a message of somebody else, or a user, to the moderators of the app.
+def report(
+    id: int = 0, *, user: str = "", reason: str, text: str = ""
+) -> Command[Reported]:
+    """Report a message of somebody else, or a user, to the moderators of the
+    app.
 
-    ``reason``: one of ``safety.reasons`` of the app. ``text``: what moderators should know besides.
+    ``reason``: one of ``safety.reasons`` of the app. ``text``: what moderators
+    should know besides.
     """
     given = {"id": id, "user": user, "reason": reason, "text": text}
-    return Command("report", {name: value for name, value in given.items() if value}, Reported)
+    return Command(
+        "report", {name: value for name, value in given.items() if value}, Reported
+    )
 
 
 def marks(version: int = 0) -> Command[Marks]:
@@ -560,21 +649,34 @@ def marks(version: int = 0) -> Command[Marks]:
     return Command("marks", {"version": version}, Marks)
 
 
-def receipts(conversation: int, after: str = "", limit: int = 50, message: int = 0) -> Command[ReceiptPage]:
-    """Get how far the others have read and received a conversation, by user ids greater than ``after``.
-    ``message``: only of those who have read this message."""
-    fields = {"conversation": conversation, "after": after, "limit": limit, "message": message}
+def receipts(
+    conversation: int, after: str = "", limit: int = 50, message: int = 0
+) -> Command[ReceiptPage]:
+    """Get how far the others have read and received a conversation, by user ids
+    greater than ``after``. ``message``: only of those who have read this
+    message."""
+    fields = {
+        "conversation": conversation,
+        "after": after,
+        "limit": limit,
+        "message": message,
+    }
     return Command("receipts", fields, ReceiptPage)
 
 
 def receipt_counts(conversation: int, ids: Iterable[int]) -> Command[ReceiptCounts]:
     """Get how many other members have received and read messages."""
-    return Command("receiptCounts", {"conversation": conversation, "ids": list(ids)}, ReceiptCounts)
+    return Command(
+        "receiptCounts", {"conversation": conversation, "ids": list(ids)}, ReceiptCounts
+    )
 
 
 def conversations(before: int = 0, limit: int = 50) -> Command[ConversationPage]:
-    """Get your conversations, the latest first. For the next page pass ``before`` of the last one."""
-    return Command("conversations", {"before": before, "limit": limit}, ConversationPage)
+    """Get your conversations, the latest first. For the next page pass
+    ``before`` of the last one."""
+    return Command(
+        "conversations", {"before": before, "limit": limit}, ConversationPage
+    )
 
 
 def history(
@@ -585,11 +687,17 @@ def history(
     after: int | None = None,
     types: Sequence[str] = (),
 ) -> Command[MessagePage]:
-    """Get the entries of a conversation before an id, or the latest; or the first ones ``after`` an id.
+    """Get the entries of a conversation before an id, or the latest; or the
+    first ones ``after`` an id.
 
-    ``types``: only messages of these types. Then pass ``before`` of the page to get the next one.
+    ``types``: only messages of these types. Then pass ``before`` of the page to
+    get the next one.
     """
-    fields: dict[str, Any] = {"conversation": conversation, "before": before, "limit": limit}
+    fields: dict[str, Any] = {
+        "conversation": conversation,
+        "before": before,
+        "limit": limit,
+    }
     if after is not None:
         fields["after"] = after
     if types:
@@ -609,15 +717,28 @@ def search(
     since: int = 0,
     until: int = 0,
 ) -> Command[MessagePage]:
-    """Get the messages that have all words of ``text``, in one conversation or in all of yours: the last
-    word may be unfinished, and a phrase stands in double quotes.
+    """Get the messages that have all words of ``text``, in one conversation or
+    in all of yours: the last word may be unfinished, and a phrase stands in
+    double quotes.
 
-    Filters: messages of the ``sender``; of these ``types`` (default: ``text`` if ``text`` or ``link`` is
-    given, else all); with a ``link``; sent at or after ``since`` and before ``until``, in Unix milliseconds.
-    With a filter ``text`` may be empty.
+    Filters: messages of the ``sender``; of these ``types`` (default: ``text``
+    if ``text`` or ``link`` is given, else all); with a ``link``; sent at or
+    after ``since`` and before ``until``, in Unix milliseconds. With a filter
+    ``text`` may be empty.
     """
-    fields: dict[str, Any] = {"text": text, "conversation": conversation, "before": before, "limit": limit}
-    filters = {"from": sender, "types": list(types), "link": link, "since": since, "until": until}
+    fields: dict[str, Any] = {
+        "text": text,
+        "conversation": conversation,
+        "before": before,
+        "limit": limit,
+    }
+    filters = {
+        "from": sender,
+        "types": list(types),
+        "link": link,
+        "since": since,
+        "until": until,
+    }
     fields |= {name: value for name, value in filters.items() if value}
     return Command("search", fields, MessagePage)
 
@@ -635,23 +756,39 @@ def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
     return content | ({"type": type} if type else {})
 
 
-# --- Commands on channels -----------------------------------------------------------------------------------
+# --- Commands on channels -----------------------------------------------------
 
 
-def publish(channel: str, text: str | None = None, *, data: Any = None, type: str = "") -> Command[None]:
-    """Publish ``text``, or JSON as ``data``, to a channel to which you have subscribed."""
-    return Command("publish", {"channel": channel} | _content(text, data, type), NoneType)
+def publish(
+    channel: str, text: str | None = None, *, data: Any = None, type: str = ""
+) -> Command[None]:
+    """Publish ``text``, or JSON as ``data``, to a channel to which you have
+    subscribed."""
+    return Command(
+        "publish", {"channel": channel} | _content(text, data, type), NoneType
+    )
 
 
 def channel_history(
-    channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+    channel: str,
+    since: Position | None = None,
+    limit: int = 50,
+    *,
+    reverse: bool = False,
 ) -> Command[ChannelHistory]:
-    """Get publications after a position; or (``reverse``) before it, the newest first."""
+    """Get publications after a position; or (``reverse``) before it, the newest
+    first."""
     position = {} if since is None else {"epoch": since.epoch, "offset": since.offset}
     fields = {"channel": channel, "limit": limit, "reverse": reverse, **position}
     return Command("channelHistory", fields, ChannelHistory)
 
 
-def subscribers(channel: str, after: str = "", limit: int = 50) -> Command[SubscriberPage]:
+def subscribers(
+    channel: str, after: str = "", limit: int = 50
+) -> Command[SubscriberPage]:
     """Get the subscribers of a channel, in the order in which they came."""
-    return Command("channelPresence", {"channel": channel, "after": after, "limit": limit}, SubscriberPage)
+    return Command(
+        "channelPresence",
+        {"channel": channel, "after": after, "limit": limit},
+        SubscriberPage,
+    )

@@ -1,4 +1,5 @@
-"""Many pushes and streamed messages over one open connection (docs/guides/batch-and-publisher.md)."""
+"""Many pushes and streamed messages over one open connection
+(docs/guides/batch-and-publisher.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ import msgspec
 from msgspec import Struct
 from websockets.asyncio.client import ClientConnection as AsyncConnection
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidHeader, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,7 +37,13 @@ from imserver_client.api import (
     push_body,
     stream_body,
 )
-from imserver_client.errors import CLOSE_NORMAL, ClientError, Closed, NotConnected, RequestRefused
+from imserver_client.errors import (
+    CLOSE_NORMAL,
+    ClientError,
+    Closed,
+    NotConnected,
+    RequestRefused,
+)
 from imserver_client.results import PieceResult, PushAnswer, StreamEnd
 from imserver_client.session import ANSWER_SECONDS, PendingAnswers
 from imserver_client.shell import close_in_time
@@ -59,24 +72,34 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PublisherCore:
-    """The frames and the unanswered commands of one publisher connection. No I/O."""
+    """The frames and the unanswered commands of one publisher connection. No
+    I/O."""
 
     def __init__(self, url: str, key: str) -> None:
-        scheme, _, rest = (url if "://" in url else f"http://{url}").rstrip("/").partition("://")
-        self.url = f"{'wss' if scheme.lower() in ('https', 'wss') else 'ws'}://{rest}{PATH}"
+        scheme, _, rest = (
+            (url if "://" in url else f"http://{url}").rstrip("/").partition("://")
+        )
+        self.url = (
+            f"{'wss' if scheme.lower() in ('https', 'wss') else 'ws'}://{rest}{PATH}"
+        )
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.answers = PendingAnswers()
         self._numbers = count(1)
         self._kinds: dict[str, tuple[Any, str]] = {}
-        """``seq`` of a command that is no push → the type of its answer, and the field that has it."""
+        """``seq`` of a command that is no push → the type of its answer, and
+        the field that has it."""
 
-    def publish(self, app: str, text: str | None, more: dict[str, Any]) -> tuple[str, str]:
+    def publish(
+        self, app: str, text: str | None, more: dict[str, Any]
+    ) -> tuple[str, str]:
         """Encode a push; return its ``seq`` and its frame."""
         return self.command("publish", push_body(app, text, **more))
 
-    def command(self, name: str, body: dict[str, Any], kind: Any = None, field: str = "") -> tuple[str, str]:
-        """Encode a command whose answer is a ``kind`` (None: that of a push), in this ``field`` of the
-        answer; return its ``seq`` and its frame."""
+    def command(
+        self, name: str, body: dict[str, Any], kind: Any = None, field: str = ""
+    ) -> tuple[str, str]:
+        """Encode a command whose answer is a ``kind`` (None: that of a push),
+        in this ``field`` of the answer; return its ``seq`` and its frame."""
         seq = next(self._numbers)
         if kind is not None:
             self._kinds[str(seq)] = kind, field
@@ -85,20 +108,27 @@ class PublisherCore:
     def open_stream(
         self, app: str, channel: str, text: str, **fields: Unpack[StreamFields]
     ) -> tuple[str, str]:
-        """Encode the arguments of :meth:`Api.open_stream`, as :meth:`command`."""
-        return self.command(OPEN_STREAM, stream_body(app, channel, text, **fields), str, "stream")
+        """Encode the arguments of :meth:`Api.open_stream`, as
+        :meth:`command`."""
+        return self.command(
+            OPEN_STREAM, stream_body(app, channel, text, **fields), str, "stream"
+        )
 
-    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[str, str]:
+    def append_pieces(
+        self, app: str, pieces: Sequence[tuple[str, int, str]]
+    ) -> tuple[str, str]:
         """Encode pieces, as :meth:`command`."""
-        return self.command(APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results")
+        return self.command(
+            APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results"
+        )
 
     def close_stream(self, app: str, stream: str, incomplete: bool) -> tuple[str, str]:
         """Encode the end of a streamed message, as :meth:`command`."""
         return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def feed(self, frame: str | bytes) -> bool:
-        """Pass an answer to its command. False: it is malformed, and all commands have failed. Then close the
-        connection."""
+        """Pass an answer to its command. False: it is malformed, and all
+        commands have failed. Then close the connection."""
         try:
             self._settle(frame)
         except (ValueError, RecursionError, ClientError) as error:
@@ -121,14 +151,25 @@ class PublisherCore:
         self.answers.settle(seq, outcome)
 
 
-_NO_CONNECTION: Final = (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError, ValueError)
+_NO_CONNECTION: Final = (
+    OSError,
+    TimeoutError,
+    InvalidHandshake,
+    InvalidURI,
+    EOFError,
+    ValueError,
+)
 
 
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
     if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
-        return RequestRefused(error.response.status_code, "unauthorized", "the key may not push here")
+        return RequestRefused(
+            error.response.status_code, "unauthorized", "the key may not push here"
+        )
     # The text of the error would show the key.
-    reason = f"invalid header {error.name}" if isinstance(error, InvalidHeader) else error
+    reason = (
+        f"invalid header {error.name}" if isinstance(error, InvalidHeader) else error
+    )
     return NotConnected(f"no publisher connection: {reason}")
 
 
@@ -141,10 +182,12 @@ def _wait(answer: Future[T]) -> T:
 
 
 class Publisher:
-    """A publisher connection for threads; may be shared by them. It does not reconnect.
+    """A publisher connection for threads; may be shared by them. It does not
+    reconnect.
 
-    ``url`` is that of the HTTP server, ``key`` an API key with the scope push. The ``results`` of an answer
-    list only the targets that were not reached. Raises :class:`NotConnected` or :class:`RequestRefused`.
+    ``url`` is that of the HTTP server, ``key`` an API key with the scope push.
+    The ``results`` of an answer list only the targets that were not reached.
+    Raises :class:`NotConnected` or :class:`RequestRefused`.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
@@ -153,19 +196,30 @@ class Publisher:
         self._stack = ExitStack()
         try:
             self._connection: ClientConnection = self._stack.enter_context(
-                connect(core.url, additional_headers=core.headers, compression=None, max_size=None)
+                connect(
+                    core.url,
+                    additional_headers=core.headers,
+                    compression=None,
+                    max_size=None,
+                )
             )
         except _NO_CONNECTION as error:
             raise _not_connected(error) from None
-        self._thread = threading.Thread(target=self._read, name="imserver publisher", daemon=True)
+        self._thread = threading.Thread(
+            target=self._read, name="imserver publisher", daemon=True
+        )
         self._thread.start()
 
-    def publish(self, app: str, text: str | None = None, **more: Any) -> Future[PushAnswer]:
-        """Send a push with the arguments of :meth:`Api.push`; return the future of its answer.
+    def publish(
+        self, app: str, text: str | None = None, **more: Any
+    ) -> Future[PushAnswer]:
+        """Send a push with the arguments of :meth:`Api.push`; return the future
+        of its answer.
 
-        The future raises :class:`RequestRefused` if the push was refused, and :class:`NotConnected` if the
-        connection was lost first: the push may have been delivered or not. With an ``id`` it can be sent
-        again without being delivered twice.
+        The future raises :class:`RequestRefused` if the push was refused, and
+        :class:`NotConnected` if the connection was lost first: the push may
+        have been delivered or not. With an ``id`` it can be sent again without
+        being delivered twice.
         """
         return self._send(*self._core.publish(app, text, more))
 
@@ -173,28 +227,47 @@ class Publisher:
         """Send a push and wait for its answer; see :meth:`publish`."""
         return _wait(self.publish(app, text, **more))
 
-    def stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> TextStream:
-        """See :meth:`imserver_client.Api.stream`. Several threads may write their streams at once."""
-        stream_body(app, channel, text, **fields)  # a wrong argument is an error of this call
-        return TextStream(self, app, partial(self.open_stream, app, channel, text, **fields))
+    def stream(
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
+    ) -> TextStream:
+        """See :meth:`imserver_client.Api.stream`. Several threads may write
+        their streams at once."""
+        # a wrong argument is an error of this call
+        stream_body(app, channel, text, **fields)
+        return TextStream(
+            self, app, partial(self.open_stream, app, channel, text, **fields)
+        )
 
-    def open_stream(self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]) -> str:
+    def open_stream(
+        self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
+    ) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
-        return cast("str", _wait(self._send(*self._core.open_stream(app, channel, text, **fields))))
+        return cast(
+            "str",
+            _wait(self._send(*self._core.open_stream(app, channel, text, **fields))),
+        )
 
-    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]:
+    def append_pieces(
+        self, app: str, pieces: Sequence[tuple[str, int, str]]
+    ) -> tuple[PieceResult, ...]:
         """See :meth:`imserver_client.Api.append_pieces`."""
         found = _wait(self._send(*self._core.append_pieces(app, pieces)))
         return cast("tuple[PieceResult, ...]", found)
 
-    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+    def close_stream(
+        self, app: str, stream: str, *, incomplete: bool = False
+    ) -> StreamEnd:
         """See :meth:`imserver_client.Api.close_stream`."""
-        return cast("StreamEnd", _wait(self._send(*self._core.close_stream(app, stream, incomplete))))
+        return cast(
+            "StreamEnd",
+            _wait(self._send(*self._core.close_stream(app, stream, incomplete))),
+        )
 
     def _send(self, seq: str, frame: str) -> Future[Any]:
         """Send a command; return the future of its answer."""
         answer: Future[Any] = Future()
-        answer.set_running_or_notify_cancel()  # a command that was sent cannot be cancelled
+        # a command that was sent cannot be cancelled
+        answer.set_running_or_notify_cancel()
         with self._lock:
             self._core.answers.futures[seq] = answer
             try:
@@ -239,14 +312,22 @@ class AsyncPublisher:
         core = self._core
         try:
             self._connection = await connect_async(
-                core.url, additional_headers=core.headers, compression=None, max_size=None
+                core.url,
+                additional_headers=core.headers,
+                compression=None,
+                max_size=None,
             )
         except _NO_CONNECTION as error:
             raise _not_connected(error) from None
-        self._task = asyncio.create_task(self._read(self._connection), name="imserver publisher")
+        self._task = asyncio.create_task(
+            self._read(self._connection), name="imserver publisher"
+        )
 
-    async def publish(self, app: str, text: str | None = None, **more: Any) -> asyncio.Future[PushAnswer]:
-        """Send a push; await the returned future for its answer. See :meth:`Publisher.publish`."""
+    async def publish(
+        self, app: str, text: str | None = None, **more: Any
+    ) -> asyncio.Future[PushAnswer]:
+        """Send a push; await the returned future for its answer. See
+        :meth:`Publisher.publish`."""
         return await self._send(*self._core.publish(app, text, more))
 
     async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
@@ -257,17 +338,28 @@ class AsyncPublisher:
         self, app: str, channel: str, text: str = "", **fields: Unpack[StreamFields]
     ) -> str:
         """See :meth:`imserver_client.Api.open_stream`."""
-        return cast("str", await self._ask(*self._core.open_stream(app, channel, text, **fields)))
+        return cast(
+            "str",
+            await self._ask(*self._core.open_stream(app, channel, text, **fields)),
+        )
 
     async def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[PieceResult, ...]:
         """See :meth:`imserver_client.Api.append_pieces`."""
-        return cast("tuple[PieceResult, ...]", await self._ask(*self._core.append_pieces(app, pieces)))
+        return cast(
+            "tuple[PieceResult, ...]",
+            await self._ask(*self._core.append_pieces(app, pieces)),
+        )
 
-    async def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd:
+    async def close_stream(
+        self, app: str, stream: str, *, incomplete: bool = False
+    ) -> StreamEnd:
         """See :meth:`imserver_client.Api.close_stream`."""
-        return cast("StreamEnd", await self._ask(*self._core.close_stream(app, stream, incomplete)))
+        return cast(
+            "StreamEnd",
+            await self._ask(*self._core.close_stream(app, stream, incomplete)),
+        )
 
     async def _send(self, seq: str, frame: str) -> asyncio.Future[Any]:
         """Send a command; return the future of its answer."""
@@ -300,7 +392,8 @@ class AsyncPublisher:
             self._core.answers.fail(_LOST)
 
     async def close(self) -> None:
-        """End the connection. If the server does not read, the connection is cut after ten seconds."""
+        """End the connection. If the server does not read, the connection is
+        cut after ten seconds."""
         if self._connection is not None:
             await close_in_time(self._connection, ANSWER_SECONDS)
         if self._task is not None:

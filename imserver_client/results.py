@@ -8,7 +8,8 @@ from msgspec import Struct
 
 
 class StoredPosition(Struct, frozen=True):
-    """Where a message is stored: its id in the log of the app, its conversation, its number there."""
+    """Where a message is stored: its id in the log of the app, its
+    conversation, its number there."""
 
     id: int
     conversation: int
@@ -26,7 +27,8 @@ class PushResult(Struct, frozen=True):
     - ``"stored"``: at the position ``stored``
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it cannot be stored, for this ``reason``
-    - ``"failed"``: a node or the database does not answer; other targets have accepted the push
+    - ``"failed"``: a node or the database does not answer; other targets have
+      accepted the push
     - ``"partly"``: a channel or an app, of which one node cannot be reached
     """
 
@@ -44,7 +46,8 @@ class PushAnswer(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True):
-    """One session of a user. ``since`` is in Unix seconds; ``node`` is the server process that has it."""
+    """One session of a user. ``since`` is in Unix seconds; ``node`` is the
+    server process that has it."""
 
     connection: str
     device: str = ""
@@ -62,8 +65,9 @@ class Presence(Struct, frozen=True):
 
 
 class UserPage(Struct, frozen=True):
-    """Users of an app in the order of their names; ``count`` is the number of all, ``next`` the cursor of the
-    next page. ``missing_nodes`` names server processes that did not answer."""
+    """Users of an app in the order of their names; ``count`` is the number of
+    all, ``next`` the cursor of the next page. ``missing_nodes`` names server
+    processes that did not answer."""
 
     count: int
     users: tuple[str, ...]
@@ -83,7 +87,8 @@ class Counts(Struct, frozen=True):
 class Channel(Struct, frozen=True):
     """A channel, and its number of subscribers.
 
-    ``offset`` and ``epoch``: the position of its history, if that was asked for and it has one.
+    ``offset`` and ``epoch``: the position of its history, if that was asked for
+    and it has one.
     """
 
     channel: str
@@ -102,7 +107,8 @@ class ChannelPage(Struct, frozen=True):
 
 
 class ChannelResult(Struct, frozen=True):
-    """The result of a publication in one channel, and its position, if the channel has a history.
+    """The result of a publication in one channel, and its position, if the
+    channel has a history.
 
     ``status``:
 
@@ -110,8 +116,9 @@ class ChannelResult(Struct, frozen=True):
     - ``"absent"``: nobody is subscribed, and there is no history
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it is too long for this channel
-    - ``"failed"``: it has not accepted the message, other channels of a broadcast have. Broadcast again with
-      the same ``id``: each channel accepts it once
+    - ``"failed"``: it has not accepted the message, other channels of a
+      broadcast have. Broadcast again with the same ``id``: each channel accepts
+      it once
     - ``"partly"``: a node with subscribers cannot be reached
     """
 
@@ -134,7 +141,8 @@ class RetainedPublication(Struct, frozen=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """Publications of a channel. ``offset`` and ``epoch`` are the position of the newest one that it has."""
+    """Publications of a channel. ``offset`` and ``epoch`` are the position of
+    the newest one that it has."""
 
     publications: tuple[RetainedPublication, ...]
     offset: int
@@ -142,11 +150,13 @@ class HistoryPage(Struct, frozen=True):
 
 
 class PieceResult(Struct, frozen=True):
-    """The result for a piece of a streamed message, whose last piece has the number ``piece``.
+    """The result for a piece of a streamed message, whose last piece has the
+    number ``piece``.
 
-    ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are missing), ``"too_long"``,
-    ``"closed"``, ``"unknown"`` (there is no such message), ``"failed"`` (its node does
-    not answer, that of another piece does; append it again).
+    ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are
+    missing), ``"too_long"``, ``"closed"``, ``"unknown"`` (there is no such
+    message), ``"failed"`` (its node does not answer, that of another piece
+    does; append it again).
     """
 
     stream: str
@@ -157,8 +167,9 @@ class PieceResult(Struct, frozen=True):
 class StreamEnd(Struct, frozen=True):
     """The result of closing a streamed message.
 
-    ``status``: ``"closed"``; ``"repeated"``: it was closed before; ``"unknown"``: the server closed it long
-    ago, or its node has ended. ``offset`` and ``epoch`` are its position (0 and ``""``: it has none).
+    ``status``: ``"closed"``; ``"repeated"``: it was closed before;
+    ``"unknown"``: the server closed it long ago, or its node has ended.
+    ``offset`` and ``epoch`` are its position (0 and ``""``: it has none).
     """
 
     stream: str
@@ -169,9 +180,11 @@ class StreamEnd(Struct, frozen=True):
 
 
 class ChannelSubscriber(Struct, frozen=True):
-    """A connection that is subscribed to a channel; ``subscribed_at`` is in Unix seconds.
+    """A connection that is subscribed to a channel; ``subscribed_at`` is in
+    Unix seconds.
 
-    ``info``, ``channel_info``: what it says of itself, in all its channels and in this one.
+    ``info``, ``channel_info``: what it says of itself, in all its channels and
+    in this one.
     """
 
     connection: str
@@ -184,7 +197,8 @@ class ChannelSubscriber(Struct, frozen=True):
 
 
 class ChannelSubscriberPage(Struct, frozen=True):
-    """Subscribers of a channel in the order of subscribing; see :class:`UserPage`."""
+    """Subscribers of a channel in the order of subscribing; see
+    :class:`UserPage`."""
 
     count: int
     subscribers: tuple[ChannelSubscriber, ...]
@@ -193,10 +207,12 @@ class ChannelSubscriberPage(Struct, frozen=True):
 
 
 class MailboxClaim(Struct, frozen=True):
-    """Messages of one conversation that a worker has claimed, the oldest first; none: nothing waits.
+    """Messages of one conversation that a worker has claimed, the oldest first;
+    none: nothing waits.
 
-    ``until``: when the lease ends, in Unix milliseconds of the server. ``tries``: how often the first message
-    was claimed, with this time. The messages have the fields of the HTTP API.
+    ``until``: when the lease ends, in Unix milliseconds of the server.
+    ``tries``: how often the first message was claimed, with this time. The
+    messages have the fields of the HTTP API.
     """
 
     token: str = ""
@@ -218,7 +234,8 @@ class BatchResult(Struct, frozen=True):
 
 
 class App(Struct, frozen=True):
-    """An app and its settings. ``configured``: it is in the configuration, and changed only there."""
+    """An app and its settings. ``configured``: it is in the configuration, and
+    changed only there."""
 
     app: str
     configured: bool = False

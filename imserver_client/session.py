@@ -1,4 +1,5 @@
-"""The state of a session without I/O: a shell (shell.py, threads.py, aio.py) connects, sends and waits.
+"""The state of a session without I/O: a shell (shell.py, threads.py, aio.py)
+connects, sends and waits.
 
 A shell calls the core at these moments, and always passes the monotonic time:
 
@@ -70,17 +71,21 @@ from imserver_client.protocol import (
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 10.0
-"""Time limit of the server for connecting, and for the answers to logins and heartbeats."""
+"""Time limit of the server for connecting, and for the answers to logins and
+heartbeats."""
 SILENT_SECONDS: Final = 5.0
 """Time without a frame after which a heartbeat is sent if a request waits."""
 HEARTBEAT_SECONDS: Final = 30.0
 """Time between heartbeats; the server waits for six minutes."""
 MAX_WAITING: Final = 10_000
-"""Limit of the queue of received events. While the queue is full, the shell reads no frames."""
+"""Limit of the queue of received events. While the queue is full, the shell
+reads no frames."""
 MAX_WAITING_FOR_ANSWER: Final = 100_000
-"""The limit while a request waits: its answer comes after events that the server has already sent, and that
-of ``send`` after the last page of a sync."""
-FINAL_REFUSALS: Final = frozenset({REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED})
+"""The limit while a request waits: its answer comes after events that the
+server has already sent, and that of ``send`` after the last page of a sync."""
+FINAL_REFUSALS: Final = frozenset(
+    {REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED}
+)
 """A login refused with one of these codes is not tried again."""
 
 T = TypeVar("T")
@@ -88,11 +93,12 @@ OnState = Callable[[str], None] | None
 Future = concurrent.futures.Future[Any] | asyncio.Future[Any]
 
 
-# --- The states of a session --------------------------------------------------------------------------------
+# --- The states of a session --------------------------------------------------
 
 
 class State(StrEnum):
-    """The state of a session. ``connecting`` ends with the login; ``waiting`` is the pause before a retry."""
+    """The state of a session. ``connecting`` ends with the login; ``waiting``
+    is the pause before a retry."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -126,23 +132,30 @@ TRANSITIONS: Final = {
 
 
 class Backoff:
-    """Pauses between tries: random, growing from ``first_seconds`` to ``longest_seconds`` ("full jitter"), so
-    that many clients do not come back at once. Owner of the number of failures in a row."""
+    """Pauses between tries: random, growing from ``first_seconds`` to
+    ``longest_seconds`` ("full jitter"), so that many clients do not come back
+    at once. Owner of the number of failures in a row."""
 
     LASTING_SECONDS: Final = 60.0
-    """A connection of this length was a success: the next pause is short again."""
+    """A connection of this length was a success: the next pause is short
+    again."""
 
-    def __init__(self, first_seconds: float = 0.5, longest_seconds: float = 30.0) -> None:
+    def __init__(
+        self, first_seconds: float = 0.5, longest_seconds: float = 30.0
+    ) -> None:
         self._first = first_seconds
         self._longest = longest_seconds
         self.failures = 0
 
     def pause(self, connected_seconds: float = 0.0) -> float:
-        """Return the seconds to wait before the next try, after a connection of this length."""
+        """Return the seconds to wait before the next try, after a connection of
+        this length."""
         if connected_seconds >= self.LASTING_SECONDS:
             self.failures = 0
         self.failures += 1
-        return uniform(0.0, min(self._longest, self._first * 2.0 ** min(self.failures - 1, 16)))
+        return uniform(
+            0.0, min(self._longest, self._first * 2.0 ** min(self.failures - 1, 16))
+        )
 
 
 class SessionOptions(TypedDict, total=False):
@@ -154,7 +167,8 @@ class SessionOptions(TypedDict, total=False):
 
 
 class PendingAnswers:
-    """Futures of requests without an answer, by their ``seq``; all of threads, or all of asyncio."""
+    """Futures of requests without an answer, by their ``seq``; all of threads,
+    or all of asyncio."""
 
     def __init__(self) -> None:
         self.futures: dict[str, Future] = {}
@@ -171,7 +185,8 @@ class PendingAnswers:
         self._sizes.pop(seq, None)
 
     def settle(self, seq: str, outcome: object) -> None:
-        """Pass an answer, or an error, to the request with this number, if it waits."""
+        """Pass an answer, or an error, to the request with this number, if it
+        waits."""
         future = self.futures.pop(seq, None)
         self._sizes.pop(seq, None)
         if future is None or future.done():
@@ -188,25 +203,30 @@ class PendingAnswers:
             self.settle(seq, NotConnected(text))
 
     def fail_largest(self, error: ClientError) -> None:
-        """Raise ``error`` in the largest of the waiting requests, if there is one."""
+        """Raise ``error`` in the largest of the waiting requests, if there is
+        one."""
         sizes = dict(self._sizes)
         if sizes:
             self.settle(max(sizes, key=sizes.__getitem__), error)
 
 
-# --- Channels -----------------------------------------------------------------------------------------------
+# --- Channels -----------------------------------------------------------------
 
 INSUFFICIENT_STATE: Final = 2500
-"""Code of an ended subscription: publications are missing. The session subscribes again."""
+"""Code of an ended subscription: publications are missing. The session
+subscribes again."""
 ChannelToken = str | Callable[[], str]
 MAX_SUBSCRIBING: Final = 20
-"""Commands ``subscribe`` that wait for an answer at the same time, when a session comes back."""
+"""Commands ``subscribe`` that wait for an answer at the same time, when a
+session comes back."""
 MAX_UNANSWERED: Final = 200
-"""Commands of a messenger that wait for an answer at the same time: the server reviews no more messages of a
-connection, and refuses the others for the moment."""
+"""Commands of a messenger that wait for an answer at the same time: the
+server reviews no more messages of a connection, and refuses the others for
+the moment."""
 SPACING_SECONDS: Final = 0.05
-"""Time between two of them, or two commands on stored messages, after the server has closed a connection for
-its rate of messages. It doubles with each further one, up to :data:`MAX_SPACING_SECONDS`."""
+"""Time between two of them, or two commands on stored messages, after the
+server has closed a connection for its rate of messages. It doubles with each
+further one, up to :data:`MAX_SPACING_SECONDS`."""
 MAX_SPACING_SECONDS: Final = 1.0
 MIN_SPACING_SECONDS: Final = 0.005
 """The time is halved when no command waits; below this limit it is 0."""
@@ -217,7 +237,8 @@ class _Subscription(msgspec.Struct):
     position: Position | None
     begun: bool = False
     streams: dict[str, tuple[int, StreamUpdate]] = {}
-    """Open streamed messages → number of the last piece, and the text so far."""
+    """Open streamed messages → number of the last piece, and the text so
+    far."""
 
 
 class _Subscribed(msgspec.Struct):
@@ -229,8 +250,8 @@ class _Subscribed(msgspec.Struct):
 
 
 class Pace:
-    """Owner of the time between two commands. It grows with each close for the rate of messages, and is
-    halved when no command waits."""
+    """Owner of the time between two commands. It grows with each close for the
+    rate of messages, and is halved when no command waits."""
 
     def __init__(self) -> None:
         self._spacing = 0.0
@@ -238,7 +259,9 @@ class Pace:
     def lost(self, code: int) -> None:
         """Handle the end of the connection."""
         if code == CLOSE_RATE_LIMIT:
-            self._spacing = min(max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS)
+            self._spacing = min(
+                max(2 * self._spacing, SPACING_SECONDS), MAX_SPACING_SECONDS
+            )
 
     def shorten(self) -> None:
         """Note that no command waits."""
@@ -247,8 +270,8 @@ class Pace:
 
 
 class CommandTurns(Pace):
-    """The commands that wait until they can be sent. They are sent in the order of their numbers, and more
-    slowly if the server has a limit."""
+    """The commands that wait until they can be sent. They are sent in the order
+    of their numbers, and more slowly if the server has a limit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,7 +281,8 @@ class CommandTurns(Pace):
         """The last turn of this connection; 0 if there was none."""
 
     def add(self, number: int, turn: Future) -> None:
-        """Add a command. ``turn``: gets the time at which the command can be sent."""
+        """Add a command. ``turn``: gets the time at which the command can be
+        sent."""
         self._waiting[number] = turn
 
     def forget(self, number: int) -> None:
@@ -282,8 +306,9 @@ class CommandTurns(Pace):
 
 
 class Turns(Pace):
-    """The channels that a session has still to subscribe to on this connection. Few commands wait for an
-    answer at a time, and they are slower if the server has a limit."""
+    """The channels that a session has still to subscribe to on this connection.
+    Few commands wait for an answer at a time, and they are slower if the server
+    has a limit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,7 +333,9 @@ class Turns(Pace):
         if now < self.due_at:
             return []
         count = 1 if self._spacing else MAX_SUBSCRIBING - len(self._sent)
-        taken = [self._channels.popleft() for _ in range(min(count, len(self._channels)))]
+        taken = [
+            self._channels.popleft() for _ in range(min(count, len(self._channels)))
+        ]
         self._sent.update(taken)
         self._set_due(now + self._spacing)
         return taken
@@ -332,7 +359,8 @@ class Turns(Pace):
 
 
 class Subscriptions:
-    """Owner of the channels of a session and of their positions. It returns each publication once."""
+    """Owner of the channels of a session and of their positions. It returns
+    each publication once."""
 
     def __init__(self) -> None:
         self._channels: dict[str, _Subscription] = {}
@@ -351,15 +379,23 @@ class Subscriptions:
         self._channels.pop(channel, None)
 
     def fields(self, channel: str) -> dict[str, Any]:
-        """Return the data of the command ``subscribe``, with a token and the position."""
+        """Return the data of the command ``subscribe``, with a token and the
+        position."""
         known = self._channels[channel]
         token = known.token() if callable(known.token) else known.token
-        fields: dict[str, Any] = {"channel": channel} | ({"token": token} if token else {})
+        fields: dict[str, Any] = {"channel": channel} | (
+            {"token": token} if token else {}
+        )
         position = known.position
-        return fields if position is None else {**fields, "epoch": position.epoch, "offset": position.offset}
+        return (
+            fields
+            if position is None
+            else {**fields, "epoch": position.epoch, "offset": position.offset}
+        )
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
-        """Return what the answer 200 to a ``subscribe`` brings. Raises ValueError if it is malformed."""
+        """Return what the answer 200 to a ``subscribe`` brings. Raises
+        ValueError if it is malformed."""
         found = msgspec.convert(data, _Subscribed)
         known = self._channels.get(found.channel)
         if known is None:
@@ -382,7 +418,11 @@ class Subscriptions:
         if isinstance(event, Publication) and known is not None:
             position = known.position
             if event.position is not None:
-                if position is not None and position.epoch == event.epoch and event.offset <= position.offset:
+                if (
+                    position is not None
+                    and position.epoch == event.epoch
+                    and event.offset <= position.offset
+                ):
                     return []
                 known.position = event.position
             if event.stream:
@@ -419,13 +459,15 @@ def _end_of(event: Publication) -> StreamUpdate:
     )
 
 
-# --- What all sessions do -----------------------------------------------------------------------------------
+# --- What all sessions do -----------------------------------------------------
 
 
 class SessionCore(ABC, Generic[T]):
-    """One user's session: login, heartbeats, retries, answers, and the queue of received events.
+    """One user's session: login, heartbeats, retries, answers, and the queue of
+    received events.
 
-    Raises ValueError for an empty user, and for an app whose name the cmd dialect cannot carry.
+    Raises ValueError for an empty user, and for an app whose name the cmd
+    dialect cannot carry.
     """
 
     def __init__(
@@ -461,7 +503,8 @@ class SessionCore(ABC, Generic[T]):
         self.commands = CommandTurns()
         self._turns = Turns()
         self._subscribing: dict[str, str] = {}
-        """Numbers of the commands ``subscribe`` of this connection, and their channels."""
+        """Numbers of the commands ``subscribe`` of this connection, and their
+        channels."""
         self.state = State.IDLE
         self.logins = 0
         """The number of logins that the server has accepted."""
@@ -474,7 +517,8 @@ class SessionCore(ABC, Generic[T]):
         self.error: ClientError | None = None
         """Why the session has ended, or is about to end."""
         self.close_code = 0
-        """The shell must close the connection with this code, if it is not 0."""
+        """The shell must close the connection with this code, if it is not
+        0."""
 
     # --- hooks of the kinds of sessions
 
@@ -496,22 +540,27 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = now
 
     def opened(self, token: str, now: float, *, renewable: bool = False) -> None:
-        """Log in on the open WebSocket. ``renewable``: the next login has another token, so the session may
-        outlive this one."""
+        """Log in on the open WebSocket. ``renewable``: the next login has
+        another token, so the session may outlive this one."""
         self._renewable = renewable
         app, user, device = self._login
         self.close_code = 0
-        self._login_seq, frame = self._codec.login(app, user, token, device, self._login_fields())
+        self._login_seq, frame = self._codec.login(
+            app, user, token, device, self._login_fields()
+        )
         self._frames = deque([frame])
         self._wake_at = now + ANSWER_SECONDS
 
     def feed(self, frame: str | bytes, now: float) -> None:
-        """Process a frame. Raises ValueError if the server sends a malformed sync page."""
+        """Process a frame. Raises ValueError if the server sends a malformed
+        sync page."""
         self._heard_at, self._lost_at = now, inf
         read = self._codec.read(frame)
         if read is None:
             return
-        if not (isinstance(read, Reply) and self._login_seq and read.seq == self._login_seq):
+        if not (
+            isinstance(read, Reply) and self._login_seq and read.seq == self._login_seq
+        ):
             if isinstance(read, ChannelFrame):
                 self._read_channel(read, now)
             elif isinstance(read, Reply) and read.cmd == "subscribe":
@@ -540,19 +589,25 @@ class SessionCore(ABC, Generic[T]):
     # --- channels
 
     def subscribe_command(self, channel: str) -> tuple[str, str]:
-        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return its ``seq`` and the frame. It
-        must be sent after those of :meth:`to_send`."""
-        for older in [seq for seq, name in self._subscribing.items() if name == channel]:
-            del self._subscribing[older]  # it was given up: its answer does not count for the new one
+        """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return
+        its ``seq`` and the frame. It must be sent after those of
+        :meth:`to_send`."""
+        for older in [
+            seq for seq, name in self._subscribing.items() if name == channel
+        ]:
+            # it was given up: its answer does not count for the new one
+            del self._subscribing[older]
             self._unsubscribe(channel)
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
         self._subscribing[seq] = channel
         return seq, frame
 
     def give_up(self, channel: str) -> None:
-        """End a subscription whose command was cancelled or got no answer in time, on the server, too."""
+        """End a subscription whose command was cancelled or got no answer in
+        time, on the server, too."""
         self.subscriptions.remove(channel)
-        if channel not in self._subscribing.values():  # the answer has come; otherwise see _subscribed
+        # the answer has come; otherwise see _subscribed
+        if channel not in self._subscribing.values():
             self._unsubscribe(channel)
 
     def _unsubscribe(self, channel: str) -> None:
@@ -566,7 +621,9 @@ class SessionCore(ABC, Generic[T]):
                 else:
                     self._turns.answered(channel, now)
             except Exception as error:
-                log.warning("there is no token for %s, trying again: %r", channel, error)
+                log.warning(
+                    "there is no token for %s, trying again: %r", channel, error
+                )
                 self.close_code = CLOSE_TRY_AGAIN
 
     def _subscribed(self, reply: Reply, now: float) -> None:
@@ -586,11 +643,17 @@ class SessionCore(ABC, Generic[T]):
             self.close_code = CLOSE_TRY_AGAIN
         elif channel in self.subscriptions:
             self.subscriptions.remove(channel)
-            self._received.append(ChannelNotice("ended", channel, code=reply.code, refused=reply.refused))
+            self._received.append(
+                ChannelNotice("ended", channel, code=reply.code, refused=reply.refused)
+            )
         self._subscribe_next(now)
 
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
-        if isinstance(event, ChannelNotice) and event.kind == "ended" and event.channel in self.subscriptions:
+        if (
+            isinstance(event, ChannelNotice)
+            and event.kind == "ended"
+            and event.channel in self.subscriptions
+        ):
             if event.code == INSUFFICIENT_STATE:
                 self._turns.add(event.channel, now)
                 self._subscribe_next(now)
@@ -602,7 +665,8 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def deadline(self) -> float:
-        """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
+        """When to call :meth:`tick`; in the state ``waiting``, when to connect
+        again."""
         return min(self._wake_at, self._lost_at, self._turns.due_at)
 
     def tick(self, now: float) -> None:
@@ -610,13 +674,19 @@ class SessionCore(ABC, Generic[T]):
         self._subscribe_next(now)
         if self.full:
             self._lost_at = inf  # the answer to the heartbeat is not read
-        elif self.state is State.ONLINE and self.answers.futures and self._lost_at == inf:
-            # A back end may take long to answer. Only a heartbeat shows whether the connection is lost.
-            self._wake_at = now if now >= self._heard_at + SILENT_SECONDS else self._wake_at
+        elif (
+            self.state is State.ONLINE and self.answers.futures and self._lost_at == inf
+        ):
+            # A back end may take long to answer. Only a heartbeat shows whether
+            # the connection is lost.
+            self._wake_at = (
+                now if now >= self._heard_at + SILENT_SECONDS else self._wake_at
+            )
         if now < min(self._wake_at, self._lost_at):
             return
         if self._login_seq or now >= self._lost_at:
-            self.close_code = CLOSE_TRY_AGAIN  # no answer to the login, or to the heartbeat
+            # no answer to the login, or to the heartbeat
+            self.close_code = CLOSE_TRY_AGAIN
             return
         self._frames.append(self.command("heartbeat")[1])
         self._wake_at = now + self._heartbeat_seconds
@@ -624,24 +694,37 @@ class SessionCore(ABC, Generic[T]):
             self._lost_at = min(self._lost_at, now + ANSWER_SECONDS)
 
     def to_send(self) -> Iterator[str]:
-        """Take the frames that must be sent now, one by one: a sender that is cancelled loses none."""
+        """Take the frames that must be sent now, one by one: a sender that is
+        cancelled loses none."""
         while self._frames:
             yield self._frames.popleft()
 
     def lost(self, code: int, now: float) -> None:
-        """Handle the end of a connection with this code, or a failed attempt to connect (1006)."""
+        """Handle the end of a connection with this code, or a failed attempt to
+        connect (1006)."""
         self._login_seq = ""
         self._lost_at = inf
         self._turns.lost(code)
         self.commands.lost(code)
         if code == CLOSE_TOO_LARGE:
-            self.answers.fail_largest(Closed(code))  # it would end the next connection, too
+            # it would end the next connection, too
+            self.answers.fail_largest(Closed(code))
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
         self.answers.fail("the connection was lost before the answer came")
-        # A token that expires after its login is renewed; one that is refused at the login is not.
-        renewed = code == CLOSE_TOKEN_INVALID and self._renewable and self.state is State.ONLINE
-        if self.error is None and not self.closing and not renewed and not may_reconnect(code):
+        # A token that expires after its login is renewed; one that is refused
+        # at the login is not.
+        renewed = (
+            code == CLOSE_TOKEN_INVALID
+            and self._renewable
+            and self.state is State.ONLINE
+        )
+        if (
+            self.error is None
+            and not self.closing
+            and not renewed
+            and not may_reconnect(code)
+        ):
             self.error = Closed(code)
         if self.error is not None or self.closing:
             self.end()
@@ -680,7 +763,8 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that no more frames must be read. The answer to the login is read."""
+        """Whether so many events wait that no more frames must be read. The
+        answer to the login is read."""
         limit = MAX_WAITING_FOR_ANSWER if self.answers.futures else MAX_WAITING
         return self.state is State.ONLINE and self.waiting >= limit
 
@@ -690,14 +774,18 @@ class SessionCore(ABC, Generic[T]):
         return self.closing or self.state is State.ENDED
 
     def raise_unless_logged_in(self, url: str, timeout_seconds: float) -> None:
-        """Raise the error of the first login, or :class:`NotConnected` if it has not ended in time."""
+        """Raise the error of the first login, or :class:`NotConnected` if it
+        has not ended in time."""
         if not self.settled and not self.over:
             why = f": {self.failure}" if self.failure else ""
-            raise NotConnected(f"{url}: not logged in within {timeout_seconds:g} s{why}")
+            raise NotConnected(
+                f"{url}: not logged in within {timeout_seconds:g} s{why}"
+            )
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
-        """Raise :class:`Closed`, or the error that ended the session, if it is over."""
+        """Raise :class:`Closed`, or the error that ended the session, if it is
+        over."""
         if self.over:
             raise self.error or Closed(CLOSE_NORMAL)
 
@@ -716,14 +804,15 @@ class PushCore(SessionCore[PushEvent]):
             self.answers.settle(frame.seq, frame)
 
 
-# --- Stored messages ----------------------------------------------------------------------------------------
+# --- Stored messages ----------------------------------------------------------
 
 MessengerEvent = Push | ChannelEvent | Entry | Signal | AccountFrame | LogReset
 """The events of a messenger."""
 PAGE_ENTRIES: Final = 200
 """Entries of one page of a sync, the most that the server gives."""
 ACK_SECONDS: Final = 1.0
-"""How long a received entry may wait for its ack; the server waits for ten seconds."""
+"""How long a received entry may wait for its ack; the server waits for ten
+seconds."""
 ACK_ENTRIES: Final = 500
 """Number of entries after which an ack is sent at once."""
 ROOM_SECONDS: Final = 1.0
@@ -740,10 +829,12 @@ class _SyncPage(msgspec.Struct):
 
 
 class SyncTracker:
-    """Owner of the sync cursor: the greatest id that was received. ``None`` means "from now on".
+    """Owner of the sync cursor: the greatest id that was received. ``None``
+    means "from now on".
 
-    The login has the cursor. The server then sends the missing entries by itself, or the client asks for them
-    page by page. While pages are missing, live entries are ignored: a page brings them.
+    The login has the cursor. The server then sends the missing entries by
+    itself, or the client asks for them page by page. While pages are missing,
+    live entries are ignored: a page brings them.
     """
 
     def __init__(self, cursor: int | None) -> None:
@@ -759,7 +850,8 @@ class SyncTracker:
         return {"cursor": self.cursor, "acks": True} if self._acks else {}
 
     def logged_in(self, data: Any) -> Question | None:
-        """Return the first question, if one is needed; ``data`` is that of the answer to the login."""
+        """Return the first question, if one is needed; ``data`` is that of the
+        answer to the login."""
         if self.cursor is None:
             return "conversations", {"limit": 1}
         if isinstance(data, dict) and data.get("recovered") is True:
@@ -767,8 +859,11 @@ class SyncTracker:
             return None
         return self._sync()
 
-    def answered(self, cmd: str, data: Any, now: float) -> tuple[list[Entry | LogReset], Question | None]:
-        """Return what the answer to a question brings, and the next question. Raises ValueError."""
+    def answered(
+        self, cmd: str, data: Any, now: float
+    ) -> tuple[list[Entry | LogReset], Question | None]:
+        """Return what the answer to a question brings, and the next question.
+        Raises ValueError."""
         if cmd == "conversations":
             newest = msgspec.convert(data, ConversationPage).conversations
             self.cursor = newest[0].before if newest else 0
@@ -777,7 +872,9 @@ class SyncTracker:
         if page.reset and self.cursor:
             self.cursor = 0
             return [LogReset()], self._sync()
-        entries: list[Entry | LogReset] = [entry for entry in page.messages if self._is_new(entry, now)]
+        entries: list[Entry | LogReset] = [
+            entry for entry in page.messages if self._is_new(entry, now)
+        ]
         if page.more and entries:
             return entries, self._sync()
         self.live = True
@@ -788,7 +885,8 @@ class SyncTracker:
         return self.live and self._is_new(entry, now)
 
     def stored(self, id: int) -> bool:
-        """Note that our own message has this id; return whether everything before it was received."""
+        """Note that our own message has this id; return whether everything
+        before it was received."""
         if self.live:
             self.cursor = max(self.cursor or 0, id)
         return self.live
@@ -808,7 +906,8 @@ class SyncTracker:
         return "ack", {"id": self.cursor}
 
     def _is_new(self, entry: Entry, now: float) -> bool:
-        # An entry that arrives twice needs another ack: the first one came too late.
+        # An entry that arrives twice needs another ack: the first one came too
+        # late.
         if not self._unacked:
             self._oldest_at = now
         self._unacked += 1
@@ -822,14 +921,17 @@ class SyncTracker:
 
 
 class Attempts:
-    """The attempts to execute one command. Owner of its deadline and of the pauses between attempts.
+    """The attempts to execute one command. Owner of its deadline and of the
+    pauses between attempts.
 
     A shell waits for its turn and sends the command. Without an answer it waits until the connection
     :meth:`is_gone`; if the answer is not final (:meth:`is_final`), it waits for :meth:`pause`. Then it begins
     again.
     """
 
-    def __init__(self, core: SessionCore[Any], command: Command[Any], now: float) -> None:
+    def __init__(
+        self, core: SessionCore[Any], command: Command[Any], now: float
+    ) -> None:
         self._core = core
         self._command = command
         self._deadline = now + command.timeout_seconds
@@ -838,7 +940,8 @@ class Attempts:
         self._login = 0
 
     def begin(self, turn: Future, now: float) -> None:
-        """Wait for the turn: ``turn`` gets the time at which the command can be sent, or never will be."""
+        """Wait for the turn: ``turn`` gets the time at which the command can be
+        sent, or never will be."""
         self._core.commands.add(self._number, turn)
         if self._core.over or self._core.state is State.ONLINE:
             self._core.commands.give(now)
@@ -848,7 +951,8 @@ class Attempts:
         self._core.commands.forget(self._number)
 
     def is_gone(self) -> bool:
-        """Whether the next attempt can begin: the connection of the last one is lost."""
+        """Whether the next attempt can begin: the connection of the last one is
+        lost."""
         core = self._core
         return core.over or core.state is not State.ONLINE or core.logins != self._login
 
@@ -859,7 +963,8 @@ class Attempts:
     def answer_seconds(self, now: float) -> float:
         """Return how long to wait for the answer to this attempt.
 
-        Raises :class:`NotConnected` after the time of the command, and the error of a session that is over.
+        Raises :class:`NotConnected` after the time of the command, and the
+        error of a session that is over.
         """
         self._core.raise_if_over()
         if self.seconds_left(now) <= 0:
@@ -870,10 +975,13 @@ class Attempts:
     def too_late(self) -> NotConnected:
         """The error after the time of the command."""
         why = ": connect() was not called" if self._core.state is State.IDLE else ""
-        return NotConnected(f"{self._command.cmd}: no answer within {self._command.timeout_seconds:g} s{why}")
+        return NotConnected(
+            f"{self._command.cmd}: no answer within {self._command.timeout_seconds:g} s{why}"
+        )
 
     def failed(self, error: NotConnected, now: float) -> None:
-        """Note an attempt without an answer. Raises ``error`` after the time of the command."""
+        """Note an attempt without an answer. Raises ``error`` after the time of
+        the command."""
         if self.seconds_left(now) <= 0:
             raise error
 
@@ -887,8 +995,8 @@ class Attempts:
 
 
 class _CursorMark:
-    """An item in the queue of received events: when it is taken, the cursor moves to our own message at
-    ``id``.
+    """An item in the queue of received events: when it is taken, the cursor
+    moves to our own message at ``id``.
     """
 
     def __init__(self, id: int) -> None:
@@ -898,21 +1006,26 @@ class _CursorMark:
 class MessengerCore(SessionCore[MessengerEvent]):
     """A session that receives stored messages, each once and in order.
 
-    ``cursor`` is the greatest id that was taken, our own messages before it included.
+    ``cursor`` is the greatest id that was taken, our own messages before it
+    included.
     """
 
-    def __init__(self, app: str, user: str, cursor: int | None, **options: Unpack[SessionOptions]) -> None:
+    def __init__(
+        self, app: str, user: str, cursor: int | None, **options: Unpack[SessionOptions]
+    ) -> None:
         super().__init__(app, user, **options)
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
         self._question: Question | None = None
-        """The next question of the sync. It is sent when the queue has room for its answer."""
+        """The next question of the sync. It is sent when the queue has room for
+        its answer."""
         self._look_at = inf
         """When to look again whether there is room."""
         self.cursor = cursor
 
     def take(self) -> MessengerEvent | None:
-        """Take the next received event, and move the cursor; None if none waits."""
+        """Take the next received event, and move the cursor; None if none
+        waits."""
         while self._received:
             item: MessengerEvent | _CursorMark = self._received.popleft()
             if isinstance(item, Entry | _CursorMark):
@@ -925,7 +1038,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
 
     @property
     def deadline(self) -> float:
-        """When to call :meth:`tick`; in the state ``waiting``, when to connect again."""
+        """When to call :meth:`tick`; in the state ``waiting``, when to connect
+        again."""
         if self.state is not State.ONLINE:
             return super().deadline
         return min(super().deadline, self._tracker.ack_at, self._look_at)
@@ -953,17 +1067,27 @@ class MessengerCore(SessionCore[MessengerEvent]):
         elif frame.seq == self._sync_seq:
             self._synced(frame, now)
         else:
-            if frame.ok and frame.cmd in STORING and self._tracker.stored(frame.data["id"]):
+            if (
+                frame.ok
+                and frame.cmd in STORING
+                and self._tracker.stored(frame.data["id"])
+            ):
                 self._mark(frame.data["id"])
             self.answers.settle(frame.seq, frame)
 
     def _ask_next(self, now: float) -> None:
-        """Send the next question of the sync if there is room for its answer."""
+        """Send the next question of the sync if there is room for its
+        answer."""
         self._look_at = inf
         if self._question is None or self.state is not State.ONLINE:
             return
-        # While a request waits, pages alone must not stop the reading: its answer would not be read.
-        limit = MAX_WAITING_FOR_ANSWER - PAGE_ENTRIES if self.answers.futures else MAX_WAITING
+        # While a request waits, pages alone must not stop the reading: its
+        # answer would not be read.
+        limit = (
+            MAX_WAITING_FOR_ANSWER - PAGE_ENTRIES
+            if self.answers.futures
+            else MAX_WAITING
+        )
         if self.waiting >= limit:
             self._look_at = now + ROOM_SECONDS
             return
@@ -984,8 +1108,9 @@ class MessengerCore(SessionCore[MessengerEvent]):
         self._ask_next(now)
 
     def _mark(self, id: int) -> None:
-        """Move the cursor to our own message once the events before it are taken. Marks in a row are one: a
-        program that only sends must not fill the queue."""
+        """Move the cursor to our own message once the events before it are
+        taken. Marks in a row are one: a program that only sends must not fill
+        the queue."""
         if self._received and isinstance(self._received[-1], _CursorMark):
             self._received[-1].id = max(self._received[-1].id, id)
         else:

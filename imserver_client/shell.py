@@ -17,20 +17,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 2.0
-"""How long to wait for the other side when a connection ends: it may be gone."""
+"""How long to wait for the other side when a connection ends: it may be
+gone."""
 CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
     "open_timeout": ANSWER_SECONDS,
     "close_timeout": CLOSE_SECONDS,
     "max_size": None,
-    "ping_interval": None,  # the core sends heartbeats, and expects no answer while the queue is full
+    # the core sends heartbeats, and expects no answer while the queue is full
+    "ping_interval": None,
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
 """The exceptions of an attempt to connect."""
 
 
 async def close_in_time(connection: ClientConnection, seconds: float) -> None:
-    """Close a connection of asyncio within ``seconds``, also if the server does not read."""
+    """Close a connection of asyncio within ``seconds``, also if the server does
+    not read."""
     try:
         async with asyncio.timeout(seconds):
             await connection.close()
@@ -39,7 +42,8 @@ async def close_in_time(connection: ClientConnection, seconds: float) -> None:
 
 
 class SessionShell(Generic[T]):
-    """Connects a session core with a server at ``url``. The kinds of shells do its I/O."""
+    """Connects a session core with a server at ``url``. The kinds of shells do
+    its I/O."""
 
     def __init__(self, core: SessionCore[T], url: str, on_state: OnState) -> None:
         self._core = core
@@ -48,11 +52,13 @@ class SessionShell(Generic[T]):
 
     @property
     def state(self) -> State:
-        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
+        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try)
+        or ``ended``."""
         return self._core.state
 
     def _not_connected(self, error: Exception) -> int:
-        """Note why no connection could be made; return the close code that stands for it."""
+        """Note why no connection could be made; return the close code that
+        stands for it."""
         self._core.failure = str(error) or type(error).__name__
         if isinstance(error, InvalidURI):
             self._core.error = NotConnected(str(error))
@@ -61,7 +67,8 @@ class SessionShell(Generic[T]):
         return CLOSE_LOST
 
     def _no_token(self, error: Exception) -> int:
-        """Note that the function for the token has failed; return the close code that stands for it."""
+        """Note that the function for the token has failed; return the close
+        code that stands for it."""
         log.warning("there is no token, trying again: %r", error)
         self._core.failure = f"the token function failed: {error!r}"
         return CLOSE_LOST

@@ -23,8 +23,9 @@ T = TypeVar("T")
 class PieceRefused(ClientError):
     """The server has not taken a piece of a streamed message.
 
-    ``status``: ``"too_long"`` (the message is as long as the channel allows; close it), ``"closed"`` (no
-    piece came for long, so the server closed it), ``"unknown"`` (its node has ended).
+    ``status``: ``"too_long"`` (the message is as long as the channel allows;
+    close it), ``"closed"`` (no piece came for long, so the server closed it),
+    ``"unknown"`` (its node has ended).
     """
 
     code = "piece_refused"
@@ -36,23 +37,32 @@ class PieceRefused(ClientError):
 
 
 class StreamApi(Protocol):
-    """The functions of ``Api`` and of ``Publisher`` for a streamed message that is open."""
+    """The functions of ``Api`` and of ``Publisher`` for a streamed message that
+    is open."""
 
-    def append_pieces(self, app: str, pieces: Sequence[tuple[str, int, str]]) -> tuple[PieceResult, ...]: ...
+    def append_pieces(
+        self, app: str, pieces: Sequence[tuple[str, int, str]]
+    ) -> tuple[PieceResult, ...]: ...
 
-    def close_stream(self, app: str, stream: str, *, incomplete: bool = False) -> StreamEnd: ...
+    def close_stream(
+        self, app: str, stream: str, *, incomplete: bool = False
+    ) -> StreamEnd: ...
 
 
 class TextStream:
-    """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it; ``with`` opens and closes it.
+    """A streamed message. ``stream`` of ``Api`` and ``Publisher`` makes it;
+    ``with`` opens and closes it.
 
-    A block that ends with an exception closes it as incomplete. It is for one thread at a time.
-    ``open_stream`` opens it and returns its id.
+    A block that ends with an exception closes it as incomplete. It is for one
+    thread at a time. ``open_stream`` opens it and returns its id.
     """
 
-    def __init__(self, api: StreamApi, app: str, open_stream: Callable[[], str]) -> None:
+    def __init__(
+        self, api: StreamApi, app: str, open_stream: Callable[[], str]
+    ) -> None:
         self.id = ""
-        """The id of the message, ``""`` before :meth:`open`. The publication at its end has it, too."""
+        """The id of the message, ``""`` before :meth:`open`. The publication at
+        its end has it, too."""
         self._api = api
         self._app = app
         self._open_stream = open_stream
@@ -66,13 +76,16 @@ class TextStream:
         self.close(incomplete=kind is not None)
 
     def open(self) -> None:
-        """Open the message. Raises :class:`RequestRefused` and :class:`NotConnected`."""
+        """Open the message. Raises :class:`RequestRefused` and
+        :class:`NotConnected`."""
         self.id = self._open_stream()
 
     def append(self, text: str) -> None:
-        """Append a piece; an empty one is ignored. A piece without an answer is sent again, and taken once.
+        """Append a piece; an empty one is ignored. A piece without an answer is
+        sent again, and taken once.
 
-        Raises :class:`PieceRefused`, :class:`RequestRefused` and :class:`NotConnected`.
+        Raises :class:`PieceRefused`, :class:`RequestRefused` and
+        :class:`NotConnected`.
         """
         if not text:
             return
@@ -88,15 +101,19 @@ class TextStream:
             self.append(text)
 
     def close(self, *, incomplete: bool = False) -> StreamEnd:
-        """Close the message. ``incomplete``: its text is not finished. You may repeat it.
+        """Close the message. ``incomplete``: its text is not finished. You may
+        repeat it.
 
         Raises :class:`RequestRefused` and :class:`NotConnected`.
         """
-        return _until_answered(lambda: self._api.close_stream(self._app, self.id, incomplete=incomplete))
+        return _until_answered(
+            lambda: self._api.close_stream(self._app, self.id, incomplete=incomplete)
+        )
 
 
 class AsyncTextStream:
-    """A streamed message for asyncio: a :class:`TextStream` (attribute ``stream``) with ``async with``."""
+    """A streamed message for asyncio: a :class:`TextStream` (attribute
+    ``stream``) with ``async with``."""
 
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
@@ -120,8 +137,8 @@ class AsyncTextStream:
         await asyncio.to_thread(self.stream.open)
 
     async def append(self, text: str) -> None:
-        """See :meth:`TextStream.append`. If the call before was cancelled, it is finished first; its error is
-        raised here."""
+        """See :meth:`TextStream.append`. If the call before was cancelled, it
+        is finished first; its error is raised here."""
         if (cancelled := await self._finish_cancelled()) is not None:
             cancelled.result()
         await self._in_thread(partial(self.stream.append, text))
@@ -152,8 +169,8 @@ class AsyncTextStream:
 
 
 def _until_answered(ask: Callable[[], R]) -> R:
-    """Ask until the node of the stream answers. Raises :class:`NotConnected`, and :class:`RequestRefused` for
-    another reason."""
+    """Ask until the node of the stream answers. Raises :class:`NotConnected`,
+    and :class:`RequestRefused` for another reason."""
     backoff = Backoff()
     for _ in range(FAILED_TRIES):
         try:
@@ -164,4 +181,6 @@ def _until_answered(ask: Callable[[], R]) -> R:
             if refused.code != NOT_ACCEPTED:
                 raise
         time.sleep(backoff.pause())
-    raise NotConnected("the node of the streamed message, or the history, does not answer")
+    raise NotConnected(
+        "the node of the streamed message, or the history, does not answer"
+    )

@@ -1,4 +1,5 @@
-"""What the commands share: the options that name the server, and one line for each error."""
+"""What the commands share: the options that name the server, and one line for
+each error."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 
 class Commands(click.Group):
-    """Commands whose options for the server may stand in front of each part of their name, too."""
+    """Commands whose options for the server may stand in front of each part of
+    their name, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move those options behind the name."""
@@ -36,19 +38,25 @@ class Commands(click.Group):
 
 def fail(error: object) -> NoReturn:
     """Print an error after the name of the program and exit with status 1."""
-    click.echo(f"{click.get_current_context().find_root().info_name}: {error}", err=True)
+    click.echo(
+        f"{click.get_current_context().find_root().info_name}: {error}", err=True
+    )
     sys.exit(1)
 
 
 def url_option(command: Command) -> Command:
     """The option that gives the server's address."""
     return click.option(
-        "--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port."
+        "--url",
+        default="http://127.0.0.1:8080",
+        show_default=True,
+        help="The server's HTTP port.",
     )(command)
 
 
 def server_address(url: str) -> str:
-    """The address of a server's HTTP port, with a scheme; the default scheme is http."""
+    """The address of a server's HTTP port, with a scheme; the default scheme is
+    http."""
     address = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(address)
@@ -60,14 +68,22 @@ def server_address(url: str) -> str:
 
 
 def read_key(path: str | None) -> str:
-    """The key in a file, or else in the environment. ``-`` is standard input; ``""``: there is none."""
+    """The key in a file, or else in the environment. ``-`` is standard input;
+    ``""``: there is none."""
     try:
         if path is None:
             key = os.environ.get(ENVIRONMENT_KEY, "")
         else:
-            key = (sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")).strip()
+            key = (
+                sys.stdin.read()
+                if path == "-"
+                else Path(path).read_text(encoding="utf-8")
+            ).strip()
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+        fail(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        )
     if not (key.isascii() and key.isprintable()):
-        fail("the API key: expected one line of printable ASCII")  # no header can have it
+        # no header can have it
+        fail("the API key: expected one line of printable ASCII")
     return key

@@ -1,4 +1,5 @@
-"""Sessions for threads, or for greenlets where the process is patched for gevent."""
+"""Sessions for threads, or for greenlets where the process is patched for
+gevent."""
 
 from __future__ import annotations
 
@@ -16,9 +17,21 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from imserver_client import protocol
-from imserver_client.errors import CLOSE_LOST, ClientError, Closed, CommandRefused, NotConnected
+from imserver_client.errors import (
+    CLOSE_LOST,
+    ClientError,
+    Closed,
+    CommandRefused,
+    NotConnected,
+)
 from imserver_client.messages import OpenedAnswer
-from imserver_client.protocol import ChannelHistory, Command, Position, Reply, SubscriberPage
+from imserver_client.protocol import (
+    ChannelHistory,
+    Command,
+    Position,
+    Reply,
+    SubscriberPage,
+)
 from imserver_client.session import (
     ANSWER_SECONDS,
     SILENT_SECONDS,
@@ -33,7 +46,12 @@ from imserver_client.session import (
     SessionOptions,
     State,
 )
-from imserver_client.shell import CLOSE_SECONDS, CONNECT_ERRORS, CONNECT_OPTIONS, SessionShell
+from imserver_client.shell import (
+    CLOSE_SECONDS,
+    CONNECT_ERRORS,
+    CONNECT_OPTIONS,
+    SessionShell,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,31 +61,39 @@ P = ParamSpec("P")
 
 
 class ThreadSession(SessionShell[T]):
-    """The thread shell around a session core. Its thread connects, reads and reconnects."""
+    """The thread shell around a session core. Its thread connects, reads and
+    reconnects."""
 
     def __init__(
-        self, core: SessionCore[T], url: str, token: str | Callable[[], str], on_state: OnState
+        self,
+        core: SessionCore[T],
+        url: str,
+        token: str | Callable[[], str],
+        on_state: OnState,
     ) -> None:
         super().__init__(core, url, on_state)
         self._token = token
         self._changed = threading.Condition()
         """Guards the core; notified after each change."""
         self._writer = threading.Lock()
-        """Held by the thread that takes frames from the core and writes them. It is acquired before
-        ``_changed``."""
+        """Held by the thread that takes frames from the core and writes them.
+        It is acquired before ``_changed``."""
         self._connection: ClientConnection | None = None
         self._thread: threading.Thread | None = None
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------
 
     def connect(self, timeout_seconds: float = ANSWER_SECONDS) -> None:
         """Connect and log in. From then on the session reconnects by itself.
 
-        Raises :class:`LoginRefused`, :class:`Closed`, or :class:`NotConnected` after ``timeout_seconds``; the
-        session then still tries. A session that is closed cannot connect again: make a new one.
+        Raises :class:`LoginRefused`, :class:`Closed`, or :class:`NotConnected`
+        after ``timeout_seconds``; the session then still tries. A session that
+        is closed cannot connect again: make a new one.
         """
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="imserver client", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, name="imserver client", daemon=True
+            )
             self._thread.start()
         self._wait(lambda: self._core.settled, timeout_seconds)
         self._core.raise_unless_logged_in(self._url, timeout_seconds)
@@ -98,11 +124,12 @@ class ThreadSession(SessionShell[T]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # --- use ------------------------------------------------------------------------------------------------
+    # --- use ------------------------------------------------------------------
 
     def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event; None after ``timeout_seconds``. Raises :class:`Closed` when the session is
-        over and all received events were taken.
+        """Return the next event; None after ``timeout_seconds``. Raises
+        :class:`Closed` when the session is over and all received events were
+        taken.
         """
         deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
         with self._changed:
@@ -118,8 +145,8 @@ class ThreadSession(SessionShell[T]):
                 self._changed.wait(None if left == inf else left)
 
     def __iter__(self) -> Iterator[T]:
-        """Yield all events until this program closes the session. Raises :class:`Closed` if the server ended
-        it."""
+        """Yield all events until this program closes the session. Raises
+        :class:`Closed` if the server ended it."""
         while True:
             try:
                 event = self.receive()
@@ -130,8 +157,11 @@ class ThreadSession(SessionShell[T]):
             assert event is not None
             yield event
 
-    def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
-        """Send a command of the cmd dialect and return its answer. Raises :class:`NotConnected`."""
+    def request(
+        self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS
+    ) -> Reply:
+        """Send a command of the cmd dialect and return its answer. Raises
+        :class:`NotConnected`."""
         return self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
@@ -141,17 +171,23 @@ class ThreadSession(SessionShell[T]):
             if connection is None or self._core.state is not State.ONLINE:
                 raise NotConnected("there is no connection at the moment")
             self._core.answers.add(seq, answer, frame)
-            self._changed.notify_all()  # a full queue does not keep the answer from being read
+            # a full queue does not keep the answer from being read
+            self._changed.notify_all()
         try:
             self._write(connection, frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            raise NotConnected(f"{cmd}: no answer: {str(error) or 'too late'}") from error
+            raise NotConnected(
+                f"{cmd}: no answer: {str(error) or 'too late'}"
+            ) from error
         finally:
             self._core.answers.forget(seq)
 
-    def subscribe(self, channel: str, token: ChannelToken = "", *, since: Position | None = None) -> None:
-        """Subscribe to a channel, now and after each reconnect. :meth:`receive` returns its events.
+    def subscribe(
+        self, channel: str, token: ChannelToken = "", *, since: Position | None = None
+    ) -> None:
+        """Subscribe to a channel, now and after each reconnect. :meth:`receive`
+        returns its events.
 
         ``token``: a channel token, or a function that returns a fresh one; it must not block. ``since``: the
         position that you have; what came after it is received first. Raises :class:`CommandRefused`, and
@@ -166,29 +202,44 @@ class ThreadSession(SessionShell[T]):
             self._call(self._core.give_up, channel)
             raise
         if not reply.ok:
-            raise CommandRefused(reply.cmd, reply.code, reply.text, refused=reply.refused)
+            raise CommandRefused(
+                reply.cmd, reply.code, reply.text, refused=reply.refused
+            )
 
     def unsubscribe(self, channel: str) -> None:
-        """End a subscription. Raises :class:`NotConnected` without an answer; it has ended nevertheless."""
+        """End a subscription. Raises :class:`NotConnected` without an answer;
+        it has ended nevertheless."""
         self._core.subscriptions.remove(channel)
         self.request("unsubscribe", {"channel": channel})
 
-    def publish(self, channel: str, text: str | None = None, *, data: Any = None, type: str = "") -> None:
+    def publish(
+        self, channel: str, text: str | None = None, *, data: Any = None, type: str = ""
+    ) -> None:
         """See :func:`imserver_client.protocol.publish`."""
         self._run_once(protocol.publish(channel, text, data=data, type=type))
 
     def channel_history(
-        self, channel: str, since: Position | None = None, limit: int = 50, *, reverse: bool = False
+        self,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 50,
+        *,
+        reverse: bool = False,
     ) -> ChannelHistory:
         """See :func:`imserver_client.protocol.channel_history`."""
-        return self._run_once(protocol.channel_history(channel, since, limit, reverse=reverse))
+        return self._run_once(
+            protocol.channel_history(channel, since, limit, reverse=reverse)
+        )
 
-    def subscribers(self, channel: str, after: str = "", limit: int = 50) -> SubscriberPage:
+    def subscribers(
+        self, channel: str, after: str = "", limit: int = 50
+    ) -> SubscriberPage:
         """See :func:`imserver_client.protocol.subscribers`."""
         return self._run_once(protocol.subscribers(channel, after, limit))
 
     def _run_once(self, command: Command[R]) -> R:
-        """Send a command once. Raises :class:`CommandRefused` and :class:`NotConnected`."""
+        """Send a command once. Raises :class:`CommandRefused` and
+        :class:`NotConnected`."""
         return command.read(self.request(command.cmd, command.data))
 
     def ping(self) -> float:
@@ -197,7 +248,7 @@ class ThreadSession(SessionShell[T]):
         self.request("ping")
         return monotonic() - begun
 
-    # --- the thread -----------------------------------------------------------------------------------------
+    # --- the thread -----------------------------------------------------------
 
     def _run(self) -> None:
         core = self._core
@@ -213,7 +264,8 @@ class ThreadSession(SessionShell[T]):
             self._call(core.end, ClientError(f"the client failed: {error}"))
 
     def _connect_once(self) -> int:
-        """Run one connection from handshake to end; return its close code (1006: lost, or not made)."""
+        """Run one connection from handshake to end; return its close code
+        (1006: lost, or not made)."""
         try:
             connection = connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -221,12 +273,18 @@ class ThreadSession(SessionShell[T]):
         with connection:
             self._connection = connection
             try:
-                if not self._core.closing:  # close() may have come while there was no connection to end
+                # close() may have come while there was no connection to end
+                if not self._core.closing:
                     try:
                         token = self._token() if callable(self._token) else self._token
                     except Exception as error:
                         return self._no_token(error)
-                    self._call(self._core.opened, token, monotonic(), renewable=callable(self._token))
+                    self._call(
+                        self._core.opened,
+                        token,
+                        monotonic(),
+                        renewable=callable(self._token),
+                    )
                     self._exchange(connection)
             except (ConnectionClosed, TimeoutError):
                 pass
@@ -256,8 +314,8 @@ class ThreadSession(SessionShell[T]):
             self._call(core.feed, received, monotonic())
 
     def _write(self, connection: ClientConnection, *more: str) -> None:
-        """Write the frames of the core, then ``more``, in the order in which they are taken.
-        Raises TimeoutError if another write has blocked."""
+        """Write the frames of the core, then ``more``, in the order in which
+        they are taken. Raises TimeoutError if another write has blocked."""
         with self._writing(connection, ANSWER_SECONDS):
             with self._changed:
                 if connection is not self._connection:
@@ -268,10 +326,12 @@ class ThreadSession(SessionShell[T]):
 
     @contextmanager
     def _writing(self, connection: ClientConnection, seconds: float) -> Iterator[None]:
-        """Keep other threads from writing. If a write of theirs blocks for ``seconds``, the server does not
-        read: the connection ends, and TimeoutError is raised."""
+        """Keep other threads from writing. If a write of theirs blocks for
+        ``seconds``, the server does not read: the connection ends, and
+        TimeoutError is raised."""
         if not self._writer.acquire(timeout=seconds):
-            # Not that of the SSL socket, which would let other threads write without TLS.
+            # Not that of the SSL socket, which would let other threads write
+            # without TLS.
             with suppress(OSError):
                 socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
             raise TimeoutError
@@ -281,7 +341,8 @@ class ThreadSession(SessionShell[T]):
             self._writer.release()
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call the core, wake all waiting threads, and report a new state (without the lock)."""
+        """Call the core, wake all waiting threads, and report a new state
+        (without the lock)."""
         with self._changed:
             before = self._core.state
             step(*args, **kwargs)
@@ -296,15 +357,17 @@ class ThreadSession(SessionShell[T]):
 
 
 class Client(ThreadSession[PushEvent]):
-    """One user's session with the server's cmd dialect. It receives pushes and reconnects by itself.
+    """One user's session with the server's cmd dialect. It receives pushes and
+    reconnects by itself.
 
-    ``url``: address of the WebSocket. ``app`` and ``user``: who logs in. ``token``: session token, or a
-    function that returns a fresh one for each login; if it raises, it is called again after a pause.
-    ``on_state`` is called with each new :attr:`state`. ``options``: ``device``, ``heartbeat_seconds`` and
-    ``backoff`` (pauses between tries).
+    ``url``: address of the WebSocket. ``app`` and ``user``: who logs in.
+    ``token``: session token, or a function that returns a fresh one for each
+    login; if it raises, it is called again after a pause. ``on_state`` is
+    called with each new :attr:`state`. ``options``: ``device``,
+    ``heartbeat_seconds`` and ``backoff`` (pauses between tries).
 
-    Pushes wait in a queue until :meth:`receive` takes them. Raises ValueError if ``app`` or ``user`` is
-    empty or malformed.
+    Pushes wait in a queue until :meth:`receive` takes them. Raises ValueError
+    if ``app`` or ``user`` is empty or malformed.
     """
 
     def __init__(
@@ -321,7 +384,8 @@ class Client(ThreadSession[PushEvent]):
 
 
 def _command(make: Callable[P, Command[R]]) -> Callable[Concatenate[Messenger, P], R]:
-    """Return a method that executes the command that ``make`` returns, with the same arguments."""
+    """Return a method that executes the command that ``make`` returns, with the
+    same arguments."""
 
     def run(self: Messenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.execute(make(*args, **kwargs))
@@ -331,14 +395,18 @@ def _command(make: Callable[P, Command[R]]) -> Callable[Concatenate[Messenger, P
 
 
 class Messenger(ThreadSession[MessengerEvent]):
-    """One user's session that loses no stored message (docs/reference/protocol.md, "Stored messages").
+    """One user's session that loses no stored message
+    (docs/reference/protocol.md, "Stored messages").
 
-    Arguments as for :class:`Client`, and ``cursor``: the last id that this device has; 0 for all stored
-    messages, None for new ones only: then :attr:`cursor` becomes a number soon after the login. After each
-    login the messenger fetches what is missing. It acknowledges each entry and returns it once and in order,
-    as :class:`Entry`. Save :attr:`cursor` together with the entries, and pass it at the next start.
+    Arguments as for :class:`Client`, and ``cursor``: the last id that this
+    device has; 0 for all stored messages, None for new ones only: then
+    :attr:`cursor` becomes a number soon after the login. After each login the
+    messenger fetches what is missing. It acknowledges each entry and returns it
+    once and in order, as :class:`Entry`. Save :attr:`cursor` together with the
+    entries, and pass it at the next start.
 
-    A message that you send is tried over as many connections as needed, and stored once.
+    A message that you send is tried over as many connections as needed, and
+    stored once.
     """
 
     _core: MessengerCore
@@ -354,11 +422,14 @@ class Messenger(ThreadSession[MessengerEvent]):
         on_state: OnState = None,
         **options: Unpack[SessionOptions],
     ) -> None:
-        super().__init__(MessengerCore(app, user, cursor, **options), url, token, on_state)
+        super().__init__(
+            MessengerCore(app, user, cursor, **options), url, token, on_state
+        )
 
     @property
     def cursor(self) -> int | None:
-        """The greatest id that :meth:`receive` has returned, your own messages before it included."""
+        """The greatest id that :meth:`receive` has returned, your own messages
+        before it included."""
         return self._core.cursor
 
     send = _command(protocol.send)
@@ -393,7 +464,8 @@ class Messenger(ThreadSession[MessengerEvent]):
     search = _command(protocol.search)
 
     def typing(self, to: str = "", *, conversation: int = 0) -> None:
-        """Show that you are writing. It is sent once. Raises :class:`NotConnected`."""
+        """Show that you are writing. It is sent once. Raises
+        :class:`NotConnected`."""
         command = protocol.typing(to, conversation=conversation)
         command.read(self.request(command.cmd, command.data))
 
@@ -407,10 +479,16 @@ class Messenger(ThreadSession[MessengerEvent]):
         thread: int = 0,
         stoppers: Sequence[str] | None = None,
     ) -> OpenedAnswer:
-        """Begin a streamed message; see :func:`imserver_client.protocol.stream_open`. It is sent once, so
-        that no second stream is opened. Raises :class:`NotConnected`."""
+        """Begin a streamed message; see
+        :func:`imserver_client.protocol.stream_open`. It is sent once, so that
+        no second stream is opened. Raises :class:`NotConnected`."""
         command = protocol.stream_open(
-            to, conversation=conversation, text=text, type=type, thread=thread, stoppers=stoppers
+            to,
+            conversation=conversation,
+            text=text,
+            type=type,
+            thread=thread,
+            stoppers=stoppers,
         )
         return command.read(self.request(command.cmd, command.data))
 

@@ -1,1 +1,2 @@
-"""The tests mirror the packages; tests of the whole server stand in integration/, pages in browser/."""
+"""The tests mirror the packages; tests of the whole server stand in
+integration/, pages in browser/."""

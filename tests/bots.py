@@ -1,4 +1,5 @@
-"""The bots of examples/ as processes, and a stand-in for the language model of one."""
+"""The bots of examples/ as processes, and a stand-in for the language model of
+one."""
 
 import json
 import signal
@@ -14,10 +15,17 @@ from tests.support import ROOT, Server, clean_environment, eventually
 
 
 class ExampleBot:
-    """A bot of examples/. Its files are in ``folder``, so that it goes on where it was killed."""
+    """A bot of examples/. Its files are in ``folder``, so that it goes on where
+    it was killed."""
 
     def __init__(
-        self, server: Server, example: str, token: str, folder: Path, app: str = "gochat", **environment: str
+        self,
+        server: Server,
+        example: str,
+        token: str,
+        folder: Path,
+        app: str = "gochat",
+        **environment: str,
     ) -> None:
         self._program = ROOT / "examples" / example / "bot.py"
         self._folder = folder
@@ -58,10 +66,11 @@ class ExampleBot:
 
 
 class LanguageModel:
-    """An endpoint of the OpenAI chat format on a port of its own. It answers with ``words``, one by one.
+    """An endpoint of the OpenAI chat format on a port of its own. It answers
+    with ``words``, one by one.
 
-    ``requests``: what it was asked. After :meth:`break_after` it ends the connection in the middle.
-    ``gate``: it waits for it before the last word.
+    ``requests``: what it was asked. After :meth:`break_after` it ends the
+    connection in the middle. ``gate``: it waits for it before the last word.
     """
 
     def __init__(self, words: list[str]) -> None:
@@ -75,7 +84,9 @@ class LanguageModel:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                model.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                model.requests.append(
+                    json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                )
                 self.send_response(200 if self.path == "/v1/chat/completions" else 404)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Transfer-Encoding", "chunked")

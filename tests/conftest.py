@@ -34,7 +34,8 @@ from tests.tools import require
 
 StartServer = Callable[..., Server]
 
-# Hundreds of servers are started: what the first of them compiles is there for the others.
+# Hundreds of servers are started: what the first of them compiles is there for
+# the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -50,33 +51,44 @@ WHY_FULL = {
 """What the marker ``full`` has as its reason."""
 
 WAITING = ("tests/browser/", "plugins/")
-"""Folders whose tests wait for browsers, programs of others and installations."""
+"""Folders whose tests wait for browsers, programs of others and
+installations."""
 
 MEMORY = "/dev/shm"
 MEMORY_BYTES = 4 << 30
 
 
 def _keep_files_in_memory() -> None:
-    """Hundreds of databases are made, and nobody pulls a plug: to wait for a disk would prove nothing.
+    """Hundreds of databases are made, and nobody pulls a plug: to wait for a
+    disk would prove nothing.
 
-    A folder that is named (TMPDIR) is taken; so is the usual one where this machine has little memory, or
-    lets no program be run from there.
+    A folder that is named (TMPDIR) is taken; so is the usual one where this
+    machine has little memory, or lets no program be run from there.
     """
-    if "TMPDIR" in os.environ or not os.path.isdir(MEMORY) or not os.access(MEMORY, os.W_OK):
+    if (
+        "TMPDIR" in os.environ
+        or not os.path.isdir(MEMORY)
+        or not os.access(MEMORY, os.W_OK)
+    ):
         return
-    if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+    if (
+        shutil.disk_usage(MEMORY).free >= MEMORY_BYTES
+        and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    ):
         os.environ["TMPDIR"] = MEMORY
         tempfile.tempdir = None
 
 
 _keep_files_in_memory()
 
-# The same examples in each run; ``--hypothesis-profile=random`` takes new ones. Examples have no time limit.
+# The same examples in each run; ``--hypothesis-profile=random`` takes new ones.
+# Examples have no time limit.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
 settings.load_profile("repeatable")
 
-# Under nohup or in the background this process ignores some signals, and each program would inherit that.
+# Under nohup or in the background this process ignores some signals, and each
+# program would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -84,9 +96,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Thousands of tests stay to the end: the collector neither looks at them while they are made nor later.
+    """Thousands of tests stay to the end: the collector neither looks at them
+    while they are made nor later.
 
-    What a test looks for with ``gc.get_objects()`` is found among what was made since.
+    What a test looks for with ``gc.get_objects()`` is found among what was made
+    since.
     """
     gc.disable()
     try:
@@ -99,33 +113,45 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what only ``make test-all`` runs: the WSGI server, and database servers under load and faults.
+    """Mark what only ``make test-all`` runs: the WSGI server, and database
+    servers under load and faults.
 
-    ``make test`` runs tests on the front server, and those marked ``both_servers`` on both. It runs tests of
-    the storage on all engines, and those marked ``sqlite_first`` on SQLite.
+    ``make test`` runs tests on the front server, and those marked
+    ``both_servers`` on both. It runs tests of the storage on all engines, and
+    those marked ``sqlite_first`` on SQLite.
     """
     call = getattr(item, "callspec", None)
-    chosen = {value for value in call.params.values() if isinstance(value, str)} if call else set()
+    chosen = (
+        {value for value in call.params.values() if isinstance(value, str)}
+        if call
+        else set()
+    )
     if ("wsgi" in chosen and not item.get_closest_marker("both_servers")) or (
         chosen & {"postgresql", "mysql"} and item.get_closest_marker("sqlite_first")
     ):
         item.add_marker(pytest.mark.full("sampled"))
     for marker in item.iter_markers("full"):
         if WHY_FULL.keys().isdisjoint(marker.args):
-            raise pytest.UsageError(f'{item.nodeid}: full("why"), where why is one of {", ".join(WHY_FULL)}')
+            raise pytest.UsageError(
+                f'{item.nodeid}: full("why"), where why is one of {", ".join(WHY_FULL)}'
+            )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: no worker begins one of them when all others have ended.
+    """Files with slow tests come first: no worker begins one of them when all
+    others have ended.
 
-    Files of tests that wait are spread over the first two thirds: workers that all drive browsers starve each
-    other, and a page then answers too late.
+    Files of tests that wait are spread over the first two thirds: workers that
+    all drive browsers starve each other, and a page then answers too late.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    waiting = list(dict.fromkeys(item.path for item in items if item.nodeid.startswith(WAITING)))
+    waiting = list(
+        dict.fromkeys(item.path for item in items if item.nodeid.startswith(WAITING))
+    )
     others = sorted(
-        {item.path: 0 for item in items if item.path not in waiting}, key=lambda path: path not in slow
+        {item.path: 0 for item in items if item.path not in waiting},
+        key=lambda path: path not in slow,
     )
     step = len(others) * 2 / 3 / max(1, len(waiting))
     ranks = {path: float(rank) for rank, path in enumerate(others)}
@@ -135,7 +161,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose programs are missing (``needs``) before any fixture has started something."""
+    """Skip a test whose programs are missing (``needs``) before any fixture has
+    started something."""
     for marker in item.iter_markers("needs"):
         for name in marker.args:
             require(name)
@@ -147,11 +174,14 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
     """Reports go to another process as UTF-8, whatever a test has logged."""
     report = yield
     report.sections = [
-        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+        (name, text.encode("utf-8", "backslashreplace").decode())
+        for name, text in report.sections
     ]
     return report
 
@@ -180,18 +210,24 @@ def servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers: ``start_server(*arguments, config={…}, http_server="front", environment={…})``.
+def start_server(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Iterator[StartServer]:
+    """Starts servers: ``start_server(*arguments, config={…},
+    http_server="front", environment={…})``.
 
-    All are stopped at the end of the test, which fails if one of them logged a traceback. ``tmp_path``, where
-    a test may have put one of them, is named so that it is removed behind them.
+    All are stopped at the end of the test, which fails if one of them logged a
+    traceback. ``tmp_path``, where a test may have put one of them, is named so
+    that it is removed behind them.
     """
     with servers(tmp_path_factory) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
-def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+def start_shared_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[StartServer]:
     """The same for servers that the tests of a module share."""
     with servers(tmp_path_factory) as start:
         yield start
@@ -199,13 +235,15 @@ def start_shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 @pytest.fixture(scope="module", params=HTTP_SERVERS)
 def server(request: pytest.FixtureRequest, start_shared_server: StartServer) -> Server:
-    """A server with default settings, once for each HTTP server, shared by the tests of a module."""
+    """A server with default settings, once for each HTTP server, shared by the
+    tests of a module."""
     return start_shared_server(http_server=request.param)
 
 
 @pytest.fixture
 def constants(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """``constants(module, NAME=value)``: other values of constants, until the end of the test."""
+    """``constants(module, NAME=value)``: other values of constants, until the
+    end of the test."""
 
     def set_constants(owner: object, **values: object) -> None:
         for name, value in values.items():
@@ -226,7 +264,8 @@ def sink() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One Redis for all tests that do it no harm. Ask for :func:`redis_server` to have it empty."""
+    """One Redis for all tests that do it no harm. Ask for :func:`redis_server`
+    to have it empty."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
@@ -234,7 +273,8 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
-    """The shared Redis, empty: the nodes of the test before have left leases there."""
+    """The shared Redis, empty: the nodes of the test before have left leases
+    there."""
     with shared_redis.client() as client:
         client.flushall()
         client.script_flush()

@@ -1,11 +1,15 @@
-"""A second try for tests that failed, alone and in a fresh process: ``pytest -p tests.flaky``.
+"""A second try for tests that failed, alone and in a fresh process: ``pytest -p
+tests.flaky``.
 
-A test that passes then is flaky. It does not fail the run, but is reported with all that is needed to repeat
-its failure. Three flaky tests are forgiven; a fourth, or a test that fails again, fails the run. The closing
-line of pytest stays true: it counts as failed what fails the run, and forgiven tests as ``flaky``.
+A test that passes then is flaky. It does not fail the run, but is reported with
+all that is needed to repeat its failure. Three flaky tests are forgiven; a
+fourth, or a test that fails again, fails the run. The closing line of pytest
+stays true: it counts as failed what fails the run, and forgiven tests as
+``flaky``.
 
-``pytest-rerunfailures`` does not do this: it repeats a test at once and in the same process, where the cause
-(a fixture, a patched module, a port, busy neighbours) is still there, and it names no order.
+``pytest-rerunfailures`` does not do this: it repeats a test at once and in the
+same process, where the cause (a fixture, a patched module, a port, busy
+neighbours) is still there, and it names no order.
 """
 
 import os
@@ -18,7 +22,8 @@ from typing import Final
 import pytest
 
 FORGIVEN: Final = 3
-"""Flaky tests that do not fail a run: of all pytest processes that share the file ``FLAKY_FILE``."""
+"""Flaky tests that do not fail a run: of all pytest processes that share the
+file ``FLAKY_FILE``."""
 SECOND_TRIES: Final = 10
 """So many failures are no chance, and are not repeated one by one."""
 SECONDS: Final = 600
@@ -26,13 +31,15 @@ SECONDS: Final = 600
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The process that collects the reports tries again; workers of xdist only run tests."""
+    """The process that collects the reports tries again; workers of xdist only
+    run tests."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(SecondTry(config))
 
 
 class SecondTry:
-    """Owns the order of the tests on each worker, and what became of the second tries."""
+    """Owns the order of the tests on each worker, and what became of the second
+    tries."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -40,7 +47,8 @@ class SecondTry:
         self._notes: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which tests a worker has run, in order. A test whose worker died has this report only."""
+        """Remember which tests a worker has run, in order. A test whose worker
+        died has this report only."""
         node = getattr(report, "node", None)
         order = self._order[node.gateway.id if node else "main"]
         if order[-1:] != [report.nodeid]:
@@ -48,9 +56,14 @@ class SecondTry:
 
     @pytest.hookimpl(trylast=True)  # after the workers have ended
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Try again what failed. A run that was ended early, or did not collect its tests, stays as it is."""
+        """Try again what failed. A run that was ended early, or did not collect
+        its tests, stays as it is."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if exitstatus != pytest.ExitCode.TESTS_FAILED or session.shouldfail or not reporter:
+        if (
+            exitstatus != pytest.ExitCode.TESTS_FAILED
+            or session.shouldfail
+            or not reporter
+        ):
             return
         failures = [*reporter.stats.get("failed", []), *reporter.stats.get("error", [])]
         if not all(isinstance(each, pytest.TestReport) for each in failures):
@@ -64,14 +77,20 @@ class SecondTry:
         for name in flaky:
             self._describe(name, [each for each in failures if each.nodeid == name])
         if flaky and _of_all_processes(flaky) <= FORGIVEN:
-            self._forgive({each.nodeid: each for each in failures if each.nodeid in flaky}, reporter)
+            self._forgive(
+                {each.nodeid: each for each in failures if each.nodeid in flaky},
+                reporter,
+            )
             if flaky == names:
                 session.exitstatus = pytest.ExitCode.OK
         elif flaky:
             self._notes.append(f"more than {FORGIVEN} flaky tests fail the run")
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Tell what became of the second tries, between the failures and the closing lines."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> None:
+        """Tell what became of the second tries, between the failures and the
+        closing lines."""
         if self._notes:
             terminalreporter.section("tests that failed and were tried again")
             for note in self._notes:
@@ -79,8 +98,20 @@ class SecondTry:
 
     def _passes(self, name: str, reporter: pytest.TerminalReporter) -> bool:
         reporter.write_line(f"trying again: {name}")
-        # "-m": what was chosen by its markers is here by its name. The cache stays that of the whole run.
-        command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-m", "", name]
+        # "-m": what was chosen by its markers is here by its name. The cache
+        # stays that of the whole run.
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "",
+            name,
+        ]
         try:
             result = subprocess.run(
                 command,
@@ -97,11 +128,15 @@ class SecondTry:
             status, output = f"status {result.returncode}", result.stdout
             if result.returncode == pytest.ExitCode.OK:
                 return True
-        self._notes.append(f"FAILED TWICE {name} ({status})\n{output.decode(errors='backslashreplace')}")
+        self._notes.append(
+            f"FAILED TWICE {name} ({status})\n{output.decode(errors='backslashreplace')}"
+        )
         return False
 
     def _describe(self, name: str, reports: list[pytest.TestReport]) -> None:
-        worker, before = next((one, order) for one, order in self._order.items() if name in order)
+        worker, before = next(
+            (one, order) for one, order in self._order.items() if name in order
+        )
         before = before[: before.index(name)]
         files = dict.fromkeys(each.partition("::")[0] for each in [*before, name])
         from hypothesis import settings  # loaded by the tests, if they use it
@@ -116,17 +151,25 @@ class SecondTry:
             *(f"--- {title}\n{text}" for title, text in reports[-1].sections),
         ]
 
-    def _forgive(self, flaky: dict[str, pytest.TestReport], reporter: pytest.TerminalReporter) -> None:
+    def _forgive(
+        self, flaky: dict[str, pytest.TestReport], reporter: pytest.TerminalReporter
+    ) -> None:
         """Count each of these tests once, as flaky."""
         for kind in ("failed", "error", "passed"):
-            reporter.stats[kind] = [each for each in reporter.stats.get(kind, []) if each.nodeid not in flaky]
+            reporter.stats[kind] = [
+                each
+                for each in reporter.stats.get(kind, [])
+                if each.nodeid not in flaky
+            ]
             if not reporter.stats[kind]:
                 del reporter.stats[kind]
-        reporter._add_stats("flaky", [*flaky.values()])  # so that the closing line counts them, too
+        # so that the closing line counts them, too
+        reporter._add_stats("flaky", [*flaky.values()])
 
 
 def _of_all_processes(flaky: list[str]) -> int:
-    """How many tests were flaky until now, in this process and in those before it."""
+    """How many tests were flaky until now, in this process and in those before
+    it."""
     path = os.environ.get("FLAKY_FILE")
     if not path:
         return len(flaky)

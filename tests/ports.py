@@ -1,4 +1,5 @@
-"""Ports for programs that cannot take any port: no two tests of this machine have the same."""
+"""Ports for programs that cannot take any port: no two tests of this machine
+have the same."""
 
 import fcntl
 import os
@@ -18,11 +19,13 @@ _taken: set[int] = set()
 
 
 def free_ports(count: int = 1, *, beside: int = 0, multiple: int = 1) -> int:
-    """Return the first of ``count`` free ports in a row. They stay with this process until it ends.
+    """Return the first of ``count`` free ports in a row. They stay with this
+    process until it ends.
 
-    A port of the system's choice (0) can be taken by an outgoing connection of any other test before a
-    program listens there, or while it restarts. These cannot. ``beside``: how far above each of these ports
-    another one is taken too. ``multiple``: what the first is a multiple of.
+    A port of the system's choice (0) can be taken by an outgoing connection of
+    any other test before a program listens there, or while it restarts. These
+    cannot. ``beside``: how far above each of these ports another one is taken
+    too. ``multiple``: what the first is a multiple of.
     """
     for _ in range(1000):
         first = random.randrange(_FIRST, _LAST - count - beside, multiple)
@@ -40,9 +43,11 @@ def fixed_ports() -> dict[str, int]:
 
 
 def _take(ports: list[int]) -> bool:
-    """Lock these ports against the other processes of the tests, if nobody listens there."""
+    """Lock these ports against the other processes of the tests, if nobody
+    listens there."""
     if not _locks:
-        # A lock ends when any descriptor of its file is closed: this one stays open.
+        # A lock ends when any descriptor of its file is closed: this one stays
+        # open.
         name = Path(tempfile.gettempdir(), f"imserver-test-ports-{os.getuid()}")
         _locks.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with ExitStack() as bound:

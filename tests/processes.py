@@ -1,4 +1,5 @@
-"""Processes that tests start: each one is ended, whatever happens to its test."""
+"""Processes that tests start: each one is ended, whatever happens to its
+test."""
 
 import contextlib
 import ctypes
@@ -19,13 +20,15 @@ _started: set["subprocess.Popen[Any]"] = set()
 
 
 def die_with_parent() -> None:
-    """Call it in a child before its program runs: the child ends with the tests, even if they are killed."""
+    """Call it in a child before its program runs: the child ends with the
+    tests, even if they are killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def spawn(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-    """Start a process as ``subprocess.Popen`` does. :func:`end` it; the session ends it at the latest."""
+    """Start a process as ``subprocess.Popen`` does. :func:`end` it; the session
+    ends it at the latest."""
     process = subprocess.Popen(command, **options)
     adopt(process)
     return process
@@ -36,8 +39,13 @@ def adopt(process: "subprocess.Popen[Any]") -> None:
     _started.add(process)
 
 
-def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds: float = END_SECONDS) -> int:
-    """Signal a process, wait, kill it if it does not end in time, and close its pipes.
+def end(
+    process: "subprocess.Popen[Any]",
+    number: int = signal.SIGTERM,
+    seconds: float = END_SECONDS,
+) -> int:
+    """Signal a process, wait, kill it if it does not end in time, and close its
+    pipes.
 
     Returns the exit status. Harmless when the process has ended.
     """
@@ -59,10 +67,14 @@ def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds:
 
 
 def pause(pid: int) -> None:
-    """Stop a process with SIGSTOP. Returns when none of its threads runs any more."""
+    """Stop a process with SIGSTOP. Returns when none of its threads runs any
+    more."""
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + END_SECONDS
-    while any(_state(thread) not in "TtZX" for thread in Path(f"/proc/{pid}/task").glob("*/stat")):
+    while any(
+        _state(thread) not in "TtZX"
+        for thread in Path(f"/proc/{pid}/task").glob("*/stat")
+    ):
         assert time.monotonic() < deadline, f"process {pid} does not stop"
         time.sleep(0.001)
 
@@ -76,7 +88,8 @@ def _state(stat: Path) -> str:
 
 @contextmanager
 def ended_on_failure(process: "subprocess.Popen[Any]") -> Iterator[None]:
-    """For constructors: kill the process if what follows its start fails, also by the test's timeout."""
+    """For constructors: kill the process if what follows its start fails, also
+    by the test's timeout."""
     try:
         yield
     except BaseException:
@@ -85,7 +98,9 @@ def ended_on_failure(process: "subprocess.Popen[Any]") -> Iterator[None]:
 
 
 @contextmanager
-def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+def running(
+    command: Sequence[str], **options: Any
+) -> Iterator["subprocess.Popen[Any]"]:
     """A process that runs while this is entered."""
     process = spawn(command, **options)
     try:
@@ -95,7 +110,8 @@ def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Pope
 
 
 class ProcessOfTests:
-    """What tests add to a server of the load tool (``bench.servers.ServerProcess``)."""
+    """What tests add to a server of the load tool
+    (``bench.servers.ServerProcess``)."""
 
     process: "subprocess.Popen[bytes]"
     pids: Sequence[int]

@@ -1,6 +1,8 @@
-"""What a run of many tests says: a line every ten seconds, and at its end what was skipped and why.
+"""What a run of many tests says: a line every ten seconds, and at its end what
+was skipped and why.
 
-``TESTS_END``, in seconds since 1970, ends a run early: tests that have not begun by then are left out.
+``TESTS_END``, in seconds since 1970, ends a run early: tests that have not
+begun by then are left out.
 """
 
 import os
@@ -28,7 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Progress:
-    """Owns the counts of the process that collects the reports of the others."""
+    """Owns the counts of the process that collects the reports of the
+    others."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -60,8 +63,11 @@ class Progress:
     def pytest_sessionfinish(self) -> None:
         self._is_over.set()
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was skipped and why, and name the tests that no worker has begun."""
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> None:
+        """Say what was skipped and why, and name the tests that no worker has
+        begun."""
         if self._skipped:
             terminalreporter.section("skipped, and what brings it")
         for reason, number in self._skipped.most_common():
@@ -74,12 +80,18 @@ class Progress:
     def _speak(self) -> None:
         while not self._is_over.wait(SECONDS):
             reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            reporter.write_line(f"\n{time.monotonic() - self._began:.0f} s: {self._position()}")
+            reporter.write_line(
+                f"\n{time.monotonic() - self._began:.0f} s: {self._position()}"
+            )
 
     def _position(self) -> str:
         """How far the run is."""
         if not self._counts:
             return "collecting"
         ended = sum(self._counts.values())
-        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self._counts.items()))
-        return f"{ended} of {self._number} tests: {counts}; the last was of {self._last}"
+        counts = ", ".join(
+            f"{number} {outcome}" for outcome, number in sorted(self._counts.items())
+        )
+        return (
+            f"{ended} of {self._number} tests: {counts}; the last was of {self._last}"
+        )

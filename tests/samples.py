@@ -1,4 +1,5 @@
-"""Wire samples: the files of ``tests/vectors`` (their README has the form), and what plays them."""
+"""Wire samples: the files of ``tests/vectors`` (their README has the form), and
+what plays them."""
 
 import json
 import re
@@ -9,23 +10,49 @@ from typing import Any
 import msgspec
 import pytest
 
-from imserver.gateway.model import BadFrame, ChannelPart, Event, Reply, Request, Signal, StreamPart
+from imserver.gateway.model import (
+    BadFrame,
+    ChannelPart,
+    Event,
+    Reply,
+    Request,
+    Signal,
+    StreamPart,
+)
 from imserver.gateway.protocol.dialect import Dialect
-from tests.integration.raw import BINARY, PING, PONG, TEXT, Address, ask, frame, open_socket, request
+from tests.integration.raw import (
+    BINARY,
+    PING,
+    PONG,
+    TEXT,
+    Address,
+    ask,
+    frame,
+    open_socket,
+    request,
+)
 from tests.support import ROOT, Server
 
-WILD = {"<digits>": "[0-9]+", "<rest>": ".*", "<any>": '(?:[^"\\\\]|\\\\.)*', "<id>": "[0-9a-f]{16}"}
+WILD = {
+    "<digits>": "[0-9]+",
+    "<rest>": ".*",
+    "<any>": '(?:[^"\\\\]|\\\\.)*',
+    "<id>": "[0-9a-f]{16}",
+}
 """What stands for a text that the server makes."""
 Makers = Mapping[str, Callable[..., Any]]
 
 
 def samples_of(name: str) -> Any:
     """A file of samples."""
-    return json.loads((ROOT / "tests" / "vectors" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(
+        (ROOT / "tests" / "vectors" / f"{name}.json").read_text(encoding="utf-8")
+    )
 
 
 def bytes_of(sample: Any, is_text: bool = False) -> bytes:
-    """A frame: a text, or one that has hexadecimal digits, or both for the two forms of a dialect."""
+    """A frame: a text, or one that has hexadecimal digits, or both for the two
+    forms of a dialect."""
     if isinstance(sample, dict):
         return str(sample["text"]).encode() if is_text else bytes.fromhex(sample["hex"])
     return str(sample).encode()
@@ -33,7 +60,10 @@ def bytes_of(sample: Any, is_text: bool = False) -> bytes:
 
 def is_for(dialect: Dialect, sample: dict[str, Any]) -> bool:
     """Whether a codec reads or writes a sample; others only a server plays."""
-    if not {"command", "refused", "bad", "event", "message", "reply", "call"} & sample.keys():
+    if (
+        not {"command", "refused", "bad", "event", "message", "reply", "call"}
+        & sample.keys()
+    ):
         return False
     given = sample.get("send", sample.get("frame"))
     if isinstance(given, dict):
@@ -42,7 +72,8 @@ def is_for(dialect: Dialect, sample: dict[str, Any]) -> bool:
 
 
 def is_alike(found: bytes, wanted: bytes) -> bool:
-    """Whether a frame is the wanted one, whatever stands for what the server makes."""
+    """Whether a frame is the wanted one, whatever stands for what the server
+    makes."""
     if b"<" not in wanted:
         return found == wanted
     pattern = re.escape(wanted.decode())
@@ -51,26 +82,37 @@ def is_alike(found: bytes, wanted: bytes) -> bool:
     return re.fullmatch(pattern, found.decode()) is not None
 
 
-# --- by a codec ---------------------------------------------------------------------------------------------
+# --- by a codec ---------------------------------------------------------------
 
 
 def shown(command: Any) -> list[Any]:
-    """A command as samples name it: its type, and the fields that have no default."""
+    """A command as samples name it: its type, and the fields that have no
+    default."""
     found = {
         field.name: getattr(command, field.name)
         for field in msgspec.structs.fields(command)
         if getattr(command, field.name) != field.default
-        and not (callable(field.default_factory) and getattr(command, field.name) == field.default_factory())
+        and not (
+            callable(field.default_factory)
+            and getattr(command, field.name) == field.default_factory()
+        )
     }
     return [type(command).__name__, json.loads(json.dumps(found, default=bytes.decode))]
 
 
 def event_of(fields: dict[str, Any]) -> Event:
     """The event, or the signal, that has these fields."""
-    whole = {"sender": "", "text": "", **fields, "data": fields.get("data", "").encode()}
+    whole = {
+        "sender": "",
+        "text": "",
+        **fields,
+        "data": fields.get("data", "").encode(),
+    }
     if (channel := fields.get("channel")) is not None:
         stream = StreamPart(*channel["stream"]) if "stream" in channel else None
-        texts = {key: channel[key].encode() for key in ("info", "tags") if key in channel}
+        texts = {
+            key: channel[key].encode() for key in ("info", "tags") if key in channel
+        }
         whole["channel"] = ChannelPart(**{**channel, **texts, "stream": stream})
     of_signal = {"to", "conversation", "read", "received", "ids"} & fields.keys()
     return (Signal if of_signal else Event)(**whole)
@@ -78,7 +120,8 @@ def event_of(fields: dict[str, Any]) -> Event:
 
 def message_of(fields: dict[str, Any]) -> Any:
     """The stored message that has these fields."""
-    from imserver.messenger.messages.model import Message  # the house of the gateway is tested without it
+    # the house of the gateway is tested without it
+    from imserver.messenger.messages.model import Message
 
     texts = {key: fields[key].encode() for key in ("body", "meta") if key in fields}
     members = tuple(fields.get("members", ()))
@@ -86,7 +129,8 @@ def message_of(fields: dict[str, Any]) -> Any:
 
 
 def json_of(fields: dict[str, Any], kind: Any) -> Any:
-    """The struct that has these fields, made by ``kind`` if that is no struct."""
+    """The struct that has these fields, made by ``kind`` if that is no
+    struct."""
     return (
         msgspec.json.decode(msgspec.json.encode(fields), type=kind)
         if isinstance(kind, type)
@@ -108,7 +152,10 @@ def encoded(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
         return makers[name](*arguments)
     if "message" in sample:
         message = message_of(sample["message"])
-        payload, halves = dialect.encode_message(message), dialect.encode_message_for(message)
+        payload, halves = (
+            dialect.encode_message(message),
+            dialect.encode_message_for(message),
+        )
     else:
         event = event_of(sample["event"])
         payload, halves = dialect.encode_event(event), dialect.encode_for(event)
@@ -117,8 +164,11 @@ def encoded(dialect: Dialect, sample: dict[str, Any], makers: Makers) -> Any:
     return payload(receiver, None) if callable(payload) else payload
 
 
-def check(dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None) -> None:
-    """Check what the codec reads and writes against a sample. ``makers``: functions and types it names."""
+def check(
+    dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None
+) -> None:
+    """Check what the codec reads and writes against a sample. ``makers``:
+    functions and types it names."""
 
     def read() -> Request:
         (request,) = dialect.split(bytes_of(sample["send"], dialect.text))
@@ -132,7 +182,9 @@ def check(dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None
         return
     if "send" in sample:
         request = read()
-        assert [request.seq, request.name] == sample.get("request", [request.seq, request.name])
+        assert [request.seq, request.name] == sample.get(
+            "request", [request.seq, request.name]
+        )
         if "command" in sample:
             assert shown(request.command) == sample["command"]
             return
@@ -141,27 +193,35 @@ def check(dialect: Dialect, sample: dict[str, Any], makers: Makers | None = None
     else:
         found = encoded(dialect, sample, makers or {})
     wanted = sample["frame"]
-    assert found == wanted is None or is_alike(found or b"", bytes_of(wanted, dialect.text)), found
+    assert found == wanted is None or is_alike(
+        found or b"", bytes_of(wanted, dialect.text)
+    ), found
 
 
 def requests_of(name: str, dialect: Dialect) -> dict[bytes, Any]:
     """What clients send in the samples of a file → the type of its command."""
     found = [sample for sample in samples_of(name)["samples"] if "command" in sample]
-    given = [bytes_of(each["send"], dialect.text) for each in found if is_for(dialect, each)]
+    given = [
+        bytes_of(each["send"], dialect.text) for each in found if is_for(dialect, each)
+    ]
     payloads = [payload for frame in given for payload in dialect.split(frame)]
     return {payload: type(dialect.decode(payload).command) for payload in payloads}
 
 
-# --- by a server --------------------------------------------------------------------------------------------
+# --- by a server --------------------------------------------------------------
 
 
 def _post(address: Address, sample: dict[str, Any]) -> str:
     """What is wrong with the answer to a request."""
     headers = tuple(sample.get("headers", {}).items())
-    data = request(sample["post"], method="POST", headers=headers, body=sample["send"].encode())
+    data = request(
+        sample["post"], method="POST", headers=headers, body=sample["send"].encode()
+    )
     answer = ask(address, data)
     (wanted,) = sample["answers"]
-    right = answer.status == sample.get("status", 200) and is_alike(answer.body, wanted.encode())
+    right = answer.status == sample.get("status", 200) and is_alike(
+        answer.body, wanted.encode()
+    )
     return "" if right else f"{answer.status} {answer.body.decode()}"
 
 
@@ -205,12 +265,17 @@ def _play(address: Address, rows: dict[str, Any], sample: dict[str, Any]) -> str
 
 
 def play(server: Server, rows: dict[str, Any]) -> list[str]:
-    """Play the samples of a file, in their order, that have answers; what is wrong."""
+    """Play the samples of a file, in their order, that have answers; what is
+    wrong."""
     found = []
     for sample in rows["samples"]:
         if "answers" in sample:
             try:
-                wrong = _post(server.http, sample) if "post" in sample else _play(server.ws, rows, sample)
+                wrong = (
+                    _post(server.http, sample)
+                    if "post" in sample
+                    else _play(server.ws, rows, sample)
+                )
             except (AssertionError, TimeoutError) as error:
                 wrong = str(error)
             if wrong:

@@ -1,4 +1,5 @@
-"""Fixtures: databases of each kind, stores in them, and other times of houses that may be absent."""
+"""Fixtures: databases of each kind, stores in them, and other times of houses
+that may be absent."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -46,7 +47,9 @@ def server_of(engine: str, servers: dict[str, DatabaseServer]) -> DatabaseServer
 
 @pytest.fixture(params=ENGINES)
 def empty_url(
-    request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer], tmp_path: Path
+    request: pytest.FixtureRequest,
+    database_servers: dict[str, DatabaseServer],
+    tmp_path: Path,
 ) -> Iterator[str]:
     """The address of a new, empty database, once of each engine."""
     if request.param == "sqlite":
@@ -90,7 +93,8 @@ def own_database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
 
 @pytest.fixture
 def open_store(tmp_path: Path) -> Iterator[OpenStore]:
-    """``open_store(url="", …)``: a store that has started; closed at the end of the test."""
+    """``open_store(url="", …)``: a store that has started; closed at the end of
+    the test."""
     stores: list[Store] = []
 
     def start(
@@ -123,7 +127,12 @@ def hasty_consumers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses of what delivers to receivers."""
     from imserver.backends.webhooks import consumer
 
-    for name, seconds in (("FIRST_PAUSE", 0.01), ("LONGEST_PAUSE", 0.05), ("SAVE", 0.02), ("WAIT", 0.02)):
+    for name, seconds in (
+        ("FIRST_PAUSE", 0.01),
+        ("LONGEST_PAUSE", 0.05),
+        ("SAVE", 0.02),
+        ("WAIT", 0.02),
+    ):
         monkeypatch.setattr(consumer, f"{name}_SECONDS", seconds)
 
 

@@ -1,4 +1,5 @@
-"""Real server processes for tests, and waiting for conditions with a deadline."""
+"""Real server processes for tests, and waiting for conditions with a
+deadline."""
 
 import contextlib
 import os
@@ -28,7 +29,9 @@ def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -
     """The same for what happens in this process: greenlets run meanwhile."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, (
+            f"not within {seconds} s: {what or condition}"
+        )
         gevent.sleep(0.001)
     return value
 
@@ -47,7 +50,8 @@ class Clock:
 
 
 class CountingSignal(Signal):
-    """A signal of gevent. ``pauses``: for how long it was waited for (None: without limit)."""
+    """A signal of gevent. ``pauses``: for how long it was waited for (None:
+    without limit)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +63,13 @@ class CountingSignal(Signal):
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without any setting of imserver, and with the source tree importable."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+    """This process's environment without any setting of imserver, and with the
+    source tree importable."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("IMSERVER_")
+    }
     return {**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -68,7 +77,12 @@ def run_python(code: str, *arguments: str) -> str:
     """What code prints in a process of its own, which ends well."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(
-        command, env=clean_environment(), capture_output=True, text=True, timeout=280, check=False
+        command,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
@@ -101,7 +115,8 @@ class Server(NodeProcess):
         super().configure(merged({"server": {"http": self.http_server}}, settings))
 
     def log_with_requests(self) -> str:
-        """The log with the lines of all requests until now, which are written once a second."""
+        """The log with the lines of all requests until now, which are written
+        once a second."""
         path = f"/requests-until-{time.monotonic_ns()}"
         self.get(path)
         eventually(lambda: path in self.log_text, what="the line of a request")
@@ -117,32 +132,51 @@ class Server(NodeProcess):
 
 
 def with_constants(values: Mapping[str, float]) -> tuple[str, ...]:
-    """A command for :class:`Server` in which constants (``module.NAME``) have other values.
+    """A command for :class:`Server` in which constants (``module.NAME``) have
+    other values.
 
-    For times that no setting has. A module that imports the name from there has the new value, too. An absent
-    constant is an error.
+    For times that no setting has. A module that imports the name from there has
+    the new value, too. An absent constant is an error.
     """
     lines = ["from gevent import monkey; monkey.patch_all()"]
     for name, value in values.items():
         module, _, constant = name.rpartition(".")
-        lines.append(f"import {module}; {module}.{constant}; {module}.{constant} = {value}")
-    return sys.executable, "-c", "\n".join([*lines, "from imserver.cli import main", "main()"])
+        lines.append(
+            f"import {module}; {module}.{constant}; {module}.{constant} = {value}"
+        )
+    return (
+        sys.executable,
+        "-c",
+        "\n".join([*lines, "from imserver.cli import main", "main()"]),
+    )
 
 
 PROCESS_COMMANDS = ("serve", "bench", "outbox")
 
 
 def run_cli(
-    *arguments: str, seconds: float = 100.0, stdin: str = "", folder: Path | None = None, **environment: str
+    *arguments: str,
+    seconds: float = 100.0,
+    stdin: str = "",
+    folder: Path | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``imserver …`` in ``folder`` (None: an empty one) to its end, and return its output.
+    """Run ``imserver …`` in ``folder`` (None: an empty one) to its end, and
+    return its output.
 
-    Commands that run or measure a server, and whatever begins with an option, get a process of their own. All
-    others run in this one: a process costs 0.15 s.
+    Commands that run or measure a server, and whatever begins with an option,
+    get a process of their own. All others run in this one: a process costs 0.15
+    s.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as empty:
-            return run_cli(*arguments, seconds=seconds, stdin=stdin, folder=Path(empty), **environment)
+            return run_cli(
+                *arguments,
+                seconds=seconds,
+                stdin=stdin,
+                folder=Path(empty),
+                **environment,
+            )
     if arguments[0].startswith("-") or arguments[0] in PROCESS_COMMANDS:
         return subprocess.run(
             [sys.executable, "-m", "imserver", *arguments],
@@ -156,7 +190,11 @@ def run_cli(
         )
     others = {name: None for name in os.environ if name.startswith("IMSERVER_")}
     with contextlib.chdir(folder):
-        result = CliRunner().invoke(main, arguments, input=stdin, env={**others, **environment})
+        result = CliRunner().invoke(
+            main, arguments, input=stdin, env={**others, **environment}
+        )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+    return subprocess.CompletedProcess(
+        arguments, result.exit_code, result.stdout, result.stderr
+    )

@@ -1,4 +1,5 @@
-"""One grammar for all commands: JSON for programs, time spans, hints, colours."""
+"""One grammar for all commands: JSON for programs, time spans, hints,
+colours."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ SILENT = {
     "token secret",
     "uploads move",
 }
-"""Commands that do something, and print a word, a secret, a file or lines of JSON."""
+"""Commands that do something, and print a word, a secret, a file or lines of
+JSON."""
 
 
 def commands(group: click.Group, name: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -99,7 +101,9 @@ def test_each_command_that_prints_data_has_json() -> None:
     ],
 )
 def test_the_data_are_one_json_document(tmp_path: Path, command: str) -> None:
-    (tmp_path / "imserver.yaml").write_text("apps: {101: {}, gochat: {}}", encoding="utf-8")
+    (tmp_path / "imserver.yaml").write_text(
+        "apps: {101: {}, gochat: {}}", encoding="utf-8"
+    )
     run_cli("key", "create", "push", folder=tmp_path)
     done = run_cli(*command.split(), "--json", folder=tmp_path)
     assert done.returncode == 0, done
@@ -122,7 +126,9 @@ def test_a_command_that_is_not_there_is_explained(arguments: str, hint: str) -> 
 
 
 @click.command()
-@CommandLine.duration("--for", "seconds", "", "1h", least=60, most=86_400, old="--minutes", unit=60)
+@CommandLine.duration(
+    "--for", "seconds", "", "1h", least=60, most=86_400, old="--minutes", unit=60
+)
 @CommandLine.duration("--after", "after", "", least=0, unit=1)
 def span(seconds: int, after: int | None) -> None:
     """A command with time spans."""
@@ -134,8 +140,16 @@ def span(seconds: int, after: int | None) -> None:
     [
         ("", "3600 None", ""),
         ("--for 10m --after 1h", "600 3600", ""),
-        ("--minutes 10", "600 None", "--minutes is deprecated until 2.0: use --for 10m"),
-        ("--after 90", "3600 90", "90 without a letter is deprecated until 2.0: use 90s"),
+        (
+            "--minutes 10",
+            "600 None",
+            "--minutes is deprecated until 2.0: use --for 10m",
+        ),
+        (
+            "--after 90",
+            "3600 90",
+            "90 without a letter is deprecated until 2.0: use 90s",
+        ),
         ("--after 0", "3600 0", ""),
         ("--for 10", "", "expected a number with s, m, h, d or w"),
         ("--for 2d", "", "expected at most 1d"),
@@ -148,9 +162,14 @@ def test_a_time_span_has_a_letter(arguments: str, shown: str, words: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+    ("environment", "is_coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
-def test_colours_are_for_those_who_want_them(environment: dict[str, str], is_coloured: bool) -> None:
+def test_colours_are_for_those_who_want_them(
+    environment: dict[str, str], is_coloured: bool
+) -> None:
     plain = {"NO_COLOR": None, "TERM": "xterm"}
-    done = CliRunner().invoke(main, ["doctor"], env={**plain, **environment}, color=True)
+    done = CliRunner().invoke(
+        main, ["doctor"], env={**plain, **environment}, color=True
+    )
     assert ("\x1b[" in done.output) == is_coloured

@@ -1,4 +1,5 @@
-"""``python -m tools.count_instructions``: what it reads, what it compares, and when it counts nothing."""
+"""``python -m tools.count_instructions``: what it reads, what it compares, and
+when it counts nothing."""
 
 import json
 
@@ -39,23 +40,32 @@ def test_a_dump_without_a_total_is_an_error() -> None:
         total_of("# callgrind format\nversion: 1\n")
 
 
-@pytest.mark.parametrize(("size", "head"), [(2, b"\x81\x82"), (125, b"\x81\xfd"), (300, b"\x81\xfe\x01\x2c")])
+@pytest.mark.parametrize(
+    ("size", "head"), [(2, b"\x81\x82"), (125, b"\x81\xfd"), (300, b"\x81\xfe\x01\x2c")]
+)
 def test_frames_of_the_counting_client_are_masked(size: int, head: bytes) -> None:
     payload = bytes(range(100)) * 3
     frame = masked_frame(payload[:size])
     assert frame.startswith(head)
     mask, masked = frame[len(head) : len(head) + 4], frame[len(head) + 4 :]
-    assert bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked)) == payload[:size]
+    assert (
+        bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+        == payload[:size]
+    )
 
 
-def test_a_case_has_grown_if_it_is_more_than_two_percent_above_what_was_recorded() -> None:
+def test_a_case_has_grown_if_it_is_more_than_two_percent_above_what_was_recorded() -> (
+    None
+):
     recorded = {"ping": 1.0, "push": 0.9}
     assert grown({"ping": 1.019, "push": 0.919, "login": 2.0}, recorded) == ["push"]
     assert grown({"ping": 1.021}, recorded) == ["ping"]
 
 
 def test_the_table_has_a_ratio_where_there_is_another_tree() -> None:
-    lines = table_of({"ping": 30_000.4, "push": 120_000}, {"ping": 25_000}, {"ping": 1.2}).splitlines()
+    lines = table_of(
+        {"ping": 30_000.4, "push": 120_000}, {"ping": 25_000}, {"ping": 1.2}
+    ).splitlines()
     assert lines[1].split() == ["ping", "30,000", "25,000", "1.200", "1.200"]
     assert lines[2].split() == ["push", "120,000"]
 

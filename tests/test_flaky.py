@@ -1,4 +1,5 @@
-"""Tests that fail by chance are tried again, alone: little suites that fail in known ways."""
+"""Tests that fail by chance are tried again, alone: little suites that fail in
+known ways."""
 
 import os
 import subprocess
@@ -9,7 +10,9 @@ import pytest
 
 from tests.support import ROOT
 
-WAYS = pytest.mark.parametrize("options", [(), ("-n", "1", "--dist", "loadfile")], ids=["alone", "workers"])
+WAYS = pytest.mark.parametrize(
+    "options", [(), ("-n", "1", "--dist", "loadfile")], ids=["alone", "workers"]
+)
 BY_CHANCE = """
 from pathlib import Path
 
@@ -27,13 +30,24 @@ def play(folder: Path, suite: str, *options: str, file: str = "") -> tuple[int, 
     (folder / "pytest.ini").write_text(
         "[pytest]\naddopts = -m 'not full'\nmarkers = full\n", encoding="utf-8"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTEST_")
+    }
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "FLAKY_FILE": file}
-    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # their import would take most of the time
+    # their import would take most of the time
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     plugins = ("-p", "no:cacheprovider", "-p", "tests.flaky", "-p", "xdist")
     command = [sys.executable, "-m", "pytest", *plugins, *options]
     result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
     )
     return result.returncode, result.stdout
 
@@ -44,7 +58,9 @@ def closing(output: str) -> str:
 
 
 @WAYS
-def test_a_test_that_passes_alone_does_not_fail_the_run(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_test_that_passes_alone_does_not_fail_the_run(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
     suite = """
 def test_before(): pass
 def test_chance(): print("what it printed"); fails_once("one")
@@ -56,7 +72,10 @@ def test_after(): pass
     assert "FLAKY test_suite.py::test_chance\n" in output
     assert "AssertionError: by chance" in output
     assert "what it printed" in output
-    assert f"on worker {'gw0' if options else 'main'} after 1 tests; hypothesis profile " in output
+    assert (
+        f"on worker {'gw0' if options else 'main'} after 1 tests; hypothesis profile "
+        in output
+    )
     assert f"PYTHONHASHSEED=7 {sys.executable} -m pytest -x test_suite.py\n" in output
 
 
@@ -70,7 +89,10 @@ def test_a_fourth_flaky_test_fails_the_run(tmp_path: Path) -> None:
 def test_runs_with_one_file_count_together(tmp_path: Path) -> None:
     suite = "def test_a(): fails_once('{0}a')\ndef test_b(): fails_once('{0}b')\n"
     for status in (0, 1):
-        assert play(tmp_path, suite.format(status), file=str(tmp_path / "flaky"))[0] == status
+        assert (
+            play(tmp_path, suite.format(status), file=str(tmp_path / "flaky"))[0]
+            == status
+        )
 
 
 def test_a_test_that_fails_twice_fails_the_run(tmp_path: Path) -> None:
@@ -85,7 +107,8 @@ def test_always(): fails_once("two") if not Path(__file__).with_name("two").exis
 
 
 def test_a_test_that_kills_its_worker_hides_no_other(tmp_path: Path) -> None:
-    """As pytest does it to one that goes on waiting although its time limit was raised in it."""
+    """As pytest does it to one that goes on waiting although its time limit was
+    raised in it."""
     suite = """
 import os
 
@@ -106,7 +129,11 @@ def test_after(): pass
         ("import no_such_module", (), 2),
         ("import no_such_module", ("-n", "1"), 1),
         ("def test_a(): fails_once('a')\ndef test_b(): pass\n", ("-x",), 1),
-        ("".join(f"def test_{number}(): assert False\n" for number in range(11)), (), 1),
+        (
+            "".join(f"def test_{number}(): assert False\n" for number in range(11)),
+            (),
+            1,
+        ),
     ],
     ids=["collection", "collection of workers", "ended early", "too many"],
 )

@@ -1,4 +1,5 @@
-"""The words of docs/glossary.md: no retired word is part of a name, and each public class has its own."""
+"""The words of docs/glossary.md: no retired word is part of a name, and each
+public class has its own."""
 
 import re
 from collections import defaultdict
@@ -26,10 +27,22 @@ ALLOWED = {
 ALLOWED_IN = {
     ("asked", "backends/webhooks/"): "metrics end in _asked_total",
     ("place", "imserver/dialects/protobuf/wire.py"): "a field of the protobuf dialect",
-    ("keep_talks", "tests/messenger/messages/test_retention.py"): "an old name of a setting",
+    (
+        "keep_talks",
+        "tests/messenger/messages/test_retention.py",
+    ): "an old name of a setting",
 }
 """Names with a retired word, and where they may be → why."""
-RETIRED_IN_TESTS = {"comer", "courier", "door", "doors", "intake", "rig", "told", "world"}
+RETIRED_IN_TESTS = {
+    "comer",
+    "courier",
+    "door",
+    "doors",
+    "intake",
+    "rig",
+    "told",
+    "world",
+}
 _CODE = re.compile(
     r"""[rRbBuUfF]{0,2}(?P<long>\"{3}|'{3})(?:\\.|(?!(?P=long)).)*(?P=long)"""
     r"""|[rRbBuUfF]{0,2}(?P<quote>["'])(?:\\.|(?!(?P=quote))[^\\\n])*(?P=quote)"""
@@ -41,16 +54,19 @@ _CODE = re.compile(
 
 @cache
 def _retired() -> set[str]:
-    """The single words in the last column of the glossary's tables: names of classes, and lower-case words
-    that are no part of a name.
+    """The single words in the last column of the glossary's tables: names of
+    classes, and lower-case words that are no part of a name.
 
-    Words that are retired for one meaning only, "peer (of a client)", are left out.
+    Words that are retired for one meaning only, "peer (of a client)", are left
+    out.
     """
     found: set[str] = set()
     for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| ") and len(cells) == 3:
-            found |= {word for word in cells[2].split(", ") if re.fullmatch("[A-Za-z]+", word)}
+            found |= {
+                word for word in cells[2].split(", ") if re.fullmatch("[A-Za-z]+", word)
+            }
     return found - {"retired"}  # the head of the column
 
 
@@ -58,7 +74,9 @@ def _sources(folder: str) -> Iterator[tuple[str, str]]:
     """Path and text of the modules of a folder that were not generated."""
     for path in sorted((ROOT / folder).rglob("*.py")):
         name = str(path.relative_to(ROOT))
-        if path.relative_to(ROOT / folder).parts[0] != "build" and not name.endswith("_pb2.py"):
+        if path.relative_to(ROOT / folder).parts[0] != "build" and not name.endswith(
+            "_pb2.py"
+        ):
             yield name, path.read_text(encoding="utf-8")
 
 
@@ -84,12 +102,15 @@ def test_retired_words_name_no_class() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_retired_words_are_no_part_of_a_name(folder: str) -> None:
-    """Of a function, class, argument, variable, attribute or setting. Names of tests are sentences."""
+    """Of a function, class, argument, variable, attribute or setting. Names of
+    tests are sentences."""
     retired = {word for word in _retired() if word.islower()}
     assert {"asked", "place", "keep"} <= retired
     wrong: dict[str, list[str]] = defaultdict(list)
     for path, text in _sources(folder):
-        for name in {match["name"] for match in _CODE.finditer(text)} - ALLOWED.keys() - {None}:
+        for name in (
+            {match["name"] for match in _CODE.finditer(text)} - ALLOWED.keys() - {None}
+        ):
             if _words(name) & retired and not name.startswith("test_"):
                 wrong[name].append(path)
     for name, where in ALLOWED_IN:
@@ -99,25 +120,42 @@ def test_retired_words_are_no_part_of_a_name(folder: str) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_class_names_are_unique_in_a_package(package: str) -> None:
-    twice = {name: paths for name, paths in _public_classes(package).items() if len(paths) > 1}
+    twice = {
+        name: paths
+        for name, paths in _public_classes(package).items()
+        if len(paths) > 1
+    }
     assert twice == {}
 
 
 def test_retired_words_name_no_test_or_helper() -> None:
     wrong = []
     for path, text in _sources("tests"):
-        for name in re.findall(r"^ *(?:async )?(?:def|class) (\w+)", text, re.MULTILINE):
+        for name in re.findall(
+            r"^ *(?:async )?(?:def|class) (\w+)", text, re.MULTILINE
+        ):
             if _words(name) & RETIRED_IN_TESTS:
                 wrong.append(f"{path} {name}")
     assert not wrong
 
 
 def _terms(page: str) -> list[str]:
-    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
-    return [term.strip() for row in rows for term in row.split(",") if row not in ("---", "word", "term")]
+    rows = re.findall(
+        r"^\| ([^|]+) \|",
+        (ROOT / "docs" / page).read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    return [
+        term.strip()
+        for row in rows
+        for term in row.split(",")
+        if row not in ("---", "word", "term")
+    ]
 
 
-def test_each_term_is_once_among_the_first_words_those_of_users_and_those_of_the_code() -> None:
+def test_each_term_is_once_among_the_first_words_those_of_users_and_those_of_the_code() -> (
+    None
+):
     pages = [_terms(page) for page in ("words.md", "reference/words.md", "glossary.md")]
     assert len(pages[0]) == 15
     assert len(pages[1]) > 20

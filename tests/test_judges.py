@@ -1,4 +1,5 @@
-"""``make judges``: a row says what its run has said, and turns red by itself."""
+"""``make judges``: a row says what its run has said, and turns red by
+itself."""
 
 import json
 import re
@@ -46,20 +47,28 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 
 def test_a_row_says_what_its_run_has_said(tmp_path: Path) -> None:
-    runs = {name: [str(written(tmp_path, f"test_{name}.py", text))] for name, text in MODULES.items()}
+    runs = {
+        name: [str(written(tmp_path, f"test_{name}.py", text))]
+        for name, text in MODULES.items()
+    }
     runs |= {name: ["sh", "-c", text] for name, text in COMMANDS.items()}
     rows = [
         f'[[judge]]\nname = "{name}"\nwhat = "all"\npackages = ["pypi:pytest"]\nrun = {json.dumps(run)}'
         for name, run in runs.items()
     ]
-    table, page = written(tmp_path, "judges.toml", "\n".join(rows)), written(tmp_path, "judges.md", EMPTY)
+    table, page = (
+        written(tmp_path, "judges.toml", "\n".join(rows)),
+        written(tmp_path, "judges.md", EMPTY),
+    )
     assert judges.main(page=page, table=table) == 1
     first = page.read_text("utf-8")
     assert first.startswith(EMPTY)
     lines, pytest_version = judges.lines_of(first), judges.version_of("pypi:pytest")
     assert list(lines) == list(RESULTS)
     assert {
-        name: text for name, text in RESULTS.items() if f" | {pytest_version} | {text}" not in lines[name]
+        name: text
+        for name, text in RESULTS.items()
+        if f" | {pytest_version} | {text}" not in lines[name]
     } == {}
     assert judges.main("good", "absent", "bad command", page=page, table=table) == 1
     assert page.read_text("utf-8") == first, "two runs of a day make the same page"
@@ -72,13 +81,20 @@ def test_a_row_says_what_its_run_has_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("promtool")
-def test_a_judge_that_refuses_turns_its_row_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = written(tmp_path, "promtool", "#!/bin/sh\necho promtool, version 9.9.9\nexit 1\n")
+def test_a_judge_that_refuses_turns_its_row_red(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = written(
+        tmp_path, "promtool", "#!/bin/sh\necho promtool, version 9.9.9\nexit 1\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     page = written(tmp_path, "judges.md", EMPTY)
     assert judges.main("promtool", page=page) == 1
-    assert "| promtool 9.9.9 | 🔴 failed: 1 of 1: `test_each_alert_fires" in page.read_text("utf-8")
+    assert (
+        "| promtool 9.9.9 | 🔴 failed: 1 of 1: `test_each_alert_fires"
+        in page.read_text("utf-8")
+    )
 
 
 def test_the_page_names_each_judge_in_the_version_that_is_pinned() -> None:
@@ -88,5 +104,11 @@ def test_the_page_names_each_judge_in_the_version_that_is_pinned() -> None:
     for judge in rows:
         assert (judges.ROOT / judge.run[0].partition("::")[0]).exists(), judge
         cells = re.split(r" \| |<br>", lines[judge.name])
-        pinned = [judges.version_of(each) for each in judge.packages if not each.startswith("program:")]
-        assert [*filter(cells.__contains__, pinned)] == pinned, f'make judges ARGS="{judge.name}"'
+        pinned = [
+            judges.version_of(each)
+            for each in judge.packages
+            if not each.startswith("program:")
+        ]
+        assert [*filter(cells.__contains__, pinned)] == pinned, (
+            f'make judges ARGS="{judge.name}"'
+        )

@@ -1,4 +1,5 @@
-"""What kind of program this is, whatever is built into it. Others prove a part of it:
+"""What kind of program this is, whatever is built into it. Others prove a part
+of it:
 
 | what | proved by |
 | --- | --- |
@@ -85,7 +86,12 @@ def test_the_tree_has_its_folders_and_files() -> None:
     assert [name for name in FOLDERS if not (ROOT / name).is_dir()] == []
     assert [name for name in FILES if not (ROOT / name).is_file()] == []
     for name in ("front", "wsgi"):
-        assert load_with_locations(os.devnull, {"IMSERVER_SERVER_HTTP": name})[0].server.http == name
+        assert (
+            load_with_locations(os.devnull, {"IMSERVER_SERVER_HTTP": name})[
+                0
+            ].server.http
+            == name
+        )
 
 
 def test_supervisor_runs_the_command_with_which_all_tests_start_a_server() -> None:
@@ -99,21 +105,33 @@ def test_supervisor_runs_the_command_with_which_all_tests_start_a_server() -> No
 
 
 @pytest.mark.needs("redis-server")
-def test_nodes_are_served_by_gevent_flask_and_zerorpc(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_nodes_are_served_by_gevent_flask_and_zerorpc(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
     with nodes_of(tmp_path, 0, redis_server) as nodes:
-        nodes.start_many(2, command=(sys.executable, "-c", RECORDER), http_server="wsgi")
+        nodes.start_many(
+            2, command=(sys.executable, "-c", RECORDER), http_server="wsgi"
+        )
         first, second = nodes.servers
         paths = ("/home/index", "/system/state", "/api/v1/openapi.json")
         for path in paths:
             assert first.get(path)[0] == 200
         with logged_in(second.ws, "ann", 101) as ann:
-            assert good(first.http, "push", {"app": "101", "user": "ann", "text": "hi"})["sent"] == 1
+            assert (
+                good(first.http, "push", {"app": "101", "user": "ann", "text": "hi"})[
+                    "sent"
+                ]
+                == 1
+            )
             assert ann.push("msg").json["response"]["data"]["msg"] == "hi"
         assert states(first)["missingNodes"] == []
 
     served = {row["path"]: row for row in calls(first, "Flask.wsgi_app")}
     for path in (*paths, "/api/v1/push"):
-        assert (served[path]["port"], served[path]["hub"]) == (first.http.port, False), path
+        assert (served[path]["port"], served[path]["hub"]) == (
+            first.http.port,
+            False,
+        ), path
     read = calls(second, "Connection.on_readable")
     assert read
     assert all("Readers._run" in row["callers"] and not row["hub"] for row in read)
@@ -121,5 +139,10 @@ def test_nodes_are_served_by_gevent_flask_and_zerorpc(tmp_path: Path, redis_serv
     assert flushed
     assert all(row["hub"] for row in flushed)
     assert {row["name"] for row in calls(first, "Pusher.__call__")} == {"batch"}
-    for server, name in ((first, "ClientBase.__call__"), (second, "ServerBase._async_task")):
-        assert ("ask", "state") in {(row["name"], row["kind"]) for row in calls(server, name)}
+    for server, name in (
+        (first, "ClientBase.__call__"),
+        (second, "ServerBase._async_task"),
+    ):
+        assert ("ask", "state") in {
+            (row["name"], row["kind"]) for row in calls(server, name)
+        }

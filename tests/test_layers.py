@@ -1,4 +1,5 @@
-"""The structure: imports run one way, third-party packages have one importer, nothing patches on import."""
+"""The structure: imports run one way, third-party packages have one importer,
+nothing patches on import."""
 
 import ast
 import re
@@ -25,9 +26,12 @@ PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
 CLIENT = ROOT / "imserver_client"
 
-FOLDERS = tuple(package.removeprefix("imserver.").replace(".", "/") + "/" for package in FEATURES)
+FOLDERS = tuple(
+    package.removeprefix("imserver.").replace(".", "/") + "/" for package in FEATURES
+)
 
-# From the top down; a module may import from its own layer and from those below.
+# From the top down; a module may import from its own layer and from those
+# below.
 LAYERS = (
     ("__main__",),
     ("cli", "features"),
@@ -36,7 +40,11 @@ LAYERS = (
     ("gateway.supervisor",),
     ("gateway.offline", "wsgi"),
     ("gateway.node",),
-    ("dialects", "gateway.dialects", *(package.removeprefix("imserver.") for package in FEATURES[1:])),
+    (
+        "dialects",
+        "gateway.dialects",
+        *(package.removeprefix("imserver.") for package in FEATURES[1:]),
+    ),
     (FEATURES[0].removeprefix("imserver."),),
     ("plugin",),
     ("gateway.terminal",),
@@ -69,8 +77,8 @@ MESSENGER, COMMANDS = FEATURES[0].removeprefix("imserver."), "gateway.commands"
 
 PRIVILEGE = Path(__file__).with_name("privilege.txt")
 
-# The load tool and the client are packages of their own. The server imports neither: its command line names
-# their commands, by strings.
+# The load tool and the client are packages of their own. The server imports
+# neither: its command line names their commands, by strings.
 BENCH_MAY_USE = ("imserver.dialects.protobuf.chat_pb2",)
 """Besides the version: what ``protoc`` makes of the published schema."""
 CLIENT_COMMANDS = ("__main__.py", "bot.py", "outbox.py", "terminal.py")
@@ -133,7 +141,10 @@ def modules() -> Iterator[Path]:
 def layer_of(module: Path) -> str:
     path = module.relative_to(PACKAGE)
     # The command line imports the commands of features; a node never does.
-    of_feature = path.as_posix().startswith(FOLDERS) and path.name in ("command.py", "doctor.py")
+    of_feature = path.as_posix().startswith(FOLDERS) and path.name in (
+        "command.py",
+        "doctor.py",
+    )
     if path.parts == ("plugin", "messages.py"):
         return MESSENGER
     if of_feature or path.parts == ("plugin", "commands.py"):
@@ -155,7 +166,8 @@ def imported(module: Path) -> list[tuple[str, int]]:
 
 
 def imports(module: Path) -> Iterator[tuple[str, int]]:
-    """What a module imports: at its start, in functions, and for the type checker."""
+    """What a module imports: at its start, in functions, and for the type
+    checker."""
     return names_in(module, ast.walk(ast.parse(module.read_text(encoding="utf-8"))))
 
 
@@ -169,7 +181,10 @@ def names_in(module: Path, nodes: Iterable[ast.AST]) -> Iterator[tuple[str, int]
             assert is_absolute, f"{module}:{node.lineno}: imports are absolute"
             above = module.relative_to(ROOT).parts[: -node.level] if node.level else ()
             for alias in node.names:
-                yield ".".join([*above, *filter(None, [node.module]), alias.name]), node.lineno
+                yield (
+                    ".".join([*above, *filter(None, [node.module]), alias.name]),
+                    node.lineno,
+                )
 
 
 def own_layer(name: str) -> str | None:
@@ -195,18 +210,25 @@ def test_imports_run_one_way() -> None:
 def test_a_house_stands_on_others_as_the_street_says(house: str) -> None:
     """Names of the messenger that the face has are the messenger's."""
     used = {
-        "messenger" if name.startswith("imserver.plugin.messages.") else name.split(".")[1]
+        "messenger"
+        if name.startswith("imserver.plugin.messages.")
+        else name.split(".")[1]
         for module in (PACKAGE / house).rglob("*.py")
         for name, _ in imported(module)
         if name.startswith("imserver.")
     }
-    others = STREET.keys() | {"plugin"} if house == "gateway" else STREET.keys() - {"gateway"}
+    others = (
+        STREET.keys() | {"plugin"}
+        if house == "gateway"
+        else STREET.keys() - {"gateway"}
+    )
     assert used & others - {house} == {*STREET[house]}
 
 
 @pytest.mark.parametrize("house", STREET)
 def test_the_tests_of_a_house_use_it_and_those_on_which_it_stands(house: str) -> None:
-    """Also by what they import of ``tests/``. What several houses share imports others where it runs."""
+    """Also by what they import of ``tests/``. What several houses share imports
+    others where it runs."""
     absent = "|".join(STREET.keys() - needed_by(house)) or "-"
     face = "|plugin.messages" if re.search("messenger", absent) else ""
     others = re.compile(rf"(imserver|tests)\.({absent}{face})(\.|$)")
@@ -215,10 +237,14 @@ def test_the_tests_of_a_house_use_it_and_those_on_which_it_stands(house: str) ->
     while left:
         module = left.pop()
         tree = ast.parse(module.read_text(encoding="utf-8"))
-        for name, line in names_in(module, ast.walk(tree) if module in own else tree.body):
+        for name, line in names_in(
+            module, ast.walk(tree) if module in own else tree.body
+        ):
             if others.match(name):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
-            path = ROOT.joinpath(*name.split(".")) if name.startswith("tests.") else ROOT
+            path = (
+                ROOT.joinpath(*name.split(".")) if name.startswith("tests.") else ROOT
+            )
             new = {each.with_suffix(".py") for each in (path, path.parent)} - found
             left += filter(Path.exists, new)
             found |= new
@@ -237,7 +263,8 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
             for each in rows
             if not own.isdisjoint(import_module(each).FEATURE.uses)
         }
-        # The face has names of the messenger, and a deprecated one of the accounts.
+        # The face has names of the messenger, and a deprecated one of the
+        # accounts.
         users |= {PACKAGE / "plugin"} if name in ("messages", "accounts") else set()
         row = re.compile(rf"{re.escape(package)}\b|\b{name}_service\b")
         wrong += [
@@ -252,13 +279,22 @@ def test_only_its_folder_and_those_that_use_it_name_a_feature() -> None:
 
 def test_features_import_the_face_alone() -> None:
     """Plug-ins also what packages of features export."""
-    faces = ("imserver.plugin.", "imserver.__version__", *(f"{package}." for package in FEATURES))
+    faces = (
+        "imserver.plugin.",
+        "imserver.__version__",
+        *(f"{package}." for package in FEATURES),
+    )
     exports = {
-        f"{package}.{name}" for package in FEATURES for name in getattr(import_module(package), "__all__", ())
+        f"{package}.{name}"
+        for package in FEATURES
+        for name in getattr(import_module(package), "__all__", ())
     }
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
-        for folder in (*(PACKAGE / each for each in FOLDERS[1:]), *(ROOT / "plugins").glob("*/imserver_*"))
+        for folder in (
+            *(PACKAGE / each for each in FOLDERS[1:]),
+            *(ROOT / "plugins").glob("*/imserver_*"),
+        )
         for module in folder.rglob("*.py")
         if PACKAGE not in module.parents or layer_of(module) != COMMANDS
         for name, line in imported(module)
@@ -268,8 +304,11 @@ def test_features_import_the_face_alone() -> None:
     assert wrong == []
 
 
-def test_the_messenger_uses_exactly_the_names_of_its_privilege_beyond_the_face() -> None:
-    """``privilege.txt`` has them in order. ``ratchet.txt`` has their number, which may only fall."""
+def test_the_messenger_uses_exactly_the_names_of_its_privilege_beyond_the_face() -> (
+    None
+):
+    """``privilege.txt`` has them in order. ``ratchet.txt`` has their number,
+    which may only fall."""
     assert PRIVILEGE.read_text(encoding="utf-8").split() == names_of_the_privilege()
 
 
@@ -279,16 +318,28 @@ def names_of_the_privilege() -> list[str]:
         name.removeprefix("imserver.")
         for module in messenger
         for name, _ in imported(module)
-        if own_layer(name) not in {None, MESSENGER, "plugin"} and name not in names_of_the_face()
+        if own_layer(name) not in {None, MESSENGER, "plugin"}
+        and name not in names_of_the_face()
     }
     return sorted(names)
 
 
 def test_nobody_reaches_into_the_core_to_change_it() -> None:
-    change = re.compile(r"\b(core|base)(\.\w+)+((\[\w+\])? \+?= |\.(append|insert|extend)\()")
+    change = re.compile(
+        r"\b(core|base)(\.\w+)+((\[\w+\])? \+?= |\.(append|insert|extend)\()"
+    )
     folders = (*(PACKAGE / each for each in FOLDERS), ROOT / "plugins")
-    modules = [module for folder in folders for module in folder.rglob("*.py") if "tests" not in module.parts]
-    assert [module for module in modules if change.search(module.read_text(encoding="utf-8"))] == []
+    modules = [
+        module
+        for folder in folders
+        for module in folder.rglob("*.py")
+        if "tests" not in module.parts
+    ]
+    assert [
+        module
+        for module in modules
+        if change.search(module.read_text(encoding="utf-8"))
+    ] == []
 
 
 @cache
@@ -298,18 +349,25 @@ def names_of_the_face() -> frozenset[str]:
     for module in (PACKAGE / "plugin").glob("*.py"):
         face = import_module(f"imserver.plugin.{module.stem}")
         exported = names_of(face)
-        names |= {name for name, _ in imported(module) if name.rpartition(".")[2] in exported}
+        names |= {
+            name for name, _ in imported(module) if name.rpartition(".")[2] in exported
+        }
     return frozenset(names)
 
 
 def test_no_imports_run_in_a_circle() -> None:
     names = {
-        ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): module
+        ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): module
         for folder in (PACKAGE, CLIENT, BENCH)
         for module in folder.rglob("*.py")
     }
     imports_of = {
-        name: {found if found in names else found.rpartition(".")[0] for found, _ in imported(module)}
+        name: {
+            found if found in names else found.rpartition(".")[0]
+            for found, _ in imported(module)
+        }
         - {name}
         for name, module in names.items()
     }
@@ -328,17 +386,23 @@ def test_the_load_tool_uses_only_the_version_and_the_schema_of_the_server() -> N
 
 def test_the_client_imports_only_itself_and_its_dependencies() -> None:
     """Only its commands import those of the extra ``commands``."""
-    project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     always, extra = (
         {re.split(r"[\[>]", name)[0] for name in names}
-        for names in (project["dependencies"], project["optional-dependencies"]["commands"])
+        for names in (
+            project["dependencies"],
+            project["optional-dependencies"]["commands"],
+        )
     )
     always |= {"imserver_client", *sys.stdlib_module_names}
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
         for module in sorted(CLIENT.rglob("*.py"))
         for name, line in imported(module)
-        if name.partition(".")[0] not in (always | extra if module.name in CLIENT_COMMANDS else always)
+        if name.partition(".")[0]
+        not in (always | extra if module.name in CLIENT_COMMANDS else always)
     ]
     assert wrong == []
 
@@ -350,20 +414,28 @@ def test_a_third_party_package_has_its_own_importer(package: str) -> None:
         for module in modules()
         for name, line in imported(module)
         if name.partition(".")[0] == package
-        and not module.relative_to(PACKAGE).as_posix().startswith(IMPORTERS[package] or "-")
+        and not module.relative_to(PACKAGE)
+        .as_posix()
+        .startswith(IMPORTERS[package] or "-")
     ]
     assert wrong == []
 
 
 def test_only_the_entry_of_the_process_patches() -> None:
-    patching = [module.name for module in modules() if "patch_all" in module.read_text(encoding="utf-8")]
+    patching = [
+        module.name
+        for module in modules()
+        if "patch_all" in module.read_text(encoding="utf-8")
+    ]
     assert patching == ["__main__.py"]
 
 
 def test_the_entry_patches_before_it_imports_anything_else() -> None:
     tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
     statements = map(ast.unparse, tree.body)
-    before = takewhile(lambda each: each != "monkey.patch_all(ssl=False, subprocess=False)", statements)
+    before = takewhile(
+        lambda each: each != "monkey.patch_all(ssl=False, subprocess=False)", statements
+    )
     assert [each for each in before if each.startswith(("import ", "from "))] == [
         "import sys",
         "from types import ModuleType",
@@ -371,8 +443,12 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
     ]
 
 
-@pytest.mark.parametrize("first", ["ssl", "gevent.ssl", "urllib3", "subprocess", "gevent.subprocess"])
-def test_what_is_loaded_late_is_cooperative_whoever_imports_it_first(first: str) -> None:
+@pytest.mark.parametrize(
+    "first", ["ssl", "gevent.ssl", "urllib3", "subprocess", "gevent.subprocess"]
+)
+def test_what_is_loaded_late_is_cooperative_whoever_imports_it_first(
+    first: str,
+) -> None:
     code = (
         f"import imserver.__main__, {first}, ssl, gevent.ssl, subprocess, gevent.subprocess; "
         "assert (ssl.SSLContext, ssl.SSLSocket) == (gevent.ssl.SSLContext, gevent.ssl.SSLSocket); "
@@ -396,22 +472,66 @@ def test_what_is_loaded_late_is_cooperative_whoever_imports_it_first(first: str)
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> None:
     absent = [
-        *("redis", "zerorpc", "zmq", "msgpack", "gunicorn", "bench", "imserver.gateway.commands"),
-        *("imserver.gateway.storage.database", "sqlalchemy", "alembic", "psycopg", "pymysql"),
+        *(
+            "redis",
+            "zerorpc",
+            "zmq",
+            "msgpack",
+            "gunicorn",
+            "bench",
+            "imserver.gateway.commands",
+        ),
+        *(
+            "imserver.gateway.storage.database",
+            "sqlalchemy",
+            "alembic",
+            "psycopg",
+            "pymysql",
+        ),
         *("jwt", "authlib", "joserfc", "cryptography", "argon2", "pyotp", "qrcode"),
-        *("smtplib", "urllib3", "PIL", "google.protobuf", "imserver.dialects.protobuf.chat_pb2"),
+        *(
+            "smtplib",
+            "urllib3",
+            "PIL",
+            "google.protobuf",
+            "imserver.dialects.protobuf.chat_pb2",
+        ),
         "imserver.dialects.centrifuge.centrifuge_pb2",
     ]
-    beside = [  # what a node without Flask loads neither, nor the library that only it needs
-        *("click", "yaml", "flask", "werkzeug", "ssl", "subprocess", "pickle", "zope.interface", "cffi"),
-        *("asyncio", "email", "inspect", "dataclasses", "typing_extensions", "pprint", "websockets.frames"),
+    # what a node without Flask loads neither, nor the library that only it
+    # needs
+    beside = [
+        *(
+            "click",
+            "yaml",
+            "flask",
+            "werkzeug",
+            "ssl",
+            "subprocess",
+            "pickle",
+            "zope.interface",
+            "cffi",
+        ),
+        *(
+            "asyncio",
+            "email",
+            "inspect",
+            "dataclasses",
+            "typing_extensions",
+            "pprint",
+            "websockets.frames",
+        ),
         *("shutil", "bz2", "lzma", "difflib", "calendar", "locale"),
     ]
     code = (
@@ -424,7 +544,11 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         f"print([name for name in {absent} if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.split() == ["[]", "[]"], done.stderr
 
@@ -434,7 +558,9 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
     [(), ("webhooks", "client", "action", "centrifuge", "pusher", "pages")],
     ids=["no feature", "those that may use it"],
 )
-def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, ...]) -> None:
+def test_a_node_without_the_messenger_loads_nothing_of_it(
+    features: tuple[str, ...],
+) -> None:
     code = (
         "import sys, imserver.cli, imserver.gateway.node.serve, imserver.wsgi; "
         "from msgspec.structs import replace; "
@@ -445,6 +571,10 @@ def test_a_node_without_the_messenger_loads_nothing_of_it(features: tuple[str, .
         "'imserver.plugin.messages'))])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.strip() == "[]", done.stderr

@@ -30,7 +30,10 @@ def test_each_change_is_of_one_point_and_texts_types_and_logs_stay() -> None:
         found.append((change.kind, after[number].strip()))
     assert found == [
         ("constant", "limit: int = (10)"),
-        ("constant", 'def add(self, user: "Literal[1]", *, again: bool = (True)) -> int:'),
+        (
+            "constant",
+            'def add(self, user: "Literal[1]", *, again: bool = (True)) -> int:',
+        ),
         ("branch", "if (not (user in self.users and (not again))):"),
         ("and, or", "if (user in self.users or not again):"),
         ("comparison", "if (user not in self.users) and not again:"),

@@ -1,4 +1,5 @@
-"""The wheels of server and client: built from this tree and installed elsewhere, they have all they need."""
+"""The wheels of server and client: built from this tree and installed
+elsewhere, they have all they need."""
 
 import re
 import shutil
@@ -51,7 +52,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("client") / "tree"
-    shutil.copytree(ROOT / "imserver_client", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    shutil.copytree(
+        ROOT / "imserver_client",
+        tree,
+        ignore=shutil.ignore_patterns("__pycache__", "build"),
+    )
     return build(tree)
 
 
@@ -66,23 +71,40 @@ def copy_sources(source: Path, tree: Path) -> None:
 
 
 def build(tree: Path, program: str = BUILD) -> Path:
-    """Build the wheel of a source tree, or with SDIST its source distribution, beside it."""
+    """Build the wheel of a source tree, or with SDIST its source distribution,
+    beside it."""
     command = [sys.executable, "-c", program, str(tree.parent)]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tree, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return tree.parent / done.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, client_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with both wheels; it borrows the dependencies of this one."""
+def installed(
+    wheel: Path, client_wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The bin folder of an environment with both wheels; it borrows the
+    dependencies of this one."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False)
-    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "-q", "--no-deps"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        home / "bin" / "python",
+        "install",
+        "-q",
+        "--no-deps",
+    ]
     command = [*pip, "--no-index", wheel, client_wheel]
     subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
     (packages,) = home.glob("lib/python*/site-packages")
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (packages / "borrowed.pth").write_text(
+        sysconfig.get_path("purelib"), encoding="utf-8"
+    )
     return home / "bin"
 
 
@@ -92,9 +114,17 @@ def test_what_is_built_from_a_checkout_that_is_no_release_names_the_commit(
 ) -> None:
     """So does what is built from its source distribution."""
     tree = tmp_path / "tree"
-    shutil.copytree(wheel.parent / "tree", tree, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    shutil.copytree(
+        wheel.parent / "tree",
+        tree,
+        ignore=shutil.ignore_patterns("build", "*.egg-info"),
+    )
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    for arguments in (["init", "-q"], ["add", "-f", "."], ["commit", "-q", "-m", "One"]):
+    for arguments in (
+        ["init", "-q"],
+        ["add", "-f", "."],
+        ["commit", "-q", "-m", "One"],
+    ):
         subprocess.run([*git, *arguments], cwd=tree, check=True)
     version = full_version(tree)
     assert version.startswith(f"{__version__}.dev0+g")
@@ -106,23 +136,36 @@ def test_what_is_built_from_a_checkout_that_is_no_release_names_the_commit(
     for built in (build(tree), build(unpacked)):
         assert built.name == f"imserver-{version}-py3-none-any.whl"
         with zipfile.ZipFile(built) as archive:
-            assert f'__version__ = "{version}"' in archive.read("imserver/__init__.py").decode()
+            assert (
+                f'__version__ = "{version}"'
+                in archive.read("imserver/__init__.py").decode()
+            )
 
 
 def run(command: Path, *arguments: str, folder: Path) -> str:
     environment, words = clean_environment(PYTHONPATH=""), [command, *arguments]
     done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+        words,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> None:
-    """All that is below these folders, also what moved: none of their folders is named where it is built."""
+    """All that is below these folders, also what moved: none of their folders
+    is named where it is built."""
     tree = wheel.parent / "tree"
     folders = {"imserver": "imserver"}
-    folders |= {name: f"imserver/packaged/{name}" for name in ("templates", "static", "config", "sdk/js")}
+    folders |= {
+        name: f"imserver/packaged/{name}"
+        for name in ("templates", "static", "config", "sdk/js")
+    }
     expected = {
         f"{inside}/{path.relative_to(tree / folder).as_posix()}"
         for folder, inside in folders.items()
@@ -130,47 +173,70 @@ def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> 
         if path.is_file() and path.parent.name != "__pycache__"
     }
     meta = f"imserver-{__version__}.dist-info/"
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(meta)}
+    names = {
+        name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(meta)
+    }
     assert names == expected
     assert {"imserver/packaged/static/favicon.svg", "imserver/py.typed"} <= names
 
 
-def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path, tmp_path: Path) -> None:
+def test_the_client_is_a_package_of_its_own(
+    client_wheel: Path, installed: Path, tmp_path: Path
+) -> None:
     names = zipfile.ZipFile(client_wheel).namelist()
-    files = {f"imserver_client/{path.name}" for path in (ROOT / "imserver_client").glob("*.py")}
-    assert {name for name in names if "dist-info" not in name} == {*files, "imserver_client/py.typed"}
+    files = {
+        f"imserver_client/{path.name}"
+        for path in (ROOT / "imserver_client").glob("*.py")
+    }
+    assert {name for name in names if "dist-info" not in name} == {
+        *files,
+        "imserver_client/py.typed",
+    }
     code = "import sys, imserver_client as c; print(c.__file__, c.__version__, end=' ')"
     code += "; print(sys.modules.keys() & {'imserver', 'click', 'psycopg'})"
-    location, version, others = run(installed / "python", "-c", code, folder=tmp_path).split()
+    location, version, others = run(
+        installed / "python", "-c", code, folder=tmp_path
+    ).split()
     assert location.startswith(str(installed.parent))
     assert (version, others) == (__version__, "set()")
-    assert "outbox  Push the rows" in run(installed / "imserver-client", "--help", folder=tmp_path)
+    assert "outbox  Push the rows" in run(
+        installed / "imserver-client", "--help", folder=tmp_path
+    )
 
 
 def test_the_client_is_an_extra_of_the_server_and_needs_nothing_else() -> None:
     server, client = (
-        tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))[
+            "project"
+        ]
         for folder in (".", "imserver_client")
     )
     extras = server["optional-dependencies"]
     assert extras.keys() == {"client", "tracing"}
     assert extras["client"] == [f"imserver-client>={imserver_client.__version__}"]
-    assert {*client["dependencies"], *client["optional-dependencies"]["commands"]} < set(
-        server["dependencies"]
-    )
+    assert {
+        *client["dependencies"],
+        *client["optional-dependencies"]["commands"],
+    } < set(server["dependencies"])
 
 
 @pytest.mark.full("programs")
-def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_server_serves_its_pages_from_any_folder(
+    installed: Path, tmp_path: Path
+) -> None:
     server = Server(
-        tmp_path / "elsewhere", command=(str(installed / "imserver"),), environment={"PYTHONPATH": ""}
+        tmp_path / "elsewhere",
+        command=(str(installed / "imserver"),),
+        environment={"PYTHONPATH": ""},
     )
     try:
         status, page = server.get("/home/index")
         assert status == 200
         assert b"<html" in page
         for file in [path for path in assets.STATIC.rglob("*") if path.is_file()][:5]:
-            status, content = server.get(f"/static/{file.relative_to(assets.STATIC).as_posix()}")
+            status, content = server.get(
+                f"/static/{file.relative_to(assets.STATIC).as_posix()}"
+            )
             assert (status, content) == (200, file.read_bytes())
     finally:
         server.stop()
@@ -178,23 +244,49 @@ def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, 
 
 
 def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
-    """The pages, built from their folder alone, on a server without houses, which has templates and files."""
-    server, house, installed = tmp_path / "server", tmp_path / "house" / "moved_pages", tmp_path / "installed"
+    """The pages, built from their folder alone, on a server without houses,
+    which has templates and files."""
+    server, house, installed = (
+        tmp_path / "server",
+        tmp_path / "house" / "moved_pages",
+        tmp_path / "installed",
+    )
     shutil.copytree(ROOT / "imserver" / "pages", house, ignore=IGNORED)
     for module in house.rglob("*.py"):
-        module.write_text(module.read_text("utf-8").replace("imserver.pages", house.name), "utf-8")
+        module.write_text(
+            module.read_text("utf-8").replace("imserver.pages", house.name), "utf-8"
+        )
     (house.parent / "pyproject.toml").write_text(
         '[project]\nname = "moved-pages"\nversion = "1"\n'
         '[project.entry-points."imserver.features"]\npages = "moved_pages:FEATURE"\n'
     )
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", installed]
-    subprocess.run([*pip, build(house.parent)], env=clean_environment(PYTHONPATH=""), check=True)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        installed,
+    ]
+    subprocess.run(
+        [*pip, build(house.parent)], env=clean_environment(PYTHONPATH=""), check=True
+    )
     copy_tree("gateway", server)
     assert not (server / "imserver" / "pages").exists()
     environment = {"PYTHONPATH": f"{server}:{installed}"}
-    node = Server(tmp_path / "node", config={"features": ["pages"]}, environment=environment)
+    node = Server(
+        tmp_path / "node", config={"features": ["pages"]}, environment=environment
+    )
     try:
-        for path in ("/home/index", "/home/messages", "/api/v1/docs", "/static/favicon.svg"):
+        for path in (
+            "/home/index",
+            "/home/messages",
+            "/api/v1/docs",
+            "/static/favicon.svg",
+        ):
             assert node.get(path)[0] == 200, path
         assert b"<html" in node.get("/home/index")[1]
     finally:
@@ -204,15 +296,25 @@ def test_a_house_that_moves_out_is_a_plug_in(tmp_path: Path) -> None:
 
 @pytest.mark.full("programs")
 def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
-    command, environment = [installed / "imserver", "bench", "idle"], clean_environment(PYTHONPATH="")
+    command, environment = (
+        [installed / "imserver", "bench", "idle"],
+        clean_environment(PYTHONPATH=""),
+    )
     without = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert without.returncode == 1
     assert "imserver: the load tool is not installed." in without.stderr
     assert "Traceback" not in without.stderr
     tree = tmp_path / "bench"
-    shutil.copytree(ROOT / "bench", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    shutil.copytree(
+        ROOT / "bench", tree, ignore=shutil.ignore_patterns("__pycache__", "build")
+    )
     names = zipfile.ZipFile(build(tree)).namelist()
     files = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")}
     assert {name for name in names if "dist-info" not in name} == files
@@ -222,7 +324,9 @@ def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) 
 def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
     for name in ("requirements.lock", "requirements-dev.lock"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        assert not [line for line in lines if "://" in line or line.startswith(("-", "--"))]
+        assert not [
+            line for line in lines if "://" in line or line.startswith(("-", "--"))
+        ]
         pins = [line for line in lines if "==" in line]
         assert len(pins) > 10
         assert all(line.endswith("\\") for line in pins)
@@ -230,14 +334,19 @@ def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
 def test_the_lock_files_have_what_python_3_11_0_needs(name: str) -> None:
-    """A package may need another one with an older Python only than the one that made the lock."""
+    """A package may need another one with an older Python only than the one
+    that made the lock."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    locked = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    locked = {
+        canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line
+    }
     oldest = {"python_version": "3.11", "python_full_version": "3.11.0", "extra": ""}
     for package in locked & {canonicalize_name(each.name) for each in distributions()}:
         for each in map(Requirement, requires(package) or ()):
             needed = each.marker is None or each.marker.evaluate(oldest)
-            assert not needed or canonicalize_name(each.name) in locked, f"{package}: {each}"
+            assert not needed or canonicalize_name(each.name) in locked, (
+                f"{package}: {each}"
+            )
 
 
 @pytest.mark.full("programs")
@@ -245,10 +354,11 @@ def test_the_lock_files_have_what_python_3_11_0_needs(name: str) -> None:
 def test_pip_installs_what_a_stranger_needs(
     kind: str, wheel: Path, client_wheel: Path, tmp_path: Path
 ) -> None:
-    """``pip install imserver``, ``imserver serve`` in an empty folder, ``imserver init``, and a push.
+    """``pip install imserver``, ``imserver serve`` in an empty folder,
+    ``imserver init``, and a push.
 
-    Our own packages come from an index of the built files, or from the source tree (``pip install .``); all
-    others are borrowed from this environment.
+    Our own packages come from an index of the built files, or from the source
+    tree (``pip install .``); all others are borrowed from this environment.
     """
     index = tmp_path / "index"
     index.mkdir()
@@ -258,13 +368,27 @@ def test_pip_installs_what_a_stranger_needs(
         shutil.copy(wheel, index)
     if kind == "sdist":
         command = [sys.executable, "-c", SDIST, str(index)]
-        subprocess.run(command, cwd=wheel.parent / "tree", capture_output=True, check=True)
+        subprocess.run(
+            command, cwd=wheel.parent / "tree", capture_output=True, check=True
+        )
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     (packages,) = home.glob("lib/python*/site-packages")
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "-q"]
-    what = {"tree": str(wheel.parent / "tree"), "client": "imserver[client]"}.get(kind, "imserver")
+    (packages / "borrowed.pth").write_text(
+        sysconfig.get_path("purelib"), encoding="utf-8"
+    )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(home / "bin" / "python"),
+        "install",
+        "-q",
+    ]
+    what = {"tree": str(wheel.parent / "tree"), "client": "imserver[client]"}.get(
+        kind, "imserver"
+    )
     subprocess.run(
         [*pip, "--no-index", "--no-build-isolation", "--find-links", str(index), what],
         env=clean_environment(PYTHONPATH=""),
@@ -287,7 +411,8 @@ def test_pip_installs_what_a_stranger_needs(
 
 @contextmanager
 def serving(imserver: Path, folder: Path) -> Iterator[str]:
-    """A time in which ``imserver serve`` runs in a folder; the address of its HTTP server."""
+    """A time in which ``imserver serve`` runs in a folder; the address of its
+    HTTP server."""
     output = folder / "output.txt"
     with output.open("wb") as opened:
         process = spawn(
@@ -299,7 +424,9 @@ def serving(imserver: Path, folder: Path) -> Iterator[str]:
         )
     with ended_on_failure(process):
         yield eventually(
-            lambda: next(iter(re.findall(r"http +(http://\S+)\n", output.read_text())), ""),
+            lambda: next(
+                iter(re.findall(r"http +(http://\S+)\n", output.read_text())), ""
+            ),
             START_SECONDS,
             f"the banner, {output}",
         )
@@ -310,4 +437,6 @@ def serving(imserver: Path, folder: Path) -> Iterator[str]:
 def push(url: str, key: str = "", **fields: Any) -> Any:
     """Push to ann in the app ``default``; the answer."""
     with Api(url, key) as api:
-        return api.call("POST", "push", {"app": "default", "user": "ann", "text": "hello", **fields})
+        return api.call(
+            "POST", "push", {"app": "default", "user": "ann", "text": "hello", **fields}
+        )

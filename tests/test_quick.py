@@ -28,7 +28,9 @@ from .support import ROOT
         ("README.md", None),
     ],
 )
-def test_the_tests_of_a_changed_file_are_those_of_its_folder(path: str, tests: str | None) -> None:
+def test_the_tests_of_a_changed_file_are_those_of_its_folder(
+    path: str, tests: str | None
+) -> None:
     assert find_tests(path) == tests
 
 

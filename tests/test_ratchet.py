@@ -1,12 +1,14 @@
 """The ratchet: numbers that may only fall.
 
-``ratchet.txt`` has a limit for each row of :data:`ROWS`. A change that exceeds a limit fails here.
-``python -m tests.test_ratchet`` writes the limits that can fall, and never a higher one.
+``ratchet.txt`` has a limit for each row of :data:`ROWS`. A change that exceeds
+a limit fails here. ``python -m tests.test_ratchet`` writes the limits that can
+fall, and never a higher one.
 
-The size of code is counted in expression nodes of the syntax tree and in definitions. Lines are not counted:
-a thought has as many lines and names as a reader needs. Sizes have one percent of room, so that a small
-change does not touch the file. A commit that raises a limit names a decision record, or says in its message
-which behaviour it pays for.
+The size of code is counted in expression nodes of the syntax tree and in
+definitions. Lines are not counted: a thought has as many lines and names as a
+reader needs. Sizes have one percent of room, so that a small change does not
+touch the file. A commit that raises a limit names a decision record, or says in
+its message which behaviour it pays for.
 """
 
 import ast
@@ -30,7 +32,16 @@ PACKAGE: Final = ROOT / "imserver"
 PLUGINS: Final = sorted(path.parent for path in (ROOT / "plugins").glob("*/imserver_*"))
 FACE: Final = PACKAGE / "plugin"
 OUTSIDE_THE_CORE: Final = (
-    *(PACKAGE / name for name in ("dialects", "gateway/dialects", "gateway/commands", "operate", "plugin")),
+    *(
+        PACKAGE / name
+        for name in (
+            "dialects",
+            "gateway/dialects",
+            "gateway/commands",
+            "operate",
+            "plugin",
+        )
+    ),
     *(ROOT.joinpath(*package.split(".")) for package in FEATURES),
 )
 STREET: Final = (PACKAGE / "__init__.py", *PACKAGE.glob("*/__init__.py"))
@@ -43,10 +54,12 @@ PRIVATE: Final = re.compile(
     r"|setattr\([^,\n]+, \"(_[A-Za-z]\w*)",
     re.MULTILINE,
 )
-"""A private name behind a dot (also in the string that names what is patched), one that is imported, and one
-that is patched. The names of a test's own object do not count."""
+"""A private name behind a dot (also in the string that names what is patched),
+one that is imported, and one that is patched. The names of a test's own object
+do not count."""
 PATCH: Final = re.compile(r"\bsetattr\b\(|type: ignore\[[a-z, -]*method-assign")
-"""What is replaced by ``monkeypatch``, and a method that is replaced by an assignment."""
+"""What is replaced by ``monkeypatch``, and a method that is replaced by an
+assignment."""
 PUBLIC: Final = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 """Names of the standard library that only look private."""
 MESSENGER: Final = re.compile(
@@ -88,12 +101,17 @@ REASONS: Final = {
 
 @cache
 def sources(folder: Path) -> dict[Path, str]:
-    """The modules of a folder, and of its folders, with their texts; not those that a compiler writes."""
-    modules = (module for module in sorted(folder.rglob("*.py")) if not module.stem.endswith("_pb2"))
+    """The modules of a folder, and of its folders, with their texts; not those
+    that a compiler writes."""
+    modules = (
+        module
+        for module in sorted(folder.rglob("*.py"))
+        if not module.stem.endswith("_pb2")
+    )
     return {module: module.read_text(encoding="utf-8") for module in modules}
 
 
-# --- what is counted ----------------------------------------------------------------------------------------
+# --- what is counted ----------------------------------------------------------
 
 
 def private_names() -> int:
@@ -114,7 +132,8 @@ class Size(NamedTuple):
     """How much code there is, in measures that no formatting changes."""
 
     nodes: int
-    """Expressions of the syntax tree, without annotations: an annotation explains, and is free."""
+    """Expressions of the syntax tree, without annotations: an annotation
+    explains, and is free."""
     definitions: int
     """Classes and functions."""
 
@@ -127,7 +146,9 @@ def size(module: Path) -> Size:
     while waiting:
         node = waiting.pop()
         nodes += isinstance(node, ast.expr)
-        definitions += isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        definitions += isinstance(
+            node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        )
         for field, value in ast.iter_fields(node):
             if field in ("annotation", "returns"):
                 continue
@@ -153,9 +174,17 @@ def messenger_in_the_core() -> list[str]:
     names = []
     for module, text in sources(PACKAGE).items():
         question = module.parent.name == "auth" and module.stem in QUESTIONS
-        outside = question or not {*module.parents}.isdisjoint(OUTSIDE_THE_CORE) or module in STREET
+        outside = (
+            question
+            or not {*module.parents}.isdisjoint(OUTSIDE_THE_CORE)
+            or module in STREET
+        )
         if not outside and module.stem != "steps":
-            names += [module.relative_to(PACKAGE).as_posix()] if MESSENGER.search(text) else []
+            names += (
+                [module.relative_to(PACKAGE).as_posix()]
+                if MESSENGER.search(text)
+                else []
+            )
     return names
 
 
@@ -167,7 +196,7 @@ def privilege() -> int:
     return len(PRIVILEGE.read_text(encoding="utf-8").split())
 
 
-# --- the table ----------------------------------------------------------------------------------------------
+# --- the table ----------------------------------------------------------------
 
 
 SIZED: Final = {
@@ -179,7 +208,8 @@ SIZED: Final = {
     "tools/": ROOT / "tools",
     "tests/": TESTS,
 }
-"""What has limits of its size: name → folder. A plug-in is counted with its tests."""
+"""What has limits of its size: name → folder. A plug-in is counted with its
+tests."""
 
 SAY_WHY: Final = "Look for the mechanism that exists. Else raise the limit, and say in the commit why."
 
@@ -193,19 +223,27 @@ class Row(NamedTuple):
 
 ROWS: Final = {
     "private names of other objects in tests": Row(
-        private_names, "Test by a public name, an argument of the constructor, or what a client sees."
+        private_names,
+        "Test by a public name, an argument of the constructor, or what a client sees.",
     ),
-    "patches in tests": Row(patches, "Pass what you patch as an argument or a setting, or share a fixture."),
+    "patches in tests": Row(
+        patches, "Pass what you patch as an argument or a setting, or share a fixture."
+    ),
     **{
         f"{title} of {name}": Row(partial(count, folder), SAY_WHY, limit_of_size)
-        for title, count in (("expression nodes", nodes), ("classes and functions", definitions))
+        for title, count in (
+            ("expression nodes", nodes),
+            ("classes and functions", definitions),
+        )
         for name, folder in SIZED.items()
     },
     "core modules that speak of bots, guests, accounts or notifications": Row(
         lambda: len(messenger_in_the_core()),
         "Move what one feature needs into its folder, or ask by a question of the core.",
     ),
-    "names of the face": Row(face_names, "Keep what one feature alone needs in that feature."),
+    "names of the face": Row(
+        face_names, "Keep what one feature alone needs in that feature."
+    ),
     "names that the messenger uses of the core beyond the face": Row(
         privilege, "Use what the face has, or ask by a question of the core."
     ),
@@ -213,7 +251,9 @@ ROWS: Final = {
 
 
 def limits() -> dict[str, int]:
-    written = (line.rpartition(": ") for line in TABLE.read_text(encoding="utf-8").splitlines())
+    written = (
+        line.rpartition(": ") for line in TABLE.read_text(encoding="utf-8").splitlines()
+    )
     return {name: int(number) for name, _, number in written}
 
 
@@ -239,5 +279,8 @@ def lowered(name: str, limit: int) -> int:
 
 if __name__ == "__main__":
     numbers = {name: lowered(name, limit) for name, limit in limits().items()}
-    TABLE.write_text("".join(f"{name}: {number}\n" for name, number in numbers.items()), encoding="utf-8")
+    TABLE.write_text(
+        "".join(f"{name}: {number}\n" for name, number in numbers.items()),
+        encoding="utf-8",
+    )
     print(TABLE.read_text(encoding="utf-8"), end="")

@@ -35,21 +35,31 @@ def test_plug_ins_install_beside_a_server_without_a_tag() -> None:
             for each in release.read_project(ROOT / plugin)["dependencies"]
             if each.startswith("imserver")
         )
-        assert Requirement(need).specifier.contains(f"{__version__}.dev0+g84b2fa58c0de"), plugin
+        assert Requirement(need).specifier.contains(
+            f"{__version__}.dev0+g84b2fa58c0de"
+        ), plugin
 
 
 def test_each_package_carries_the_license() -> None:
     for package in release.python_packages(ROOT):
-        assert (ROOT / package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+        assert (ROOT / package / "LICENSE").read_bytes() == (
+            ROOT / "LICENSE"
+        ).read_bytes()
 
 
-# --- documents ----------------------------------------------------------------------------------------------
+# --- documents ----------------------------------------------------------------
 
 
 def test_the_bill_of_materials_names_all_packages_and_what_needs_them() -> None:
     bill = release.bill_of_materials(ROOT, __version__, EPOCH)
-    pins = [line for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines() if "==" in line]
-    plugins = [release.read_project(ROOT / plugin)["name"] for plugin in release.plugins(ROOT)]
+    pins = [
+        line
+        for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+        if "==" in line
+    ]
+    plugins = [
+        release.read_project(ROOT / plugin)["name"] for plugin in release.plugins(ROOT)
+    ]
     # Our own client, and the names of emoji.
     assert len(bill["components"]) == len(pins) + 2 + len(plugins)
     needs = {row["ref"]: row["dependsOn"] for row in bill["dependencies"]}
@@ -96,7 +106,10 @@ def test_the_site_shows_what_the_server_of_its_version_has(tmp_path: Path) -> No
     write(tree / "imserver/__init__.py", "TABLES = 'those of then'\n")
     code = "import pathlib, sys, imserver\nsite = pathlib.Path(sys.argv[2])\nsite.mkdir()\n"
     write(tree / "tools/__init__.py", "")
-    write(tree / "tools/site.py", f"{code}(site / 'index.html').write_text(imserver.TABLES)\n")
+    write(
+        tree / "tools/site.py",
+        f"{code}(site / 'index.html').write_text(imserver.TABLES)\n",
+    )
     release.pack_site(tree, target, 0)
     with tarfile.open(target) as packed:
         page = packed.extractfile("older-site/index.html")
@@ -104,7 +117,7 @@ def test_the_site_shows_what_the_server_of_its_version_has(tmp_path: Path) -> No
         assert page.read() == b"those of then"
 
 
-# --- what a stranger checks --------------------------------------------------------------------------------
+# --- what a stranger checks ---------------------------------------------------
 
 
 def make_key(folder: Path) -> tuple[Path, str]:
@@ -122,7 +135,8 @@ def verified(files: Path, public: str) -> bool:
         ["sha256sum", "--check", "--strict", release.CHECKSUMS],
     )
     return all(
-        subprocess.run(command, cwd=files, capture_output=True, check=False).returncode == 0
+        subprocess.run(command, cwd=files, capture_output=True, check=False).returncode
+        == 0
         for command in commands
     )
 
@@ -150,13 +164,17 @@ def test_a_file_that_was_changed_or_removed_is_refused(tmp_path: Path) -> None:
         write(files / name, "content")
     secret, public = make_key(tmp_path)
     release.write_checksums(files)
-    release.sign(files / release.CHECKSUMS, secret, "imserver 1.2.3", f"The key: `{public}`.\n")
+    release.sign(
+        files / release.CHECKSUMS, secret, "imserver 1.2.3", f"The key: `{public}`.\n"
+    )
     assert_every_change_is_refused(files, public)
     (files / "wheels").rename(tmp_path / "elsewhere")
     assert not verified(files, public)
     (tmp_path / "other").mkdir()
     other, _ = make_key(tmp_path / "other")
-    with pytest.raises(release.click.ClickException, match=r"SECURITY\.md has no public key"):
+    with pytest.raises(
+        release.click.ClickException, match=r"SECURITY\.md has no public key"
+    ):
         release.sign(files / release.CHECKSUMS, other, "imserver 1.2.3", public)
 
 
@@ -166,18 +184,26 @@ def test_the_requirements_name_the_hash_of_each_wheel(tmp_path: Path) -> None:
         write(tmp_path / name, name)
     sums = {path.name: release.checksum(path) for path in tmp_path.rglob("*.whl")}
     lines = release.requirements(tmp_path, LOCK).splitlines()
-    for name, requirement in zip(sorted(ours), ("imserver", "imserver-client"), strict=True):
+    for name, requirement in zip(
+        sorted(ours), ("imserver", "imserver-client"), strict=True
+    ):
         assert f"{requirement}==1.2.3 --hash=sha256:{sums[name]}" in lines
     built = lines.index("two-b==2.0 \\")
-    assert lines[built + 1] == f"    --hash=sha256:{sums['two_b-2.0-py3-none-any.whl']} \\"
+    assert (
+        lines[built + 1] == f"    --hash=sha256:{sums['two_b-2.0-py3-none-any.whl']} \\"
+    )
     assert [line for line in lines if line in LOCK.splitlines()] == LOCK.splitlines()
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------
 
 
 def git(folder: Path, *arguments: str) -> str:
-    who = {f"GIT_{role}_{what}": "tests" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    who = {
+        f"GIT_{role}_{what}": "tests"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
     command = ["git", "-c", "safe.directory=*", *arguments]
     done = subprocess.run(
         command,
@@ -198,7 +224,8 @@ def write(path: Path, content: Any) -> None:
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with the files that name a version, as the current folder."""
+    """A repository with the files that name a version, as the current
+    folder."""
     folder = tmp_path / "sources"
     for package in ("imserver", "imserver_client"):
         write(folder / package / "__init__.py", '__version__ = "1.2.3"\n')
@@ -206,7 +233,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write(folder / package / "pyproject.toml", '[project]\nversion = "1.2.3"\n')
     for package in release.NPM_PACKAGES:
         write(folder / package / "package.json", {"version": "1.2.3"})
-    rows = {Path(package).name: {"version": "1.2.3"} for package in release.NPM_PACKAGES}
+    rows = {
+        Path(package).name: {"version": "1.2.3"} for package in release.NPM_PACKAGES
+    }
     write(folder / "sdk/package-lock.json", {"packages": rows})
     write(folder / "plugins/one/npm/package.json", {"version": "1.2.3"})
     write(folder / "CHANGELOG.md", "## 1.2.3 (unreleased)\n\nNew.\n")
@@ -244,7 +273,14 @@ def test_a_tag_exists_and_names_the_version(sources: Path) -> None:
 
 @pytest.mark.needs("git")
 def test_a_tagged_version_has_the_date_of_its_commit(sources: Path) -> None:
-    day = git(sources, "show", "--no-patch", "--format=%cd", "--date=format-local:%Y-%m-%d", "HEAD")
+    day = git(
+        sources,
+        "show",
+        "--no-patch",
+        "--format=%cd",
+        "--date=format-local:%Y-%m-%d",
+        "HEAD",
+    )
     git(sources, "tag", "v1.2.3")
     heading = f"## 1.2.3 ({day})"
     assert f"CHANGELOG.md has no line '{heading}'" in refusal("v1.2.3")
@@ -280,17 +316,22 @@ def test_a_new_key_is_published_and_the_old_one_ends() -> None:
     first = key.publish(policy, one, "2026-01-02")
     assert "There is no key yet" not in first
     second = key.publish(first, other, "2027-03-04")
-    assert f"| `{one}` | 2026-01-02 | 2027-03-04 |\n| `{other}` | 2027-03-04 | |\n" in second
+    assert (
+        f"| `{one}` | 2026-01-02 | 2027-03-04 |\n| `{other}` | 2027-03-04 | |\n"
+        in second
+    )
     assert release.public_keys(second)[-2:] == [one, other]
 
 
-def test_a_folder_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_other_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "made" / "other.txt", "")
     monkeypatch.chdir(tmp_path)
     assert "is not empty" in refusal()
 
 
-# --- the files ----------------------------------------------------------------------------------------------
+# --- the files ----------------------------------------------------------------
 
 
 def clone_with_key(folder: Path, public: str) -> Path:
@@ -301,12 +342,24 @@ def clone_with_key(folder: Path, public: str) -> Path:
     date = "2026-01-02T03:04:05Z"
     who = ("-c", "user.name=tests", "-c", "user.email=tests")
     environment = {**os.environ, "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-    command = ["git", "-c", "safe.directory=*", *who, "commit", "-q", "-a", "-m", "Name the key"]
+    command = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        *who,
+        "commit",
+        "-q",
+        "-a",
+        "-m",
+        "Name the key",
+    ]
     subprocess.run(command, cwd=folder, env=environment, check=True)
     return folder
 
 
-def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[str, bytes]:
+def released(
+    clone: Path, umask: int, secret: Path, **environment: str
+) -> dict[str, bytes]:
     """The files of a release that are built in a clone of this repository."""
     subprocess.run(
         [sys.executable, "-m", "tools.release", "--out", "made", "--key", str(secret)],
@@ -317,7 +370,9 @@ def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[
     )
     dist = clone / "made"
     return {
-        path.relative_to(dist).as_posix(): path.read_bytes() for path in dist.rglob("*") if path.is_file()
+        path.relative_to(dist).as_posix(): path.read_bytes()
+        for path in dist.rglob("*")
+        if path.is_file()
     }
 
 
@@ -325,16 +380,22 @@ def released(clone: Path, umask: int, secret: Path, **environment: str) -> dict[
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.needs("git", "npm", "minisign", "sha256sum")
-def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_accepted(tmp_path: Path) -> None:
+def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_accepted(
+    tmp_path: Path,
+) -> None:
     if not (ROOT / ".git").exists():
         leave_out("this is no repository")
     secret, public = make_key(tmp_path)
-    one, other = (clone_with_key(tmp_path / name, public) for name in ("one", "a folder elsewhere"))
+    one, other = (
+        clone_with_key(tmp_path / name, public)
+        for name in ("one", "a folder elsewhere")
+    )
     files = released(one, 0o022, secret, TZ="UTC")
     assert files == released(other, 0o077, secret, TZ="Asia/Shanghai")
     version = full_version(one)
     plugins = [
-        release.read_project(one / plugin)["name"].replace("-", "_") for plugin in release.plugins(one)
+        release.read_project(one / plugin)["name"].replace("-", "_")
+        for plugin in release.plugins(one)
     ]
     assert plugins
     npm_packages = [
@@ -359,7 +420,9 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
             *(f"{plugin}-{__version__}.tar.gz" for plugin in plugins),
         ]
     )
-    sums = dict(line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines())
+    sums = dict(
+        line.split("  ")[::-1] for line in files["SHA256SUMS"].decode().splitlines()
+    )
     assert sums == {
         name: hashlib.sha256(content).hexdigest()
         for name, content in files.items()
@@ -367,11 +430,24 @@ def test_two_builds_of_a_commit_are_equal_byte_for_byte_and_no_other_file_is_acc
     }
     with tarfile.open(one / "made" / f"imserver-{version}.tar.gz") as source:
         names = {name.partition("/")[2] for name in source.getnames()}
-    assert {"imserver/__init__.py", "templates/home.html", "sdk/js/imserver.js", "LICENSE"} <= names
+    assert {
+        "imserver/__init__.py",
+        "templates/home.html",
+        "sdk/js/imserver.js",
+        "LICENSE",
+    } <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "data"))]
-    with tarfile.open(one / "made" / f"imserver-{__version__}-container.tar.gz") as container:
+    with tarfile.open(
+        one / "made" / f"imserver-{__version__}-container.tar.gz"
+    ) as container:
         names = {name.partition("/")[2] for name in container.getnames()}
-    assert {"Dockerfile", "compose.yaml", "deploy/nginx.conf", "requirements.lock", "imserver"} <= names
+    assert {
+        "Dockerfile",
+        "compose.yaml",
+        "deploy/nginx.conf",
+        "requirements.lock",
+        "imserver",
+    } <= names
     assert_every_change_is_refused(one / "made", public)
     assert_pip_installs_no_other_wheel(one / "made", tmp_path)
 
@@ -383,7 +459,14 @@ def assert_pip_installs_no_other_wheel(dist: Path, folder: Path) -> None:
         venv.create(folder / "venv", with_pip=False, clear=True)
         (file,) = dist.glob("imserver-*-requirements.txt")
         python = str(folder / "venv/bin/python")
-        how = ("install", "--quiet", "--no-index", "--require-hashes", "--requirement", str(file))
+        how = (
+            "install",
+            "--quiet",
+            "--no-index",
+            "--require-hashes",
+            "--requirement",
+            str(file),
+        )
         command = [sys.executable, "-m", "pip", "--python", python, *how]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -1,7 +1,8 @@
-"""Each feature and foreign dialect can go: a node without it serves the core and the others.
+"""Each feature and foreign dialect can go: a node without it serves the core
+and the others.
 
-The folder cannot be imported, and the setting ``features`` leaves it out. What uses several features at once
-has its tests elsewhere.
+The folder cannot be imported, and the setting ``features`` leaves it out. What
+uses several features at once has its tests elsewhere.
 """
 
 import json
@@ -48,7 +49,10 @@ def check_core(server: Server, has_messages: bool = True) -> None:
     """A login, a push, a channel, a stored message, metrics."""
     app = {"app": "7"}
     with logged_in(server.ws, "ann", 7) as ann, logged_in(server.ws, "bob", 7) as bob:
-        assert good(server.http, "push", {**app, "user": "ann", "text": "hello"})["sent"] == 1
+        assert (
+            good(server.http, "push", {**app, "user": "ann", "text": "hello"})["sent"]
+            == 1
+        )
         assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
         assert bob.ask_cmd("subscribe", {"channel": "news"})[0] == 200
         publication = {**app, "channel": "news", "text": "one"}
@@ -61,9 +65,13 @@ def check_core(server: Server, has_messages: bool = True) -> None:
 
 
 def check_settings(
-    server: Server, removed: list[FeatureRow], described: dict[str, Any], command: tuple[str, ...]
+    server: Server,
+    removed: list[FeatureRow],
+    described: dict[str, Any],
+    command: tuple[str, ...],
 ) -> None:
-    """The manual and the document name no setting and no dialect of absent features."""
+    """The manual and the document name no setting and no dialect of absent
+    features."""
     done = subprocess.run(
         [*command, "check-config", "--defaults", "-c", str(server.config_file)],
         capture_output=True,
@@ -73,7 +81,9 @@ def check_settings(
         cwd=ROOT,
     )
     names = {feature.name for feature in removed}
-    rest = declarations_of(tuple(feature for feature in ALL if feature.name not in names))
+    rest = declarations_of(
+        tuple(feature for feature in ALL if feature.name not in names)
+    )
     own = declarations_of(tuple(removed))
     written = yaml.safe_load(done.stdout)
     assert written.keys() == set(rest.names.values())
@@ -81,15 +91,26 @@ def check_settings(
         section, _, key = name.partition(".")
         assert key not in (written.get(section) or ()), name
     keys = own.app_hints.keys() - rest.app_hints.keys()
-    entries = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("#   ")}
+    entries = {
+        line.split()[1] for line in done.stdout.splitlines() if line.startswith("#   ")
+    }
     assert keys.isdisjoint(entries)
     schemas = described["components"]["schemas"]
     given = schemas["AppSettingsGiven"]["properties"]
-    assert given.keys() == schemas["AppShown"]["properties"].keys() - {"app", "configured", "locked"}
+    assert given.keys() == schemas["AppShown"]["properties"].keys() - {
+        "app",
+        "configured",
+        "locked",
+    }
     old = {name for name, new in RENAMED_OF_APPS.items() if new in rest.app_hints}
     assert given.keys() == rest.app_hints.keys() | old
     assert set(given["dialects"]["items"]["enum"]) == set(rest.dialects)
-    shapes = {name for kind in own.app_kinds if kind not in rest.app_kinds for name in groups_in(kind)}
+    shapes = {
+        name
+        for kind in own.app_kinds
+        if kind not in rest.app_kinds
+        for name in groups_in(kind)
+    }
     assert schemas.keys().isdisjoint(shapes)
 
 
@@ -97,11 +118,18 @@ def groups_in(kind: type[Struct]) -> Iterator[str]:
     """Names of the shapes of the structs in the settings of an app."""
     for hint in hints_of(kind).values():
         if inner := struct_in(hint):
-            yield from (shape(inner).__name__ for shape in (given_group, shown_group, shown_entry))
+            yield from (
+                shape(inner).__name__
+                for shape in (given_group, shown_group, shown_entry)
+            )
 
 
-@pytest.mark.parametrize("absent", [*((package,) for package in FEATURES), FEATURES], ids="+".join)
-def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, absent: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "absent", [*((package,) for package in FEATURES), FEATURES], ids="+".join
+)
+def test_a_node_without_a_feature_serves_the_core(
+    start_server: StartServer, absent: tuple[str, ...]
+) -> None:
     removed = [import_module(package).FEATURE for package in absent]
     names = {feature.name for feature in removed}
     for feature in ALL:  # each comes after those that it uses
@@ -111,18 +139,24 @@ def test_a_node_without_a_feature_serves_the_core(start_server: StartServer, abs
     present = [feature for feature in ALL if feature not in removed]
     rest = [feature.name for feature in present if feature not in load_core()]
     command = (sys.executable, "-c", WITHOUT.format(packages=absent))
-    server = start_server(command=command, config={"features": rest, "apps": {"7": {"open": True}}})
+    server = start_server(
+        command=command, config={"features": rest, "apps": {"7": {"open": True}}}
+    )
     check_core(server, "messages" not in names)
     for feature in removed:
         check_absent(server, feature)
     assert server.get("/")[0] == (404 if "pages" in names else 200)
     described = json.loads(server.get("/api/v1/openapi.json")[1])
     operations = [row for feature in removed for row in feature.operations]
-    tags = {row.tag for row in operations} - {row.tag for row in DOCUMENTED if row not in operations}
+    tags = {row.tag for row in operations} - {
+        row.tag for row in DOCUMENTED if row not in operations
+    }
     assert {tag["name"] for tag in described["tags"]}.isdisjoint(tags)
     check_settings(server, removed, described, command)
     gone = [dialect for feature in removed for dialect in feature.dialects]
     for dialect in DIALECTS:
         if dialect not in gone:
             query = f"?{dialect.chosen_by}=1" if dialect.chosen_by else ""
-            assert upgrade_status(server, dialect.path.replace("*", "x") + query) == 101, dialect.name
+            assert (
+                upgrade_status(server, dialect.path.replace("*", "x") + query) == 101
+            ), dialect.name

@@ -1,4 +1,5 @@
-"""How tests run: in an empty folder, without settings of this machine, and with a line every few seconds."""
+"""How tests run: in an empty folder, without settings of this machine, and with
+a line every few seconds."""
 
 import subprocess
 import sys
@@ -34,9 +35,26 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IMSERVER_APP_HTTP_PORT", "9999")
     monkeypatch.delenv("CI", raising=False)
-    plug_ins = ("-p", "tests.progress", "-p", "tests.working_folder", "-p", "no:cacheprovider")
+    plug_ins = (
+        "-p",
+        "tests.progress",
+        "-p",
+        "tests.working_folder",
+        "-p",
+        "no:cacheprovider",
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "1", *plug_ins, "--rootdir", str(tmp_path), str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "1",
+            *plug_ins,
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path),
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -45,7 +63,9 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return done.stdout
 
 
-def test_a_test_finds_no_server_of_its_folder_and_leaves_nothing_there(output: str) -> None:
+def test_a_test_finds_no_server_of_its_folder_and_leaves_nothing_there(
+    output: str,
+) -> None:
     assert "2 passed, 1 skipped, 1 error" in output
     assert "the test has left in the working folder: left" in output
 
@@ -55,7 +75,9 @@ def test_the_end_says_which_program_brings_what_was_skipped(output: str) -> None
     assert f"1 skipped: {need} (on Debian: apt-get install no-such-program)" in output
 
 
-def test_a_package_may_have_another_name_than_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_may_have_another_name_than_its_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(pytest.skip.Exception, match="apt-get install prometheus"):

@@ -1,4 +1,5 @@
-"""A server with all features serves one user, one channel, one stored message (``make quick``)."""
+"""A server with all features serves one user, one channel, one stored message
+(``make quick``)."""
 
 from tests.conftest import StartServer
 from tests.test_removal import check_core

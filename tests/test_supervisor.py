@@ -1,4 +1,5 @@
-"""supervisor.conf under the real supervisor: start, start again after a kill, stop drains."""
+"""supervisor.conf under the real supervisor: start, start again after a kill,
+stop drains."""
 
 import os
 import re
@@ -20,16 +21,21 @@ CONFIGURATION = (ROOT / "supervisor.conf").read_text(encoding="utf-8")
 
 
 class Supervised:
-    """A copy of supervisor.conf in a folder of its own; its .venv/bin/python is that of the tests."""
+    """A copy of supervisor.conf in a folder of its own; its .venv/bin/python is
+    that of the tests."""
 
-    def __init__(self, folder: Path, text: str = CONFIGURATION, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, text: str = CONFIGURATION, **environment: str
+    ) -> None:
         self.folder = folder
         self.log = folder / "run" / "imserver.log"
         (folder / "run").mkdir(parents=True)
         (folder / "supervisor.conf").write_text(text, encoding="utf-8")
         python = folder / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+        python.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8"
+        )
         python.chmod(0o755)
         settings = {
             "IMSERVER_APP_HTTP_PORT": "0",
@@ -40,7 +46,16 @@ class Supervised:
         }
         self._environment = clean_environment(**settings)
         self._daemon = spawn(
-            [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", "supervisor.conf"],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "supervisor.supervisord",
+                "-n",
+                "-c",
+                "supervisor.conf",
+            ],
             cwd=folder,
             env=self._environment,
             stdout=subprocess.DEVNULL,
@@ -69,7 +84,10 @@ class Supervised:
 
     def wait_until(self, state: str) -> int:
         """Wait for the server's state; its pid, or 0 when it does not run."""
-        line = eventually(lambda: output if state in (output := self.control("status")) else "", what=state)
+        line = eventually(
+            lambda: output if state in (output := self.control("status")) else "",
+            what=state,
+        )
         pid = re.search(r"pid (\d+)", line)
         return int(pid[1]) if pid else 0
 
@@ -77,7 +95,8 @@ class Supervised:
         """Where the server of this pid takes WebSockets."""
         pattern = rf"pid {pid}\n(?:.*\n)*?.* ws://([0-9.]+):(\d+)"
         found = eventually(
-            lambda: re.search(pattern, self.log.read_text(encoding="utf-8")), what="the banner"
+            lambda: re.search(pattern, self.log.read_text(encoding="utf-8")),
+            what="the banner",
         )
         return found[1], int(found[2])
 
@@ -90,7 +109,8 @@ Supervise = Callable[..., Supervised]
 
 @pytest.fixture
 def supervise(tmp_path: Path) -> Iterator[Supervise]:
-    """``supervise(text of supervisor.conf, **environment)`` starts a supervisor."""
+    """``supervise(text of supervisor.conf, **environment)`` starts a
+    supervisor."""
     started: list[Supervised] = []
 
     def start(*text: str, **environment: str) -> Supervised:
@@ -114,7 +134,8 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) 
 
     os.kill(first, signal.SIGKILL)
     eventually(
-        lambda: f"pid {first}" not in supervised.control("status"), what="the end of the killed server"
+        lambda: f"pid {first}" not in supervised.control("status"),
+        what="the end of the killed server",
     )
     second = supervised.wait_until("RUNNING")
     assert second not in (0, first)
@@ -129,9 +150,13 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) 
 
 
 @pytest.mark.full("programs")
-def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
+def test_supervisor_runs_several_nodes_by_numprocs(
+    supervise: Supervise, redis_url: str
+) -> None:
     above, _, below = CONFIGURATION.partition("[program:imserver]")
-    several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)
+    several = re.sub(
+        r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE
+    )
     text = above + several.replace("numprocs = 4", "numprocs = 2")
     text = text.replace("redis://127.0.0.1:6379", redis_url)
     prefix = free_ports(13, multiple=1000) // 1000  # ports …001, …002, …011 and …012

@@ -10,7 +10,12 @@ from tests.support import ROOT
 
 
 def test_the_ways_have_as_many_modules_as_the_documents_say() -> None:
-    process = spawn([sys.executable, "-m", "tests.ways"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = spawn(
+        [sys.executable, "-m", "tests.ways"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     with ended_on_failure(process):
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -18,4 +23,6 @@ def test_the_ways_have_as_many_modules_as_the_documents_say() -> None:
     texts = " ".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
     reported = dict(re.findall(r"A ([a-z ]+) enters (\d+) modules", texts))
     assert {name: reported.get(name) for name in measured} == measured, printed
-    assert measured == reported or not program(), "without Redis, those of a cluster are left out"
+    assert measured == reported or not program(), (
+        "without Redis, those of a cluster are left out"
+    )

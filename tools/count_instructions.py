@@ -1,13 +1,17 @@
-"""``python -m tools.count_instructions [CASE …]``: count what one ping, push or message costs a server.
+"""``python -m tools.count_instructions [CASE …]``: count what one ping, push or
+message costs a server.
 
-The figure is the number of instructions that the server's process executes in user space. Load on the
-machine changes it little; it makes times useless. Valgrind counts, so a case takes half a minute.
+The figure is the number of instructions that the server's process executes in
+user space. Load on the machine changes it little; it makes times useless.
+Valgrind counts, so a case takes half a minute.
 
-``--against COMMIT`` also counts the tree of a commit, with the same interpreter and packages, and prints
-the ratios. ``--check`` takes the commit of ``tools/instructions.json``, and fails if a ratio is more than
-2 % above the one recorded there: ``make night`` does so. ``--record`` writes that file anew.
+``--against COMMIT`` also counts the tree of a commit, with the same interpreter
+and packages, and prints the ratios. ``--check`` takes the commit of
+``tools/instructions.json``, and fails if a ratio is more than 2 % above the one
+recorded there: ``make night`` does so. ``--record`` writes that file anew.
 
-Ratios, since another build of the interpreter or of a package changes all figures, and those of both trees.
+Ratios, since another build of the interpreter or of a package changes all
+figures, and those of both trees.
 """
 
 import argparse
@@ -31,20 +35,23 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 RECORDED: Final = Path(__file__).with_name("instructions.json")
-"""The commit to count against, and the ratio of each case: ``{"commit": …, "ratios": {case: …}}``."""
+"""The commit to count against, and the ratio of each case: ``{"commit": …,
+"ratios": {case: …}}``."""
 
 MOST_GROWTH: Final = 1.02
 """Above this times the recorded ratio, ``--check`` fails."""
 BURSTS: Final = 60
-"""Bursts of each case that are counted, each time: 6,000 pings, 960 pushes. Fewer pings would drown in what
-an idle server does meanwhile."""
+"""Bursts of each case that are counted, each time: 6,000 pings, 960 pushes.
+Fewer pings would drown in what an idle server does meanwhile."""
 TIMES: Final = 3
-"""The median of so many counts is the figure. They differ by 1 %; with many times as much load as processors
-by up to 5 %, since the server does more meanwhile of what it does each second."""
+"""The median of so many counts is the figure. They differ by 1 %; with many
+times as much load as processors by up to 5 %, since the server does more
+meanwhile of what it does each second."""
 WARM_BURSTS: Final = 40
 """Bursts before that: the interpreter adapts its bytecode, and caches fill."""
 IDLE_SECONDS: Final = 4.0
-"""How long the server is counted without load, for what it does each second in any case."""
+"""How long the server is counted without load, for what it does each second in
+any case."""
 START_SECONDS: Final = 300
 """Within this time a server listens, also under valgrind on a busy machine."""
 ANSWER_SECONDS: Final = 120
@@ -71,11 +78,12 @@ class CountError(Exception):
     """Nothing was counted. The text says why."""
 
 
-# --- clients ------------------------------------------------------------------------------------------------
+# --- clients ------------------------------------------------------------------
 
 
 class Client:
-    """A connection to the server that blocks: enough of HTTP and WebSocket for short messages."""
+    """A connection to the server that blocks: enough of HTTP and WebSocket for
+    short messages."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS)
@@ -100,7 +108,7 @@ class Client:
         del self._buffer[:size]
         return taken
 
-    # --- HTTP ---
+    # --- HTTP -----------------------------------------------------------------
 
     def post(self, path: str, content_type: str, body: str, key: str = "") -> None:
         """Send a request. The answer is read later."""
@@ -121,16 +129,19 @@ class Client:
         return self._take(end).decode("latin-1")
 
     def read_success(self) -> dict[str, Any]:
-        """The document of the answer to :meth:`post`. Raises CountError if it is a refusal."""
+        """The document of the answer to :meth:`post`. Raises CountError if it
+        is a refusal."""
         head = self._read_head()
         length = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
         body = self._take(int(length[1])) if length else b""
         if not head.startswith("HTTP/1.1 200"):
-            raise CountError(f"the server refuses a request: {head.splitlines()[0]} {body!r}")
+            raise CountError(
+                f"the server refuses a request: {head.splitlines()[0]} {body!r}"
+            )
         document: dict[str, Any] = json.loads(body)
         return document
 
-    # --- WebSocket ---
+    # --- WebSocket ------------------------------------------------------------
 
     def ask_for_upgrade(self, port: int) -> None:
         """Send the handshake of a WebSocket, as a page of this server would."""
@@ -152,7 +163,9 @@ class Client:
 
     def command(self, name: str, **data: Any) -> None:
         """Send a command of the cmd dialect."""
-        self._socket.sendall(masked_frame(json.dumps({"seq": "1", "cmd": name, "data": data}).encode()))
+        self._socket.sendall(
+            masked_frame(json.dumps({"seq": "1", "cmd": name, "data": data}).encode())
+        )
 
     def read_frame(self) -> dict[str, Any]:
         """The next frame of the cmd dialect."""
@@ -185,17 +198,22 @@ class Client:
 def masked_frame(payload: bytes) -> bytes:
     """A text frame of a client with fewer than 65,536 bytes."""
     size = len(payload)
-    head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
+    head = (
+        bytes((0x81, 0x80 | size))
+        if size < 126
+        else b"\x81\xfe" + size.to_bytes(2, "big")
+    )
     mask = b"\x01\x02\x03\x04"
     masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
     return head + mask + masked
 
 
-# --- the server ---------------------------------------------------------------------------------------------
+# --- the server ---------------------------------------------------------------
 
 
 class CountedServer:
-    """A server of a tree under valgrind, with settings and data in a folder of its own."""
+    """A server of a tree under valgrind, with settings and data in a folder of
+    its own."""
 
     def __init__(self, tree: Path, folder: Path) -> None:
         self._folder = folder
@@ -203,10 +221,17 @@ class CountedServer:
         self.key = secrets.token_hex(16)
         self.http_port, self.websocket_port, rpc_port = free_ports(3)
         settings = {
-            "app": {"http_port": self.http_port, "websocket_port": self.websocket_port, "rpc_port": rpc_port},
+            "app": {
+                "http_port": self.http_port,
+                "websocket_port": self.websocket_port,
+                "rpc_port": rpc_port,
+            },
             "server": {"data_dir": str(folder / "data")},
             "storage": {"seconds": DATABASE_SECONDS},
-            "api": {"keys": [{"key": self.key, "scopes": ["admin"]}], "requests_per_second": 0},
+            "api": {
+                "keys": [{"key": self.key, "scopes": ["admin"]}],
+                "requests_per_second": 0,
+            },
             "limits": {
                 "messages_per_second": 0,
                 "handshake_seconds": CONNECTION_SECONDS,
@@ -222,11 +247,23 @@ class CountedServer:
         }
         config = folder / "imserver.yaml"
         config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("IMSERVER_")
+        }
         environment |= {"PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
         self._dumps = folder / "callgrind.out"
         valgrind = ("valgrind", "--tool=callgrind", "-q", "--instr-atstart=no")
-        server = (sys.executable, "-P", "-m", "imserver", "serve", "--config", str(config))
+        server = (
+            sys.executable,
+            "-P",
+            "-m",
+            "imserver",
+            "serve",
+            "--config",
+            str(config),
+        )
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 (*valgrind, f"--callgrind-out-file={self._dumps}", *server),
@@ -237,7 +274,8 @@ class CountedServer:
             )
 
     def wait_until_ready(self) -> None:
-        """Wait until the server listens. Raises CountError with its log if it does not."""
+        """Wait until the server listens. Raises CountError with its log if it
+        does not."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end and self._process.poll() is None:
             try:
@@ -247,7 +285,9 @@ class CountedServer:
             else:
                 time.sleep(SETTLE_SECONDS)
                 return
-        raise CountError("the server does not start:\n" + (self._folder / "log").read_text())
+        raise CountError(
+            "the server does not start:\n" + (self._folder / "log").read_text()
+        )
 
     def stop(self) -> None:
         """End the process."""
@@ -260,10 +300,12 @@ class CountedServer:
 
     @contextmanager
     def halted(self) -> Iterator[None]:
-        """Let the process stand still, so that all that is sent meanwhile has arrived when it goes on.
+        """Let the process stand still, so that all that is sent meanwhile has
+        arrived when it goes on.
 
-        Otherwise it would depend on the load of the machine how much comes together: ten pings that arrive
-        together cost less than ten pings one by one.
+        Otherwise it would depend on the load of the machine how much comes
+        together: ten pings that arrive together cost less than ten pings one by
+        one.
         """
         status = Path(f"/proc/{self._process.pid}/stat")
         self._process.send_signal(signal.SIGSTOP)
@@ -284,7 +326,10 @@ class CountedServer:
         before = set(self._dumps.parent.glob("callgrind.out.*"))
         self.control("dump")
         dumps = set(self._dumps.parent.glob("callgrind.out.*")) - before
-        return sum(total_of(dump.read_text(encoding="utf-8", errors="replace")) for dump in dumps)
+        return sum(
+            total_of(dump.read_text(encoding="utf-8", errors="replace"))
+            for dump in dumps
+        )
 
     def leave(self) -> None:
         """Close the connections of a case."""
@@ -294,7 +339,8 @@ class CountedServer:
         time.sleep(SETTLE_SECONDS)
 
     def connect(self, count: int, cursor: int | None = None) -> list[Client]:
-        """Log clients in, as users ``u0``, ``u1`` … ``cursor``: they use stored messages."""
+        """Log clients in, as users ``u0``, ``u1`` … ``cursor``: they use stored
+        messages."""
         clients = [Client(self.websocket_port) for _ in range(count)]
         more = {} if cursor is None else {"cursor": cursor}
         for number, client in enumerate(clients):
@@ -315,19 +361,23 @@ class CountedServer:
 def free_ports(count: int) -> list[int]:
     """Ports of the system's choice on which nobody listens."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(count)
+        ]
         return [each.getsockname()[1] for each in sockets]
 
 
 def total_of(dump: str) -> int:
-    """The number of instructions in a file of callgrind. Raises CountError if it has none."""
+    """The number of instructions in a file of callgrind. Raises CountError if
+    it has none."""
     found = re.search(r"(?m)^(?:totals|summary): (\d+)", dump)
     if found is None:
         raise CountError("valgrind has written no total")
     return int(found[1])
 
 
-# --- cases --------------------------------------------------------------------------------------------------
+# --- cases --------------------------------------------------------------------
 
 Step = tuple[Callable[[], None], Callable[[], None]]
 """Sends something, while the server stands still; and reads the answers."""
@@ -383,13 +433,19 @@ def login(server: CountedServer) -> Burst:
             client.close()
         clients.clear()
 
-    return Burst(NEW_CLIENTS, [(connect, upgrade), (log_in, receive), (leave, lambda: None)])
+    return Burst(
+        NEW_CLIENTS, [(connect, upgrade), (log_in, receive), (leave, lambda: None)]
+    )
 
 
 def _requests(
-    server: CountedServer, receivers: list[Client], send: Callable[[Client, int], None], frames: int = 1
+    server: CountedServer,
+    receivers: list[Client],
+    send: Callable[[Client, int], None],
+    frames: int = 1,
 ) -> Burst:
-    """Requests of back ends. ``send`` sends the one with this number. A receiver gets ``frames`` of all."""
+    """Requests of back ends. ``send`` sends the one with this number. A
+    receiver gets ``frames`` of all."""
     back_ends = server.back_ends()
 
     def send_all() -> None:
@@ -437,7 +493,9 @@ def publication(server: CountedServer) -> Burst:
 
     def send(client: Client, number: int) -> None:
         body = {"app": APP, "channel": CHANNEL, "data": f"hello {number:010d}"}
-        client.post("/api/v1/channels/publish", "application/json", json.dumps(body), server.key)
+        client.post(
+            "/api/v1/channels/publish", "application/json", json.dumps(body), server.key
+        )
 
     return _requests(server, receivers, send, SENDERS)
 
@@ -447,7 +505,12 @@ def stored_message(server: CountedServer) -> Burst:
     receivers = server.connect(SENDERS, cursor=0)
 
     def send(client: Client, number: int) -> None:
-        body = {"app": APP, "users": [f"u{number}"], "text": f"hello {number:010d}", "store": True}
+        body = {
+            "app": APP,
+            "users": [f"u{number}"],
+            "text": f"hello {number:010d}",
+            "store": True,
+        }
         client.post("/api/v1/push", "application/json", json.dumps(body), server.key)
 
     return _requests(server, receivers, send)
@@ -464,7 +527,7 @@ CASES: Final[Mapping[str, Callable[[CountedServer], Burst]]] = {
 """Name → a function that connects the clients of the case."""
 
 
-# --- counting -----------------------------------------------------------------------------------------------
+# --- counting -----------------------------------------------------------------
 
 
 def run_bursts(server: CountedServer, burst: Burst, count: int) -> None:
@@ -502,8 +565,9 @@ def _count_case(server: CountedServer, name: str, bursts: int) -> float:
 
 
 def _count_once(server: CountedServer, burst: Burst, bursts: int) -> float:
-    """The instructions of one unit, without what an idle server does in the same time: on a busy machine the
-    units take longer, and the server does more of that."""
+    """The instructions of one unit, without what an idle server does in the
+    same time: on a busy machine the units take longer, and the server does more
+    of that."""
     began = time.monotonic()
     run_bursts(server, burst, bursts)
     busy = server.take_count()
@@ -518,27 +582,39 @@ def _count_once(server: CountedServer, burst: Burst, bursts: int) -> float:
 
 @contextmanager
 def tree_of(commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit. A folder that is named is taken as it is."""
+    """A folder with the files of a commit. A folder that is named is taken as
+    it is."""
     if Path(commit).is_dir():
         yield Path(commit).resolve()
         return
-    archive = subprocess.run(("git", "-C", str(ROOT), "archive", commit), capture_output=True)
+    archive = subprocess.run(
+        ("git", "-C", str(ROOT), "archive", commit), capture_output=True
+    )
     if archive.returncode:
-        raise CountError(f"there is no tree of {commit}: {archive.stderr.decode().strip()}")
+        raise CountError(
+            f"there is no tree of {commit}: {archive.stderr.decode().strip()}"
+        )
     with tempfile.TemporaryDirectory(prefix="imserver-tree-") as folder:
         subprocess.run(("tar", "-x", "-C", folder), input=archive.stdout, check=True)
         yield Path(folder)
 
 
-# --- what was recorded --------------------------------------------------------------------------------------
+# --- what was recorded --------------------------------------------------------
 
 
 def grown(ratios: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
-    """The cases whose ratio is more than 2 % above the recorded one. A case that is not recorded is none."""
-    return [name for name, ratio in ratios.items() if ratio > recorded.get(name, ratio) * MOST_GROWTH]
+    """The cases whose ratio is more than 2 % above the recorded one. A case
+    that is not recorded is none."""
+    return [
+        name
+        for name, ratio in ratios.items()
+        if ratio > recorded.get(name, ratio) * MOST_GROWTH
+    ]
 
 
-def table_of(here: Mapping[str, float], base: Mapping[str, float], recorded: Mapping[str, float]) -> str:
+def table_of(
+    here: Mapping[str, float], base: Mapping[str, float], recorded: Mapping[str, float]
+) -> str:
     """The figures as a table for people."""
     lines = [f"{'case':15}{'here':>10}{'base':>10}{'ratio':>8}{'recorded':>10}"]
     for name, count in here.items():
@@ -554,14 +630,30 @@ def table_of(here: Mapping[str, float], base: Mapping[str, float], recorded: Map
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count, print a table, and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.count_instructions", description="Instructions of one unit of each case."
+        prog="python -m tools.count_instructions",
+        description="Instructions of one unit of each case.",
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; none: all of them")
     parser.add_argument(
-        "--bursts", type=int, default=BURSTS, help=f"a count has so many, by default {BURSTS}"
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help=f"of {', '.join(CASES)}; none: all of them",
     )
-    parser.add_argument("--against", default="", metavar="COMMIT", help="a commit, or the folder of a tree")
-    parser.add_argument("--check", action="store_true", help="fail if a recorded ratio has grown")
+    parser.add_argument(
+        "--bursts",
+        type=int,
+        default=BURSTS,
+        help=f"a count has so many, by default {BURSTS}",
+    )
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="COMMIT",
+        help="a commit, or the folder of a tree",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="fail if a recorded ratio has grown"
+    )
     parser.add_argument("--record", action="store_true", help=f"write {RECORDED.name}")
     options = parser.parse_args(arguments)
     names = options.cases or list(CASES)
@@ -571,7 +663,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--check is against the commit of {RECORDED.name}")
 
     if not shutil.which("valgrind"):
-        print("Skipped: instructions are not counted, since valgrind is not installed (package valgrind)")
+        print(
+            "Skipped: instructions are not counted, since valgrind is not installed (package valgrind)"
+        )
         return 0
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     commit = options.against
@@ -594,11 +688,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounded = recorded["ratios"] if commit == recorded["commit"] else {}
         rounded |= {name: round(ratio, 3) for name, ratio in ratios.items()}
         RECORDED.write_text(
-            json.dumps({"commit": commit, "ratios": rounded}, indent=2) + "\n", encoding="utf-8"
+            json.dumps({"commit": commit, "ratios": rounded}, indent=2) + "\n",
+            encoding="utf-8",
         )
     too_large = grown(ratios, recorded["ratios"]) if options.check else []
     for name in too_large:
-        print(f"{name} costs more than 2 % above what {RECORDED.name} records", file=sys.stderr)
+        print(
+            f"{name} costs more than 2 % above what {RECORDED.name} records",
+            file=sys.stderr,
+        )
     return 1 if too_large else 0
 
 

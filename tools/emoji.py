@@ -1,8 +1,9 @@
-"""``python -m tools.emoji FOLDER [CLDR]``: write the names of all emoji, in ``static/messages/emoji``; and
-those of Slack, for the plug-in ``slack``.
+"""``python -m tools.emoji FOLDER [CLDR]``: write the names of all emoji, in
+``static/messages/emoji``; and those of Slack, for the plug-in ``slack``.
 
-``FOLDER`` is the npm package ``emojibase-data`` in :data:`VERSION`, unpacked: ``npm pack``, then
-``tar xzf``. Its names and keywords are those of the Unicode CLDR; Slack has those of ``iamcal``.
+``FOLDER`` is the npm package ``emojibase-data`` in :data:`VERSION`, unpacked:
+``npm pack``, then ``tar xzf``. Its names and keywords are those of the Unicode
+CLDR; Slack has those of ``iamcal``.
 
 ``CLDR`` is the npm packages ``cldr-annotations-modern`` and ``cldr-annotations-derived-modern`` in
 :data:`CLDR_VERSION`, unpacked into one folder: for languages that ``emojibase-data`` does not have.
@@ -21,32 +22,51 @@ VERSION: Final = "17.0.0"
 LANGUAGES: Final = ("de", "en", "zh")
 CLDR_VERSION: Final = "45.0.0"
 CLDR_LANGUAGES: Final = ("ar",)
-SLACK: Final = Path(__file__).parent.parent / "plugins" / "arrivals" / "imserver_arrivals" / "emoji.json"
+SLACK: Final = (
+    Path(__file__).parent.parent
+    / "plugins"
+    / "arrivals"
+    / "imserver_arrivals"
+    / "emoji.json"
+)
 _COMPONENTS: Final = 2
-"""Number of the group of skin tones and hair, which are no emoji of their own."""
+"""Number of the group of skin tones and hair, which are no emoji of their
+own."""
 _TONES: Final = "🏻🏼🏽🏾🏿"
 _COMMON_VERSION: Final = 13
 """All systems in use draw the emoji of this version of Unicode's list."""
 
 
 def table(emoji: list[dict[str, Any]]) -> list[list[list[Any]]]:
-    """Groups of rows: the emoji, its name, more keywords in one text, 1 if it has five skin tones (else 0),
-    its version if that is newer than all systems in use (else 0)."""
+    """Groups of rows: the emoji, its name, more keywords in one text, 1 if it
+    has five skin tones (else 0), its version if that is newer than all systems
+    in use (else 0)."""
     groups: dict[int, list[list[Any]]] = {}
-    for each in sorted((each for each in emoji if "group" in each), key=lambda each: each["order"]):
+    for each in sorted(
+        (each for each in emoji if "group" in each), key=lambda each: each["order"]
+    ):
         if each["group"] == _COMPONENTS:
             continue
         words = [tag for tag in each.get("tags", ()) if tag not in each["label"]]
         version = each["version"] if each["version"] > _COMMON_VERSION else 0
-        row = [each["emoji"], each["label"], " ".join(words), int(has_tones(each)), version]
+        row = [
+            each["emoji"],
+            each["label"],
+            " ".join(words),
+            int(has_tones(each)),
+            version,
+        ]
         groups.setdefault(each["group"], []).append(row)
     return [groups[group] for group in sorted(groups)]
 
 
 def has_tones(emoji: dict[str, Any]) -> bool:
-    """Whether a tone behind the first character makes each of its five forms, as the page does it."""
+    """Whether a tone behind the first character makes each of its five forms,
+    as the page does it."""
     forms = [skin["emoji"] for skin in emoji.get("skins", ())]
-    return forms == [re.sub("^(.)\ufe0f?", rf"\g<1>{tone}", emoji["emoji"]) for tone in _TONES]
+    return forms == [
+        re.sub("^(.)\ufe0f?", rf"\g<1>{tone}", emoji["emoji"]) for tone in _TONES
+    ]
 
 
 def write(package: Path, cldr: Path | None, folder: Path) -> None:
@@ -64,13 +84,16 @@ def annotations(cldr: Path, language: str) -> dict[str, Any]:
     """Emoji without selectors → its name and keywords."""
     found: dict[str, Any] = {}
     for kind in ("annotationsDerived", "annotations"):
-        file = json.loads((cldr / kind / language / "annotations.json").read_text(encoding="utf-8"))
+        file = json.loads(
+            (cldr / kind / language / "annotations.json").read_text(encoding="utf-8")
+        )
         found |= file[kind]["annotations"]
     return {emoji.replace("\ufe0f", ""): names for emoji, names in found.items()}
 
 
 def named(emoji: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    """An emoji with the name of another language; one that is newer than the names stays as it is."""
+    """An emoji with the name of another language; one that is newer than the
+    names stays as it is."""
     found = names.get(emoji["emoji"].replace("\ufe0f", ""), {})
     if "tts" not in found:
         return emoji
@@ -78,34 +101,51 @@ def named(emoji: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
 
 
 def _emoji(package: Path, language: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((package / language / "data.json").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = json.loads(
+        (package / language / "data.json").read_text(encoding="utf-8")
+    )
     return found
 
 
 def _write(emoji: list[dict[str, Any]], file: Path) -> None:
-    rows = json.dumps(table(emoji), ensure_ascii=False, separators=(",", ":")).replace("]],[[", "]],\n[[")
+    rows = json.dumps(table(emoji), ensure_ascii=False, separators=(",", ":")).replace(
+        "]],[[", "]],\n[["
+    )
     file.write_text(f"{rows}\n", encoding="utf-8")
 
 
 def slack_names(package: Path) -> dict[str, str]:
     """Slack's name of an emoji → the emoji."""
     emoji = json.loads((package / "en" / "data.json").read_text(encoding="utf-8"))
-    names = json.loads((package / "en" / "shortcodes" / "iamcal.json").read_text(encoding="utf-8"))
+    names = json.loads(
+        (package / "en" / "shortcodes" / "iamcal.json").read_text(encoding="utf-8")
+    )
     found: dict[str, str] = {}
     for each in emoji:
         own = names.get(each["hexcode"], ())
-        # What is drawn as an emoji anyway needs no selector: so clients type it.
-        text = each["emoji"].removesuffix("\ufe0f") if each.get("type") == 1 else each["emoji"]
+        # What is drawn as an emoji anyway needs no selector: so clients type
+        # it.
+        text = (
+            each["emoji"].removesuffix("\ufe0f")
+            if each.get("type") == 1
+            else each["emoji"]
+        )
         found |= dict.fromkeys([own] if isinstance(own, str) else own, text)
     return dict(sorted(found.items()))
 
 
 def write_slack(package: Path, file: Path) -> None:
     """Write the table of Slack's names."""
-    rows = json.dumps(slack_names(package), ensure_ascii=False, indent=0, separators=(",", ":"))
+    rows = json.dumps(
+        slack_names(package), ensure_ascii=False, indent=0, separators=(",", ":")
+    )
     file.write_text(f"{rows}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     write_slack(Path(sys.argv[1]), SLACK)
-    write(Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None, STATIC / "messages" / "emoji")
+    write(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]) if sys.argv[2:] else None,
+        STATIC / "messages" / "emoji",
+    )

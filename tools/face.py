@@ -1,4 +1,5 @@
-"""Write docs/reference/plugin.md: the names of ``imserver.plugin`` from their docstrings.
+"""Write docs/reference/plugin.md: the names of ``imserver.plugin`` from their
+docstrings.
 
 ``python -m tools.face``
 """
@@ -35,8 +36,12 @@ import: it says where a feature gets such an object.
 """
 
 _GOT: Final[Mapping[str, Mapping[str, str]]] = {
-    "imserver.plugin.http": {"Operation: the fields `more`": "imserver.gateway.http.operation:Operation"},
-    "imserver.plugin.identity": {"core.back_ends": "imserver.gateway.auth.questions:BackEnds"},
+    "imserver.plugin.http": {
+        "Operation: the fields `more`": "imserver.gateway.http.operation:Operation"
+    },
+    "imserver.plugin.identity": {
+        "core.back_ends": "imserver.gateway.auth.questions:BackEnds"
+    },
     "imserver.plugin.messages": {
         "log.annotations": "imserver.messenger.messages.log.annotations:AnnotationWriter",
         "log.conversations": "imserver.messenger.messages.log.conversations:ConversationReader",
@@ -54,19 +59,28 @@ _GOT: Final[Mapping[str, Mapping[str, str]]] = {
         "core.node": "imserver.gateway.core.services:NodeState",
     },
 }
-"""Module of the face → where a feature gets objects that it does not name, and their class."""
+"""Module of the face → where a feature gets objects that it does not name, and
+their class."""
 
 _OF_CORE: Final = (
     *("Api", "Connection", "Core", "Locations", "MessageLog", "Messaging", "Outgoing"),
     *("PooledStatements", "Signals", "Store", "Tenants", "UnreadMessages"),
 )
-"""Classes of which features make no objects: their constructors are not shown."""
+"""Classes of which features make no objects: their constructors are not
+shown."""
 
 
 def modules() -> Iterator[tuple[str, ModuleType]]:
-    """The modules of the face, by their full names: the package itself, then the others."""
-    for path in sorted(PACKAGE.glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem)):
-        name = "imserver.plugin" if path.stem == "__init__" else f"imserver.plugin.{path.stem}"
+    """The modules of the face, by their full names: the package itself, then
+    the others."""
+    for path in sorted(
+        PACKAGE.glob("*.py"), key=lambda path: (path.stem != "__init__", path.stem)
+    ):
+        name = (
+            "imserver.plugin"
+            if path.stem == "__init__"
+            else f"imserver.plugin.{path.stem}"
+        )
         module = import_module(name)
         if names_of(module):
             yield name, module
@@ -78,16 +92,30 @@ def names_of(module: ModuleType) -> list[str]:
 
 
 def exported(text: str) -> list[str]:
-    """The names that the text of a module exports: those of ``__all__``; else what it imports under the same
-    name, with ``as``, and its public classes and functions. None if there is neither."""
+    """The names that the text of a module exports: those of ``__all__``; else
+    what it imports under the same name, with ``as``, and its public classes and
+    functions. None if there is neither."""
     body = ast.parse(text).body
     for node in body:
         if ast.unparse(node).startswith("__all__"):
-            return [str(each.value) for each in ast.walk(node) if isinstance(each, ast.Constant)]
-    imports = (alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
+            return [
+                str(each.value)
+                for each in ast.walk(node)
+                if isinstance(each, ast.Constant)
+            ]
+    imports = (
+        alias
+        for node in body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    )
     names = [alias.name for alias in imports if alias.name == alias.asname]
-    own = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    return [*names, *(name for name in own if not name.startswith("_"))] if names else []
+    own = [
+        node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
+    return (
+        [*names, *(name for name in own if not name.startswith("_"))] if names else []
+    )
 
 
 def description(module: ModuleType, name: str) -> str:
@@ -107,11 +135,17 @@ def page() -> str:
     parts = [_HEAD.format(version=VERSION)]
     for full, module in modules():
         parts.append(f"\n## {full}\n\n{_prose(module.__doc__ or '')}\n")
-        parts += [_entry(module, name) for name in sorted(names_of(module), key=str.casefold)]
+        parts += [
+            _entry(module, name) for name in sorted(names_of(module), key=str.casefold)
+        ]
         for title, where in _GOT.get(full, {}).items():
             home, _, name = where.partition(":")
             kind = getattr(import_module(home), name)
-            parts.append(_block(title, kind, inspect.cleandoc(kind.__doc__), with_constructor=False))
+            parts.append(
+                _block(
+                    title, kind, inspect.cleandoc(kind.__doc__), with_constructor=False
+                )
+            )
     return "".join(parts)
 
 
@@ -135,7 +169,8 @@ def _block(title: str, value: Any, text: str, *, with_constructor: bool = True) 
 
 
 def members(kind: type) -> dict[str, str]:
-    """Constant of a table such as ``Needs`` → its own text: the string below it, or what its value says."""
+    """Constant of a table such as ``Needs`` → its own text: the string below
+    it, or what its value says."""
     texts = {}
     for name, text in _documented(_body(kind), in_groups=False).items():
         if name.isupper() and not name.startswith("_"):
@@ -154,7 +189,8 @@ def _text_of(kind: type, value: Any) -> str:
 
 
 def _members(kind: type) -> Iterator[str]:
-    """The constants, the fields with a text, and the public methods of a class, a line each."""
+    """The constants, the fields with a text, and the public methods of a class,
+    a line each."""
     for name, text in members(kind).items():
         yield f"- `{name}`{': ' + _first(text) if text else ''}\n"
     for name, text in _documented(_body(kind), in_groups=False).items():
@@ -172,8 +208,8 @@ def _members(kind: type) -> Iterator[str]:
 
 
 def _signature(function: Any) -> str:
-    """The parameters of a function and what it returns, as in its source. Of one that is the work of a
-    transaction: as callers give them."""
+    """The parameters of a function and what it returns, as in its source. Of
+    one that is the work of a transaction: as callers give them."""
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(node, ast.FunctionDef)
     for decorator in node.decorator_list:
@@ -184,36 +220,56 @@ def _signature(function: Any) -> str:
         elif name.startswith("Store."):
             del node.args.args[1]
     arguments = ast.unparse(node.args).removeprefix("self").removeprefix(", ")
-    return f"({arguments})" + (f" -> {ast.unparse(node.returns)}" if node.returns is not None else "")
+    return f"({arguments})" + (
+        f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
+    )
 
 
 def _fields(kind: type, with_constructor: bool) -> list[str]:
-    """The fields of a class, those that it inherits from a struct first, then the types in them. Else, of a
-    class that features make objects of, its constructor."""
+    """The fields of a class, those that it inherits from a struct first, then
+    the types in them. Else, of a class that features make objects of, its
+    constructor."""
     lines: list[str] = []
     types: dict[str, str] = {}
     by_keyword = False
     for each in reversed(kind.__mro__):
-        if each is not kind and (not isinstance(each, msgspec.StructMeta) or each is msgspec.Struct):
+        if each is not kind and (
+            not isinstance(each, msgspec.StructMeta) or each is msgspec.Struct
+        ):
             continue
         node = _node(each)
         fields = [
             row
             for row in (() if node is None else node.body)
-            if isinstance(row, ast.AnnAssign) and isinstance(row.target, ast.Name) and row.target.id.islower()
+            if isinstance(row, ast.AnnAssign)
+            and isinstance(row.target, ast.Name)
+            and row.target.id.islower()
         ]
         fields = [row for row in fields if not ast.unparse(row.target).startswith("_")]
         keywords = () if node is None else node.keywords
-        if fields and any(word.arg == "kw_only" for word in keywords) and not by_keyword:
+        if (
+            fields
+            and any(word.arg == "kw_only" for word in keywords)
+            and not by_keyword
+        ):
             lines.append("# by keyword:")
             by_keyword = True
         for row in fields:
             lines.append(ast.unparse(row))
             types |= _types_in(each, row.annotation)
     constructor = vars(kind).get("__init__")
-    has_constructor = inspect.isfunction(constructor) and not isinstance(kind, msgspec.StructMeta)
-    if with_constructor and has_constructor and kind.__name__ not in _OF_CORE and not _is_protocol(kind):
-        lines.append(f"{kind.__name__}{_signature(constructor).removesuffix(' -> None')}")
+    has_constructor = inspect.isfunction(constructor) and not isinstance(
+        kind, msgspec.StructMeta
+    )
+    if (
+        with_constructor
+        and has_constructor
+        and kind.__name__ not in _OF_CORE
+        and not _is_protocol(kind)
+    ):
+        lines.append(
+            f"{kind.__name__}{_signature(constructor).removesuffix(' -> None')}"
+        )
     return [*lines, *(["", *types.values()] if types else ())]
 
 
@@ -222,11 +278,14 @@ def _is_protocol(kind: type) -> bool:
 
 
 def _types_in(kind: type, annotation: ast.expr) -> dict[str, str]:
-    """Name → line: the sets of values, and the functions, that an annotation names."""
+    """Name → line: the sets of values, and the functions, that an annotation
+    names."""
     module = sys.modules[kind.__module__]
     lines = {}
     for node in ast.walk(annotation):
-        if not isinstance(node, ast.Name) or inspect.isclass(getattr(module, node.id, None)):
+        if not isinstance(node, ast.Name) or inspect.isclass(
+            getattr(module, node.id, None)
+        ):
             continue
         for row in _tree(_home(module, node.id)).body:
             if isinstance(row, ast.Assign) and ast.unparse(row.targets[0]) == node.id:
@@ -237,7 +296,8 @@ def _types_in(kind: type, annotation: ast.expr) -> dict[str, str]:
 
 
 def _prose(text: str) -> str:
-    """A docstring as Markdown: roles of references and double backquotes become code."""
+    """A docstring as Markdown: roles of references and double backquotes become
+    code."""
     text = re.sub(r":[a-z]+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
     return text.replace("``", "`").strip()
 
@@ -251,7 +311,9 @@ def _home(module: ModuleType, name: str) -> Path:
     """The file that defines a constant which a module of the face exports."""
     path = Path(module.__file__ or "")
     for node in _tree(path).body:
-        if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
+        if isinstance(node, ast.ImportFrom) and name in {
+            alias.asname or alias.name for alias in node.names
+        }:
             home = import_module(node.module or "")
             return _home(home, name)
     return path
@@ -264,7 +326,8 @@ def _tree(path: Path) -> ast.Module:
 
 @cache
 def _constants(path: Path) -> dict[str, str]:
-    """Name of a constant of a file → the string below it, or below the last of its group."""
+    """Name of a constant of a file → the string below it, or below the last of
+    its group."""
     return _documented(_tree(path).body)
 
 
@@ -285,13 +348,16 @@ def _body(kind: type) -> list[ast.stmt]:
 
 
 def _documented(body: list[ast.stmt], in_groups: bool = True) -> dict[str, str]:
-    """Name of a variable → the string below it. ``in_groups``: a string below several is that of all."""
+    """Name of a variable → the string below it. ``in_groups``: a string below
+    several is that of all."""
     texts: dict[str, str] = {}
     group: list[str] = []
     for node in body:
         value = node.value if isinstance(node, ast.Expr) else None
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            texts |= dict.fromkeys(group if in_groups else group[-1:], inspect.cleandoc(value.value))
+            texts |= dict.fromkeys(
+                group if in_groups else group[-1:], inspect.cleandoc(value.value)
+            )
             group = []
             continue
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -299,7 +365,10 @@ def _documented(body: list[ast.stmt], in_groups: bool = True) -> dict[str, str]:
             texts.setdefault(node.target.id, "")
         elif isinstance(node, ast.Assign):
             names = [
-                each.id for target in node.targets for each in ast.walk(target) if isinstance(each, ast.Name)
+                each.id
+                for target in node.targets
+                for each in ast.walk(target)
+                if isinstance(each, ast.Name)
             ]
             group += names
             texts |= {name: texts.get(name, "") for name in names}

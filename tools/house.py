@@ -1,7 +1,9 @@
-"""``python -m tools.house HOUSE …``: run the tests of a house without those that it does not need.
+"""``python -m tools.house HOUSE …``: run the tests of a house without those
+that it does not need.
 
-``make test HOUSE=people`` calls it. A copy of this tree has the gateway, the house and those on which it
-stands, with their tests, and no plug-in. ARGUMENTS are for pytest; paths of tests replace those of the house.
+``make test HOUSE=people`` calls it. A copy of this tree has the gateway, the
+house and those on which it stands, with their tests, and no plug-in. ARGUMENTS
+are for pytest; paths of tests replace those of the house.
 """
 
 import re
@@ -25,9 +27,20 @@ STREET: Final = {
     "dialects": ("backends", "messenger", "people"),
     "notifications": ("backends", "messenger", "people"),
 }
-"""House → the houses on which it stands, beside the gateway. The gateway's own commands may name no other."""
+"""House → the houses on which it stands, beside the gateway. The gateway's own
+commands may name no other."""
 
-LEFT_OUT: Final = {"plugins", "data", "log", "build", "dist", ".git", ".venv", ".mypy_cache", ".hypothesis"}
+LEFT_OUT: Final = {
+    "plugins",
+    "data",
+    "log",
+    "build",
+    "dist",
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".hypothesis",
+}
 """Folders of the tree that no house has or that are not part of it."""
 
 
@@ -37,12 +50,15 @@ def needed_by(house: str) -> set[str]:
 
 
 def copy_tree(house: str, tree: Path) -> None:
-    """Copy this tree into a new folder, with a house and what it stands on alone."""
+    """Copy this tree into a new folder, with a house and what it stands on
+    alone."""
     tree.mkdir()
     for path in ROOT.iterdir():
         if path.is_dir() and path.name not in LEFT_OUT:
             shutil.copytree(
-                path, tree / path.name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+                path,
+                tree / path.name,
+                ignore=shutil.ignore_patterns("__pycache__", "node_modules"),
             )
         elif path.is_file():
             shutil.copy(path, tree)
@@ -54,19 +70,28 @@ def copy_tree(house: str, tree: Path) -> None:
         shutil.rmtree(tree / "imserver" / name)
         shutil.rmtree(tree / "tests" / name, ignore_errors=True)
     names = tree / "imserver" / "__init__.py"
-    row = re.compile(rf'^    "imserver\.(?:{"|".join(gone) or "-"})[."].*\n', re.MULTILINE)
+    row = re.compile(
+        rf'^    "imserver\.(?:{"|".join(gone) or "-"})[."].*\n', re.MULTILINE
+    )
     names.write_text(row.sub("", names.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def main(house: str, *arguments: str) -> int:
     """Run the tests; returns the exit status of pytest."""
     if house not in STREET:
-        print(f"There is no house {house}. There are {', '.join(STREET)}.", file=sys.stderr)
+        print(
+            f"There is no house {house}. There are {', '.join(STREET)}.",
+            file=sys.stderr,
+        )
         return 2
     with tempfile.TemporaryDirectory(prefix=f"imserver-{house}-") as folder:
         tree = Path(folder, "imserver")
         copy_tree(house, tree)
-        tests = () if any(each.startswith("tests/") for each in arguments) else (f"tests/{house}",)
+        tests = (
+            ()
+            if any(each.startswith("tests/") for each in arguments)
+            else (f"tests/{house}",)
+        )
         command = [sys.executable, "-m", "pytest", *arguments, *tests]
         return subprocess.run(command, cwd=tree, check=False).returncode
 

@@ -1,8 +1,10 @@
-"""``python -m tools.judges [NAME …]``: let others judge this server, and write docs/judges.md.
+"""``python -m tools.judges [NAME …]``: let others judge this server, and write
+docs/judges.md.
 
-Nothing in the table of that page is typed: versions are those of the lock files, results those of the run.
-Without names all of ``judges.toml`` run, one after the other; with names the rows of the others stay as they
-are. The exit status is 1 if one of them fails.
+Nothing in the table of that page is typed: versions are those of the lock
+files, results those of the run. Without names all of ``judges.toml`` run, one
+after the other; with names the rows of the others stay as they are. The exit
+status is 1 if one of them fails.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "judges.md"
 TABLE: Final = ROOT / "tools" / "judges.toml"
 BEGIN: Final = "<!-- The rows below are written by: make judges -->\n\n"
-HEADS: Final = ("judge", "what it judges", "assertions", "version", "result", "exceptions", "day", "command")
+HEADS: Final = (
+    "judge",
+    "what it judges",
+    "assertions",
+    "version",
+    "result",
+    "exceptions",
+    "day",
+    "command",
+)
 REQUIREMENTS: Final = {
     "autobahn": "tests/autobahn/requirements.txt",
     "synapse": "plugins/arrivals/tests/synapse/requirements.txt",
@@ -52,7 +63,8 @@ class Judge(NamedTuple):
 
 
 class Result(NamedTuple):
-    """``state`` is passed, failed or not run; ``detail``: how many, or what is wrong."""
+    """``state`` is passed, failed or not run; ``detail``: how many, or what is
+    wrong."""
 
     state: str
     detail: str
@@ -60,10 +72,13 @@ class Result(NamedTuple):
 
 
 def version_of(package: str) -> str:
-    """Name and version of a package as its lock file has it, or of a program as it says itself."""
+    """Name and version of a package as its lock file has it, or of a program as
+    it says itself."""
     kind, _, name = package.partition(":")
     if kind == "npm":
-        locked = json.loads((ROOT / "sdk/package-lock.json").read_text(encoding="utf-8"))["packages"]
+        locked = json.loads(
+            (ROOT / "sdk/package-lock.json").read_text(encoding="utf-8")
+        )["packages"]
         return f"{name} {locked[f'node_modules/{name}']['version']}"
     if kind == "program":
         words = name.split()
@@ -74,8 +89,13 @@ def version_of(package: str) -> str:
         found = re.search(r"\d+(?:\.\d+)+", done.stdout + done.stderr)
         return f"{words[0]} {found[0] if found else '?'}"
     file = REQUIREMENTS.get(kind, "requirements-dev.lock")
-    texts = [(ROOT / each).read_text(encoding="utf-8") for each in (file, "requirements.lock")]
-    found = re.search(rf"^{re.escape(name)}(?:\[.*\])?==([^\s;]+)", "\n".join(texts), re.MULTILINE)
+    texts = [
+        (ROOT / each).read_text(encoding="utf-8")
+        for each in (file, "requirements.lock")
+    ]
+    found = re.search(
+        rf"^{re.escape(name)}(?:\[.*\])?==([^\s;]+)", "\n".join(texts), re.MULTILINE
+    )
     if found is None:
         raise LookupError(f"no lock file has {package}")
     return f"{name} {found[1]}"
@@ -83,12 +103,19 @@ def version_of(package: str) -> str:
 
 def run(judge: Judge) -> Result:
     """Let it judge. What it prints goes to this terminal, too."""
-    environment = {**os.environ, "CI": "", "PYTHON": sys.executable}  # CI=true forbids to leave out
+    # CI=true forbids to leave out
+    environment = {**os.environ, "CI": "", "PYTHON": sys.executable}
     with TemporaryDirectory() as folder:
         command, report = judge.command, Path(folder, "report.xml")
         if command[0] == "pytest":
             # Their properties are no part of the newer form of a report.
-            options = ("-p", "no:cacheprovider", "-o", "junit_family=xunit1", f"--junitxml={report}")
+            options = (
+                "-p",
+                "no:cacheprovider",
+                "-o",
+                "junit_family=xunit1",
+                f"--junitxml={report}",
+            )
             command = [sys.executable, "-m", *command, *options]
         with subprocess.Popen(
             command,
@@ -109,36 +136,57 @@ def run(judge: Judge) -> Result:
 
 
 def of_report(report: Path, status: int) -> Result:
-    """The result of a run of pytest. A test that was skipped, or none at all, is no success."""
+    """The result of a run of pytest. A test that was skipped, or none at all,
+    is no success."""
     cases = [*ElementTree.parse(report).iter("testcase")]
-    wrong = [each for each in cases if each.find("failure") is not None or each.find("error") is not None]
+    wrong = [
+        each
+        for each in cases
+        if each.find("failure") is not None or each.find("error") is not None
+    ]
     skipped = [each.find("skipped") for each in cases]
     reasons = [each.get("message", "") for each in skipped if each is not None]
     properties = [
-        (each.get("name"), each.get("value", "")) for case in cases for each in case.iter("property")
+        (each.get("name"), each.get("value", ""))
+        for case in cases
+        for each in case.iter("property")
     ]
-    exceptions = dict.fromkeys(value for name, value in properties if name == "exception")
+    exceptions = dict.fromkeys(
+        value for name, value in properties if name == "exception"
+    )
     checks = sum(int(value) for name, value in properties if name == "checks")
     if wrong or status or not cases:
         names = ", ".join(f"`{each.get('name')}`" for each in wrong[:3])
         return Result(
-            "failed", f"{len(wrong)} of {len(cases)}: {names}" if wrong else f"exit status {status}"
+            "failed",
+            f"{len(wrong)} of {len(cases)}: {names}"
+            if wrong
+            else f"exit status {status}",
         )
     if reasons:
-        return Result("not run", f"{len(reasons)} of {len(cases)} left out: {reasons[0]}")
+        return Result(
+            "not run", f"{len(reasons)} of {len(cases)} left out: {reasons[0]}"
+        )
     inside = f", with {checks} of its own" if checks else ""
     return Result("passed", f"{len(cases)} of {len(cases)}{inside}", tuple(exceptions))
 
 
 def of_output(lines: Sequence[str], status: int) -> Result:
-    """The result of a command: its exit status, what it counted last, and its lines ``exception: …``."""
+    """The result of a command: its exit status, what it counted last, and its
+    lines ``exception: …``."""
     counted = [found[0] for line in lines if (found := re.search(r"\d+ of \d+", line))]
     last = next(filter(None, reversed(lines)), "")
     if status == CANNOT_RUN:
         return Result("not run", last)
     if status:
-        return Result("failed", counted[-1] if counted else f"exit status {status}: {last}")
-    named = [line.removeprefix("exception: ") for line in lines if line.startswith("exception: ")]
+        return Result(
+            "failed", counted[-1] if counted else f"exit status {status}: {last}"
+        )
+    named = [
+        line.removeprefix("exception: ")
+        for line in lines
+        if line.startswith("exception: ")
+    ]
     return Result("passed", counted[-1] if counted else "", tuple(named))
 
 
@@ -166,7 +214,11 @@ def row(cells: Iterable[str]) -> str:
 
 def lines_of(page: str) -> dict[str, str]:
     """The rows that stand on a page, by the names of their judges."""
-    rows = (line for line in page.partition(BEGIN)[2].splitlines()[2:] if line.startswith("| "))
+    rows = (
+        line
+        for line in page.partition(BEGIN)[2].splitlines()[2:]
+        if line.startswith("| ")
+    )
     return {line.split(" | ")[0].removeprefix("| "): line for line in rows}
 
 
@@ -175,13 +227,19 @@ def write(page: str, lines: Mapping[str, str], judges: Iterable[Judge]) -> str:
     head, mark, _ = page.partition(BEGIN)
     if not mark:
         raise ValueError(f"the page lacks {BEGIN.strip()}")
-    rows = [lines.get(each.name) or line_of(each, Result("not run", "not yet"), "") for each in judges]
+    rows = [
+        lines.get(each.name) or line_of(each, Result("not run", "not yet"), "")
+        for each in judges
+    ]
     return "\n".join((head + mark + row(HEADS), row("---" for _ in HEADS), *rows, ""))
 
 
 def read_judges(table: Path = TABLE) -> list[Judge]:
     """The judges of a table."""
-    return [Judge(**each) for each in tomllib.loads(table.read_text(encoding="utf-8"))["judge"]]
+    return [
+        Judge(**each)
+        for each in tomllib.loads(table.read_text(encoding="utf-8"))["judge"]
+    ]
 
 
 def main(*names: str, page: Path = PAGE, table: Path = TABLE) -> int:
@@ -198,7 +256,9 @@ def main(*names: str, page: Path = PAGE, table: Path = TABLE) -> int:
         failed |= result.state == "failed"
         text = page.read_text(encoding="utf-8")
         line = line_of(judge, result, f"{datetime.now(UTC):%Y-%m-%d}")
-        page.write_text(write(text, {**lines_of(text), judge.name: line}, judges), encoding="utf-8")
+        page.write_text(
+            write(text, {**lines_of(text), judge.name: line}, judges), encoding="utf-8"
+        )
         print(f"{judge.name}: {result.state}: {result.detail}", flush=True)
     return failed
 

@@ -1,5 +1,6 @@
-"""Measures claims and acknowledgements over HTTP, one after the other, on a node of its own with SQLite:
-`python -m tools.measure_claims MESSAGES`, from the folder of the repository."""
+"""Measures claims and acknowledgements over HTTP, one after the other, on a
+node of its own with SQLite: `python -m tools.measure_claims MESSAGES`, from the
+folder of the repository."""
 
 import http.client
 import json
@@ -25,19 +26,28 @@ SENDERS = 20
 
 
 def measure(messages: int, folder: Path) -> None:
-    installed = install(folder / "installed", ROOT / "plugins" / "mailbox", ROOT / "plugins" / "mcp")
+    installed = install(
+        folder / "installed", ROOT / "plugins" / "mailbox", ROOT / "plugins" / "mcp"
+    )
     with Server(folder / "node", config=CONFIG, environment=installed) as server:
         bot = User.register(server, key=KEY).bot("helper_bot")
         senders = [User.register(server, key=KEY) for _ in range(SENDERS)]
         for number in range(messages):
-            senders[number % SENDERS].post("messages/send", to=bot.user, text=str(number))
+            senders[number % SENDERS].post(
+                "messages/send", to=bot.user, text=str(number)
+            )
         connection = http.client.HTTPConnection(*server.http)
-        headers = {"Authorization": f"Bearer {bot.token}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {bot.token}",
+            "Content-Type": "application/json",
+        }
         seconds: dict[str, list[float]] = {"claim": [], "ack": []}
 
         def ask(name: str, **fields: str) -> str:
             began = perf_counter()
-            connection.request("POST", f"/api/v1/mailbox/{name}", json.dumps(fields), headers)
+            connection.request(
+                "POST", f"/api/v1/mailbox/{name}", json.dumps(fields), headers
+            )
             answer = json.loads(connection.getresponse().read())
             seconds[name].append(perf_counter() - began)
             return str(answer.get("token", ""))
@@ -47,7 +57,10 @@ def measure(messages: int, folder: Path) -> None:
             ask("ack", token=token)
         each = (cpu_seconds(server.pid) - before) / messages
         for name, times in seconds.items():
-            middle, late = sorted(times)[len(times) // 2], sorted(times)[len(times) * 99 // 100]
+            middle, late = (
+                sorted(times)[len(times) // 2],
+                sorted(times)[len(times) * 99 // 100],
+            )
             print(f"{name}: p50 {middle * 1000:.1f} ms, p99 {late * 1000:.1f} ms")
         print(f"CPU of the node for both: {each * 1000:.1f} ms")
 

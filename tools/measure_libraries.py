@@ -1,7 +1,8 @@
-"""CPU and memory of our own parts and of libraries for the same: ``python -m tools.measure_libraries``.
+"""CPU and memory of our own parts and of libraries for the same: ``python -m
+tools.measure_libraries``.
 
-Needs ``h11 botocore python-multipart`` beside the development packages; a part whose
-library is missing is left out. Figures are the median of nine.
+Needs ``h11 botocore python-multipart`` beside the development packages; a part
+whose library is missing is left out. Figures are the median of nine.
 """
 
 import hashlib
@@ -43,14 +44,17 @@ def show(what: str, run: Callable[[], object], rounds: int = 2000) -> None:
 
 
 def load(name: str) -> Any:
-    """Import a module in this process, and print what a fresh process takes for it."""
+    """Import a module in this process, and print what a fresh process takes for
+    it."""
     module = importlib.import_module(name)
     script = (
         "import sys, hashlib, hmac, json, re, urllib.parse, msgspec\n"
         "def rss(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 1e6\n"
         f"sys.path[:0] = {sys.path!r}\nbefore = rss()\nimport {name}\nprint(f'{{rss() - before:.1f}} MB')"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     print(f"{name}, memory: {done.stdout.strip()}")
     return module
 
@@ -77,17 +81,23 @@ def signatures() -> None:
     credentials = s3.Credentials("AKIA", "secret", "eu-central-1")
     show(
         "S3 signature, ours",
-        lambda: s3.signed_headers("PUT", "s3.example.org", "/b/k", {}, digest, credentials),
+        lambda: s3.signed_headers(
+            "PUT", "s3.example.org", "/b/k", {}, digest, credentials
+        ),
     )
     auth = load("botocore.auth")
     request_type = importlib.import_module("botocore.awsrequest").AWSRequest
     signer = auth.S3SigV4Auth(
-        importlib.import_module("botocore.credentials").Credentials("AKIA", "secret"), "s3", "eu-central-1"
+        importlib.import_module("botocore.credentials").Credentials("AKIA", "secret"),
+        "s3",
+        "eu-central-1",
     )
 
     def by_botocore() -> None:
         headers = {"X-Amz-Content-SHA256": digest}
-        signer.add_auth(request_type("PUT", "https://s3.example.org/b/k", headers=headers))
+        signer.add_auth(
+            request_type("PUT", "https://s3.example.org/b/k", headers=headers)
+        )
 
     show("S3 signature, botocore", by_botocore)
 
@@ -104,7 +114,10 @@ def forms() -> None:
 
     def by_python_multipart() -> None:
         parts: list[bytes] = []
-        parser = parser_type("x", {"on_part_data": lambda data, start, end: parts.append(data[start:end])})
+        parser = parser_type(
+            "x",
+            {"on_part_data": lambda data, start, end: parts.append(data[start:end])},
+        )
         parser.write(FORM)
         parser.finalize()
 
@@ -135,11 +148,17 @@ def frames() -> None:
         time_ms=1795156528123,
     )
     entry = dialect.encode_entry(stored)
-    for text, language in ((stored.body, "ASCII"), ("今天晚上一起吃饭吗？老地方见".encode(), "Chinese")):
+    for text, language in (
+        (stored.body, "ASCII"),
+        ("今天晚上一起吃饭吗？老地方见".encode(), "Chinese"),
+    ):
         entry.content = text  # type: ignore[union-attr]
         up = pb.UpMsg(msg=entry, clientId=17)
         frame = pb.Input(type=3, data=up.SerializeToString()).SerializeToString()
-        show(f"protobuf message read, {language}", lambda frame=frame: dialect.decode(frame))  # type: ignore[misc]
+        show(
+            f"protobuf message read, {language}",
+            lambda frame=frame: dialect.decode(frame),  # type: ignore[misc]
+        )
     show("protobuf message written", lambda: dialect.encode_message(stored))
     show("protobuf ack written", lambda: uplink_ack(17, stored.id))
 
@@ -163,11 +182,20 @@ server.serve_forever()
 def requests() -> None:
     from imserver.gateway.transport.outgoing import Outgoing, PublicRequests
 
-    with running([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
+    with running(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/"
-        for what, sender in (("ours", PublicRequests(allow_loopback=True)), ("urllib3", Outgoing())):
-            show(f"request, {what}", lambda one=sender: one.send(url, {}, b"x" * 500, 10), 500)  # type: ignore[misc]
+        for what, sender in (
+            ("ours", PublicRequests(allow_loopback=True)),
+            ("urllib3", Outgoing()),
+        ):
+            show(
+                f"request, {what}",
+                lambda one=sender: one.send(url, {}, b"x" * 500, 10),  # type: ignore[misc]
+                500,
+            )
             sender.close()
 
 
@@ -194,9 +222,20 @@ def pipelines() -> None:
                 pipeline.execute(raise_on_error=False)
 
             for count in (1, 10, 100):
-                commands = [("HGET", "imserver:measure", f"user{number}") for number in range(count)]
-                show(f"{count} commands of Redis, ours", lambda each=commands: link.exchange(each), 400)  # type: ignore[misc]
-                show(f"{count} commands, redis-py", lambda each=commands: library(each), 400)  # type: ignore[misc]
+                commands = [
+                    ("HGET", "imserver:measure", f"user{number}")
+                    for number in range(count)
+                ]
+                show(
+                    f"{count} commands of Redis, ours",
+                    lambda each=commands: link.exchange(each),  # type: ignore[misc]
+                    400,
+                )
+                show(
+                    f"{count} commands, redis-py",
+                    lambda each=commands: library(each),  # type: ignore[misc]
+                    400,
+                )
         finally:
             server.kill()
 

@@ -1,7 +1,8 @@
-"""Measures a Redis Cluster of three that loses a master: ``python -m tools.measure_master``.
+"""Measures a Redis Cluster of three that loses a master: ``python -m
+tools.measure_master``.
 
-A node registers users, and looks them up each second. No replica takes over. The master of the leases lives,
-and the others go on without the lost slots.
+A node registers users, and looks them up each second. No replica takes over.
+The master of the leases lives, and the others go on without the lost slots.
 """
 
 from gevent import monkey
@@ -31,18 +32,26 @@ def main() -> None:
     try:
         form_cluster(servers)
         urls = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        node = RedisRegistry(RedisSettings(url=f"redis+cluster://{urls}"), ClusterSettings(), ["101"])
+        node = RedisRegistry(
+            RedisSettings(url=f"redis+cluster://{urls}"), ClusterSettings(), ["101"]
+        )
         node.start(lease_of(1), QUIET)
         for id, user in enumerate(USERS, 1):
             node.register(Session("101", user, id=id))
         with servers[0].client() as client:
-            lives = client.execute_command("CLUSTER", "KEYSLOT", LEASES) * len(servers) // 16_384
+            lives = (
+                client.execute_command("CLUSTER", "KEYSLOT", LEASES)
+                * len(servers)
+                // 16_384
+            )
         servers[lives - 1].kill()
         for second in range(1, SECONDS + 1):
             gevent.sleep(1)
             answered = sum(node.find("101", [user]) is not None for user in USERS)
             share, again = f"{answered} of {len(USERS)}", node.generation() - 1
-            print(f"{second:2} s: {share} look-ups answered, {again} times all registered again")
+            print(
+                f"{second:2} s: {share} look-ups answered, {again} times all registered again"
+            )
         node.stop()
     finally:
         for server in servers:

@@ -1,8 +1,10 @@
-"""Measures what TLS costs in front of a node: ``python -m tools.measure_wss [haproxy] [nginx] [caddy]``.
+"""Measures what TLS costs in front of a node: ``python -m tools.measure_wss
+[haproxy] [nginx] [caddy]``.
 
-Clients of the load tool speak no TLS, so a haproxy on their side encrypts for them: each proxy that is
-measured decrypts connections of TLS 1.3 (ECDSA, P-256). Clients are silent, and answer a ping each 25
-seconds. Memory and CPU are those of the proxy alone.
+Clients of the load tool speak no TLS, so a haproxy on their side encrypts for
+them: each proxy that is measured decrypts connections of TLS 1.3 (ECDSA,
+P-256). Clients are silent, and answer a ping each 25 seconds. Memory and CPU
+are those of the proxy alone.
 """
 
 import json
@@ -12,10 +14,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from socket import create_connection
 
-from bench.servers import NodeProcess, ServerProcess, WorkerPool, found_program, free_block
+from bench.servers import (
+    NodeProcess,
+    ServerProcess,
+    WorkerPool,
+    found_program,
+    free_block,
+)
 
 CONNECTIONS = {"haproxy": 15_000, "nginx": 15_000, "caddy": 7_500}
-"""A connection takes two files of a process. There are two processes; one of Caddy, which shares no port."""
+"""A connection takes two files of a process. There are two processes; one of
+Caddy, which shares no port."""
 SECONDS = 50
 HAPROXY = """
 global
@@ -67,7 +76,8 @@ https://:{port} {{
 
 
 class Proxy(ServerProcess):
-    """A process of ``program`` with the configuration ``text``; listens at ``port`` beside others like it."""
+    """A process of ``program`` with the configuration ``text``; listens at
+    ``port`` beside others like it."""
 
     def __init__(self, program: str, port: int, text: str, **values: object) -> None:
         super().__init__({"HOME": "/tmp"})
@@ -96,7 +106,9 @@ def measured(name: str, pem: Path) -> str:
         port, plain, listening = (free_block(1) for _ in range(3))
         listen = json.dumps([{"port": listening, "proxy_protocol": True}])
         settings = {"IMSERVER_WEBSOCKET_PING_SECONDS": "25", "IMSERVER_FEATURES": "[]"}
-        node = NodeProcess(environment={**settings, "IMSERVER_SERVER_EXTRA_LISTEN": listen})
+        node = NodeProcess(
+            environment={**settings, "IMSERVER_SERVER_EXTRA_LISTEN": listen}
+        )
         pool.start(node)
         to = listening if name == "haproxy" else node.ws_port
         values = {
@@ -107,19 +119,46 @@ def measured(name: str, pem: Path) -> str:
         }
         text = {"haproxy": HAPROXY, "nginx": NGINX, "caddy": CADDY}[name]
         proxies = [
-            pool.start(Proxy(name, port, text, **values)) for _ in range(2 if name == "haproxy" else 1)
+            pool.start(Proxy(name, port, text, **values))
+            for _ in range(2 if name == "haproxy" else 1)
         ]
         encrypt = "ssl verify none sni str(localhost)"
         for _ in range(2):
-            pool.start(Proxy("haproxy", plain, HAPROXY, bind="", to=port, server=encrypt))
-        pids = [pid for each in proxies for pid in (each.pids[1:] if name == "nginx" else each.pids[:1])]
-        where = ["--url", f"http://127.0.0.1:{node.http_port}", "--ws", f"ws://127.0.0.1:{plain}/acc"]
-        words = ["--connections", str(CONNECTIONS[name]), "--seconds", str(SECONDS), "--json", "--no-pin"]
+            pool.start(
+                Proxy("haproxy", plain, HAPROXY, bind="", to=port, server=encrypt)
+            )
+        pids = [
+            pid
+            for each in proxies
+            for pid in (each.pids[1:] if name == "nginx" else each.pids[:1])
+        ]
+        where = [
+            "--url",
+            f"http://127.0.0.1:{node.http_port}",
+            "--ws",
+            f"ws://127.0.0.1:{plain}/acc",
+        ]
+        words = [
+            "--connections",
+            str(CONNECTIONS[name]),
+            "--seconds",
+            str(SECONDS),
+            "--json",
+            "--no-pin",
+        ]
         command = [sys.executable, "-m", "imserver", "bench", "idle", *where, *words]
         command += [word for pid in pids for word in ("--pid", str(pid))]
-        figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["figures"]
-        memory = (figures["rss_full_mb"] - figures["rss_empty_mb"]) * 1e3 / figures["connections"]
-        cpu, count, dropped = (figures[key] for key in ("ping_cpu_us", "connections", "dropped"))
+        figures = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        )["figures"]
+        memory = (
+            (figures["rss_full_mb"] - figures["rss_empty_mb"])
+            * 1e3
+            / figures["connections"]
+        )
+        cpu, count, dropped = (
+            figures[key] for key in ("ping_cpu_us", "connections", "dropped")
+        )
         return f"{memory:.1f} KB a connection, {cpu:.1f} µs a ping; {count} connections, {dropped} dropped"
 
 
@@ -128,9 +167,29 @@ def main() -> None:
         folder = Proxy("haproxy", 1, "").folder
         stack.callback(lambda: subprocess.run(["rm", "-r", folder], check=False))
         pem = folder / "pem"
-        make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-        subprocess.run([*make, "-keyout", folder / "key", "-out", pem], check=True, stderr=subprocess.DEVNULL)
+        make = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ]
+        make += [
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-days",
+            "2",
+        ]
+        subprocess.run(
+            [*make, "-keyout", folder / "key", "-out", pem],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         pem.write_bytes(pem.read_bytes() + (folder / "key").read_bytes())
         for name in sys.argv[1:] or ["haproxy", "nginx", "caddy"]:
             print(f"{name}: {measured(name, pem)}", flush=True)

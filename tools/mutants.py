@@ -1,10 +1,13 @@
-"""``python -m tools.mutants PATH …``: change the server in one point, and see whether a test notices.
+"""``python -m tools.mutants PATH …``: change the server in one point, and see
+whether a test notices.
 
-PATH is a folder or a module of ``imserver``. The tests of its folder run once, and it is recorded which of
-them reach which line. Those that reach a changed line judge it, the fast ones first. What a server does that
-a test has started counts for all tests of the file. A change that no test notices is printed.
+PATH is a folder or a module of ``imserver``. The tests of its folder run once,
+and it is recorded which of them reach which line. Those that reach a changed
+line judge it, the fast ones first. What a server does that a test has started
+counts for all tests of the file. A change that no test notices is printed.
 
-The same seed takes the same changes as long as their lines stay the same, in whatever file.
+The same seed takes the same changes as long as their lines stay the same, in
+whatever file.
 """
 
 import argparse
@@ -58,7 +61,8 @@ _mtimes = count(int(time.time()) + 1)
 
 @dataclass(frozen=True)
 class Change:
-    """A point of a module (``path`` below the tree), its new text, and the lines of its statement."""
+    """A point of a module (``path`` below the tree), its new text, and the
+    lines of its statement."""
 
     path: str
     kind: str
@@ -73,11 +77,18 @@ class Change:
         return (data[: self.start] + self.text.encode() + data[self.end :]).decode()
 
 
-def variants(node: ast.AST, constructor: bool) -> Iterator[tuple[str, ast.AST, ast.AST]]:
-    """What may be changed at a node: the kind, the part that goes, and what comes in its place."""
+def variants(
+    node: ast.AST, constructor: bool
+) -> Iterator[tuple[str, ast.AST, ast.AST]]:
+    """What may be changed at a node: the kind, the part that goes, and what
+    comes in its place."""
     match node:
         case ast.Compare(left, [operator], right) if type(operator) in OPPOSITES:
-            yield "comparison", node, ast.Compare(left, [OPPOSITES[type(operator)]()], right)
+            yield (
+                "comparison",
+                node,
+                ast.Compare(left, [OPPOSITES[type(operator)]()], right),
+            )
         case ast.BoolOp(operator, values):
             yield "and, or", node, ast.BoolOp(OPPOSITES[type(operator)](), values)
         case ast.UnaryOp(ast.Not(), operand):
@@ -86,7 +97,9 @@ def variants(node: ast.AST, constructor: bool) -> Iterator[tuple[str, ast.AST, a
             yield "constant", node, ast.Constant(not value)
         case ast.Constant(int(value) | float(value)):
             yield "constant", node, ast.Constant(value * 2 or 1)
-        case ast.If(test) | ast.IfExp(test) if not isinstance(test, ast.Compare | ast.UnaryOp):
+        case ast.If(test) | ast.IfExp(test) if not isinstance(
+            test, ast.Compare | ast.UnaryOp
+        ):
             yield "branch", test, ast.UnaryOp(ast.Not(), test)
         case ast.Return(ast.AST() as value) if not isinstance(value, ast.Constant):
             yield "return None", node, ast.Return(ast.Constant(None))
@@ -94,12 +107,15 @@ def variants(node: ast.AST, constructor: bool) -> Iterator[tuple[str, ast.AST, a
             yield "call dropped", node, ast.Pass()
         case ast.Raise():
             yield "refusal dropped", node, ast.Pass()
-        case ast.Assign([ast.Attribute() | ast.Subscript()]) | ast.AugAssign() if not constructor:
+        case ast.Assign([ast.Attribute() | ast.Subscript()]) | ast.AugAssign() if (
+            not constructor
+        ):
             yield "assignment dropped", node, ast.Pass()
 
 
 def is_left_out(node: ast.AST) -> bool:
-    """Texts of the log, f-strings, assertions, patterns, ``__all__``, imports for types."""
+    """Texts of the log, f-strings, assertions, patterns, ``__all__``, imports
+    for types."""
     match node:
         case ast.Expr(ast.Call(ast.Attribute(attr=name))) if name in LOGS:
             return True
@@ -108,9 +124,12 @@ def is_left_out(node: ast.AST) -> bool:
     return isinstance(node, ast.JoinedStr | ast.Assert | ast.pattern)
 
 
-def walk(node: ast.AST, statement: ast.stmt, constructor: bool) -> Iterator[tuple[ast.AST, ast.stmt, bool]]:
-    """All nodes but annotations, decorators, options of classes (``frozen``) and texts of exceptions: each
-    with its statement, and whether a constructor has it.
+def walk(
+    node: ast.AST, statement: ast.stmt, constructor: bool
+) -> Iterator[tuple[ast.AST, ast.stmt, bool]]:
+    """All nodes but annotations, decorators, options of classes (``frozen``)
+    and texts of exceptions: each with its statement, and whether a constructor
+    has it.
     """
     if is_left_out(node):
         return
@@ -120,7 +139,10 @@ def walk(node: ast.AST, statement: ast.stmt, constructor: bool) -> Iterator[tupl
         constructor = node.name in ("__init__", "__post_init__")
     yield node, statement, constructor
     for name, value in () if isinstance(node, ast.Raise) else ast.iter_fields(node):
-        if name not in ("annotation", "returns", "decorator_list") and (type(node), name) != CLASS_OPTIONS:
+        if (
+            name not in ("annotation", "returns", "decorator_list")
+            and (type(node), name) != CLASS_OPTIONS
+        ):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from walk(child, statement, constructor)
@@ -133,7 +155,11 @@ def find_changes(path: str, source: str, seed: int) -> Iterator[Change]:
     for line in texts:
         starts.append(starts[-1] + len(line.encode()))
     same: Counter[str] = Counter()
-    nodes = (found for each in ast.parse(source).body for found in walk(each, each, constructor=False))
+    nodes = (
+        found
+        for each in ast.parse(source).body
+        for found in walk(each, each, constructor=False)
+    )
     for node, statement, constructor in nodes:
         body = getattr(statement, "body", None)
         last = body[0].lineno - 1 if body else statement.end_lineno or 0
@@ -142,11 +168,17 @@ def find_changes(path: str, source: str, seed: int) -> Iterator[Change]:
             assert old.end_lineno
             start = starts[old.lineno - 1] + old.col_offset
             end = starts[old.end_lineno - 1] + (old.end_col_offset or 0)
-            text = ast.unparse(new) if isinstance(new, ast.stmt) else f"({ast.unparse(new)})"
+            text = (
+                ast.unparse(new)
+                if isinstance(new, ast.stmt)
+                else f"({ast.unparse(new)})"
+            )
             key = f"{seed} {kind} {texts[old.lineno - 1].strip()} {text}"
             same[key] += 1
             rank = blake2b(f"{key} {same[key]}".encode()).digest()
-            yield Change(path, kind, start, end, text, range(statement.lineno, last + 1), rank)
+            yield Change(
+                path, kind, start, end, text, range(statement.lineno, last + 1), rank
+            )
 
 
 def choose(path: str, seed: int, number: int) -> list[Change]:
@@ -155,7 +187,9 @@ def choose(path: str, seed: int, number: int) -> list[Change]:
     changes = (
         change
         for file in files
-        for change in find_changes(str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"), seed)
+        for change in find_changes(
+            str(file.relative_to(ROOT)), file.read_text(encoding="utf-8"), seed
+        )
     )
     return sorted(changes, key=lambda change: change.rank)[:number]
 
@@ -176,7 +210,9 @@ def copy_tree(folder: Path) -> Path:
     return folder
 
 
-def run(tree: Path, arguments: list[str], seconds: float, **environment: str) -> int | None:
+def run(
+    tree: Path, arguments: list[str], seconds: float, **environment: str
+) -> int | None:
     """The exit status of a module, None when the time is over."""
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments],
@@ -200,9 +236,19 @@ class Reach:
     def __init__(self, tree: Path, tests: list[str], options: list[str]) -> None:
         config = tree / "mutants.ini"
         config.write_text(COVERAGE.format(tree=tree), encoding="utf-8")
-        command = ["coverage", "run", f"--rcfile={config}", "-m", *PYTEST, "-p", "tools.mutants"]
+        command = [
+            "coverage",
+            "run",
+            f"--rcfile={config}",
+            "-m",
+            *PYTEST,
+            "-p",
+            "tools.mutants",
+        ]
         run(tree, [*command, *options, *tests], 3600, MUTANTS_TREE=str(tree))
-        self.seconds: dict[str, float] = json.loads((tree / "mutants.json").read_text(encoding="utf-8"))
+        self.seconds: dict[str, float] = json.loads(
+            (tree / "mutants.json").read_text(encoding="utf-8")
+        )
         print(f"{len(self.seconds)} tests and files of tests judge", flush=True)
         measured = coverage.Coverage(config_file=str(config))
         measured.combine([str(tree)])
@@ -210,14 +256,18 @@ class Reach:
         self._tree = tree
 
     def find_tests(self, change: Change, seconds: float) -> list[str]:
-        """The tests for a change, as many as fit into this time: for a line that runs at import, or that no
-        test reaches in a thread of Python (the storage has others), all that reach its module.
+        """The tests for a change, as many as fit into this time: for a line
+        that runs at import, or that no test reaches in a thread of Python (the
+        storage has others), all that reach its module.
         """
         reached = self._data.contexts_by_lineno(str(self._tree / change.path))
         names = {name for line in change.lines for name in reached.get(line, ())}
         if not names or "" in names:
             names = set().union(*reached.values())
-        tests = sorted(names & self.seconds.keys(), key=lambda name: ("::" not in name, self.seconds[name]))
+        tests = sorted(
+            names & self.seconds.keys(),
+            key=lambda name: ("::" not in name, self.seconds[name]),
+        )
         total = 0.0
         for number, name in enumerate(tests):
             total += self.seconds[name]
@@ -226,8 +276,11 @@ class Reach:
         return tests
 
 
-def judge(tree: Path, change: Change, tests: list[str], seconds: float, options: list[str]) -> str:
-    """Whether one of these tests fails with the change, or takes longer than this time."""
+def judge(
+    tree: Path, change: Change, tests: list[str], seconds: float, options: list[str]
+) -> str:
+    """Whether one of these tests fails with the change, or takes longer than
+    this time."""
     if not tests:
         return "not reached"
     path = tree / change.path
@@ -250,7 +303,9 @@ def show(change: Change, outcome: str, tests: list[str]) -> None:
     """Print what no test has noticed."""
     source = (ROOT / change.path).read_text(encoding="utf-8")
     before, after = source.splitlines(), change.apply(source).splitlines()
-    lines = difflib.unified_diff(before, after, change.path, change.kind, lineterm="", n=1)
+    lines = difflib.unified_diff(
+        before, after, change.path, change.kind, lineterm="", n=1
+    )
     print(f"{outcome} ({len(tests)} tests)", *lines, "", sep="\n", flush=True)
 
 
@@ -258,33 +313,53 @@ def row(path: str, outcomes: list[str]) -> str:
     """A line of the table."""
     numbers = [outcomes.count(name) for name in ("killed", "survived", "not reached")]
     share = numbers[0] / max(1, len(outcomes))
-    return f"| {path} | {len(outcomes)} | {' | '.join(map(str, numbers))} | {share:.0%} |"
+    return (
+        f"| {path} | {len(outcomes)} | {' | '.join(map(str, numbers))} | {share:.0%} |"
+    )
 
 
 def main() -> None:
     """Judge the changes, print those that no test notices, and a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(": ")[2].partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition(": ")[2].partition("\n")[0]
+    )
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60, help="of all paths together")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of tests for a change")
-    parser.add_argument("--tests", action="append", default=[], help="a file or folder of more tests")
-    parser.add_argument("-k", default="not postgresql and not mysql", help="as pytest's option")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of tests for a change"
+    )
+    parser.add_argument(
+        "--tests", action="append", default=[], help="a file or folder of more tests"
+    )
+    parser.add_argument(
+        "-k", default="not postgresql and not mysql", help="as pytest's option"
+    )
     given = parser.parse_args()
     options = ["-k", given.k]
-    chosen = {path: choose(path, given.seed, given.count // len(given.paths)) for path in given.paths}
-    tests = sorted({find_tests(change.path) for changes in chosen.values() for change in changes})
+    chosen = {
+        path: choose(path, given.seed, given.count // len(given.paths))
+        for path in given.paths
+    }
+    tests = sorted(
+        {find_tests(change.path) for changes in chosen.values() for change in changes}
+    )
     rows = [
         "| module | changes | killed | survived | not reached | share |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as threads:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(given.jobs) as threads,
+    ):
         trees: SimpleQueue[Path] = SimpleQueue()
         for job in range(given.jobs):
             trees.put(copy_tree(Path(folder, str(job))))
         reach = Reach(
-            copy_tree(Path(folder, "reach")), [*tests, *given.tests], ["-n", str(given.jobs), *options]
+            copy_tree(Path(folder, "reach")),
+            [*tests, *given.tests],
+            ["-n", str(given.jobs), *options],
         )
 
         def test(change: Change) -> str:
@@ -308,7 +383,7 @@ def main() -> None:
     print(*rows, row("all", judged), sep="\n")
 
 
-# --- the plug-in of pytest that records ---------------------------------------------------------------------
+# --- the plug-in of pytest that records ---------------------------------------
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _failed: set[str] = set()
@@ -319,7 +394,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if current := coverage.Coverage.current():
         current.switch_context(item.nodeid.partition("[")[0])
         os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-        os.environ["COVERAGE_PROCESS_START"] = os.environ["MUTANTS_TREE"] + "/mutants.ini"
+        os.environ["COVERAGE_PROCESS_START"] = (
+            os.environ["MUTANTS_TREE"] + "/mutants.ini"
+        )
         os.environ["MUTANTS_FILE"] = item.nodeid.partition("::")[0]
     return (yield)
 
@@ -335,8 +412,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
-        passed = {name: seconds for name, seconds in _seconds.items() if name not in _failed}
-        Path(os.environ["MUTANTS_TREE"], "mutants.json").write_text(json.dumps(passed), encoding="utf-8")
+        passed = {
+            name: seconds for name, seconds in _seconds.items() if name not in _failed
+        }
+        Path(os.environ["MUTANTS_TREE"], "mutants.json").write_text(
+            json.dumps(passed), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

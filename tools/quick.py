@@ -1,7 +1,8 @@
 """``python -m tools.quick [COMMIT]``: print the tests that ``make quick`` runs.
 
-They are the smoke tests, and the tests of each folder in which a file differs from COMMIT (default: the last
-one; of another branch: where this one left it) or is new to git.
+They are the smoke tests, and the tests of each folder in which a file differs
+from COMMIT (default: the last one; of another branch: where this one left it)
+or is new to git.
 """
 
 import subprocess
@@ -12,7 +13,12 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 SMOKE: Final = tuple(
     f"tests/{name}.py"
-    for name in ("test_layers", "gateway/node/test_feature_list", "test_glossary", "test_smoke")
+    for name in (
+        "test_layers",
+        "gateway/node/test_feature_list",
+        "test_glossary",
+        "test_smoke",
+    )
 )
 FOLDERS: Final = {
     "imserver": "",
@@ -22,11 +28,13 @@ FOLDERS: Final = {
     "tests": "",
     "tools": "",
 }
-"""Folder → where its tests are in tests/. Any other folder has the name of its tests."""
+"""Folder → where its tests are in tests/. Any other folder has the name of its
+tests."""
 
 
 def changed_files(commit: str) -> list[str]:
-    """Paths that differ from a commit, the removed among them, and those that git does not know yet."""
+    """Paths that differ from a commit, the removed among them, and those that
+    git does not know yet."""
     commands = (
         ["diff", "--name-only", "--no-renames", "--merge-base", commit],
         ["ls-files", "--others", "--exclude-standard"],
@@ -34,12 +42,15 @@ def changed_files(commit: str) -> list[str]:
     return [
         path
         for command in commands
-        for path in subprocess.check_output(["git", *command], cwd=ROOT, text=True).splitlines()
+        for path in subprocess.check_output(
+            ["git", *command], cwd=ROOT, text=True
+        ).splitlines()
     ]
 
 
 def find_tests(path: str) -> str | None:
-    """A test itself; the tests of the file's folder, or of its dialect or feature; or those of its name."""
+    """A test itself; the tests of the file's folder, or of its dialect or
+    feature; or those of its name."""
     if PurePosixPath(path).match("test_*.py") and (ROOT / path).exists():
         return path
     top, *rest = PurePosixPath(path).parts
@@ -49,11 +60,19 @@ def find_tests(path: str) -> str | None:
     names = PurePosixPath(FOLDERS.get(top, top), *rest).parts
     folders = ["/".join(("tests", *names[:-1][:depth])) for depth in (2, 1)]
     module = f"tests/test_{PurePosixPath(names[0]).stem}.py"
-    return next((each for each in (*folders, module) if each != "tests" and (ROOT / each).exists()), None)
+    return next(
+        (
+            each
+            for each in (*folders, module)
+            if each != "tests" and (ROOT / each).exists()
+        ),
+        None,
+    )
 
 
 def main(commit: str = "HEAD") -> None:
-    """Print the tests on standard output, for pytest, and what was chosen on standard error, for people."""
+    """Print the tests on standard output, for pytest, and what was chosen on
+    standard error, for people."""
     found = {path: find_tests(path) for path in changed_files(commit)}
     chosen = dict.fromkeys((*SMOKE, *filter(None, found.values())))
     print("Chosen tests:", *chosen, file=sys.stderr)

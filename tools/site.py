@@ -1,8 +1,10 @@
 """Builds the documents as a site, with search: ``make site``.
 
-The pages are those of ``docs/``. Files beside that folder to which they link become pages, too: other
-documents, settings, examples, files of ``deploy/``. zensical.toml has the order. A broken link or anchor
-fails the build. Each page names the version of its tree. Two builds of the same sources are the same bytes.
+The pages are those of ``docs/``. Files beside that folder to which they link
+become pages, too: other documents, settings, examples, files of ``deploy/``.
+zensical.toml has the order. A broken link or anchor fails the build. Each page
+names the version of its tree. Two builds of the same sources are the same
+bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SEARCH: Final = Path(__file__).with_name("site_search.js")
 STYLE: Final = Path(__file__).with_name("site.css")
 WORDS: Final = Path(__file__).with_name("site_words.txt")
 LONGEST: Final = 35_000
-"""Characters of a section that the search reads. What is longer is no text for people."""
+"""Characters of a section that the search reads. What is longer is no text for
+people."""
 FILES: Final = "files"
 """Folder of the site for files that are not below ``docs/``."""
 LANGUAGES: Final = {
@@ -38,7 +41,8 @@ LANGUAGES: Final = {
     ".service": "ini",
     ".yaml": "yaml",
 }
-"""Suffix of a file that is no document → the language of its block. Any other is plain text."""
+"""Suffix of a file that is no document → the language of its block. Any other
+is plain text."""
 
 _FENCED: Final = re.compile(r"^```([\w-]*)[^\n]*\n.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -53,7 +57,12 @@ _PICTURES: Final = {".png", ".svg", ".webp"}
 
 
 @click.command()
-@click.option("--out", default="build/site", show_default=True, help="Folder of the site. It is replaced.")
+@click.option(
+    "--out",
+    default="build/site",
+    show_default=True,
+    help="Folder of the site. It is replaced.",
+)
 def main(out: str) -> None:
     """Build the site of the documents in this tree."""
     target = Path(out)
@@ -61,21 +70,29 @@ def main(out: str) -> None:
     files = [path for path in target.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     click.echo(f"{len(files)} files, {size / 1e6:.1f} MB, in {target}")
-    click.echo(f"To read it: python3 -m http.server --bind 127.0.0.1 --directory {target}")
+    click.echo(
+        f"To read it: python3 -m http.server --bind 127.0.0.1 --directory {target}"
+    )
 
 
 def build(tree: Path, target: Path) -> None:
-    """Build the site of the documents in ``tree``. Raises ClickException, which names each broken link."""
+    """Build the site of the documents in ``tree``. Raises ClickException, which
+    names each broken link."""
     with TemporaryDirectory() as folder:
         work = Path(folder)
         shutil.copy(tree / CONFIG, work)
         stage(tree, work / "docs")
         command = (sys.executable, "-m", "zensical", "build", "--clean", "--strict")
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=work, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
-            issues = _COLOURS.sub("", done.stdout + done.stderr).partition("Traceback")[0]
+            issues = _COLOURS.sub("", done.stdout + done.stderr).partition("Traceback")[
+                0
+            ]
             raise click.ClickException(f"the site was not built:\n{issues}")
-        (work / "site/404.html").unlink()  # its addresses begin with "/": it would be wrong below a path
+        # its addresses begin with "/": it would be wrong below a path
+        (work / "site/404.html").unlink()
         finish(tree, work / "site")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(work / "site", target)
@@ -94,18 +111,25 @@ def finish(tree: Path, site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8").replace(old.name, new.name)
         changes = os.path.relpath(site / FILES / "CHANGELOG", page.parent)
-        line = f'<p class="version">Version {version} · <a href="{changes}/">changes</a>'
-        page.write_text(text.replace("</h1>", f"</h1>\n{line}</p>", 1), encoding="utf-8")
+        line = (
+            f'<p class="version">Version {version} · <a href="{changes}/">changes</a>'
+        )
+        page.write_text(
+            text.replace("</h1>", f"</h1>\n{line}</p>", 1), encoding="utf-8"
+        )
     index = json.loads((site / "search.json").read_text(encoding="utf-8"))
     index["config"]["words"] = synonyms()
     for item in index["items"]:
-        item["text"] = "" if len(item["text"]) > LONGEST else _STREET.sub("", item["text"])
+        item["text"] = (
+            "" if len(item["text"]) > LONGEST else _STREET.sub("", item["text"])
+        )
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     (site / "search.json").write_text(text, encoding="utf-8")
 
 
 def version_of(changes: str) -> str:
-    """The version of a tree with this CHANGELOG: ``1.0.0``, or ``1.1.0, unreleased after 1.0.0``."""
+    """The version of a tree with this CHANGELOG: ``1.0.0``, or ``1.1.0,
+    unreleased after 1.0.0``."""
     (version, day), *older = _VERSION.findall(changes)
     if day != "unreleased":
         return str(version)
@@ -116,13 +140,22 @@ def synonyms() -> list[tuple[str, list[str]]]:
     """What people say → the words of the documents for it."""
     lines = re.sub(r"^#.*\n", "", WORDS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     rows = [row.split(" = ") for row in re.split(r"; |\n", lines) if row]
-    return [(each.replace("_", " "), words.split()) for words, queries in rows for each in queries.split()]
+    return [
+        (each.replace("_", " "), words.split())
+        for words, queries in rows
+        for each in queries.split()
+    ]
 
 
 def stage(tree: Path, target: Path) -> None:
-    """Write the pages of the site as Markdown into the new folder ``target``."""
+    """Write the pages of the site as Markdown into the new folder
+    ``target``."""
     docs = tree / "docs"
-    shutil.copytree(docs, target, ignore=lambda _, names: [name for name in names if name.endswith(".md")])
+    shutil.copytree(
+        docs,
+        target,
+        ignore=lambda _, names: [name for name in names if name.endswith(".md")],
+    )
     shutil.copy(STYLE, target)
     waiting = sorted(docs.rglob("*.md"))
     written: set[Path] = set()
@@ -143,7 +176,8 @@ def stage(tree: Path, target: Path) -> None:
 
 
 def show_street(tree: Path, page: Path, text: str) -> str:
-    """Put the map of the street, and what a house has, to the first table of the page."""
+    """Put the map of the street, and what a house has, to the first table of
+    the page."""
     house = page.stem if page.parent == Path("houses") else ""
     if not house and page != Path("architecture.md"):
         return text
@@ -153,14 +187,20 @@ def show_street(tree: Path, page: Path, text: str) -> str:
     drawing = street.draw_street("../" if house else "../houses/", house)
     contents = street.list_contents(tree, house) if house else ""
     return _TABLE.sub(
-        lambda table: f"{table[0]}{contents}\n{drawing}" if house else f"{drawing}\n{table[0]}", text, count=1
+        lambda table: (
+            f"{table[0]}{contents}\n{drawing}" if house else f"{drawing}\n{table[0]}"
+        ),
+        text,
+        count=1,
     )
 
 
 def page_of(tree: Path, source: Path) -> Path:
-    """The page of the site that shows a file of the tree, below its folder of documents."""
+    """The page of the site that shows a file of the tree, below its folder of
+    documents."""
     if source == tree / "README.md":
-        return Path("README.md")  # for readers in the sources; docs/README.md is the start of the site
+        # for readers in the sources; docs/README.md is the start of the site
+        return Path("README.md")
     if source.is_relative_to(tree / "docs"):
         return source.relative_to(tree / "docs")
     path = source.relative_to(tree)
@@ -168,18 +208,24 @@ def page_of(tree: Path, source: Path) -> Path:
 
 
 def as_blocks(source: Path, text: str) -> str:
-    """A file that is no document: one block, or of settings one for each section, with a heading."""
+    """A file that is no document: one block, or of settings one for each
+    section, with a heading."""
     language = LANGUAGES.get(source.suffix, "text")
     parts = _SECTION.split(text) if source.parent.name == "config" else [text]
-    names = ["", *(re.findall(r"^[a-z]\w*(?=:)", part, re.MULTILINE)[0] for part in parts[1:])]
+    names = [
+        "",
+        *(re.findall(r"^[a-z]\w*(?=:)", part, re.MULTILINE)[0] for part in parts[1:]),
+    ]
     blocks = (f"````{language}\n{part.rstrip()}\n````\n" for part in parts)
     return "\n".join(
-        f"## {name}\n\n{block}" if name else block for name, block in zip(names, blocks, strict=True)
+        f"## {name}\n\n{block}" if name else block
+        for name, block in zip(names, blocks, strict=True)
     )
 
 
 def as_page(tree: Path, source: Path, text: str) -> tuple[str, list[Path]]:
-    """The text of a document for the site, and the files beside ``docs/`` to which it links."""
+    """The text of a document for the site, and the files beside ``docs/`` to
+    which it links."""
     files: list[Path] = []
     page = page_of(tree, source)
 
@@ -190,16 +236,25 @@ def as_page(tree: Path, source: Path, text: str) -> tuple[str, list[Path]]:
         aim_at = Path(os.path.normpath(source.parent / path))
         if not aim_at.is_file():
             return link[0]  # which zensical complains about
-        to = page_of(tree, aim_at) if aim_at.suffix not in _PICTURES else aim_at.relative_to(tree / "docs")
+        to = (
+            page_of(tree, aim_at)
+            if aim_at.suffix not in _PICTURES
+            else aim_at.relative_to(tree / "docs")
+        )
         if to.parts[0] == FILES:
             files.append(aim_at)
-        return f"{link[1]}{os.path.relpath(to, page.parent)}{hash_mark}{anchor}{link[3]}"
+        return (
+            f"{link[1]}{os.path.relpath(to, page.parent)}{hash_mark}{anchor}{link[3]}"
+        )
 
     parts: list[str] = []
     end = 0
     for block in _FENCED.finditer(text):
         # The words after a language are for the tests of the documents.
-        parts += [_LINK.sub(aim, text[end : block.start()]), re.sub(r"^(```[\w-]*)[^\n]*", r"\1", block[0])]
+        parts += [
+            _LINK.sub(aim, text[end : block.start()]),
+            re.sub(r"^(```[\w-]*)[^\n]*", r"\1", block[0]),
+        ]
         end = block.end()
     return "".join([*parts, _LINK.sub(aim, text[end:])]), files
 

@@ -1,4 +1,5 @@
-"""The street and its houses for the site of the documents, made from the rows of the server."""
+"""The street and its houses for the site of the documents, made from the rows
+of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from tools.house import STREET, needed_by
 
 
 def draw_street(address: str, house: str = "") -> str:
-    """A map with links, the houses that stand on others above them. Their pages are below ``address``.
+    """A map with links, the houses that stand on others above them. Their pages
+    are below ``address``.
 
     ``house`` has a frame, and those on which it stands have a ground.
     """
@@ -24,7 +26,9 @@ def draw_street(address: str, house: str = "") -> str:
         kind = "here" if name == house else "below" if name in below else ""
         box = f'<a href="{address}{name}/" class="{kind}">{name}<small>{_words(name)}</small></a>'
         floors[_floor_of(name)] = floors.get(_floor_of(name), "") + box
-    rows = "".join(f"<p>{boxes}</p>\n" for _, boxes in sorted(floors.items(), reverse=True))
+    rows = "".join(
+        f"<p>{boxes}</p>\n" for _, boxes in sorted(floors.items(), reverse=True)
+    )
     return f'<nav class="street" aria-label="The street">\n{rows}</nav>\n'
 
 
@@ -36,28 +40,50 @@ def _floor_of(house: str) -> int:
 
 def _words(house: str) -> str:
     if house in ("gateway", "plugin"):
-        return "below all" if house == "gateway" else "the face: what all others use of the gateway"
+        return (
+            "below all"
+            if house == "gateway"
+            else "the face: what all others use of the gateway"
+        )
     return f"on {', '.join(STREET[house])}" if STREET[house] else "on the gateway alone"
 
 
 def list_contents(tree: Path, house: str) -> str:
-    """Rows of a table: the features, commands, tables and modules of a house."""
-    rows = [import_module(name).FEATURE for name in FEATURES if name.split(".")[1] == house]
+    """Rows of a table: the features, commands, tables and modules of a
+    house."""
+    rows = [
+        import_module(name).FEATURE for name in FEATURES if name.split(".")[1] == house
+    ]
     tables = [table.name for row in rows for table in row.stored.tables]
     tables += [table.name for table in CORE_TABLES] if house == "gateway" else []
     context = click.Context(cli)
-    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
-    homes = {name: row.callback.__module__ for name, row in commands.items() if row and row.callback}
+    commands = {
+        name: cli.get_command(context, name) for name in cli.list_commands(context)
+    }
+    homes = {
+        name: row.callback.__module__
+        for name, row in commands.items()
+        if row and row.callback
+    }
     modules = [*(tree / "imserver" / house).rglob("*.py")]
     contents = {
         "features": [row.name for row in rows],
-        "commands": [f"imserver {name}" for name, module in homes.items() if _is_of(house, module)],
+        "commands": [
+            f"imserver {name}"
+            for name, module in homes.items()
+            if _is_of(house, module)
+        ],
         "tables of the database": tables,
         "modules of Python": [str(len(modules))],
     }
-    lists = {name: ", ".join(f"`{each}`" for each in names) for name, names in contents.items()}
+    lists = {
+        name: ", ".join(f"`{each}`" for each in names)
+        for name, names in contents.items()
+    }
     return "".join(f"| {name} | {text} |\n" for name, text in lists.items() if text)
 
 
 def _is_of(house: str, module: str) -> bool:
-    return module.startswith(f"imserver.{house}.") or (house == "gateway" and module == "imserver.cli")
+    return module.startswith(f"imserver.{house}.") or (
+        house == "gateway" and module == "imserver.cli"
+    )

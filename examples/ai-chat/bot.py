@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from imserver_client import ClientError, Entry, Messenger
 
-ADDRESS = os.environ.get("BOT_SERVER", "http://127.0.0.1:8080").replace("http", "ws", 1) + "/acc"
+ADDRESS = (
+    os.environ.get("BOT_SERVER", "http://127.0.0.1:8080").replace("http", "ws", 1)
+    + "/acc"
+)
 APP = os.environ.get("BOT_APP", "gochat")
 TOKEN = os.environ["BOT_TOKEN"]
 BOT = TOKEN.split("_")[1]
@@ -26,7 +29,9 @@ def answer(bot: Messenger, entry: Entry) -> None:
     try:
         stream = bot.stream_open(conversation=entry.conversation).stream
         for number, word in enumerate(words_of(entry.text or ""), 1):
-            while (status := bot.stream_append([(stream, number, word)]).results[0].status) == "failed":
+            while (
+                status := bot.stream_append([(stream, number, word)]).results[0].status
+            ) == "failed":
                 time.sleep(1)  # its node does not answer
             if status not in ("appended", "repeated"):
                 return print(f"{status}: {stream}", flush=True)
@@ -35,7 +40,10 @@ def answer(bot: Messenger, entry: Entry) -> None:
         print(f"message {entry.id}: {error}", flush=True)
 
 
-with ThreadPoolExecutor(16) as pool, Messenger(ADDRESS, APP, BOT, TOKEN, cursor=None) as bot:
+with (
+    ThreadPoolExecutor(16) as pool,
+    Messenger(ADDRESS, APP, BOT, TOKEN, cursor=None) as bot,
+):
     print("ready", flush=True)
     for event in bot:
         if isinstance(event, Entry) and event.kind == "message" and event.sender != BOT:

@@ -23,16 +23,27 @@ def answer(bot: Messenger, entry: Entry) -> None:
     buttons = [[Button("Louder", f"louder {here}"), Button("Enough", f"enough {here}")]]
     id = f"echo-{entry.id}"
     bot.send(
-        text=f"You said: {text}", conversation=here, reply_to=entry.id, buttons=buttons, client_msg_id=id
+        text=f"You said: {text}",
+        conversation=here,
+        reply_to=entry.id,
+        buttons=buttons,
+        client_msg_id=id,
     )
 
 
 def press(bot: Messenger, entry: Entry) -> None:
     """Edit the message whose button was pressed. An edit without buttons removes them."""
     wish, conversation = (entry.text or "").split()
-    for message in bot.history(int(conversation), before=entry.about + 1, limit=1).messages:
+    for message in bot.history(
+        int(conversation), before=entry.about + 1, limit=1
+    ).messages:
         if message.id == entry.about and message.text:
-            bot.edit(message.id, message.text.upper() if wish == "louder" else f"{message.text} (the end)")
+            bot.edit(
+                message.id,
+                message.text.upper()
+                if wish == "louder"
+                else f"{message.text} (the end)",
+            )
 
 
 def save(cursor: int) -> None:
@@ -47,7 +58,9 @@ def main() -> None:
     with Api(URL, TOKEN) as api:
         api.call("POST", "bots/commands", {"app": APP, "commands": COMMANDS})
     cursor = int(CURSOR.read_text()) if CURSOR.exists() else 0
-    with Messenger(f"{URL.replace('http', 'ws', 1)}/acc", APP, BOT, TOKEN, cursor=cursor) as bot:
+    with Messenger(
+        f"{URL.replace('http', 'ws', 1)}/acc", APP, BOT, TOKEN, cursor=cursor
+    ) as bot:
         print("ready", flush=True)
         for event in bot:
             if not isinstance(event, Entry):
@@ -57,7 +70,9 @@ def main() -> None:
                     press(bot, event)
                 elif event.kind == "message" and event.sender != BOT:
                     answer(bot, event)
-            except CommandRefused as refused:  # for example, the user has blocked this bot
+            except (
+                CommandRefused
+            ) as refused:  # for example, the user has blocked this bot
                 print(f"entry {event.id}: {refused}", flush=True)
             save(bot.cursor)
 

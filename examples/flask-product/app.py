@@ -23,7 +23,9 @@ def page():
     if "user" not in session:
         return render_template("login.html", users=USERS)
     friends = [name for name in USERS if name != current_user()]
-    return render_template("index.html", user=current_user(), friends=friends, news=NEWS[-20:])
+    return render_template(
+        "index.html", user=current_user(), friends=friends, news=NEWS[-20:]
+    )
 
 
 @app.post("/login")
@@ -60,7 +62,9 @@ def wave():
 
 @app.post("/im/events")
 def events():
-    if not im.is_from_imserver(request.headers.get("Imserver-Signature", ""), request.data):
+    if not im.is_from_imserver(
+        request.headers.get("Imserver-Signature", ""), request.data
+    ):
         abort(403)
     for event in request.json["events"]:
         im.handle(event)

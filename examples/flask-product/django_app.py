@@ -14,7 +14,9 @@ from django.views.decorators.http import require_GET, require_POST
 import im
 
 settings.configure(
-    ALLOWED_HOSTS=["127.0.0.1", "localhost"], ROOT_URLCONF=__name__, SECRET_KEY=secrets.token_hex(32)
+    ALLOWED_HOSTS=["127.0.0.1", "localhost"],
+    ROOT_URLCONF=__name__,
+    SECRET_KEY=secrets.token_hex(32),
 )
 
 
@@ -25,13 +27,17 @@ def current_user(request):
 
 @require_GET
 def client_options(request):
-    return JsonResponse(im.client_options(current_user(request), request.get_host().partition(":")[0]))
+    return JsonResponse(
+        im.client_options(current_user(request), request.get_host().partition(":")[0])
+    )
 
 
 @csrf_exempt
 @require_POST
 def events(request):
-    if not im.is_from_imserver(request.headers.get("Imserver-Signature", ""), request.body):
+    if not im.is_from_imserver(
+        request.headers.get("Imserver-Signature", ""), request.body
+    ):
         return HttpResponseForbidden()
     for event in json.loads(request.body)["events"]:
         im.handle(event)

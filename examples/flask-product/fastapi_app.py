@@ -16,13 +16,17 @@ def current_user(x_user: Annotated[str, Header()]) -> str:
 
 
 @app.get("/session")
-def client_options(request: Request, user: Annotated[str, Depends(current_user)]) -> dict:
+def client_options(
+    request: Request, user: Annotated[str, Depends(current_user)]
+) -> dict:
     return im.client_options(user, request.url.hostname)
 
 
 @app.post("/im/events")
 async def events(request: Request) -> dict:
-    if not im.is_from_imserver(request.headers.get("Imserver-Signature", ""), await request.body()):
+    if not im.is_from_imserver(
+        request.headers.get("Imserver-Signature", ""), await request.body()
+    ):
         raise HTTPException(403)
     for event in (await request.json())["events"]:
         await run_in_threadpool(im.handle, event)

@@ -62,7 +62,9 @@ def handle(event):
     mail["From"] = "shop@example.org"
     mail["To"] = f"{event['user']}@example.org"
     mail["Subject"] = f"News from {event.get('sender') or 'the shop'}"
-    mail.set_content(event.get("text") or event.get("preview") or "Somebody wrote to you.")
+    mail.set_content(
+        event.get("text") or event.get("preview") or "Somebody wrote to you."
+    )
     with smtplib.SMTP("127.0.0.1", SMTP_PORT) as smtp:
         smtp.send_message(mail)
     mailed.add(event["id"])

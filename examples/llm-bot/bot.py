@@ -20,7 +20,9 @@ BOT = TOKEN.split("_")[1]
 LLM_URL = os.environ["LLM_URL"]
 LLM_KEY = os.environ.get("LLM_KEY", "")
 LLM_MODEL = os.environ.get("LLM_MODEL", "default")
-PROMPT = os.environ.get("LLM_PROMPT", "You are a friendly member of a chat. Answer briefly.")
+PROMPT = os.environ.get(
+    "LLM_PROMPT", "You are a friendly member of a chat. Answer briefly."
+)
 COMMANDS = [{"name": "ask", "description": "Ask the language model"}]
 CONTEXT_MESSAGES = 20
 ANSWERS_AT_ONCE = 8
@@ -43,7 +45,9 @@ def messages_before(bot: Messenger, entry: Entry) -> list[dict[str, str]]:
 
 def words_of(messages: list[dict[str, str]]) -> Iterator[str]:
     """The parts of an answer as they come. Raises OSError, HTTPException and ValueError."""
-    body = json.dumps({"model": LLM_MODEL, "messages": messages, "stream": True}).encode()
+    body = json.dumps(
+        {"model": LLM_MODEL, "messages": messages, "stream": True}
+    ).encode()
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {LLM_KEY}"}
     request = urllib.request.Request(f"{LLM_URL}/chat/completions", body, headers)
     with urllib.request.urlopen(request, timeout=LLM_SECONDS) as answer:
@@ -61,7 +65,9 @@ def words_of(messages: list[dict[str, str]]) -> Iterator[str]:
 def append(bot: Messenger, stream: str, number: int, text: str) -> bool:
     """Append a piece, again while its node does not answer. False: somebody has stopped the stream. Raises
     OSError if it takes no more."""
-    while (status := bot.stream_append([(stream, number, text)]).results[0].status) == "failed":
+    while (
+        status := bot.stream_append([(stream, number, text)]).results[0].status
+    ) == "failed":
         time.sleep(1)
     if status not in ("appended", "repeated", "closed"):
         raise OSError(f"the stream is over: {status}")
@@ -79,7 +85,10 @@ def answer(bot: Messenger, entry: Entry) -> None:
                     return  # the generator ends, and with it the request to the model
         except (OSError, HTTPException, ValueError) as error:
             bot.stream_close(stream, incomplete=True)
-            bot.send(text=f"The language model does not answer: {error}", conversation=entry.conversation)
+            bot.send(
+                text=f"The language model does not answer: {error}",
+                conversation=entry.conversation,
+            )
         else:
             bot.stream_close(stream)
     except ClientError as error:
@@ -91,10 +100,18 @@ def main() -> None:
     with Api(URL, TOKEN) as api:
         api.call("POST", "bots/commands", {"app": APP, "commands": COMMANDS})
     address = f"{URL.replace('http', 'ws', 1)}/acc"
-    with ThreadPoolExecutor(ANSWERS_AT_ONCE) as pool, Messenger(address, APP, BOT, TOKEN, cursor=None) as bot:
+    with (
+        ThreadPoolExecutor(ANSWERS_AT_ONCE) as pool,
+        Messenger(address, APP, BOT, TOKEN, cursor=None) as bot,
+    ):
         print("ready", flush=True)
         for event in bot:
-            if isinstance(event, Entry) and event.kind == "message" and event.sender != BOT and event.text:
+            if (
+                isinstance(event, Entry)
+                and event.kind == "message"
+                and event.sender != BOT
+                and event.text
+            ):
                 pool.submit(answer, bot, event)
 
 

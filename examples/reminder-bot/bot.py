@@ -31,7 +31,9 @@ class Reminders:
     """The reminders, which survive a restart. ``id`` is that of the message that asked for it."""
 
     def __init__(self, path: str) -> None:
-        self._rows = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._rows = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None
+        )
         self._rows.executescript(TABLES)
         self._lock = threading.Lock()
 
@@ -82,20 +84,29 @@ def remind(reminders: Reminders, entry: Entry, text: str) -> str:
 
 def listing(reminders: Reminders, user: str) -> str:
     """The reminders of a user."""
-    rows = reminders.run("SELECT text, due FROM reminder WHERE user = ? AND message = 0 ORDER BY due", user)
-    lines = [f"{max(0, round((due - time.time()) / 60))} min: {text}" for text, due in rows]
+    rows = reminders.run(
+        "SELECT text, due FROM reminder WHERE user = ? AND message = 0 ORDER BY due",
+        user,
+    )
+    lines = [
+        f"{max(0, round((due - time.time()) / 60))} min: {text}" for text, due in rows
+    ]
     return "\n".join(lines) or "Nothing."
 
 
 def press(bot: Messenger, reminders: Reminders, entry: Entry) -> None:
     """Close a reminder, or repeat it later. Only the user who asked for it may."""
     rows = reminders.run(
-        "SELECT id, text FROM reminder WHERE message = ? AND user = ?", entry.about, entry.sender
+        "SELECT id, text FROM reminder WHERE message = ? AND user = ?",
+        entry.about,
+        entry.sender,
     )
     for id, text in rows:
         if entry.text == "snooze":
             due = entry.time / 1000 + SNOOZE_SECONDS
-            reminders.run("UPDATE reminder SET due = ?, message = 0 WHERE id = ?", due, id)
+            reminders.run(
+                "UPDATE reminder SET due = ?, message = 0 WHERE id = ?", due, id
+            )
         else:
             reminders.run("DELETE FROM reminder WHERE id = ?", id)
         bot.edit(entry.about, f"⏰ {text} ({entry.text})")
@@ -104,12 +115,20 @@ def press(bot: Messenger, reminders: Reminders, entry: Entry) -> None:
 def send_due(bot: Messenger, reminders: Reminders) -> None:
     """Send the reminders that are due."""
     rows = reminders.run(
-        "SELECT id, user, conversation, text, due FROM reminder WHERE message = 0 AND due <= ?", time.time()
+        "SELECT id, user, conversation, text, due FROM reminder WHERE message = 0 AND due <= ?",
+        time.time(),
     )
     for id, user, conversation, text, due in rows:
         mentions = {"mentions": [user]}
         try:
-            message = say(bot, conversation, f"⏰ {text}", f"due-{id}-{due}", buttons=BUTTONS, **mentions)
+            message = say(
+                bot,
+                conversation,
+                f"⏰ {text}",
+                f"due-{id}-{due}",
+                buttons=BUTTONS,
+                **mentions,
+            )
             reminders.run("UPDATE reminder SET message = ? WHERE id = ?", message, id)
         except CommandRefused as refused:  # for example, the user has blocked this bot
             print(f"reminder {id}: {refused}", flush=True)

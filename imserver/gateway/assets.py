@@ -1,6 +1,8 @@
-"""Paths of non-Python files: templates, static files, JavaScript SDK, default configuration.
+"""Paths of non-Python files: templates, static files, JavaScript SDK, default
+configuration.
 
-In a source tree they are beside the package; in a wheel they are inside it, under ``imserver/packaged/``.
+In a source tree they are beside the package; in a wheel they are inside it,
+under ``imserver/packaged/``.
 """
 
 from pathlib import Path
@@ -13,8 +15,8 @@ _ROOT: Final = _PACKAGED if _PACKAGED.is_dir() else _PACKAGED.parent.parent
 
 
 def asset_path(name: str) -> Path:
-    """The path of a file or folder of this server that is not Python: ``templates/…``, ``static/…``,
-    ``sdk/js/…``."""
+    """The path of a file or folder of this server that is not Python:
+    ``templates/…``, ``static/…``, ``sdk/js/…``."""
     return _ROOT / name
 
 

@@ -1,5 +1,5 @@
-"""The clock tick of a process, when all periodic work runs with one wake-up; pauses between attempts; and
-yielding in long work."""
+"""The clock tick of a process, when all periodic work runs with one wake-up;
+pauses between attempts; and yielding in long work."""
 
 import logging
 import os
@@ -17,38 +17,46 @@ from imserver.gateway.metrics import Timings
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1.0
-"""Difference of the clocks of two machines above which tokens expire too early or too late."""
+"""Difference of the clocks of two machines above which tokens expire too early
+or too late."""
 JOBS: Final = Timings()
-"""Function → how long each of its turns in :func:`every` took in this process. Read-only for others."""
+"""Function → how long each of its turns in :func:`every` took in this process.
+Read-only for others."""
 
 
 def serve_others() -> None:
-    """Let the loop serve its sockets once. Long work calls this between its parts. Switches.
+    """Let the loop serve its sockets once. Long work calls this between its
+    parts. Switches.
 
-    ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after 50 of them.
+    ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after
+    50 of them.
     """
     gevent.sleep(1e-9)
 
 
 def is_long_turn(seconds: float = 0.005) -> bool:
-    """Whether the loop has not looked at its sockets for 5 ms, or so many ``seconds``. Work that can be
-    interrupted then calls :func:`serve_others`. Never switches."""
+    """Whether the loop has not looked at its sockets for 5 ms, or so many
+    ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
+    Never switches."""
     return time() - get_hub().loop.now() > seconds
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:
-    """Seconds to wait after so many failures in a row: ``first``, then twice as long each time, up to
-    ``longest``. They vary by half, so that what failed together is not tried again together."""
+    """Seconds to wait after so many failures in a row: ``first``, then twice as
+    long each time, up to ``longest``. They vary by half, so that what failed
+    together is not tried again together."""
     return min(first * 2.0 ** min(failures - 1, 20), longest) * uniform(0.5, 1.5)
 
 
 def until_beat(seconds: float = 1.0) -> float:
-    """Seconds until this process's next tick with that period: between 0.25 and 1.25 periods.
+    """Seconds until this process's next tick with that period: between 0.25 and
+    1.25 periods.
 
-    A sleeping process loses its data from the processor's caches. So ten tasks at ten moments cost several
-    times what they cost at one: the ticks of every whole number of seconds, and of half a second, meet. The
-    ticks of the processes of a machine are spread over a second, so that they do not query each other at the
-    same time.
+    A sleeping process loses its data from the processor's caches. So ten tasks
+    at ten moments cost several times what they cost at one: the ticks of every
+    whole number of seconds, and of half a second, meet. The ticks of the
+    processes of a machine are spread over a second, so that they do not query
+    each other at the same time.
     """
     offset = os.getpid() * 0.618_033_988_749_895 % 1.0
     seconds_left = seconds - (monotonic() - offset) % seconds
@@ -56,12 +64,16 @@ def until_beat(seconds: float = 1.0) -> float:
     return seconds_left if seconds_left > seconds * 0.25 else seconds_left + seconds
 
 
-def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[[], None]:
+def every(
+    seconds: float, work: Callable[[], object], failure: str
+) -> Callable[[], None]:
     """The function of a greenlet that calls ``work`` at each tick of :func:`until_beat`, until it is killed.
     ``failure``: what the log says if it raises; a service that does not answer is worth a debug line only.
     :data:`JOBS` counts how long it takes."""
     function = getattr(work, "func", work)
-    name = f"{function.__module__}.{function.__qualname__}".removeprefix("imserver.").partition(".<")[0]
+    name = f"{function.__module__}.{function.__qualname__}".removeprefix(
+        "imserver."
+    ).partition(".<")[0]
 
     def run() -> None:
         while True:
@@ -79,6 +91,7 @@ def every(seconds: float, work: Callable[[], object], failure: str) -> Callable[
 
 
 def take_turns(nodes: int) -> None:
-    """Sleep for a part of the time over which so many nodes spread what all of them begin at once."""
+    """Sleep for a part of the time over which so many nodes spread what all of
+    them begin at once."""
     if nodes > 1:
         gevent.sleep(uniform(0, min(nodes * 0.05, 3.0)))

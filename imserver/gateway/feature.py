@@ -1,4 +1,5 @@
-"""The row with which a feature or a foreign dialect joins a node: data and functions."""
+"""The row with which a feature or a foreign dialect joins a node: data and
+functions."""
 
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from imserver.gateway.metric_table import Metric
 
 VERSION: Final = 4
-"""The version of the face, :mod:`imserver.plugin`. It rises with each name or field that is added, changed or
-removed."""
+"""The version of the face, :mod:`imserver.plugin`. It rises with each name or
+field that is added, changed or removed."""
 
 
 class SettingsRow(Struct, frozen=True):
-    """The settings of a feature, and their checks. Its module ``declared`` has them as ``SETTINGS``.
+    """The settings of a feature, and their checks. Its module ``declared`` has
+    them as ``SETTINGS``.
 
     ``sections``: name of a section → the struct with the keys that the feature has in it. The section may be
     that of others, too; ``"apps.*"`` is the settings of an app. (``settings_of`` and ``app_settings_of`` of
@@ -41,11 +43,14 @@ class SettingsRow(Struct, frozen=True):
 
     sections: Mapping[str, type[Struct] | None] = {}
     objection: AppObjection | None = None
-    check: Callable[[Config, Locations], Iterable[Finding] | None] = lambda config, locations: ()
+    check: Callable[[Config, Locations], Iterable[Finding] | None] = (
+        lambda config, locations: ()
+    )
 
     @property
     def keys(self) -> Iterator[str]:
-        """Their names: ``section`` if the core has no keys in it, else ``section.key``; ``apps.*.key``."""
+        """Their names: ``section`` if the core has no keys in it, else
+        ``section.key``; ``apps.*.key``."""
         for name, kind in self.sections.items():
             if kind is not None and (name == "apps.*" or fold(name) in CORE.names):
                 yield from (f"{name}.{key}" for key in kind.__struct_fields__)
@@ -99,7 +104,11 @@ class FeatureRow(Struct, frozen=True, eq=False):
     wire: Mapping[str, Readers] = {}
     tables: tuple[Table | Migration, ...] = ()
     offline: (
-        Callable[[Config, Store, Callable[[], Tenants]], AbstractContextManager[tuple[object, ...]]] | None
+        Callable[
+            [Config, Store, Callable[[], Tenants]],
+            AbstractContextManager[tuple[object, ...]],
+        ]
+        | None
     ) = None
 
     @property

@@ -1,8 +1,10 @@
 """Logging of a process: line formats, the log file, and the request log.
 
-Everything uses the standard library's ``logging``, except the request log, which collects its lines first
-because the fast push routes write to it (:class:`RequestLog`). Use ``extra={"connection": …, "request": …}``
-to name the connection or request of a line, and ``extra={"detail": text}`` for multi-line details.
+Everything uses the standard library's ``logging``, except the request log,
+which collects its lines first because the fast push routes write to it
+(:class:`RequestLog`). Use ``extra={"connection": …, "request": …}`` to name the
+connection or request of a line, and ``extra={"detail": text}`` for multi-line
+details.
 """
 
 import logging
@@ -32,25 +34,35 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
-"""Limit of cached middle parts of request log lines, and the longest of them in characters."""
+"""Limit of cached middle parts of request log lines, and the longest of them in
+characters."""
 _Entry = tuple[float, str, str, int, float, str, int, str, str, str]
-"""An answered request: its time, then the arguments of :meth:`RequestLog.add`."""
+"""An answered request: its time, then the arguments of
+:meth:`RequestLog.add`."""
 
 _NOBODY: Final = "nobody"
 """The label of whoever has proved nothing."""
 _IDS: Final = ("connection", "request")
 
-# Text from clients may contain anything. Characters that could fake a line or control a terminal are escaped.
+# Text from clients may contain anything. Characters that could fake a line or
+# control a terminal are escaped.
 _ESCAPES: Final = {
     code: repr(chr(code))[1:-1]
-    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        0x2028,
+        0x2029,
+        *range(0x202A, 0x202F),
+    )
 }
 
 _log = logging.getLogger(__name__)
 
 
 class Stamps:
-    """Local times as ``2026-01-31T12:00:00.123+08:00``. The expensive part is made once per second."""
+    """Local times as ``2026-01-31T12:00:00.123+08:00``. The expensive part is
+    made once per second."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -61,7 +73,10 @@ class Stamps:
         if second != self._second:
             local = time.localtime(second)
             zone = time.strftime("%z", local)
-            self._head, self._zone = time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"
+            self._head, self._zone = (
+                time.strftime("%Y-%m-%dT%H:%M:%S", local),
+                f"{zone[:3]}:{zone[3:]}",
+            )
             self._second = second
         return f"{self._head}.{int((moment - second) * 1000):03d}{self._zone}"
 
@@ -72,7 +87,8 @@ def shown(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as one readable line, followed by traceback and detail."""
+    """Formats a record as one readable line, followed by traceback and
+    detail."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -94,8 +110,8 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as a JSON object: time, level, logger, message; node, ids, detail and traceback if
-    any."""
+    """Formats a record as a JSON object: time, level, logger, message; node,
+    ids, detail and traceback if any."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
@@ -123,15 +139,22 @@ def as_json(line: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(line)
     except UnicodeEncodeError:  # lone surrogates, from bytes that are not UTF-8
-        texts = {k: v.encode("utf-8", "backslashreplace") for k, v in line.items() if isinstance(v, str)}
-        return msgspec.json.encode(line | {name: text.decode() for name, text in texts.items()})
+        texts = {
+            k: v.encode("utf-8", "backslashreplace")
+            for k, v in line.items()
+            if isinstance(v, str)
+        }
+        return msgspec.json.encode(
+            line | {name: text.decode() for name, text in texts.items()}
+        )
 
 
 class LineHandler(logging.Handler):
-    """Writes whole lines to a file that it can reopen. O_APPEND separates the lines of several writers.
+    """Writes whole lines to a file that it can reopen. O_APPEND separates the
+    lines of several writers.
 
-    Lines that cannot be written (disk full, terminal closed) are counted in ``lost``. The number is logged
-    later.
+    Lines that cannot be written (disk full, terminal closed) are counted in
+    ``lost``. The number is logged later.
     """
 
     def __init__(self, path: str) -> None:
@@ -144,7 +167,9 @@ class LineHandler(logging.Handler):
         folder = Path(self._path).parent
         if not folder.exists():
             folder.mkdir(parents=True)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -159,7 +184,13 @@ class LineHandler(logging.Handler):
         elif self.lost:
             lost, self.lost = self.lost, 0
             note = _log.makeRecord(
-                _log.name, logging.WARNING, "", 0, "%d lines could not be written", (lost,), None
+                _log.name,
+                logging.WARNING,
+                "",
+                0,
+                "%d lines could not be written",
+                (lost,),
+                None,
             )
             self._put(f"{self.format(note)}\n".encode())
 
@@ -168,15 +199,19 @@ class LineHandler(logging.Handler):
             while lines:
                 end = len(lines)
                 if not self._path and end > _PIPE_BYTES:
-                    # As many as a pipe accepts atomically, so that lines of several processes do not mix.
-                    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+                    # As many as a pipe accepts atomically, so that lines of
+                    # several processes do not mix.
+                    end = (
+                        lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+                    )
                 lines = lines[os.write(self._descriptor, lines[:end]) :]
         except OSError:
             return False
         return True
 
     def reopen(self) -> None:
-        """Open the file again after it was moved. On OSError the old file stays in use."""
+        """Open the file again after it was moved. On OSError the old file stays
+        in use."""
         if self._path:
             fresh = self._open()
             os.close(self._descriptor)
@@ -193,12 +228,15 @@ INTERVAL_SECONDS: Final = 60.0
 
 
 class RateLimitedLog:
-    """A warning that may occur thousands of times a second: logged once a minute.
+    """A warning that may occur thousands of times a second: logged once a
+    minute.
 
     ``text`` is a logging format; the number of suppressed lines is appended.
     """
 
-    def __init__(self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._log, self._text, self._clock = log, text, clock
         self._next, self._suppressed = 0.0, 0
 
@@ -208,14 +246,17 @@ class RateLimitedLog:
         if self._next and now < self._next:
             self._suppressed += 1
             return
-        more = f" ({self._suppressed} more since the last one)" if self._suppressed else ""
+        more = (
+            f" ({self._suppressed} more since the last one)" if self._suppressed else ""
+        )
         self._log.warning(self._text + "%s", *arguments, more)
         self._next = now + INTERVAL_SECONDS
         self._suppressed = 0
 
 
 class OncePerMinute(Struct, eq=False):
-    """Which lines are new within the minute, at most ``limit`` of them. Otherwise strangers fill the log."""
+    """Which lines are new within the minute, at most ``limit`` of them.
+    Otherwise strangers fill the log."""
 
     _limit: int
     _lines: set[tuple[str, str]] = field(default_factory=set)
@@ -240,22 +281,30 @@ def _without_token(path: str) -> str:
 
 
 def request_id(given: str) -> str:
-    """The client's request id (``X-Request-Id``), or a new one if it is missing or invalid."""
-    return given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+    """The client's request id (``X-Request-Id``), or a new one if it is missing
+    or invalid."""
+    return (
+        given if given and _REQUEST_ID.fullmatch(given) else f"{getrandbits(64):016x}"
+    )
 
 
 class RequestLog:
     """One line per request. The hot path only appends; lines are written after 250 lines, and by
     :meth:`flush`, which the node calls once a second: a timer would wake it more often."""
 
-    def __init__(self, handler: LineHandler, settings: LogSettings, node: str = "") -> None:
+    def __init__(
+        self, handler: LineHandler, settings: LogSettings, node: str = ""
+    ) -> None:
         self._handler = handler
         self._node = node
-        self._lines = self._json_lines if settings.format == "json" else self._text_lines
+        self._lines = (
+            self._json_lines if settings.format == "json" else self._text_lines
+        )
         self.settings = settings
         """May change, but for the format."""
         self.shares: Mapping[str, float] = {}
-        """Route → the share of its requests that get a line, if it is another one. May change."""
+        """Route → the share of its requests that get a line, if it is another
+        one. May change."""
         self.timings = Timings()
         """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
@@ -275,10 +324,24 @@ class RequestLog:
         by: str = "",
         route: str = OTHER,
     ) -> None:
-        """Add an answered request. ``path`` must not contain the query, which may hold tokens. ``by``: the
-        label of the principal; ``""``: unknown. ``route``: the path of its route, or the pattern."""
+        """Add an answered request. ``path`` must not contain the query, which
+        may hold tokens. ``by``: the label of the principal; ``""``: unknown.
+        ``route``: the path of its route, or the pattern."""
         waiting = self._waiting
-        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id, by, route))
+        waiting.append(
+            (
+                time.time(),
+                method,
+                path,
+                status,
+                seconds,
+                peer,
+                bytes_out,
+                request_id,
+                by,
+                route,
+            )
+        )
         # To format so many lines takes 0.25 ms.
         if len(waiting) >= 250:
             self.flush()
@@ -294,13 +357,16 @@ class RequestLog:
             waiting = [
                 each
                 for each in waiting
-                if each[3] >= 500 or each[4] >= _SLOW_SECONDS or random() < shares.get(each[9], share)
+                if each[3] >= 500
+                or each[4] >= _SLOW_SECONDS
+                or random() < shares.get(each[9], share)
             ]
         if waiting:
             self._handler.write(self._lines(waiting))
 
     def _count(self, waiting: list[_Entry]) -> None:
-        # Counted together: 250 requests of a route take 61 ns each, and one by one 383 ns.
+        # Counted together: 250 requests of a route take 61 ns each, and one by
+        # one 383 ns.
         fast: defaultdict[str, list[float]] = defaultdict(list)
         for _, _, _, _, seconds, _, _, request, by, route in waiting:
             if seconds < SLOW_SECONDS:
@@ -311,28 +377,50 @@ class RequestLog:
             self.timings.took_fast(route, of_route)
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
-        # Formatting took a tenth of the time of a push. So parts that many lines share are made once.
+        # Formatting took a tenth of the time of a push. So parts that many
+        # lines share are made once.
         lines = []
         since, until, stamp = 1.0, 0.0, ""
         node = f"B node={shown(self._node)}" if self._node else "B"
         names = self._names
-        for moment, method, path, status, seconds, peer, size, request, by, _ in waiting:
+        for (
+            moment,
+            method,
+            path,
+            status,
+            seconds,
+            peer,
+            size,
+            request,
+            by,
+            _,
+        ) in waiting:
             if not since <= moment < until:  # another millisecond than the line before
-                since, until, stamp = moment, (int(moment * 1000) + 1) / 1000, self._stamp(moment)
+                since, until, stamp = (
+                    moment,
+                    (int(moment * 1000) + 1) / 1000,
+                    self._stamp(moment),
+                )
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)
             if request:
-                request = f" request={request if request.isprintable() else shown(request)}"
+                request = (
+                    f" request={request if request.isprintable() else shown(request)}"
+                )
             if by and (name := names.get(by)) is not None:
                 by = name
             elif by:
                 by = self._name(by)
-            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}{by}\n")
+            lines.append(
+                f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}{by}\n"
+            )
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
-        middle = shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} ")
+        middle = shown(
+            f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} {status} "
+        )
         if len(middle) <= _MIDDLE_CHARACTERS:
             if len(self._middles) >= _MIDDLES:
                 self._middles.clear()
@@ -350,7 +438,18 @@ class RequestLog:
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
         lines = []
-        for moment, method, path, status, seconds, peer, size, request, by, _ in waiting:
+        for (
+            moment,
+            method,
+            path,
+            status,
+            seconds,
+            peer,
+            size,
+            request,
+            by,
+            _,
+        ) in waiting:
             line: dict[str, Any] = {
                 "time": self._stamp(moment),
                 "level": "info",
@@ -388,7 +487,10 @@ class Logs(Struct, eq=False):
         try:
             self._handler.reopen()
         except OSError as error:
-            _log.error("the log file cannot be opened again, the old one stays in use: %s", error.strerror)
+            _log.error(
+                "the log file cannot be opened again, the old one stays in use: %s",
+                error.strerror,
+            )
 
     def close(self) -> None:
         """Write the waiting lines and detach from the root logger."""
@@ -400,15 +502,19 @@ class Logs(Struct, eq=False):
 def open_logs(config: Config, node: str = "") -> Logs:
     """Send all logging of this process to the configured place.
 
-    ``node``: name in each line, if several processes write to one place. Raises :class:`StartError` if the
-    log file cannot be written.
+    ``node``: name in each line, if several processes write to one place. Raises
+    :class:`StartError` if the log file cannot be written.
     """
     path = config.app.log_file
     try:
         handler = LineHandler(path)
     except OSError as error:
-        raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
-    handler.setFormatter((JsonFormatter if config.log.format == "json" else TextFormatter)(node))
+        raise StartError(
+            f"app.log_file: {path} cannot be written: {error.strerror}"
+        ) from None
+    handler.setFormatter(
+        (JsonFormatter if config.log.format == "json" else TextFormatter)(node)
+    )
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
@@ -417,11 +523,14 @@ def open_logs(config: Config, node: str = "") -> Logs:
 
 
 def log_greenlet_errors(hub: Hub) -> None:
-    """Log the tracebacks of failed greenlets and loop callbacks instead of printing them to standard
-    error."""
+    """Log the tracebacks of failed greenlets and loop callbacks instead of
+    printing them to standard error."""
 
     def log(
-        context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+        context: object,
+        kind: type[BaseException],
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         _log.error("%r failed", context, exc_info=(kind, error or kind(), trace))
 

@@ -1,6 +1,8 @@
-"""The table of metrics: name, help, and how each is read off a node; and their text in Prometheus' format.
+"""The table of metrics: name, help, and how each is read off a node; and their
+text in Prometheus' format.
 
-``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
+``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are
+compared with it by tests.
 """
 
 import os
@@ -25,12 +27,14 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class Metric(Struct, frozen=True):
-    """One row: the name in Prometheus, what it means, and how it is read off a node.
+    """One row: the name in Prometheus, what it means, and how it is read off a
+    node.
 
-    ``read`` gets the services of a node (``Core``). It returns a number, a :class:`Histogram`, or, if there
-    is a ``label``, one of them for each value of that label; None if this node has no such thing. Several
-    labels of numbers are separated by spaces; their values are tuples then. A label ``app`` names registered
-    apps; all others together are ``other``.
+    ``read`` gets the services of a node (``Core``). It returns a number, a
+    :class:`Histogram`, or, if there is a ``label``, one of them for each value
+    of that label; None if this node has no such thing. Several labels of
+    numbers are separated by spaces; their values are tuples then. A label
+    ``app`` names registered apps; all others together are ``other``.
     """
 
     name: str
@@ -41,28 +45,49 @@ class Metric(Struct, frozen=True):
 
     @property
     def unit(self) -> str:
-        """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or ``""`` for plain numbers."""
-        return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
+        """The unit, which is part of the name: ``"seconds"``, ``"bytes"``, or
+        ``""`` for plain numbers."""
+        return next(
+            (unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), ""
+        )
 
 
-def _metric(kind: Kind, name: str, help: str, read: Read | str, label: str = "") -> Metric:
-    """A row. ``read`` may be the path of an attribute of the node's services; some have only a cluster."""
+def _metric(
+    kind: Kind, name: str, help: str, read: Read | str, label: str = ""
+) -> Metric:
+    """A row. ``read`` may be the path of an attribute of the node's services;
+    some have only a cluster."""
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
-    if read.partition(".")[0] in ("registry", "rpc", "node_messages", "rerouting", "connections"):
+    if read.partition(".")[0] in (
+        "registry",
+        "rpc",
+        "node_messages",
+        "rerouting",
+        "connections",
+    ):
         # Only a cluster has it.
-        return Metric(name, kind, help, lambda core: value(core) if core.member is not None else None, label)
+        return Metric(
+            name,
+            kind,
+            help,
+            lambda core: value(core) if core.member is not None else None,
+            label,
+        )
     return Metric(name, kind, help, value, label)
 
 
-gauge, counter, histogram = (partial(_metric, kind) for kind in ("gauge", "counter", "histogram"))
-"""Make a row of ``/metrics`` of this kind: from its name, a line of help, and the function that reads its
-value or values off a node."""
+gauge, counter, histogram = (
+    partial(_metric, kind) for kind in ("gauge", "counter", "histogram")
+)
+"""Make a row of ``/metrics`` of this kind: from its name, a line of help, and
+the function that reads its value or values off a node."""
 
 
 def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    """A row for each named field of the counters at ``path`` of the services of a node."""
+    """A row for each named field of the counters at ``path`` of the services of
+    a node."""
     for name, help_ in helps.items():
         yield counter(f"{prefix}_{name}_total", help_, f"{path}.{name}")
 
@@ -70,7 +95,9 @@ def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metri
 def _sessions(core: Any) -> dict[str, int]:
     # Lists have to be counted only where a user may have several sessions.
     return {
-        app.name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
+        app.name: sum(
+            len(entry) if type(entry) is list else 1 for entry in app.users.values()
+        )
         if app.several
         else len(app.users)
         for app in core.hub.registered()
@@ -79,34 +106,62 @@ def _sessions(core: Any) -> dict[str, int]:
 
 def _denials(core: Any) -> dict[tuple[str, str], int]:
     denials = core.metrics.denials.items()
-    return {(app, reason): number for reason, counts in denials for app, number in counts.items()}
+    return {
+        (app, reason): number
+        for reason, counts in denials
+        for app, number in counts.items()
+    }
 
 
 def _requests(core: Any) -> dict[str, int]:
     counted = core.metrics
-    return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
+    return {
+        "front": counted.http_fast,
+        "flask": counted.http_handed_over,
+        "nobody": counted.http_refused,
+    }
 
 
 def _disks(core: Any, field: str) -> dict[str, int]:
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
-    return {name: getattr(disk_usage(path), field) for name, path in folders.items() if os.path.isdir(path)}
+    return {
+        name: getattr(disk_usage(path), field)
+        for name, path in folders.items()
+        if os.path.isdir(path)
+    }
 
 
 METRICS: Final = (
-    gauge("imserver_node_up", "Whether the node has answered this scrape", lambda core: 1),
     gauge(
-        "imserver_ready", "Whether the node is ready, as /ready says", lambda core: int(core.status.ready())
+        "imserver_node_up", "Whether the node has answered this scrape", lambda core: 1
+    ),
+    gauge(
+        "imserver_ready",
+        "Whether the node is ready, as /ready says",
+        lambda core: int(core.status.ready()),
     ),
     gauge(
         "imserver_database_up",
         "Whether the last access and write succeeded, none refused for 30 s; absent if nothing is stored",
         lambda core: int(core.store.healthy()) if core.store.id else None,
     ),
-    gauge("imserver_apps", "Apps that the node knows", lambda core: len(core.tenants.names())),
-    gauge("process_start_time_seconds", "Start of the node, in Unix seconds", "node.started_at"),
-    counter("process_cpu_seconds_total", "CPU time, user and system", lambda _: sum(os.times()[:2])),
+    gauge(
+        "imserver_apps",
+        "Apps that the node knows",
+        lambda core: len(core.tenants.names()),
+    ),
+    gauge(
+        "process_start_time_seconds",
+        "Start of the node, in Unix seconds",
+        "node.started_at",
+    ),
+    counter(
+        "process_cpu_seconds_total",
+        "CPU time, user and system",
+        lambda _: sum(os.times()[:2]),
+    ),
     gauge(
         "process_resident_memory_bytes",
         "Resident memory; memory that forked nodes share is counted in each",
@@ -118,11 +173,24 @@ METRICS: Final = (
         lambda core: _disks(core, "free"),
         "folder",
     ),
-    gauge("imserver_disk_bytes", "Bytes of this disk", lambda core: _disks(core, "total"), "folder"),
-    histogram(
-        "imserver_request_seconds", "Time until the answer to an HTTP request", "metrics.requests", "route"
+    gauge(
+        "imserver_disk_bytes",
+        "Bytes of this disk",
+        lambda core: _disks(core, "total"),
+        "folder",
     ),
-    histogram("imserver_command_seconds", "Time until the reply to a command", "metrics.commands", "command"),
+    histogram(
+        "imserver_request_seconds",
+        "Time until the answer to an HTTP request",
+        "metrics.requests",
+        "route",
+    ),
+    histogram(
+        "imserver_command_seconds",
+        "Time until the reply to a command",
+        "metrics.commands",
+        "command",
+    ),
     histogram(
         "imserver_transaction_seconds",
         "Time of a transaction, with what it waited for a connection",
@@ -136,7 +204,9 @@ METRICS: Final = (
         "metrics.delivery_seconds",
     ),
     histogram(
-        "imserver_loop_lag_seconds", "Delay of the event loop at the tick of each second", "metrics.loop_lags"
+        "imserver_loop_lag_seconds",
+        "Delay of the event loop at the tick of each second",
+        "metrics.loop_lags",
     ),
     gauge(
         "imserver_loop_lag_max_seconds",
@@ -170,13 +240,19 @@ METRICS: Final = (
         "Readable sockets that wait for a reader",
         lambda core: len(core.network.poller.ready),
     ),
-    gauge("imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"),
+    gauge(
+        "imserver_requests_running", "HTTP requests in Flask", "metrics.http_running"
+    ),
     gauge(
         "imserver_connections",
         "WebSocket connections, logged in or not",
         lambda core: len(core.network.context.connections),
     ),
-    gauge("imserver_connections_limit", "Most connections that the node accepts", "network.gate.limit"),
+    gauge(
+        "imserver_connections_limit",
+        "Most connections that the node accepts",
+        "network.gate.limit",
+    ),
     gauge(
         "imserver_users",
         "Users online on the node",
@@ -206,10 +282,18 @@ METRICS: Final = (
         "Connections whose kernel buffer is full",
         lambda core: len(core.network.flusher.stalled),
     ),
-    gauge("imserver_message_ids", "Message ids remembered", lambda core: len(core.idempotency)),
-    gauge("imserver_pending_pushes", "Pending pushes for absent users", "pending.count"),
+    gauge(
+        "imserver_message_ids",
+        "Message ids remembered",
+        lambda core: len(core.idempotency),
+    ),
+    gauge(
+        "imserver_pending_pushes", "Pending pushes for absent users", "pending.count"
+    ),
     counter(
-        "imserver_pending_expired_total", "Pending pushes that expired before a login", "pending.expired"
+        "imserver_pending_expired_total",
+        "Pending pushes that expired before a login",
+        "pending.expired",
     ),
     counter(
         "imserver_requests_over_rate_total",
@@ -217,7 +301,9 @@ METRICS: Final = (
         "metrics.http_over_rate",
     ),
     gauge(
-        "imserver_channels", "Channels with subscribers on the node", "channels.members.membership.channels"
+        "imserver_channels",
+        "Channels with subscribers on the node",
+        "channels.members.membership.channels",
     ),
     gauge(
         "imserver_channel_subscribers",
@@ -241,9 +327,24 @@ METRICS: Final = (
         },
     ),
     counter("imserver_logins_total", "Logins that succeeded", "metrics.logins", "app"),
-    counter("imserver_logins_refused_total", "Logins that were refused", "metrics.logins_refused", "app"),
-    counter("imserver_pushes_total", "Pushes of back ends and pages that were sent", "metrics.pushes", "app"),
-    counter("imserver_logins_denied_total", "Refused logins, by reason", _denials, "app reason"),
+    counter(
+        "imserver_logins_refused_total",
+        "Logins that were refused",
+        "metrics.logins_refused",
+        "app",
+    ),
+    counter(
+        "imserver_pushes_total",
+        "Pushes of back ends and pages that were sent",
+        "metrics.pushes",
+        "app",
+    ),
+    counter(
+        "imserver_logins_denied_total",
+        "Refused logins, by reason",
+        _denials,
+        "app reason",
+    ),
     *counters(
         "imserver_message_id",
         "idempotency",
@@ -262,11 +363,21 @@ METRICS: Final = (
         "Live nodes of the cluster, as the node sees them",
         lambda core: len(core.registry.leases()) if core.member is not None else None,
     ),
-    histogram("imserver_registry_seconds", "Answer time of Redis per pipeline", "registry.counters.seconds"),
     histogram(
-        "imserver_rpc_call_seconds", "Answer time of other nodes to queries", "rpc.counters.call_seconds"
+        "imserver_registry_seconds",
+        "Answer time of Redis per pipeline",
+        "registry.counters.seconds",
     ),
-    gauge("imserver_rpc_queue_items", "Events that wait to be sent to other nodes", "rpc.queued_items"),
+    histogram(
+        "imserver_rpc_call_seconds",
+        "Answer time of other nodes to queries",
+        "rpc.counters.call_seconds",
+    ),
+    gauge(
+        "imserver_rpc_queue_items",
+        "Events that wait to be sent to other nodes",
+        "rpc.queued_items",
+    ),
     gauge("imserver_rpc_queue_bytes", "Bytes of these events", "rpc.queued_bytes"),
     counter(
         "imserver_rpc_unreadable_total",
@@ -325,14 +436,17 @@ METRICS: Final = (
     *counters(
         "imserver_connections",
         "connections",
-        {"unreached": "Pushes by connection id that came from another node and reached nobody"},
+        {
+            "unreached": "Pushes by connection id that came from another node and reached nobody"
+        },
     ),
 )
 """Every metric of the core, in the order in which it is shown."""
 
 
 def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
-    """All metrics of this node and those of its features (``more``), labelled ``name``.
+    """All metrics of this node and those of its features (``more``), labelled
+    ``name``.
 
     Does not switch to another greenlet.
     """
@@ -349,8 +463,11 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     return "\n".join((*lines, ""))
 
 
-def _of_apps(names: Sequence[str], values: Mapping[Any, float], apps: Set[str]) -> dict[Any, float]:
-    """The values with those of apps that are not registered added up under one name."""
+def _of_apps(
+    names: Sequence[str], values: Mapping[Any, float], apps: Set[str]
+) -> dict[Any, float]:
+    """The values with those of apps that are not registered added up under one
+    name."""
     index, added = names.index("app"), Counter[Any]()
     for key, number in values.items():
         labels = (key,) if len(names) == 1 else key
@@ -371,22 +488,30 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
         names = metric.label.split()
         for key, number in value.items():
             if isinstance(number, Histogram):
-                yield from _samples(metric, number, f"{labels},{_labels(**{metric.label: key})}")
+                yield from _samples(
+                    metric, number, f"{labels},{_labels(**{metric.label: key})}"
+                )
                 continue
-            own = _labels(**dict(zip(names, (key,) if len(names) == 1 else key, strict=True)))
+            own = _labels(
+                **dict(zip(names, (key,) if len(names) == 1 else key, strict=True))
+            )
             yield f"{metric.name}{{{labels},{own}}} {number!r}"
     else:
         yield f"{metric.name}{{{labels}}} {value!r}"
 
 
 def _labels(**values: object) -> str:
-    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items())
+    return ",".join(
+        f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items()
+    )
 
 
 def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
-    """The metrics of several nodes as one text, in which each metric is described once.
+    """The metrics of several nodes as one text, in which each metric is
+    described once.
 
-    ``missing`` names nodes that did not answer: for these only the node_up gauge is 0.
+    ``missing`` names nodes that did not answer: for these only the node_up
+    gauge is 0.
     """
     families: dict[str, tuple[dict[str, str], list[str]]] = {}
     for text in texts:
@@ -400,5 +525,9 @@ def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
                 samples.append(line)
     if _UP in families:
         families[_UP][1].extend(f"{_UP}{{{_labels(node=name)}}} 0" for name in missing)
-    lines = (line for described, samples in families.values() for line in (*described.values(), *samples))
+    lines = (
+        line
+        for described, samples in families.values()
+        for line in (*described.values(), *samples)
+    )
     return "\n".join((*lines, ""))

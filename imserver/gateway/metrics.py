@@ -1,4 +1,5 @@
-"""Counters of one node: plain integers, incremented where an event happens and read on request.
+"""Counters of one node: plain integers, incremented where an event happens and
+read on request.
 
 The public metrics are the table in :mod:`imserver.gateway.metric_table`.
 """
@@ -35,7 +36,8 @@ class Histogram:
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        """Per bucket, not cumulative. The last one counts values above all bounds."""
+        """Per bucket, not cumulative. The last one counts values above all
+        bounds."""
         self.total = 0.0
 
     def observe(self, value: float) -> None:
@@ -58,8 +60,9 @@ class Histogram:
 
 
 class Slow(Struct, frozen=True):
-    """What took long: when it ended, in Unix seconds, and how many seconds it took. ``by``: the label of the
-    principal, or the address of the connection. ``request``: the id of it."""
+    """What took long: when it ended, in Unix seconds, and how many seconds it
+    took. ``by``: the label of the principal, or the address of the connection.
+    ``request``: the id of it."""
 
     time: float
     seconds: float
@@ -68,21 +71,26 @@ class Slow(Struct, frozen=True):
 
 
 class Timings(dict[str, Histogram]):
-    """Name → how long it took each time, in seconds; and the slowest of late. Owner: the observer.
+    """Name → how long it took each time, in seconds; and the slowest of late.
+    Owner: the observer.
 
-    Names are those of routes, commands and methods, so their number is bounded by the code.
+    Names are those of routes, commands and methods, so their number is bounded
+    by the code.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: Callable[[str, float], None] = lambda name, seconds: None
-        """Called in the greenlet that has waited for a transaction. May change."""
+        """Called in the greenlet that has waited for a transaction. May
+        change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
-        """Class → seconds that hot ways append here, for :meth:`fold`, each below :data:`SLOW_SECONDS`. They
-        count under the name of the class. To count 250 together takes 61 ns for each, and 383 ns one by one
-        by :meth:`took`."""
+        """Class → seconds that hot ways append here, for :meth:`fold`, each
+        below :data:`SLOW_SECONDS`. They count under the name of the class. To
+        count 250 together takes 61 ns for each, and 383 ns one by one by
+        :meth:`took`."""
         self.slowest: dict[str, Slow] = {}
-        """Name → the slowest, of at least :data:`SLOW_SECONDS`. Read-only for others."""
+        """Name → the slowest, of at least :data:`SLOW_SECONDS`. Read-only for
+        others."""
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
         """Count one more. Never switches."""
@@ -93,19 +101,23 @@ class Timings(dict[str, Histogram]):
                 self.slowest[name] = Slow(time(), seconds, by, request)
 
     def fold(self) -> None:
-        """Count what waits. Called once a second, and before somebody looks. Never switches."""
+        """Count what waits. Called once a second, and before somebody looks.
+        Never switches."""
         for kind, seconds in self.fast.items():
             if seconds:
                 self.took_fast(kind.__name__, seconds)
                 seconds.clear()
 
     def took_fast(self, name: str, seconds: list[float]) -> None:
-        """Count many at once, each below :data:`SLOW_SECONDS`, and sort them. Never switches."""
+        """Count many at once, each below :data:`SLOW_SECONDS`, and sort them.
+        Never switches."""
         self[name].observe_all(seconds)
 
     def forget(self, is_over: Callable[[Slow], bool]) -> None:
         """Forget those of the slowest of which this is true."""
-        self.slowest = {name: slow for name, slow in self.slowest.items() if not is_over(slow)}
+        self.slowest = {
+            name: slow for name, slow in self.slowest.items() if not is_over(slow)
+        }
 
     def __missing__(self, name: str) -> Histogram:
         histogram = self[name] = Histogram()
@@ -113,7 +125,8 @@ class Timings(dict[str, Histogram]):
 
 
 class _Stop(Struct, frozen=True):
-    """Where an app has to stop: at a ``count``, until a Unix second. ``text`` says why."""
+    """Where an app has to stop: at a ``count``, until a Unix second. ``text``
+    says why."""
 
     count: int
     until: int
@@ -135,7 +148,8 @@ class CountsByApp(dict[str, int]):
         """App → where it has to stop. Read-only for others."""
 
     def stop_at(self, app: str, count: int, until: int, text: str) -> None:
-        """Let an app stop when its count is ``count``, until a Unix second. ``text`` says why."""
+        """Let an app stop when its count is ``count``, until a Unix second.
+        ``text`` says why."""
         self.stops[app] = _Stop(count, until, text)
 
     def go_on(self, app: str) -> None:
@@ -150,7 +164,8 @@ class CountsByApp(dict[str, int]):
         return None
 
     def require(self, app: str) -> None:
-        """Raise QuotaSpent if the app has to stop. Never switches. Hot ways look at :attr:`stops` first."""
+        """Raise QuotaSpent if the app has to stop. Never switches. Hot ways
+        look at :attr:`stops` first."""
         if (spent := self.spent(app)) is not None:
             raise spent
 
@@ -168,10 +183,11 @@ class CountsByApp(dict[str, int]):
 
 
 class Metrics(Struct, eq=False):
-    """Counters that no part of a node owns. They count since the start, except the ``…_now`` gauges.
+    """Counters that no part of a node owns. They count since the start, except
+    the ``…_now`` gauges.
 
-    Owner: the node. Each part increments its counters; gevent switches only at I/O, so ``+= 1`` needs no
-    lock. ``/system/state`` shows them in this order.
+    Owner: the node. Each part increments its counters; gevent switches only at
+    I/O, so ``+= 1`` needs no lock. ``/system/state`` shows them in this order.
     """
 
     accepted: int = 0
@@ -187,7 +203,8 @@ class Metrics(Struct, eq=False):
     """Command → the time until its reply."""
     deliveries: int = 0
     delivery_seconds: Histogram = field(default_factory=Histogram)
-    """The time from the acceptance of a message until its frames are with the sockets of this node."""
+    """The time from the acceptance of a message until its frames are with the
+    sockets of this node."""
     denials: dict[LoginRefusal, CountsByApp] = field(default_factory=dict)
     """Reason → logins refused for it."""
     expired: int = 0
@@ -220,12 +237,17 @@ class Metrics(Struct, eq=False):
     swept: int = 0
     resent_entries: int = 0
     transactions: Timings = field(default_factory=Timings)
-    """Method of the database's rows → the time of its transaction, with what it waited."""
+    """Method of the database's rows → the time of its transaction, with what it
+    waited."""
 
     @property
     def timings(self) -> dict[str, Timings]:
-        """Kind → its timings: ``requests``, ``commands``, ``transactions`` and ``jobs``."""
-        return {name: getattr(self, name) for name in ("requests", "commands", "transactions", "jobs")}
+        """Kind → its timings: ``requests``, ``commands``, ``transactions`` and
+        ``jobs``."""
+        return {
+            name: getattr(self, name)
+            for name in ("requests", "commands", "transactions", "jobs")
+        }
 
     @property
     def logins_refused(self) -> CountsByApp:
@@ -237,11 +259,13 @@ class Metrics(Struct, eq=False):
         return counts
 
     def login_refused(self, reason: LoginRefusal, app: str) -> None:
-        """Count a refused login. ``app``: one that this node knows, else :data:`OTHER`."""
+        """Count a refused login. ``app``: one that this node knows, else
+        :data:`OTHER`."""
         self.denials.setdefault(reason, CountsByApp())[app] += 1
 
     def closed(self, code: int) -> None:
-        """Count a closed connection by its close code (1006: without a close frame)."""
+        """Count a closed connection by its close code (1006: without a close
+        frame)."""
         self.closes[code] = self.closes.get(code, 0) + 1
 
     def lagged(self, seconds: float) -> None:
@@ -251,7 +275,8 @@ class Metrics(Struct, eq=False):
         self.loop_lags.observe(seconds)
 
     def watch_collector(self) -> Callable[[], None]:
-        """Measure garbage collections, which block the loop, until the returned function is called."""
+        """Measure garbage collections, which block the loop, until the returned
+        function is called."""
         began = 0.0
 
         def collecting(phase: str, info: Mapping[str, int]) -> None:
@@ -262,7 +287,9 @@ class Metrics(Struct, eq=False):
             pause = perf_counter() - began
             self.collections[info["generation"]] += 1
             self.collector_seconds[info["generation"]] += pause
-            self.collector_pause_max_seconds = max(self.collector_pause_max_seconds, pause)
+            self.collector_pause_max_seconds = max(
+                self.collector_pause_max_seconds, pause
+            )
 
         gc.callbacks.append(collecting)
         return lambda: gc.callbacks.remove(collecting)
@@ -270,13 +297,19 @@ class Metrics(Struct, eq=False):
     def snapshot(self) -> dict[str, Any]:
         """All current counters by name, without distributions."""
         values = {name: getattr(self, name) for name in self.__struct_fields__}
-        values["denials"] = {reason: counts.total for reason, counts in self.denials.items()}
+        values["denials"] = {
+            reason: counts.total for reason, counts in self.denials.items()
+        }
         for name, value in values.items():
             if isinstance(value, CountsByApp):
                 values[name] = value.total
             elif isinstance(value, dict | list) and not isinstance(value, Timings):
                 values[name] = value.copy()
-        return {name: value for name, value in values.items() if not isinstance(value, Histogram | Timings)}
+        return {
+            name: value
+            for name, value in values.items()
+            if not isinstance(value, Histogram | Timings)
+        }
 
 
 def resident_bytes() -> int:

@@ -1,4 +1,5 @@
-"""Plain data shared by all layers: commands (requests of clients) and events (messages from the server).
+"""Plain data shared by all layers: commands (requests of clients) and events
+(messages from the server).
 
 A dialect decodes bytes into a :class:`Request` with one of the commands, and encodes an :class:`Event` or
 :class:`Reply` into bytes.
@@ -21,19 +22,22 @@ ACTION_PREFIX: Final = "action:"
 """Prefix of the apps of the action dialect, before an ``appId``."""
 
 ERASED: Final = "deleted:"
-"""How the name begins that stands in place of the id of an erased user. Nobody logs in under such a name."""
+"""How the name begins that stands in place of the id of an erased user. Nobody
+logs in under such a name."""
 
 
 encode_json: Final = msgspec.json.Encoder().encode
-"""Encodes as JSON. For hot ways: 88 ns for a short text. ``msgspec.json.encode`` takes 132 ns, since it makes
-an encoder for each call."""
+"""Encodes as JSON. For hot ways: 88 ns for a short text.
+``msgspec.json.encode`` takes 132 ns, since it makes an encoder for each
+call."""
 
 
 class Service(Struct, eq=False):
-    """The base of services that are Structs. Services are equal only if they are the same object.
+    """The base of services that are Structs. Services are equal only if they
+    are the same object.
 
-    A log that names a service, such as of a greenlet that fails, does not show its fields: they have secrets
-    of settings and sets of connections.
+    A log that names a service, such as of a greenlet that fails, does not show
+    its fields: they have secrets of settings and sets of connections.
     """
 
     __repr__ = object.__repr__
@@ -47,9 +51,11 @@ class Limit:
     NUMBER: Final = 2**32 - 1
     """The greatest number in a frame that counts no entries."""
     MIN_TIME_MS: Final = -62_135_596_800_000
-    """The beginning of the year 1, in Unix milliseconds: an earlier time cannot be shown everywhere."""
+    """The beginning of the year 1, in Unix milliseconds: an earlier time cannot
+    be shown everywhere."""
     TIME_MS: Final = 253_402_300_799_999
-    """The end of the year 9999, in Unix milliseconds: a later time cannot be shown everywhere."""
+    """The end of the year 9999, in Unix milliseconds: a later time cannot be
+    shown everywhere."""
     CLIENT_MSG_ID_BYTES: Final = 64
     """The ``client_msg_id`` of a message, in bytes of UTF-8."""
     TYPE_BYTES: Final = 32
@@ -71,13 +77,16 @@ class Limit:
     CHANNEL_BYTES: Final = 255
     """The name of a channel, in bytes of UTF-8."""
     PRESENCE: Final = 10_000
-    """The subscribers in an answer, and of which the users are counted exactly."""
+    """The subscribers in an answer, and of which the users are counted
+    exactly."""
     BUTTON: Final = 64
-    """The characters of the text of a button or an option of a question, and the bytes of its value."""
+    """The characters of the text of a button or an option of a question, and
+    the bytes of its value."""
     OPTIONS: Final = 8
     """The options of a question."""
     ANSWERS: Final = 20
-    """The users whose answers a question needs: each entry about it has all of them."""
+    """The users whose answers a question needs: each entry about it has all of
+    them."""
     QUESTION_SECONDS: Final = 30 * 86_400
     """The time until the deadline of a question."""
     ANSWER_CHARACTERS: Final = 1000
@@ -87,7 +96,8 @@ class Limit:
 
 
 def is_of_device(device: str, name: str) -> bool:
-    """Whether a session's device has this name, or is a part of that device: ``NAME/PART``."""
+    """Whether a session's device has this name, or is a part of that device:
+    ``NAME/PART``."""
     return device == name or (name != "" and device.rpartition("/")[0] == name)
 
 
@@ -100,11 +110,13 @@ def id_of(text: str) -> int:
 
 
 class Command(Struct, frozen=True, gc=False):
-    """A command of a client. The service that runs it has the row of its class."""
+    """A command of a client. The service that runs it has the row of its
+    class."""
 
 
 class Login(Command, frozen=True, gc=False):
-    """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid name)."""
+    """Log in as ``user`` of ``app`` on a ``device`` (``""`` is a valid
+    name)."""
 
     app: str
     user: str
@@ -121,7 +133,8 @@ class Ping(Command, frozen=True, gc=False):
 
 
 class Resume(Login, frozen=True, gc=False):
-    """A login of a client that uses stored messages. ``cursor``: the greatest id that it has.
+    """A login of a client that uses stored messages. ``cursor``: the greatest
+    id that it has.
 
     ``acks``: the client acknowledges messages.
     """
@@ -133,9 +146,11 @@ class Resume(Login, frozen=True, gc=False):
 class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
-    ``recover``: the client has everything up to ``offset`` of ``epoch``, and wants the rest. ``positioned``,
-    ``recoverable``: it wants to know the position of the channel. ``delta``: it can read deltas. ``data``:
-    JSON for the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest is not complete.
+    ``recover``: the client has everything up to ``offset`` of ``epoch``, and
+    wants the rest. ``positioned``, ``recoverable``: it wants to know the
+    position of the channel. ``delta``: it can read deltas. ``data``: JSON for
+    the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest
+    is not complete.
     """
 
     channel: str
@@ -166,8 +181,8 @@ class Publish(Command, frozen=True, gc=False):
 
 
 class AskPresence(Command, frozen=True, gc=False):
-    """Request the subscribers of a channel: at most ``limit`` (0: the most there are in an answer), after the
-    cursor ``after``."""
+    """Request the subscribers of a channel: at most ``limit`` (0: the most
+    there are in an answer), after the cursor ``after``."""
 
     channel: str
     limit: int = 0
@@ -175,9 +190,11 @@ class AskPresence(Command, frozen=True, gc=False):
 
 
 class AskHistory(Command, frozen=True, gc=False):
-    """Request at most ``limit`` publications of a channel (-1: all, 0: only its position).
+    """Request at most ``limit`` publications of a channel (-1: all, 0: only its
+    position).
 
-    ``since``: epoch and offset after which (before which, if ``reverse``) they begin.
+    ``since``: epoch and offset after which (before which, if ``reverse``) they
+    begin.
     """
 
     channel: str
@@ -189,8 +206,9 @@ class AskHistory(Command, frozen=True, gc=False):
 class Request(Struct, gc=False):
     """One decoded client frame.
 
-    ``seq`` and ``name`` are repeated in the reply. ``command`` is None if the dialect refuses the request.
-    Then ``code`` is the reply code (``errors.REPLY_…``).
+    ``seq`` and ``name`` are repeated in the reply. ``command`` is None if the
+    dialect refuses the request. Then ``code`` is the reply code
+    (``errors.REPLY_…``).
     """
 
     seq: str
@@ -200,9 +218,11 @@ class Request(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: no data).
+    """The answer to one request: a reply code (``errors.REPLY_…``) and data
+    (None: no data).
 
-    ``why``: the reason of a refusal, if the code is of several; only operators see it.
+    ``why``: the reason of a refusal, if the code is of several; only operators
+    see it.
     """
 
     code: int
@@ -220,9 +240,10 @@ Answer = Callable[[Reply], None]
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its streamed message.
 
-    ``piece``: number of the last piece that its text contains (0: none yet). ``whole``: the text is that of
-    the whole message so far, else of this piece alone. ``done``: the message is over. ``incomplete``: its
-    publisher did not finish it. ``stopped``: the reader who has stopped it.
+    ``piece``: number of the last piece that its text contains (0: none yet).
+    ``whole``: the text is that of the whole message so far, else of this piece
+    alone. ``done``: the message is over. ``incomplete``: its publisher did not
+    finish it. ``stopped``: the reader who has stopped it.
     """
 
     id: str
@@ -236,10 +257,12 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its channel.
 
-    ``offset``: number of a publication in the history of its channel (0: the channel has no history).
-    ``epoch``: the life of that history. ``info``: JSON about the client that published, joined or left
-    (``b""``: the back end). ``tags``: a JSON object of strings. ``stream``: of a streamed message.
-    ``thread``: the message in whose thread a streamed answer is a reply (0: none).
+    ``offset``: number of a publication in the history of its channel (0: the
+    channel has no history). ``epoch``: the life of that history. ``info``: JSON
+    about the client that published, joined or left (``b""``: the back end).
+    ``tags``: a JSON object of strings. ``stream``: of a streamed message.
+    ``thread``: the message in whose thread a streamed answer is a reply (0:
+    none).
     """
 
     name: str
@@ -254,12 +277,14 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """A message from the server to a client that is not a reply.
 
-    ``kind``: ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room), ``"msg"``, ``"online"`` or
-    ``"offline"`` (of a group of the client dialect), ``"join"`` or ``"leave"`` (of a channel), ``"stream"``
-    (of a streamed message; its end is a ``"msg"`` with the whole text),
-    ``"subscribed"`` or ``"unsubscribed"`` (the server subscribed this connection, or ended its subscription
-    for the reason ``code``). ``sender`` and ``text``: its author and text. ``id``: of a push, the caller's
-    message id (``""``: the dialect makes one).
+    ``kind``: ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room),
+    ``"msg"``, ``"online"`` or ``"offline"`` (of a group of the client dialect),
+    ``"join"`` or ``"leave"`` (of a channel), ``"stream"`` (of a streamed
+    message; its end is a ``"msg"`` with the whole text), ``"subscribed"`` or
+    ``"unsubscribed"`` (the server subscribed this connection, or ended its
+    subscription for the reason ``code``). ``sender`` and ``text``: its author
+    and text. ``id``: of a push, the caller's message id (``""``: the dialect
+    makes one).
     """
 
     kind: str
@@ -267,9 +292,11 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     text: str
     id: str = ""
     type: str = "text"
-    """Type of the payload: ``text``, ``image``, … or a type of the back end's own."""
+    """Type of the payload: ``text``, ``image``, … or a type of the back end's
+    own."""
     data: bytes = b""
-    """The payload as JSON if it is not a string; else ``b""``, and ``text`` is the payload."""
+    """The payload as JSON if it is not a string; else ``b""``, and ``text`` is
+    the payload."""
     code: int = 0
     """Number of a push in the client dialect."""
     note: str = ""
@@ -279,13 +306,15 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     channel: ChannelPart | None = None
     """Set in all events of a channel."""
     notify: bytes = b""
-    """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON; ``b""``: it has none."""
+    """The field ``notify`` of a push (:mod:`imserver.gateway.notify`), as JSON;
+    ``b""``: it has none."""
 
 
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """A publication for a subscriber that reads deltas.
 
-    ``data``: its whole payload, or with ``delta`` how to make that from the payload before it.
+    ``data``: its whole payload, or with ``delta`` how to make that from the
+    payload before it.
     """
 
     delta: bool = False
@@ -294,11 +323,13 @@ class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     """An unstored event for the followers of a conversation, or of a user.
 
-    ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a ``conversation``), ``receipt`` (``sender``
-    has ``read`` or ``received`` a ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
-    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or ``piece`` (of a streamed
-    message of ``sender``, with ``text``; ``channel`` has the stream). In the others ``text`` is empty. A
-    signal of another kind has its content as JSON in ``data``.
+    ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a
+    ``conversation``), ``receipt`` (``sender`` has ``read`` or ``received`` a
+    ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
+    ``contact`` (what ``sender`` and ``to`` are to each other has changed), or
+    ``piece`` (of a streamed message of ``sender``, with ``text``; ``channel``
+    has the stream). In the others ``text`` is empty. A signal of another kind
+    has its content as JSON in ``data``.
     """
 
     to: str = ""
@@ -308,7 +339,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ids: tuple[int, ...] = ()
 
     def as_json(self) -> bytes:
-        """What clients see of it, without its kind; empty fields are left out."""
+        """What clients see of it, without its kind; empty fields are left
+        out."""
         if self.kind == "hidden":
             return encode_json({"ids": self.ids})
         if self.data:
@@ -331,22 +363,25 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
 
 Backlog = list[Any] | tuple[Callable[[], None], ...]
-"""Stored messages that a log subscription holds, and functions that acknowledge its own stored drafts."""
+"""Stored messages that a log subscription holds, and functions that acknowledge
+its own stored drafts."""
 
 
 class LogSubscription(Struct, gc=False):
     """The subscription of a connection to the log of its user.
 
-    ``backlog`` is None while the subscription is live: entries are delivered when they are stored. Before
-    that the client has not requested all earlier entries, and nothing may overtake them: a tuple holds
-    waiting acknowledgements; a list also collects new messages in order.
+    ``backlog`` is None while the subscription is live: entries are delivered
+    when they are stored. Before that the client has not requested all earlier
+    entries, and nothing may overtake them: a tuple holds waiting
+    acknowledgements; a list also collects new messages in order.
     """
 
     backlog: Backlog | None = ()
     groups: tuple[int, ...] = ()
     """Conversations whose followers contain the connection."""
     has_cursor: ClassVar[bool] = True
-    """The client tracks a cursor. Its acknowledgements are held until it has caught up."""
+    """The client tracks a cursor. Its acknowledgements are held until it has
+    caught up."""
 
     @property
     def live(self) -> bool:
@@ -357,8 +392,9 @@ class LogSubscription(Struct, gc=False):
 class ClientFacts(Struct, gc=False):
     """The client, in a request to a back end that decides for it.
 
-    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those of its first request and
-    of its ``connect`` that the back end gets. ``meta``: JSON about it for the back end only (``b""``: none).
+    ``transport``: ``websocket``, ``http_stream`` or ``sse``. ``headers``: those
+    of its first request and of its ``connect`` that the back end gets.
+    ``meta``: JSON about it for the back end only (``b""``: none).
     """
 
     transport: str
@@ -367,11 +403,14 @@ class ClientFacts(Struct, gc=False):
 
 
 class DialectState(Struct, gc=False):
-    """State of a connection, owned by the service of its dialect. Each dialect with state has a subclass.
+    """State of a connection, owned by the service of its dialect. Each dialect
+    with state has a subclass.
 
-    ``channels_from_log``: stored messages of the connection's rooms are delivered to it from the log.
-    ``info``: JSON about the connection for others in its channels (``b""``: none). ``channel_infos``: the
-    same by channel. ``facts``: for the back end that decides for the client (None: there was none).
+    ``channels_from_log``: stored messages of the connection's rooms are
+    delivered to it from the log. ``info``: JSON about the connection for others
+    in its channels (``b""``: none). ``channel_infos``: the same by channel.
+    ``facts``: for the back end that decides for the client (None: there was
+    none).
     """
 
     channels_from_log: bool = False
@@ -380,12 +419,13 @@ class DialectState(Struct, gc=False):
     facts: ClientFacts | None = None
 
     def set_facts(self, transport: str, headers: dict[str, str]) -> None:
-        """Set what the back end that decides for the client gets to know of it: see :class:`ClientFacts`."""
+        """Set what the back end that decides for the client gets to know of it:
+        see :class:`ClientFacts`."""
         self.facts = ClientFacts(transport, headers)
 
     def set_info(self, channel: str, info: bytes) -> bytes:
-        """Set the data about the client that others in a channel see; ``b""``: none. Return the data
-        before."""
+        """Set the data about the client that others in a channel see; ``b""``:
+        none. Return the data before."""
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos = self.channel_infos or {}
@@ -395,25 +435,29 @@ class DialectState(Struct, gc=False):
         return before
 
     def resubscribes(self, channel: str) -> bool:
-        """Whether the client begins again if the server ends its subscription, or its connection
-        (:meth:`reconnects`)."""
+        """Whether the client begins again if the server ends its subscription,
+        or its connection (:meth:`reconnects`)."""
         return False
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client begins again only with a new connection: the server has subscribed it."""
+        """Whether the client begins again only with a new connection: the
+        server has subscribed it."""
         return False
 
     def receives_own_joins(self) -> bool:
-        """Whether the notice that the client has joined a channel goes to the client, too."""
+        """Whether the notice that the client has joined a channel goes to the
+        client, too."""
         return False
 
 
 class BadFrame(Exception):
-    """An undecodable frame. ``reply``: the payload to answer with (None: no answer). ``close``: the code to
-    close the connection with (0: it stays open)."""
+    """An undecodable frame. ``reply``: the payload to answer with (None: no
+    answer). ``close``: the code to close the connection with (0: it stays
+    open)."""
 
     TEXT: Final = "数据不合法".encode()
-    """The bare text frame with which the original servers answer such a frame."""
+    """The bare text frame with which the original servers answer such a
+    frame."""
 
     def __init__(self, reply: bytes | None, close: int = 0) -> None:
         super().__init__("not a request of this dialect")
@@ -431,21 +475,27 @@ class Outcome(IntEnum):
     REPEATED = 2
     """The message id was accepted before. Nothing was delivered again."""
     FAILED = 3
-    """The user is on another node, which has not received it. The message id may be used again."""
+    """The user is on another node, which has not received it. The message id
+    may be used again."""
     PARTLY = 4
-    """For an app or a room: some nodes have received it, at least one has not."""
+    """For an app or a room: some nodes have received it, at least one has
+    not."""
     PENDING = 5
-    """No receiver is online. It is delivered if the user logs in within the time limit."""
+    """No receiver is online. It is delivered if the user logs in within the
+    time limit."""
     STORED = 6
-    """It is in the message log, from which sessions that use stored messages receive it."""
+    """It is in the message log, from which sessions that use stored messages
+    receive it."""
     REFUSED = 7
     """It can never be accepted: it is too long for its channel, for example."""
     UNKNOWN = 8
-    """The user is not on this node, and the registry does not say whether on another one. The message id may
-    be used again."""
+    """The user is not on this node, and the registry does not say whether on
+    another one. The message id may be used again."""
 
 
-ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED})
+ACCEPTED: Final = frozenset(
+    {Outcome.SENT, Outcome.PARTLY, Outcome.PENDING, Outcome.STORED}
+)
 """Outcomes after which the message id must not be used again."""
 
 YIELD_TARGETS: Final = 256

@@ -1,7 +1,9 @@
-"""What a push or a stored message says about its notification, and what a push service is.
+"""What a push or a stored message says about its notification, and what a push
+service is.
 
-The core checks ``notify`` and passes it on: a push has it in its event, a stored message in ``meta``. A
-feature shows it, on devices that push services reach. Other features bring these.
+The core checks ``notify`` and passes it on: a push has it in its event, a
+stored message in ``meta``. A feature shows it, on devices that push services
+reach. Other features bring these.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_NOTIFY_BYTES: Final = 2048
-"""Limit of all fields together, as JSON: push services take 4096 bytes of encrypted content."""
+"""Limit of all fields together, as JSON: push services take 4096 bytes of
+encrypted content."""
 MAX_TTL_SECONDS: Final = 28 * 86_400
 """The longest time for which common push services hold a notification."""
 _LABEL: Final = r"^[^\x00-\x1f\x7f]*$"
@@ -27,7 +30,9 @@ Address = Annotated[str, Meta(max_length=1000, pattern=r"^((https?://|/)[!-~]*)?
 TtlSeconds = Annotated[
     int,
     _about(
-        "The seconds for which push services hold it while a device is offline.", ge=0, le=MAX_TTL_SECONDS
+        "The seconds for which push services hold it while a device is offline.",
+        ge=0,
+        le=MAX_TTL_SECONDS,
     ),
 ]
 
@@ -44,39 +49,65 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
             pattern=_LABEL,
         ),
     ]
-    title: Annotated[str, _about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL)]
-    url: Annotated[Address, _about("What a click opens; empty: the `url` of the notification.")] = ""
+    title: Annotated[
+        str,
+        _about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL),
+    ]
+    url: Annotated[
+        Address, _about("What a click opens; empty: the `url` of the notification.")
+    ] = ""
 
 
 class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a notification shows. Fields that you leave out are made from the message."""
+    """What a notification shows. Fields that you leave out are made from the
+    message."""
 
     title: Annotated[str, _about("The first line.", max_length=200)] = ""
     text: Annotated[str, _about("The lines below.", max_length=1000)] = ""
-    url: Annotated[Address, _about("What a click opens: an `https://` URL, or a path of your page.")] = ""
+    url: Annotated[
+        Address,
+        _about("What a click opens: an `https://` URL, or a path of your page."),
+    ] = ""
     icon: Annotated[Address, _about("The address of a picture.")] = ""
-    actions: Annotated[tuple[Action, ...], _about("Buttons. Browsers show two.", max_length=4)] = ()
+    actions: Annotated[
+        tuple[Action, ...], _about("Buttons. Browsers show two.", max_length=4)
+    ] = ()
     tag: Annotated[
         str,
-        _about("A later notification with the same tag replaces this one.", max_length=64, pattern=_LABEL),
+        _about(
+            "A later notification with the same tag replaces this one.",
+            max_length=64,
+            pattern=_LABEL,
+        ),
     ] = ""
     ttl: TtlSeconds | UnsetType = UNSET
     silent: Annotated[
-        bool, _about("An application gets it and shows nothing. A browser shows it without a sound.")
+        bool,
+        _about(
+            "An application gets it and shows nothing. A browser shows it without a sound."
+        ),
     ] = False
     time_sensitive: Annotated[
         bool,
-        _about("Devices show it also while they let other notifications wait. Only back ends may set it."),
+        _about(
+            "Devices show it also while they let other notifications wait. Only back ends may set it."
+        ),
     ] = False
 
     @staticmethod
     def of_event(notify: bytes) -> Notify | None:
-        """What the ``notify`` of an event says; None: there is no notification."""
-        return None if notify in (b"", b"false") else msgspec.json.decode(notify, type=Notify)
+        """What the ``notify`` of an event says; None: there is no
+        notification."""
+        return (
+            None
+            if notify in (b"", b"false")
+            else msgspec.json.decode(notify, type=Notify)
+        )
 
     @staticmethod
     def is_path(address: str) -> bool:
-        """Whether an address is a path of the page that shows it, and of no other host."""
+        """Whether an address is a path of the page that shows it, and of no
+        other host."""
         return address.startswith("/") and not address.startswith(("//", "/\\"))
 
 
@@ -104,22 +135,26 @@ def encode_notify(notify: Notify | bool) -> bytes:
     return encoded
 
 
-# --- push services ------------------------------------------------------------------------------------------
+# --- push services ------------------------------------------------------------
 
 
 class PushNotice(Struct, frozen=True):
     """What a push service hands to a device, which shows it.
 
-    ``id`` is the same for each attempt of one delivery, and no other has it. ``kind``: stored messages of a
-    conversation; a push of a back end or a bot; the messages were read elsewhere, so the one with this
-    ``tag`` goes; a test. ``tag``: a later one with it replaces this one on the device. ``topic``: at most 32
-    characters of base64url; what waits at the service with it is replaced. ``actions``: (name, what the
-    button shows, what it opens). ``conversation`` and ``entry``: where and of which message; 0: of a push.
-    ``count``: the number of unread messages in the conversation. ``badge``: the number of conversations with
-    unread messages of which the user was notified; None: it is not known. ``token`` lets the device act
-    (``POST /api/v1/notifications/act``). ``data``: JSON of a push, or ``b""``. ``silent``: nothing is shown
-    or heard. ``time_sensitive``: it is shown also while the device lets others wait. ``ttl``: seconds for
-    which the service may hold it.
+    ``id`` is the same for each attempt of one delivery, and no other has it.
+    ``kind``: stored messages of a conversation; a push of a back end or a bot;
+    the messages were read elsewhere, so the one with this ``tag`` goes; a test.
+    ``tag``: a later one with it replaces this one on the device. ``topic``: at
+    most 32 characters of base64url; what waits at the service with it is
+    replaced. ``actions``: (name, what the button shows, what it opens).
+    ``conversation`` and ``entry``: where and of which message; 0: of a push.
+    ``count``: the number of unread messages in the conversation. ``badge``: the
+    number of conversations with unread messages of which the user was notified;
+    None: it is not known. ``token`` lets the device act (``POST
+    /api/v1/notifications/act``). ``data``: JSON of a push, or ``b""``.
+    ``silent``: nothing is shown or heard. ``time_sensitive``: it is shown also
+    while the device lets others wait. ``ttl``: seconds for which the service
+    may hold it.
     """
 
     id: str
@@ -146,11 +181,12 @@ class PushNotice(Struct, frozen=True):
 class PushResult(Struct, frozen=True):
     """What a push service has answered.
 
-    ``outcome``: ``gone``: the device does not exist any more. ``later``: the same may be sent again.
-    ``refused``: it never will be taken. ``status``: of HTTP; 0: there was no answer. ``retry_after``: seconds
-    for which the service wants no request; None: it has not said. ``problem`` is for log lines.
-    ``gone_since``: when the device ceased to exist, in Unix seconds: it stays if it was registered later.
-    0: it goes.
+    ``outcome``: ``gone``: the device does not exist any more. ``later``: the
+    same may be sent again. ``refused``: it never will be taken. ``status``: of
+    HTTP; 0: there was no answer. ``retry_after``: seconds for which the service
+    wants no request; None: it has not said. ``problem`` is for log lines.
+    ``gone_since``: when the device ceased to exist, in Unix seconds: it stays
+    if it was registered later. 0: it goes.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
@@ -162,22 +198,26 @@ class PushResult(Struct, frozen=True):
 
 @runtime_checkable
 class PushService(Protocol):
-    """A service that reaches the devices of an application. A feature brings it among its answers, and in
-    ``FeatureRow.offline``. A device is an endpoint with the address ``name:token``."""
+    """A service that reaches the devices of an application. A feature brings it
+    among its answers, and in ``FeatureRow.offline``. A device is an endpoint
+    with the address ``name:token``."""
 
     @property
     def name(self) -> str:
         """Its name in addresses: small letters and digits."""
 
     def objection(self, app: str, token: str) -> str:
-        """Why an app cannot have a device with this token; ``""``: it can. Never switches."""
+        """Why an app cannot have a device with this token; ``""``: it can.
+        Never switches."""
 
     def host(self, app: str, token: str) -> str:
-        """The queue of what is sent to a device. What goes to one queue has one pace and one pause. It begins
-        with the name of the service. Never switches."""
+        """The queue of what is sent to a device. What goes to one queue has one
+        pace and one pause. It begins with the name of the service. Never
+        switches."""
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Hand over what is to be shown. Switches. Never raises for what the service answers."""
+        """Hand over what is to be shown. Switches. Never raises for what the
+        service answers."""
 
     def close(self) -> None:
         """End the connections. Nothing is handed over any more."""

@@ -1,4 +1,5 @@
-"""Common parts of commands: the store of the settings, a running server, one line for each error."""
+"""Common parts of commands: the store of the settings, a running server, one
+line for each error."""
 
 import logging
 import os
@@ -35,26 +36,35 @@ Opened = tuple[Config, Store, Tenants]
 
 
 def settings_options(command: Command) -> Command:
-    """Options by which a command finds what the server has stored; see :func:`opened`."""
+    """Options by which a command finds what the server has stored; see
+    :func:`opened`."""
     command = click.option(
-        "--data-dir", metavar="DIR", help="Folder for the secret, the lock, the SQLite database and uploads."
+        "--data-dir",
+        metavar="DIR",
+        help="Folder for the secret, the lock, the SQLite database and uploads.",
     )(command)
-    return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
+    return click.option(
+        "-c", "--config", "path", metavar="FILE", help="Settings, as for serve."
+    )(command)
 
 
 def load_settings(path: str | None, data_dir: str | None) -> Config:
     """The settings under these options. Raises ConfigError."""
-    return load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+    return load_config(
+        path, overrides={} if data_dir is None else {"server.data_dir": data_dir}
+    )
 
 
 def host_of(settings: Config) -> str:
-    """The address at which the server of these settings answers on this machine."""
+    """The address at which the server of these settings answers on this
+    machine."""
     everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
     return everywhere.get(settings.server.host, settings.server.host)
 
 
 def url_of(settings: Config) -> str:
-    """Where commands on this machine ask the server of these settings. Without a port the command ends."""
+    """Where commands on this machine ask the server of these settings. Without
+    a port the command ends."""
     port = settings.app.http_port
     if not port:
         fail("app.http_port is 0, so the server has any free port: name it by --url")
@@ -63,16 +73,24 @@ def url_of(settings: Config) -> str:
 
 
 @contextmanager
-def opened(path: str | None, data_dir: str | None, reads: bool = False) -> Iterator[Opened]:
-    """The settings, and what is stored under them. What goes wrong inside, or a look where no server was, is
-    said in one line, and ends with status 1. A command that only ``reads`` does nothing there."""
+def opened(
+    path: str | None, data_dir: str | None, reads: bool = False
+) -> Iterator[Opened]:
+    """The settings, and what is stored under them. What goes wrong inside, or a
+    look where no server was, is said in one line, and ends with status 1. A
+    command that only ``reads`` does nothing there."""
     # What a server would log is said here.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
         with ExitStack() as stack:
             settings = load_settings(path, data_dir)
             folder, features = Path(settings.server.data_dir), load_features(settings)
-            store = Store(settings.storage, str(folder), threaded=False, tables=tables_of(features))
+            store = Store(
+                settings.storage,
+                str(folder),
+                threaded=False,
+                tables=tables_of(features),
+            )
             stack.callback(store.close)
             tenants = _tenants_of(settings, store, features)
             store.start()
@@ -81,9 +99,13 @@ def opened(path: str | None, data_dir: str | None, reads: bool = False) -> Itera
             if not (reads and is_lost and not store.has_database):
                 yield settings, store, tenants
             if is_empty and any(folder.glob("*")):
-                click.echo(f"imserver: created the data folder {folder.absolute()}", err=True)
+                click.echo(
+                    f"imserver: created the data folder {folder.absolute()}", err=True
+                )
             elif is_lost and not store.has_database:
-                fail(f"no settings are here, and {folder.absolute()} has no database of a server")
+                fail(
+                    f"no settings are here, and {folder.absolute()} has no database of a server"
+                )
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant) as error:
@@ -91,25 +113,43 @@ def opened(path: str | None, data_dir: str | None, reads: bool = False) -> Itera
 
 
 def record_act(
-    settings: Config, store: Store, name: str, app: str = "", user: str = "", /, **facts: Any
+    settings: Config,
+    store: Store,
+    name: str,
+    app: str = "",
+    user: str = "",
+    /,
+    **facts: Any,
 ) -> None:
     """Tell the features that hear of acts what a command has done: see
     :class:`imserver.gateway.auth.observer.Act`. ``facts`` are JSON.
 
     The command is done: what goes wrong here is said, and does not end it.
     """
-    act = Act(name, Principal("command", ALL_SCOPES, None, key=_system_user()), app, user, facts=facts)
+    act = Act(
+        name,
+        Principal("command", ALL_SCOPES, None, key=_system_user()),
+        app,
+        user,
+        facts=facts,
+    )
     with offline_parts(settings, store, Observer) as observers:
         for feature, observer in observers:
             try:
                 observer.acted(act)
             except ImserverError as error:
-                click.echo(f"imserver: the {feature} log lacks this act ({name}): {error}", err=True)
+                click.echo(
+                    f"imserver: the {feature} log lacks this act ({name}): {error}",
+                    err=True,
+                )
 
 
 @contextmanager
-def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[list[tuple[str, S]]]:
-    """What features are in a command (:attr:`imserver.gateway.feature.FeatureRow.offline`), of this kind: the
+def offline_parts(
+    settings: Config, store: Store, kind: type[S]
+) -> Iterator[list[tuple[str, S]]]:
+    """What features are in a command
+    (:attr:`imserver.gateway.feature.FeatureRow.offline`), of this kind: the
     name of the feature, and the object. Raises StartError."""
     features = load_features(settings)
     tenants = cache(lambda: _tenants_of(settings, store, features))
@@ -123,8 +163,12 @@ def offline_parts(settings: Config, store: Store, kind: type[S]) -> Iterator[lis
         ]
 
 
-def _tenants_of(settings: Config, store: Store, features: tuple[FeatureRow, ...]) -> Tenants:
-    return Tenants(settings, store, None, objection_of(features), declarations_of(features))
+def _tenants_of(
+    settings: Config, store: Store, features: tuple[FeatureRow, ...]
+) -> Tenants:
+    return Tenants(
+        settings, store, None, objection_of(features), declarations_of(features)
+    )
 
 
 def _system_user() -> str:
@@ -137,4 +181,8 @@ def _system_user() -> str:
 
 def day(seconds: int) -> str:
     """A time for people; nothing for 0."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    return (
+        datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+        if seconds
+        else ""
+    )

@@ -1,4 +1,5 @@
-"""Resources of a process: data directory, the secret and its derived keys, limit of open files."""
+"""Resources of a process: data directory, the secret and its derived keys,
+limit of open files."""
 
 import errno
 import fcntl
@@ -26,45 +27,54 @@ from imserver.gateway.threads import synchronise
 _log = logging.getLogger(__name__)
 
 SPARE_FILES_OF_A_CLUSTER: Final = 320
-"""Open files of a node with Redis and 60 other nodes, which take three each, other than connections."""
+"""Open files of a node with Redis and 60 other nodes, which take three each,
+other than connections."""
 
 SECRET_BYTES: Final = 32
 RESTORING: Final = "restoring"
-"""The file of a data folder in which a restore has begun. ``imserver restore`` ends it; no server starts."""
+"""The file of a data folder in which a restore has begun. ``imserver restore``
+ends it; no server starts."""
 _BLOCKED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def hold_signals() -> None:
-    """Let the signals that would end this process wait until :func:`take_signals`.
+    """Let the signals that would end this process wait until
+    :func:`take_signals`.
 
-    Operators send them as soon as the file ``lock`` has the process id, which is before the server serves.
+    Operators send them as soon as the file ``lock`` has the process id, which
+    is before the server serves.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
 
 
 def take_signals() -> None:
-    """Take the signals that waited, and all others from now on. Their handlers are installed."""
+    """Take the signals that waited, and all others from now on. Their handlers
+    are installed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
 
 
 def raise_file_limit() -> int:
-    """Raise this process's soft limit of open files to the hard limit and return it."""
+    """Raise this process's soft limit of open files to the hard limit and
+    return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS reports an unlimited hard limit but refuses it
+    # macOS reports an unlimited hard limit but refuses it
+    except (OSError, ValueError):
         hard = soft
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def openable_files() -> int:
-    """How many files a process of this server may open, after :func:`raise_file_limit`."""
+    """How many files a process of this server may open, after
+    :func:`raise_file_limit`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def connection_limit(config: Config) -> int:
-    """How many connections this process may have. Raises the limit of open files.
+    """How many connections this process may have. Raises the limit of open
+    files.
 
     Raises StartError if the setting is above that limit.
     """
@@ -75,12 +85,19 @@ def connection_limit(config: Config) -> int:
             "raise the limit (ulimit -n) or lower the setting"
         )
     # A node without Redis has others for logs, listeners and requests.
-    return wanted or max(files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1)
+    return wanted or max(
+        files - (SPARE_FILES_OF_A_CLUSTER if config.clustered else 64), 1
+    )
 
 
 def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The cores that this process may use: those of its CPU set, within the quota of its container."""
-    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: those of its CPU set, within the
+    quota of its container."""
+    number = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
     with suppress(OSError, ValueError):  # no such file; or the quota is "max"
         quota, period = cpu_quota.read_text(encoding="ascii").split()
         number = min(number, -(-int(quota) // int(period)))
@@ -88,21 +105,30 @@ def cores(cpu_quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> StartError:
-    """The error of an address that is not available; on Linux with the process that listens on the port, if
-    this user may see it."""
+    """The error of an address that is not available; on Linux with the process
+    that listens on the port, if this user may see it."""
     text = f"cannot listen on {host}:{port}: {error.strerror or error}"
     pid = listening_process(port) if error.errno == errno.EADDRINUSE else None
     return StartError(f"{text}, by the process {pid}" if pid else text)
 
 
 def listening_process(port: int) -> int | None:
-    """A process that listens on a port, if this user may see it; only on Linux."""
+    """A process that listens on a port, if this user may see it; only on
+    Linux."""
     sockets = set()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            rows = [line.split() for line in Path("/proc/net", table).read_text("ascii").splitlines()[1:]]
-            # Fields 1, 3 and 9: address and port (hexadecimal), the state (0A: it listens), the inode.
-            ours = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"]
+            rows = [
+                line.split()
+                for line in Path("/proc/net", table).read_text("ascii").splitlines()[1:]
+            ]
+            # Fields 1, 3 and 9: address and port (hexadecimal), the state (0A:
+            # it listens), the inode.
+            ours = [
+                row
+                for row in rows
+                if row[1].endswith(f":{port:04X}") and row[3] == "0A"
+            ]
             sockets |= {f"socket:[{row[9]}]" for row in ours}
     for file in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
         with suppress(OSError):
@@ -112,20 +138,26 @@ def listening_process(port: int) -> int | None:
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:
-    """The settings with the number of processes that ``auto`` means on this machine, and a line that says
-    why (``""``: the number is given).
+    """The settings with the number of processes that ``auto`` means on this
+    machine, and a line that says why (``""``: the number is given).
 
-    One per core. Only if each core is to serve more connections than one process may open files, there are
-    more, which share them.
+    One per core. Only if each core is to serve more connections than one
+    process may open files, there are more, which share them.
     """
     if config.server.processes:
         return config, ""
-    number, files, limits = cores(), openable_files() - SPARE_FILES_OF_A_CLUSTER, config.limits
+    number, files, limits = (
+        cores(),
+        openable_files() - SPARE_FILES_OF_A_CLUSTER,
+        config.limits,
+    )
     wanted = number * limits.max_connections
     many = f"{number} core{'s' * (number > 1)}"
     why = f"one for each of {many}" if number > 1 else "this machine has one core"
     if not config.clustered:
-        why = f"{many}, but more than one process needs redis.url" if number > 1 else why
+        why = (
+            f"{many}, but more than one process needs redis.url" if number > 1 else why
+        )
         number = 1
     elif limits.max_connections > files > 0:
         number = -(-wanted // files)
@@ -135,12 +167,14 @@ def plan_processes(config: Config) -> tuple[Config, str]:
         )
         limits = msgspec.structs.replace(limits, max_connections=-(-wanted // number))
     server = msgspec.structs.replace(config.server, processes=number)
-    return msgspec.structs.replace(config, server=server, limits=limits), f"processes: {number} ({why})"
+    return msgspec.structs.replace(
+        config, server=server, limits=limits
+    ), f"processes: {number} ({why})"
 
 
 class Secret(Struct, frozen=True):
-    """The server's secret, from which keys are derived. ``second``: one that is still accepted, while an
-    operator changes the secret; ``b""``: none."""
+    """The server's secret, from which keys are derived. ``second``: one that is
+    still accepted, while an operator changes the secret; ``b""``: none."""
 
     first: bytes
     second: bytes = b""
@@ -151,7 +185,8 @@ class Secret(Struct, frozen=True):
         return (self.first, self.second) if self.second else (self.first,)
 
     def keys(self, purpose: str) -> tuple[bytes, ...]:
-        """The keys for one purpose: what is new is signed with the first, and each of them verifies."""
+        """The keys for one purpose: what is new is signed with the first, and
+        each of them verifies."""
         return tuple(derive_key(each, purpose) for each in self.accepted)
 
 
@@ -163,9 +198,10 @@ def fingerprint_of(secret: bytes) -> str:
 class DataDirectory:
     """The data directory of the server. A lock in it prevents a second server.
 
-    ``shared``: nodes of one cluster may share the directory; other servers are locked out. The file ``lock``
-    contains the process id of the first owner. After a stop of that owner it is empty; after a crash it names
-    a dead process. The next owner that starts alone writes its own id.
+    ``shared``: nodes of one cluster may share the directory; other servers are
+    locked out. The file ``lock`` contains the process id of the first owner.
+    After a stop of that owner it is empty; after a crash it names a dead
+    process. The next owner that starts alone writes its own id.
     """
 
     def __init__(self, path: str, shared: bool = False) -> None:
@@ -175,11 +211,13 @@ class DataDirectory:
         self._lock = -1
 
     def start(self, restores: bool = False) -> None:
-        """Create the directory and take its lock. ``restores``: also if a restore was interrupted there.
-        Never switches. Raises StartError."""
+        """Create the directory and take its lock. ``restores``: also if a
+        restore was interrupted there. Never switches. Raises StartError."""
         file, lock = self.path / "lock", -1
         if not restores and (self.path / RESTORING).exists():
-            raise StartError(f"a restore into {self.path} was interrupted: run imserver restore again")
+            raise StartError(
+                f"a restore into {self.path} was interrupted: run imserver restore again"
+            )
         try:
             make_folder(self.path)
             lock = open_private(file)
@@ -193,8 +231,12 @@ class DataDirectory:
             raise StartError(
                 f"server.data_dir: {error.filename or file} cannot be used: {error.strerror}"
             ) from None
-        if (self._shared and not _locked(lock, fcntl.LOCK_SH, 1.0)) or not (first or self._shared):
-            owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        if (self._shared and not _locked(lock, fcntl.LOCK_SH, 1.0)) or not (
+            first or self._shared
+        ):
+            owner = (
+                os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            )
             os.close(lock)
             raise StartError(
                 f"server.data_dir: {self.path} is in use by another server (pid {owner})"
@@ -223,17 +265,20 @@ class DataDirectory:
         return Secret(first, b"" if second == first else second)
 
     def secret(self, secret_file: str = "") -> bytes:
-        """The server's secret, from ``secret_file`` or from this directory, where the first start creates it.
+        """The server's secret, from ``secret_file`` or from this directory,
+        where the first start creates it.
 
-        Raises StartError if it cannot be read or has less than 32 bytes, or if it is missing while a server
-        runs, which has it in memory.
+        Raises StartError if it cannot be read or has less than 32 bytes, or if
+        it is missing while a server runs, which has it in memory.
         """
         path = Path(secret_file) if secret_file else self.path / "secret"
         try:
             if not secret_file and not path.exists():
                 self._make_secret(path)
         except OSError as error:
-            raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+            raise StartError(
+                f"the secret {path} cannot be read or made: {error.strerror}"
+            ) from None
         return _read_secret(path)
 
     def _make_secret(self, path: Path) -> None:
@@ -242,7 +287,9 @@ class DataDirectory:
             try:
                 lock.start()
             except StartError as error:
-                raise StartError(f"the secret {path} does not exist, and cannot be made: {error}") from None
+                raise StartError(
+                    f"the secret {path} does not exist, and cannot be made: {error}"
+                ) from None
         try:
             _write_secret(path)
         finally:
@@ -253,17 +300,23 @@ def _read_secret(path: Path) -> bytes:
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
-        raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+        raise StartError(
+            f"the secret {path} cannot be read or made: {error.strerror}"
+        ) from None
     if len(secret) < SECRET_BYTES:
-        raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}")
+        raise StartError(
+            f"the secret {path} has {len(secret)} bytes; it needs at least {SECRET_BYTES}"
+        )
     if path.stat().st_mode & 0o077:
-        _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
+        _log.warning(
+            "the secret %s can be read by others than its owner; chmod 600 it", path
+        )
     return secret
 
 
 def make_folder(folder: Path, mode: int = 0o700) -> None:
-    """Create a folder for its owner only, and those above it, so that they survive a power failure. Raises
-    OSError."""
+    """Create a folder for its owner only, and those above it, so that they
+    survive a power failure. Raises OSError."""
     if not folder.exists():
         make_folder(folder.parent, 0o777)
         folder.mkdir(mode, exist_ok=True)
@@ -271,21 +324,25 @@ def make_folder(folder: Path, mode: int = 0o700) -> None:
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write all of it. A disk that is nearly full takes a part before it refuses the rest. Raises OSError."""
+    """Write all of it. A disk that is nearly full takes a part before it
+    refuses the rest. Raises OSError."""
     while content:
         content = content[os.write(descriptor, content) :]
 
 
 def open_private(path: Path, like: Path | None = None) -> int:
-    """Open a file for reading and writing, or create it for its owner only. Raises OSError.
+    """Open a file for reading and writing, or create it for its owner only.
+    Raises OSError.
 
-    What root creates belongs to the owner of ``like`` (None: of the folder), so that the server can open it.
+    What root creates belongs to the owner of ``like`` (None: of the folder), so
+    that the server can open it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags | os.O_EXCL, 0o600)
     except FileExistsError:
-        # It keeps its owner: the user of the server could have made it a link to a file of root.
+        # It keeps its owner: the user of the server could have made it a link
+        # to a file of root.
         return os.open(path, flags, 0o600)
     if os.geteuid() == 0:
         with suppress(OSError):  # root of a container may lack the right
@@ -295,7 +352,8 @@ def open_private(path: Path, like: Path | None = None) -> int:
 
 
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
-    """Try to take a lock within ``seconds``. Sharers briefly hold it exclusively at their start."""
+    """Try to take a lock within ``seconds``. Sharers briefly hold it
+    exclusively at their start."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -304,13 +362,15 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
         except OSError:
             if time.monotonic() >= deadline:
                 return False
-        # The patched function would start a loop in a process that must not have one.
+        # The patched function would start a loop in a process that must not
+        # have one.
         monkey.get_original("time", "sleep")(0.01)
 
 
 def _write_secret(path: Path) -> None:
-    # Written under another name first, so that nobody reads a partial secret, even after a crash. If several
-    # servers start at once in one directory, the secret of the first one stays.
+    # Written under another name first, so that nobody reads a partial secret,
+    # even after a crash. If several servers start at once in one directory, the
+    # secret of the first one stays.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = open_private(draft)
     try:
@@ -329,7 +389,7 @@ def _write_secret(path: Path) -> None:
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
-    """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC 5869). It reveals nothing about the
-    secret or other keys."""
+    """Derive a key of 32 bytes for one purpose, by HKDF with SHA-256 (RFC
+    5869). It reveals nothing about the secret or other keys."""
     key = hmac.digest(b"imserver", secret, hashlib.sha256)
     return hmac.digest(key, purpose.encode() + b"\x01", hashlib.sha256)

@@ -17,10 +17,13 @@ from imserver.gateway.supervisor.slot import check_ports
 
 
 def run(path: str | None, overrides: dict[str, Any]) -> int:
-    """Serve until a signal, with the settings of a file and of the command line. Returns the exit status."""
+    """Serve until a signal, with the settings of a file and of the command
+    line. Returns the exit status."""
 
     def read(parse: Callable[[str, str], Any] | None = None) -> tuple[Config, str]:
-        settings, locations = feature_list.load_with_locations(path, overrides=overrides, parse=parse)
+        settings, locations = feature_list.load_with_locations(
+            path, overrides=overrides, parse=parse
+        )
         feature_list.check(settings, locations)
         return plan_processes(settings)
 
@@ -29,7 +32,9 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
 
     announce = partial(print, flush=True)
     try:
-        settings, notice = read(lambda text, where: in_child(lambda give: give(read_value(text, where)))[0])
+        settings, notice = read(
+            lambda text, where: in_child(lambda give: give(read_value(text, where)))[0]
+        )
         check_ports(settings)
         if notice:
             announce(notice)
@@ -37,7 +42,8 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
             from imserver.gateway.supervisor import supervisor  # a single node has none
 
             return supervisor.run(settings, read_again, announce)
-        from imserver.gateway.node import serve  # a supervisor imports it with other modules
+        # a supervisor imports it with other modules
+        from imserver.gateway.node import serve
 
         serve.run(settings, read_again, announce)
     except StartError as error:
@@ -48,13 +54,16 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
 
 
 def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
-    """What ``work`` gives, in a child process, to the function that it gets. So this process never loads what
-    only that needs: click and YAML take 2 MB of a node. Raises the child's StartError.
+    """What ``work`` gives, in a child process, to the function that it gets. So
+    this process never loads what only that needs: click and YAML take 2 MB of a
+    node. Raises the child's StartError.
 
-    If the child ends without that (it has printed help), this process ends with its status.
+    If the child ends without that (it has printed help), this process ends with
+    its status.
     """
     receiver, sender = os.pipe()
-    child = posix.fork()  # gevent's makes an event loop, and a supervisor that forks must have none
+    # gevent's makes an event loop, and a supervisor that forks must have none
+    child = posix.fork()
     if not child:
 
         def give(*values: Any) -> None:

@@ -20,20 +20,29 @@ Command = TypeVar("Command", bound=Any)
 
 
 class CommandGroup(click.Group):
-    """A group of commands. It says which one somebody has meant who mistyped its name."""
+    """A group of commands. It says which one somebody has meant who mistyped
+    its name."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """See click. An unknown command is an error with the names that are like it."""
+        """See click. An unknown command is an error with the names that are
+        like it."""
         name = args[0]
         is_option = name.startswith("-")
-        if not is_option and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
-            raise click.UsageError(f"No such command {name!r}.{self.hint(ctx, name)}", ctx)
+        if (
+            not is_option
+            and not ctx.resilient_parsing
+            and self.get_command(ctx, name) is None
+        ):
+            raise click.UsageError(
+                f"No such command {name!r}.{self.hint(ctx, name)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
     def hint(self, ctx: click.Context, name: str) -> str:
-        """What helps somebody who wrote this name, behind a space; ``""``: nothing does."""
+        """What helps somebody who wrote this name, behind a space; ``""``:
+        nothing does."""
         likely = get_close_matches(name, self.list_commands(ctx))
         return f" Did you mean {' or '.join(likely)}?" if likely else ""
 
@@ -42,18 +51,27 @@ CommandGroup.group_class = CommandGroup
 
 
 class GroupWithFeatures(CommandGroup):
-    """Its commands, and those that features add to it: in their rows, the names begin with its own."""
+    """Its commands, and those that features add to it: in their rows, the names
+    begin with its own."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        root, names, prefix = ctx.find_root(), super().list_commands(ctx), f"{self.name} "
+        root, names, prefix = (
+            ctx.find_root(),
+            super().list_commands(ctx),
+            f"{self.name} ",
+        )
         assert isinstance(root.command, click.Group)
-        more = [name for name in root.command.list_commands(root) if name.startswith(prefix)]
+        more = [
+            name for name in root.command.list_commands(root) if name.startswith(prefix)
+        ]
         return sorted([*names, *(name.removeprefix(prefix) for name in more)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         root = ctx.find_root()
         assert isinstance(root.command, click.Group)
-        return super().get_command(ctx, cmd_name) or root.command.get_command(root, f"{self.name} {cmd_name}")
+        return super().get_command(ctx, cmd_name) or root.command.get_command(
+            root, f"{self.name} {cmd_name}"
+        )
 
 
 def deprecated_form(old: str, new: str) -> None:
@@ -62,8 +80,9 @@ def deprecated_form(old: str, new: str) -> None:
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
-    """App and user in ``APP/USER``. Two words are the form of before. ``expected``: what the command takes,
-    for the error. An id may have a slash, a name of an app has none."""
+    """App and user in ``APP/USER``. Two words are the form of before.
+    ``expected``: what the command takes, for the error. An id may have a slash,
+    a name of an app has none."""
     if len(words) == 2:
         app, user = words
         deprecated_form("APP USER", "APP/USER")
@@ -75,8 +94,8 @@ def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
 
 
 class Duration(click.ParamType[int]):
-    """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of a number without a letter,
-    which is the form of before; 0: there is none."""
+    """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of
+    a number without a letter, which is the form of before; 0: there is none."""
 
     name = "time"
     _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -86,7 +105,9 @@ class Duration(click.ParamType[int]):
         self._most = most
         self._unit = unit
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
         """See click."""
         if isinstance(value, int):
             return value  # a default
@@ -97,10 +118,14 @@ class Duration(click.ParamType[int]):
             self.fail(f"{value}: expected at most {in_words(self._most)}", param, ctx)
         return seconds
 
-    def _read(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def _read(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
         given = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
         if given is None or not (given[2] or self._unit or value == "0"):
-            self.fail(f"{value}: expected a number with s, m, h, d or w, as 90d", param, ctx)
+            self.fail(
+                f"{value}: expected a number with s, m, h, d or w, as 90d", param, ctx
+            )
         if given[2] or value == "0":
             return int(given[1]) * self._SECONDS[given[2] or "s"]
         seconds = int(given[1]) * self._unit
@@ -117,20 +142,23 @@ def in_words(seconds: int) -> str:
 
 
 def fail(error: object) -> NoReturn:
-    """Print an error and exit with status 1. It may have names that somebody forged."""
+    """Print an error and exit with status 1. It may have names that somebody
+    forged."""
     click.echo("imserver: " + "\n".join(map(shown, str(error).split("\n"))), err=True)
     sys.exit(1)
 
 
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
-    """The value of an argument, or of the option with the same meaning; both must agree."""
+    """The value of an argument, or of the option with the same meaning; both
+    must agree."""
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
     return option if argument is None else argument
 
 
 def required_once(name: str, argument: str | None, option: str | None) -> str:
-    """A required value, given as an argument or by the option of the same meaning."""
+    """A required value, given as an argument or by the option of the same
+    meaning."""
     value = given_once(name, argument, option)
     if value is None:
         raise click.UsageError(f"Missing argument '{name}'.")
@@ -140,27 +168,37 @@ def required_once(name: str, argument: str | None, option: str | None) -> str:
 def read_text(path: str) -> str:
     """The text of a file; ``-`` is standard input."""
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        return (
+            sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        )
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+        fail(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        )
 
 
 def read_key(path: str | None) -> str:
-    """The API key in a file, or else in the environment. ``""``: there is none."""
-    key = os.environ.get(ENVIRONMENT_KEY, "") if path is None else read_text(path).strip()
+    """The API key in a file, or else in the environment. ``""``: there is
+    none."""
+    key = (
+        os.environ.get(ENVIRONMENT_KEY, "") if path is None else read_text(path).strip()
+    )
     if not (key.isascii() and key.isprintable()):
-        fail("the API key: expected one line of printable ASCII")  # no header can have it
+        # no header can have it
+        fail("the API key: expected one line of printable ASCII")
     return key
 
 
 def server_address(url: str) -> str:
-    """The address of a server's HTTP port, with a scheme; the default scheme is http. Or that of its Unix
-    socket, as ``unix:/run/imserver/im.sock``."""
+    """The address of a server's HTTP port, with a scheme; the default scheme is
+    http. Or that of its Unix socket, as ``unix:/run/imserver/im.sock``."""
     if url.startswith("unix:/"):
         return url
     address = url if "://" in url else f"http://{url}"
     try:
-        parts = urlsplit(address if address.isprintable() and " " not in address else "")
+        parts = urlsplit(
+            address if address.isprintable() and " " not in address else ""
+        )
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return address
     except ValueError:
@@ -171,7 +209,8 @@ def server_address(url: str) -> str:
 def request_json(
     url: str, method: str, path: str, key: str, body: bytes = b"", seconds: float = 30
 ) -> tuple[int, Any]:
-    """The status and the JSON of the answer of a running server. If there is none, the command ends."""
+    """The status and the JSON of the answer of a running server. If there is
+    none, the command ends."""
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
@@ -200,24 +239,33 @@ def request_json(
         connection.close()
 
 
-def lines_of(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> list[list[str]]:
-    """The head of a :func:`table`, and the texts of each row, without what would control a terminal."""
+def lines_of(
+    columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]
+) -> list[list[str]]:
+    """The head of a :func:`table`, and the texts of each row, without what
+    would control a terminal."""
     pairs = [each.rpartition(": ") for each in columns.split(", ")]
     fields = [field.replace(" ", "_") for _, _, field in pairs]
-    lines = [[shown(str(texts.get(field, str)(getattr(row, field)))) for field in fields] for row in rows]
+    lines = [
+        [shown(str(texts.get(field, str)(getattr(row, field)))) for field in fields]
+        for row in rows
+    ]
     return [[head or field for head, _, field in pairs], *lines]
 
 
 def table(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> str:
     """Format rows, which are structs, as aligned columns.
 
-    ``columns``: the fields that are printed, in order, as ``id, first failed, from: used_from``. The head of
-    a column is the name of its field, with spaces, or stands before it. ``texts``: field → what makes a text
-    of its value."""
+    ``columns``: the fields that are printed, in order, as ``id, first failed,
+    from: used_from``. The head of a column is the name of its field, with
+    spaces, or stands before it. ``texts``: field → what makes a text of its
+    value."""
     lines = lines_of(columns, rows, **texts)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
         for line in lines
     )
 
@@ -235,9 +283,14 @@ class CommandLine:
 
     @staticmethod
     def prints_data(command: Command) -> Command:
-        """A decorator: the command gets the option ``--json``, which :meth:`data` and :meth:`rows` obey."""
+        """A decorator: the command gets the option ``--json``, which
+        :meth:`data` and :meth:`rows` obey."""
         return click.option(
-            "--json", is_flag=True, expose_value=False, callback=_note_json, help="Print JSON, for programs."
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            callback=_note_json,
+            help="Print JSON, for programs.",
         )(command)
 
     @staticmethod
@@ -255,15 +308,20 @@ class CommandLine:
             click.echo(text)
 
     @staticmethod
-    def rows(columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]) -> None:
-        """Print rows, which are structs, as aligned columns with a head, or as JSON: an array of objects with
-        the fields that are columns.
+    def rows(
+        columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]
+    ) -> None:
+        """Print rows, which are structs, as aligned columns with a head, or as
+        JSON: an array of objects with the fields that are columns.
 
-        ``columns``: the fields in order, as ``id, first failed, from: used_from``. The head of a column is
-        the name of its field, with spaces, or stands before it. ``texts``: field → what makes a text of its
-        value for people."""
+        ``columns``: the fields in order, as ``id, first failed, from:
+        used_from``. The head of a column is the name of its field, with spaces,
+        or stands before it. ``texts``: field → what makes a text of its value
+        for people."""
         rows = list(rows)
-        fields = [each.rpartition(": ")[2].replace(" ", "_") for each in columns.split(", ")]
+        fields = [
+            each.rpartition(": ")[2].replace(" ", "_") for each in columns.split(", ")
+        ]
         plain = [{field: getattr(row, field) for field in fields} for row in rows]
         CommandLine.data(plain, table(columns, rows, **texts))
 
@@ -278,19 +336,25 @@ class CommandLine:
         old: str = "",
         unit: int = 0,
     ) -> Callable[[Command], Command]:
-        """A decorator: the command gets the option ``name``, a time span as ``10m``, ``12h`` or ``90d``, in
-        seconds under the name of this ``field``. ``old``: the deprecated option with a number of units, which
-        are so many seconds. With a ``unit`` alone, ``name`` itself took such a number."""
+        """A decorator: the command gets the option ``name``, a time span as
+        ``10m``, ``12h`` or ``90d``, in seconds under the name of this
+        ``field``. ``old``: the deprecated option with a number of units, which
+        are so many seconds. With a ``unit`` alone, ``name`` itself took such a
+        number."""
         kind = Duration(least, most, 0 if old else unit)
         given = f"{__name__}.{field}"
 
-        def note_old(context: click.Context, option: click.Parameter, number: int | None) -> None:
+        def note_old(
+            context: click.Context, option: click.Parameter, number: int | None
+        ) -> None:
             if number is not None:
                 seconds = kind.convert(in_words(number * unit), option, context)
                 deprecated_form(old, f"{name} {in_words(seconds)}")
                 context.meta[given] = seconds
 
-        def prefer_old(context: click.Context, _option: click.Parameter, value: int | None) -> int | None:
+        def prefer_old(
+            context: click.Context, _option: click.Parameter, value: int | None
+        ) -> int | None:
             seconds: int | None = context.meta.pop(given, value)
             return seconds
 

@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 
 def synchronise(path: Path) -> None:
-    """Write a file, or the names in a folder, to the disk, so that they survive a power failure. Raises
-    OSError."""
+    """Write a file, or the names in a folder, to the disk, so that they survive
+    a power failure. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
@@ -32,7 +32,8 @@ def synchronise(path: Path) -> None:
 
 
 class Threads:
-    """Up to ``number`` threads, which the first work starts; 0: callers work themselves. Owner of them."""
+    """Up to ``number`` threads, which the first work starts; 0: callers work
+    themselves. Owner of them."""
 
     synchronise = staticmethod(synchronise)
 
@@ -41,8 +42,9 @@ class Threads:
         self._pool: ThreadPool | None = None
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run ``function`` in a thread, and return or raise its result. Switches. What has begun finishes,
-        also when its caller no longer waits."""
+        """Run ``function`` in a thread, and return or raise its result.
+        Switches. What has begun finishes, also when its caller no longer
+        waits."""
         if not self._number:
             return function(*arguments)
         returned, failed = list[T](), list[BaseException]()
@@ -50,7 +52,8 @@ class Threads:
         def work() -> None:
             try:
                 returned.append(function(*arguments))
-            except BaseException as error:  # the loop would print one that leaves the thread
+            # the loop would print one that leaves the thread
+            except BaseException as error:
                 failed.append(error)
 
         if self._pool is None:
@@ -59,12 +62,14 @@ class Threads:
             self._pool = ThreadPool(self._number)
         self._pool.spawn(work).get()
         if failed:
-            # Nothing else may refer to it: that would be a cycle with all that the caller's frames hold.
+            # Nothing else may refer to it: that would be a cycle with all that
+            # the caller's frames hold.
             raise failed.pop()
         return returned[0]
 
     def close(self, seconds: float = 1.0) -> bool:
-        """End the threads. False: one of them is blocked, and ends with the process."""
+        """End the threads. False: one of them is blocked, and ends with the
+        process."""
         with suppress(TimeoutError), gevent.Timeout(seconds, TimeoutError):
             if self._pool is not None:
                 self._pool.kill()

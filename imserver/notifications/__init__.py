@@ -1,7 +1,9 @@
-"""Notifications: people who are not looking learn of messages, on their devices and by e-mail.
+"""Notifications: people who are not looking learn of messages, on their devices
+and by e-mail.
 
-The house stands on people (whose addresses and cards it reads), on back ends (whose consumers deliver) and on
-the messenger. Its chapter is ``docs/houses/notifications.md``. Its tables are in ``declared.py`` and
+The house stands on people (whose addresses and cards it reads), on back ends
+(whose consumers deliver) and on the messenger. Its chapter is
+``docs/houses/notifications.md``. Its tables are in ``declared.py`` and
 ``steps.py``, its tests in ``tests/notifications/``.
 """
 
@@ -30,7 +32,10 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_notifications_total",
             "counter",
             "Notifications by kind, and what became of them",
-            lambda node: {**notifications_of(node).deliveries.counts, **notifications_of(node).mails.counts},
+            lambda node: {
+                **notifications_of(node).deliveries.counts,
+                **notifications_of(node).mails.counts,
+            },
             label="app kind result",
         ),
         Metric(

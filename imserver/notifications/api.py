@@ -1,4 +1,5 @@
-"""Notifications of a user: endpoints of devices, what the user wishes, and a test."""
+"""Notifications of a user: endpoints of devices, what the user wishes, and a
+test."""
 
 from time import time
 from typing import Annotated, Any, Final, Literal
@@ -23,29 +24,50 @@ from imserver.notifications.declared import (
     NotificationSettings,
     rules_in,
 )
-from imserver.notifications.keywords import KEYWORD_CHARACTERS, MOST_KEYWORDS, clean_keywords
+from imserver.notifications.keywords import (
+    KEYWORD_CHARACTERS,
+    MOST_KEYWORDS,
+    clean_keywords,
+)
 from imserver.notifications.parts import NotificationParts, notifications_of
 from imserver.notifications.pushes import delivery_of_test
 from imserver.notifications.recent import RecentDelivery
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, view
+from imserver.plugin.http import (
+    AccountApp,
+    Acting,
+    ApiProblem,
+    Call,
+    Resource,
+    about,
+    view,
+)
 from imserver.plugin.identity import GOCHAT, Needs
-from imserver.plugin.messages import ConversationId, MessageLog, MessageServices, ToFollowers
+from imserver.plugin.messages import (
+    ConversationId,
+    MessageLog,
+    MessageServices,
+    ToFollowers,
+)
 from imserver.plugin.runtime import BadUrl
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit, Signal
 
-CHAPTER: Final = "Messages reach users who are not looking: on their devices, and by e-mail."
+CHAPTER: Final = (
+    "Messages reach users who are not looking: on their devices, and by e-mail."
+)
 
 _SHOWN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 _BASE64URL: Final = r"^[A-Za-z0-9_-]+={0,2}$"
 _TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=Limit.ID)]
-DeviceLabel = Annotated[str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)]
+DeviceLabel = Annotated[
+    str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)
+]
 Language = Annotated[
     str,
     about(
@@ -58,16 +80,23 @@ Language = Annotated[
 Enabled = Annotated[bool, about("False: the user has switched it off.")]
 MailWish = Annotated[
     Literal["never", "soon", "daily"],
-    about("Mails about unread messages: 15 minutes after the first one, or once a day."),
+    about(
+        "Mails about unread messages: 15 minutes after the first one, or once a day."
+    ),
 ]
 Preview = Annotated[bool, about("Whether notifications show the text of messages.")]
 GroupsLevel = Annotated[
     Literal["all", "mentions"],
-    about("The messages of which the user is notified in groups for which they wish nothing else."),
+    about(
+        "The messages of which the user is notified in groups for which they wish nothing else."
+    ),
 ]
 Keywords = Annotated[
     list[Annotated[str, Meta(max_length=KEYWORD_CHARACTERS)]],
-    about("Words that count as a mention of the user in messages to groups.", max_length=MOST_KEYWORDS),
+    about(
+        "Words that count as a mention of the user in messages to groups.",
+        max_length=MOST_KEYWORDS,
+    ),
 ]
 LevelOf = Annotated[Level, about("The messages of which the user is notified.")]
 MuteUntil = Annotated[
@@ -84,7 +113,10 @@ class KeyAnswer(Struct):
     """The key with which a browser subscribes."""
 
     key: Annotated[
-        str, about("The public VAPID key, in base64url: `applicationServerKey` of `pushManager.subscribe()`.")
+        str,
+        about(
+            "The public VAPID key, in base64url: `applicationServerKey` of `pushManager.subscribe()`."
+        ),
     ]
 
 
@@ -92,14 +124,28 @@ class EndpointKeys(Struct, forbid_unknown_fields=True):
     """The keys of the receiver (RFC 8291)."""
 
     p256dh: Annotated[
-        str, about("Its public key, in base64url.", min_length=86, max_length=90, pattern=_BASE64URL)
+        str,
+        about(
+            "Its public key, in base64url.",
+            min_length=86,
+            max_length=90,
+            pattern=_BASE64URL,
+        ),
     ]
-    auth: Annotated[str, about("Its secret, in base64url.", min_length=22, max_length=24, pattern=_BASE64URL)]
+    auth: Annotated[
+        str,
+        about(
+            "Its secret, in base64url.",
+            min_length=22,
+            max_length=24,
+            pattern=_BASE64URL,
+        ),
+    ]
 
 
 class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTime"}):
-    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's `PushSubscription` has it; or the
-    device of an application."""
+    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's
+    `PushSubscription` has it; or the device of an application."""
 
     endpoint: Annotated[
         str,
@@ -110,7 +156,9 @@ class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTi
             max_length=ENDPOINT_BYTES,
         ),
     ]
-    keys: Annotated[EndpointKeys | UnsetType, about("The keys of a URL; a device has none.")] = UNSET
+    keys: Annotated[
+        EndpointKeys | UnsetType, about("The keys of a URL; a device has none.")
+    ] = UNSET
     replaces: Annotated[
         str,
         about(
@@ -119,7 +167,8 @@ class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTi
         ),
     ] = ""
     expiration_time: Annotated[
-        float | None, about("The server ignores it: a push service says when an endpoint is gone.")
+        float | None,
+        about("The server ignores it: a push service says when an endpoint is gone."),
     ] = None
     device: DeviceLabel = ""
     language: Language = "en"
@@ -155,13 +204,26 @@ class EndpointDone(Struct):
 
 
 class QuietShape(Struct, forbid_unknown_fields=True):
-    """The hours in which nothing is sent. What is unread afterwards is notified then. If both times are the
-    same, there are none."""
+    """The hours in which nothing is sent. What is unread afterwards is notified
+    then. If both times are the same, there are none."""
 
-    begin: Annotated[str, about("The time of day at which they begin.", pattern=_TIME, examples=["22:00"])]
-    end: Annotated[str, about("The time of day at which they end.", pattern=_TIME, examples=["07:30"])]
+    begin: Annotated[
+        str,
+        about(
+            "The time of day at which they begin.", pattern=_TIME, examples=["22:00"]
+        ),
+    ]
+    end: Annotated[
+        str,
+        about("The time of day at which they end.", pattern=_TIME, examples=["07:30"]),
+    ]
     zone: Annotated[
-        str, about("The time zone of the user, as IANA names it.", max_length=64, examples=["Asia/Tokyo"])
+        str,
+        about(
+            "The time zone of the user, as IANA names it.",
+            max_length=64,
+            examples=["Asia/Tokyo"],
+        ),
     ]
 
 
@@ -175,10 +237,16 @@ class WishesShown(Struct):
     groups: GroupsLevel
     keywords: Keywords
     mail_possible: Annotated[
-        bool, about("Whether users of the app can get mail: `smtp` is set, and they have accounts.")
+        bool,
+        about(
+            "Whether users of the app can get mail: `smtp` is set, and they have accounts."
+        ),
     ]
     mail_confirmed: Annotated[
-        bool, about("Whether the e-mail address of the user is confirmed. Mails come only then.")
+        bool,
+        about(
+            "Whether the e-mail address of the user is confirmed. Mails come only then."
+        ),
     ]
 
 
@@ -199,7 +267,8 @@ class WishEvent(Struct, rename="camel"):
 
 
 class ConversationWishesAnswer(Struct):
-    """The wishes of a user, ordered by conversation, and those for all groups."""
+    """The wishes of a user, ordered by conversation, and those for all
+    groups."""
 
     conversations: list[ConversationWishShown]
     groups: GroupsLevel
@@ -221,7 +290,8 @@ class RecentAnswer(Struct):
 
     deliveries: list[RecentShown]
     missing_nodes: Annotated[
-        list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+        list[str],
+        about("Nodes that did not answer in time. The answer lacks their part."),
     ]
 
 
@@ -252,23 +322,29 @@ def recent(
 ) -> RecentAnswer:
     """Show what became of the last notifications of an app.
 
-    Each node keeps the last 100 of each app in memory, and the last 5 of 5,000 users. Contents are not kept.
+    Each node keeps the last 100 of each app in memory, and the last 5 of 5,000
+    users. Contents are not kept.
     """
     rows, missing = parts.deliveries.recent.of(call.app, user, limit)
-    return RecentAnswer(msgspec.convert(rows, list[RecentShown], from_attributes=True), missing)
+    return RecentAnswer(
+        msgspec.convert(rows, list[RecentShown], from_attributes=True), missing
+    )
 
 
-@routes.get("/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,))
+@routes.get(
+    "/notifications/key", Needs.ANYONE, base=None, problems=(HTTP_NOTIFICATIONS_OFF,)
+)
 def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
 
-    A browser needs it to subscribe. It stays the same as long as the secret of the server does.
+    A browser needs it to subscribe. It stays the same as long as the secret of
+    the server does.
     """
     require_enabled(parts, call.app)
     return KeyAnswer(parts.webpush.public_key)
 
 
-# --- endpoints ----------------------------------------------------------------------------------------------
+# --- endpoints ----------------------------------------------------------------
 
 
 @routes.post(
@@ -277,13 +353,16 @@ def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAn
     status=201,
     problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
 )
-def add_endpoint(parts: NotificationParts, call: Call, request: EndpointAdd) -> EndpointShown:
+def add_endpoint(
+    parts: NotificationParts, call: Call, request: EndpointAdd
+) -> EndpointShown:
     """Add an endpoint.
 
-    From now on the device is notified of messages that its user has not read. The same URL replaces an
-    earlier endpoint. It moves from another user only with the same `keys`: the device has a new user, and
-    what waits for the earlier one is not sent. A user has at most `notifications.endpoints` (20) on 8 hosts;
-    a new one replaces the oldest.
+    From now on the device is notified of messages that its user has not read.
+    The same URL replaces an earlier endpoint. It moves from another user only
+    with the same `keys`: the device has a new user, and what waits for the
+    earlier one is not sent. A user has at most `notifications.endpoints` (20)
+    on 8 hosts; a new one replaces the oldest.
     """
     require_enabled(parts, call.app)
     if not call.is_back_end:
@@ -319,7 +398,9 @@ def endpoints(parts: NotificationParts, call: Call, request: Acting) -> Endpoint
     schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
 )
-def update_endpoint(parts: NotificationParts, call: Call, id: EndpointId, enabled: Enabled) -> EndpointDone:
+def update_endpoint(
+    parts: NotificationParts, call: Call, id: EndpointId, enabled: Enabled
+) -> EndpointDone:
     """Switch an endpoint on or off."""
     if not parts.rows.set_enabled(call.app, call.user, id, enabled):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
@@ -327,15 +408,23 @@ def update_endpoint(parts: NotificationParts, call: Call, id: EndpointId, enable
 
 
 @routes.post("/notifications/endpoints/remove", problems=(HTTP_UNKNOWN_ENDPOINT,))
-def remove_endpoint(parts: NotificationParts, call: Call, request: EndpointChosen) -> EndpointDone:
+def remove_endpoint(
+    parts: NotificationParts, call: Call, request: EndpointChosen
+) -> EndpointDone:
     """Remove an endpoint, with what waits to be sent to it."""
     if not parts.rows.remove_endpoint(call.app, call.user, request.id):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
     return EndpointDone(request.id)
 
 
-@routes.post("/notifications/test", act="", problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS))
-def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationTestAnswer:
+@routes.post(
+    "/notifications/test",
+    act="",
+    problems=(HTTP_NOTIFICATIONS_OFF, Problems.TOO_MANY_REQUESTS),
+)
+def test(
+    parts: NotificationParts, call: Call, request: Acting
+) -> NotificationTestAnswer:
     """Send a test to the endpoints of a user that are switched on."""
     require_enabled(parts, call.app)
     if not call.is_back_end:
@@ -348,7 +437,7 @@ def test(parts: NotificationParts, call: Call, request: Acting) -> NotificationT
     return NotificationTestAnswer(len(deliveries))
 
 
-# --- wishes -------------------------------------------------------------------------------------------------
+# --- wishes -------------------------------------------------------------------
 
 
 @routes.get("/notifications/wishes")
@@ -359,7 +448,10 @@ def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown
 
 @routes.post(
     "/notifications/wishes",
-    schema=("WishesUpdate", "Changes to what a user wishes. Fields that you leave out do not change."),
+    schema=(
+        "WishesUpdate",
+        "Changes to what a user wishes. Fields that you leave out do not change.",
+    ),
     base=Acting,
     act="",
 )
@@ -379,17 +471,31 @@ def update_wishes(
     """
     wished = parts.rows.wishes_of(call.app, call.user)
     if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
-        raise ApiProblem(Problems.NOT_ALLOWED, "This server sends no mail to users of this app")
-    given: dict[str, Any] = {"mail": mail, "preview": preview, "language": language, "groups": groups}
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
+        )
+    given: dict[str, Any] = {
+        "mail": mail,
+        "preview": preview,
+        "language": language,
+        "groups": groups,
+    }
     if keywords is not UNSET:
         given["keywords"] = clean_keywords(keywords)
     if quiet is not UNSET:
         if find_zone(quiet.zone) is None:
-            raise ApiProblem.invalid(f"`quiet.zone`: there is no time zone `{quiet.zone}`")
+            raise ApiProblem.invalid(
+                f"`quiet.zone`: there is no time zone `{quiet.zone}`"
+            )
         times = (quiet.begin, quiet.end)
-        begin, end = (int(hours) * 60 + int(minutes) for hours, minutes in (at.split(":") for at in times))
+        begin, end = (
+            int(hours) * 60 + int(minutes)
+            for hours, minutes in (at.split(":") for at in times)
+        )
         given["quiet"] = QuietHours(begin, end, quiet.zone)
-    wished = replace(wished, **{name: value for name, value in given.items() if value is not UNSET})
+    wished = replace(
+        wished, **{name: value for name, value in given.items() if value is not UNSET}
+    )
     parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
         parts.notifier.work.changed()
@@ -402,21 +508,27 @@ def conversation_wishes(
     parts: NotificationParts,
     call: Call,
     conversation: Annotated[
-        int, about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID)
+        int,
+        about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID),
     ] = 0,
 ) -> ConversationWishesAnswer:
     """List what a user wishes for single conversations.
 
-    A conversation that is not in the list is not muted, and has the level `all`, a group that of `groups`.
+    A conversation that is not in the list is not muted, and has the level
+    `all`, a group that of `groups`.
     """
     rows, chosen = parts.rows, conversation
     if chosen:
-        wishes = list(rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values())
+        wishes = list(
+            rows.all_conversation_wishes(call.app, [(call.user, chosen)]).values()
+        )
     else:
         wishes = rows.conversation_wishes_of(call.app, call.user)
     usual = rows.wishes_of(call.app, call.user)
     shown = [_wish_shown(each) for each in wishes]
-    return ConversationWishesAnswer(shown, _level_of_groups(usual), list(usual.keywords))
+    return ConversationWishesAnswer(
+        shown, _level_of_groups(usual), list(usual.keywords)
+    )
 
 
 @routes.post(
@@ -438,11 +550,14 @@ def update_conversation_wish(
 ) -> ConversationWishShown:
     """Change what a user wishes for one conversation.
 
-    `mentions`: messages that name the user or everybody. `mute_until` ends a mute by itself. All sessions of
-    the user get the change.
+    `mentions`: messages that name the user or everybody. `mute_until` ends a
+    mute by itself. All sessions of the user get the change.
     """
     app, user, store = call.app, call.user, parts.core.store
-    if not store.has_database or store.part(MessageLog).conversations.member(app, conversation, user) is None:
+    if (
+        not store.has_database
+        or store.part(MessageLog).conversations.member(app, conversation, user) is None
+    ):
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     rows = parts.rows
     wished = rows.all_conversation_wishes(app, [(user, conversation)])
@@ -459,13 +574,22 @@ def update_conversation_wish(
 
 
 def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> None:
-    """Tell the sessions of the user. ``conversation`` 0: the wishes for all conversations have changed."""
+    """Tell the sessions of the user. ``conversation`` 0: the wishes for all
+    conversations have changed."""
     event = WishEvent(wish.conversation, wish.level, wish.muted_until)
-    signal = Signal("wish", call.user, "", conversation=wish.conversation, data=msgspec.json.encode(event))
-    parts.core.service(MessageServices).signals.send(ToFollowers(call.app, (call.user,), 0, signal))
+    signal = Signal(
+        "wish",
+        call.user,
+        "",
+        conversation=wish.conversation,
+        data=msgspec.json.encode(event),
+    )
+    parts.core.service(MessageServices).signals.send(
+        ToFollowers(call.app, (call.user,), 0, signal)
+    )
 
 
-# --- shapes -------------------------------------------------------------------------------------------------
+# --- shapes -------------------------------------------------------------------
 
 
 def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
@@ -490,17 +614,25 @@ def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str
 
 
 def _mail_possible(core: Core, app: str) -> bool:
-    return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(core).tokens.wanted_in(app)
+    return bool(settings_of(core.config, SmtpSettings).host) and accounts_of(
+        core
+    ).tokens.wanted_in(app)
 
 
 def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
     possible = _mail_possible(parts.core, call.app)
-    account = accounts_of(parts.core).accounts.get(call.app, call.user) if possible else None
+    account = (
+        accounts_of(parts.core).accounts.get(call.app, call.user) if possible else None
+    )
     confirmed = account is not None and account.email_confirmed
-    begin, end = (f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end))
+    begin, end = (
+        f"{at // 60:02}:{at % 60:02}" for at in (wished.quiet.begin, wished.quiet.end)
+    )
     quiet = QuietShape(begin, end, wished.quiet.zone)
     general = wished.preview, wished.mail, quiet, wished.language
-    return WishesShown(*general, _level_of_groups(wished), list(wished.keywords), possible, confirmed)
+    return WishesShown(
+        *general, _level_of_groups(wished), list(wished.keywords), possible, confirmed
+    )
 
 
 def _level_of_groups(wished: Wishes) -> Literal["all", "mentions"]:

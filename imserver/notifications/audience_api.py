@@ -1,4 +1,5 @@
-"""Notifications to large audiences: start one, follow its progress, cancel it."""
+"""Notifications to large audiences: start one, follow its progress, cancel
+it."""
 
 from collections.abc import Sequence
 from secrets import token_hex
@@ -16,7 +17,10 @@ from imserver.notifications.contract import (
     AudienceState,
     AudienceTarget,
 )
-from imserver.notifications.declared import HTTP_NOTIFICATIONS_OFF, HTTP_UNKNOWN_AUDIENCE
+from imserver.notifications.declared import (
+    HTTP_NOTIFICATIONS_OFF,
+    HTTP_UNKNOWN_AUDIENCE,
+)
 from imserver.notifications.parts import NotificationParts, notifications_of
 from imserver.notifications.pushes import DATA_BYTES
 from imserver.plugin.errors import Problems
@@ -42,16 +46,33 @@ class AudienceAdd(Struct, forbid_unknown_fields=True):
     app: AppOfAudience
     notify: Annotated[Notify, about("What the notification shows.")]
     users: (
-        Annotated[list[UserOfAudience], about("These users.", min_length=1, max_length=MOST_USERS)]
+        Annotated[
+            list[UserOfAudience],
+            about("These users.", min_length=1, max_length=MOST_USERS),
+        ]
         | UnsetType
     ) = UNSET
-    group: Annotated[int, about("The members of this group.", ge=1, le=Limit.ID)] | UnsetType = UNSET
-    all: Annotated[Literal[True], about("All users of the app with devices.")] | UnsetType = UNSET
+    group: (
+        Annotated[int, about("The members of this group.", ge=1, le=Limit.ID)]
+        | UnsetType
+    ) = UNSET
+    all: (
+        Annotated[Literal[True], about("All users of the app with devices.")]
+        | UnsetType
+    ) = UNSET
     data: (
-        Annotated[Raw, about(f"Any JSON value for your application, at most {DATA_BYTES} bytes.")] | UnsetType
+        Annotated[
+            Raw,
+            about(f"Any JSON value for your application, at most {DATA_BYTES} bytes."),
+        ]
+        | UnsetType
     ) = UNSET
     key: Annotated[
-        str, about("A name of your own. A repeated request with it starts nothing.", max_length=64)
+        str,
+        about(
+            "A name of your own. A repeated request with it starts nothing.",
+            max_length=64,
+        ),
     ] = ""
 
 
@@ -67,26 +88,41 @@ class AudienceShown(Struct):
             "`done` or `cancelled`: nothing more is sent."
         ),
     ]
-    users: Annotated[int, about("The number of users that the server has gone through.")]
+    users: Annotated[
+        int, about("The number of users that the server has gone through.")
+    ]
     devices: Annotated[int, about("The number of their devices.")]
-    waiting: Annotated[int, about("Devices to which the notification is still to be sent.")]
+    waiting: Annotated[
+        int, about("Devices to which the notification is still to be sent.")
+    ]
     taken: Annotated[int, about("Devices whose push service has taken it.")]
-    gone: Annotated[int, about("Devices that do not exist any more. The server has removed them.")]
+    gone: Annotated[
+        int, about("Devices that do not exist any more. The server has removed them.")
+    ]
     refused: Annotated[int, about("Devices for which the push service refuses it.")]
     dropped: Annotated[
-        int, about("Devices for which it was cancelled, expired, or was replaced, and users who are banned.")
+        int,
+        about(
+            "Devices for which it was cancelled, expired, or was replaced, and users who are banned."
+        ),
     ]
     created: Annotated[int, about("When it was started, in Unix seconds.")]
     ended: Annotated[int, about("When it ended, in Unix seconds; 0: it has not ended.")]
 
 
 class AudiencesAnswer(Struct):
-    """Audiences of an app, the newest first. Each is kept for a week after its end."""
+    """Audiences of an app, the newest first. Each is kept for a week after its
+    end."""
 
     audiences: list[AudienceShown]
 
 
-routes = Resource("notifications", service=lambda core, _: notifications_of(core), chapter=CHAPTER, hot=False)
+routes = Resource(
+    "notifications",
+    service=lambda core, _: notifications_of(core),
+    chapter=CHAPTER,
+    hot=False,
+)
 
 
 @routes.post(
@@ -101,13 +137,16 @@ routes = Resource("notifications", service=lambda core, _: notifications_of(core
         Problems.STORAGE_UNAVAILABLE,
     ),
 )
-def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> AudienceShown:
+def add_audience(
+    parts: NotificationParts, call: Call, request: AudienceAdd
+) -> AudienceShown:
     """Notify a large audience.
 
-    All devices of the users get one notification, whether they are online or not. The server goes through
-    the users in the background, and sends at most `notify.audience_per_second` in a second. What users wish
-    counts: quiet hours, previews, and devices that they have switched off. An app has at most 10 audiences
-    that have not ended.
+    All devices of the users get one notification, whether they are online or
+    not. The server goes through the users in the background, and sends at most
+    `notify.audience_per_second` in a second. What users wish counts: quiet
+    hours, previews, and devices that they have switched off. An app has at most
+    10 audiences that have not ended.
     """
     require_enabled(parts, call.app)
     kind, target = _target(parts.core.store, call.app, request)
@@ -117,12 +156,25 @@ def add_audience(parts: NotificationParts, call: Call, request: AudienceAdd) -> 
     data = NO_DATA if request.data is UNSET else request.data
     if len(bytes(data)) > DATA_BYTES:
         raise ApiProblem.invalid(f"`data`: more than {DATA_BYTES} bytes")
-    content = AudienceContent(notify, data, parts.core.authority.proof(call.principal, call.request.headers))
-    new = Audience(0, call.app, request.key or token_hex(16), kind, target, content, created=int(time()))
+    content = AudienceContent(
+        notify, data, parts.core.authority.proof(call.principal, call.request.headers)
+    )
+    new = Audience(
+        0,
+        call.app,
+        request.key or token_hex(16),
+        kind,
+        target,
+        content,
+        created=int(time()),
+    )
     audiences = parts.audiences
     stored = audiences.rows.add(new, MOST_OF_APP)
     if stored is None:
-        raise ApiProblem(Problems.TOO_MANY_REQUESTS, f"{MOST_OF_APP} audiences of the app have not ended")
+        raise ApiProblem(
+            Problems.TOO_MANY_REQUESTS,
+            f"{MOST_OF_APP} audiences of the app have not ended",
+        )
     audiences.look()
     return _shown(parts, [stored])[0]
 
@@ -132,7 +184,9 @@ def audiences(
     parts: NotificationParts,
     call: Call,
     app: AppOfAudience,
-    id: Annotated[int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)] = 0,
+    id: Annotated[
+        int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)
+    ] = 0,
 ) -> AudiencesAnswer:
     """Show how far notifications to audiences are."""
     return AudiencesAnswer(_shown(parts, parts.audiences.rows.of(call.app, id, 50)))
@@ -150,7 +204,8 @@ def cancel_audience(
 ) -> AudienceShown:
     """Cancel a notification to an audience.
 
-    What the server is just sending, at most a hundred notifications of each push service, still goes.
+    What the server is just sending, at most a hundred notifications of each
+    push service, still goes.
     """
     rows = parts.audiences.rows
     rows.cancel(call.app, id)
@@ -160,7 +215,9 @@ def cancel_audience(
     return _shown(parts, audiences)[0]
 
 
-def _target(store: Store, app: str, request: AudienceAdd) -> tuple[AudienceKind, AudienceTarget]:
+def _target(
+    store: Store, app: str, request: AudienceAdd
+) -> tuple[AudienceKind, AudienceTarget]:
     """Whom a request names. Raises ApiProblem."""
     if [request.users, request.group, request.all].count(UNSET) != 2:
         raise ApiProblem.invalid("give `users`, `group` or `all`")
@@ -175,7 +232,9 @@ def _target(store: Store, app: str, request: AudienceAdd) -> tuple[AudienceKind,
     return "group", AudienceTarget(group=request.group)
 
 
-def _shown(parts: NotificationParts, audiences: Sequence[Audience]) -> list[AudienceShown]:
+def _shown(
+    parts: NotificationParts, audiences: Sequence[Audience]
+) -> list[AudienceShown]:
     ids = [each.id for each in audiences if each.state in ("running", "queued")]
     left, shown = parts.audiences.rows.waiting(ids), []
     for one in audiences:

@@ -1,8 +1,9 @@
 """Audiences: one notification to the devices of many users.
 
-The node that notifies goes through the users page by page. The deliveries to a page and the position behind
-it are one transaction, so a node that is killed leaves nothing to be sent twice. Little of an audience waits
-to be sent at a time: other notifications need not wait for it, and it can be cancelled.
+The node that notifies goes through the users page by page. The deliveries to a
+page and the position behind it are one transaction, so a node that is killed
+leaves nothing to be sent twice. Little of an audience waits to be sent at a
+time: other notifications need not wait for it, and it can be cancelled.
 """
 
 from bisect import bisect_left, bisect_right
@@ -40,29 +41,42 @@ _ACTIVE: Final = 2
 
 
 class AudienceRows(Store.Rows):
-    """The rows of audiences in a store. Each method is one transaction: see :mod:`.rows`."""
+    """The rows of audiences in a store. Each method is one transaction: see
+    :mod:`.rows`."""
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Audience, most: int) -> Audience | None:
-        """Store an audience, and return it with its id. One with the same name is returned as it is.
+        """Store an audience, and return it with its id. One with the same name
+        is returned as it is.
 
-        None: the app has ``most`` audiences that have not ended. What ended long ago is deleted.
+        None: the app has ``most`` audiences that have not ended. What ended
+        long ago is deleted.
         """
         where = f"{_ROWS.select} WHERE app = %s AND name = %s"
         if not (rows := sql.query(where, (new.app, new.name))):
             old = "DELETE FROM notify_audience WHERE app = %s AND state >= %s AND ended < %s"
             sql.execute(old, (new.app, _ACTIVE, int(time()) - MAX_AGE_SECONDS))
-            active = "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
+            active = (
+                "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
+            )
             if sql.query(active, (new.app, _ACTIVE))[0][0] >= most:
                 return None
-            sql.insert_new("notify_audience", _ROWS.columns.removeprefix("id, "), [_ROWS.values(new)[1:]])
+            sql.insert_new(
+                "notify_audience",
+                _ROWS.columns.removeprefix("id, "),
+                [_ROWS.values(new)[1:]],
+            )
             rows = sql.query(f"{where}{sql.for_update}", (new.app, new.name))
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
         """Those with something to do, in the order of their ids."""
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
-        rows = [row for state in range(_ACTIVE) for row in self._store.rows(statement, (state, limit))]
+        rows = [
+            row
+            for state in range(_ACTIVE)
+            for row in self._store.rows(statement, (state, limit))
+        ]
         return sorted(map(_ROWS.read, rows), key=lambda each: each.id)[:limit]
 
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
@@ -72,7 +86,8 @@ class AudienceRows(Store.Rows):
         return _ROWS.find(self._store.rows, rest, app, *values, limit)
 
     def waiting(self, audiences: Sequence[int]) -> dict[int, int]:
-        """Audience → its deliveries that wait to be sent; without those that have none."""
+        """Audience → its deliveries that wait to be sent; without those that
+        have none."""
         if not audiences:
             return {}
         statement = (
@@ -82,12 +97,16 @@ class AudienceRows(Store.Rows):
         return dict(self._store.rows(statement, audiences))
 
     def users_with_endpoints(self, app: str, after: str, limit: int) -> list[str]:
-        """The users of an app with devices whose names come after ``after``, in the order of the database."""
+        """The users of an app with devices whose names come after ``after``, in
+        the order of the database."""
         statement = (
             "SELECT DISTINCT member FROM notify_endpoint WHERE app = %s AND member > %s "
             "ORDER BY member LIMIT %s"
         )
-        return [text_of(user) for (user,) in self._store.rows(statement, (app, after, limit))]
+        return [
+            text_of(user)
+            for (user,) in self._store.rows(statement, (app, after, limit))
+        ]
 
     @Store.writing
     def add_page(
@@ -99,8 +118,9 @@ class AudienceRows(Store.Rows):
         is_last: bool,
         owner: str,
     ) -> bool:
-        """Store the deliveries to the next users, and the position behind them. False: the audience is not as
-        it was before. ``owner``: who must have the lease. Raises NotOwner."""
+        """Store the deliveries to the next users, and the position behind them.
+        False: the audience is not as it was before. ``owner``: who must have
+        the lease. Raises NotOwner."""
         check_owner(sql, owner)
         changed = sql.execute(
             "UPDATE notify_audience SET last_user = %s, users = users + %s, queued = queued + %s, "
@@ -125,15 +145,19 @@ class AudienceRows(Store.Rows):
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, id: int) -> bool:
-        """Send nothing more of an audience; False: it has ended, or does not exist."""
-        exists = sql.query("SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app))
+        """Send nothing more of an audience; False: it has ended, or does not
+        exist."""
+        exists = sql.query(
+            "SELECT 1 FROM notify_audience WHERE id = %s AND app = %s", (id, app)
+        )
         if not exists or not _end(sql, id, "cancelled"):
             return False
         sql.execute("DELETE FROM notify_delivery WHERE audience = %s", (id,))
         return True
 
     def erase_user(self, app: str, user: str) -> None:
-        """Name a user who is erased no more: not among those of an audience, and not as its position."""
+        """Name a user who is erased no more: not among those of an audience,
+        and not as its position."""
         of_app = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
         for (id,) in self._store.rows(of_app, (app, _ACTIVE)):
             self._store.write(partial(_erase_user, id, app, user))
@@ -142,16 +166,23 @@ class AudienceRows(Store.Rows):
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
     statement = f"SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s{sql.for_update}"
     for encoded, position in sql.query(statement, (id, _ACTIVE)):
-        target, last = json.decode(bytes(encoded), type=AudienceTarget), text_of(position)
+        target, last = (
+            json.decode(bytes(encoded), type=AudienceTarget),
+            text_of(position),
+        )
         begin = bisect_left(target.users, user)
         if last == user and target.users:
             last = target.users[begin - 1] if begin else ""
         elif last == user:
             # Between it and the user nobody has a device.
-            before = "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
+            before = (
+                "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
+            )
             last = text_of(sql.query(before, (app, user))[0][0] or "")
         if user in target.users[begin : begin + 1]:
-            target = replace(target, users=target.users[:begin] + target.users[begin + 1 :])
+            target = replace(
+                target, users=target.users[:begin] + target.users[begin + 1 :]
+            )
         sql.execute(
             "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
             (json.encode(target), last, id),
@@ -169,8 +200,9 @@ def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
 class AudiencePages(Struct, frozen=True):
     """How an audience is cut into pages.
 
-    ``users``: of a page. ``waiting``: after so many deliveries that wait to be sent, the next page comes
-    later. ``look_seconds``: how often it is looked whether enough was sent.
+    ``users``: of a page. ``waiting``: after so many deliveries that wait to be
+    sent, the next page comes later. ``look_seconds``: how often it is looked
+    whether enough was sent.
     """
 
     users: int = 250
@@ -179,11 +211,13 @@ class AudiencePages(Struct, frozen=True):
 
 
 class Audiences(Service, dict=True):
-    """Goes through audiences while this node has the lease of the notifier. Owner of the order in which they
-    have their turns, and of the budgets of apps.
+    """Goes through audiences while this node has the lease of the notifier.
+    Owner of the order in which they have their turns, and of the budgets of
+    apps.
 
-    ``node``: the name of this node. ``wake`` says that deliveries to some hosts were added. ``still_holds``:
-    as :meth:`Core.still_holds`; an audience whose key was revoked is cancelled.
+    ``node``: the name of this node. ``wake`` says that deliveries to some hosts
+    were added. ``still_holds``: as :meth:`Core.still_holds`; an audience whose
+    key was revoked is cancelled.
     """
 
     store: Store
@@ -214,11 +248,13 @@ class Audiences(Service, dict=True):
 
     @property
     def active(self) -> Counter[str]:
-        """App → its audiences that have not ended, while this node goes through them. Never switches."""
+        """App → its audiences that have not ended, while this node goes through
+        them. Never switches."""
         return self._active if self.lease.is_owned else Counter()
 
     def look(self) -> None:
-        """Look whether there is something to do. Switches. Raises StorageUnavailable."""
+        """Look whether there is something to do. Switches. Raises
+        StorageUnavailable."""
         if self.lease.is_owned and not self._has_ended and self.rows.active(1):
             self.consumer.wake()
 
@@ -227,10 +263,11 @@ class Audiences(Service, dict=True):
         self._has_ended = True
         Consumer.stop_all([self.consumer])
 
-    # --- the consumer's functions ---------------------------------------------------------------------------
+    # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> Audience | None:
-        """The audience that has its turn. Switches. Raises StorageUnavailable."""
+        """The audience that has its turn. Switches. Raises
+        StorageUnavailable."""
         active = self.rows.active(100)
         self._active = Counter(each.app for each in active)
         now = monotonic()
@@ -238,31 +275,44 @@ class Audiences(Service, dict=True):
         self._turns = {each.id: self._turns.get(each.id, 0.0) for each in active}
         waiting = self.rows.waiting([each.id for each in active])
         for each in sorted(active, key=lambda one: self._turns[one.id]):
-            if (proof := each.content.proof) and not self.still_holds(each.app, "", proof):
+            if (proof := each.content.proof) and not self.still_holds(
+                each.app, "", proof
+            ):
                 self.rows.cancel(each.app, each.id)
             elif each.state == "queued":
                 if not waiting.get(each.id):
                     self.rows.finish(each.id)
-            elif waiting.get(each.id, 0) < self.pages.waiting and self._free_at.get(each.app, 0.0) <= now:
+            elif (
+                waiting.get(each.id, 0) < self.pages.waiting
+                and self._free_at.get(each.app, 0.0) <= now
+            ):
                 self._turns[each.id] = now
                 return each
         return None
 
     def _queue(self, audience: Audience) -> Failure | None:
-        """Queue the deliveries to the next users. Switches. Raises StorageUnavailable and NotOwner."""
+        """Queue the deliveries to the next users. Switches. Raises
+        StorageUnavailable and NotOwner."""
         app, rules = audience.app, self.pushes.rules(audience.app)
         if rules is None or not rules.enabled:
             self.rows.cancel(app, audience.id)
             return None
         users = self._users_after(audience)
         content = audience.content
-        notify = replace(content.notify, tag=content.notify.tag or f"audience {audience.id}")
+        notify = replace(
+            content.notify, tag=content.notify.tag or f"audience {audience.id}"
+        )
         data = b"" if content.data == NO_DATA else bytes(content.data)
         event = Event("msg", "", "", data=data)
         wanted = [(user, event, notify) for user in users]
-        deliveries = self.pushes.deliveries(app, rules, wanted, audience.id) if users else []
+        deliveries = (
+            self.pushes.deliveries(app, rules, wanted, audience.id) if users else []
+        )
         is_last = len(users) < self.pages.users
-        if self.rows.add_page(audience, users, deliveries, is_last, self.node()) and deliveries:
+        if (
+            self.rows.add_page(audience, users, deliveries, is_last, self.node())
+            and deliveries
+        ):
             begin = max(monotonic(), self._free_at.get(app, 0.0))
             self._free_at[app] = begin + len(deliveries) / rules.audience_per_second
             self.wake({each.host for each in deliveries})
@@ -276,5 +326,7 @@ class Audiences(Service, dict=True):
             return users[begin : begin + limit]
         if audience.kind == "all":
             return self.rows.users_with_endpoints(app, after, limit)
-        members = self.store.part(MessageLog).conversations.members(app, audience.target.group, after, limit)
+        members = self.store.part(MessageLog).conversations.members(
+            app, audience.target.group, after, limit
+        )
         return [each.user for each in members]

@@ -1,4 +1,5 @@
-"""What ``imserver doctor`` tries out: a notification to the devices of a user, and a mail."""
+"""What ``imserver doctor`` tries out: a notification to the devices of a user,
+and a mail."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,7 +27,9 @@ _MENDS = {
 }
 
 
-def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterator[Finding]:
+def notify(
+    config: Config, store: Store, tenants: Tenants, user: str
+) -> Iterator[Finding]:
     """Send a test to the endpoints of a user, by their id or login."""
     label = f"notification to {user}"
     with (
@@ -40,10 +43,16 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
             return
         if tenant.wants_accounts(app):
             if (row := AccountStore(store).by_id_or_login(app, name)) is None:
-                yield Finding("fail", label, "there is no such account", "nothing was sent")
+                yield Finding(
+                    "fail", label, "there is no such account", "nothing was sent"
+                )
                 return
             name = row[0].user
-        endpoints = NotificationRows(store, services.host_of).endpoints(app, [name]).get(name, ())
+        endpoints = (
+            NotificationRows(store, services.host_of)
+            .endpoints(app, [name])
+            .get(name, ())
+        )
         if not endpoints:
             yield Finding("fail", label, "the user has no endpoint", "nothing was sent")
             return
@@ -52,34 +61,65 @@ def notify(config: Config, store: Store, tenants: Tenants, user: str) -> Iterato
         webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
         for endpoint in endpoints:
             delivery = delivery_of_test(endpoint, time())
-            label = f"notification to {delivery.host}" + (f" ({endpoint.device})" if endpoint.device else "")
+            label = f"notification to {delivery.host}" + (
+                f" ({endpoint.device})" if endpoint.device else ""
+            )
             if not endpoint.enabled:
-                yield Finding("ok", label, "the user has switched it off; nothing was sent")
+                yield Finding(
+                    "ok", label, "the user has switched it off; nothing was sent"
+                )
                 continue
             began = perf_counter()
             if (device := services.find(endpoint.url)) is None:
-                result = webpush.send(endpoint, delivery.body, delivery.ttl, "high", delivery.topic)
+                result = webpush.send(
+                    endpoint, delivery.body, delivery.ttl, "high", delivery.topic
+                )
             else:
                 service, token = device
                 result = service.send(app, token, notice_of(delivery))
             if result.outcome == "taken":
                 took = (perf_counter() - began) * 1000
-                yield Finding("ok", label, f"taken with status {result.status} in {took:.0f} ms")
+                yield Finding(
+                    "ok", label, f"taken with status {result.status} in {took:.0f} ms"
+                )
             else:
-                text = result.problem or f"the endpoint is gone (status {result.status})"
-                yield Finding("fail", label, text, "the device shows nothing", _MENDS[result.outcome])
+                text = (
+                    result.problem or f"the endpoint is gone (status {result.status})"
+                )
+                yield Finding(
+                    "fail",
+                    label,
+                    text,
+                    "the device shows nothing",
+                    _MENDS[result.outcome],
+                )
         webpush.close()
 
 
-def mail(config: Config, _store: Store, _tenants: Tenants, address: str) -> Iterator[Finding]:
+def mail(
+    config: Config, _store: Store, _tenants: Tenants, address: str
+) -> Iterator[Finding]:
     """Send a test mail."""
     smtp = settings_of(config, SmtpSettings)
     if not smtp.host:
-        yield Finding("fail", f"mail to {address}", "smtp.host is not set", "nothing was sent", "set it")
+        yield Finding(
+            "fail",
+            f"mail to {address}",
+            "smtp.host is not set",
+            "nothing was sent",
+            "set it",
+        )
         return
     label = f"mail to {address} by {smtp.host}:{smtp.port}"
     try:
-        send(smtp, Mail(address, "imserver: test", "This server can send mail to this address.\n"))
+        send(
+            smtp,
+            Mail(
+                address,
+                "imserver: test",
+                "This server can send mail to this address.\n",
+            ),
+        )
     except NotSent as error:
         yield Finding(
             "fail",

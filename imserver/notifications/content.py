@@ -1,4 +1,5 @@
-"""What a notification shows: made of a stored message, or as its sender wishes."""
+"""What a notification shows: made of a stored message, or as its sender
+wishes."""
 
 import re
 from base64 import urlsafe_b64encode
@@ -21,38 +22,44 @@ TTL_SECONDS: Final = 3 * 86400
 TEXT_CHARACTERS: Final = 200
 TITLE_CHARACTERS: Final = 100
 MOST_BYTES: Final = 3000
-"""Most bytes of a notification. A push service takes 4,096 with all that encryption adds."""
+"""Most bytes of a notification. A push service takes 4,096 with all that
+encryption adds."""
 
 WORDS: Final[dict[str, dict[str, str]]] = {
     file.stem.partition(".")[2]: msgspec.json.decode(file.read_bytes())
     for file in sorted(asset_path("templates/notifications").glob("words.*.json"))
 }
-"""Language → key → text. The forms of a text for different numbers are separated by ``|``."""
+"""Language → key → text. The forms of a text for different numbers are
+separated by ``|``."""
 
 ANSWER: Final = "answer:"
 """The action of an option of a question has its value behind this."""
 
 
 class Author(Struct, frozen=True):
-    """The sender of a message as others see them. ``avatar``: a picture; shown if it is on this server."""
+    """The sender of a message as others see them. ``avatar``: a picture; shown
+    if it is on this server."""
 
     name: str
     avatar: str = ""
 
 
 def language_of(tag: str) -> str:
-    """The language of words for a language tag, such as ``zh-CN``; English if there are none in it."""
+    """The language of words for a language tag, such as ``zh-CN``; English if
+    there are none in it."""
     primary = tag.lower().replace("_", "-").partition("-")[0]
     return primary if primary in WORDS else "en"
 
 
 def in_words(language: str, key: str, count: int = 1, **values: str) -> str:
-    """A text in a language (of :func:`language_of`), in the form for ``count``."""
+    """A text in a language (of :func:`language_of`), in the form for
+    ``count``."""
     return form_for(WORDS[language][key], count).format(count=count, **values)
 
 
 def form_for(text: str, count: int) -> str:
-    """The form of a text for a number: the only one, of one and more, or of the six of Arabic (CLDR)."""
+    """The form of a text for a number: the only one, of one and more, or of the
+    six of Arabic (CLDR)."""
     forms = text.split("|")
     if len(forms) != 6:
         return forms[0 if count == 1 else -1]
@@ -64,8 +71,11 @@ def form_for(text: str, count: int) -> str:
 
 @lru_cache(10_000)
 def topic_of(app: str, conversation: int) -> str:
-    """The topic of all notifications of a conversation: 32 characters of base64url."""
-    return urlsafe_b64encode(sha256(f"{app}\0{conversation}".encode()).digest()[:24]).decode()
+    """The topic of all notifications of a conversation: 32 characters of
+    base64url."""
+    return urlsafe_b64encode(
+        sha256(f"{app}\0{conversation}".encode()).digest()[:24]
+    ).decode()
 
 
 def tag_of(app: str, conversation: int) -> str:
@@ -89,7 +99,8 @@ def meta_of(entry: Entry) -> dict[str, Any]:
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
-    """What a message says about its notification: nothing (None), or that there shall be none (False)."""
+    """What a message says about its notification: nothing (None), or that there
+    shall be none (False)."""
     if b'"notify"' not in entry.meta:
         return None
     notify = meta_of(entry).get("notify")
@@ -103,8 +114,11 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
         return None
 
 
-def outcome_of(question: Ask, user: str, names: Mapping[str, str], language: str) -> str:
-    """What a user reads after an answer: theirs, or why it does not count. ``names``: user → name."""
+def outcome_of(
+    question: Ask, user: str, names: Mapping[str, str], language: str
+) -> str:
+    """What a user reads after an answer: theirs, or why it does not count.
+    ``names``: user → name."""
     own = question.answer_of(user)
     answer = own or (question.answers[-1] if question.answers else None)
     if answer is None or (own is None and question.state not in ("", "answered")):
@@ -113,7 +127,9 @@ def outcome_of(question: Ask, user: str, names: Mapping[str, str], language: str
     text = answer.text or texts.get(answer.value, answer.value)
     if own is not None:
         return in_words(language, "answered_you", text=text)
-    return in_words(language, "answered", name=names.get(answer.user) or answer.user, text=text)
+    return in_words(
+        language, "answered", name=names.get(answer.user) or answer.user, text=text
+    )
 
 
 def answers_of(question: Ask) -> tuple[ShownAction, ...]:
@@ -139,9 +155,12 @@ def shown_of(
     preview: bool,
     notify: Notify | None = None,
 ) -> Shown:
-    """The notification of a message. ``count``: unread messages. ``preview`` False: without texts."""
+    """The notification of a message. ``count``: unread messages. ``preview``
+    False: without texts."""
     is_group = conversation.kind == "group"
-    name = author.name or in_words(language, "reminder" if b'"reminder":' in entry.meta else "app")
+    name = author.name or in_words(
+        language, "reminder" if b'"reminder":' in entry.meta else "app"
+    )
     title = (conversation.name or in_words(language, "group")) if is_group else name
     if not preview:
         text = in_words(language, "hidden", count)
@@ -154,7 +173,8 @@ def shown_of(
         tag_of(app, conversation.id),
         _cut(title, TITLE_CHARACTERS),
         _cut(text, TEXT_CHARACTERS),
-        # Browsers load it when they show the notification: another host would learn the reader's address.
+        # Browsers load it when they show the notification: another host would
+        # learn the reader's address.
         author.avatar if Notify.is_path(author.avatar) else "",
         conversation=conversation.id,
         group=is_group,
@@ -169,11 +189,17 @@ def with_wishes(shown: Shown, notify: Notify, preview: bool = True) -> Shown:
     """A notification with the fields that its sender has given."""
     return replace(
         shown,
-        title=_cut(notify.title, TITLE_CHARACTERS) if notify.title and preview else shown.title,
-        body=_cut(notify.text, TEXT_CHARACTERS) if notify.text and preview else shown.body,
+        title=_cut(notify.title, TITLE_CHARACTERS)
+        if notify.title and preview
+        else shown.title,
+        body=_cut(notify.text, TEXT_CHARACTERS)
+        if notify.text and preview
+        else shown.body,
         url=notify.url or shown.url,
         icon=notify.icon or shown.icon,
-        actions=tuple([ShownAction(each.action, each.title, each.url) for each in notify.actions])
+        actions=tuple(
+            [ShownAction(each.action, each.title, each.url) for each in notify.actions]
+        )
         or shown.actions,
         silent=notify.silent,
         time_sensitive=notify.time_sensitive,
@@ -194,17 +220,27 @@ def text_in(entry: Entry, language: str) -> str:
         if entry.type == "album" and about.items:
             types = {item.type for item in about.items}
             key = f"album_{types.pop()}" if len(types) == 1 else ""
-            return in_words(language, key if key in WORDS[language] else "album", len(about.items))
+            return in_words(
+                language, key if key in WORDS[language] else "album", len(about.items)
+            )
         words: Mapping[str, str] = WORDS[language]
         has_word = entry.type in ("picture", "voice", "video", "file", "location")
         return words[entry.type if has_word else "other"]
-    # Of a long text only the beginning is needed; no character has more than four bytes.
-    text = " ".join(entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split())
+    # Of a long text only the beginning is needed; no character has more than
+    # four bytes.
+    text = " ".join(
+        entry.body[: 4 * TEXT_CHARACTERS + 4].decode(errors="ignore").split()
+    )
     if not text:
         return in_words(language, "other")
     if (ask := entry.ask) is None:
         return text
-    return in_words(language, "question" if ask.poll is None else "poll", len(ask.options), text=text)
+    return in_words(
+        language,
+        "question" if ask.poll is None else "poll",
+        len(ask.options),
+        text=text,
+    )
 
 
 class _Item(Struct, frozen=True):
@@ -223,7 +259,10 @@ _NOTHING: Final = _About()
 
 def _about(entry: Entry) -> _About:
     # Of larger data only the type of the message is shown.
-    if entry.type not in ("picture", "video", "file", "album") or len(entry.body) > 32_768:
+    if (
+        entry.type not in ("picture", "video", "file", "album")
+        or len(entry.body) > 32_768
+    ):
         return _NOTHING
     try:
         return msgspec.json.decode(entry.body, type=_About)
@@ -232,8 +271,9 @@ def _about(entry: Entry) -> _About:
 
 
 def body_of(shown: Shown) -> bytes:
-    """A notification as JSON of at most :data:`MOST_BYTES`. What is too large is left out: data, actions,
-    the icon, the address, the end of the text and of the title."""
+    """A notification as JSON of at most :data:`MOST_BYTES`. What is too large
+    is left out: data, actions, the icon, the address, the end of the text and
+    of the title."""
     body = msgspec.json.encode(shown)
     for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:

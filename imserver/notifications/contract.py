@@ -1,4 +1,5 @@
-"""Data of notifications: who is told, what they wish, and what is sent to which endpoint."""
+"""Data of notifications: who is told, what they wish, and what is sent to which
+endpoint."""
 
 from typing import Any, Literal
 
@@ -14,8 +15,9 @@ MAIL = "mail"
 NO_DATA = Raw(b"null")
 
 Kind = Literal["message", "push", "close", "test"]
-"""What a notification is about: stored messages of a conversation; a push of a back end or a bot; that the
-messages were read elsewhere; a test of the operator or the user."""
+"""What a notification is about: stored messages of a conversation; a push of a
+back end or a bot; that the messages were read elsewhere; a test of the operator
+or the user."""
 
 Level = Literal["all", "mentions", "nothing"]
 """Of which messages of a conversation a user is told."""
@@ -28,11 +30,12 @@ MUTED_FOR_GOOD = 1 << 40
 class PushEndpoint(Struct, frozen=True):
     """Where notifications of one device go.
 
-    ``id`` is unique in the database. ``url``: of Web Push or UnifiedPush; or the name of another push
-    service, a colon and the token of the device there. ``p256dh`` and ``auth`` are base64url (RFC 8291);
-    ``""`` for other push services. ``device``: its name for people; ``created``: Unix seconds. ``enabled``
-    False: the user has switched it off. ``login``: the number of the login that has added it, with whose end
-    it goes; 0: that of no account.
+    ``id`` is unique in the database. ``url``: of Web Push or UnifiedPush; or
+    the name of another push service, a colon and the token of the device there.
+    ``p256dh`` and ``auth`` are base64url (RFC 8291); ``""`` for other push
+    services. ``device``: its name for people; ``created``: Unix seconds.
+    ``enabled`` False: the user has switched it off. ``login``: the number of
+    the login that has added it, with whose end it goes; 0: that of no account.
     """
 
     id: int
@@ -56,8 +59,9 @@ class PushEndpoint(Struct, frozen=True):
 
 
 class QuietHours(Struct, frozen=True):
-    """Minutes of the day, in the user's ``zone``. From ``begin`` to ``end``, also over midnight, nothing is
-    sent; what is still unread afterwards is told then. Equal: none."""
+    """Minutes of the day, in the user's ``zone``. From ``begin`` to ``end``,
+    also over midnight, nothing is sent; what is still unread afterwards is told
+    then. Equal: none."""
 
     begin: int = 0
     end: int = 0
@@ -67,9 +71,10 @@ class QuietHours(Struct, frozen=True):
 class Wishes(Struct, frozen=True):
     """What a user wishes for all conversations and devices.
 
-    ``preview``: texts are shown. ``mail``: digests of unread messages, 15 minutes after the first one or
-    daily. ``language``: of mails. ``groups``: the level of groups for which the user wishes nothing else.
-    ``keywords``: words that count as a mention of the user.
+    ``preview``: texts are shown. ``mail``: digests of unread messages, 15
+    minutes after the first one or daily. ``language``: of mails. ``groups``:
+    the level of groups for which the user wishes nothing else. ``keywords``:
+    words that count as a mention of the user.
     """
 
     preview: bool = True
@@ -80,12 +85,14 @@ class Wishes(Struct, frozen=True):
     keywords: tuple[str, ...] = ()
 
     def level_of(self, kind: str) -> Level:
-        """The level of a conversation of this kind for which the user wishes nothing else."""
+        """The level of a conversation of this kind for which the user wishes
+        nothing else."""
         return self.groups if kind == "group" else "all"
 
 
 class ConversationWish(Struct, frozen=True):
-    """What a user wishes for one conversation. ``muted_until``: Unix seconds; 0: not muted."""
+    """What a user wishes for one conversation. ``muted_until``: Unix seconds;
+    0: not muted."""
 
     conversation: int
     level: Level = "all"
@@ -95,8 +102,9 @@ class ConversationWish(Struct, frozen=True):
 class Due(Struct, frozen=True):
     """A user who may have to be told of ``entry``, or has been told.
 
-    ``due``: when to decide; 0: nothing is to be decided. ``notified``: the last entry that the user was told
-    of, at ``notified_at``; 0: none. Times are milliseconds of :func:`imserver.gateway.clock.steady_time`.
+    ``due``: when to decide; 0: nothing is to be decided. ``notified``: the last
+    entry that the user was told of, at ``notified_at``; 0: none. Times are
+    milliseconds of :func:`imserver.gateway.clock.steady_time`.
     """
 
     user: str
@@ -108,10 +116,12 @@ class Due(Struct, frozen=True):
 
 
 class MailDue(Struct, frozen=True):
-    """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is needed).
+    """A user who may need a mail at ``due`` (Unix milliseconds; 0: none is
+    needed).
 
-    ``mailed``: when the last one was sent, Unix milliseconds; 0: none was. ``entry``: the last entry of the
-    log then; ``marks``: the version of the user's marks then.
+    ``mailed``: when the last one was sent, Unix milliseconds; 0: none was.
+    ``entry``: the last entry of the log then; ``marks``: the version of the
+    user's marks then.
     """
 
     user: str
@@ -122,7 +132,8 @@ class MailDue(Struct, frozen=True):
 
 
 class ShownAction(Struct, frozen=True, omit_defaults=True):
-    """A button of a notification: its name, what it shows, and what a click opens."""
+    """A button of a notification: its name, what it shows, and what a click
+    opens."""
 
     action: str
     title: str
@@ -130,11 +141,14 @@ class ShownAction(Struct, frozen=True, omit_defaults=True):
 
 
 class Shown(Struct, frozen=True, omit_defaults=True):
-    """What a service worker or an application gets, as JSON, and shows. Written to ``notify_delivery.body``.
+    """What a service worker or an application gets, as JSON, and shows. Written
+    to ``notify_delivery.body``.
 
-    ``tag`` is the same for all notifications of one conversation; a new one replaces the one before it.
-    ``kind`` ``close``: nothing is shown, and the one with this tag goes. ``token`` proves to
-    ``POST /api/v1/notifications/act`` that the holder may mark the conversation as read, and reply.
+    ``tag`` is the same for all notifications of one conversation; a new one
+    replaces the one before it. ``kind`` ``close``: nothing is shown, and the
+    one with this tag goes. ``token`` proves to ``POST
+    /api/v1/notifications/act`` that the holder may mark the conversation as
+    read, and reply.
     """
 
     kind: Kind
@@ -159,16 +173,18 @@ class Shown(Struct, frozen=True, omit_defaults=True):
     silent: bool = False
     time_sensitive: bool = False
     badge: int | None = None
-    """The number of conversations with unread messages of which the user was notified; None: it is not known.
-    Browsers count themselves."""
+    """The number of conversations with unread messages of which the user was
+    notified; None: it is not known. Browsers count themselves."""
 
 
 class Delivery(Struct, frozen=True):
-    """A notification to one endpoint, which waits in the database until the push service has taken it.
+    """A notification to one endpoint, which waits in the database until the
+    push service has taken it.
 
-    ``topic``: at most 32 characters of base64url (RFC 8030); a newer delivery to the endpoint with it
-    replaces this one, here and at the push service. ``ttl``: seconds from ``created`` (Unix seconds).
-    ``next_try``: milliseconds of :func:`imserver.gateway.clock.steady_time`; 0: at once.
+    ``topic``: at most 32 characters of base64url (RFC 8030); a newer delivery
+    to the endpoint with it replaces this one, here and at the push service.
+    ``ttl``: seconds from ``created`` (Unix seconds). ``next_try``: milliseconds
+    of :func:`imserver.gateway.clock.steady_time`; 0: at once.
     """
 
     id: int
@@ -192,21 +208,24 @@ class Delivery(Struct, frozen=True):
 
 AudienceKind = Literal["users", "group", "all"]
 AudienceState = Literal["running", "queued", "done", "cancelled"]
-"""``queued``: the deliveries to all users are in the database, and some wait to be sent."""
+"""``queued``: the deliveries to all users are in the database, and some wait to
+be sent."""
 AUDIENCE_STATES: tuple[AudienceState, ...] = ("running", "queued", "done", "cancelled")
 """A state is stored as its index."""
 
 
 class AudienceTarget(Struct, frozen=True, omit_defaults=True):
-    """Whom an audience reaches, as JSON: these users; the members of a group; or all of an app."""
+    """Whom an audience reaches, as JSON: these users; the members of a group;
+    or all of an app."""
 
     users: tuple[str, ...] = ()
     group: int = 0
 
 
 class AudienceContent(Struct, frozen=True, omit_defaults=True):
-    """What the notifications of an audience show, as JSON. ``proof``: by which it asks for the right of its
-    maker again; ``""``: an earlier release has made it."""
+    """What the notifications of an audience show, as JSON. ``proof``: by which
+    it asks for the right of its maker again; ``""``: an earlier release has
+    made it."""
 
     notify: Notify
     data: Raw = NO_DATA
@@ -214,12 +233,14 @@ class AudienceContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Audience(Struct, frozen=True):
-    """One notification to the devices of many users, which are gone through page by page.
+    """One notification to the devices of many users, which are gone through
+    page by page.
 
-    ``id`` is unique in the database. ``name``: of the caller's own, unique in the app. ``last_user``: the
-    last user whose deliveries are queued. ``users``: how many users were gone through. ``queued``: their
-    deliveries; ``taken``, ``gone`` and ``refused``: what became of them. ``created`` and ``ended``: Unix
-    seconds; 0: it has not ended.
+    ``id`` is unique in the database. ``name``: of the caller's own, unique in
+    the app. ``last_user``: the last user whose deliveries are queued.
+    ``users``: how many users were gone through. ``queued``: their deliveries;
+    ``taken``, ``gone`` and ``refused``: what became of them. ``created`` and
+    ``ended``: Unix seconds; 0: it has not ended.
     """
 
     id: int

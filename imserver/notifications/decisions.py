@@ -1,4 +1,5 @@
-"""The one module that decides who is notified of what, and when. Pure: facts go in, a decision comes out."""
+"""The one module that decides who is notified of what, and when. Pure: facts go
+in, a decision comes out."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 SOON_MINUTES: Final = 15
-"""How long after a notification a mail may follow, for users who wish it soon."""
+"""How long after a notification a mail may follow, for users who wish it
+soon."""
 DAILY_HOUR: Final = 8
 """When daily mails are sent, in the zone of the user."""
 
@@ -25,9 +27,10 @@ _MINUTE_MS: Final = 60_000
 class Decision(Struct, frozen=True):
     """What becomes of a due.
 
-    ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix milliseconds), about the
-    messages from ``entry`` on. ``stay``: the last notification is still right. ``close``: its message was
-    read, or has gone. ``end``: there was none, and is none.
+    ``notify``: the user is notified. ``wait``: decide again at ``due`` (Unix
+    milliseconds), about the messages from ``entry`` on. ``stay``: the last
+    notification is still right. ``close``: its message was read, or has gone.
+    ``end``: there was none, and is none.
     """
 
     outcome: Literal["notify", "wait", "stay", "close", "end"]
@@ -57,11 +60,17 @@ def decide(
     now: int,
     offset: int = 0,
 ) -> Decision:
-    """Decide about a due. ``unread``: of its conversation (None: there is none any more). ``rules``: of the
-    app (None: it is gone). ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
-    ``now``: Unix milliseconds. ``offset``: those of dues minus those of the clock
+    """Decide about a due. ``unread``: of its conversation (None: there is none
+    any more). ``rules``: of the app (None: it is gone). ``is_reachable``:
+    whether the user has an endpoint that is on, or gets mail. ``now``: Unix
+    milliseconds. ``offset``: those of dues minus those of the clock
     (:func:`imserver.gateway.clock.steady_time`)."""
-    if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
+    if (
+        rules is None
+        or not rules.enabled
+        or unread is None
+        or due.user not in unread.reads
+    ):
         return nothing_new(due, unread)
     if wish.level == "nothing" or wish.muted_until * 1000 > now or not is_reachable:
         return nothing_new(due, unread)
@@ -70,17 +79,27 @@ def decide(
     if oldest is None:
         return nothing_new(due, unread)
     entry = unread.ids[oldest]
-    is_unread = due.entry > unread.reads[due.user] and unread.has_older(due.user, mentions)
+    is_unread = due.entry > unread.reads[due.user] and unread.has_older(
+        due.user, mentions
+    )
     if due.entry < entry and not is_unread:
-        # What the due was for has been read: the first message since then has a time of its own. Clocks of
-        # nodes differ, and are set: neither time lies ahead.
-        ready = min(unread.times[oldest], now) + offset + int(rules.after_seconds * 1000)
+        # What the due was for has been read: the first message since then has a
+        # time of its own. Clocks of nodes differ, and are set: neither time
+        # lies ahead.
+        ready = (
+            min(unread.times[oldest], now) + offset + int(rules.after_seconds * 1000)
+        )
         if due.notified:
-            ready = max(ready, min(due.notified_at, now + offset) + int(rules.again_seconds * 1000))
+            ready = max(
+                ready,
+                min(due.notified_at, now + offset) + int(rules.again_seconds * 1000),
+            )
         if ready > now + offset:
             return Decision("wait", ready, entry)
     quiet = quiet_until(wishes.quiet, now)
-    return Decision("wait", quiet + offset, entry) if quiet > now else Decision("notify")
+    return (
+        Decision("wait", quiet + offset, entry) if quiet > now else Decision("notify")
+    )
 
 
 def may_notify(
@@ -92,15 +111,22 @@ def may_notify(
     is_reachable: bool,
     now: int,
 ) -> bool:
-    """Whether a user may be notified of a conversation now, of whatever it is. See :func:`decide`."""
-    if rules is None or not rules.enabled or unread is None or due.user not in unread.reads:
+    """Whether a user may be notified of a conversation now, of whatever it is.
+    See :func:`decide`."""
+    if (
+        rules is None
+        or not rules.enabled
+        or unread is None
+        or due.user not in unread.reads
+    ):
         return False
     is_quiet = wish.level == "nothing" or wish.muted_until * 1000 > now
     return is_reachable and not is_quiet and not quiet_until(wishes.quiet, now)
 
 
 def quiet_until(quiet: QuietHours, now: int) -> int:
-    """The end of the quiet hours in which ``now`` is, in Unix milliseconds; 0: it is in none."""
+    """The end of the quiet hours in which ``now`` is, in Unix milliseconds; 0:
+    it is in none."""
     if quiet.begin == quiet.end:
         return 0
     local = datetime.fromtimestamp(now / 1000, zone_of(quiet.zone))
@@ -108,7 +134,10 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
     if quiet.begin < quiet.end:
         is_quiet, is_tomorrow = quiet.begin <= minute < quiet.end, False
     else:
-        is_quiet, is_tomorrow = minute >= quiet.begin or minute < quiet.end, minute >= quiet.begin
+        is_quiet, is_tomorrow = (
+            minute >= quiet.begin or minute < quiet.end,
+            minute >= quiet.begin,
+        )
     if not is_quiet:
         return 0
     day = local.date() + timedelta(days=1) if is_tomorrow else local.date()
@@ -119,7 +148,8 @@ def quiet_until(quiet: QuietHours, now: int) -> int:
 
 
 def mail_due(wishes: Wishes, now: int) -> int:
-    """When a mail may be needed, in Unix milliseconds (0: never), if the user is notified at ``now``."""
+    """When a mail may be needed, in Unix milliseconds (0: never), if the user
+    is notified at ``now``."""
     if wishes.mail == "never":
         return 0
     if wishes.mail == "soon":
@@ -131,7 +161,8 @@ def mail_due(wishes: Wishes, now: int) -> int:
 
 def find_zone(name: str) -> ZoneInfo | None:
     """The time zone of this name; None: this machine does not know it."""
-    from zoneinfo import ZoneInfo  # loaded for the first user who is notified: it takes 0.2 MB
+    # loaded for the first user who is notified: it takes 0.2 MB
+    from zoneinfo import ZoneInfo
 
     try:
         return ZoneInfo(name)

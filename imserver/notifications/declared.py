@@ -28,20 +28,29 @@ AN_HOUR: Final = 3600.0
 SUBSCRIPTION_REQUESTS: Final = 60
 TEST_REQUESTS: Final = 60
 SUBSCRIPTIONS: Final = Rate(
-    "notify_endpoint", "endpoints that users add", "user", f"{SUBSCRIPTION_REQUESTS} an hour"
+    "notify_endpoint",
+    "endpoints that users add",
+    "user",
+    f"{SUBSCRIPTION_REQUESTS} an hour",
 )
-TESTS: Final = Rate("notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour")
-P256_ORDER: Final = 0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
-"""The order of the curve P-256: its private keys are the numbers below it, except 0."""
+TESTS: Final = Rate(
+    "notify_test", "tests of notifications", "user", f"{TEST_REQUESTS} an hour"
+)
+P256_ORDER: Final = (
+    0xFFFFFFFF_00000000_FFFFFFFF_FFFFFFFF_BCE6FAAD_A7179E84_F3B9CAC2_FC632551
+)
+"""The order of the curve P-256: its private keys are the numbers below it,
+except 0."""
 
 
 class NotificationSettings(Struct, frozen=True):
     """Section ``notifications``.
 
-    ``vapid_key``: the private key (P-256, base64url of 32 bytes) with which this server proves to push
-    services who it is; ``""``: one that is derived from the secret of the server. ``contact``: a ``mailto:``
-    or ``https:`` address for their operators. ``allow_loopback``: endpoints may be on this machine, also with
-    http. For development.
+    ``vapid_key``: the private key (P-256, base64url of 32 bytes) with which
+    this server proves to push services who it is; ``""``: one that is derived
+    from the secret of the server. ``contact``: a ``mailto:`` or ``https:``
+    address for their operators. ``allow_loopback``: endpoints may be on this
+    machine, also with http. For development.
     """
 
     vapid_key: Secret = ""
@@ -73,9 +82,15 @@ class AppNotifySettings(Struct, frozen=True):
             api={"ge": 0, "le": 86400},
         ),
     ] = 60.0
-    preview: Annotated[bool, about("Whether notifications may show the text of messages.")] = True
+    preview: Annotated[
+        bool, about("Whether notifications may show the text of messages.")
+    ] = True
     audience_per_second: Annotated[
-        int, about("Notifications to large audiences in a second.", api={"ge": 1, "le": 100_000})
+        int,
+        about(
+            "Notifications to large audiences in a second.",
+            api={"ge": 1, "le": 100_000},
+        ),
     ] = 1000
 
 
@@ -91,36 +106,53 @@ def rules_of(tenant: TenantSettings) -> AppNotifySettings:
 
 
 def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
-    """The notification rules of an app, by its name; None: there is no such app. Never switches."""
+    """The notification rules of an app, by its name; None: there is no such
+    app. Never switches."""
     tenant = tenants.get(app)
     return None if tenant is None else rules_of(tenant)
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check what types do not. Raises ConfigError. Yields what a careful operator would change."""
+    """Check what types do not. Raises ConfigError. Yields what a careful
+    operator would change."""
     settings = settings_of(config, NotificationSettings)
     if not re.fullmatch(r"(mailto:[^\s@<>]+@[^\s@<>]+|https://\S+)?", settings.contact):
-        raise locations.wrong("notifications.contact", "expected a mailto: or https: address")
+        raise locations.wrong(
+            "notifications.contact", "expected a mailto: or https: address"
+        )
     key = settings.vapid_key.rstrip("=")
     if key:
         is_key = re.fullmatch(r"[A-Za-z0-9_-]{43}", key) is not None
-        if not is_key or not 0 < int.from_bytes(urlsafe_b64decode(key + "="), "big") < P256_ORDER:
+        if (
+            not is_key
+            or not 0 < int.from_bytes(urlsafe_b64decode(key + "="), "big") < P256_ORDER
+        ):
             raise locations.wrong(
-                "notifications.vapid_key", "expected a private key of P-256: 32 bytes in base64url"
+                "notifications.vapid_key",
+                "expected a private key of P-256: 32 bytes in base64url",
             )
     if settings.allow_loopback:
-        yield "notifications.allow_loopback", "users can send requests to this machine; set it to false"
+        yield (
+            "notifications.allow_loopback",
+            "users can send requests to this machine; set it to false",
+        )
 
 
-SETTINGS: Final = SettingsRow({"notifications": NotificationSettings, "apps.*": NotifyOfApp}, check=check)
+SETTINGS: Final = SettingsRow(
+    {"notifications": NotificationSettings, "apps.*": NotifyOfApp}, check=check
+)
 
 
 HTTP_NOTIFICATIONS_OFF: Final = HttpProblem(
     403, "notifications_off", "This app sends no notifications (notify.enabled)."
 )
-HTTP_UNKNOWN_ENDPOINT: Final = HttpProblem(404, "unknown_endpoint", "The user has no such endpoint.")
+HTTP_UNKNOWN_ENDPOINT: Final = HttpProblem(
+    404, "unknown_endpoint", "The user has no such endpoint."
+)
 HTTP_UNKNOWN_NOTIFICATION: Final = HttpProblem(
-    404, "unknown_notification", "The token is wrong or expired, or its endpoint is gone."
+    404,
+    "unknown_notification",
+    "The token is wrong or expired, or its endpoint is gone.",
 )
 HTTP_UNKNOWN_AUDIENCE: Final = HttpProblem(
     404, "unknown_audience", "The app has no such audience, or it ended long ago."
@@ -140,7 +172,9 @@ TABLES: Final = (
             auth name40, device name500 out, language name16 out, enabled small out, login big out,
             created big out""",
         # Not the address and the keys: who has them notifies the user.
-        imported=Reason("the device subscribes again: without its keys nothing can be sent to it"),
+        imported=Reason(
+            "the device subscribes again: without its keys nothing can be sent to it"
+        ),
     ),
     Table(
         name="notify_person",
@@ -163,7 +197,9 @@ TABLES: Final = (
         types="""id serial, app name500, name name64, kind name16, target blob, content blob, state small,
             last_user name255, users big, queued big, taken big, gone big, refused big, created big,
             ended big""",
-        of_user=Reason("names of users go with them, or when it has ended, and the rest a week later"),
+        of_user=Reason(
+            "names of users go with them, or when it has ended, and the rest a week later"
+        ),
     ),
     Table(
         name="notify_delivery",

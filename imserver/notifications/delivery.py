@@ -1,9 +1,9 @@
 """Deliveries: hands what waits in the database to the push services.
 
-Each host with something to send has a consumer. Hosts that answer quickly never wait for others: users may
-name hosts that hang, or that answer late. Results are
-stored together, several times a second: a node that is killed leaves few notifications to be sent again, and
-their topics replace the first ones.
+Each host with something to send has a consumer. Hosts that answer quickly never
+wait for others: users may name hosts that hang, or that answer late. Results
+are stored together, several times a second: a node that is killed leaves few
+notifications to be sent again, and their topics replace the first ones.
 """
 
 from __future__ import annotations
@@ -46,16 +46,19 @@ RENEW_SECONDS: Final = 3.0
 PAGE: Final = 100
 """Deliveries to a host that are read together."""
 REQUESTS_TO_SERVICE: Final = 32
-"""Requests at a time to a service of another feature, which the operator has chosen. With 16, and an answer
-after 100 ms, 10,000 notifications would take a minute."""
+"""Requests at a time to a service of another feature, which the operator has
+chosen. With 16, and an answer after 100 ms, 10,000 notifications would take a
+minute."""
 MOST_FAST: Final = 16
 """Fast hosts to which is sent at a time."""
 MOST_OTHERS: Final = 64
 """Of all others, which get one request at a time."""
 MOST_SLOW: Final = 32
-"""Slow hosts among them that begin a turn at a time: the rest is for new ones."""
+"""Slow hosts among them that begin a turn at a time: the rest is for new
+ones."""
 SLICE_SECONDS: Final = 2.0
-"""How long a turn lasts while others wait, and within which a fast host answers."""
+"""How long a turn lasts while others wait, and within which a fast host
+answers."""
 SLOW_SECONDS: Final = 30.0
 """How long a host counts as slow after a late answer."""
 MOST_REMEMBERED: Final = 1000
@@ -70,29 +73,34 @@ LATE_SECONDS: Final = 30
 FIRST_RETRY_SECONDS: Final = 2.0
 LONGEST_RETRY_SECONDS: Final = 300.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
-"""The longest pause of a host that fails: what it refuses for one device shall not delay others for long."""
+"""The longest pause of a host that fails: what it refuses for one device shall
+not delay others for long."""
 STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
 AHEAD: Final = 15
 """Deliveries that are encrypted with another one."""
 
 Pace = Literal["fast", "new", "slow"]
-"""How a host answers. ``new``: its last request has failed, or it has had none."""
+"""How a host answers. ``new``: its last request has failed, or it has had
+none."""
 PACES: Final[tuple[Pace, ...]] = ("fast", "new", "slow")
 Read = tuple[str, int, int]
 """User, conversation, entry."""
 _trouble: Final = RateLimitedLog(log, "notifications are not sent: %s")
 _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notification: %s")
-_silence: Final = RateLimitedLog(log, "the push service %s takes no notifications: %s; trying again")
+_silence: Final = RateLimitedLog(
+    log, "the push service %s takes no notifications: %s; trying again"
+)
 
 
 class Deliveries(Service, dict=True):
     """Owner of the consumers.
 
-    ``is_read``: of which messages and pushes of an app users need not, or may not, be notified any more; may
-    switch, raises StorageUnavailable.
-    ``lease``: another part renews it, and calls :meth:`wake` when this node has it, :meth:`restart` when it
-    had ended. ``wants``: whether the back end of an app wants events of a kind.
+    ``is_read``: of which messages and pushes of an app users need not, or may
+    not, be notified any more; may switch, raises StorageUnavailable. ``lease``:
+    another part renews it, and calls :meth:`wake` when this node has it,
+    :meth:`restart` when it had ended. ``wants``: whether the back end of an app
+    wants events of a kind.
     """
 
     rows: NotificationRows
@@ -106,10 +114,12 @@ class Deliveries(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
-        """(app, kind, result) → notifications. Those of an audience have the kind ``audience``."""
+        """(app, kind, result) → notifications. Those of an audience have the
+        kind ``audience``."""
         self._hosts: dict[str, Host] = {}
         self._queues: dict[Pace, dict[str, None]] = {pace: {} for pace in PACES}
-        """Hosts with something to send, by their pace when they were added, in the order of their turns."""
+        """Hosts with something to send, by their pace when they were added, in
+        the order of their turns."""
         self._news = Signal()
         self._looked_at = 0.0
         self._looks_at = 0.0
@@ -126,7 +136,8 @@ class Deliveries(Service, dict=True):
         return bool(self._queues[pace])
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
-        """Deliveries were added; ``hosts``: to these, if that is known. Never switches."""
+        """Deliveries were added; ``hosts``: to these, if that is known. Never
+        switches."""
         names = list(hosts)
         for name in names:
             self._enqueue(name)
@@ -135,11 +146,13 @@ class Deliveries(Service, dict=True):
         self._news.set()
 
     def freed(self) -> None:
-        """A host needs its turn no longer, or has another pace. Never switches."""
+        """A host needs its turn no longer, or has another pace. Never
+        switches."""
         self._news.set()
 
     def give_way(self, name: str) -> None:
-        """The turn of a host ends, because others wait; there is more for it. Never switches."""
+        """The turn of a host ends, because others wait; there is more for it.
+        Never switches."""
         self._add(name)
         self._news.set()
 
@@ -166,7 +179,8 @@ class Deliveries(Service, dict=True):
             self._news.wait(pause)
 
     def stop(self) -> None:
-        """Take nothing more, wait for what is under way, and store the results. Switches."""
+        """Take nothing more, wait for what is under way, and store the results.
+        Switches."""
         self._has_ended = True
         self._news.set()
         hosts, self._hosts = list(self._hosts.values()), {}
@@ -175,7 +189,8 @@ class Deliveries(Service, dict=True):
             host.finish(max(0.0, deadline - monotonic()))
 
     def _turn(self) -> float:
-        """Start consumers; returns the seconds until the next look. Switches. Raises StorageUnavailable."""
+        """Start consumers; returns the seconds until the next look. Switches.
+        Raises StorageUnavailable."""
         if monotonic() >= self._looks_at:
             self._looked_at = monotonic()
             # At once again if something is added during the look.
@@ -190,10 +205,16 @@ class Deliveries(Service, dict=True):
                 self._host(name).begin()
         until_look = max(self._looks_at - monotonic(), 0.0)
         # A host whose slice has ended makes room without saying so.
-        return min(until_look, SLICE_SECONDS / 2) if any(self._queues.values()) else until_look
+        return (
+            min(until_look, SLICE_SECONDS / 2)
+            if any(self._queues.values())
+            else until_look
+        )
 
     def _free(self, pace: Pace) -> int:
-        busy = Counter(host.pace for host in self._hosts.values() if host.consumer.is_busy)
+        busy = Counter(
+            host.pace for host in self._hosts.values() if host.consumer.is_busy
+        )
         if pace == "fast":
             return MOST_FAST - busy["fast"]
         others = MOST_OTHERS - busy["new"] - busy["slow"]
@@ -216,18 +237,24 @@ class Deliveries(Service, dict=True):
         host = self._hosts.pop(name, None) or Host(name, self)
         self._hosts[name] = host  # the last one: that which was used last
         if len(self._hosts) > MOST_REMEMBERED:
-            idle = [each for each, one in self._hosts.items() if not one.consumer.is_busy and one is not host]
+            idle = [
+                each
+                for each, one in self._hosts.items()
+                if not one.consumer.is_busy and one is not host
+            ]
             for each in idle[: MOST_REMEMBERED // 2]:
                 del self._hosts[each]
         return host
 
 
 class Host:
-    """One push service: whether it answers, and what became of the deliveries to it."""
+    """One push service: whether it answers, and what became of the deliveries
+    to it."""
 
     def __init__(self, name: str, owner: Deliveries) -> None:
         self._is_fast = False
-        """Whether its last answer was quick, and one of a service that works."""
+        """Whether its last answer was quick, and one of a service that
+        works."""
         self._slow_until = 0.0
         """Until when it counts as slow (monotonic)."""
         self._quick_at = 0.0
@@ -237,7 +264,9 @@ class Host:
         self._name = name
         self._owner = owner
         is_service = name.partition("/")[0] in owner.services.by_name
-        self._width = max(owner.requests_per_host, REQUESTS_TO_SERVICE if is_service else 0)
+        self._width = max(
+            owner.requests_per_host, REQUESTS_TO_SERVICE if is_service else 0
+        )
         """Requests at a time when it is fast."""
         self._results = Results()
         self._contents: dict[int, bytes] = {}
@@ -257,11 +286,14 @@ class Host:
         """Whether results could not be stored."""
         self._has_ended = False
         self._workers: list[gevent.Greenlet[..., None]] = []
-        self.consumer = Consumer(f"the push service {name}", owner.lease, self._read, self._deliver)
+        self.consumer = Consumer(
+            f"the push service {name}", owner.lease, self._read, self._deliver
+        )
 
     @property
     def pace(self) -> Pace:
-        """How it answers. One whose slice has ended is slow, too: others need not wait for its answers."""
+        """How it answers. One whose slice has ended is slow, too: others need
+        not wait for its answers."""
         now = monotonic()
         if now < self._slow_until or now > self._slice_ends:
             return "slow"
@@ -274,7 +306,12 @@ class Host:
 
     @property
     def _may_send(self) -> bool:
-        return self._owner.is_owned and not self._has_ended and not self._is_stuck and not self.is_paused
+        return (
+            self._owner.is_owned
+            and not self._has_ended
+            and not self._is_stuck
+            and not self.is_paused
+        )
 
     def begin(self) -> None:
         """Its turn has come. Never switches."""
@@ -282,7 +319,8 @@ class Host:
         self.consumer.wake()
 
     def finish(self, seconds: float) -> None:
-        """Send nothing more, give what is under way ``seconds``, and store the results. Switches."""
+        """Send nothing more, give what is under way ``seconds``, and store the
+        results. Switches."""
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
@@ -295,7 +333,7 @@ class Host:
         except StorageUnavailable as error:
             log.debug("results of notifications could not be stored: %s", error)
 
-    # --- the consumer's functions ---------------------------------------------------------------------------
+    # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
         """What is sent next; None: nothing, or others have their turn."""
@@ -307,7 +345,9 @@ class Host:
             owner.give_way(self._name)
             return None
         if not self.is_paused:
-            deliveries = owner.rows.deliveries(self._name, int(steady_time() * 1000), PAGE)
+            deliveries = owner.rows.deliveries(
+                self._name, int(steady_time() * 1000), PAGE
+            )
             self._has_read = True
             if deliveries:
                 self._slice_ends = monotonic() + SLICE_SECONDS
@@ -316,14 +356,17 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send what waits, as long as the host takes it; what is left stays in the database."""
+        """Send what waits, as long as the host takes it; what is left stays in
+        the database."""
         self._is_stuck = False
         self._contents.clear()
         self._settle()
         while waiting and self._may_send:
             endpoints = self._sort_out(waiting)
             width = min(self._width, len(waiting)) if self._is_fast else 1
-            self._workers = [gevent.spawn(self._work, waiting, endpoints) for _ in range(width)]
+            self._workers = [
+                gevent.spawn(self._work, waiting, endpoints) for _ in range(width)
+            ]
             gevent.joinall(self._workers)
             self._workers = []
             if monotonic() > self._slice_ends and self._owner.has_others(self.pace):
@@ -332,13 +375,17 @@ class Host:
         return None
 
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Leave out what shall not be sent any more. Returns the endpoints of the others. Switches."""
+        """Leave out what shall not be sent any more. Returns the endpoints of
+        the others. Switches."""
         owner, now = self._owner, time()
         self._looked_at = monotonic()
         endpoints = owner.rows.endpoints_by_id(list({one.endpoint for one in waiting}))
         for id in self._results.gone:
             endpoints.pop(id, None)
-        newest = {(one.endpoint, one.topic or one.id): one for one in sorted(waiting, key=attrgetter("id"))}
+        newest = {
+            (one.endpoint, one.topic or one.id): one
+            for one in sorted(waiting, key=attrgetter("id"))
+        }
         sound: list[Delivery] = []
         for one in waiting:
             endpoint = endpoints.get(one.endpoint)
@@ -357,8 +404,12 @@ class Host:
                 by_app.setdefault(one.app, []).append(one)
         read: set[int] = set()
         for app, some in by_app.items():
-            answers = owner.is_read(app, [(one.user, one.conversation, one.entry) for one in some])
-            read.update(one.id for one, is_read in zip(some, answers, strict=True) if is_read)
+            answers = owner.is_read(
+                app, [(one.user, one.conversation, one.entry) for one in some]
+            )
+            read.update(
+                one.id for one, is_read in zip(some, answers, strict=True) if is_read
+            )
         for one in sound:
             if one.id in read:
                 self._drop(one, "read")
@@ -366,13 +417,21 @@ class Host:
                 waiting.append(one)
         return endpoints
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
-    def _work(self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]) -> None:
-        """Send one after the other, until something else has to be done first. Switches."""
+    def _work(
+        self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
+    ) -> None:
+        """Send one after the other, until something else has to be done first.
+        Switches."""
         was_fast = self._is_fast
         until = self._looked_at + LOOK_SECONDS
-        while waiting and self._may_send and monotonic() < until and self._is_fast == was_fast:
+        while (
+            waiting
+            and self._may_send
+            and monotonic() < until
+            and self._is_fast == was_fast
+        ):
             while is_long_turn():
                 serve_others()
             if not waiting:
@@ -382,7 +441,9 @@ class Host:
                 self._drop(one, "removed")
                 continue
             try:
-                began, result = self._hand_over([one, *islice(waiting, AHEAD if was_fast else 0)], endpoints)
+                began, result = self._hand_over(
+                    [one, *islice(waiting, AHEAD if was_fast else 0)], endpoints
+                )
             except Exception:
                 began = monotonic()
                 log.exception("a notification could not be sent to %s", self._name)
@@ -405,20 +466,29 @@ class Host:
     def _hand_over(
         self, some: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand the first of some deliveries to its push service; returns when that began, too. Switches."""
+        """Hand the first of some deliveries to its push service; returns when
+        that began, too. Switches."""
         one, webpush = some[0], self._owner.webpush
         endpoint = endpoints[one.endpoint]
         found = self._owner.services.find(endpoint.url)
         if found is not None:
             (service, token), began = found, monotonic()
             result = service.send(one.app, token, notice_of(one))
-            if result.outcome == "gone" and result.gone_since and endpoint.created > result.gone_since:
+            if (
+                result.outcome == "gone"
+                and result.gone_since
+                and endpoint.created > result.gone_since
+            ):
                 result = PushResult("refused", result.status, problem=result.problem)
             return began, result
         if one.id not in self._contents:
-            # Several, one after the other: the processor's caches make that half as long.
+            # Several, one after the other: the processor's caches make that
+            # half as long.
             for each in some:
-                if each.id not in self._contents and (to := endpoints.get(each.endpoint)) is not None:
+                if (
+                    each.id not in self._contents
+                    and (to := endpoints.get(each.endpoint)) is not None
+                ):
                     self._contents[each.id] = webpush.encrypt(to, each.body)
         content = self._contents.pop(one.id)
         ttl = max(0, one.created + one.ttl - int(time()))
@@ -438,20 +508,34 @@ class Host:
             self._owner.freed()
         self._drop(one, outcome, result.problem)
         if outcome == "taken":
-            if one.kind in ("message", "push") and self._owner.wants(one.app, "notified"):
-                event = notified(one.app, one.user, one.kind, one.conversation, one.entry, one.endpoint)
+            if one.kind in ("message", "push") and self._owner.wants(
+                one.app, "notified"
+            ):
+                event = notified(
+                    one.app,
+                    one.user,
+                    one.kind,
+                    one.conversation,
+                    one.entry,
+                    one.endpoint,
+                )
                 results.events.append(event)
         elif outcome == "gone":
             results.gone.append(one.endpoint)
             if self._owner.wants(one.app, "gone"):
                 facts = {"user": one.user, "endpoint": one.endpoint, "host": self._name}
-                results.events.append(NewEvent(one.app, one.user, "gone", msgspec.json.encode(facts)))
+                results.events.append(
+                    NewEvent(one.app, one.user, "gone", msgspec.json.encode(facts))
+                )
         else:
             _refusal(self._name, result.problem)
 
     def _failed(self, one: Delivery, result: PushResult) -> None:
         wanted = result.retry_after or 0.0
-        pause = max(wanted, retry_pause(one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS))
+        pause = max(
+            wanted,
+            retry_pause(one.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS),
+        )
         if time() + pause > one.created + max(one.ttl, LATE_SECONDS):
             self._drop(one, "expired", result.problem)
         else:
@@ -459,9 +543,12 @@ class Host:
             self._results.retry.append((one.id, int((steady_time() + pause) * 1000)))
         self._failures += 1
         if self._failures >= (self._width if self._is_fast else 1):
-            # No other request has succeeded meanwhile: it is the host. One request will show when it works.
+            # No other request has succeeded meanwhile: it is the host. One
+            # request will show when it works.
             self._pauses += 1
-            usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
+            usual = retry_pause(
+                self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS
+            )
             pause = max(usual, min(wanted, 3600.0))  # a host may want an hour at most
             self._paused_until = max(self._paused_until, monotonic() + pause)
             self._is_fast = False
@@ -475,7 +562,9 @@ class Host:
 
     def _count(self, one: Delivery, outcome: str, problem: str) -> None:
         self._owner.recent.note(one, outcome, problem)
-        self._owner.counts[one.app, "audience" if one.audience else one.kind, outcome] += 1
+        self._owner.counts[
+            one.app, "audience" if one.audience else one.kind, outcome
+        ] += 1
 
     def _settle(self) -> None:
         """Store the results so far. Switches. Raises StorageUnavailable."""

@@ -1,4 +1,5 @@
-"""The push services of a node: Web Push, which is here, and those that other features bring."""
+"""The push services of a node: Web Push, which is here, and those that other
+features bring."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -18,7 +19,8 @@ WEB: Final = ("http", "https")
 
 
 class NoService(Service):
-    """Stands for a push service that no feature of this node brings: another node may have it."""
+    """Stands for a push service that no feature of this node brings: another
+    node may have it."""
 
     name: str
 
@@ -32,14 +34,18 @@ class NoService(Service):
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
         """Leave the delivery where it is."""
-        return PushResult("later", problem=f"no feature of this node has the push service {self.name!r}")
+        return PushResult(
+            "later",
+            problem=f"no feature of this node has the push service {self.name!r}",
+        )
 
     def close(self) -> None:
         """There is nothing to end."""
 
 
 class DeviceServices:
-    """The push services of devices that are no browsers. Raises ConfigError if two have one name."""
+    """The push services of devices that are no browsers. Raises ConfigError if
+    two have one name."""
 
     def __init__(self, services: Iterable[PushService] = ()) -> None:
         self.by_name: dict[str, PushService] = {}
@@ -49,7 +55,8 @@ class DeviceServices:
             self.by_name[service.name] = service
 
     def find(self, url: str) -> tuple[PushService, str] | None:
-        """The push service of an endpoint and the token there; None: it is one of Web Push."""
+        """The push service of an endpoint and the token there; None: it is one
+        of Web Push."""
         name, _, token = url.partition(":")
         if name in WEB:
             return None
@@ -63,7 +70,9 @@ class DeviceServices:
     def host_of(self, app: str, url: str) -> str:
         """The queue of deliveries to an endpoint: of Web Push its host."""
         service = self.find(url)
-        return host_of(url) if service is None else service[0].host(app, service[1])[:255]
+        return (
+            host_of(url) if service is None else service[0].host(app, service[1])[:255]
+        )
 
 
 def notice_of(one: Delivery) -> PushNotice:

@@ -10,14 +10,28 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from imserver.notifications.content import form_for, language_of, meta_of, notify_in, outcome_of, text_in
+from imserver.notifications.content import (
+    form_for,
+    language_of,
+    meta_of,
+    notify_in,
+    outcome_of,
+    text_in,
+)
 from imserver.notifications.contract import ConversationWish, Level, Wishes
 from imserver.notifications.decisions import zone_of
 from imserver.notifications.keywords import has_keyword, searched_text
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.mailing import Mail, button_page, page_template
 from imserver.people.accounts.rows import AccountStore
-from imserver.plugin.messages import Ask, Conversation, ConversationSummary, Entry, MessageLog, clean_name
+from imserver.plugin.messages import (
+    Ask,
+    Conversation,
+    ConversationSummary,
+    Entry,
+    MessageLog,
+    clean_name,
+)
 from imserver.plugin.runtime import asset_path
 from imserver.plugin.wire import Limit, id_of
 
@@ -45,10 +59,11 @@ _HUES: Final = (
 
 
 class UnreadConversation(Struct, frozen=True):
-    """What is unread in a conversation: ``count`` messages, of which ``messages`` are the newest ones.
+    """What is unread in a conversation: ``count`` messages, of which
+    ``messages`` are the newest ones.
 
-    ``level`` ``mentions``: only those that mention the user count. ``peer``: the other user; ``""``: it is a
-    group, or the back end sends.
+    ``level`` ``mentions``: only those that mention the user count. ``peer``:
+    the other user; ``""``: it is a group, or the back end sends.
     """
 
     conversation: Conversation
@@ -59,7 +74,8 @@ class UnreadConversation(Struct, frozen=True):
 
 
 class Digest(Struct, frozen=True):
-    """The unread conversations of a user, the one with the newest message first.
+    """The unread conversations of a user, the one with the newest message
+    first.
 
     ``has_more``: there are others. ``names``: id of an account → its nickname.
     """
@@ -77,11 +93,12 @@ def collect(
     after: int,
     usual: Wishes,
 ) -> Digest | None:
-    """The conversations with messages after an id that an account has not read; None: there is none.
+    """The conversations with messages after an id that an account has not read;
+    None: there is none.
 
-    Conversations of which the account wants no notifications, and messages of accounts that it has blocked,
-    do not count. ``usual``: what the account wishes for all conversations. Switches. Raises
-    StorageUnavailable.
+    Conversations of which the account wants no notifications, and messages of
+    accounts that it has blocked, do not count. ``usual``: what the account
+    wishes for all conversations. Switches. Raises StorageUnavailable.
     """
     app, now = account.app, int(time())
     wishes = {each.conversation: each for each in wished}
@@ -91,19 +108,28 @@ def collect(
         page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
         times = stored.entries.stored_at(app, [each.position for each in page])
         for summary in page:
-            if summary.position <= after or times.get(summary.position, 0) < now - OLDEST_SECONDS:
+            if (
+                summary.position <= after
+                or times.get(summary.position, 0) < now - OLDEST_SECONDS
+            ):
                 has_more = False
                 break
             row = summary.conversation
-            wish = wishes.get(row.id, ConversationWish(row.id, usual.level_of(row.kind)))
+            wish = wishes.get(
+                row.id, ConversationWish(row.id, usual.level_of(row.kind))
+            )
             if wish.level != "nothing" and wish.muted_until <= now:
                 words = usual.keywords if wish.level == "mentions" else ()
-                conversations += _unread(stored, accounts, account, summary, wish.level, after, words)
+                conversations += _unread(
+                    stored, accounts, account, summary, wish.level, after, words
+                )
         before = page[-1].position if page else 0
     if not conversations:
         return None
     shown = conversations[:CONVERSATIONS]
-    people = {each.peer for each in shown} | {entry.sender for each in shown for entry in each.messages}
+    people = {each.peer for each in shown} | {
+        entry.sender for each in shown for entry in each.messages
+    }
     known = accounts.by_ids(app, [id for id in map(id_of, people - {""}) if id])
     names = {each.user: each.nickname or each.name for each in known}
     return Digest(tuple(shown), len(conversations) > CONVERSATIONS, names)
@@ -123,7 +149,10 @@ def _unread(
     count = summary.mentions if level == "mentions" else summary.unread
     if not count and not (keywords and summary.unread):
         return []
-    if conversation.kind == "group" and stored.conversations.member(app, conversation.id, user) is None:
+    if (
+        conversation.kind == "group"
+        and stored.conversations.member(app, conversation.id, user) is None
+    ):
         return []
     entries, has_earlier = stored.entries.history(app, user, conversation.id, 0, _PAGE)
     unread = [
@@ -134,21 +163,37 @@ def _unread(
         and entry.sender != user
         and not entry.is_beside
         and notify_in(entry) is not False
-        and (level == "all" or mentions(entry, user) or has_keyword(searched_text(entry), keywords))
+        and (
+            level == "all"
+            or mentions(entry, user)
+            or has_keyword(searched_text(entry), keywords)
+        )
     ]
     if keywords:
         count = max(count, len(unread))
     senders = {entry.sender: id_of(entry.sender) for entry in unread}
     states = accounts.relations(account.id, [id for id in senders.values() if id])
-    messages = [entry for entry in unread if states.get(senders[entry.sender], ("", ""))[0] != "blocked"]
+    messages = [
+        entry
+        for entry in unread
+        if states.get(senders[entry.sender], ("", ""))[0] != "blocked"
+    ]
     # In a busy group, messages that mention the user may be further back.
     is_further_back = (
-        level == "mentions" and count > 0 and not unread and has_earlier and entries[0].id > after
+        level == "mentions"
+        and count > 0
+        and not unread
+        and has_earlier
+        and entries[0].id > after
     )
     if not messages and not is_further_back:
         return []
     peer = conversation.peer(user)
-    return [UnreadConversation(conversation, level, count, peer, tuple(messages[-MESSAGES:]))]
+    return [
+        UnreadConversation(
+            conversation, level, count, peer, tuple(messages[-MESSAGES:])
+        )
+    ]
 
 
 def mentions(entry: Entry, user: str) -> bool:
@@ -157,7 +202,7 @@ def mentions(entry: Entry, user: str) -> bool:
     return isinstance(named, list) and (user in named or "all" in named)
 
 
-# --- the mail -----------------------------------------------------------------------------------------------
+# --- the mail -----------------------------------------------------------------
 
 
 def mail_of(
@@ -172,13 +217,17 @@ def mail_of(
 ) -> Mail:
     """The mail with a digest, in the language of the user.
 
-    ``preview`` False: texts are hidden. ``page``: address of the page for chats; ``""``: there is none.
-    ``site``: the name of this server. ``stop_url``: ends these mails, also by a POST (RFC 8058).
-    ``answer_url``: message → the address of the page where the user answers this question.
+    ``preview`` False: texts are hidden. ``page``: address of the page for
+    chats; ``""``: there is none. ``site``: the name of this server.
+    ``stop_url``: ends these mails, also by a POST (RFC 8058). ``answer_url``:
+    message → the address of the page where the user answers this question.
     """
     language = language_of(wishes.language)
     words, zone = _words(language), wishes.quiet.zone
-    rows = [_shown(each, digest.names, language, zone, preview, page) for each in digest.conversations]
+    rows = [
+        _shown(each, digest.names, language, zone, preview, page)
+        for each in digest.conversations
+    ]
     for unread, values in zip(digest.conversations, rows, strict=True):
         for entry, message in zip(unread.messages, values["messages"], strict=False):
             message["answers"] = _answers(entry, account.user, words, answer_url)
@@ -190,7 +239,9 @@ def mail_of(
     tag = words["tag"]
     # What lists of mails show behind the subject.
     newest = rows[0]["messages"][-1:] if len(rows) == 1 else []
-    preheader = newest[0]["text"] if newest else " · ".join(each["title"] for each in rows)
+    preheader = (
+        newest[0]["text"] if newest else " · ".join(each["title"] for each in rows)
+    )
     values = {
         "language": tag,
         "words": words,
@@ -207,16 +258,22 @@ def mail_of(
     headers = {"List-Unsubscribe": f"<{stop_url}>", "Content-Language": tag}
     if stop_url.startswith("https:"):
         headers["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-    text, html = (page_template(f"notifications/digest.{kind}").render(values) for kind in ("txt", "html"))
+    text, html = (
+        page_template(f"notifications/digest.{kind}").render(values)
+        for kind in ("txt", "html")
+    )
     return Mail(account.email, subject, text, html, headers)
 
 
 def stop_page(language: str, is_done: bool) -> str:
-    """The page, HTML, that asks whether to end the mails to a user, or (``is_done``) says that they ended."""
+    """The page, HTML, that asks whether to end the mails to a user, or
+    (``is_done``) says that they ended."""
     language = language_of(language)
     words = _words(language)
     text = words["stop_done" if is_done else "stop_question"]
-    return button_page(language, words["stop_title"], text, "" if is_done else words["stop_button"])
+    return button_page(
+        language, words["stop_title"], text, "" if is_done else words["stop_button"]
+    )
 
 
 def answer_page(
@@ -229,10 +286,12 @@ def answer_page(
     value: str,
     too_long: str = "",
 ) -> str:
-    """The page, HTML, with a question and what ``user`` can answer, or what has come of it.
+    """The page, HTML, with a question and what ``user`` can answer, or what has
+    come of it.
 
-    ``asker``: the name of who asks; ``""``: the back end. ``names``: user → name. ``value``: the option that
-    the user has chosen in the mail. ``too_long``: the text that was refused, because it is.
+    ``asker``: the name of who asks; ``""``: the back end. ``names``: user →
+    name. ``value``: the option that the user has chosen in the mail.
+    ``too_long``: the text that was refused, because it is.
     """
     language = language_of(wishes.language)
     words = _words(language)
@@ -241,7 +300,9 @@ def answer_page(
     return page_template("notifications/answer.html").render(
         language=words["tag"],
         words=words,
-        title=words["ask_title"].format(name=asker) if asker else words["ask_from_system"],
+        title=words["ask_title"].format(name=asker)
+        if asker
+        else words["ask_from_system"],
         question=text,
         outcome="" if may_answer else outcome_of(question, user, names, language),
         may_answer=may_answer,
@@ -250,7 +311,9 @@ def answer_page(
         has_text=question.text or not question.options,
         value=value if any(each.value == value for each in question.options) else "",
         too_long=too_long,
-        problem=words["ask_long"].format(count=Limit.ANSWER_CHARACTERS) if too_long else "",
+        problem=words["ask_long"].format(count=Limit.ANSWER_CHARACTERS)
+        if too_long
+        else "",
         most=Limit.ANSWER_CHARACTERS,
     )
 
@@ -261,16 +324,27 @@ def gone_page(language: str) -> str:
     return button_page(words["tag"], words["ask_from_system"], words["ask_gone"], "")
 
 
-def _subject(digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]) -> str:
+def _subject(
+    digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]
+) -> str:
     if len(titles) > 1 or digest.has_more:
         conversations = _number(len(titles), digest.has_more)
-        return _counted(words["subject_many"], total, digest.has_more, conversations=conversations)
+        return _counted(
+            words["subject_many"], total, digest.has_more, conversations=conversations
+        )
     is_group = digest.conversations[0].conversation.kind == "group"
-    return _counted(words["subject_group" if is_group else "subject_one"], total, title=titles[0])
+    return _counted(
+        words["subject_group" if is_group else "subject_one"], total, title=titles[0]
+    )
 
 
 def _shown(
-    unread: UnreadConversation, names: Mapping[str, str], language: str, zone: str, preview: bool, page: str
+    unread: UnreadConversation,
+    names: Mapping[str, str],
+    language: str,
+    zone: str,
+    preview: bool,
+    page: str,
 ) -> dict[str, Any]:
     words, conversation = _words(language), unread.conversation
     is_group = conversation.kind == "group"
@@ -285,7 +359,10 @@ def _shown(
         "initial": next(iter(title), "?").upper(),
         "colour": _HUES[_hash(title) % len(_HUES)],
         "is_group": is_group,
-        "note": _counted(words["mentions" if unread.level == "mentions" else "messages"], unread.count),
+        "note": _counted(
+            words["mentions" if unread.level == "mentions" else "messages"],
+            unread.count,
+        ),
         "url": f"{page}#c/{conversation.id}" if page else "",
         "messages": [
             {
@@ -302,7 +379,8 @@ def _shown(
 def _answers(
     entry: Entry, user: str, words: Mapping[str, str], answer_url: Callable[[int], str]
 ) -> list[dict[str, str]]:
-    """The links with which a user answers a message; none if it is no open question."""
+    """The links with which a user answers a message; none if it is no open
+    question."""
     question = entry.ask
     if question is None or not question.may_answer(user):
         return []
@@ -311,7 +389,14 @@ def _answers(
         {"text": clean(each.text), "url": f"{url}&value={quote(each.value, safe='')}"}
         for each in question.options
     ]
-    return [*options, *([{"text": words["ask_send"], "url": url}] if question.text or not options else [])]
+    return [
+        *options,
+        *(
+            [{"text": words["ask_send"], "url": url}]
+            if question.text or not options
+            else []
+        ),
+    ]
 
 
 def _name(user: str, names: Mapping[str, str]) -> str:
@@ -319,7 +404,11 @@ def _name(user: str, names: Mapping[str, str]) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
+    return (
+        text
+        if len(text) <= TEXT_CHARACTERS
+        else f"{text[: TEXT_CHARACTERS - 1].rstrip()}…"
+    )
 
 
 def clean(text: str) -> str:
@@ -339,11 +428,17 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
-    return f"{count}+" if has_more or count >= ConversationSummary.MOST_UNREAD else str(count)
+    return (
+        f"{count}+"
+        if has_more or count >= ConversationSummary.MOST_UNREAD
+        else str(count)
+    )
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
-    return form_for(forms, 100 if has_more else count).format(count=_number(count, has_more), **values)
+    return form_for(forms, 100 if has_more else count).format(
+        count=_number(count, has_more), **values
+    )
 
 
 def _hash(name: str) -> int:

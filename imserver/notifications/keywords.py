@@ -1,4 +1,5 @@
-"""Words of a user that count as a mention where they stand in messages to groups."""
+"""Words of a user that count as a mention where they stand in messages to
+groups."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -11,26 +12,36 @@ KEYWORD_CHARACTERS: Final = 50
 LOOKED_CHARACTERS: Final = 4000
 """Of a message so much is looked through."""
 _SPACELESS: Final = re.compile("[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]")
-"""Signs of scripts that put no spaces between words: there, a part of a text is a word."""
+"""Signs of scripts that put no spaces between words: there, a part of a text is
+a word."""
 
 
 def clean_keywords(given: Collection[str]) -> tuple[str, ...]:
-    """Each keyword once, without spaces around it and without regard to case; empty ones are left out."""
-    words = {" ".join(each.split()).casefold(): " ".join(each.split()) for each in given}
+    """Each keyword once, without spaces around it and without regard to case;
+    empty ones are left out."""
+    words = {
+        " ".join(each.split()).casefold(): " ".join(each.split()) for each in given
+    }
     return tuple([word for key, word in words.items() if key])
 
 
 def searched_text(entry: Entry) -> str:
-    """The text of an entry in which keywords are looked for; ``""``: it has none, or is in no group."""
+    """The text of an entry in which keywords are looked for; ``""``: it has
+    none, or is in no group."""
     if entry.type != "text" or entry.members:
         return ""
-    return entry.body[: 4 * LOOKED_CHARACTERS].decode(errors="ignore")[:LOOKED_CHARACTERS].casefold()
+    return (
+        entry.body[: 4 * LOOKED_CHARACTERS]
+        .decode(errors="ignore")[:LOOKED_CHARACTERS]
+        .casefold()
+    )
 
 
 def has_keyword(text: str, keywords: Sequence[str]) -> bool:
     """Whether a :func:`searched_text` has one of these words, in any case.
 
-    For 4,000 characters and 20 keywords a regular expression takes 1.3 ms, this 0.03 ms.
+    For 4,000 characters and 20 keywords a regular expression takes 1.3 ms, this
+    0.03 ms.
     """
     return any(_has(text, keyword.casefold()) for keyword in keywords)
 
@@ -48,5 +59,6 @@ def _has(text: str, word: str) -> bool:
 
 
 def _may_touch(sign: str, edge: str) -> bool:
-    """Whether a word may end with ``edge`` where ``sign`` follows, or the other way round."""
+    """Whether a word may end with ``edge`` where ``sign`` follows, or the other
+    way round."""
     return not (sign.isalnum() or sign == "_") or _SPACELESS.match(edge) is not None

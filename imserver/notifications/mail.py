@@ -1,6 +1,8 @@
-"""Mails: when a user gets a digest of unread conversations, and that it is sent.
+"""Mails: when a user gets a digest of unread conversations, and that it is
+sent.
 
-The node that notifies sends them, with one consumer for all apps, because all go to one mail server.
+The node that notifies sends them, with one consumer for all apps, because all
+go to one mail server.
 """
 
 import logging
@@ -41,10 +43,12 @@ TRIES: Final = 24
 class Mails(Service, dict=True):
     """Sends digests while this node has the lease of the notifier.
 
-    ``apps``: those in which users can be notified. ``page_of``: app → the address of its page for chats;
-    ``""``: it has none. ``stop_url``: (app, user) → the address that ends the mails. ``answer_url``: (app,
-    user, message) → the address where the user answers a question. ``site``: the name of this server in
-    mails. ``wants``: whether the back end of an app wants events of a kind.
+    ``apps``: those in which users can be notified. ``page_of``: app → the
+    address of its page for chats; ``""``: it has none. ``stop_url``: (app,
+    user) → the address that ends the mails. ``answer_url``: (app, user,
+    message) → the address where the user answers a question. ``site``: the name
+    of this server in mails. ``wants``: whether the back end of an app wants
+    events of a kind.
     """
 
     core: Core
@@ -62,9 +66,11 @@ class Mails(Service, dict=True):
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(``mail``, result) → mails since the start."""
         self._next: dict[str, float] = {}
-        """App → when the next mail is due, Unix milliseconds. An app that is not here is to be looked at."""
+        """App → when the next mail is due, Unix milliseconds. An app that is
+        not here is to be looked at."""
         self._tries: dict[tuple[str, str], int] = {}
-        """(app, user) → how often the mail server has refused the mail for now."""
+        """(app, user) → how often the mail server has refused the mail for
+        now."""
         self._has_ended = False
         self._sending = Pool(4)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
@@ -72,10 +78,13 @@ class Mails(Service, dict=True):
         self.consumer = self._consumer()
 
     def _consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
-        return Consumer("mails", self.lease, self._read, self._deliver, until_due=self._until_due)
+        return Consumer(
+            "mails", self.lease, self._read, self._deliver, until_due=self._until_due
+        )
 
     def is_due(self, app: str, at: int) -> None:
-        """Mails of an app are due at this time, Unix milliseconds. Never switches."""
+        """Mails of an app are due at this time, Unix milliseconds. Never
+        switches."""
         if not self.smtp.host:
             return
         if app in self._next:
@@ -83,7 +92,8 @@ class Mails(Service, dict=True):
         self.consumer.wake()
 
     def restart(self) -> None:
-        """This node has got the lease, and another one may have sent mails meanwhile. Never switches."""
+        """This node has got the lease, and another one may have sent mails
+        meanwhile. Never switches."""
         if not self.smtp.host or self._has_ended:
             return
         self.consumer.stop()
@@ -92,20 +102,22 @@ class Mails(Service, dict=True):
         self.consumer.wake()
 
     def stop(self, seconds: float = 1.0) -> None:
-        """Send nothing more. Mails that are being sent have some time. Switches."""
+        """Send nothing more. Mails that are being sent have some time.
+        Switches."""
         self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
         self._sending.kill()
 
-    # --- what is due ----------------------------------------------------------------------------------------
+    # --- what is due ----------------------------------------------------------
 
     def _until_due(self) -> float | None:
         soonest = min(self._next.values(), default=inf)
         return None if soonest == inf else max(soonest / 1000 - time(), 0.0)
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
-        """The app and the users whose mail is due, of one app. Switches. Raises StorageUnavailable."""
+        """The app and the users whose mail is due, of one app. Switches. Raises
+        StorageUnavailable."""
         now = int(time() * 1000)
         for app in self.apps():
             if self._next.get(app, 0) > now:
@@ -124,7 +136,8 @@ class Mails(Service, dict=True):
         return None
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
-        """Send the mails of a batch; what is done leaves it. Switches. Raises StorageUnavailable."""
+        """Send the mails of a batch; what is done leaves it. Switches. Raises
+        StorageUnavailable."""
         problems: list[NotSent] = []
         errors: list[Exception] = []
 
@@ -151,7 +164,8 @@ class Mails(Service, dict=True):
         return Failure("the lease has ended") if batch else None
 
     def _look_at(self, app: str, due: MailDue) -> None:
-        """Decide about a user whose mail is due. Raises NotSent if the mail server takes no mail at all."""
+        """Decide about a user whose mail is due. Raises NotSent if the mail
+        server takes no mail at all."""
         now = int(time() * 1000)
         wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
@@ -160,15 +174,23 @@ class Mails(Service, dict=True):
                 accounts_of(self.core).confirmations.ask_once(account)
             self._settle(app, due, replace(due, due=0), 0)
             return
-        stored, again = self.core.store.part(MessageLog), due.mailed + AGAIN_SECONDS * 1000
+        stored, again = (
+            self.core.store.part(MessageLog),
+            due.mailed + AGAIN_SECONDS * 1000,
+        )
         later = quiet_until(wishes.quiet, now)
         if wishes.mail == "soon" and due.mailed and again > now:
-            later = later if stored.marks.since(app, due.user, due.marks).reads else again
+            later = (
+                later if stored.marks.since(app, due.user, due.marks).reads else again
+            )
         if later:
             self._settle(app, due, replace(due, due=later), later)
             return
         following = mail_due(wishes, now)
-        entry, marks = stored.entries.head(app), stored.marks.since(app, due.user, Limit.ID).version
+        entry, marks = (
+            stored.entries.head(app),
+            stored.marks.since(app, due.user, Limit.ID).version,
+        )
         mail = self._mail(account, wishes, due.entry)
         if mail is None:
             self._settle(app, due, replace(due, due=0), following)
@@ -189,25 +211,49 @@ class Mails(Service, dict=True):
         else:
             self.counts[app, MAIL, "taken"] += 1
             log.info("app %s: the account %s was sent a digest", app, due.user)
-            events = [notified(app, due.user, MAIL)] if self.wants(app, "notified") else []
-        self._settle(app, due, MailDue(due.user, 0, now, entry, marks), following, events)
+            events = (
+                [notified(app, due.user, MAIL)] if self.wants(app, "notified") else []
+            )
+        self._settle(
+            app, due, MailDue(due.user, 0, now, entry, marks), following, events
+        )
 
     def _settle(
-        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+        self,
+        app: str,
+        before: MailDue,
+        after: MailDue,
+        meanwhile_ms: int,
+        events: Sequence[NewEvent] = (),
     ) -> None:
-        """Store the result. ``meanwhile_ms``: when a mail about what has come meanwhile is due."""
+        """Store the result. ``meanwhile_ms``: when a mail about what has come
+        meanwhile is due."""
         self.rows.set_mailed(app, before, after, meanwhile_ms, events)
         self._next.pop(app, None)
         if not after.due:
             self._tries.pop((app, before.user), None)
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user; None: there is none that can, and may, get mail."""
-        tenant, id, is_banned = self.core.tenants.find(app), id_of(user), self.core.sessions.is_banned
-        if tenant is None or not rules_of(tenant).enabled or not id or is_banned(app, user):
+        """The account of a user; None: there is none that can, and may, get
+        mail."""
+        tenant, id, is_banned = (
+            self.core.tenants.find(app),
+            id_of(user),
+            self.core.sessions.is_banned,
+        )
+        if (
+            tenant is None
+            or not rules_of(tenant).enabled
+            or not id
+            or is_banned(app, user)
+        ):
             return None
         account = accounts_of(self.core).rows.by_id(app, id)
-        return account[0] if account is not None and account[0].email and not account[0].bot else None
+        return (
+            account[0]
+            if account is not None and account[0].email and not account[0].bot
+            else None
+        )
 
     def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         # Imported at the first mail.
@@ -223,4 +269,6 @@ class Mails(Service, dict=True):
         preview = wishes.preview and rules_of(tenant).preview
         page, stop_url = self.page_of(app), self.stop_url(app, user)
         answer_url = partial(self.answer_url, app, user)
-        return mail_of(digest, account, wishes, preview, page, self.site, stop_url, answer_url)
+        return mail_of(
+            digest, account, wishes, preview, page, self.site, stop_url, answer_url
+        )

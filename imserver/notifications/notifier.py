@@ -1,8 +1,10 @@
-"""The notifier: follows the logs of apps in which somebody can be notified, and has their users notified.
+"""The notifier: follows the logs of apps in which somebody can be notified, and
+has their users notified.
 
-One node does it for all apps, by a lease in the table of feeds. Each app has a consumer. Receivers of new
-messages are stored as *dues*. When the time of a due has come, ``decisions`` decides about it. Notifications
-become deliveries in the transaction that stores the decision.
+One node does it for all apps, by a lease in the table of feeds. Each app has a
+consumer. Receivers of new messages are stored as *dues*. When the time of a due
+has come, ``decisions`` decides about it. Notifications become deliveries in the
+transaction that stores the decision.
 """
 
 from __future__ import annotations
@@ -32,7 +34,14 @@ from imserver.notifications.content import (
     topic_of,
     ttl_of,
 )
-from imserver.notifications.contract import ConversationWish, Delivery, Due, PushEndpoint, Shown, Wishes
+from imserver.notifications.contract import (
+    ConversationWish,
+    Delivery,
+    Due,
+    PushEndpoint,
+    Shown,
+    Wishes,
+)
 from imserver.notifications.decisions import decide, mail_due, may_notify, nothing_new
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.keywords import has_keyword, searched_text
@@ -55,13 +64,15 @@ from imserver.plugin.wire import Notify
 log = logging.getLogger(__name__)
 
 READ_SECONDS: Final = 1.0
-"""How often it is looked which of the conversations that were read had a notification."""
+"""How often it is looked which of the conversations that were read had a
+notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
 AHEAD: Final = 64
 """Older messages that are looked at together, if a newer one is silent."""
 _REMINDING: Final = ("remind", "escalate")
-"""What is done with a question of which those who can answer it are notified again."""
+"""What is done with a question of which those who can answer it are notified
+again."""
 _USERS_AT_ONCE: Final = 1024
 """After so many users the loop serves others."""
 
@@ -78,7 +89,8 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """What a decision about some dues of an app needs. ``silent``: messages of which nobody is notified."""
+    """What a decision about some dues of an app needs. ``silent``: messages of
+    which nobody is notified."""
 
     app: str
     silent: set[int]
@@ -88,19 +100,22 @@ class _Facts(Struct):
     conversation_wishes: Mapping[tuple[str, int], ConversationWish]
     endpoints: Mapping[str, list[PushEndpoint]]
     badges: dict[str, int]
-    """User with a device that is no browser → conversations of which they are notified, also by these
-    decisions."""
+    """User with a device that is no browser → conversations of which they are
+    notified, also by these decisions."""
     now: int
     """Unix milliseconds."""
     offset: int
     """What is added to them for dues."""
 
     def wish(self, due: Due) -> ConversationWish:
-        return self.conversation_wishes.get((due.user, due.conversation), ConversationWish(0))
+        return self.conversation_wishes.get(
+            (due.user, due.conversation), ConversationWish(0)
+        )
 
 
 KEYWORD_MESSAGES: Final = 50
-"""Keywords are looked for in so many of the newest messages of a conversation."""
+"""Keywords are looked for in so many of the newest messages of a
+conversation."""
 _NO_WISHES: Final = Wishes()
 _NOTHING: Final = UnreadMessages({}, ())
 
@@ -115,12 +130,14 @@ class _Decided(Struct):
 
 
 class Notifier(Service, dict=True):
-    """Owner of the lease, and of a consumer for each app in which somebody can be notified.
+    """Owner of the lease, and of a consumer for each app in which somebody can
+    be notified.
 
-    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for some hosts. ``node``: the
-    name of this node. ``make_token``: makes the token with which a notification is answered. ``mail``:
-    called with an app, and when mails in it are due (Unix milliseconds). ``accounts_of``: (app, users) → the
-    accounts among them.
+    ``lease`` is shared with what sends the deliveries, which ``wake`` wakes for
+    some hosts. ``node``: the name of this node. ``make_token``: makes the token
+    with which a notification is answered. ``mail``: called with an app, and
+    when mails in it are due (Unix milliseconds). ``accounts_of``: (app, users)
+    → the accounts among them.
     """
 
     store: Store
@@ -138,25 +155,29 @@ class Notifier(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.on_lease: list[Callable[[], object]] = []
-        """Called when this node has got the lease, and another one may have had it before."""
+        """Called when this node has got the lease, and another one may have had
+        it before."""
         self.on_renew: list[Callable[[], object]] = []
-        """Called each time this node has renewed the lease. They may switch, and raise StorageUnavailable."""
+        """Called each time this node has renewed the lease. They may switch,
+        and raise StorageUnavailable."""
         self._followed: dict[str, _FollowedLog] = {}
         """The logs that this node follows; none without the lease."""
         self.apps: frozenset[str] = frozenset()
         """Apps in which somebody can be notified, as far as this node knows."""
         self.work = LeasedWork("notifications", self._renew, self._look)
         self._reads: dict[str, set[tuple[str, int]]] = {}
-        """App → (user, conversation): what was read on this node since the last look."""
+        """App → (user, conversation): what was read on this node since the last
+        look."""
         self._reads_count = 0
         self._reader: gevent.Greenlet[[], None] | None = None
         self._trouble = RateLimitedLog(log, "users are not notified: %s")
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- what happens ---------------------------------------------------------
 
     def read(self, app: str, user: str, conversation: int) -> None:
         """A user has read a conversation on this node. Never switches."""
-        if app not in self.apps or self._reads_count >= 100_000:  # of more, notifications are not closed
+        # of more, notifications are not closed
+        if app not in self.apps or self._reads_count >= 100_000:
             return
         reads = self._reads.setdefault(app, set())
         before = len(reads)
@@ -166,7 +187,8 @@ class Notifier(Service, dict=True):
             self._reader = gevent.spawn(self._look_at_reads)
 
     def _look_at_reads(self) -> None:
-        """Greenlet: have notifications closed whose conversation was read, as long as there are any."""
+        """Greenlet: have notifications closed whose conversation was read, as
+        long as there are any."""
         try:
             while self._reads:
                 gevent.sleep(until_beat(READ_SECONDS))
@@ -175,7 +197,8 @@ class Notifier(Service, dict=True):
             self._reader = None
 
     def flush_reads(self) -> None:
-        """Look at once which conversations that were read had a notification. Switches."""
+        """Look at once which conversations that were read had a notification.
+        Switches."""
         reads, self._reads, self._reads_count = self._reads, {}, 0
         for app, pairs in tuple(reads.items()):
             try:
@@ -189,10 +212,11 @@ class Notifier(Service, dict=True):
             for user, conversation in pairs:
                 self.read(app, user, conversation)
 
-    # --- the lease ------------------------------------------------------------------------------------------
+    # --- the lease ------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn in which apps somebody can be notified."""
+        """Take or renew the lease, and learn in which apps somebody can be
+        notified."""
         if not self.store.has_database:
             return
         since = monotonic()
@@ -203,7 +227,8 @@ class Notifier(Service, dict=True):
         )
         is_new = not self.lease.renew(since, is_granted)
         if is_new:
-            # Another node may have notified meanwhile: begin at the positions that are stored now.
+            # Another node may have notified meanwhile: begin at the positions
+            # that are stored now.
             self._follow({})
             positions = self.rows.apps() if is_granted else {}
         self._follow(positions)
@@ -218,7 +243,8 @@ class Notifier(Service, dict=True):
                 look()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
-        """Follow the logs of these apps, and no others; none after the end. Never switches."""
+        """Follow the logs of these apps, and no others; none after the end.
+        Never switches."""
         if self.work.has_ended:
             positions = {}
         for app in self._followed.keys() - positions.keys():
@@ -229,10 +255,13 @@ class Notifier(Service, dict=True):
         self.watch(self.work.news, positions.keys())
 
     def _look(self) -> None:
-        """Wake the consumers of logs that have grown. Switches. Raises StorageUnavailable."""
+        """Wake the consumers of logs that have grown. Switches. Raises
+        StorageUnavailable."""
         if not self._followed:
             return
-        for app, head in self.store.part(MessageLog).entries.heads(list(self._followed)).items():
+        for app, head in (
+            self.store.part(MessageLog).entries.heads(list(self._followed)).items()
+        ):
             if app in self._followed:
                 self._followed[app].look(head)
 
@@ -248,14 +277,15 @@ class Notifier(Service, dict=True):
         except StorageUnavailable as error:
             log.debug("the lease of notifications could not be given back: %s", error)
 
-    # --- deciding -------------------------------------------------------------------------------------------
+    # --- deciding -------------------------------------------------------------
 
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
-        """Decide about dues, and store it with the deliveries. Of dues whose conversations have many unread
-        messages, only the first ones are decided; the others stay.
+        """Decide about dues, and store it with the deliveries. Of dues whose
+        conversations have many unread messages, only the first ones are
+        decided; the others stay.
 
-        ``silent``: ids of messages of which nobody is notified. What is learned is added. Switches. Raises
-        StorageUnavailable and NotOwner.
+        ``silent``: ids of messages of which nobody is notified. What is learned
+        is added. Switches. Raises StorageUnavailable and NotOwner.
         """
         facts = self._facts(app, dues, silent)
         dues = [due for due in dues if due.conversation in facts.unread]
@@ -264,20 +294,29 @@ class Notifier(Service, dict=True):
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
         for number, due in enumerate(dues, 1):
-            unread, wishes = facts.unread.get(due.conversation), facts.wishes.get(due.user, _NO_WISHES)
+            unread, wishes = (
+                facts.unread.get(due.conversation),
+                facts.wishes.get(due.user, _NO_WISHES),
+            )
             has_way = due.user in facts.endpoints or wishes.mail != "never"
             is_reachable = has_way and not self.recipients.is_banned(app, due.user)
             wish, now = facts.wish(due), facts.now
-            decision = decide(due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset)
+            decision = decide(
+                due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
+            )
             key = due.user, due.conversation
             question = reminders.get(due.entry)
-            if question and may_notify(due, unread, facts.rules, wishes, wish, is_reachable, now):
+            if question and may_notify(
+                due, unread, facts.rules, wishes, wish, is_reachable, now
+            ):
                 reminded[key] = question
                 chosen.append(due)
             elif decision.outcome == "notify":
                 chosen.append(due)
             elif decision.outcome == "wait":
-                decided.changed.append((due, replace(due, due=decision.due, entry=decision.entry)))
+                decided.changed.append(
+                    (due, replace(due, due=decision.due, entry=decision.entry))
+                )
             else:
                 _end(due, decision.outcome, facts, decided)
             if not number % 64:
@@ -285,7 +324,12 @@ class Notifier(Service, dict=True):
         if chosen:
             self._notify(chosen, facts, reminded, decided)
         self.rows.decide(
-            app, decided.ended, decided.changed, decided.deliveries, decided.mail, owner=self.node()
+            app,
+            decided.ended,
+            decided.changed,
+            decided.deliveries,
+            decided.mail,
+            owner=self.node(),
         )
         if decided.deliveries:
             self.wake({each.host for each in decided.deliveries})
@@ -293,11 +337,22 @@ class Notifier(Service, dict=True):
             self.mail(app, min(decided.mail.values()))
 
     def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
-        """Entry of a due that reminds of a question → the question. Who has read that is notified, too."""
+        """Entry of a due that reminds of a question → the question. Who has
+        read that is notified, too."""
         pairs = {(due.conversation, due.entry) for due in dues}
-        ids = sorted({entry for conversation, entry in pairs if entry not in facts.unread[conversation].ids})
+        ids = sorted(
+            {
+                entry
+                for conversation, entry in pairs
+                if entry not in facts.unread[conversation].ids
+            }
+        )
         entries = self.store.part(MessageLog).entries.find(facts.app, ids)
-        return {each.id: each.about for each in entries if each.kind == "press" and each.type in _REMINDING}
+        return {
+            each.id: each.about
+            for each in entries
+            if each.kind == "press" and each.type in _REMINDING
+        }
 
     def _facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
         by_conversation: dict[int, list[str]] = {}
@@ -311,10 +366,17 @@ class Notifier(Service, dict=True):
             if wish.level == "mentions":
                 mentioned.setdefault(conversation, []).append(user)
         endpoints = self.rows.endpoints(app, users)
-        devices = [user for user, some in endpoints.items() if not all(one.is_web for one in some)]
+        devices = [
+            user
+            for user, some in endpoints.items()
+            if not all(one.is_web for one in some)
+        ]
         numbers = self.rows.count_notified(app, devices)
         now, steady = int(time() * 1000), int(steady_time() * 1000)
-        enabled = {user: [one for one in some if one.enabled] for user, some in endpoints.items()}
+        enabled = {
+            user: [one for one in some if one.enabled]
+            for user, some in endpoints.items()
+        }
         unread = self._unread(app, by_conversation, mentioned)
         self._find_keywords(app, unread, mentioned, wishes)
         return _Facts(
@@ -333,15 +395,26 @@ class Notifier(Service, dict=True):
     def _wished(
         self, app: str, dues: Sequence[Due], wishes: Mapping[str, Wishes]
     ) -> dict[tuple[str, int], ConversationWish]:
-        """(user, conversation) → what they wish for it, where that is not everything."""
-        wished = self.rows.all_conversation_wishes(app, [(due.user, due.conversation) for due in dues])
+        """(user, conversation) → what they wish for it, where that is not
+        everything."""
+        wished = self.rows.all_conversation_wishes(
+            app, [(due.user, due.conversation) for due in dues]
+        )
         usual = {user: each for user, each in wishes.items() if each.groups != "all"}
-        others = [due for due in dues if due.user in usual and (due.user, due.conversation) not in wished]
-        rows = self.store.part(MessageLog).conversations.find(app, list({due.conversation for due in others}))
+        others = [
+            due
+            for due in dues
+            if due.user in usual and (due.user, due.conversation) not in wished
+        ]
+        rows = self.store.part(MessageLog).conversations.find(
+            app, list({due.conversation for due in others})
+        )
         kinds = {each.id: each.kind for each in rows}
         for due in others:
             level = usual[due.user].level_of(kinds.get(due.conversation, ""))
-            wished[due.user, due.conversation] = ConversationWish(due.conversation, level)
+            wished[due.user, due.conversation] = ConversationWish(
+                due.conversation, level
+            )
         return wished
 
     def _find_keywords(
@@ -351,12 +424,19 @@ class Notifier(Service, dict=True):
         mentioned: Mapping[int, Sequence[str]],
         wishes: Mapping[str, Wishes],
     ) -> None:
-        """Let the newest messages with keywords of users count as mentions, where only these are wanted."""
+        """Let the newest messages with keywords of users count as mentions,
+        where only these are wanted."""
         log = self.store.part(MessageLog)
-        with_words = {user: each.keywords for user, each in wishes.items() if each.keywords}
+        with_words = {
+            user: each.keywords for user, each in wishes.items() if each.keywords
+        }
         for conversation, users in mentioned.items():
             wanting = [user for user in users if user in with_words]
-            ids = unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:] if wanting else []
+            ids = (
+                unread.get(conversation, _NOTHING).ids[-KEYWORD_MESSAGES:]
+                if wanting
+                else []
+            )
             for entry in log.entries.find(app, ids) if ids else ():
                 text = searched_text(entry)
                 for user in wanting:
@@ -366,14 +446,20 @@ class Notifier(Service, dict=True):
                         serve_others()
 
     def _unread(
-        self, app: str, users: Mapping[int, Sequence[str]], mentioned: Mapping[int, Sequence[str]]
+        self,
+        app: str,
+        users: Mapping[int, Sequence[str]],
+        mentioned: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
-        """The unread messages of the first of these conversations, of as many as are looked at together."""
+        """The unread messages of the first of these conversations, of as many
+        as are looked at together."""
         conversations = self.store.part(MessageLog).conversations
         found: dict[int, UnreadMessages] = {}
         messages = 0
         for some in chunks(list(users), 16):
-            unread = conversations.unread(app, {id: users[id] for id in some}, mentioned)
+            unread = conversations.unread(
+                app, {id: users[id] for id in some}, mentioned
+            )
             found |= {id: unread.get(id, _NOTHING) for id in some}
             messages += sum(len(each.ids) for each in unread.values())
             if messages >= 5000:  # the rest of the dues is left for later
@@ -381,7 +467,11 @@ class Notifier(Service, dict=True):
         return found
 
     def _notify(
-        self, dues: Sequence[Due], facts: _Facts, reminded: Mapping[tuple[str, int], int], decided: _Decided
+        self,
+        dues: Sequence[Due],
+        facts: _Facts,
+        reminded: Mapping[tuple[str, int], int],
+        decided: _Decided,
     ) -> None:
         app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
@@ -389,20 +479,39 @@ class Notifier(Service, dict=True):
         self._add_reminders(app, reminded, chosen, entries)
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
-        accounts = {each.user: each for each in self.accounts_of(app, sorted(senders | receivers))}
-        rows = self.store.part(MessageLog).conversations.find(app, list({due.conversation for due in dues}))
+        accounts = {
+            each.user: each
+            for each in self.accounts_of(app, sorted(senders | receivers))
+        }
+        rows = self.store.part(MessageLog).conversations.find(
+            app, list({due.conversation for due in dues})
+        )
         conversations = {each.id: each for each in rows}
         writer = _Writer(entries, conversations, accounts, facts, self.make_token)
         for due in dues:
-            entry, account = chosen.get((due.user, due.conversation)), accounts.get(due.user)
-            if entry is None or due.conversation not in conversations or (account and account.bot):
-                _end(due, nothing_new(due, facts.unread.get(due.conversation)).outcome, facts, decided)
+            entry, account = (
+                chosen.get((due.user, due.conversation)),
+                accounts.get(due.user),
+            )
+            if (
+                entry is None
+                or due.conversation not in conversations
+                or (account and account.bot)
+            ):
+                _end(
+                    due,
+                    nothing_new(due, facts.unread.get(due.conversation)).outcome,
+                    facts,
+                    decided,
+                )
             else:
                 decided.deliveries += writer.deliveries(due, entry)
                 if mail := mail_due(facts.wishes.get(due.user, _NO_WISHES), facts.now):
                     decided.mail[due.user] = min(mail, decided.mail.get(due.user, mail))
                 notified_at = facts.now + facts.offset
-                changed = replace(due, due=0, entry=entry, notified=entry, notified_at=notified_at)
+                changed = replace(
+                    due, due=0, entry=entry, notified=entry, notified_at=notified_at
+                )
                 decided.changed.append((due, changed))
             if is_long_turn():
                 serve_others()
@@ -410,17 +519,20 @@ class Notifier(Service, dict=True):
     def _choose(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """(user, conversation) → the newest message of which the user may be notified; and these messages.
+        """(user, conversation) → the newest message of which the user may be
+        notified; and these messages.
 
-        Nobody is notified of a message of somebody whom they have blocked, or whose sender does not want it.
-        Each user's messages are passed once, the newest first.
+        Nobody is notified of a message of somebody whom they have blocked, or
+        whose sender does not want it. Each user's messages are passed once, the
+        newest first.
         """
         app, silent = facts.app, facts.silent
         entries: dict[int, Entry] = {}
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        # Messages before the one for which a user became due were decided before.
+        # Messages before the one for which a user became due were decided
+        # before.
         waiting = {
             (due.user, due.conversation): facts.unread[due.conversation].among(
                 due.user,
@@ -445,15 +557,23 @@ class Notifier(Service, dict=True):
                         break
                 if is_long_turn():
                     serve_others()
-            pairs = {(key[0], sender) for key, (_, sender) in candidates.items()} - blocked.keys()
+            pairs = {
+                (key[0], sender) for key, (_, sender) in candidates.items()
+            } - blocked.keys()
             blocked |= dict.fromkeys(pairs, False)
             blocked |= dict.fromkeys(self.recipients.blocks(app, pairs), True)
-            new = {entry for key, (entry, sender) in candidates.items() if not blocked[key[0], sender]}
+            new = {
+                entry
+                for key, (entry, sender) in candidates.items()
+                if not blocked[key[0], sender]
+            }
             for each in self.store.part(MessageLog).entries.find(
                 app, list((new | older - silent) - entries.keys())
             ):
                 question = each.ask
-                if notify_in(each) is False or (question is not None and question.state):
+                if notify_in(each) is False or (
+                    question is not None and question.state
+                ):
                     silent.add(each.id)
                 elif each.id in new:
                     entries[each.id] = each
@@ -473,13 +593,19 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int],
         entries: dict[int, Entry],
     ) -> None:
-        """Add the open questions of which users are reminded who can answer them."""
+        """Add the open questions of which users are reminded who can answer
+        them."""
         if not reminded:
             return
         ids = sorted(set(reminded.values()))
-        found = {each.id: (each, each.ask) for each in self.store.part(MessageLog).entries.find(app, ids)}
+        found = {
+            each.id: (each, each.ask)
+            for each in self.store.part(MessageLog).entries.find(app, ids)
+        }
         asks = {key: found[id] for key, id in reminded.items() if id in found}
-        blocked = self.recipients.blocks(app, {(key[0], entry.sender) for key, (entry, _) in asks.items()})
+        blocked = self.recipients.blocks(
+            app, {(key[0], entry.sender) for key, (entry, _) in asks.items()}
+        )
         for key, (entry, question) in asks.items():
             may_answer = question is not None and question.may_answer(key[0])
             if may_answer and (key[0], entry.sender) not in blocked:
@@ -487,16 +613,19 @@ class Notifier(Service, dict=True):
 
 
 class _FollowedLog:
-    """The log of one app, while this node has the lease. Owner of its position."""
+    """The log of one app, while this node has the lease. Owner of its
+    position."""
 
     def __init__(self, notifier: Notifier, app: str, position: int) -> None:
         self._notifier = notifier
         self._app = app
         stored = notifier.store.part(MessageLog)
-        self.window = LogWindow(lambda after, limit: stored.entries.read(app, after, limit), position)
+        self.window = LogWindow(
+            lambda after, limit: stored.entries.read(app, after, limit), position
+        )
         self._next_due: int | None = 0
-        """When something is to be decided, in milliseconds of :func:`steady_time`; 0: now, or not known;
-        None: never."""
+        """When something is to be decided, in milliseconds of
+        :func:`steady_time`; 0: now, or not known; None: never."""
         self._are_bounded = False
         """Whether dues of another process were bounded."""
         self._members = RememberedMembers(stored, app)
@@ -508,7 +637,9 @@ class _FollowedLog:
             notifier.lease,
             self._read,
             self._look_at,
-            lambda: notifier.rows.advance(app, self.window.position, (), owner=notifier.node()),
+            lambda: notifier.rows.advance(
+                app, self.window.position, (), owner=notifier.node()
+            ),
             self._until_due,
         )
         self.consumer.wake()
@@ -520,14 +651,17 @@ class _FollowedLog:
             self.consumer.wake()
 
     def is_due(self, at: int) -> None:
-        """Something is to be decided at ``at``, in milliseconds of :func:`steady_time`. Never switches."""
+        """Something is to be decided at ``at``, in milliseconds of
+        :func:`steady_time`. Never switches."""
         if self._next_due is None or at < self._next_due:
             self._next_due = at
             self.consumer.wake()
 
     def _until_due(self) -> float | None:
         due = self._next_due
-        return None if due is None else max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
+        return (
+            None if due is None else max(due / 1000 - steady_time(), MIN_PAUSE_SECONDS)
+        )
 
     def _read(self) -> _Work | None:
         """New entries, or else dues. Switches. Raises StorageUnavailable."""
@@ -538,11 +672,20 @@ class _FollowedLog:
         if self._next_due is not None and self._next_due <= now:
             self._next_due = None  # what comes meanwhile sets it again
             try:
-                if not self._are_bounded and (rules := self._notifier.rules_of(self._app)) is not None:
-                    # The clock of the process before this one may have been ahead. What waits for the end
-                    # of quiet hours is decided again.
-                    first, again = int(rules.after_seconds * 1000), int(rules.again_seconds * 1000)
-                    self._notifier.rows.bound(self._app, now + first, now + max(first, again))
+                if (
+                    not self._are_bounded
+                    and (rules := self._notifier.rules_of(self._app)) is not None
+                ):
+                    # The clock of the process before this one may have been
+                    # ahead. What waits for the end of quiet hours is decided
+                    # again.
+                    first, again = (
+                        int(rules.after_seconds * 1000),
+                        int(rules.again_seconds * 1000),
+                    )
+                    self._notifier.rows.bound(
+                        self._app, now + first, now + max(first, again)
+                    )
                     self._are_bounded = True
                 dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
             except BaseException:
@@ -556,7 +699,8 @@ class _FollowedLog:
         return None
 
     def _look_at(self, work: _Work) -> None:
-        """Store who may have to be notified of entries, or decide. Switches. Raises StorageUnavailable."""
+        """Store who may have to be notified of entries, or decide. Switches.
+        Raises StorageUnavailable."""
         notifier = self._notifier
         if len(self._silent) > 20_000:
             self._silent.clear()
@@ -572,7 +716,11 @@ class _FollowedLog:
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
         receivers |= (reminders := self._reminders_of(work.entries))
-        reachable = rows.reachable(self._app, list({user for user, _ in receivers})) if receivers else set()
+        reachable = (
+            rows.reachable(self._app, list({user for user, _ in receivers}))
+            if receivers
+            else set()
+        )
         due = int((steady_time() + rules.after_seconds) * 1000)
         dues = []
         for number, ((user, conversation), entry) in enumerate(receivers.items(), 1):
@@ -583,18 +731,29 @@ class _FollowedLog:
         if dues:
             again = int(rules.again_seconds * 1000)
             node = self._notifier.node()
-            rows.advance(self._app, work.position, dues, again, node, reminders=set(reminders.values()))
+            rows.advance(
+                self._app,
+                work.position,
+                dues,
+                again,
+                node,
+                reminders=set(reminders.values()),
+            )
             self.is_due(due)
         if ended and rows.read_elsewhere(self._app, ended):
             self.is_due(0)
 
-    def _receivers(self, entries: Iterable[Entry]) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """(receiver, conversation) → the first of these entries; and those with something that has ended."""
+    def _receivers(
+        self, entries: Iterable[Entry]
+    ) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
+        """(receiver, conversation) → the first of these entries; and those with
+        something that has ended."""
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
         """Conversation → its users."""
         first_senders: dict[int, str] = {}
-        """Conversation → the sender of the first entry, for whom only entries of others count."""
+        """Conversation → the sender of the first entry, for whom only entries
+        of others count."""
         for entry in entries:
             conversation = entry.conversation
             if entry.kind in ("join", "leave"):
@@ -624,15 +783,26 @@ class _FollowedLog:
                     receivers[key] = entry.id
             if is_long_turn():
                 serve_others()
-        return receivers, {(user, conversation) for conversation, users in ended.items() for user in users}
+        return receivers, {
+            (user, conversation)
+            for conversation, users in ended.items()
+            for user in users
+        }
 
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → the entry that reminds the user of a question that they can answer."""
-        acts = {entry.about: entry for entry in entries if entry.kind == "press" and entry.type in _REMINDING}
+        """(user, conversation) → the entry that reminds the user of a question
+        that they can answer."""
+        acts = {
+            entry.about: entry
+            for entry in entries
+            if entry.kind == "press" and entry.type in _REMINDING
+        }
         if not acts:
             return {}
         reminders: dict[tuple[str, int], int] = {}
-        for each in self._notifier.store.part(MessageLog).entries.find(self._app, sorted(acts)):
+        for each in self._notifier.store.part(MessageLog).entries.find(
+            self._app, sorted(acts)
+        ):
             if (question := each.ask) is not None:
                 for user in question.of or self._users_of(acts[each.id]):
                     if user != each.sender and question.may_answer(user):
@@ -644,7 +814,8 @@ class _FollowedLog:
 
 
 class _Writer(Struct, frozen=True):
-    """Writes the deliveries of some decisions of one app. What is the same for many is made once."""
+    """Writes the deliveries of some decisions of one app. What is the same for
+    many is made once."""
 
     entries: Mapping[int, Entry]
     conversations: Mapping[int, Conversation]
@@ -666,13 +837,21 @@ class _Writer(Struct, frozen=True):
         if due.user in self.facts.badges and not due.notified:
             self.facts.badges[due.user] += 1
         question = self.entries[entry].ask if preview else None
-        answers = answers_of(question) if question is not None and question.may_answer(due.user) else ()
+        answers = (
+            answers_of(question)
+            if question is not None and question.may_answer(due.user)
+            else ()
+        )
         deliveries = []
         for one in self.facts.endpoints.get(due.user, ()):
-            shown = self._shown_of(due.conversation, entry, language_of(one.language), preview, count)
+            shown = self._shown_of(
+                due.conversation, entry, language_of(one.language), preview, count
+            )
             token = self.make_token(one.app, due.user, one.id, due.conversation, entry)
             badge = None if one.is_web else self.facts.badges.get(due.user)
-            content = replace(shown, actions=shown.actions or answers, token=token, badge=badge)
+            content = replace(
+                shown, actions=shown.actions or answers, token=token, badge=badge
+            )
             deliveries.append(_about(due, one, content, entry, ttl, self.facts))
         return deliveries
 
@@ -681,21 +860,30 @@ class _Writer(Struct, frozen=True):
             self.notify[entry] = notify_in(self.entries[entry]) or None
         return self.notify[entry]
 
-    def _shown_of(self, conversation: int, entry: int, language: str, preview: bool, count: int) -> Shown:
+    def _shown_of(
+        self, conversation: int, entry: int, language: str, preview: bool, count: int
+    ) -> Shown:
         content = self.shown.get((entry, language, preview, count))
         if content is None:
             message = self.entries[entry]
             account = self.accounts.get(message.sender)
-            name = account.nickname if account is not None and account.nickname else message.sender
+            name = (
+                account.nickname
+                if account is not None and account.nickname
+                else message.sender
+            )
             author = Author(name, "" if account is None else account.avatar)
             about, notify = self.conversations[conversation], self._notify_of(entry)
-            content = shown_of(self.facts.app, message, about, author, count, language, preview, notify)
+            content = shown_of(
+                self.facts.app, message, about, author, count, language, preview, notify
+            )
             self.shown[entry, language, preview, count] = content
         return content
 
 
 def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
-    """A user is not notified. Their last notification is closed, unless it is to stay."""
+    """A user is not notified. Their last notification is closed, unless it is
+    to stay."""
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
         return
@@ -705,12 +893,22 @@ def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
     if outcome in ("stay", "close"):
         shown = closing(facts.app, due.conversation)
         for one in facts.endpoints.get(due.user, ()):
-            content = shown if one.is_web else replace(shown, badge=facts.badges.get(due.user))
-            decided.deliveries.append(_about(due, one, content, due.notified, TTL_SECONDS, facts))
+            content = (
+                shown
+                if one.is_web
+                else replace(shown, badge=facts.badges.get(due.user))
+            )
+            decided.deliveries.append(
+                _about(due, one, content, due.notified, TTL_SECONDS, facts)
+            )
 
 
-def _about(due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts) -> Delivery:
+def _about(
+    due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts
+) -> Delivery:
     """What is delivered about the conversation of a due."""
     conversation = due.conversation
     topic, now = topic_of(endpoint.app, conversation), facts.now / 1000
-    return delivery_to(endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry)
+    return delivery_to(
+        endpoint, shown, topic, ttl, now, conversation=conversation, entry=entry
+    )

@@ -71,7 +71,9 @@ def build(core: Core) -> Parts:
     rows = NotificationRows(core.store, services.host_of)
     rows.added, rows.known = feeds.added, feeds.events.known
     lease = DeliveryLease()
-    requests = PublicRequests(settings.allow_loopback, connections=settings.requests_per_host)
+    requests = PublicRequests(
+        settings.allow_loopback, connections=settings.requests_per_host
+    )
     key, *before = core.node.keys_for(VAPID)
     webpush = WebPush(requests, settings, key, core.config.address, *before)
     tokens = ActionTokens(core.node.keys_for("notification tokens"))
@@ -101,8 +103,12 @@ def build(core: Core) -> Parts:
         lease=lease,
         apps=lambda: notifier.apps,
         page_of=lambda app: chat_page_of(core) if app == GOCHAT else "",
-        stop_url=lambda app, user: f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}",
-        answer_url=lambda app, user, entry: f"{pages}/answer?token={tokens.make_ask(app, user, entry)}",
+        stop_url=lambda app, user: (
+            f"{pages}/unsubscribe?token={tokens.make_mail(app, user)}"
+        ),
+        answer_url=lambda app, user, entry: (
+            f"{pages}/answer?token={tokens.make_ask(app, user, entry)}"
+        ),
         site=urlsplit(server).netloc,
         wants=feeds.wants,
     )
@@ -147,8 +153,21 @@ def build(core: Core) -> Parts:
 
     buckets, attempt = core.buckets, core.attempt
     parts = NotificationParts(
-        *(core, rows, notifier, webpush, services, tokens, pushes, audiences, deliveries, mails),
-        subscriptions=buckets.make(SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt),
+        *(
+            core,
+            rows,
+            notifier,
+            webpush,
+            services,
+            tokens,
+            pushes,
+            audiences,
+            deliveries,
+            mails,
+        ),
+        subscriptions=buckets.make(
+            SUBSCRIPTIONS, SUBSCRIPTION_REQUESTS, AN_HOUR, attempt
+        ),
         tests=buckets.make(TESTS, TEST_REQUESTS, AN_HOUR, attempt),
     )
     return Parts(

@@ -1,4 +1,5 @@
-"""Notifications of what is not stored: pushes with ``notify`` to users who are offline, and tests."""
+"""Notifications of what is not stored: pushes with ``notify`` to users who are
+offline, and tests."""
 
 import logging
 from base64 import urlsafe_b64encode
@@ -24,22 +25,30 @@ from imserver.notifications.decisions import quiet_until
 from imserver.notifications.declared import AppNotifySettings
 from imserver.notifications.rows import NotificationRows
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.runtime import RateLimitedLog, is_long_turn, serve_others, steady_time
+from imserver.plugin.runtime import (
+    RateLimitedLog,
+    is_long_turn,
+    serve_others,
+    steady_time,
+)
 from imserver.plugin.wire import Event, Notify
 
 log = logging.getLogger(__name__)
 _lost: Final = RateLimitedLog(log, "notifications of pushes were not stored: %s")
 
 DATA_BYTES: Final = 1024
-"""Longest ``data`` of a push that is sent along: push services take 4096 bytes in all."""
+"""Longest ``data`` of a push that is sent along: push services take 4096 bytes
+in all."""
 _TEST: Final = "test"
 
 
 class PushNotifications(Struct, frozen=True):
-    """Hears of pushes to users who are offline, and adds deliveries for those with endpoints.
+    """Hears of pushes to users who are offline, and adds deliveries for those
+    with endpoints.
 
-    ``wake`` says that there are new ones; ``rules`` are those of an app. A push without ``notify`` costs one
-    comparison, one to users without endpoints one query.
+    ``wake`` says that there are new ones; ``rules`` are those of an app. A push
+    without ``notify`` costs one comparison, one to users without endpoints one
+    query.
     """
 
     rows: NotificationRows
@@ -49,8 +58,9 @@ class PushNotifications(Struct, frozen=True):
     """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """(user, push) for users who are offline. Switches if a push has ``notify``. Never raises
-        StorageUnavailable: the push itself has been carried out."""
+        """(user, push) for users who are offline. Switches if a push has
+        ``notify``. Never raises StorageUnavailable: the push itself has been
+        carried out."""
         wanted = [
             (user, event, notify)
             for user, event in pushes
@@ -75,8 +85,11 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """The deliveries of (user, push, its ``notify``). Switches. Raises StorageUnavailable."""
-        endpoints = self.rows.endpoints(app, list(dict.fromkeys(user for user, _, _ in wanted)))
+        """The deliveries of (user, push, its ``notify``). Switches. Raises
+        StorageUnavailable."""
+        endpoints = self.rows.endpoints(
+            app, list(dict.fromkeys(user for user, _, _ in wanted))
+        )
         if not endpoints:
             return []
         wishes = self.rows.wishes(app, list(endpoints))
@@ -85,7 +98,11 @@ class PushNotifications(Struct, frozen=True):
         for user, event, notify in wanted:
             wished = wishes.get(user, Wishes())
             # A push without a tag has a topic of its own.
-            digest = sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24] if notify.tag else token_bytes(24)
+            digest = (
+                sha256(f"{app}\0 {notify.tag}".encode()).digest()[:24]
+                if notify.tag
+                else token_bytes(24)
+            )
             topic = urlsafe_b64encode(digest).decode()
             tag = notify.tag or event.id or topic
             quiet = quiet_until(wished.quiet, int(now * 1000))
@@ -93,19 +110,30 @@ class PushNotifications(Struct, frozen=True):
             for endpoint in endpoints.get(user, ()):
                 if endpoint.enabled:
                     preview = rules.preview and wished.preview
-                    notice = shown_of_push(event, notify, tag, endpoint.language, preview, now)
+                    notice = shown_of_push(
+                        event, notify, tag, endpoint.language, preview, now
+                    )
                     if is_long_turn():
                         serve_others()
                     deliveries.append(
                         delivery_to(
-                            endpoint, notice, topic, ttl_of(notify), now, next_try=next_try, audience=audience
+                            endpoint,
+                            notice,
+                            topic,
+                            ttl_of(notify),
+                            now,
+                            next_try=next_try,
+                            audience=audience,
                         )
                     )
         return deliveries
 
 
-def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float) -> Shown:
-    """The notification of a push. What ``notify`` leaves out is made from it. ``preview`` False: no texts."""
+def shown_of_push(
+    event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float
+) -> Shown:
+    """The notification of a push. What ``notify`` leaves out is made from it.
+    ``preview`` False: no texts."""
     words = language_of(language)
     text = event.text[:TEXT_CHARACTERS] if event.type == "text" else ""
     content = Shown(
@@ -120,7 +148,14 @@ def shown_of_push(event: Event, notify: Notify, tag: str, language: str, preview
 
 
 def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
-    """A test, in the language of the endpoint. A later one replaces it. ``now``: Unix seconds."""
+    """A test, in the language of the endpoint. A later one replaces it.
+    ``now``: Unix seconds."""
     words = language_of(endpoint.language)
     title, text = in_words(words, "test"), in_words(words, "test_text")
-    return delivery_to(endpoint, Shown(_TEST, _TEST, title, text, time=int(now * 1000)), _TEST, 600, now)
+    return delivery_to(
+        endpoint,
+        Shown(_TEST, _TEST, title, text, time=int(now * 1000)),
+        _TEST,
+        600,
+        now,
+    )

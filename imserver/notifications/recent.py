@@ -34,11 +34,14 @@ class RecentDelivery(Struct, frozen=True, array_like=True):
             "`replaced`, `read` or `removed`."
         ),
     ]
-    problem: Annotated[str, about("What the push service said, or why there was no answer.")]
+    problem: Annotated[
+        str, about("What the push service said, or why there was no answer.")
+    ]
 
 
 class RecentQuery(Struct, frozen=True, array_like=True):
-    """The last deliveries of the queried node: of an app, or of a user of it."""
+    """The last deliveries of the queried node: of an app, or of a user of
+    it."""
 
     app: str
     user: str
@@ -46,7 +49,8 @@ class RecentQuery(Struct, frozen=True, array_like=True):
 
 
 class ForgetRecentQuery(Struct, frozen=True, array_like=True):
-    """Forget the deliveries to a user who was deleted; ``user`` ``""``: those of an app."""
+    """Forget the deliveries to a user who was deleted; ``user`` ``""``: those
+    of an app."""
 
     app: str
     user: str
@@ -58,7 +62,8 @@ class RecentDeliveries:
     def __init__(self, core: Core) -> None:
         self._by_app: dict[str, deque[RecentDelivery]] = {}
         self._by_user: dict[tuple[str, str], deque[RecentDelivery]] = {}
-        """(app, user) → their last deliveries; the user with the last one of all comes last."""
+        """(app, user) → their last deliveries; the user with the last one of
+        all comes last."""
         self._ask = core.ask_others
         core.queries.add(QUERY, RecentQuery, self._here)
         core.queries.add(FORGET, ForgetRecentQuery, self._forget_here)
@@ -66,25 +71,38 @@ class RecentDeliveries:
     def note(self, one: Delivery, outcome: str, problem: str = "") -> None:
         """Note what became of a delivery."""
         recent = RecentDelivery(
-            int(time()), one.user, one.kind, one.host, one.endpoint, outcome, problem[:200]
+            int(time()),
+            one.user,
+            one.kind,
+            one.host,
+            one.endpoint,
+            outcome,
+            problem[:200],
         )
         self._by_app.setdefault(one.app, deque(maxlen=MOST_RECENT)).appendleft(recent)
-        # Few of each user are enough: those of a large audience push them out of the app's.
+        # Few of each user are enough: those of a large audience push them out
+        # of the app's.
         of_user = self._by_user.pop((one.app, one.user), None) or deque(maxlen=5)
         of_user.appendleft(recent)
         self._by_user[one.app, one.user] = of_user
         if len(self._by_user) > MOST_USERS:
             del self._by_user[next(iter(self._by_user))]
 
-    def of(self, app: str, user: str, limit: int) -> tuple[list[RecentDelivery], list[str]]:
-        """The last deliveries to a user (``""``: to all), newest first, and the nodes that did not answer."""
+    def of(
+        self, app: str, user: str, limit: int
+    ) -> tuple[list[RecentDelivery], list[str]]:
+        """The last deliveries to a user (``""``: to all), newest first, and the
+        nodes that did not answer."""
         query = RecentQuery(app, user, limit)
         answers, missing = self._ask(QUERY, query, list[RecentDelivery])
         deliveries = [*self._here(query), *chain.from_iterable(answers.values())]
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
-        of_user, of_app = self._by_user.get((query.app, query.user), ()), self._by_app.get(query.app, ())
+        of_user, of_app = (
+            self._by_user.get((query.app, query.user), ()),
+            self._by_app.get(query.app, ()),
+        )
         return list(islice(of_user if query.user else of_app, query.limit))
 
     def forget(self, app: str, user: str = "") -> None:
@@ -100,5 +118,7 @@ class RecentDeliveries:
                 self._by_app[query.app] = deque(rest, maxlen=MOST_RECENT)
             self._by_user.pop((query.app, query.user), None)
         else:
-            self._by_user = {key: of for key, of in self._by_user.items() if key[0] != query.app}
+            self._by_user = {
+                key: of for key, of in self._by_user.items() if key[0] != query.app
+            }
         return True

@@ -40,7 +40,8 @@ from imserver.plugin.storage import (
 )
 
 LEASE: Final = " notifications"
-"""The name of the lease in the table of feeds, in place of an app. No app has it."""
+"""The name of the lease in the table of feeds, in place of an app. No app has
+it."""
 
 HOSTS_OF_USER: Final = 8
 """Most push services of a user: hosts that answer late cost everybody."""
@@ -49,22 +50,33 @@ _AT_ONCE: Final = 200
 _USERS_AT_ONCE: Final = 1000
 """Users of one query: what it returns is read without a turn of the loop."""
 _ENDPOINTS: Final = RowsOf(PushEndpoint, "notify_endpoint", user="member", host="")
-_DUES: Final = RowsOf(Due, "notify_due", user="member", entry="entry_id", notified="notified_id")
-_DELIVERIES: Final = RowsOf(Delivery, "notify_delivery", user="member", entry="entry_id")
+_DUES: Final = RowsOf(
+    Due, "notify_due", user="member", entry="entry_id", notified="notified_id"
+)
+_DELIVERIES: Final = RowsOf(
+    Delivery, "notify_delivery", user="member", entry="entry_id"
+)
 _MAILS: Final = RowsOf(
-    MailDue, "notify_person", user="member", due="mail_due", entry="mailed_id", marks="mailed_marks"
+    MailDue,
+    "notify_person",
+    user="member",
+    due="mail_due",
+    entry="mailed_id",
+    marks="mailed_marks",
 )
 _WISHES: Final = RowsOf(ConversationWish, "notify_conversation", level=LEVELS)
 _ROW: Final = "WHERE app = %s AND member = %s AND conversation = %s"
 _AT_ONCE_AGAIN: Final = "CASE WHEN due BETWEEN 1 AND 999999 THEN due + 1 ELSE 1 END"
-"""Due at once by any clock, and not as it was: :meth:`NotificationRows.decide` sees the change."""
+"""Due at once by any clock, and not as it was: :meth:`NotificationRows.decide`
+sees the change."""
 _web_only: Final = DeviceServices()
 
 
 class Results(Struct):
-    """What became of deliveries. Those of ``done`` go, and the endpoints of ``gone`` with all that waits for
-    them. ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added to the feeds of their
-    apps. ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
+    """What became of deliveries. Those of ``done`` go, and the endpoints of
+    ``gone`` with all that waits for them. ``retry``: (id, when to try again,
+    Unix milliseconds). ``events`` are added to the feeds of their apps.
+    ``audiences``: (id, ``taken``, ``gone`` or ``refused``) → how many more."""
 
     done: list[int] = []
     gone: list[int] = []
@@ -77,36 +89,53 @@ class Results(Struct):
 
 
 def notified(
-    app: str, user: str, kind: str, conversation: int = 0, entry: int = 0, endpoint: int = 0
+    app: str,
+    user: str,
+    kind: str,
+    conversation: int = 0,
+    entry: int = 0,
+    endpoint: int = 0,
 ) -> NewEvent:
-    """What the back end of an app hears of a notification, or a mail, that a user was sent."""
-    facts = {"user": user, "kind": kind, "conversation": conversation, "entry": entry, "endpoint": endpoint}
+    """What the back end of an app hears of a notification, or a mail, that a
+    user was sent."""
+    facts = {
+        "user": user,
+        "kind": kind,
+        "conversation": conversation,
+        "entry": entry,
+        "endpoint": endpoint,
+    }
     return NewEvent(app, user, "notified", json.encode(facts))
 
 
 class NotificationRows(Store.Rows):
     """The rows of notifications in a store.
 
-    ``added`` is called with what :meth:`settle` has added to feeds: app → the id of its last event.
-    ``known``: see :attr:`imserver.backends.webhooks.event_rows.EventStore.known`. ``host_of``: (app, URL
-    of an endpoint) → the queue of what is sent to it.
+    ``added`` is called with what :meth:`settle` has added to feeds: app → the
+    id of its last event. ``known``: see
+    :attr:`imserver.backends.webhooks.event_rows.EventStore.known`. ``host_of``:
+    (app, URL of an endpoint) → the queue of what is sent to it.
     """
 
-    def __init__(self, store: Store, host_of: Callable[[str, str], str] = _web_only.host_of) -> None:
+    def __init__(
+        self, store: Store, host_of: Callable[[str, str], str] = _web_only.host_of
+    ) -> None:
         super().__init__(store)
         self._host_of = host_of
         self.added: Callable[[Mapping[str, int]], object] = lambda _heads: None
         self.known: Mapping[str, int] = {}
 
-    # --- apps -----------------------------------------------------------------------------------------------
+    # --- apps -----------------------------------------------------------------
 
     def apps(self) -> dict[str, int]:
-        """App in which somebody can be notified → its log was looked through up to this id."""
+        """App in which somebody can be notified → its log was looked through up
+        to this id."""
         rows = self._store.rows("SELECT app, entry_id FROM notify_app")
         return {text_of(app): position for app, position in rows}
 
     def next_dues(self) -> dict[str, int | None]:
-        """App in which somebody can be notified → when something is to be decided, Unix milliseconds."""
+        """App in which somebody can be notified → when something is to be
+        decided, Unix milliseconds."""
         statement = (
             "SELECT a.app, (SELECT min(d.due) FROM notify_due d WHERE d.app = a.app AND d.due > 0) "
             "FROM notify_app a"
@@ -114,7 +143,8 @@ class NotificationRows(Store.Rows):
         return {text_of(app): due for app, due in self._store.rows(statement)}
 
     def follow(self, app: str) -> None:
-        """Notify in this app from the end of its log on, unless that is done already."""
+        """Notify in this app from the end of its log on, unless that is done
+        already."""
         self._store.write(lambda sql: _follow(sql, app))
 
     @Store.writing_or(None)
@@ -128,23 +158,38 @@ class NotificationRows(Store.Rows):
         owner: str = "",
         reminders: Collection[int] = (),
     ) -> None:
-        """The log was looked through up to ``position``, and these users may have to be notified.
+        """The log was looked through up to ``position``, and these users may
+        have to be notified.
 
-        A row whose time is set keeps it; its entry changes only to one of ``reminders``. A user who was
-        notified of the conversation before is notified again ``again_ms`` after that at the earliest.
-        ``owner``: who must have the lease (``""``: anybody). Raises NotOwner.
+        A row whose time is set keeps it; its entry changes only to one of
+        ``reminders``. A user who was notified of the conversation before is
+        notified again ``again_ms`` after that at the earliest. ``owner``: who
+        must have the lease (``""``: anybody). Raises NotOwner.
         """
         check_owner(sql, owner)
-        statement = "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
+        statement = (
+            "UPDATE notify_app SET entry_id = %s WHERE app = %s AND entry_id < %s"
+        )
         sql.execute(statement, (position, app, position))
-        statement = f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
-        rows = _rows_of(sql, statement, app, [(one.user, one.conversation) for one in dues])
+        statement = (
+            f"{_DUES.select} WHERE app = %s AND conversation = %s AND member IN {{}}"
+        )
+        rows = _rows_of(
+            sql, statement, app, [(one.user, one.conversation) for one in dues]
+        )
         known = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
         new, again = [], []
         for one in dues:
             row = known.get((one.user, one.conversation))
             if row is None:
-                new.append((app, *_DUES.values(Due(one.user, one.conversation, one.entry, one.due))))
+                new.append(
+                    (
+                        app,
+                        *_DUES.values(
+                            Due(one.user, one.conversation, one.entry, one.due)
+                        ),
+                    )
+                )
             elif row.due and one.entry in reminders:
                 again.append((one.entry, row.due, app, one.user, one.conversation))
             elif not row.due:
@@ -153,43 +198,65 @@ class NotificationRows(Store.Rows):
         sql.insert_new("notify_due", f"app, {_DUES.columns}", new)
         sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
 
-    # --- endpoints ------------------------------------------------------------------------------------------
+    # --- endpoints ------------------------------------------------------------
 
-    def add_endpoint(self, new: PushEndpoint, most: int, replaces: str = "") -> PushEndpoint:
+    def add_endpoint(
+        self, new: PushEndpoint, most: int, replaces: str = ""
+    ) -> PushEndpoint:
         """Store an endpoint, and follow its app; returns it with its id.
 
-        One with the same URL is replaced, also of another user of the app if it has the same keys: the device
-        has a new user. Raises ServiceRefused if it has others. The oldest ones of the user beyond
-        ``most`` are removed, and those beyond :data:`HOSTS_OF_USER` hosts. ``replaces``: the URL of another
-        endpoint of the user, which becomes this one with its id and what waits for it.
+        One with the same URL is replaced, also of another user of the app if it
+        has the same keys: the device has a new user. Raises ServiceRefused if
+        it has others. The oldest ones of the user beyond ``most`` are removed,
+        and those beyond :data:`HOSTS_OF_USER` hosts. ``replaces``: the URL of
+        another endpoint of the user, which becomes this one with its id and
+        what waits for it.
         """
         digest = _digest(new.url)
         new = replace(new, created=new.created or int(time()))
         names = ("p256dh", "auth", "device", "language", "login", "created")
-        fields = {name: getattr(new, name) for name in names} | {"enabled": int(new.enabled)}
-        row = {"app": new.app, "member": new.user, "digest": digest, "url": new.url.encode(), **fields}
+        fields = {name: getattr(new, name) for name in names} | {
+            "enabled": int(new.enabled)
+        }
+        row = {
+            "app": new.app,
+            "member": new.user,
+            "digest": digest,
+            "url": new.url.encode(),
+            **fields,
+        }
 
         def work(sql: PooledStatements) -> int:
             _follow(sql, new.app)
             statement = "SELECT id, member, p256dh, auth FROM notify_endpoint WHERE app = %s AND digest = %s"
             rows = sql.query(f"{statement}{sql.for_update}", (new.app, digest))
             if replaces and replaces != new.url:
-                found = sql.query(f"{statement}{sql.for_update}", (new.app, _digest(replaces)))
+                found = sql.query(
+                    f"{statement}{sql.for_update}", (new.app, _digest(replaces))
+                )
                 before = [each[0] for each in found if text_of(each[1]) == new.user]
                 if before and not rows:
                     changes = ", ".join(f"{name} = %s" for name in row)
                     values = (*row.values(), before[0])
-                    sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
+                    sql.execute(
+                        f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values
+                    )
                     return int(before[0])
                 _remove(sql, before)
             if rows and text_of(rows[0][1]) == new.user:
                 changes = ", ".join(f"{name} = %s" for name in fields)
                 values = (*fields.values(), rows[0][0])
-                sql.execute(f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values)
+                sql.execute(
+                    f"UPDATE notify_endpoint SET {changes} WHERE id = %s", values
+                )
                 return int(rows[0][0])
-            if any((text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth) for _, _, p256dh, auth in rows):
+            if any(
+                (text_of(p256dh), text_of(auth)) != (new.p256dh, new.auth)
+                for _, _, p256dh, auth in rows
+            ):
                 raise ServiceRefused(
-                    "`endpoint`: another user has it, with other `keys`", Problems.INVALID_REQUEST
+                    "`endpoint`: another user has it, with other `keys`",
+                    Problems.INVALID_REQUEST,
                 )
             _remove(sql, [row[0] for row in rows])
             statement = f"INSERT INTO notify_endpoint ({', '.join(row)}) VALUES {marks_of(len(row))}"
@@ -205,13 +272,20 @@ class NotificationRows(Store.Rows):
             _remove(sql, beyond)
             return id
 
-        return replace(new, id=self._store.write(work), host=self._host_of(new.app, new.url))
+        return replace(
+            new, id=self._store.write(work), host=self._host_of(new.app, new.url)
+        )
 
-    def endpoints(self, app: str, users: Sequence[str]) -> dict[str, list[PushEndpoint]]:
-        """User → their endpoints, the oldest one first; without users who have none."""
+    def endpoints(
+        self, app: str, users: Sequence[str]
+    ) -> dict[str, list[PushEndpoint]]:
+        """User → their endpoints, the oldest one first; without users who have
+        none."""
         statement = f"{_ENDPOINTS.select} WHERE app = %s AND member IN {{}}"
         found: dict[str, list[PushEndpoint]] = {}
-        for row in sorted(self._store.rows_in(statement, (app,), users, many=True), key=itemgetter(0)):
+        for row in sorted(
+            self._store.rows_in(statement, (app,), users, many=True), key=itemgetter(0)
+        ):
             if is_long_turn():  # a user may have many
                 serve_others()
             endpoint = self._endpoint(row)
@@ -225,35 +299,50 @@ class NotificationRows(Store.Rows):
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
         """Id → the endpoint, as far as it exists."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
-        return {row[0]: self._endpoint(row) for row in self._store.rows_in(statement, (), ids)}
+        return {
+            row[0]: self._endpoint(row)
+            for row in self._store.rows_in(statement, (), ids)
+        }
 
     @Store.writing_or(False)
-    def set_enabled(self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool) -> bool:
-        """Switch an endpoint on, or off with what waits for it; False: the user has no such one."""
+    def set_enabled(
+        self, sql: PooledStatements, app: str, user: str, id: int, enabled: bool
+    ) -> bool:
+        """Switch an endpoint on, or off with what waits for it; False: the user
+        has no such one."""
         if not _is_of(sql, app, user, id):
             return False
-        sql.execute("UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id))
+        sql.execute(
+            "UPDATE notify_endpoint SET enabled = %s WHERE id = %s", (int(enabled), id)
+        )
         if not enabled:
             sql.execute("DELETE FROM notify_delivery WHERE endpoint = %s", (id,))
         return True
 
     @Store.writing_or(False)
-    def remove_endpoint(self, sql: PooledStatements, app: str, user: str, id: int) -> bool:
-        """Remove an endpoint with what waits to be sent to it; False: the user has no such one."""
+    def remove_endpoint(
+        self, sql: PooledStatements, app: str, user: str, id: int
+    ) -> bool:
+        """Remove an endpoint with what waits to be sent to it; False: the user
+        has no such one."""
         if not _is_of(sql, app, user, id):
             return False
         _remove(sql, [id])
         return True
 
     @Store.writing_or(None)
-    def remove_endpoints(self, sql: PooledStatements, app: str, user: str, login: int | None) -> None:
-        """Remove the endpoints of a user that were added by a login (None: all), and what waits for them."""
+    def remove_endpoints(
+        self, sql: PooledStatements, app: str, user: str, login: int | None
+    ) -> None:
+        """Remove the endpoints of a user that were added by a login (None:
+        all), and what waits for them."""
         which, values = ("", ()) if login is None else (" AND login = %s", (login,))
         statement = f"SELECT id FROM notify_endpoint WHERE app = %s AND member = %s{which}{sql.for_update}"
         _remove(sql, [row[0] for row in sql.query(statement, (app, user, *values))])
 
     def erase_about(self, app: str, user: str) -> None:
-        """Delete notifications of others that are not sent yet, of messages of a user who is erased."""
+        """Delete notifications of others that are not sent yet, of messages of
+        a user who is erased."""
         self._store.execute(
             "DELETE FROM notify_delivery WHERE app = %s AND entry_id > 0 AND EXISTS (SELECT 1 FROM message m "
             "JOIN log l ON l.number = m.log WHERE l.app = %s AND m.id = notify_delivery.entry_id "
@@ -261,21 +350,29 @@ class NotificationRows(Store.Rows):
             (app, app, user),
         )
 
-    # --- wishes ---------------------------------------------------------------------------------------------
+    # --- wishes ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Sequence[str]) -> dict[str, Wishes]:
         """User → their wishes; without users who have none."""
-        statement = "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
+        statement = (
+            "SELECT member, wishes FROM notify_person WHERE app = %s AND member IN {}"
+        )
         rows = self._store.rows_in(statement, (app,), users)
-        return {text_of(user): json.decode(bytes(wishes), type=Wishes) for user, wishes in rows}
+        return {
+            text_of(user): json.decode(bytes(wishes), type=Wishes)
+            for user, wishes in rows
+        }
 
     def wishes_of(self, app: str, user: str) -> Wishes:
         """The wishes of a user, who may have none."""
         return self.wishes(app, [user]).get(user, Wishes())
 
     @Store.writing
-    def set_wishes(self, sql: PooledStatements, app: str, user: str, wishes: Wishes) -> None:
-        """Store the wishes of a user. With mail, follow the app; without, no mail is due any more."""
+    def set_wishes(
+        self, sql: PooledStatements, app: str, user: str, wishes: Wishes
+    ) -> None:
+        """Store the wishes of a user. With mail, follow the app; without, no
+        mail is due any more."""
         mail = int(wishes.mail != "never")
         text = json.encode(wishes)
         if mail:
@@ -297,7 +394,10 @@ class NotificationRows(Store.Rows):
             f"SELECT {_WISHES.columns}, member FROM notify_conversation "
             "WHERE app = %s AND conversation = %s AND member IN {}"
         )
-        return {(text_of(row[-1]), row[0]): _WISHES.read(row) for row in _rows_of(sql, statement, app, pairs)}
+        return {
+            (text_of(row[-1]), row[0]): _WISHES.read(row)
+            for row in _rows_of(sql, statement, app, pairs)
+        }
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
@@ -306,16 +406,24 @@ class NotificationRows(Store.Rows):
 
     @Store.writing
     def set_conversation_wish(
-        self, sql: PooledStatements, app: str, user: str, wish: ConversationWish, usual: Level = LEVELS[0]
+        self,
+        sql: PooledStatements,
+        app: str,
+        user: str,
+        wish: ConversationWish,
+        usual: Level = LEVELS[0],
     ) -> None:
-        """Store a wish for a conversation. That of a user who wishes nothing special is removed: ``usual`` is
-        the level without a wish."""
+        """Store a wish for a conversation. That of a user who wishes nothing
+        special is removed: ``usual`` is the level without a wish."""
         if wish.level == usual and not wish.muted_until:
-            sql.execute(f"DELETE FROM notify_conversation {_ROW}", (app, user, wish.conversation))
+            sql.execute(
+                f"DELETE FROM notify_conversation {_ROW}",
+                (app, user, wish.conversation),
+            )
         else:
             _WISHES.put(sql, wish, app=app, member=user, conversation=wish.conversation)
 
-    # --- dues -----------------------------------------------------------------------------------------------
+    # --- dues -----------------------------------------------------------------
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
         """The users among these who have an enabled endpoint, or get mail."""
@@ -323,46 +431,62 @@ class NotificationRows(Store.Rows):
         by_mail = "SELECT member FROM notify_person WHERE app = %s AND mail = 1 AND member IN {}"
         found: set[str] = set()
         for some in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
-            found.update(text_of(row[0]) for row in self._store.rows_in(by_endpoint, (app,), some))
+            found.update(
+                text_of(row[0])
+                for row in self._store.rows_in(by_endpoint, (app,), some)
+            )
             missing = [user for user in some if user not in found]
-            found.update(text_of(row[0]) for row in self._store.rows_in(by_mail, (app,), missing))
+            found.update(
+                text_of(row[0]) for row in self._store.rows_in(by_mail, (app,), missing)
+            )
         return found
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
-        """What is to be decided now, and when (Unix milliseconds; None: never) the next one is."""
+        """What is to be decided now, and when (Unix milliseconds; None: never)
+        the next one is."""
         which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         found = _DUES.find(self._store.rows, which, app, limit + 1)
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
-        """User → unread conversations of which they were notified; without users who have none."""
+        """User → unread conversations of which they were notified; without
+        users who have none."""
         statement = (
             "SELECT member, count(*) FROM notify_due WHERE app = %s AND notified_id > 0 AND member IN {} "
             "GROUP BY member"
         )
-        return {text_of(user): count for user, count in self._store.rows_in(statement, (app,), users)}
+        return {
+            text_of(user): count
+            for user, count in self._store.rows_in(statement, (app,), users)
+        }
 
     def bound(self, app: str, first_ms: int, again_ms: int) -> None:
-        """Nothing is due later than ``first_ms``; of users who were notified before, than ``again_ms``."""
+        """Nothing is due later than ``first_ms``; of users who were notified
+        before, than ``again_ms``."""
         statement = "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
         self._store.execute(statement.format("= 0"), (first_ms, app, first_ms))
         self._store.execute(statement.format("> 0"), (again_ms, app, again_ms))
 
     def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """Decide anew about these (user, conversation), if the user was notified. Returns their number."""
+        """Decide anew about these (user, conversation), if the user was
+        notified. Returns their number."""
         notified = (
             "SELECT member, conversation FROM notify_due WHERE app = %s AND conversation = %s "
             "AND notified_id > 0 AND member IN {}"
         )
 
-        found: list[Row] = self._store.read_or([], lambda sql: _rows_of(sql, notified, app, pairs))
+        found: list[Row] = self._store.read_or(
+            [], lambda sql: _rows_of(sql, notified, app, pairs)
+        )
         if not found:
             return 0
         keys = sorted((text_of(user), conversation) for user, conversation in found)
         # ``entry_id`` 0: the time of newer messages has not come by this.
         statement = f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} {_ROW} AND notified_id > 0"
-        self._store.write(lambda sql: sql.execute_many(statement, [(app, *key) for key in keys]))
+        self._store.write(
+            lambda sql: sql.execute_many(statement, [(app, *key) for key in keys])
+        )
         return len(keys)
 
     @Store.writing_or(None)
@@ -376,7 +500,8 @@ class NotificationRows(Store.Rows):
         mail: Mapping[str, int],
         owner: str = "",
     ) -> None:
-        """Store what was decided about dues, which are as :meth:`due` returned them.
+        """Store what was decided about dues, which are as :meth:`due` returned
+        them.
 
         The rows of ``ended`` go. ``changed``: rows as they were, and as they are now. What was read
         elsewhere meanwhile stays to be decided. ``deliveries`` replace those to the same endpoint with the
@@ -393,27 +518,40 @@ class NotificationRows(Store.Rows):
             f"UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, entry_id = %s, "
             f"notified_id = %s, notified_at = %s {_ROW}",
             [
-                (old.due, new.due, new.entry, new.notified, new.notified_at, app, new.user, new.conversation)
+                (
+                    old.due,
+                    new.due,
+                    new.entry,
+                    new.notified,
+                    new.notified_at,
+                    app,
+                    new.user,
+                    new.conversation,
+                )
                 for old, new in changed
             ],
         )
         add_deliveries_in(sql, deliveries)
         sql.execute_many(
-            # One that stays is changed, too: set_mailed() sees that more is to be mailed.
+            # One that stays is changed, too: set_mailed() sees that more is to
+            # be mailed.
             "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s "
             "ELSE mail_due + 1 END WHERE app = %s AND member = %s AND mail = 1",
             [(due, due, app, user) for user, due in sorted(mail.items())],
         )
 
-    # --- deliveries -----------------------------------------------------------------------------------------
+    # --- deliveries -----------------------------------------------------------
 
     def add_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         """See :func:`add_deliveries_in`."""
         self._store.write(lambda sql: add_deliveries_in(sql, deliveries))
 
     def hosts(self, now_ms: int) -> dict[str, int]:
-        """Host → when the first of what waits for it is to be sent, Unix milliseconds from ``now_ms`` on."""
-        rows = self._store.rows("SELECT host, min(next_try) FROM notify_delivery GROUP BY host")
+        """Host → when the first of what waits for it is to be sent, Unix
+        milliseconds from ``now_ms`` on."""
+        rows = self._store.rows(
+            "SELECT host, min(next_try) FROM notify_delivery GROUP BY host"
+        )
         return {text_of(host): max(next_try, now_ms) for host, next_try in rows}
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
@@ -426,14 +564,19 @@ class NotificationRows(Store.Rows):
 
         def work(sql: PooledStatements) -> dict[str, int]:
             for some in chunks(sorted(set(results.done)), _AT_ONCE):
-                sql.execute(f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(some))}", some)
+                sql.execute(
+                    f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(some))}",
+                    some,
+                )
             sql.execute_many(
                 "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s",
                 [(next_try, id) for id, next_try in results.retry],
             )
             _remove(sql, sorted(set(results.gone)))
             for (audience, result), number in sorted(results.audiences.items()):
-                statement = f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
+                statement = (
+                    f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
+                )
                 sql.execute(statement, (number, audience))
             return add_events(sql, results.events, self.known)
 
@@ -441,22 +584,31 @@ class NotificationRows(Store.Rows):
         if heads := self._store.write_or(nothing, work):
             self.added(heads)
 
-    # --- mail -----------------------------------------------------------------------------------------------
+    # --- mail -----------------------------------------------------------------
 
-    def mails_due(self, app: str, now_ms: int, limit: int) -> tuple[list[MailDue], int | None]:
-        """The users who may need a mail now, and when (Unix milliseconds; None: never) the next one may."""
+    def mails_due(
+        self, app: str, now_ms: int, limit: int
+    ) -> tuple[list[MailDue], int | None]:
+        """The users who may need a mail now, and when (Unix milliseconds; None:
+        never) the next one may."""
         which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
         found = _MAILS.find(self._store.rows, which, app, limit + 1)
         due = [one for one in found[:limit] if one.due <= now_ms]
         return due, found[len(due)].due if len(found) > len(due) else None
 
     def set_mailed(
-        self, app: str, before: MailDue, after: MailDue, meanwhile_ms: int, events: Sequence[NewEvent] = ()
+        self,
+        app: str,
+        before: MailDue,
+        after: MailDue,
+        meanwhile_ms: int,
+        events: Sequence[NewEvent] = (),
     ) -> None:
-        """Store ``after`` in place of ``before``, which is as :meth:`mails_due` returned it.
+        """Store ``after`` in place of ``before``, which is as :meth:`mails_due`
+        returned it.
 
-        If more was to be mailed meanwhile, the next mail is due at ``meanwhile_ms``. ``events`` are added to
-        the feed of the app.
+        If more was to be mailed meanwhile, the next mail is due at
+        ``meanwhile_ms``. ``events`` are added to the feed of the app.
         """
         statement = (
             "UPDATE notify_person SET mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s "
@@ -479,23 +631,32 @@ def _digest(url: str) -> str:
 
 
 def check_owner(sql: Statements, owner: str) -> None:
-    """Raises NotOwner unless this node has the lease; ``""``: anybody may work."""
-    if owner and not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)):
+    """Raises NotOwner unless this node has the lease; ``""``: anybody may
+    work."""
+    if owner and not sql.query(
+        "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)
+    ):
         raise NotOwner(LEASE)
 
 
 def _follow(sql: Statements, app: str) -> None:
-    """Notify in this app, unless that is done already. Locks its row, so that one transaction after the other
-    adds endpoints: a client may send the same one twice at once."""
+    """Notify in this app, unless that is done already. Locks its row, so that
+    one transaction after the other adds endpoints: a client may send the same
+    one twice at once."""
     statement = f"SELECT 1 FROM notify_app WHERE app = %s{sql.for_update}"
     if not sql.query(statement, (app,)):
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
-        sql.insert_new("notify_app", "app, entry_id", [(app, rows[0][0] if rows else 0)])
+        sql.insert_new(
+            "notify_app", "app, entry_id", [(app, rows[0][0] if rows else 0)]
+        )
         sql.query(statement, (app,))
 
 
-def _rows_of(sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]) -> list[Row]:
-    """The rows of these (user, conversation). ``statement`` takes app, conversation and, last, users."""
+def _rows_of(
+    sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]
+) -> list[Row]:
+    """The rows of these (user, conversation). ``statement`` takes app,
+    conversation and, last, users."""
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None
@@ -509,20 +670,29 @@ def _rows_of(sql: Statements, statement: str, app: str, pairs: Collection[tuple[
 
 def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
     """Whether an endpoint is one of this user. Locks it."""
-    statement = "SELECT 1 FROM notify_endpoint WHERE id = %s AND app = %s AND member = %s"
+    statement = (
+        "SELECT 1 FROM notify_endpoint WHERE id = %s AND app = %s AND member = %s"
+    )
     return bool(sql.query(f"{statement}{sql.for_update}", (id, app, user)))
 
 
 def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
     for some in chunks(endpoints, _AT_ONCE):
-        sql.execute(f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(some))}", some)
-        sql.execute(f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(some))}", some)
+        sql.execute(
+            f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(some))}", some
+        )
+        sql.execute(
+            f"DELETE FROM notify_endpoint WHERE id IN {marks_of(len(some))}", some
+        )
 
 
 def add_deliveries_in(sql: PooledStatements, deliveries: Sequence[Delivery]) -> None:
-    """Add deliveries in a transaction. They replace those to the same endpoints with the same topics."""
+    """Add deliveries in a transaction. They replace those to the same endpoints
+    with the same topics."""
     keys = sorted({(one.endpoint, one.topic) for one in deliveries if one.topic})
-    sql.execute_many("DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys)
+    sql.execute_many(
+        "DELETE FROM notify_delivery WHERE endpoint = %s AND topic = %s", keys
+    )
     columns = _DELIVERIES.columns.removeprefix("id, ")
     sql.execute_many(
         f"INSERT INTO notify_delivery ({columns}) VALUES {marks_of(14)}",

@@ -1,4 +1,5 @@
-"""What the holder of a token may do without another credential: act on a notification, end mails."""
+"""What the holder of a token may do without another credential: act on a
+notification, end mails."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -63,9 +64,14 @@ class ActRequest(Struct, forbid_unknown_fields=True):
             "answer the question with `value`, too."
         ),
     ]
-    text: Annotated[str, about("With `reply`: the text.", min_length=1)] | UnsetType = UNSET
+    text: Annotated[str, about("With `reply`: the text.", min_length=1)] | UnsetType = (
+        UNSET
+    )
     value: Annotated[
-        str, about("With `answer`: the value of an option, which is behind `answer:` in the action.")
+        str,
+        about(
+            "With `answer`: the value of an option, which is behind `answer:` in the action."
+        ),
     ] = ""
 
 
@@ -81,14 +87,23 @@ class ActAnswer(Struct):
 class MailsQuery(Struct, forbid_unknown_fields=True):
     """The token of a mail."""
 
-    token: Annotated[str, about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS)]
+    token: Annotated[
+        str,
+        about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS),
+    ]
 
 
 class QuestionQuery(Struct, forbid_unknown_fields=True):
-    """The token of a question, and the option that the user has chosen in the mail."""
+    """The token of a question, and the option that the user has chosen in the
+    mail."""
 
-    token: Annotated[str, about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS)]
-    value: Annotated[str, about("The value of the option that the link is for.", max_length=1000)] = ""
+    token: Annotated[
+        str,
+        about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS),
+    ]
+    value: Annotated[
+        str, about("The value of the option that the link is for.", max_length=1000)
+    ] = ""
 
 
 class MailsEnded(Struct):
@@ -98,7 +113,8 @@ class MailsEnded(Struct):
 
 
 class ReadableQuestion(Struct, frozen=True):
-    """A question with its message. ``names``: user → name of who asks and who has answered."""
+    """A question with its message. ``names``: user → name of who asks and who
+    has answered."""
 
     entry: Entry
     question: Ask
@@ -106,7 +122,9 @@ class ReadableQuestion(Struct, frozen=True):
 
     def says_why(self, user: str) -> bool:
         """Whether the question itself says why it takes no answer of a user."""
-        return bool(self.question.state) or any(each.user == user for each in self.question.answers)
+        return bool(self.question.state) or any(
+            each.user == user for each in self.question.answers
+        )
 
 
 class TokenApi(Struct, frozen=True):
@@ -116,7 +134,8 @@ class TokenApi(Struct, frozen=True):
     messages: MessageApi
 
     def let_act(self, app: str, user: str, call: Call) -> None:
-        """Let a user act who is proved by a token, as one request of the user. Raises ApiProblem."""
+        """Let a user act who is proved by a token, as one request of the user.
+        Raises ApiProblem."""
         if self.parts.core.tenants.find(app) is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
         call.app, call.user = app, user
@@ -125,16 +144,25 @@ class TokenApi(Struct, frozen=True):
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
         """A question that a user may read; None: there is none. Switches."""
-        entries = self.messages.store.part(MessageLog).entries.readable(app, user, [message])
+        entries = self.messages.store.part(MessageLog).entries.readable(
+            app, user, [message]
+        )
         question = entries[0].ask if entries and entries[0].kind == "message" else None
         if question is None:
             return None
         people = {entries[0].sender, *(each.user for each in question.answers)} - {""}
-        return ReadableQuestion(entries[0], question, self.messages.store.names_of(app, sorted(people)))
+        return ReadableQuestion(
+            entries[0], question, self.messages.store.names_of(app, sorted(people))
+        )
 
-    def answer(self, app: str, user: str, message: int, value: str, text: str = "") -> ReadableQuestion:
-        """Answer a question. Returns it: others may have been faster. Switches. Raises ApiProblem."""
-        result = self.parts.core.service(MessageServices).asks.answer(app, user, message, value, text)
+    def answer(
+        self, app: str, user: str, message: int, value: str, text: str = ""
+    ) -> ReadableQuestion:
+        """Answer a question. Returns it: others may have been faster. Switches.
+        Raises ApiProblem."""
+        result = self.parts.core.service(MessageServices).asks.answer(
+            app, user, message, value, text
+        )
         question = self.question(app, user, message)
         if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
@@ -145,7 +173,9 @@ class TokenApi(Struct, frozen=True):
 
 routes = Resource(
     "notifications",
-    service=lambda core, api: TokenApi(notifications_of(core), MessageApi.of(core, api)),
+    service=lambda core, api: TokenApi(
+        notifications_of(core), MessageApi.of(core, api)
+    ),
     chapter=CHAPTER,
     need=Needs.ANYONE,
     act="",
@@ -169,8 +199,9 @@ routes = Resource(
 def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """Act on a notification.
 
-    Its token is valid as long as the notification, at most a week, and as long as the endpoint that got it
-    exists. Of one token only the first reply is sent; a repeated one gets the answer of the first.
+    Its token is valid as long as the notification, at most a week, and as long
+    as the endpoint that got it exists. Of one token only the first reply is
+    sent; a repeated one gets the answer of the first.
     """
     token = api.parts.tokens.read(ActionToken, request.token)
     api.let_act(token.app, token.user, call)
@@ -186,7 +217,9 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
         # Repeated, it is the same message.
         named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
         name = f"notified-{urlsafe_b64encode(sha256(named.encode()).digest()[:18]).decode()}"
-        sent = SendRequest(conversation=token.conversation, text=request.text, client_msg_id=name)
+        sent = SendRequest(
+            conversation=token.conversation, text=request.text, client_msg_id=name
+        )
         id = api.messages.send(call, sent).id
     elif request.text is not UNSET:
         raise ApiProblem.invalid("`text`: only with `reply`")
@@ -195,21 +228,29 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     text: str | UnsetType = UNSET
     if request.value:
         question = api.answer(token.app, token.user, token.entry, request.value)
-        text = outcome_of(question.question, token.user, question.names, language_of(endpoint.language))
-    result = api.messages.receipts.note(token.app, token.user, token.conversation, read=token.entry)
+        text = outcome_of(
+            question.question,
+            token.user,
+            question.names,
+            language_of(endpoint.language),
+        )
+    result = api.messages.receipts.note(
+        token.app, token.user, token.conversation, read=token.entry
+    )
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return ActAnswer(token.conversation, result.receipt.read, id, text)
 
 
-# --- answers by mail ----------------------------------------------------------------------------------------
+# --- answers by mail ----------------------------------------------------------
 
 
 @routes.get("/notifications/answer", query=QuestionQuery, content_type="text/html")
 def show_question(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page on which a question is answered.
 
-    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    The link in a mail leads here. Nothing changes, because programs that look
+    for viruses open links, too.
     """
     return _answer_page(api, call, _of_question(api, call))
 
@@ -223,10 +264,14 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
 def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """Answer a question by the form of its page.
 
-    The form has `value`, that of an option, or `text`. The page then says what came of it.
+    The form has `value`, that of an option, or `text`. The page then says what
+    came of it.
     """
     token, too_long = _of_question(api, call), ""
-    if token is not None and api.question(token.app, token.user, token.message) is not None:
+    if (
+        token is not None
+        and api.question(token.app, token.user, token.message) is not None
+    ):
         if api.parts.core.sessions.is_banned(token.app, token.user):
             raise ApiProblem(Problems.BANNED)
         form = call.form()
@@ -234,12 +279,15 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
         if not value and len(text) > Limit.ANSWER_CHARACTERS:
             too_long = text
         elif value or text:
-            api.answer(token.app, token.user, token.message, value, "" if value else text)
+            api.answer(
+                token.app, token.user, token.message, value, "" if value else text
+            )
     return _answer_page(api, call, token, too_long)
 
 
 def _of_question(api: TokenApi, call: Call) -> AskToken | None:
-    """The token of a question; None: it is not valid any more. Raises ApiProblem."""
+    """The token of a question; None: it is not valid any more. Raises
+    ApiProblem."""
     try:
         token = api.parts.tokens.read(AskToken, call.input.token)
     except BadActionToken:
@@ -248,31 +296,45 @@ def _of_question(api: TokenApi, call: Call) -> AskToken | None:
     return token
 
 
-def _answer_page(api: TokenApi, call: Call, token: AskToken | None, too_long: str = "") -> HttpResponse:
+def _answer_page(
+    api: TokenApi, call: Call, token: AskToken | None, too_long: str = ""
+) -> HttpResponse:
     # Imported here: it makes a template.
     from imserver.notifications.digests import answer_page, gone_page
 
-    question = None if token is None else api.question(token.app, token.user, token.message)
+    question = (
+        None if token is None else api.question(token.app, token.user, token.message)
+    )
     if token is None or question is None:
-        return page_reply(call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404)
+        return page_reply(
+            call, gone_page(call.request.headers.get("accept-language", "")[:2]), 404
+        )
     wished = api.parts.rows.wishes_of(token.app, token.user)
     sender = question.entry.sender
     asker = question.names.get(sender) or sender
     text = question.entry.body.decode(errors="replace")
     page = answer_page(
-        question.question, text, token.user, asker, question.names, wished, call.input.value, too_long
+        question.question,
+        text,
+        token.user,
+        asker,
+        question.names,
+        wished,
+        call.input.value,
+        too_long,
     )
     return page_reply(call, page, Problems.INVALID_REQUEST.status if too_long else 200)
 
 
-# --- the end of mails ---------------------------------------------------------------------------------------
+# --- the end of mails ---------------------------------------------------------
 
 
 @routes.get("/notifications/unsubscribe", query=MailsQuery, content_type="text/html")
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """Show the page that ends mails.
 
-    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    The link in a mail leads here. Nothing changes, because programs that look
+    for viruses open links, too.
     """
     _, wished = _of_mail(api, call)
     return _page(call, wished, "question")
@@ -287,7 +349,8 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.
 
-    Mail programs call it with one click (RFC 8058), so the body is ignored. A browser gets a page.
+    Mail programs call it with one click (RFC 8058), so the body is ignored. A
+    browser gets a page.
     """
     token, wished = _of_mail(api, call)
     if wished.mail != "never":
@@ -298,13 +361,16 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 
 
 def _of_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
-    """The token of a mail, and what its user wishes. Raises ApiProblem and BadActionToken."""
+    """The token of a mail, and what its user wishes. Raises ApiProblem and
+    BadActionToken."""
     token = api.parts.tokens.read(MailToken, call.input.token)
     api.let_act(token.app, token.user, call)
     return token, api.parts.rows.wishes_of(token.app, token.user)
 
 
-def _page(call: Call, wished: Wishes, content: Literal["question", "done"]) -> HttpResponse:
+def _page(
+    call: Call, wished: Wishes, content: Literal["question", "done"]
+) -> HttpResponse:
     # Imported here: it makes a template.
     from imserver.notifications.digests import stop_page
 

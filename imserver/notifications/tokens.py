@@ -1,4 +1,5 @@
-"""Tokens of notifications and of mails: who holds one may do this one thing, without another credential."""
+"""Tokens of notifications and of mails: who holds one may do this one thing,
+without another credential."""
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -26,7 +27,8 @@ class BadActionToken(ServiceRefused, problem=HTTP_UNKNOWN_NOTIFICATION):
 
 
 class ActionToken(Struct, frozen=True, array_like=True):
-    """The token of a notification: ``user`` may mark ``conversation`` as read up to ``entry``, and reply.
+    """The token of a notification: ``user`` may mark ``conversation`` as read
+    up to ``entry``, and reply.
 
     ``endpoint``: the id of the device that got it. ``expires``: Unix seconds.
     """
@@ -41,7 +43,8 @@ class ActionToken(Struct, frozen=True, array_like=True):
 
 
 class MailToken(Struct, frozen=True, array_like=True):
-    """The token of a mail: whoever has it may end the mails to ``user``. It does not expire."""
+    """The token of a mail: whoever has it may end the mails to ``user``. It
+    does not expire."""
 
     kind: Literal["mail"]
     app: str
@@ -49,7 +52,8 @@ class MailToken(Struct, frozen=True, array_like=True):
 
 
 class AskToken(Struct, frozen=True, array_like=True):
-    """The token of a question: its holder may answer ``message`` as ``user``. ``expires``: Unix seconds."""
+    """The token of a question: its holder may answer ``message`` as ``user``.
+    ``expires``: Unix seconds."""
 
     kind: Literal["ask"]
     app: str
@@ -62,23 +66,31 @@ T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 
 class ActionTokens(Service):
-    """Makes and reads tokens: signed with the first of ``keys``, verified with each. Never switches."""
+    """Makes and reads tokens: signed with the first of ``keys``, verified with
+    each. Never switches."""
 
     keys: Sequence[bytes]
     clock: Callable[[], float] = time
 
-    def make(self, app: str, user: str, endpoint: int, conversation: int, entry: int) -> str:
+    def make(
+        self, app: str, user: str, endpoint: int, conversation: int, entry: int
+    ) -> str:
         """The token of a notification to an endpoint."""
         expires = int(self.clock()) + MAX_TOKEN_SECONDS
-        return self._signed(ActionToken("act", app, user, endpoint, conversation, entry, expires))
+        return self._signed(
+            ActionToken("act", app, user, endpoint, conversation, entry, expires)
+        )
 
     def make_mail(self, app: str, user: str) -> str:
         """The token with which a user ends the mails of an app."""
         return self._signed(MailToken("mail", app, user))
 
     def make_ask(self, app: str, user: str, message: int) -> str:
-        """The token of a question. After the deadline it still shows what came of it."""
-        return self._signed(AskToken("ask", app, user, message, int(self.clock()) + MAX_ASK_SECONDS))
+        """The token of a question. After the deadline it still shows what came
+        of it."""
+        return self._signed(
+            AskToken("ask", app, user, message, int(self.clock()) + MAX_ASK_SECONDS)
+        )
 
     def read(self, kind: type[T], token: str) -> T:
         """What a token of this kind allows. Raises BadActionToken."""
@@ -87,7 +99,10 @@ class ActionTokens(Service):
         try:
             signed = urlsafe_b64decode(token + "=" * (-len(token) % 4))
             signature, encoded = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
-            if not any(hmac.compare_digest(signature, _signature(encoded, key)) for key in self.keys):
+            if not any(
+                hmac.compare_digest(signature, _signature(encoded, key))
+                for key in self.keys
+            ):
                 raise BadActionToken("this is no token of this server")
             content = msgspec.msgpack.decode(encoded, type=kind)
         except ValueError:
@@ -98,7 +113,11 @@ class ActionTokens(Service):
 
     def _signed(self, content: ActionToken | MailToken | AskToken) -> str:
         encoded = msgspec.msgpack.encode(content)
-        return urlsafe_b64encode(_signature(encoded, self.keys[0]) + encoded).rstrip(b"=").decode()
+        return (
+            urlsafe_b64encode(_signature(encoded, self.keys[0]) + encoded)
+            .rstrip(b"=")
+            .decode()
+        )
 
 
 def _signature(content: bytes, key: bytes) -> bytes:

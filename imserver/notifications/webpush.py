@@ -1,7 +1,9 @@
-"""Web Push: encrypts a notification for a device, and hands it to the push service of its endpoint.
+"""Web Push: encrypts a notification for a device, and hands it to the push
+service of its endpoint.
 
-RFC 8030 (requests), RFC 8291 (encryption) and RFC 8292 (VAPID: the signed token by which a push service knows
-this server). The endpoints of UnifiedPush take the same requests.
+RFC 8030 (requests), RFC 8291 (encryption) and RFC 8292 (VAPID: the signed token
+by which a push service knows this server). The endpoints of UnifiedPush take
+the same requests.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 BODY_BYTES: Final = 4096
-"""Longest encrypted body that every push service takes (RFC 8030, section 7.2; UnifiedPush)."""
+"""Longest encrypted body that every push service takes (RFC 8030, section 7.2;
+UnifiedPush)."""
 ANSWER_BYTES: Final = 16384
 TOKEN_SECONDS: Final = 12 * 3600
 """How long a token is valid; push services refuse those of more than a day."""
@@ -32,8 +35,10 @@ _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def from_base64url(text: str) -> bytes:
-    """The bytes of base64url, also with padding or in the standard alphabet. Raises ValueError."""
-    # What is no base64 is left out, so lengths have to be checked. Padding that is too long is ignored.
+    """The bytes of base64url, also with padding or in the standard alphabet.
+    Raises ValueError."""
+    # What is no base64 is left out, so lengths have to be checked. Padding that
+    # is too long is ignored.
     return a2b_base64(text.encode().translate(_STANDARD) + b"==")
 
 
@@ -46,7 +51,10 @@ def _checked(text: str) -> bytes:
 
 
 def _encrypt(
-    endpoint: PushEndpoint, body: bytes, key: EllipticCurvePrivateKey, salt: bytes | None = None
+    endpoint: PushEndpoint,
+    body: bytes,
+    key: EllipticCurvePrivateKey,
+    salt: bytes | None = None,
 ) -> bytes:
     import http_ece
 
@@ -63,7 +71,8 @@ def _encrypt(
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds of the header ``retry-after``, which has seconds or a date; None: there is none."""
+    """The seconds of the header ``retry-after``, which has seconds or a date;
+    None: there is none."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -76,11 +85,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 class WebPush(Service, dict=True):
-    """Sends notifications. Owner of the key by which push services know this server, and of its tokens.
+    """Sends notifications. Owner of the key by which push services know this
+    server, and of its tokens.
 
-    ``seed``: 32 bytes, from which that key is derived unless the settings have one. ``http_url``: the contact
-    for push services if the settings have none, and it has https. ``second``: the key of devices that
-    subscribed before the server had this one; ``b""``: there is none.
+    ``seed``: 32 bytes, from which that key is derived unless the settings have
+    one. ``http_url``: the contact for push services if the settings have none,
+    and it has https. ``second``: the key of devices that subscribed before the
+    server had this one; ``b""``: there is none.
     """
 
     requests: PublicRequests
@@ -91,15 +102,25 @@ class WebPush(Service, dict=True):
 
     def __post_init__(self) -> None:
         url, is_alone = self.http_url, not self.second
-        self._before = None if is_alone else WebPush(self.requests, self.settings, self.second, url)
-        self._subject = self.settings.contact or (url if url.startswith("https://") else "")
+        self._before = (
+            None
+            if is_alone
+            else WebPush(self.requests, self.settings, self.second, url)
+        )
+        self._subject = self.settings.contact or (
+            url if url.startswith("https://") else ""
+        )
         self._tokens: dict[str, tuple[float, str]] = {}
-        """Origin → until when its header is used (Unix seconds), and the header."""
+        """Origin → until when its header is used (Unix seconds), and the
+        header."""
 
     @cached_property
     def _key(self) -> EllipticCurvePrivateKey:
         # Loaded here: a node without endpoints does not need it.
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
+        from cryptography.hazmat.primitives.asymmetric.ec import (
+            SECP256R1,
+            derive_private_key,
+        )
 
         if self.settings.vapid_key:
             number = int.from_bytes(from_base64url(self.settings.vapid_key), "big")
@@ -109,17 +130,24 @@ class WebPush(Service, dict=True):
 
     @cached_property
     def public_key(self) -> str:
-        """The key with which browsers subscribe (``applicationServerKey``): a point in base64url."""
+        """The key with which browsers subscribe (``applicationServerKey``): a
+        point in base64url."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        point = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        point = self._key.public_key().public_bytes(
+            Encoding.X962, PublicFormat.UncompressedPoint
+        )
         return urlsafe_b64encode(point).rstrip(b"=").decode()
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
-        """Check an endpoint and its keys. Raises BadUrl, and ValueError for the keys. Never switches."""
+        """Check an endpoint and its keys. Raises BadUrl, and ValueError for the
+        keys. Never switches."""
         self.requests.check(url)
         # Loaded here: a node without endpoints does not need it.
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+        from cryptography.hazmat.primitives.asymmetric.ec import (
+            SECP256R1,
+            EllipticCurvePublicKey,
+        )
 
         point = _checked(p256dh)
         try:
@@ -127,19 +155,29 @@ class WebPush(Service, dict=True):
         except ValueError:
             point = b""
         if len(point) != 65:
-            raise ValueError("p256dh: expected an uncompressed point of P-256 in base64url")
+            raise ValueError(
+                "p256dh: expected an uncompressed point of P-256 in base64url"
+            )
         if len(_checked(auth)) != 16:
             raise ValueError("auth: expected 16 bytes in base64url")
 
-    def send(self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str) -> PushResult:
+    def send(
+        self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str
+    ) -> PushResult:
         """Encrypt :class:`Shown` as JSON, and hand it over. Switches."""
-        return self.hand_over(endpoint, self.encrypt(endpoint, body), ttl, urgency, topic)
+        return self.hand_over(
+            endpoint, self.encrypt(endpoint, body), ttl, urgency, topic
+        )
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt :class:`Shown` as JSON, with a key used once; ``b""``: the endpoint's keys are none."""
+        """Encrypt :class:`Shown` as JSON, with a key used once; ``b""``: the
+        endpoint's keys are none."""
         # Loaded here: a node without endpoints does not need it.
-        from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+        from cryptography.hazmat.primitives.asymmetric.ec import (
+            SECP256R1,
+            generate_private_key,
+        )
 
         try:
             return _encrypt(endpoint, body, generate_private_key(SECP256R1()))
@@ -151,13 +189,17 @@ class WebPush(Service, dict=True):
     ) -> PushResult:
         """Hand what was encrypted to the push service. Switches.
 
-        ``ttl``: seconds for which the push service holds it. ``urgency``: ``very-low`` to ``high``.
-        ``topic``: see :class:`Delivery`.
+        ``ttl``: seconds for which the push service holds it. ``urgency``:
+        ``very-low`` to ``high``. ``topic``: see :class:`Delivery`.
         """
         if not content:
-            return PushResult("refused", problem="the keys of the endpoint are not valid")
+            return PushResult(
+                "refused", problem="the keys of the endpoint are not valid"
+            )
         if not self._tokens:
-            serve_others()  # the libraries that sign are loaded in another turn than those that encrypt
+            # the libraries that sign are loaded in another turn than those that
+            # encrypt
+            serve_others()
         headers = {
             "Authorization": self.authorization(endpoint.url),
             "Content-Type": "application/octet-stream",
@@ -180,11 +222,15 @@ class WebPush(Service, dict=True):
         is_temporary = status >= 500 or status in (408, 425, 429)
         problem = f"it answered with status {status}: {answer[:200].decode('utf-8', 'replace')!r}"
         return PushResult(
-            "later" if is_temporary else "refused", status, retry_after(received, time()), problem
+            "later" if is_temporary else "refused",
+            status,
+            retry_after(received, time()),
+            problem,
         )
 
     def authorization(self, url: str) -> str:
-        """The header ``Authorization`` for an endpoint: a token for its origin, and our key."""
+        """The header ``Authorization`` for an endpoint: a token for its origin,
+        and our key."""
         origin = re.match(r"https?://[^/?#]+", url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))

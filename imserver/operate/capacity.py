@@ -1,4 +1,5 @@
-"""``imserver doctor --capacity``: how many users a node holds, by what they cost a server of our own."""
+"""``imserver doctor --capacity``: how many users a node holds, by what they
+cost a server of our own."""
 
 import json
 import os
@@ -18,7 +19,12 @@ from msgspec import Struct
 
 from imserver.gateway.config.settings import Config
 from imserver.gateway.node.feature_list import load_features
-from imserver.gateway.process import SPARE_FILES_OF_A_CLUSTER, cores, openable_files, plan_processes
+from imserver.gateway.process import (
+    SPARE_FILES_OF_A_CLUSTER,
+    cores,
+    openable_files,
+    plan_processes,
+)
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.terminal import CommandLine, fail, table
 from imserver.operate.database import commit_seconds
@@ -27,27 +33,31 @@ from imserver.plugin.progress import long_work
 HEARTBEAT_SECONDS: Final = 30
 """A connected client sends a heartbeat so often."""
 SHARE: Final = 0.5
-"""The share of the processor, and of the commits, that is planned for: the rest is for peaks."""
+"""The share of the processor, and of the commits, that is planned for: the rest
+is for peaks."""
 STOP_SECONDS: Final = 30
 """Time for an interrupted measurement to end its server."""
 COMMITTED_TOGETHER: Final = 100
-"""So many messages wait for a commit of a busy node. The measurement has as many senders."""
+"""So many messages wait for a commit of a busy node. The measurement has as
+many senders."""
 ENOUGH_USERS: Final = 1000
 """So many users of a running node say what each of them takes."""
 TYPICAL_KERNEL_BYTES: Final = 4000
-"""What Linux takes for a connection, where it could not be measured: a TCP socket with its inode, its file
-and its entry in epoll."""
+"""What Linux takes for a connection, where it could not be measured: a TCP
+socket with its inode, its file and its entry in epoll."""
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
-"""Settings of the node that the measured server has, too. They name no person, secret or other machine."""
+"""Settings of the node that the measured server has, too. They name no person,
+secret or other machine."""
 _PROC: Final = Path("/proc")
 _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 class Behaviour(Struct, frozen=True):
-    """What is assumed of connected users. Each sends ``messages`` an hour, which so many connected
-    ``receivers`` get, and gets ``pushes`` of back ends. ``online``: their share of all users, in percent.
-    ``minutes``: in which they come back after a restart."""
+    """What is assumed of connected users. Each sends ``messages`` an hour,
+    which so many connected ``receivers`` get, and gets ``pushes`` of back ends.
+    ``online``: their share of all users, in percent. ``minutes``: in which they
+    come back after a restart."""
 
     messages: float = 10
     receivers: float = 5
@@ -57,8 +67,9 @@ class Behaviour(Struct, frozen=True):
 
 
 class Costs(Struct, frozen=True):
-    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing was stored.
-    ``kernel_connection_bytes`` None: not measured, because other programs changed it meanwhile."""
+    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing
+    was stored. ``kernel_connection_bytes`` None: not measured, because other
+    programs changed it meanwhile."""
 
     rss_empty_mb: float
     rss_opened_bytes: float
@@ -73,10 +84,11 @@ class Costs(Struct, frozen=True):
 
 
 class Resources(Struct, frozen=True):
-    """What there is for the processes of a node. ``free_bytes``: of memory, without what is for slow
-    receivers. ``connections``: of a process, by the limit of open files that ``files`` has, or by the setting
-    if it is empty. ``users`` are connected now, and take ``users_bytes``. ``commit_seconds``: of a database
-    server; 0: the database is SQLite."""
+    """What there is for the processes of a node. ``free_bytes``: of memory,
+    without what is for slow receivers. ``connections``: of a process, by the
+    limit of open files that ``files`` has, or by the setting if it is empty.
+    ``users`` are connected now, and take ``users_bytes``. ``commit_seconds``:
+    of a database server; 0: the database is SQLite."""
 
     free_bytes: float
     connections: int
@@ -89,7 +101,8 @@ class Resources(Struct, frozen=True):
 
 
 class UserLimit(Struct, frozen=True):
-    """So many connected users, then this ends. ``found``: why; ``mend``: what to change to get more."""
+    """So many connected users, then this ends. ``found``: why; ``mend``: what
+    to change to get more."""
 
     users: int
     limit: str
@@ -98,8 +111,15 @@ class UserLimit(Struct, frozen=True):
 
 
 def check(costs: Costs) -> Costs:
-    """Raises RuntimeError if a figure is impossible, as on a machine that had no time for the measurement."""
-    never_zero = ("rss_empty_mb", "rss_connection_bytes", "login_cpu_us", "beat_cpu_us", "push_cpu_us")
+    """Raises RuntimeError if a figure is impossible, as on a machine that had
+    no time for the measurement."""
+    never_zero = (
+        "rss_empty_mb",
+        "rss_connection_bytes",
+        "login_cpu_us",
+        "beat_cpu_us",
+        "push_cpu_us",
+    )
     for name in never_zero:
         value = getattr(costs, name)
         if not (isfinite(value) and value > 0):
@@ -119,27 +139,43 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
     if resources.users >= ENOUGH_USERS:
         own = max(own, resources.users_bytes / resources.users)
     free = max(
-        resources.free_bytes - (not resources.users) * resources.processes * costs.rss_empty_mb * 1e6, 0
+        resources.free_bytes
+        - (not resources.users) * resources.processes * costs.rss_empty_mb * 1e6,
+        0,
     )
     working = min(resources.processes, resources.cores)
     sent = costs.stored_cpu_us or costs.push_cpu_us
     sent += costs.delivery_cpu_us * max(user.receivers - 1, 0)
     # In µs of a core for a second of a user, who logs in once an hour.
-    busy = (user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us) / 3600
+    busy = (
+        user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us
+    ) / 3600
     busy += costs.beat_cpu_us / HEARTBEAT_SECONDS
     logins = working * 1e6 / costs.login_cpu_us
     rate, takes = costs.stored_per_second, ""
     if seconds := resources.commit_seconds:
-        rate, takes = COMMITTED_TOGETHER / seconds, f": a commit takes {seconds * 1000:.1f} ms"
+        rate, takes = (
+            COMMITTED_TOGETHER / seconds,
+            f": a commit takes {seconds * 1000:.1f} ms",
+        )
     alone = resources.processes < resources.cores
-    more = "server.processes: auto, which needs redis.url" if alone else "more cores, or another machine"
+    more = (
+        "server.processes: auto, which needs redis.url"
+        if alone
+        else "more cores, or another machine"
+    )
     files = "LimitNOFILE=1048576 in the unit, or ulimit -Hn"
     each = f"{resources.connections:,} for each of {resources.processes}"
     memory = f"{free / 1e9:,.1f} GB for {own:,.0f} bytes with three channels"
     memory += f" ({costs.rss_opened_bytes:,.0f} without) and {kernel:,.0f} {of_kernel}"
     share = f"{SHARE:.0%} of {working} for {busy:.2f} µs a second"
     rows = [
-        UserLimit(int(free / (own + kernel)) + resources.users, "memory", memory, "more memory"),
+        UserLimit(
+            int(free / (own + kernel)) + resources.users,
+            "memory",
+            memory,
+            "more memory",
+        ),
         UserLimit(
             resources.connections * resources.processes,
             "open files" if resources.files else "limits.max_connections",
@@ -147,48 +183,76 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
             files if resources.files else "a higher limits.max_connections",
         ),
         UserLimit(int(working * SHARE * 1e6 / busy), "processor", share, more),
-        UserLimit(int(user.minutes * 60 * logins), "a restart", f"{logins:,.0f} logins a second", more),
+        UserLimit(
+            int(user.minutes * 60 * logins),
+            "a restart",
+            f"{logins:,.0f} logins a second",
+            more,
+        ),
     ]
     if costs.stored_per_second and user.messages:
         share = f"{SHARE:.0%} of {rate:,.0f} a second{takes}"
         holds = int(rate * SHARE * 3600 / user.messages)
-        rows.append(UserLimit(holds, "stored messages", share, "a faster disk for the database"))
+        rows.append(
+            UserLimit(holds, "stored messages", share, "a faster disk for the database")
+        )
     return sorted(rows, key=lambda row: row.users)
 
 
-def free_memory(process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS) -> float:
-    """The bytes that a process may still take, of the machine and of the control groups in which it is."""
+def free_memory(
+    process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS
+) -> float:
+    """The bytes that a process may still take, of the machine and of the
+    control groups in which it is."""
     lines = Path(processes, "meminfo").read_text("ascii").splitlines()
-    free = float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
+    free = (
+        float(
+            next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        )
+        * 1024
+    )
     for line in Path(processes, str(process), "cgroup").read_text("utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        names = (
+            ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        )
         group = Path(groups, controllers, path.strip("/"))
         for folder in (group, *group.parents):
             try:
                 limit, used, stat = (
-                    folder.joinpath(f"memory.{name}").read_text() for name in (*names, "stat")
+                    folder.joinpath(f"memory.{name}").read_text()
+                    for name in (*names, "stat")
                 )
             except OSError:  # no group, or one of another container
                 continue
             if limit.strip() != "max":
-                files = dict(row.split() for row in stat.splitlines()).get("inactive_file", 0)
+                files = dict(row.split() for row in stat.splitlines()).get(
+                    "inactive_file", 0
+                )
                 free = min(free, int(limit) - int(used) + int(files))
     return free
 
 
 def files_of_server(process: int) -> tuple[int, str]:
-    """How many files a process of the server may open, and who has this limit: the process that runs, or else
-    the unit of systemd, or else this shell."""
+    """How many files a process of the server may open, and who has this limit:
+    the process that runs, or else the unit of systemd, or else this shell."""
     if process:
-        limit, whose = Path(_PROC, str(process), "limits").read_text("ascii"), f"the process {process}"
+        limit, whose = (
+            Path(_PROC, str(process), "limits").read_text("ascii"),
+            f"the process {process}",
+        )
         hard = limit.partition("Max open files")[2].split()[1]
     elif shutil.which("systemctl"):
         command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
-        shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-        unit, whose = dict(line.split("=", 1) for line in shown.splitlines()), "the unit imserver"
+        shown = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ).stdout
+        unit, whose = (
+            dict(line.split("=", 1) for line in shown.splitlines()),
+            "the unit imserver",
+        )
         hard = unit["LimitNOFILE"] if unit.get("LoadState") == "loaded" else ""
     else:
         hard = ""
@@ -196,28 +260,40 @@ def files_of_server(process: int) -> tuple[int, str]:
 
 
 def has_redis(config: Config) -> bool:
-    """Whether the measured server has a Redis, too: one of its own, whose program must be here."""
+    """Whether the measured server has a Redis, too: one of its own, whose
+    program must be here."""
     return config.clustered and shutil.which("redis-server") is not None
 
 
 def measure(config: Config, folder: Path, running: bool) -> Costs:
-    """What users cost a server of our own, whose data are in ``folder`` until it ends. ``running``: the node
-    runs on this machine, so the server gets what is left of one core. Raises RuntimeError and OSError."""
-    settings: dict[str, Any] = {name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS}
-    settings["limits"] |= {"max_connections": 0, "max_connections_per_address": 0, "messages_per_second": 0}
+    """What users cost a server of our own, whose data are in ``folder`` until
+    it ends. ``running``: the node runs on this machine, so the server gets what
+    is left of one core. Raises RuntimeError and OSError."""
+    settings: dict[str, Any] = {
+        name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
+    }
+    settings["limits"] |= {
+        "max_connections": 0,
+        "max_connections_per_address": 0,
+        "messages_per_second": 0,
+    }
     settings["server"] = {"http": config.server.http}
     if config.features is not None:
         settings["features"] = config.features
     number = min(12_000, openable_files() - SPARE_FILES_OF_A_CLUSTER)
     words = ["--connections", str(number), *["--redis"] * has_redis(config)]
-    words += ["--stored"] * ({feature.name for feature in load_features(config)} >= _STORING)
+    words += ["--stored"] * (
+        {feature.name for feature in load_features(config)} >= _STORING
+    )
 
     def bounded() -> None:
         if running:
             os.nice(19)
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
-    with TemporaryDirectory(prefix="capacity-", dir=folder, ignore_cleanup_errors=True) as own:
+    with TemporaryDirectory(
+        prefix="capacity-", dir=folder, ignore_cleanup_errors=True
+    ) as own:
         file = Path(own, "settings.yaml")
         file.write_text(json.dumps(settings), "utf-8")
         command = [
@@ -232,9 +308,12 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
             "--json",
         ]
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # A session of its own: the interrupt of a terminal is for this process, which lets it clean up.
+        # A session of its own: the interrupt of a terminal is for this process,
+        # which lets it clean up.
         with (
-            long_work(f"measuring logins, pushes and {number:,} connections of a server of its own"),
+            long_work(
+                f"measuring logins, pushes and {number:,} connections of a server of its own"
+            ),
             subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -248,7 +327,8 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
                 answer, problems = bench.communicate()
             except BaseException:
                 bench.send_signal(signal.SIGINT)
-                bench.communicate(timeout=STOP_SECONDS)  # what it says of that is this command's to say
+                # what it says of that is this command's to say
+                bench.communicate(timeout=STOP_SECONDS)
                 raise
     try:
         return check(msgspec.convert(json.loads(answer)["figures"], Costs))
@@ -257,11 +337,21 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         raise RuntimeError("the measurement failed") from None
 
 
-def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], notes: Iterator[str]) -> None:
-    """Measure, and print how many users the node of these settings holds. ``process``: the one that runs now,
-    or 0; ``state``: its answer to ``/system/state``, or nothing. Switches."""
+def show(
+    config: Config,
+    user: Behaviour,
+    process: int,
+    state: dict[str, Any],
+    notes: Iterator[str],
+) -> None:
+    """Measure, and print how many users the node of these settings holds.
+    ``process``: the one that runs now, or 0; ``state``: its answer to
+    ``/system/state``, or nothing. Switches."""
     planned, _ = plan_processes(config)
-    address, processes = database_address(config.storage, config.server.data_dir), planned.server.processes
+    address, processes = (
+        database_address(config.storage, config.server.data_dir),
+        planned.server.processes,
+    )
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     click.echo(
@@ -271,9 +361,13 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
     try:
         costs = measure(config, folder, process > 0)
         files, whose = files_of_server(process)
-        users, now_bytes = state.get("managerInfo", {}).get("usersLen", 0), state.get("memoryBytes", 0)
+        users, now_bytes = (
+            state.get("managerInfo", {}).get("usersLen", 0),
+            state.get("memoryBytes", 0),
+        )
         resources = Resources(
-            free_memory(process or "self") - processes * config.limits.node_outbox_bytes,
+            free_memory(process or "self")
+            - processes * config.limits.node_outbox_bytes,
             planned.limits.max_connections or files - SPARE_FILES_OF_A_CLUSTER,
             "" if planned.limits.max_connections else whose,
             processes,
@@ -286,9 +380,16 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
         fail(error)
     first, *_ = rows = limits(costs, user, resources)
     everybody = _rounded(first.users * 100 / user.online)
-    seconds = first.users * costs.login_cpu_us / 1e6 / min(resources.processes, resources.cores)
+    seconds = (
+        first.users
+        * costs.login_cpu_us
+        / 1e6
+        / min(resources.processes, resources.cores)
+    )
     lines = [
-        table("connected users: users, what ends: limit, found", rows, users="{:,}".format),
+        table(
+            "connected users: users, what ends: limit, found", rows, users="{:,}".format
+        ),
         f"\nThis node holds about {_rounded(first.users)} connected users. What ends first: {first.limit}.",
         f"To get more: {first.mend}.",
         f"If {user.online:g} % of your users are connected at the same time, you have {everybody} users.",
@@ -297,10 +398,22 @@ def show(config: Config, user: Behaviour, process: int, state: dict[str, Any], n
         f"After a restart, all of them are back after {seconds:.0f} s at the earliest.",
     ]
     if state:
-        each = f": {resources.users_bytes / resources.users:,.0f} bytes each" if users >= ENOUGH_USERS else ""
-        lines.append(f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}.")
+        each = (
+            f": {resources.users_bytes / resources.users:,.0f} bytes each"
+            if users >= ENOUGH_USERS
+            else ""
+        )
+        lines.append(
+            f"Now {users:,} users are on the node that answers, in {now_bytes / 1e6:,.0f} MB{each}."
+        )
     sentences = list(notes)
-    document = {"users": first.users, "limits": rows, "costs": costs, "assumed": user, "notes": sentences}
+    document = {
+        "users": first.users,
+        "limits": rows,
+        "costs": costs,
+        "assumed": user,
+        "notes": sentences,
+    }
     CommandLine.data(document, "\n".join([*lines, *sentences]))
 
 

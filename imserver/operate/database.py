@@ -1,4 +1,5 @@
-"""What a look at the database shows: its state, and damage of the pages of SQLite."""
+"""What a look at the database shows: its state, and damage of the pages of
+SQLite."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -18,8 +19,9 @@ from imserver.gateway.storage.statements import CLOCK, PooledStatements
 
 
 class DatabaseState(Struct, frozen=True):
-    """State of a reachable database: product, version, median round trip in seconds, the setting that makes
-    it less durable (``""``: none), and the seconds by which its clock is ahead (None: it has no clock)."""
+    """State of a reachable database: product, version, median round trip in
+    seconds, the setting that makes it less durable (``""``: none), and the
+    seconds by which its clock is ahead (None: it has no clock)."""
 
     name: str
     version: str
@@ -34,8 +36,8 @@ def probe(
     tries: int,
     looks: Iterable[Callable[[PooledStatements], object]] = (),
 ) -> DatabaseState:
-    """Connect, measure ``tries`` round trips, let others look at the rows, disconnect. Raises the driver's
-    errors. Switches.
+    """Connect, measure ``tries`` round trips, let others look at the rows,
+    disconnect. Raises the driver's errors. Switches.
 
     ``looks`` are left out if the tables are those of a release before.
     """
@@ -49,21 +51,29 @@ def probe(
                 times.append(perf_counter() - before)
             difference = None
             if address.engine != "sqlite":
-                clock = connection.execute(text(f"SELECT {CLOCK[address.engine]}")).scalar_one()
+                clock = connection.execute(
+                    text(f"SELECT {CLOCK[address.engine]}")
+                ).scalar_one()
                 difference = float(clock) - time()
-            version = ".".join(str(part) for part in engine.dialect.server_version_info or ())
+            version = ".".join(
+                str(part) for part in engine.dialect.server_version_info or ()
+            )
             laxness = laxness_of(connection)
             for look in looks:
                 with suppress(DBAPIError):
                     look(PooledStatements(connection))
-            return DatabaseState(engine.dialect.name, version, median(times), laxness, difference)
+            return DatabaseState(
+                engine.dialect.name, version, median(times), laxness, difference
+            )
     finally:
         engine.dispose()
 
 
-def commit_seconds(address: DatabaseAddress, settings: StorageSettings, tries: int) -> float:
-    """The median time in which a database server stores a row, in a table that is made for it and dropped.
-    Raises the driver's errors. Switches."""
+def commit_seconds(
+    address: DatabaseAddress, settings: StorageSettings, tries: int
+) -> float:
+    """The median time in which a database server stores a row, in a table that
+    is made for it and dropped. Raises the driver's errors. Switches."""
     engine = make_engine(address, settings).execution_options(**{WRITES: True})
 
     def commit(statement: str) -> float:
@@ -74,7 +84,9 @@ def commit_seconds(address: DatabaseAddress, settings: StorageSettings, tries: i
 
     try:
         commit("CREATE TABLE IF NOT EXISTS imserver_commits (number INTEGER)")
-        times = [commit("INSERT INTO imserver_commits VALUES (1)") for _ in range(tries)]
+        times = [
+            commit("INSERT INTO imserver_commits VALUES (1)") for _ in range(tries)
+        ]
         commit("DROP TABLE imserver_commits")
         return median(times)
     finally:
@@ -82,11 +94,15 @@ def commit_seconds(address: DatabaseAddress, settings: StorageSettings, tries: i
 
 
 def damage_of(database: Path, seconds: float) -> str | None:
-    """What SQLite finds wrong in its pages, in one line; ``""``: nothing. None: nothing, but it did not read
-    all of them in this time. Raises sqlite3.Error."""
+    """What SQLite finds wrong in its pages, in one line; ``""``: nothing.
+    None: nothing, but it did not read all of them in this time. Raises
+    sqlite3.Error."""
     deadline = monotonic() + seconds
-    # A connection that may write would write the log into the database at its end, and remove the log.
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    # A connection that may write would write the log into the database at its
+    # end, and remove the log.
+    with closing(
+        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    ) as connection:
         # SQLite looks at the clock after so many of its steps.
         connection.set_progress_handler(lambda: int(monotonic() > deadline), 10_000)
         try:

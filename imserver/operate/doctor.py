@@ -1,4 +1,5 @@
-"""``imserver doctor``: what this machine and its neighbours mean for a node, and how to mend it."""
+"""``imserver doctor``: what this machine and its neighbours mean for a node,
+and how to mend it."""
 
 import ctypes
 import os
@@ -56,7 +57,8 @@ WANTED_FILES: Final = 65_536
 PROBE_SECONDS: Final = 3.0
 """Time limit of each question to another machine."""
 SLOW_SECONDS: Final = 0.005
-"""Round trip or fsync above which every login or stored message is noticeably slow."""
+"""Round trip or fsync above which every login or stored message is noticeably
+slow."""
 MIN_REDIS: Final = (6, 2)
 BYTES_PER_PAGE: Final = 4096
 _TRIES: Final = 9
@@ -65,20 +67,26 @@ _TRIES: Final = 9
 Findings = Iterator[Finding]
 
 
-def finding_of(bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False) -> Finding:
-    """A warning or failure with its meaning and remedy if it is bad, else ``ok``."""
+def finding_of(
+    bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False
+) -> Finding:
+    """A warning or failure with its meaning and remedy if it is bad, else
+    ``ok``."""
     if bad:
         return Finding("fail" if fails else "warn", name, found, meaning, mend)
     return Finding("ok", name, found)
 
 
 def findings(config: Config) -> Findings:
-    """Run all checks. Each takes at most a few seconds; one that raises becomes a finding."""
+    """Run all checks. Each takes at most a few seconds; one that raises becomes
+    a finding."""
     for check in CHECKS:
         try:
             yield from check(config)
         except Exception as error:
-            yield Finding("fail", check.__name__.strip("_"), f"the check failed: {error}")
+            yield Finding(
+                "fail", check.__name__.strip("_"), f"the check failed: {error}"
+            )
 
 
 def kernel(name: str) -> str:
@@ -96,7 +104,11 @@ def _sysctl(name: str, value: object) -> str:
 def _files(config: Config) -> Findings:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = config.limits
-    wanted = limits.max_connections + SPARE_FILES_OF_A_CLUSTER if limits.max_connections else WANTED_FILES
+    wanted = (
+        limits.max_connections + SPARE_FILES_OF_A_CLUSTER
+        if limits.max_connections
+        else WANTED_FILES
+    )
     yield finding_of(
         hard != resource.RLIM_INFINITY and hard < wanted,
         "open files",
@@ -107,16 +119,25 @@ def _files(config: Config) -> Findings:
     )
     if machine := kernel("fs.file-max"):
         need = max(hard, wanted) * plan_processes(config)[0].server.processes
-        meaning = f"all processes of the machine share it, and this server may open {need}"
+        meaning = (
+            f"all processes of the machine share it, and this server may open {need}"
+        )
         yield finding_of(
-            int(machine) < need, "fs.file-max", machine, meaning, _sysctl("fs.file-max", 4 * need)
+            int(machine) < need,
+            "fs.file-max",
+            machine,
+            meaning,
+            _sysctl("fs.file-max", 4 * need),
         )
 
 
 def _processes(config: Config) -> Findings:
     planned, why = plan_processes(config)
     number, available = planned.server.processes, cores()
-    result = why.removeprefix("processes: ") or f"{number} on {available} core{'s' * (available > 1)}"
+    result = (
+        why.removeprefix("processes: ")
+        or f"{number} on {available} core{'s' * (available > 1)}"
+    )
     yield finding_of(
         number > available,
         "processes",
@@ -132,7 +153,9 @@ def _listen_queues(config: Config) -> Findings:
         if value := kernel(name):
             backlog = config.server.backlog
             meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
-            yield finding_of(int(value) < backlog, name, value, meaning, _sysctl(name, 65_535))
+            yield finding_of(
+                int(value) < backlog, name, value, meaning, _sysctl(name, 65_535)
+            )
 
 
 def _ports(config: Config) -> Findings:
@@ -140,8 +163,15 @@ def _ports(config: Config) -> Findings:
     try:
         check_ports(plan_processes(config)[0])
     except StartError as error:
-        if all(ports[-1] <= LAST_PORT for _, _, ports in listeners):  # the others are named below
-            yield Finding("fail", "ports", str(error), "the server does not start", "change one of the ports")
+        # the others are named below
+        if all(ports[-1] <= LAST_PORT for _, _, ports in listeners):
+            yield Finding(
+                "fail",
+                "ports",
+                str(error),
+                "the server does not start",
+                "change one of the ports",
+            )
     for name, host, ports in listeners:
         where = f"{name} {ports[0]}" + (f" to {ports[-1]}" if len(ports) > 1 else "")
         if ports[-1] > LAST_PORT:
@@ -158,8 +188,14 @@ def _ports(config: Config) -> Findings:
             try:
                 socket.create_server((host, port), family=family).close()
             except OSError as error:
-                if error.errno == EADDRINUSE and (own := server_at(config.server.data_dir, port)):
-                    yield Finding("ok", where, f"the server of this data folder listens (pid {own})")
+                if error.errno == EADDRINUSE and (
+                    own := server_at(config.server.data_dir, port)
+                ):
+                    yield Finding(
+                        "ok",
+                        where,
+                        f"the server of this data folder listens (pid {own})",
+                    )
                     break
                 yield Finding(
                     "warn",
@@ -178,22 +214,35 @@ def _ports(config: Config) -> Findings:
     for part in filter(None, kernel("net.ipv4.ip_local_reserved_ports").split(",")):
         first, _, last = part.partition("-")
         reserved.update(range(int(first), int(last or first) + 1))
-    everything = [port for _, _, ports in listeners for port in ports if port <= LAST_PORT]
-    inside = [port for port in everything if int(low) <= port <= int(high) and port not in reserved]
+    everything = [
+        port for _, _, ports in listeners for port in ports if port <= LAST_PORT
+    ]
+    inside = [
+        port
+        for port in everything
+        if int(low) <= port <= int(high) and port not in reserved
+    ]
     yield finding_of(
         bool(inside),
         "ip_local_port_range",
         f"{low}-{high}",
         f"an outgoing connection may take {','.join(map(str, inside))} before the server starts",
-        _sysctl("net.ipv4.ip_local_reserved_ports", ",".join(map(str, sorted({*everything, *reserved})))),
+        _sysctl(
+            "net.ipv4.ip_local_reserved_ports",
+            ",".join(map(str, sorted({*everything, *reserved}))),
+        ),
     )
 
 
 def _unix_sockets(config: Config) -> Findings:
     """Whether the server can make its Unix sockets, or has done so."""
-    own = False  # whether a process has taken the lock of the data folder, which may have crashed
+    # whether a process has taken the lock of the data folder, which may have
+    # crashed
+    own = False
     with suppress(OSError, ValueError):
-        own = Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
+        own = (
+            Path(config.server.data_dir, "lock").read_text("ascii").strip().isdecimal()
+        )
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
             continue
@@ -202,7 +251,13 @@ def _unix_sockets(config: Config) -> Findings:
             refuse_taken(row.socket)
         except StartError as error:
             where = f"a server listens on {row.socket}" if own else str(error)
-            yield finding_of(not own, name, where, "the server does not start", f"ss -lxp src {row.socket}")
+            yield finding_of(
+                not own,
+                name,
+                where,
+                "the server does not start",
+                f"ss -lxp src {row.socket}",
+            )
             continue
         yield finding_of(
             not os.access(folder, os.W_OK | os.X_OK),
@@ -214,20 +269,30 @@ def _unix_sockets(config: Config) -> Findings:
 
 
 def server_at(data_dir: str, port: int) -> int:
-    """The server that has the lock of the data folder and listens on a port, by itself or by a descendant; 0:
-    there is none, or this user may not see it. Only on Linux."""
+    """The server that has the lock of the data folder and listens on a port, by
+    itself or by a descendant; 0: there is none, or this user may not see it.
+    Only on Linux."""
     lock, pid = str(Path(data_dir, "lock").resolve()), listening_process(port) or 0
     with suppress(OSError):
         while pid > 1:
-            if any(os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()):
+            if any(
+                os.readlink(file) == lock for file in Path(f"/proc/{pid}/fd").iterdir()
+            ):
                 return pid
-            # The name of the program, in brackets, may have spaces. Behind it are state and parent.
-            pid = int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+            # The name of the program, in brackets, may have spaces. Behind it
+            # are state and parent.
+            pid = int(
+                Path(f"/proc/{pid}/stat")
+                .read_text("utf-8", "replace")
+                .rpartition(")")[2]
+                .split()[1]
+            )
     return 0
 
 
 def running_server(config: Config) -> Findings:
-    """The running server of these settings: the versions of its nodes, and whether this one is ready."""
+    """The running server of these settings: the versions of its nodes, and
+    whether this one is ready."""
     port = config.app.http_port
     own = server_at(config.server.data_dir, port) if port else 0
     if not own:
@@ -255,8 +320,11 @@ def running_server(config: Config) -> Findings:
 
 
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
-    """What the running server tells whoever has a key for everything; else nothing."""
-    keys = [each.key for each in config.api.keys if "admin" in each.scopes and not each.apps]
+    """What the running server tells whoever has a key for everything; else
+    nothing."""
+    keys = [
+        each.key for each in config.api.keys if "admin" in each.scopes and not each.apps
+    ]
     key = os.environ.get("IMSERVER_KEY", "") or next(iter(keys), "")
     status, answer = _get(host, port, f"/system/state?{of}detail=true", key)
     data = answer.get("data") if status == OK else None
@@ -265,17 +333,28 @@ def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
 
 def _version(config: Config, host: str, port: int) -> str:
     nodes = _state(config, host, port, "cluster=true&").get("nodes", {})
-    version = ", ".join(sorted({node["version"] for node in nodes.values() if "version" in node}))
-    return f"imserver {version}" if version else "a server (for its version, set IMSERVER_KEY)"
+    version = ", ".join(
+        sorted({node["version"] for node in nodes.values() if "version" in node})
+    )
+    return (
+        f"imserver {version}"
+        if version
+        else "a server (for its version, set IMSERVER_KEY)"
+    )
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
-    """Status and answer of a request to the server. Raises OSError and ValueError."""
+    """Status and answer of a request to the server. Raises OSError and
+    ValueError."""
     connection = HTTPConnection(host, port, timeout=PROBE_SECONDS)
     try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        connection.request(
+            "GET", path, headers={"Authorization": f"Bearer {key}"} if key else {}
+        )
         answer = connection.getresponse()
-        return answer.status, msgspec.json.decode(answer.read() or b"{}", type=dict[str, Any])
+        return answer.status, msgspec.json.decode(
+            answer.read() or b"{}", type=dict[str, Any]
+        )
     except HTTPException:  # its text may have bytes that a terminal obeys
         raise ValueError("the answer is not HTTP") from None
     finally:
@@ -291,12 +370,22 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
     ]
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
-            listeners.append((f"server.extra_listen[{number}]", row.host or host, (row.port,)))
+            listeners.append(
+                (f"server.extra_listen[{number}]", row.host or host, (row.port,))
+            )
     if config.clustered and app.rpc_port:
         nodes = plan_processes(config)[0].server.processes
         only_local = config.demo and not config.server.insecure
-        bind = config.cluster.bind or advertised_address(config.cluster.advertise, only_local)
-        listeners.append(("app.rpc_port", bind, range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes)))
+        bind = config.cluster.bind or advertised_address(
+            config.cluster.advertise, only_local
+        )
+        listeners.append(
+            (
+                "app.rpc_port",
+                bind,
+                range(app.rpc_port, app.rpc_port + PORTS_PER_NODE * nodes),
+            )
+        )
     return listeners
 
 
@@ -306,7 +395,9 @@ def _socket_memory(_config: Config) -> Findings:
         return
     most = int(value.split()[2]) * BYTES_PER_PAGE
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    result = f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
+    result = (
+        f"{value.replace(chr(9), ' ')} pages: at most {_size(most)} of {_size(memory)}"
+    )
     third = memory // 3 // BYTES_PER_PAGE
     yield finding_of(
         most > memory // 2,
@@ -339,17 +430,30 @@ def _redis(config: Config) -> Findings:
             times.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
-        text, mend = f"{address.text} does not answer: {error}", f"redis-cli -u {address.text} ping"
-        meaning = "nodes do not find each other; logins are known on their own node only"
+        text, mend = (
+            f"{address.text} does not answer: {error}",
+            f"redis-cli -u {address.text} ping",
+        )
+        meaning = (
+            "nodes do not find each other; logins are known on their own node only"
+        )
         yield Finding("fail", "Redis", text, meaning, mend)
         return
     finally:
         if sock is not None:
             sock.close()
-    version = next((line[14:] for line in info.splitlines() if line.startswith("redis_version:")), "unknown")
-    is_old = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < MIN_REDIS
+    version = next(
+        (line[14:] for line in info.splitlines() if line.startswith("redis_version:")),
+        "unknown",
+    )
+    is_old = (
+        tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+        < MIN_REDIS
+    )
     needed = f"{'.'.join(map(str, MIN_REDIS))} or newer is needed"
-    yield finding_of(is_old, "Redis version", version, needed, "install a newer Redis", fails=True)
+    yield finding_of(
+        is_old, "Redis version", version, needed, "install a newer Redis", fails=True
+    )
     waits = "every login waits for one round trip"
     yield _speed("Redis round trip", median(times), waits, "move Redis nearer")
     yield _clock("clock and Redis", int(seconds) + int(microseconds) / 1e6 - time())
@@ -373,7 +477,11 @@ def _clock(name: str, difference: float) -> Finding:
 def _database(config: Config) -> Findings:
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
-        yield Finding("ok", "database", f"{address.shown} does not exist yet; it is created at first use")
+        yield Finding(
+            "ok",
+            "database",
+            f"{address.shown} does not exist yet; it is created at first use",
+        )
         return
     if address.file is not None:
         damage = list(_damage(address.file))
@@ -388,10 +496,19 @@ def _database(config: Config) -> Findings:
                 in_rows.extend(feature.commands().get("doctor", lambda _: ())(sql))
             except DBAPIError:
                 raise
-            except Exception as error:  # the database answers, with what the server did not write
+            # the database answers, with what the server did not write
+            except Exception as error:
                 text = f"cannot be read: {type(error).__name__}: {error}"
                 mend = "find out who writes to the database besides the server"
-                in_rows.append(Finding("fail", f"rows of {feature.name}", text, "its work may fail", mend))
+                in_rows.append(
+                    Finding(
+                        "fail",
+                        f"rows of {feature.name}",
+                        text,
+                        "its work may fail",
+                        mend,
+                    )
+                )
 
     try:
         state = probe(address, config.storage, _TRIES, [look])
@@ -417,7 +534,8 @@ def _database(config: Config) -> Findings:
 
 
 def _damage(database: Path) -> Findings:
-    """Whether the pages of SQLite and its write-ahead log are as they were written."""
+    """Whether the pages of SQLite and its write-ahead log are as they were
+    written."""
     mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
     try:
         commits = lost_commits(database)
@@ -427,7 +545,9 @@ def _damage(database: Path) -> Findings:
     yield finding_of(
         commits > 0,
         "write-ahead log",
-        f"{commits} commits in {database}-wal cannot be read" if commits else "no damage",
+        f"{commits} commits in {database}-wal cannot be read"
+        if commits
+        else "no damage",
         "messages that were acknowledged are gone; the server does not start",
         mend + " alone",
         fails=True,
@@ -442,7 +562,9 @@ def _damage(database: Path) -> Findings:
 
 def _disk(config: Config) -> Findings:
     wanted_folder = Path(config.server.data_dir).absolute()
-    folder = next(each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each))
+    folder = next(
+        each for each in (wanted_folder, *wanted_folder.parents) if os.path.exists(each)
+    )
     if not folder.is_dir():
         text, mend = f"{folder} is not a folder", "name another server.data_dir"
         yield Finding("fail", "data folder", text, "the server does not start", mend)
@@ -474,8 +596,17 @@ def _disk(config: Config) -> Findings:
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        text, mend = f"{folder} takes no file: {error.strerror}", f"df -h {folder}; df -i {folder}"
-        yield Finding("fail", "disk fsync", text, "stored messages of SQLite and new files fail", mend)
+        text, mend = (
+            f"{folder} takes no file: {error.strerror}",
+            f"df -h {folder}; df -i {folder}",
+        )
+        yield Finding(
+            "fail",
+            "disk fsync",
+            text,
+            "stored messages of SQLite and new files fail",
+            mend,
+        )
         return
     yield _speed(
         "disk fsync",
@@ -503,9 +634,11 @@ def findings_of_features(config: Config) -> Findings:
 
 
 def _synchronised(_config: Config) -> Findings:
-    """Whether a time service steers the clock, as the kernel says (adjtimex, STA_UNSYNC)."""
+    """Whether a time service steers the clock, as the kernel says (adjtimex,
+    STA_UNSYNC)."""
     try:
-        # Room for the kernel's struct timex, which has 208 bytes on 64-bit Linux.
+        # Room for the kernel's struct timex, which has 208 bytes on 64-bit
+        # Linux.
         status = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
     except (OSError, AttributeError):
         return
@@ -523,7 +656,10 @@ def _names(config: Config) -> Findings:
     for setting, host in _hosts(config):
         before = perf_counter()
         try:
-            addresses = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+            addresses = {
+                entry[4][0]
+                for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            }
         except OSError as error:
             problem, mend = error.strerror or str(error), f"getent ahosts {host}"
             yield Finding("fail", f"DNS {host}", problem, f"{setting} names it", mend)
@@ -539,15 +675,23 @@ def _names(config: Config) -> Findings:
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
-    """(setting, host) of the addresses that the server calls or is called by; each host once."""
+    """(setting, host) of the addresses that the server calls or is called by;
+    each host once."""
     urls = [
         *_public_urls(config),
         ("storage.url", config.storage.url),
-        *((name, url) for name, url in marked(config, "url") if not name.startswith("apps.")),
+        *(
+            (name, url)
+            for name, url in marked(config, "url")
+            if not name.startswith("apps.")
+        ),
     ]
     for name, app in config.apps.items():
         urls += [(f"apps.{name}.{setting}", url) for setting, url in marked(app, "url")]
-        urls += [(f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer) for n, row in enumerate(app.jwt)]
+        urls += [
+            (f"apps.{name}.jwt[{n}]", row.jwks_url or row.issuer)
+            for n, row in enumerate(app.jwt)
+        ]
     hosts = [(name, host) for name, url in urls if (host := urlsplit(url).hostname)]
     hosts += marked(config, "host")
     if config.clustered:
@@ -562,7 +706,9 @@ def _public_urls(config: Config) -> list[tuple[str, str]]:
         "app.websocket_url": config.app.websocket_url,
         "server.public_ws_url": config.server.public_ws_url,
     }
-    return [(name, url if "//" in url else f"//{url}") for name, url in given.items() if url]
+    return [
+        (name, url if "//" in url else f"//{url}") for name, url in given.items() if url
+    ]
 
 
 def _certificates(config: Config) -> Findings:
@@ -579,11 +725,14 @@ def _certificates(config: Config) -> Findings:
             yield Finding("fail", where, str(error), meaning, mend)
             continue
         text, mend = f"valid for {days:.0f} more days", "renew it, and reload the proxy"
-        yield finding_of(days < 14, where, text, "after that, clients refuse to connect", mend)
+        yield finding_of(
+            days < 14, where, text, "after that, clients refuse to connect", mend
+        )
 
 
 def _expiry(host: str, port: int) -> float:
-    """Unix time at which the certificate of a server expires. Raises OSError: not trusted or not reached."""
+    """Unix time at which the certificate of a server expires. Raises OSError:
+    not trusted or not reached."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
@@ -595,7 +744,9 @@ def _expiry(host: str, port: int) -> float:
 
 def _second_secret(config: Config) -> Findings:
     if file := config.server.second_secret_file:
-        meaning = "what it has signed is accepted, too: tokens of users, and other nodes"
+        meaning = (
+            "what it has signed is accepted, too: tokens of users, and other nodes"
+        )
         mend = "when nobody needs it any more, remove server.second_secret_file and restart all nodes"
         yield Finding("warn", "second secret", file, meaning, mend)
 
@@ -620,7 +771,8 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 
 
 def _beside_users(config: Config, own: int) -> Iterator[str]:
-    """What limits a node and is no number of users, in sentences. ``own``: its process, or 0."""
+    """What limits a node and is no number of users, in sentences. ``own``: its
+    process, or 0."""
     load, _, _ = os.getloadavg()
     if load > 2 * cores():
         yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
@@ -628,7 +780,10 @@ def _beside_users(config: Config, own: int) -> Iterator[str]:
         yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
     if config.clustered and not capacity.has_redis(config):
         yield "Measured without Redis, as no redis-server is here: with it a login takes half as much again."
-    queue = min(config.server.backlog, int(kernel("net.core.somaxconn") or config.server.backlog))
+    queue = min(
+        config.server.backlog,
+        int(kernel("net.core.somaxconn") or config.server.backlog),
+    )
     yield f"{queue:,} new connections may wait at once (server.backlog); others try again a second later."
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if high:
@@ -644,43 +799,68 @@ class _Doctor(click.Command):
         return [*super().get_params(ctx), *(option for option, _ in _options(rows))]
 
 
-def _options(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[click.Option, Callable[..., Findings]]]:
+def _options(
+    rows: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[click.Option, Callable[..., Findings]]]:
     """The options among commands of features, and their functions."""
     for name, function in chain.from_iterable(each.items() for each in rows):
         if name.startswith("doctor --"):
             _, option, metavar = name.split()
-            yield click.Option([option], metavar=metavar, help=function.__doc__.partition("\n")[0]), function
+            yield (
+                click.Option(
+                    [option], metavar=metavar, help=function.__doc__.partition("\n")[0]
+                ),
+                function,
+            )
 
 
-def _tried(config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]) -> Findings:
-    """Try out what features offer. ``given``: parameter → value, for the options that were given."""
+def _tried(
+    config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]
+) -> Findings:
+    """Try out what features offer. ``given``: parameter → value, for the
+    options that were given."""
     rows = _options(feature.commands() for feature in load_features(config))
     functions = {option.name: function for option, function in rows}
     for parameter, value in given.items():
         if parameter not in functions:
-            yield Finding("fail", parameter, "the feature is not among features of the settings")
+            yield Finding(
+                "fail", parameter, "the feature is not among features of the settings"
+            )
             continue
         with opened(path, data_dir) as (settings, store, tenants):
             yield from functions[parameter](settings, store, tenants, value)
 
 
-def _of_capacity(name: str, default: float, text: str, most: float = 1e6) -> Callable[[Any], Any]:
+def _of_capacity(
+    name: str, default: float, text: str, most: float = 1e6
+) -> Callable[[Any], Any]:
     kind = click.FloatRange(0, most, min_open=most < 1e6)
-    return click.option(name, type=kind, default=default, show_default=True, help=f"With --capacity: {text}")
+    return click.option(
+        name,
+        type=kind,
+        default=default,
+        show_default=True,
+        help=f"With --capacity: {text}",
+    )
 
 
 @click.command(cls=_Doctor)
 @settings_options
 @CommandLine.prints_data
-@click.option("--capacity", "counts", is_flag=True, help="Say how many users this node can hold.")
+@click.option(
+    "--capacity", "counts", is_flag=True, help="Say how many users this node can hold."
+)
 @_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
 @_of_capacity("--receivers", 5, "connected users who receive each of them.")
 @_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
-@_of_capacity("--online", 30, "which percentage of users is connected at the same time.", 100)
+@_of_capacity(
+    "--online", 30, "which percentage of users is connected at the same time.", 100
+)
 @_of_capacity("--minutes", 5, "in which all are to be back after a restart.", 1440)
 @long_work("checking")
 def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -> None:
-    """Check this machine, the database, Redis and the public addresses, and say how to mend what is wrong.
+    """Check this machine, the database, Redis and the public addresses, and say
+    how to mend what is wrong.
 
     The status is 1 if a check failed. Warnings do not change it.
     """
@@ -688,11 +868,15 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
         config = load_settings(path, data_dir)
     except StartError as error:
         fail(error)
-    user = capacity.Behaviour(**{name: given.pop(name) for name in capacity.Behaviour.__struct_fields__})
+    user = capacity.Behaviour(
+        **{name: given.pop(name) for name in capacity.Behaviour.__struct_fields__}
+    )
     if counts:
         own, state = server_at(config.server.data_dir, config.app.http_port), {}
         with suppress(OSError, ValueError):
-            state = _state(config, host_of(config), config.app.http_port, "") if own else {}
+            state = (
+                _state(config, host_of(config), config.app.http_port, "") if own else {}
+            )
         capacity.show(config, user, own, state, _beside_users(config, own))
         return
     given = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,5 @@
-"""``imserver init``: a settings file with an app, an API key and a secret, ready to serve."""
+"""``imserver init``: a settings file with an app, an API key and a secret,
+ready to serve."""
 
 import json
 import os
@@ -82,7 +83,8 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 """
 
 _WS_PORT: Final = 9
-"""What the port of WebSockets is above that of HTTP, so that several servers fit on a machine."""
+"""What the port of WebSockets is above that of HTTP, so that several servers
+fit on a machine."""
 _CHAT_APP: Final = "gochat"
 _NEXT_CHAT: Final = """\
 Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret for session tokens. Next:
@@ -94,9 +96,21 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--app", default="default", show_default=True, metavar="NAME", help="Name of the app.")
-@click.option("--chat/--no-chat", default=None, help="With a chat page for people; asked in a terminal.")
-@click.option("--name", default=None, metavar="NAME", help="Name of the chat, which people see.")
+@click.option(
+    "--app",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="Name of the app.",
+)
+@click.option(
+    "--chat/--no-chat",
+    default=None,
+    help="With a chat page for people; asked in a terminal.",
+)
+@click.option(
+    "--name", default=None, metavar="NAME", help="Name of the chat, which people see."
+)
 @click.option(
     "--url",
     default="",
@@ -105,17 +119,25 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
 )
 @click.pass_context
 def init(
-    context: click.Context, folder: Path, app: str, chat: bool | None, name: str | None, url: str
+    context: click.Context,
+    folder: Path,
+    app: str,
+    chat: bool | None,
+    name: str | None,
+    url: str,
 ) -> None:
-    """Write imserver.yaml into FOLDER (default: here) with an app, an API key and a secret.
+    """Write imserver.yaml into FOLDER (default: here) with an app, an API key
+    and a secret.
 
-    Only your user may read the file. A file that exists is left alone. Commands that run in FOLDER use it
-    without -c.
+    Only your user may read the file. A file that exists is left alone. Commands
+    that run in FOLDER use it without -c.
 
-    With --chat people chat on the page /home/messages. A link for its owner and one for others are printed,
-    as by "imserver chat".
+    With --chat people chat on the page /home/messages. A link for its owner and
+    one for others are printed, as by "imserver chat".
     """
-    if not valid_name(app) or not (app.isascii() and app.replace("-", "").replace("_", "").isalnum()):
+    if not valid_name(app) or not (
+        app.isascii() and app.replace("-", "").replace("_", "").isalnum()
+    ):
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
     if app == _CHAT_APP:
         fail(f"the app {app} is that of --chat: give another name")
@@ -128,11 +150,20 @@ def init(
     file = folder / DEFAULT_FILE
     key, secret = token_hex(32), token_hex(32)
     if chat is None:
-        question = "Is it for people who chat in the browser, with a chat page and accounts?"
-        chat = not file.exists() and sys.stdin.isatty() and click.confirm(question, err=True)
+        question = (
+            "Is it for people who chat in the browser, with a chat page and accounts?"
+        )
+        chat = (
+            not file.exists()
+            and sys.stdin.isatty()
+            and click.confirm(question, err=True)
+        )
     if chat and name is None and sys.stdin.isatty():
         name = click.prompt(
-            "The name of the chat, which people see (Enter: none)", default="", show_default=False, err=True
+            "The name of the chat, which people see (Enter: none)",
+            default="",
+            show_default=False,
+            err=True,
         )
     name = (name or "").strip()
     if len(name) > 40 or not name.isprintable():
@@ -154,20 +185,29 @@ def init(
         fail(f"{file} cannot be written: {error.strerror}")
     option = "" if folder.resolve() == Path.cwd() else f" -c {file}"
     text = _NEXT_CHAT if chat else _NEXT
-    click.echo(text.format(file=file, app=app, key=key, option=option, port=port), nl=False)
+    click.echo(
+        text.format(file=file, app=app, key=key, option=option, port=port), nl=False
+    )
     if chat:
         command = context.find_root().command
         assert isinstance(command, click.Group)
         links = command.get_command(context, "chat")
         assert links is not None, "the feature of invitations is always installed"
-        previews = any(package.endswith(".previews") for package in FEATURES)  # of links in messages
+        # of links in messages
+        previews = any(package.endswith(".previews") for package in FEATURES)
         context.invoke(
-            links, path=str(file), data_dir=None, group="Everybody", owner=False, previews=previews
+            links,
+            path=str(file),
+            data_dir=None,
+            group="Everybody",
+            owner=False,
+            previews=previews,
         )
 
 
 def _with_scheme(url: str) -> str:
-    """The address with a scheme. On a network of one's own it is http; a name is that of a proxy with TLS."""
+    """The address with a scheme. On a network of one's own it is http; a name
+    is that of a proxy with TLS."""
     if "://" in url or url.startswith("unix:"):
         return url
     host, _, port = url.partition("/")[0].partition(":")
@@ -178,9 +218,14 @@ def _with_scheme(url: str) -> str:
     return f"https://{url}"
 
 
-def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | None) -> str:
-    """The text of the file. ``chat``: the name of the chat; None: there is none."""
-    is_open = url.lower().startswith("http:") and not is_loopback(urlsplit(url).hostname or "")
+def _settings(
+    app: str, key: str, secret: str, url: str, port: int, chat: str | None
+) -> str:
+    """The text of the file. ``chat``: the name of the chat; None: there is
+    none."""
+    is_open = url.lower().startswith("http:") and not is_loopback(
+        urlsplit(url).hostname or ""
+    )
     return _SETTINGS.format(
         key=key,
         admin_key=token_hex(32),
@@ -190,6 +235,10 @@ def _settings(app: str, key: str, secret: str, url: str, port: int, chat: str | 
         host="0.0.0.0   " if is_open else "127.0.0.1",
         port=port,
         ws_port=port + _WS_PORT if port + _WS_PORT < 65536 else port - _WS_PORT,
-        url=f"  http_url: {url}    # where people open the server, for links\n" if url else "",
-        chat="" if chat is None else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
+        url=f"  http_url: {url}    # where people open the server, for links\n"
+        if url
+        else "",
+        chat=""
+        if chat is None
+        else _CHAT.format(name=json.dumps(chat, ensure_ascii=False)),
     )

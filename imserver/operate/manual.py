@@ -1,4 +1,5 @@
-"""The manual of all settings, ``config/default.yaml``, without those that a node does not have."""
+"""The manual of all settings, ``config/default.yaml``, without those that a
+node does not have."""
 
 import inspect
 import re
@@ -19,8 +20,9 @@ _COLUMNS: Final = 110
 def manual_of(text: str, declared: Declarations) -> str:
     """The manual with the settings that are declared, and no other.
 
-    A section is a paragraph. A key stands below its comment. What an app may have stands in the comment of
-    the section ``apps``, by name. The settings of features of other distributions come from their structs.
+    A section is a paragraph. A key stands below its comment. What an app may
+    have stands in the comment of the section ``apps``, by name. The settings of
+    features of other distributions come from their structs.
     """
     there: set[str] = set()
 
@@ -39,26 +41,42 @@ def manual_of(text: str, declared: Declarations) -> str:
         if section == "apps":
             entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
             paragraph = re.sub(entries, has_entry, paragraph, flags=re.MULTILINE)
-            paragraph = paragraph.replace("apps:\n", "".join(_entries(declared, text)) + "apps:\n")
+            paragraph = paragraph.replace(
+                "apps:\n", "".join(_entries(declared, text)) + "apps:\n"
+            )
         elif section:
-            paragraph = re.sub(r"^(?:  #.*\n)*  (\w+):.*\n?", has_key, paragraph, flags=re.MULTILINE)
+            paragraph = re.sub(
+                r"^(?:  #.*\n)*  (\w+):.*\n?", has_key, paragraph, flags=re.MULTILINE
+            )
         if not section or section in declared.names.values():
-            more = (_keys(kind, there, section) for name, kind in declared.sections if name == section)
+            more = (
+                _keys(kind, there, section)
+                for name, kind in declared.sections
+                if name == section
+            )
             paragraphs.append("\n".join([paragraph.rstrip("\n"), *filter(None, more)]))
     for name, kind in declared.sections:
         if name not in there:
-            paragraphs.append("\n".join([*_comment("", kind.__doc__), f"{name}:", _keys(kind, there, name)]))
+            paragraphs.append(
+                "\n".join(
+                    [*_comment("", kind.__doc__), f"{name}:", _keys(kind, there, name)]
+                )
+            )
     return "\n\n".join(paragraphs) + "\n"
 
 
 def _keys(kind: type[Struct], there: set[str], section: str) -> str:
-    """The keys of a section that are not ``there``, with their texts and defaults."""
+    """The keys of a section that are not ``there``, with their texts and
+    defaults."""
     lines: list[str] = []
     defaults = kind()
     for key, hint in hints_of(kind).items():
         if f"{section}.{key}" not in there:
             row = write_yaml({key: to_builtins(getattr(defaults, key))})
-            lines += [*_comment("  ", _text_of(hint)), textwrap.indent(row, "  ").rstrip("\n")]
+            lines += [
+                *_comment("  ", _text_of(hint)),
+                textwrap.indent(row, "  ").rstrip("\n"),
+            ]
     return "\n".join(lines)
 
 
@@ -68,15 +86,21 @@ def _entries(declared: Declarations, text: str) -> Iterator[str]:
         for key, hint in hints_of(kind).items():
             if not re.search(rf"^#   (?:\w+, )*{key}\b", text, re.MULTILINE):
                 row = f"{key}: {_text_of(hint)}"
-                lines = textwrap.wrap(row, _COLUMNS, initial_indent="#   ", subsequent_indent="#       ")
+                lines = textwrap.wrap(
+                    row, _COLUMNS, initial_indent="#   ", subsequent_indent="#       "
+                )
                 yield from (f"{line}\n" for line in lines)
 
 
 def _text_of(hint: Any) -> str:
-    metas = (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Meta))
+    metas = (
+        each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Meta)
+    )
     return next((each.description for each in metas if each.description), "")
 
 
 def _comment(indent: str, text: str | None) -> list[str]:
     first = inspect.cleandoc(text or "").partition("\n\n")[0]
-    return textwrap.wrap(first, _COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+    return textwrap.wrap(
+        first, _COLUMNS, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+    )

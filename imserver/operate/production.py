@@ -1,5 +1,5 @@
-"""Settings that a careful operator changes before strangers reach the server: ``check-config
---production``."""
+"""Settings that a careful operator changes before strangers reach the server:
+``check-config --production``."""
 
 import ipaddress
 import stat
@@ -24,10 +24,11 @@ WIDE_PREFIX: Final = {4: 24, 6: 64}
 
 
 class Deployment(Struct, frozen=True):
-    """The input of the check: the settings, their file, and the apps and keys of the database.
+    """The input of the check: the settings, their file, and the apps and keys
+    of the database.
 
-    ``keyed``: an API key exists or has existed in the database. ``apps``: all apps by name, those made at run
-    time too.
+    ``keyed``: an API key exists or has existed in the database. ``apps``: all
+    apps by name, those made at run time too.
     """
 
     config: Config
@@ -38,16 +39,26 @@ class Deployment(Struct, frozen=True):
     @property
     def demo(self) -> bool:
         """Whether anybody may do everything."""
-        return self.config.demo and not self.keyed and not any(app.ends_demo for app in self.apps.values())
+        return (
+            self.config.demo
+            and not self.keyed
+            and not any(app.ends_demo for app in self.apps.values())
+        )
 
 
 def access(it: Deployment) -> Iterator[Finding]:
     if it.demo:
-        yield "api.keys", "demo mode: anybody may log in and push; make a key with 'imserver key create push'"
+        yield (
+            "api.keys",
+            "demo mode: anybody may log in and push; make a key with 'imserver key create push'",
+        )
     if weak := short_sign_key(it.config):
         yield "jwt.sign_key", weak
     if it.config.server.insecure:
-        yield "server.insecure", "demo mode is allowed on addresses other than loopback; set false"
+        yield (
+            "server.insecure",
+            "demo mode is allowed on addresses other than loopback; set false",
+        )
     for name, app in it.apps.items():
         if app.open:
             why = "anybody may log in as any user; set false and jwt, authorise_url or account_tokens"
@@ -56,7 +67,9 @@ def access(it: Deployment) -> Iterator[Finding]:
 
 def encryption(it: Deployment) -> Iterator[Finding]:
     server = it.config.server
-    proxies = [ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies]
+    proxies = [
+        ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies
+    ]
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
     beyond = [host for host in hosts if not is_here(host)]
     if beyond and all(network.is_loopback for network in proxies):
@@ -64,9 +77,15 @@ def encryption(it: Deployment) -> Iterator[Finding]:
         mend = "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1"
         yield "server.trusted_proxies", why + mend
     if not proxies:
-        yield "server.trusted_proxies", "no proxy is trusted, so limits by address see only the proxy's"
+        yield (
+            "server.trusted_proxies",
+            "no proxy is trusted, so limits by address see only the proxy's",
+        )
     if server.public_ws_url.startswith("ws://"):
-        yield "server.public_ws_url", "clients are sent to an unencrypted address; use wss://"
+        yield (
+            "server.public_ws_url",
+            "clients are sent to an unencrypted address; use wss://",
+        )
 
 
 def wide_networks(it: Deployment) -> Iterator[Finding]:
@@ -84,13 +103,19 @@ def any_origin(it: Deployment) -> Iterator[Finding]:
     policies |= {f"apps.{name}": app.origin_policy for name, app in it.apps.items()}
     for where, policy in policies.items():
         if policy == "any":
-            yield f"{where}.origin_policy", "pages of every site may connect; set same_host and list origins"
+            yield (
+                f"{where}.origin_policy",
+                "pages of every site may connect; set same_host and list origins",
+            )
 
 
 def limits(it: Deployment) -> Iterator[Finding]:
     seconds, limits = it.config.api.page_token_seconds, it.config.limits
     if seconds > 86_400:
-        yield "api.page_token_seconds", f"page tokens are valid for {seconds:g} seconds; an hour is usual"
+        yield (
+            "api.page_token_seconds",
+            f"page tokens are valid for {seconds:g} seconds; an hour is usual",
+        )
     unlimited = {
         "limits.max_connections_per_address": limits.max_connections_per_address,
         "limits.messages_per_second": limits.messages_per_second,
@@ -104,30 +129,47 @@ def limits(it: Deployment) -> Iterator[Finding]:
 
 def readable_files(it: Deployment) -> Iterator[Finding]:
     config = it.config
-    files = {"server.data_dir": config.server.data_dir, "server.secret_file": config.server.secret_file}
-    # The settings themselves have a secret; the files that they name do not count.
+    files = {
+        "server.data_dir": config.server.data_dir,
+        "server.secret_file": config.server.secret_file,
+    }
+    # The settings themselves have a secret; the files that they name do not
+    # count.
     if "@" in config.storage.url + config.redis.url or any(marked(config, "secret")):
         files["configuration file"] = it.file
     database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
     for name, app in it.apps.items():
-        public = {f"jwt[{number}].key_file" for number, row in enumerate(app.jwt) if row.algorithm != "HS256"}
+        public = {
+            f"jwt[{number}].key_file"
+            for number, row in enumerate(app.jwt)
+            if row.algorithm != "HS256"
+        }
         for setting, file in marked(app, "file"):
             if setting not in public:
                 files[f"apps.{name}.{setting}"] = file
     for setting, file in files.items():
         if file and _world_readable(Path(file)):
-            yield setting, f"{file} is readable by every user of this machine; run: chmod o-rwx {file}"
+            yield (
+                setting,
+                f"{file} is readable by every user of this machine; run: chmod o-rwx {file}",
+            )
 
 
 def cluster(it: Deployment) -> Iterator[Finding]:
     config = it.config
     if on_several_machines(config):
         if database_address(config.storage, config.server.data_dir).engine == "sqlite":
-            yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
+            yield (
+                "storage.url",
+                "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL",
+            )
         if not config.server.secret_file:
-            yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+            yield (
+                "server.secret_file",
+                "nodes on several machines need the same secret; name a file",
+            )
     if config.clustered:
         yield from _redis(address_of(config.redis))
     bind = config.cluster.bind or config.cluster.advertise
@@ -140,16 +182,24 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
     if address.is_local:
         return
     if not address.options.get("password"):
-        yield "redis.password", "Redis is on another machine and has no password; set one"
+        yield (
+            "redis.password",
+            "Redis is on another machine and has no password; set one",
+        )
     if not address.tls:
-        yield "redis.url", "Redis is on another machine and its connection is not encrypted; use rediss://"
+        yield (
+            "redis.url",
+            "Redis is on another machine and its connection is not encrypted; use rediss://",
+        )
         return
     checks = address.options.get("ssl_cert_reqs", "required")
     if checks != "required":
         why = f"with ssl_cert_reqs={checks} anybody on the way may pose as Redis; remove it"
         yield "redis.url", why
     elif not address.options.get("ssl_check_hostname", True):
-        why = "with ssl_check_hostname=false another server may pose as Redis; remove it"
+        why = (
+            "with ssl_check_hostname=false another server may pose as Redis; remove it"
+        )
         yield "redis.url", why
 
 
@@ -163,19 +213,16 @@ def database(it: Deployment) -> Iterator[Finding]:
     if all(_is_on_this_machine(host) for host in hosts):
         return
     if address.engine == "postgresql" and options.get("sslmode") != "verify-full":
-        why = (
-            "the connection to PostgreSQL on another machine may be unencrypted, or lead to another server; "
-        )
+        why = "the connection to PostgreSQL on another machine may be unencrypted, or lead to another server; "
         yield "storage.url", why + "add ?sslmode=verify-full"
     if address.engine == "mysql" and not options.get("ssl_ca"):
-        why = (
-            "the connection to the database on another machine is not encrypted, or leads to another server; "
-        )
+        why = "the connection to the database on another machine is not encrypted, or leads to another server; "
         yield "storage.url", why + "add ?ssl_ca=/path/ca.pem"
 
 
 def _is_on_this_machine(host: str) -> bool:
-    """Whether this is an address of this machine, the path of a socket, or nothing."""
+    """Whether this is an address of this machine, the path of a socket, or
+    nothing."""
     return not host or host.startswith("/") or is_here(host)
 
 
@@ -184,7 +231,10 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
         for key, text in marked(app, "url"):
             url = urlsplit(text)
             if url.scheme == "http" and not is_here(url.hostname or ""):
-                yield f"apps.{name}.{key}", "users' data is sent unencrypted; use https://"
+                yield (
+                    f"apps.{name}.{key}",
+                    "users' data is sent unencrypted; use https://",
+                )
 
 
 def debugging(it: Deployment) -> Iterator[Finding]:
@@ -226,10 +276,13 @@ def _is_private(host: str) -> bool:
 
 
 def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
-    """The networks that are wide; those of loopback are not, unless ``loopback`` is false."""
+    """The networks that are wide; those of loopback are not, unless
+    ``loopback`` is false."""
     for text in networks:
         network = ipaddress.ip_network(text, strict=False)
-        if network.prefixlen < WIDE_PREFIX[network.version] and not (loopback and network.is_loopback):
+        if network.prefixlen < WIDE_PREFIX[network.version] and not (
+            loopback and network.is_loopback
+        ):
             yield text
 
 

@@ -21,12 +21,12 @@ from imserver.plugin.commands import CommandLine, ServerApi
 def status(url: str, key_file: str | None, debug: bool, address: str | None) -> None:
     """Show /health and /system/state of a running server.
 
-    URL is the server's HTTP port, by default that of the settings, or a Unix socket such as
-    unix:/run/imserver/im.sock.
+    URL is the server's HTTP port, by default that of the settings, or a Unix
+    socket such as unix:/run/imserver/im.sock.
 
-    Where the server wants an API key, the command takes that of the settings file of this folder, of the
-    environment variable IMSERVER_KEY, or of --key-file: other users of the machine can see the arguments of a
-    command.
+    Where the server wants an API key, the command takes that of the settings
+    file of this folder, of the environment variable IMSERVER_KEY, or of
+    --key-file: other users of the machine can see the arguments of a command.
     """
     server = ServerApi(given_once("URL", address, url or None) or "", key_file)
     health, _ = server.ask("GET", "/health", seconds=10)
@@ -34,15 +34,20 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     path = f"/system/state?detail=true{'&isDebug=true' if debug else ''}"
     state_status, state = server.ask("GET", path, seconds=10)
     if isinstance(data := state.get("data"), dict):
-        data.pop("numGoroutine", None)  # of the original's wire; this server has no goroutines
+        # of the original's wire; this server has no goroutines
+        data.pop("numGoroutine", None)
     lines = (
         f"health  {'ok' if health == 200 else f'HTTP {health}'}",
         f"ready   {_readiness(ready)}",
         json.dumps(state, ensure_ascii=False, indent=2),
     )
-    CommandLine.data({"health": health, "ready": ready, "state": state}, "\n".join(lines))
+    CommandLine.data(
+        {"health": health, "ready": ready, "state": state}, "\n".join(lines)
+    )
     if state.get("code") == ReplyCode.UNAUTHORIZED:
-        fail("this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
+        fail(
+            "this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file"
+        )
     if health != 200 or state_status != 200 or state.get("code") != ReplyCode.OK:
         sys.exit(1)
 

@@ -1,4 +1,5 @@
-"""``imserver support``: one file for whoever helps, without secrets, names and messages."""
+"""``imserver support``: one file for whoever helps, without secrets, names and
+messages."""
 
 import ast
 import json
@@ -33,24 +34,34 @@ LOG_BYTES: Final = 2 << 20
 ASK_SECONDS: Final = 5.0
 """Time limit of the question to the running server."""
 LEAST_SECRET: Final = 6
-"""The least characters of a secret that is looked for in texts: a shorter one is in many words."""
+"""The least characters of a secret that is looked for in texts: a shorter one
+is in many words."""
 _PACKAGE: Final = Path(__file__).parents[1]
 _MAIL: Final = re.compile(r"[^\s<>\"'@=:,;/]+@[^\s<>\"'@,;/]+\.[a-z]{2,}")
 _PHONE: Final = re.compile(r"\+\d[\d ()-]{6,}\d")
-_TEXT_LINE: Final = re.compile(r"(\S+ (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) +[\w.]+: )(.*)")
-_FRAME: Final = re.compile(r'^\s+File "(?:.*/)?((?:imserver|site-packages|lib)[\w./-]*)", line \d+, in \w+$')
-_RAISED: Final = re.compile(r"^[\w.]*(?:Error|Exception|Exit|Interrupt|Timeout|Unavailable)\b")
+_TEXT_LINE: Final = re.compile(
+    r"(\S+ (?:DEBUG|INFO|WARNING|ERROR|CRITICAL) +[\w.]+: )(.*)"
+)
+_FRAME: Final = re.compile(
+    r'^\s+File "(?:.*/)?((?:imserver|site-packages|lib)[\w./-]*)", line \d+, in \w+$'
+)
+_RAISED: Final = re.compile(
+    r"^[\w.]*(?:Error|Exception|Exit|Interrupt|Timeout|Unavailable)\b"
+)
 _ELIDED: Final = "…"
 
 
-# --- what is left of a log ----------------------------------------------------------------------------------
+# --- what is left of a log ----------------------------------------------------
 
 
 @cache
 def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The texts of the server's own log lines: what matches one, and what is printed of it. All that a line
-    has of somebody (``%s``) is left out; numbers stay."""
-    texts = {text for path in sorted(_PACKAGE.rglob("*.py")) for text in _texts_in(path)}
+    """The texts of the server's own log lines: what matches one, and what is
+    printed of it. All that a line has of somebody (``%s``) is left out; numbers
+    stay."""
+    texts = {
+        text for path in sorted(_PACKAGE.rglob("*.py")) for text in _texts_in(path)
+    }
     forms = []
     for text in sorted(texts, key=len, reverse=True):
         pieces = re.split(r"(%[-+ #0-9.]*[sdrfgx%])", text)
@@ -62,11 +73,27 @@ def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 def _texts_in(module: Path) -> Iterator[str]:
     """The first arguments of the calls of a logger in a module."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+        if not (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.args
+        ):
             continue
-        is_level = node.func.attr in ("debug", "info", "warning", "error", "exception", "critical")
+        is_level = node.func.attr in (
+            "debug",
+            "info",
+            "warning",
+            "error",
+            "exception",
+            "critical",
+        )
         text = node.args[0]
-        if is_level and isinstance(text, ast.Constant) and isinstance(text.value, str) and " " in text.value:
+        if (
+            is_level
+            and isinstance(text, ast.Constant)
+            and isinstance(text.value, str)
+            and " " in text.value
+        ):
             yield text.value
 
 
@@ -95,7 +122,11 @@ def _redacted_json(line: str) -> str:
         record = json.loads(line)
     except ValueError:
         return _ELIDED
-    fields = {name: record[name] for name in ("time", "level", "logger") if isinstance(record.get(name), str)}
+    fields = {
+        name: record[name]
+        for name in ("time", "level", "logger")
+        if isinstance(record.get(name), str)
+    }
     if not fields:
         return _ELIDED
     fields["message"] = redacted_message(str(record.get("message", "")))
@@ -105,7 +136,8 @@ def _redacted_json(line: str) -> str:
 
 
 def redacted_message(message: str) -> str:
-    """A message with the words of the server, and without those of anybody else."""
+    """A message with the words of the server, and without those of anybody
+    else."""
     for pattern, text in log_forms():
         if (match := pattern.fullmatch(message)) is not None:
             return _filled(text, iter(match.groups()))
@@ -113,7 +145,8 @@ def redacted_message(message: str) -> str:
 
 
 def _filled(text: str, numbers: Iterator[str]) -> str:
-    """The text of a log line with its numbers, and a mark in place of all else."""
+    """The text of a log line with its numbers, and a mark in place of all
+    else."""
 
     def shown(form: re.Match[str]) -> str:
         return next(numbers) if form[1] in "dfgx" else _ELIDED
@@ -121,11 +154,12 @@ def _filled(text: str, numbers: Iterator[str]) -> str:
     return re.sub(r"%[-+ #0-9.]*([sdrfgx])", shown, text)
 
 
-# --- the parts ----------------------------------------------------------------------------------------------
+# --- the parts ----------------------------------------------------------------
 
 
 def secrets_of(settings: Config) -> set[str]:
-    """All secrets of the settings, of the data folder and of the environment."""
+    """All secrets of the settings, of the data folder and of the
+    environment."""
     found = set(_hidden(plain(settings), plain(settings, hide=True)))
     found.add(os.environ.get(ENVIRONMENT_KEY, ""))
     files = [str(Path(settings.server.data_dir, "secret")), settings.server.secret_file]
@@ -157,10 +191,19 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def _versions() -> str:
-    lines = [f"imserver {full_version()}", f"Python {sys.version}", platform.platform(), ""]
-    lines += sorted({f"{each.metadata['Name']} {each.version}" for each in distributions()})
+    lines = [
+        f"imserver {full_version()}",
+        f"Python {sys.version}",
+        platform.platform(),
+        "",
+    ]
+    lines += sorted(
+        {f"{each.metadata['Name']} {each.version}" for each in distributions()}
+    )
     names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
-    return "\n".join([*lines, "", "Variables of the environment, without values:", *names, ""])
+    return "\n".join(
+        [*lines, "", "Variables of the environment, without values:", *names, ""]
+    )
 
 
 def _doctor(settings: Config) -> str:
@@ -185,15 +228,25 @@ def _log(settings: Config) -> str:
 
 
 def _metrics(settings: Config) -> str:
-    keys = [each.key for each in settings.api.keys if {"admin", "read", "metrics"} & set(each.scopes)]
+    keys = [
+        each.key
+        for each in settings.api.keys
+        if {"admin", "read", "metrics"} & set(each.scopes)
+    ]
     key = os.environ.get(ENVIRONMENT_KEY, "") or next(iter(keys), "")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connection = HTTPConnection(host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS)
+    connection = HTTPConnection(
+        host_of(settings), settings.app.http_port or None, timeout=ASK_SECONDS
+    )
     try:
         connection.request("GET", "/metrics", headers=headers)
         answer = connection.getresponse()
         content = answer.read().decode("utf-8", "replace")
-        return content if answer.status == OK else f"the server answers with status {answer.status}\n"
+        return (
+            content
+            if answer.status == OK
+            else f"the server answers with status {answer.status}\n"
+        )
     except (OSError, HTTPException) as error:
         return f"the server does not answer: {type(error).__name__}\n"
     finally:
@@ -205,11 +258,13 @@ def _metrics(settings: Config) -> str:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @long_work("collecting")
 def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
-    """Write one file for whoever helps you: settings, versions, checks, log and metrics.
+    """Write one file for whoever helps you: settings, versions, checks, log and
+    metrics.
 
-    FILE is a new zip archive, by default imserver-support-TIME.zip. It has no secret, no message and no name
-    of a user: of the log only what the server itself says is left. Names of apps, hosts and folders are in
-    it, so read it before you send it.
+    FILE is a new zip archive, by default imserver-support-TIME.zip. It has no
+    secret, no message and no name of a user: of the log only what the server
+    itself says is left. Names of apps, hosts and folders are in it, so read it
+    before you send it.
     """
     try:
         settings = load_settings(path, data_dir)

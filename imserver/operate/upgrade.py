@@ -1,4 +1,5 @@
-"""``imserver upgrade``: another release beside this one, and a link that says which of them runs."""
+"""``imserver upgrade``: another release beside this one, and a link that says
+which of them runs."""
 
 import os
 import re
@@ -24,10 +25,21 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import GROUP
 from imserver.gateway.offline import load_settings, settings_options
 from imserver.gateway.storage.address import database_address
-from imserver.gateway.storage.migrations import missing_steps, named, newer_steps, next_step, taken_steps
+from imserver.gateway.storage.migrations import (
+    missing_steps,
+    named,
+    newer_steps,
+    next_step,
+    taken_steps,
+)
 from imserver.gateway.terminal import CommandLine, fail
 from imserver.operate.database import probe
-from imserver.operate.doctor import finding_of, findings_of_features, running_server, show
+from imserver.operate.doctor import (
+    finding_of,
+    findings_of_features,
+    running_server,
+    show,
+)
 from imserver.plugin.commands import Finding
 from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
@@ -42,8 +54,9 @@ _BEFORE: Final = ".before"
 
 
 class Release(Struct, frozen=True):
-    """A release. ``package``: the ``__init__.py`` of its server. ``names``: the distributions that come with
-    it. ``home``: the folder in which it is installed; None: it must be installed first."""
+    """A release. ``package``: the ``__init__.py`` of its server. ``names``: the
+    distributions that come with it. ``home``: the folder in which it is
+    installed; None: it must be installed first."""
 
     version: str
     package: str
@@ -52,64 +65,110 @@ class Release(Struct, frozen=True):
 
 
 def read_release(dist: Path, stack: ExitStack) -> Release:
-    """Read a wheel, the folder of a release's files, or a folder in which one is installed. Raises
-    StartError."""
+    """Read a wheel, the folder of a release's files, or a folder in which one
+    is installed. Raises StartError."""
     try:
         if (site := next(dist.glob("lib/python*/site-packages"), None)) is None:
-            with zipfile.ZipFile(next(dist.glob("imserver-*.whl")) if dist.is_dir() else dist) as wheel:
+            with zipfile.ZipFile(
+                next(dist.glob("imserver-*.whl")) if dist.is_dir() else dist
+            ) as wheel:
                 site = Path(stack.enter_context(TemporaryDirectory()))
                 wheel.extractall(site)
             files, home = {each.name.split("-")[0] for each in dist.glob("*.whl")}, None
         else:
             home = dist.resolve()
             if (home / _UNFINISHED).exists():
-                raise StartError(f"{dist} is not whole, its installation was interrupted: delete it")
-            files = {each.metadata["Name"].replace("-", "_") for each in distributions(path=[str(site)])}
+                raise StartError(
+                    f"{dist} is not whole, its installation was interrupted: delete it"
+                )
+            files = {
+                each.metadata["Name"].replace("-", "_")
+                for each in distributions(path=[str(site)])
+            }
         own = next(iter(distributions(name="imserver", path=[str(site)])))
-        return Release(own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home)
+        return Release(
+            own.version, str(site / "imserver" / "__init__.py"), frozenset(files), home
+        )
     except (OSError, zipfile.BadZipFile, StopIteration):
         raise StartError(f"{dist} is no wheel and no folder of a release") from None
 
 
-# --- what speaks for and against it -------------------------------------------------------------------------
+# --- what speaks for and against it -------------------------------------------
 
 
 def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     """What speaks for and against running this release in place of this one."""
-    old, new = (tuple(map(int, re.findall(r"\d+", each)[:2])) for each in (__version__, release.version))
+    old, new = (
+        tuple(map(int, re.findall(r"\d+", each)[:2]))
+        for each in (__version__, release.version)
+    )
     is_far = new[0] != old[0] or abs(new[1] - old[1]) > 1
     meaning = "nodes of both cannot be one cluster, and only a backup leads back"
     mend = "stop all nodes, make a backup, and read the notes; or take the releases between one by one"
-    way_back = "" if is_far else "; nodes of both are one cluster, and imserver upgrade --back leads back"
-    yield finding_of(is_far, "version", f"{__version__}, then {release.version}{way_back}", meaning, mend)
-    yield from [*running_server(config)] or [Finding("ok", "server", "none of these settings runs here")]
+    way_back = (
+        ""
+        if is_far
+        else "; nodes of both are one cluster, and imserver upgrade --back leads back"
+    )
+    yield finding_of(
+        is_far,
+        "version",
+        f"{__version__}, then {release.version}{way_back}",
+        meaning,
+        mend,
+    )
+    yield from [*running_server(config)] or [
+        Finding("ok", "server", "none of these settings runs here")
+    ]
     yield from findings_of_features(config)
-    address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
+    address, taken = (
+        database_address(config.storage, config.server.data_dir),
+        dict[str, int](),
+    )
     if address.exists:
         try:
-            probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
+            probe(
+                address,
+                config.storage,
+                1,
+                [lambda sql: taken.update(taken_steps(sql.connection))],
+            )
         except Exception as error:
             yield Finding(
-                "fail", "database", f"{address.shown} does not answer: {str(error).splitlines()[0]}"
+                "fail",
+                "database",
+                f"{address.shown} does not answer: {str(error).splitlines()[0]}",
             )
         else:
-            missing, newer = missing_steps(taken, release.package), newer_steps(taken, release.package)
-            words = f"its first node adds {named(missing)}" if missing else "none is missing"
+            missing, newer = (
+                missing_steps(taken, release.package),
+                newer_steps(taken, release.package),
+            )
+            words = (
+                f"its first node adds {named(missing)}"
+                if missing
+                else "none is missing"
+            )
             more = f"; {named(newer)} stay, unused" if newer else ""
             yield Finding("ok", "steps of the database", words + more)
     lost = ", ".join(sorted(_plug_ins() - release.names))
     meaning, mend = "they are not in it", "add their wheels"
-    yield finding_of(bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True)
+    yield finding_of(
+        bool(lost), "plug-ins", lost or "none is missing", meaning, mend, fails=True
+    )
     yield from _obstacles(release, dist)
     if (dist / "SHA256SUMS").is_file():
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """What keeps this release from being installed, or the link from naming it."""
+    """What keeps this release from being installed, or the link from naming
+    it."""
     home = Path(sys.prefix)
     if release.home is not None and release.home == home.resolve():
-        return  # it is this one: whoever asks in its container wants to know of the database alone
+        # it is this one: whoever asks in its container wants to know of the
+        # database alone
+        return
     try:
         link = _link_of_this()
         yield Finding("ok", "link", f"{link} names this release")
@@ -117,10 +176,21 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
     except StartError as error:
         folder = home.parent
         mend = "install with a link, as docs/operations.md says, or as you have installed this release"
-        yield Finding("fail", "link", str(error).partition(":")[0], "nothing can name another release", mend)
+        yield Finding(
+            "fail",
+            "link",
+            str(error).partition(":")[0],
+            "nothing can name another release",
+            mend,
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        meaning, mend = "the link cannot be changed", "run this as the owner of the folder"
-        yield Finding("fail", "folder", f"this user may not write to {folder}", meaning, mend)
+        meaning, mend = (
+            "the link cannot be changed",
+            "run this as the owner of the folder",
+        )
+        yield Finding(
+            "fail", "folder", f"this user may not write to {folder}", meaning, mend
+        )
     if release.home is not None:
         return
     meaning = "it cannot be installed"
@@ -134,27 +204,46 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
         yield Finding("fail", "target", f"{target} exists already", meaning, mend)
     if dist.is_dir() and not _lists_of(dist):
         text = f"{dist} has no imserver-*-requirements.txt"
-        yield Finding("fail", "requirements", text, meaning, "take all files of the release")
+        yield Finding(
+            "fail", "requirements", text, meaning, "take all files of the release"
+        )
     python = _python()
     if shutil.which(python) is None:
-        yield Finding("fail", "Python", f"{python} is not there", meaning, "install this Python again")
+        yield Finding(
+            "fail",
+            "Python",
+            f"{python} is not there",
+            meaning,
+            "install this Python again",
+        )
 
 
 def _plug_ins() -> set[str]:
     """The distributions of features that are installed beside this release."""
-    return {each.dist.name.replace("-", "_") for each in entry_points(group=GROUP) if each.dist}
+    return {
+        each.dist.name.replace("-", "_")
+        for each in entry_points(group=GROUP)
+        if each.dist
+    }
 
 
-# --- installing it, and the link ----------------------------------------------------------------------------
+# --- installing it, and the link ----------------------------------------------
 
 
 def _link_of_this() -> Path:
-    """The link beside the folder of this release that names it. Raises StartError."""
+    """The link beside the folder of this release that names it. Raises
+    StartError."""
     home = Path(sys.prefix)
     for path in sorted(home.parent.iterdir()):
-        if path.is_symlink() and path.suffix != _BEFORE and path.resolve() == home.resolve():
+        if (
+            path.is_symlink()
+            and path.suffix != _BEFORE
+            and path.resolve() == home.resolve()
+        ):
             return path
-    raise StartError(f"no link names {home}: docs/operations.md says how to install with one")
+    raise StartError(
+        f"no link names {home}: docs/operations.md says how to install with one"
+    )
 
 
 def _home_of(release: Release) -> Path:
@@ -168,25 +257,38 @@ def _lists_of(dist: Path) -> list[str]:
 
 
 def _python() -> str:
-    """The Python that makes the environment of a release: the one that runs this."""
+    """The Python that makes the environment of a release: the one that runs
+    this."""
     return f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 @long_work("installing")
 def _install(release: Release, dist: Path) -> Path:
-    """Install a release into a new folder beside this one. Returns the folder. Raises StartError."""
+    """Install a release into a new folder beside this one. Returns the folder.
+    Raises StartError."""
     home = _home_of(release)
     mark = home / _UNFINISHED
     if mark.exists():  # a power cut ended the last run
         shutil.rmtree(home)
     if home.exists():
-        raise StartError(f"{home} exists already: name it in place of {dist}, or delete it")
-    pip = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        raise StartError(
+            f"{home} exists already: name it in place of {dist}, or delete it"
+        )
+    pip = [
+        str(home / "bin" / "pip"),
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     offline = ["--no-index"] if (dist / "wheels").is_dir() else []
     commands = [[*pip, str(dist.absolute())]]
     if dist.is_dir():
         lists = _lists_of(dist)
-        wanted = [each.name for each in dist.glob("imserver_*.whl") if each.name.split("-")[0] in _plug_ins()]
+        wanted = [
+            each.name
+            for each in dist.glob("imserver_*.whl")
+            if each.name.split("-")[0] in _plug_ins()
+        ]
         commands = [[*pip, *offline, "--require-hashes", "-r", *lists]]
         commands += [[*pip, *offline, *wanted]] if wanted else []
     click.echo(f"installs into {home}")
@@ -205,9 +307,13 @@ def _install(release: Release, dist: Path) -> Path:
     return home
 
 
-def _run(command: list[str], folder: Path | None = None, output: int | None = None) -> None:
+def _run(
+    command: list[str], folder: Path | None = None, output: int | None = None
+) -> None:
     try:
-        status = subprocess.run(command, cwd=folder, stdout=output, check=False).returncode
+        status = subprocess.run(
+            command, cwd=folder, stdout=output, check=False
+        ).returncode
     except OSError as error:
         raise StartError(f"{command[0]}: {error.strerror}") from None
     if status:
@@ -215,10 +321,16 @@ def _run(command: list[str], folder: Path | None = None, output: int | None = No
 
 
 def switch(link: Path, target: Path) -> None:
-    """Let the link name another release; the one of now is named by ``.before`` beside it."""
-    os.sync()  # whoever installed the target may not have: the link would name empty files after a power cut
+    """Let the link name another release; the one of now is named by ``.before``
+    beside it."""
+    # whoever installed the target may not have: the link would name empty files
+    # after a power cut
+    os.sync()
     name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
-    for path, home in ((link.with_name(link.name + _BEFORE), link.readlink()), (link, name)):
+    for path, home in (
+        (link.with_name(link.name + _BEFORE), link.readlink()),
+        (link, name),
+    ):
         new = path.with_name(f"{path.name}.new")
         new.unlink(missing_ok=True)
         new.symlink_to(home)
@@ -226,8 +338,8 @@ def switch(link: Path, target: Path) -> None:
 
 
 def lack_of(config: Config, version: str) -> str:
-    """What the running server lacks to be this release, in words; ``""``: it is ready, and this one as far as
-    it says."""
+    """What the running server lacks to be this release, in words; ``""``: it is
+    ready, and this one as far as it says."""
     findings = [*running_server(config)]
     if [each.level for each in findings] != ["ok"]:
         return "is not ready"
@@ -237,48 +349,66 @@ def lack_of(config: Config, version: str) -> str:
 
 
 def step_in_work(config: Config, package: str) -> str:
-    """The step of the database that a release takes now, or next; ``""``: none, or the database does not
-    answer. ``package``: see :class:`Release`."""
-    address, taken = database_address(config.storage, config.server.data_dir), dict[str, int]()
+    """The step of the database that a release takes now, or next; ``""``: none,
+    or the database does not answer. ``package``: see :class:`Release`."""
+    address, taken = (
+        database_address(config.storage, config.server.data_dir),
+        dict[str, int](),
+    )
     if not address.exists:
         return ""
     try:
-        probe(address, config.storage, 1, [lambda sql: taken.update(taken_steps(sql.connection))])
+        probe(
+            address,
+            config.storage,
+            1,
+            [lambda sql: taken.update(taken_steps(sql.connection))],
+        )
     except Exception:
         return ""
     return next_step(taken, package)
 
 
 def _wait_until_ready(config: Config, release: Release) -> None:
-    """Wait until the running server is this release, and ready. Each step of the database has a minute, and
-    so has the rest. Raises StartError."""
+    """Wait until the running server is this release, and ready. Each step of
+    the database has a minute, and so has the rest. Raises StartError."""
     step, deadline = "", monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
         while lack := lack_of(config, release.version):
             step_before, step = step, step_in_work(config, release.package)
             if step != step_before:
                 deadline = monotonic() + _READY_SECONDS
-                say(f"waiting for {step} of the database" if step else "waiting for the server")
+                say(
+                    f"waiting for {step} of the database"
+                    if step
+                    else "waiting for the server"
+                )
             if monotonic() > deadline:
                 at = f", at {step} of the database" if step else ""
                 raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s{at}")
             sleep(1)
 
 
-def _restart(command: list[str], config: Config, link: Path, before: Path, release: Release) -> None:
-    """Restart the server. If it is not this release then, and ready, let the link name the release of before,
-    and restart it again. Raises StartError."""
+def _restart(
+    command: list[str], config: Config, link: Path, before: Path, release: Release
+) -> None:
+    """Restart the server. If it is not this release then, and ready, let the
+    link name the release of before, and restart it again. Raises StartError."""
     try:
         _run(command)
         _wait_until_ready(config, release)
     except StartError as error:
         switch(link, before)
         subprocess.run(command, check=False)
-        raise StartError(f"{error}; {link} is {before} again, and was restarted") from None
+        raise StartError(
+            f"{error}; {link} is {before} again, and was restarted"
+        ) from None
     show(running_server(config))
 
 
-def _program(_context: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+def _program(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> list[str] | None:
     """The words of a command, whose program is there."""
     try:
         words = None if text is None else shlex.split(text)
@@ -292,8 +422,14 @@ def _program(_context: click.Context, _option: click.Parameter, text: str | None
 @click.command()
 @settings_options
 @CommandLine.prints_data
-@click.option("--check", "is_check", is_flag=True, help="Only say what speaks against it.")
-@click.option("--back", is_flag=True, help="Take the release that ran before this one, in place of DIST.")
+@click.option(
+    "--check", "is_check", is_flag=True, help="Only say what speaks against it."
+)
+@click.option(
+    "--back",
+    is_flag=True,
+    help="Take the release that ran before this one, in place of DIST.",
+)
 @click.option(
     "--restart",
     metavar="COMMAND",
@@ -309,17 +445,22 @@ def upgrade(
     restart: list[str] | None,
     dist: Path | None,
 ) -> None:
-    """Install DIST beside this release, and let the link that names this one name it.
+    """Install DIST beside this release, and let the link that names this one
+    name it.
 
-    DIST is the folder of a release's files, a wheel, or the folder of an installed release. First the command
-    says what speaks against it; a failure ends it, but not --back. Servers run on until they are restarted.
+    DIST is the folder of a release's files, a wheel, or the folder of an
+    installed release. First the command says what speaks against it; a failure
+    ends it, but not --back. Servers run on until they are restarted.
     """
     if CommandLine.wants_json() and not is_check:
         raise click.UsageError("--json goes with --check")
     try:
         if back == (dist is not None):
             raise StartError("name DIST, or give --back")
-        config, link = load_settings(path, data_dir), None if is_check and not back else _link_of_this()
+        config, link = (
+            load_settings(path, data_dir),
+            None if is_check and not back else _link_of_this(),
+        )
         if link is not None and dist is None:
             dist = link.with_name(link.name + _BEFORE).resolve()
             if not dist.exists():
@@ -328,16 +469,23 @@ def upgrade(
         with ExitStack() as stack:
             release = read_release(dist, stack)
             if show(findings(config, release, dist)) and (is_check or not back):
-                raise StartError("nothing has changed")  # with --back, the release that goes may be why
+                # with --back, the release that goes may be why
+                raise StartError("nothing has changed")
         if is_check or link is None:
             return
         home, before = release.home or _install(release, dist), link.resolve()
         if home == before:
             raise StartError(f"{link} is {home} already")
-        check = [str(home / "bin" / "imserver"), "check-config", *(["-c", path] if path else [])]
+        check = [
+            str(home / "bin" / "imserver"),
+            "check-config",
+            *(["-c", path] if path else []),
+        ]
         _run(check, output=subprocess.DEVNULL)
         switch(link, home)
-        click.echo(f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back")
+        click.echo(
+            f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back"
+        )
         if restart is not None:
             _restart(restart, config, link, before, release)
     except (StartError, OSError) as error:

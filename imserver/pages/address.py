@@ -1,5 +1,5 @@
-"""The addresses of the HTTP interface and the WebSocket: in the configuration, and for a page, with the
-sources in its Content-Security-Policy.
+"""The addresses of the HTTP interface and the WebSocket: in the configuration,
+and for a page, with the sources in its Content-Security-Policy.
 """
 
 import re
@@ -13,16 +13,19 @@ from imserver.plugin.settings import Config, Locations
 _HOST: Final = re.compile(
     r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
 )
-"""A host as it may stand in an address and in a policy: a name or an IP address, and a port."""
+"""A host as it may stand in an address and in a policy: a name or an IP
+address, and a port."""
 _CONFIGURED: Final = re.compile(
-    r"(?:(?P<scheme>https?|wss?)://)?(?P<host>[^/\s]+)(?P<path>(?:/[\w.~%-]+)*)/?", re.ASCII | re.IGNORECASE
+    r"(?:(?P<scheme>https?|wss?)://)?(?P<host>[^/\s]+)(?P<path>(?:/[\w.~%-]+)*)/?",
+    re.ASCII | re.IGNORECASE,
 )
 _WEBSOCKET_PATH: Final = "/acc"
 _WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
 
 class Configured(Struct, frozen=True):
-    """A parsed address from the configuration; ``scheme`` is ``""`` if it has none."""
+    """A parsed address from the configuration; ``scheme`` is ``""`` if it has
+    none."""
 
     scheme: str
     host: str
@@ -30,7 +33,8 @@ class Configured(Struct, frozen=True):
 
 
 def parse_configured(value: str) -> Configured | None:
-    """Parse ``host:port``, with or without scheme and path; None if ``value`` is not an address."""
+    """Parse ``host:port``, with or without scheme and path; None if ``value``
+    is not an address."""
     match = _CONFIGURED.fullmatch(value)
     if match is None or not is_host(match["host"]):
         return None
@@ -40,18 +44,25 @@ def parse_configured(value: str) -> Configured | None:
 def check(config: Config, locations: Locations) -> None:
     """Raise ConfigError if an address in the configuration is invalid."""
     app, url = config.app, config.server.public_ws_url
-    for setting, value in (("app.websocket_url", app.websocket_url), ("app.http_url", app.http_url)):
+    for setting, value in (
+        ("app.websocket_url", app.websocket_url),
+        ("app.http_url", app.http_url),
+    ):
         if value and parse_configured(value) is None:
-            raise locations.wrong(setting, f"expected an address such as im.example.com:8089, got {value!r}")
+            raise locations.wrong(
+                setting,
+                f"expected an address such as im.example.com:8089, got {value!r}",
+            )
     if url and not websocket_address(url):
         raise locations.wrong(
-            "server.public_ws_url", f"expected an address such as wss://im1.example.com/acc, got {url!r}"
+            "server.public_ws_url",
+            f"expected an address such as wss://im1.example.com/acc, got {url!r}",
         )
 
 
 def websocket_address(value: str) -> str:
-    """A full WebSocket address; ``""`` if it is invalid. The default scheme is ``ws``, the default path that
-    of the cmd dialect."""
+    """A full WebSocket address; ``""`` if it is invalid. The default scheme is
+    ``ws``, the default path that of the cmd dialect."""
     address = parse_configured(value)
     if address is None:
         return ""
@@ -60,17 +71,19 @@ def websocket_address(value: str) -> str:
 
 
 def is_host(text: str) -> bool:
-    """Whether a text is a host with an optional port. It is safe to put such a text in a header."""
+    """Whether a text is a host with an optional port. It is safe to put such a
+    text in a header."""
     return _HOST.fullmatch(text) is not None
 
 
 class Addresses(Struct, frozen=True):
     """The addresses for one page.
 
-    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the page's own protocol is used.
-    ``http`` is ``""`` for the page's own origin. ``seen_host`` is the Host from which ``websocket`` was made,
-    ``""`` if it comes from the configuration. A page with another host (a proxy hid the port) uses its own
-    host. ``sources`` are for the policy's connect-src.
+    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the
+    page's own protocol is used. ``http`` is ``""`` for the page's own origin.
+    ``seen_host`` is the Host from which ``websocket`` was made, ``""`` if it
+    comes from the configuration. A page with another host (a proxy hid the
+    port) uses its own host. ``sources`` are for the policy's connect-src.
     """
 
     websocket: str
@@ -80,14 +93,17 @@ class Addresses(Struct, frozen=True):
 
 
 def resolve(
-    host: str, ports: tuple[int, int], websocket: Configured | None = None, http: Configured | None = None
+    host: str,
+    ports: tuple[int, int],
+    websocket: Configured | None = None,
+    http: Configured | None = None,
 ) -> Addresses:
-    """The addresses for a page requested under ``host`` (a valid Host header). ``ports``: those of the HTTP
-    and of the WebSocket listener.
+    """The addresses for a page requested under ``host`` (a valid Host header).
+    ``ports``: those of the HTTP and of the WebSocket listener.
 
-    Without a configured address the WebSocket is on the request's host: on the WebSocket listener's port if
-    the page came from the HTTP listener's port, else on the same port (a proxy serves both). It has the path
-    of ``http``.
+    Without a configured address the WebSocket is on the request's host: on the
+    WebSocket listener's port if the page came from the HTTP listener's port,
+    else on the same port (a proxy serves both). It has the path of ``http``.
     """
     seen_host = ""
     if websocket is None:
@@ -104,10 +120,17 @@ def resolve(
     sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
     base = ""
     if http is not None:
-        http_scheme = {"ws": "http", "wss": "https", "http": "http", "https": "https"}.get(http.scheme, "")
+        http_scheme = {
+            "ws": "http",
+            "wss": "https",
+            "http": "http",
+            "https": "https",
+        }.get(http.scheme, "")
         base = f"{_prefix(http_scheme)}{http.host}{http.path}"
         sources += _sources(http_scheme, ("http", "https"), http.host)
-    return Addresses(f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources))
+    return Addresses(
+        f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources)
+    )
 
 
 def _prefix(scheme: str) -> str:
@@ -115,6 +138,9 @@ def _prefix(scheme: str) -> str:
 
 
 def _sources(scheme: str, either: tuple[str, str], host: str) -> Iterable[str]:
-    """Policy sources. The grammar of CSP has no IPv6 addresses, so for those only the scheme is listed."""
+    """Policy sources. The grammar of CSP has no IPv6 addresses, so for those
+    only the scheme is listed."""
     schemes = (scheme,) if scheme else either
-    return (f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes)
+    return (
+        f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes
+    )

@@ -1,4 +1,5 @@
-"""The folders of the pages' templates and static files, and of the JavaScript SDK."""
+"""The folders of the pages' templates and static files, and of the JavaScript
+SDK."""
 
 from typing import Final
 

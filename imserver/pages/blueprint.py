@@ -1,7 +1,9 @@
-"""The routes of the pages: chats, boards, ``/gateway``, files, the SDK, page tokens, errors.
+"""The routes of the pages: chats, boards, ``/gateway``, files, the SDK, page
+tokens, errors.
 
-Pages are templates without inline scripts and styles. The data for their scripts is one JSON block in the
-page. Every answer has a Content-Security-Policy that allows only our own files.
+Pages are templates without inline scripts and styles. The data for their
+scripts is one JSON block in the page. Every answer has a
+Content-Security-Policy that allows only our own files.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from flask import Blueprint, Response, abort, g, jsonify, request, send_from_directory, url_for
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    g,
+    jsonify,
+    request,
+    send_from_directory,
+    url_for,
+)
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver.pages import assets, installable
@@ -57,14 +68,16 @@ if TYPE_CHECKING:
 
 
 def gateway(core: Core, seen: Seen) -> Response:
-    """``{"url": …}``: the address of a node that is not stopping, or if none has its own that which the
-    caller used; 503 without a node. Never blocks."""
+    """``{"url": …}``: the address of a node that is not stopping, or if none
+    has its own that which the caller used; 503 without a node. Never blocks."""
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
     live = [lease for lease in core.overview.leases().values() if not lease.draining]
     if not live:
         abort(Problems.NOT_READY.status)
-    nodes = [(lease.connections, websocket_address(lease.public_ws_url)) for lease in live]
+    nodes = [
+        (lease.connections, websocket_address(lease.public_ws_url)) for lease in live
+    ]
     url = less_loaded([node for node in nodes if node[1]]) or seen.websocket()
     response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
     response.headers["Cache-Control"] = "no-store"
@@ -72,10 +85,11 @@ def gateway(core: Core, seen: Seen) -> Response:
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """The address of the one with fewer connections of two random nodes; ``""`` if there are none.
+    """The address of the one with fewer connections of two random nodes; ``""``
+    if there are none.
 
-    ``nodes``: the connections and the address of each. The numbers are seconds old: if all clients took the
-    smallest one, that node would be overloaded.
+    ``nodes``: the connections and the address of each. The numbers are seconds
+    old: if all clients took the smallest one, that node would be overloaded.
     """
     return min(random.sample(nodes, min(2, len(nodes))), default=(0, ""))[1]
 
@@ -88,20 +102,44 @@ _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_", "no_answer")
 """Prefixes of the keys of operators' texts."""
 _NODE_FIGURES: Final = ("connections", "users", "memory", "uptime", "lag", "share")
 _MEANINGS: Final = {
-    "status": [("status", each) for each in (*_NODE_FIGURES, "cpus", "tasks", "waiting", "deliveries")],
+    "status": [
+        ("status", each)
+        for each in (*_NODE_FIGURES, "cpus", "tasks", "waiting", "deliveries")
+    ],
     "cluster": [
         *(("cluster", each) for each in ("nodes", "state", "cpu")),
         *(("status", each) for each in _NODE_FIGURES),
     ],
 }
-"""Operators' page → the figures that it explains, each with the prefix of its text."""
+"""Operators' page → the figures that it explains, each with the prefix of its
+text."""
 _OTHER_TEXTS: Final = (
-    *("start_", "status_", "cluster_", "unit_", "talk_", "messages_", "channels_", "refusal_", "callback_"),
+    *(
+        "start_",
+        "status_",
+        "cluster_",
+        "unit_",
+        "talk_",
+        "messages_",
+        "channels_",
+        "refusal_",
+        "callback_",
+    ),
     "admin_",
 )
 """Prefixes of the keys of texts that the chat page does not need."""
 _CONVERSATION_TEXTS: Final = (
-    *("you", "earlier", "reconnected", "more", "less", "unread", "to_latest", "code", "enter_again"),
+    *(
+        "you",
+        "earlier",
+        "reconnected",
+        "more",
+        "less",
+        "unread",
+        "to_latest",
+        "code",
+        "enter_again",
+    ),
     *("retry_now", "no_answer", "send_failed", "send_rejected", "no_reason"),
     *("send_offline", "too_long", "over_limit"),
 )
@@ -119,14 +157,16 @@ SDK_PATH: Final = (
 
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
-    """The blueprint of all pages of a node. ``document`` makes the OpenAPI document."""
+    """The blueprint of all pages of a node. ``document`` makes the OpenAPI
+    document."""
     for suffix, kind in {
         ".js": "text/javascript",
         ".css": "text/css",
         ".svg": "image/svg+xml",
         ".json": "application/json",
     }.items():
-        mimetypes.add_type(kind, suffix)  # the types of the operating system may be wrong
+        # the types of the operating system may be wrong
+        mimetypes.add_type(kind, suffix)
     pages = Blueprint("pages", __name__, static_folder=None)
     seen = Seen(core)
     additions = additions_of(core)
@@ -136,12 +176,14 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
     @cache
     def references() -> Reference:
-        # Imported at the first request: most nodes never need it, and it takes memory.
+        # Imported at the first request: most nodes never need it, and it takes
+        # memory.
         from imserver.pages.reference import Reference
 
         return Reference(document, seen)
 
-    # Anybody may read every page. Those of an app also need an open app or a token, which their views check.
+    # Anybody may read every page. Those of an app also need an open app or a
+    # token, which their views check.
     for path, name, view in (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
@@ -155,12 +197,24 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
         ("/home/channels", "channels", chat.channels),
         ("/api/v1/docs", "reference", lambda: references().page()),
         ("/status", "status", lambda: _board("status", "/system/state?detail=true")),
-        ("/cluster", "cluster", lambda: _board("cluster", "/system/state?cluster=true&detail=true")),
+        (
+            "/cluster",
+            "cluster",
+            lambda: _board("cluster", "/system/state?cluster=true&detail=true"),
+        ),
         ("/static/<path:name>", "static", chat.static),
         ("/favicon.ico", "icon", lambda: static("favicon.svg")),
         (SDK_PATH, "sdk", sdk),
-        (f"{installable.RELEASES}<release>/static/<path:name>", "released", released.file),
-        (f"{installable.RELEASES}<release>/{installable.SHEET}", "released_sheet", released.sheet),
+        (
+            f"{installable.RELEASES}<release>/static/<path:name>",
+            "released",
+            released.file,
+        ),
+        (
+            f"{installable.RELEASES}<release>/{installable.SHEET}",
+            "released_sheet",
+            released.sheet,
+        ),
         (f"{installable.RELEASES}<release>{SDK_PATH}", "released_sdk", released.sdk),
         (
             f"{installable.RELEASES}<release>/features/<feature>/<path:name>",
@@ -183,7 +237,9 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 class _Chat:
     """The chat pages. Owner of the names given to visitors. Never blocks."""
 
-    def __init__(self, core: Core, seen: Seen, additions: Additions, look: Look) -> None:
+    def __init__(
+        self, core: Core, seen: Seen, additions: Additions, look: Look
+    ) -> None:
         self._config = core.config
         self._additions = additions
         self._look = look
@@ -224,8 +280,8 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: the way to the chat, and links for programmers. Names of apps are shown in demo mode
-        only.
+        """``GET /``: the way to the chat, and links for programmers. Names of
+        apps are shown in demo mode only.
         """
         demo = self._keys.demo
         language = language_of_visitor()
@@ -238,16 +294,22 @@ class _Chat:
             pages.append(("admin.page", "admin_title", "start_admin_hint"))
         if self._has_channels():
             pages.insert(0, ("pages.channels", "start_channels", "start_channels_hint"))
-        links = [(url_for(page, lang=in_address), label, hint) for page, label, hint in pages]
+        links = [
+            (url_for(page, lang=in_address), label, hint) for page, label, hint in pages
+        ]
         app = "APP"
         if self._rooms:
             room = self._rooms[0]
             if demo:
                 # The default app is the last room.
-                app = room = self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
+                app = room = (
+                    self._rooms[-1] if self._rooms[-1] == _DEFAULT_APP else room
+                )
             if self._logins.is_open(room):
                 chat = url_for(
-                    "pages.home", appID=room if demo else None, lang=in_address or named_in_rooms(language)
+                    "pages.home",
+                    appID=room if demo else None,
+                    lang=in_address or named_in_rooms(language),
                 )
                 links.insert(0, (chat, "start_room", "start_room_hint"))
         has_messages = self._has_messages()
@@ -267,35 +329,49 @@ class _Chat:
         )
 
     def _has_messages(self) -> bool:
-        return self._tenants.get(GOCHAT) is not None and not self._logins.is_closed(GOCHAT)
+        return self._tenants.get(GOCHAT) is not None and not self._logins.is_closed(
+            GOCHAT
+        )
 
     def _has_channels(self) -> bool:
         """Whether the page of channels needs no token."""
         return any(
-            self._tenants.get(app) is not None and self._logins.is_open(app) for app in self._rooms[-1:]
+            self._tenants.get(app) is not None and self._logins.is_open(app)
+            for app in self._rooms[-1:]
         )
 
     def index(self) -> AnyResponse:
-        """``GET /home/index``, the page of two originals: a room, or a conversation with one user."""
+        """``GET /home/index``, the page of two originals: a room, or a
+        conversation with one user."""
         if has_parameter("uid", "to_uid"):
-            return self._conversation(parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM)
+            return self._conversation(
+                parameter("to_uid") or _NOBODY, parameter("groups_id") or _NO_ROOM
+            )
         return self._page_of_room()
 
     def _page_of_room(self) -> AnyResponse:
-        """``GET /home/index?appID=``: the page of an app, with a name and a token for the visitor.
+        """``GET /home/index?appID=``: the page of an app, with a name and a
+        token for the visitor.
 
-        An unknown app gives the page of the first room; 404 if there is no room. The original's rooms have
-        numbers, and are in Chinese unless ``lang`` names another language.
+        An unknown app gives the page of the first room; 404 if there is no
+        room. The original's rooms have numbers, and are in Chinese unless
+        ``lang`` names another language.
         """
         room = parameter("appid")
         # Visitors may name an app that is not listed.
-        is_named = ":" not in room and room != GOCHAT and self._tenants.get(room) is not None
+        is_named = (
+            ":" not in room and room != GOCHAT and self._tenants.get(room) is not None
+        )
         if room not in self._rooms and not is_named:
             if not self._rooms:
                 abort(Problems.NOT_FOUND.status)
             room = self._rooms[0]
         language = requested_language() if room.isdecimal() else language_of_visitor()
-        text = {key: text for key, text in TEXT[language].items() if not key.startswith(_OTHER_TEXTS)}
+        text = {
+            key: text
+            for key, text in TEXT[language].items()
+            if not key.startswith(_OTHER_TEXTS)
+        }
         notices = self._config.hub.notice_members
         data = {
             "app": int(room) if room.isdecimal() else room,
@@ -315,17 +391,17 @@ class _Chat:
         )
 
     def room(self) -> AnyResponse:
-        """``GET /home/room?uid=[&groups_id=]``: a conversation with all users in a room of the action
-        dialect.
+        """``GET /home/room?uid=[&groups_id=]``: a conversation with all users
+        in a room of the action dialect.
         """
         return self._conversation(_NO_ROOM, parameter("groups_id") or "1")
 
     def _conversation(self, peer: str, room: str) -> AnyResponse:
-        """A page of the action dialect: in Chinese, as in the original, unless ``lang`` names another
-        language.
+        """A page of the action dialect: in Chinese, as in the original, unless
+        ``lang`` names another language.
 
-        The address names the user, and has their token if the app requires one. A message to :data:`_NOBODY`
-        reaches nobody.
+        The address names the user, and has their token if the app requires one.
+        A message to :data:`_NOBODY` reaches nobody.
         """
         tenants = self._tenants
         language = requested_language()
@@ -342,7 +418,8 @@ class _Chat:
             "peer": peer,
             "room": room,
             "token": token,
-            "websocketUrl": self._seen.addresses().websocket.removesuffix("/acc") + "/ws",
+            "websocketUrl": self._seen.addresses().websocket.removesuffix("/acc")
+            + "/ws",
         }
         here = "" if room == _NO_ROOM else room
         stored = () if tenant is None else tenant.room_members
@@ -362,12 +439,14 @@ class _Chat:
         )
 
     def messages(self) -> AnyResponse:
-        """``GET /home/messages``: stored messages. The user logs in on the page. 404 if nobody may."""
+        """``GET /home/messages``: stored messages. The user logs in on the
+        page. 404 if nobody may."""
         return self._packed(self._messages(language_of_visitor()))
 
     def embedded(self) -> AnyResponse:
-        """``GET /home/embed?appID=``: the same page for a frame. The page around it gives the login. 404 if
-        nobody may log in to the app, or it lists no origins."""
+        """``GET /home/embed?appID=``: the same page for a frame. The page
+        around it gives the login. 404 if nobody may log in to the app, or it
+        lists no origins."""
         app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
         around = frame_ancestors(() if tenant is None else tenant.origins)
@@ -377,42 +456,55 @@ class _Chat:
 
     def _packed(self, answer: AnyResponse) -> AnyResponse:
         answer.headers["Vary"] += ", Accept-Encoding"
-        if request.accept_encodings["gzip"]:  # the page has no secret that its length could reveal
+        # the page has no secret that its length could reveal
+        if request.accept_encodings["gzip"]:
             answer.set_data(zlib.compress(answer.get_data(), 6, _GZIP))
             answer.headers["Content-Encoding"] = "gzip"
         return answer
 
     def messages_worker(self) -> AnyResponse:
-        """``GET /home/messages-worker.js``. Its text changes with the page, in any language."""
+        """``GET /home/messages-worker.js``. Its text changes with the page, in
+        any language."""
         pages = [self._messages(language) for language in LANGUAGES]
         return installable.worker(
-            [page.headers["Content-Security-Policy"].encode() + page.get_data() for page in pages],
+            [
+                page.headers["Content-Security-Policy"].encode() + page.get_data()
+                for page in pages
+            ],
             self._additions,
             self._look,
         )
 
     def static(self, name: str) -> AnyResponse:
-        """``GET /static/…``: a file of the pages. The button for other pages has the colour of the chat."""
+        """``GET /static/…``: a file of the pages. The button for other pages
+        has the colour of the chat."""
         if name != BUTTON or not self._look.colour:
             return static(name)
         answer = Response(
-            self._look.button((assets.STATIC / BUTTON).read_bytes()), mimetype="text/javascript"
+            self._look.button((assets.STATIC / BUTTON).read_bytes()),
+            mimetype="text/javascript",
         )
         answer.headers["Cache-Control"] = "no-cache"
         answer.add_etag()
         return answer.make_conditional(request)
 
     def of_look(self, content: bytes, kind: str) -> AnyResponse:
-        """The picture or the colours of the chat; 404 if it has none, or those of all pages."""
+        """The picture or the colours of the chat; 404 if it has none, or those
+        of all pages."""
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
         is_named = parameter("v") == self._look.version
-        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named else "no-cache"
+        answer.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if is_named else "no-cache"
+        )
         return answer
 
-    def _messages(self, language: str, app: str = GOCHAT, around: str = "") -> AnyResponse:
-        """``around``: the origins that may have the page in a frame; ``""``: it is in none."""
+    def _messages(
+        self, language: str, app: str = GOCHAT, around: str = ""
+    ) -> AnyResponse:
+        """``around``: the origins that may have the page in a frame; ``""``: it
+        is in none."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
         text = _texts(language, "messages_") | self._additions.words(language)
@@ -425,7 +517,8 @@ class _Chat:
             "additions": self._additions.shown(base),
             "languages": names_of_languages(),
         }
-        # Videos are measured before they are sent, from addresses of the browser.
+        # Videos are measured before they are sent, from addresses of the
+        # browser.
         media = "'self' blob:"
         shown = {
             "start_modules": installable.start_modules(),
@@ -437,16 +530,26 @@ class _Chat:
             "look": self._look,
         }
         answer = self._render(
-            "messages.html", language, text, data, media, around or "'none'", embedded=bool(around), **shown
+            "messages.html",
+            language,
+            text,
+            data,
+            media,
+            around or "'none'",
+            embedded=bool(around),
+            **shown,
         )
-        answer.headers["Content-Security-Policy"] += "; manifest-src 'self'; worker-src 'self'"
+        answer.headers["Content-Security-Policy"] += (
+            "; manifest-src 'self'; worker-src 'self'"
+        )
         return answer
 
     def channels(self) -> AnyResponse:
-        """``GET /home/channels?appID=&channel=``: subscribe and publish to channels of an app.
+        """``GET /home/channels?appID=&channel=``: subscribe and publish to
+        channels of an app.
 
-        Visitors of an open app need no token and get none. 404 if the app does not exist, or has no name in
-        the cmd dialect.
+        Visitors of an open app need no token and get none. 404 if the app does
+        not exist, or has no name in the cmd dialect.
         """
         app = parameter("appid") or next(reversed(self._rooms), "")
         if ":" in app or self._tenants.get(app) is None:
@@ -471,14 +574,17 @@ class _Chat:
             _texts(language, "channels_", "self_mark", "people_more"),
             data,
             app=app,
-            query={name: parameter(name.lower()) or None for name in ("appID", "channel", "token")},
+            query={
+                name: parameter(name.lower()) or None
+                for name in ("appID", "channel", "token")
+            },
             has_messages=self._has_messages(),
             has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
 
     def _pass(self, room: str, language: str) -> dict[str, Any]:
-        """The visitor's name and token: a new token for an open app, else the session token in the address
-        (``token=``), which is not renewed."""
+        """The visitor's name and token: a new token for an open app, else the
+        session token in the address (``token=``), which is not renewed."""
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)
@@ -490,24 +596,34 @@ class _Chat:
             }
         user, expires_at = self._holder(app)
         seconds = max(expires_at - time(), 0)
-        return {"user": user, "token": parameter("token"), "tokenSeconds": seconds, "tokenUrl": ""}
+        return {
+            "user": user,
+            "token": parameter("token"),
+            "tokenSeconds": seconds,
+            "tokenUrl": "",
+        }
 
     def _holder(self, app: str) -> tuple[str, float]:
-        """The user of the token in the address, and when it expires. Ends the request if the app does not
-        accept it."""
+        """The user of the token in the address, and when it expires. Ends the
+        request if the app does not accept it."""
         try:
             holder = self._logins.session_of(parameter("token"))
         except Unavailable as error:
             abort(error.problem.status)
         if holder is None or holder.app != app:
             abort(Problems.TOKEN_INVALID.status)
-        as_request().by = Principal("session", apps=frozenset({app}), user=holder.user).label
+        as_request().by = Principal(
+            "session", apps=frozenset({app}), user=holder.user
+        ).label
         return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
-        """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
+        """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page
+        token): a fresh token."""
         http_request = as_request()
-        visitor = self._authority.identify(Needs.VISITOR, http_request.headers, http_request.host)
+        visitor = self._authority.identify(
+            Needs.VISITOR, http_request.headers, http_request.host
+        )
         http_request.by = visitor.label
         wanted = self._tenants.resolve(parameter("appid")), parameter("userid")
         if visitor.kind != "page" or (visitor.app, visitor.user) != wanted:
@@ -523,12 +639,16 @@ class _Chat:
 def _texts(language: str, *beginnings: str) -> dict[str, str]:
     wanted = ("state_", "banner_", "refused_", *beginnings)
     words = TEXT[language]
-    return {key: text for key, text in words.items() if key in _CONVERSATION_TEXTS or key.startswith(wanted)}
+    return {
+        key: text
+        for key, text in words.items()
+        if key in _CONVERSATION_TEXTS or key.startswith(wanted)
+    }
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
-    """An operators' page: of this node, or of all. Its script reads the state, with the key that the operator
-    enters."""
+    """An operators' page: of this node, or of all. Its script reads the state,
+    with the key that the operator enters."""
     language = language_of_visitor()
     words = TEXT[language]
     data = {
@@ -536,10 +656,15 @@ def _board(name: str, state_url: str) -> AnyResponse:
         "seconds": 3,
         "language": words["html_lang"],
         "text": {
-            key: text for key, text in words.items() if key.startswith(_BOARD_TEXTS) and "_means_" not in key
+            key: text
+            for key, text in words.items()
+            if key.startswith(_BOARD_TEXTS) and "_means_" not in key
         },
     }
-    meanings = [(words[f"{owner}_{each}"], words[f"{owner}_means_{each}"]) for owner, each in _MEANINGS[name]]
+    meanings = [
+        (words[f"{owner}_{each}"], words[f"{owner}_means_{each}"])
+        for owner, each in _MEANINGS[name]
+    ]
     return render(f"{name}.html", language, data=data, here=name, meanings=meanings)
 
 
@@ -549,7 +674,8 @@ def static(name: str) -> AnyResponse:
 
 
 def sdk(name: str) -> AnyResponse:
-    """``GET /sdk/…``: a module of the SDK. Pages of other origins may import it."""
+    """``GET /sdk/…``: a module of the SDK. Pages of other origins may import
+    it."""
     return _for_all(_file(assets.SDK, name))
 
 
@@ -565,40 +691,62 @@ class _Released(Service):
 
     def file(self, release: str, name: str) -> AnyResponse:
         """``GET /release/<release>/static/…``: a file of the messages page."""
-        return self._stored(_file(assets.STATIC, name, installable.without_comments), release)
+        return self._stored(
+            _file(assets.STATIC, name, installable.without_comments), release
+        )
 
     def sheet(self, release: str) -> AnyResponse:
         """``GET /release/<release>/messages.css``."""
         answer = Response(installable.sheet(), mimetype="text/css")
         answer.headers["Cache-Control"] = "no-cache"
-        _pack(answer, installable.SHEET, installable.release(self.additions), answer.get_data)
+        _pack(
+            answer,
+            installable.SHEET,
+            installable.release(self.additions),
+            answer.get_data,
+        )
         return self._stored(answer, release)
 
     def sdk(self, release: str, name: str) -> AnyResponse:
         """``GET /release/<release>/sdk/…``."""
-        return self._stored(_for_all(_file(assets.SDK, name, installable.without_comments)), release)
+        return self._stored(
+            _for_all(_file(assets.SDK, name, installable.without_comments)), release
+        )
 
     def of_feature(self, release: str, feature: str, name: str) -> AnyResponse:
-        """``GET /release/<release>/features/<feature>/…``: a file that a feature adds."""
+        """``GET /release/<release>/features/<feature>/…``: a file that a
+        feature adds."""
         if feature not in self.additions.folders:
             abort(Problems.NOT_FOUND.status)
         folder = self.additions.folders[feature]
         return self._stored(_file(folder, name, installable.without_comments), release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
-        """The answer, to be stored for good. An open page may ask for a file of another release, which has no
-        other content here than this one."""
-        if release == installable.release(self.additions) and answer.status_code in (200, 304):
+        """The answer, to be stored for good. An open page may ask for a file of
+        another release, which has no other content here than this one."""
+        if release == installable.release(self.additions) and answer.status_code in (
+            200,
+            304,
+        ):
             answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return answer
 
 
-def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None) -> Response:
-    """A file. ``shorten`` makes what compressed modules have in place of their text."""
-    # Browsers revalidate each time and mostly get 304, so a page never mixes modules of two releases.
+def _file(
+    folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
+) -> Response:
+    """A file. ``shorten`` makes what compressed modules have in place of their
+    text."""
+    # Browsers revalidate each time and mostly get 304, so a page never mixes
+    # modules of two releases.
     answer = send_from_directory(folder, name)
     answer.headers["Cache-Control"] = "no-cache"
-    if answer.mimetype in ("text/javascript", "text/css", "image/svg+xml", "application/json"):
+    if answer.mimetype in (
+        "text/javascript",
+        "text/css",
+        "image/svg+xml",
+        "application/json",
+    ):
         etag = answer.get_etag()[0] or ""
         path = normpath(f"{folder}/{name}")
         if shorten and answer.mimetype == "text/javascript":
@@ -610,10 +758,17 @@ def _file(folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = No
     return answer
 
 
-def _pack(answer: Response, path: str, version: str, content: Callable[[], bytes]) -> None:
-    """Compress a whole answer for a client that accepts that. Each version of a path is compressed once."""
+def _pack(
+    answer: Response, path: str, version: str, content: Callable[[], bytes]
+) -> None:
+    """Compress a whole answer for a client that accepts that. Each version of a
+    path is compressed once."""
     answer.headers["Vary"] = "Accept-Encoding"
-    if answer.status_code != 200 or not request.accept_encodings["gzip"] or request.method != "GET":
+    if (
+        answer.status_code != 200
+        or not request.accept_encodings["gzip"]
+        or request.method != "GET"
+    ):
         return
     answer.direct_passthrough = False
     if _compressed.get(path, ("",))[0] != version:
@@ -624,7 +779,8 @@ def _pack(answer: Response, path: str, version: str, content: Callable[[], bytes
 
 
 _compressed: Final[dict[str, tuple[str, bytes]]] = {}
-"""Path of a file, without ``..`` → its last version, and its compressed content."""
+"""Path of a file, without ``..`` → its last version, and its compressed
+content."""
 
 
 def _protect(answer: Response) -> Response:
@@ -635,14 +791,21 @@ def _protect(answer: Response) -> Response:
 
 
 def explain(refused: Response) -> Response:
-    """A page that explains why the request was refused; the same answer if the client accepts no pages."""
+    """A page that explains why the request was refused; the same answer if the
+    client accepts no pages."""
     accepted, problem = request.accept_mimetypes, g.get("refusal")
-    if problem is None or request.method not in ("GET", "HEAD") or request.path.startswith("/api/"):
+    if (
+        problem is None
+        or request.method not in ("GET", "HEAD")
+        or request.path.startswith("/api/")
+    ):
         return refused
     if accepted["text/html"] <= accepted["application/json"]:
         return refused  # programs accept either
     language = language_of_visitor()
-    others = [(name, value) for name, value in request.args.items() if name.lower() != "token"]
+    others = [
+        (name, value) for name, value in request.args.items() if name.lower() != "token"
+    ]
     shown = {"problem": problem, "request_id": g.request_id, "others": others}
     answer = render("refusal.html", language, data={}, **shown)
     answer.status_code = problem.status

@@ -1,4 +1,5 @@
-"""How the chat looks: its name, its picture, and colours that are made of one."""
+"""How the chat looks: its name, its picture, and colours that are made of
+one."""
 
 import colorsys
 from collections.abc import Mapping
@@ -11,10 +12,12 @@ PICTURE: Final = "/home/messages.png"
 BUTTON: Final = "embed.js"
 """The script of the button for other pages, below ``/static/``."""
 COLOURS: Final = "/home/messages.css"
-"""The address of :attr:`Look.sheet`, for pages that do not have it in theirs."""
+"""The address of :attr:`Look.sheet`, for pages that do not have it in
+theirs."""
 _LIGHT_GROUNDS: Final = ("#f3efe6", "#fffdf8", "#ffffff", "#f0ebdf")
 _DARK_GROUNDS: Final = ("#131517", "#191c1f", "#202428", "#262b30")
-"""--paper, --surface, --raised and --hover of theme.css: what the colour is read on."""
+"""--paper, --surface, --raised and --hover of theme.css: what the colour is
+read on."""
 _ON_MINE: Final = ("#ffffff", "#f3fbf8", "#cfe5de", "#a8e6ff")
 """--on-mine, --on-mine-muted and --read-on-mine of theme.css."""
 _ON_LIGHT_SOFT: Final = ("#6b6558", "#b5382a")
@@ -24,11 +27,12 @@ _STEP: Final = 0.01
 
 
 class Look:
-    """The look of the chat. ``name`` is that of the server without one of its own.
+    """The look of the chat. ``name`` is that of the server without one of its
+    own.
 
-    ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and ``side`` its pixels. They are
-    empty without settings. ``version`` changes with all of it. ``root``: the path below which a proxy serves
-    this server.
+    ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and
+    ``side`` its pixels. They are empty without settings. ``version`` changes
+    with all of it. ``root``: the path below which a proxy serves this server.
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
@@ -41,7 +45,9 @@ class Look:
         if settings.colour:
             light, dark = map(_rule, palette(settings.colour))
             mark = ".seal-ground { fill: var(--mine); }\n.seal-dots { stroke: var(--mine); }"
-            self.sheet = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
+            self.sheet = (
+                f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{mark}\n"
+            )
         digest = sha256(self.picture)
         digest.update(f"{self.name}\n{self.sheet}".encode())
         self.version = digest.hexdigest()[:16]
@@ -62,8 +68,8 @@ class Look:
 
 
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of theme.css for a colour, in the light and in the dark theme. It becomes darker or
-    lighter until texts can be read."""
+    """The variables of theme.css for a colour, in the light and in the dark
+    theme. It becomes darker or lighter until texts can be read."""
     soft = _readable(_shade(colour, 0.9, 0.6), _ON_LIGHT_SOFT, _STEP)
     light = _readable(colour, (*_LIGHT_GROUNDS, soft), -_STEP)
     mine = _readable(colour, _ON_MINE, -_STEP)
@@ -91,13 +97,19 @@ def contrast(one: str, other: str) -> float:
 
 
 def _rule(variables: Mapping[str, str]) -> str:
-    return ":root { " + " ".join(f"--{name}: {value};" for name, value in variables.items()) + " }"
+    return (
+        ":root { "
+        + " ".join(f"--{name}: {value};" for name, value in variables.items())
+        + " }"
+    )
 
 
 def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
-    """The colour, darker or lighter if texts in it, or on it, cannot be read otherwise."""
+    """The colour, darker or lighter if texts in it, or on it, cannot be read
+    otherwise."""
     lightness = _lightness(colour)
-    while min(contrast(colour, ground) for ground in grounds) < 4.5:  # what WCAG 2.2 (AA) wants of text
+    # what WCAG 2.2 (AA) wants of text
+    while min(contrast(colour, ground) for ground in grounds) < 4.5:
         lightness += step
         colour = _shade(colour, lightness)
     return colour
@@ -121,6 +133,7 @@ def _parts(colour: str) -> tuple[float, float, float]:
 
 def _luminance(colour: str) -> float:
     red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in _parts(colour)
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in _parts(colour)
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

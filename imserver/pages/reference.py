@@ -1,4 +1,5 @@
-"""``GET /api/v1/docs``: the OpenAPI document of ``/api/v1`` as a page, in English and Chinese."""
+"""``GET /api/v1/docs``: the OpenAPI document of ``/api/v1`` as a page, in
+English and Chinese."""
 
 import json
 import re
@@ -16,28 +17,38 @@ from werkzeug.wrappers import Response
 
 from imserver.pages import assets
 from imserver.pages.text import REFERENCE
-from imserver.pages.visitors import Seen, language_of_visitor, language_parameter, render
+from imserver.pages.visitors import (
+    Seen,
+    language_of_visitor,
+    language_parameter,
+    render,
+)
 from imserver.plugin.runtime import Service
 
 
 @lru_cache(maxsize=1)
 def chinese() -> dict[str, str]:
-    """Text of the document, paragraph by paragraph → its Chinese translation."""
-    texts: dict[str, str] = json.loads((assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8"))
+    """Text of the document, paragraph by paragraph → its Chinese
+    translation."""
+    texts: dict[str, str] = json.loads(
+        (assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8")
+    )
     return texts
 
 
 _SCHEMAS: Final = "#/components/schemas/"
 _SAFE_ADDRESS: Final = "http://address.invalid"
 _QUOTED_ADDRESS: Final = "http://[address.invalid]"
-"""Placeholders for the address of the server; a shell needs quotes around the second."""
+"""Placeholders for the address of the server; a shell needs quotes around the
+second."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 Document = Mapping[str, Any]
 
 
 class Field(Struct, frozen=True):
-    """One field of an object, or one parameter. ``shape``: the name of its schema, if it has one."""
+    """One field of an object, or one parameter. ``shape``: the name of its
+    schema, if it has one."""
 
     name: str
     kind: str
@@ -49,8 +60,8 @@ class Field(Struct, frozen=True):
 
 
 class Reference(Service):
-    """The page, and owner of the rendered ones, which take 0.2 s each, in a thread. Switches. ``document``
-    returns the OpenAPI document as JSON."""
+    """The page, and owner of the rendered ones, which take 0.2 s each, in a
+    thread. Switches. ``document`` returns the OpenAPI document as JSON."""
 
     document: Callable[[], bytes]
     seen: Seen
@@ -59,7 +70,8 @@ class Reference(Service):
     """The document that they show."""
 
     def page(self) -> Response:
-        """The page in the visitor's language, with the address by which the visitor reaches this server."""
+        """The page in the visitor's language, with the address by which the
+        visitor reaches this server."""
         language, address = language_of_visitor(), self.seen.http()
         shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
         written = self.document()
@@ -68,27 +80,39 @@ class Reference(Service):
         pages = self._pages
         key = (language, language_parameter(), shown_as)
         answer = Response(
-            headers={"Cache-Control": "no-store", "Vary": "Accept-Language"}, mimetype="text/html"
+            headers={"Cache-Control": "no-store", "Vary": "Accept-Language"},
+            mimetype="text/html",
         )
         if key not in pages:
-            rendering = copy_context().run, (self._render, json.loads(written), language, shown_as)
+            rendering = (
+                copy_context().run,
+                (self._render, json.loads(written), language, shown_as),
+            )
             pages[key] = get_hub().threadpool.apply(*rendering)
         answer.set_data(pages[key].replace(shown_as.encode(), escape(address).encode()))
         return answer
 
     def _render(self, document: Document, language: str, address: str) -> bytes:
         other = chinese() if language == "zh" else {}
-        operations = [_shown(document, address, *each) for each in operations_of(document)]
+        operations = [
+            _shown(document, address, *each) for each in operations_of(document)
+        ]
         page = render(
             "reference.html",
             language,
             data={
-                "operations": {each["id"]: each["trial"] for each in operations if each["trial"]},
-                "say": {word: REFERENCE[language][word] for word in ("no_answer", "bad_json", "cut")},
+                "operations": {
+                    each["id"]: each["trial"] for each in operations if each["trial"]
+                },
+                "say": {
+                    word: REFERENCE[language][word]
+                    for word in ("no_answer", "bad_json", "cut")
+                },
             },
             say=REFERENCE[language],
             chapters=[
-                (tag, [each for each in operations if each["tag"] == tag["name"]]) for tag in document["tags"]
+                (tag, [each for each in operations if each["tag"] == tag["name"]])
+                for tag in document["tags"]
             ],
             shapes=[
                 (name, schema.get("description", ""), fields_of(schema, document))
@@ -96,17 +120,33 @@ class Reference(Service):
             ],
             info=document["info"],
             demo=any({} in each["security"] for _, _, each in operations_of(document)),
-            translated=lambda text: marked([other.get(part, part) for part in text.split("\n\n")]),
+            translated=lambda text: marked(
+                [other.get(part, part) for part in text.split("\n\n")]
+            ),
         )
         return page.get_data()
 
 
-def _shown(document: Document, address: str, path: str, method: str, operation: Document) -> Document:
+def _shown(
+    document: Document, address: str, path: str, method: str, operation: Document
+) -> Document:
     parameters = [
-        (each["in"], _field(each["name"], each["schema"], each["required"], each.get("description", "")))
-        for each in sorted(operation["parameters"], key=lambda each: not each["required"])
+        (
+            each["in"],
+            _field(
+                each["name"],
+                each["schema"],
+                each["required"],
+                each.get("description", ""),
+            ),
+        )
+        for each in sorted(
+            operation["parameters"], key=lambda each: not each["required"]
+        )
     ]
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    body = (
+        operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    )
     status, good = next(iter(operation["responses"].items()))
     answered: Document = next(iter(good.get("content", {}).values()), {})
     return {
@@ -114,7 +154,10 @@ def _shown(document: Document, address: str, path: str, method: str, operation: 
         "tag": operation["tags"][0],
         "method": method.upper(),
         "path": path,
-        "scope": next((scope for need in operation["security"] for scope in need.get("key", ())), ""),
+        "scope": next(
+            (scope for need in operation["security"] for scope in need.get("key", ())),
+            "",
+        ),
         "token": any("token" in need for need in operation["security"]),
         "summary": operation["summary"],
         "description": operation["description"],
@@ -138,21 +181,25 @@ def _shown(document: Document, address: str, path: str, method: str, operation: 
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """(path, method, operation) of every operation, in the order of the document."""
+    """(path, method, operation) of every operation, in the order of the
+    document."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield path, method, operation
 
 
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
-    """A shell command that makes this request, with the examples of the document."""
+    """A shell command that makes this request, with the examples of the
+    document."""
     words = ["curl"]
     if "101" in operation["responses"]:
         words.append(
             "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
             "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
         )
-    elif "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+    elif "text/event-stream" in operation["responses"].get("200", {}).get(
+        "content", {}
+    ):
         words.append("-N")
     if any("key" in need for need in operation["security"]):
         words.append('-H "Authorization: Bearer $KEY"')
@@ -160,31 +207,47 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
         words.append('-H "Authorization: Bearer $TOKEN"')
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
-        words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))
+        words.append(
+            "-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False))
+        )
     elif "requestBody" in operation:
         media_type = next(iter(operation["requestBody"]["content"]))
         words.append("-H " + shlex.quote(f"Content-Type: {media_type}"))
-        names = [each["example"] for each in operation["parameters"] if each["name"] == "name"]
+        names = [
+            each["example"]
+            for each in operation["parameters"]
+            if each["name"] == "name"
+        ]
         words.append("--data-binary @" + shlex.quote(names[0] if names else "file"))
     if method == "head":
         words.append("-I")
-    elif method not in ("get", "post") or (method == "post" and "requestBody" not in operation):
+    elif method not in ("get", "post") or (
+        method == "post" and "requestBody" not in operation
+    ):
         words.append(f"-X {method.upper()}")
     for each in operation["parameters"]:
         if each["in"] == "header" and each["required"]:
             words.append("-H " + shlex.quote(f"{each['name']}: {each['example']}"))
-    in_query = [each for each in operation["parameters"] if each["in"] == "query" and "example" in each]
+    in_query = [
+        each
+        for each in operation["parameters"]
+        if each["in"] == "query" and "example" in each
+    ]
     query = urlencode({each["name"]: each["example"] for each in in_query}, safe=":,")
     for each in operation["parameters"]:
         if each["in"] == "path":
             path = path.replace(f"{{{each['name']}}}", each["example"])
-    return " ".join([*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")])
+    return " ".join(
+        [*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")]
+    )
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """The data with which the script of the page sends this request; None: it needs a WebSocket, or
-    headers."""
-    needed = any(each["in"] == "header" and each["required"] for each in operation["parameters"])
+    """The data with which the script of the page sends this request; None: it
+    needs a WebSocket, or headers."""
+    needed = any(
+        each["in"] == "header" and each["required"] for each in operation["parameters"]
+    )
     if needed or "101" in operation["responses"]:
         return None
     content = operation.get("requestBody", {}).get("content", {})
@@ -217,11 +280,12 @@ def _pretty(example: Any) -> str:
     return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
 
 
-# --- schemas ------------------------------------------------------------------------------------------------
+# --- schemas ------------------------------------------------------------------
 
 
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
-    """The fields of an object's schema or of a named schema, the required ones first."""
+    """The fields of an object's schema or of a named schema, the required ones
+    first."""
     if shape := _shape_of(schema):
         schema = document["components"]["schemas"][shape]
     required = schema.get("required", ())
@@ -239,8 +303,14 @@ def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
         kind_of(schema),
         _shape_of(schema),
         required,
-        "" if default in (None, "", [], {}) else json.dumps(default, ensure_ascii=False),
-        tuple((bound, _short(schema[bound])) for bound in REFERENCE["en"]["bounds"] if bound in schema),
+        ""
+        if default in (None, "", [], {})
+        else json.dumps(default, ensure_ascii=False),
+        tuple(
+            (bound, _short(schema[bound]))
+            for bound in REFERENCE["en"]["bounds"]
+            if bound in schema
+        ),
         meaning,
     )
 
@@ -250,17 +320,24 @@ def _short(value: object) -> str:
 
 
 def kind_of(schema: Document) -> str:
-    """A short description of a schema: ``string``, ``[Target]``, ``"a" | "b"``."""
+    """A short description of a schema: ``string``, ``[Target]``, ``"a" |
+    "b"``."""
     if shape := schema.get("$ref", "").removeprefix(_SCHEMAS):
         return str(shape)
     if "anyOf" in schema:
-        kinds = (kind_of(each) for each in schema["anyOf"] if each.get("type") != "null")
+        kinds = (
+            kind_of(each) for each in schema["anyOf"] if each.get("type") != "null"
+        )
         return " | ".join(dict.fromkeys(kinds))
     if "enum" in schema:
-        return " | ".join(json.dumps(each, ensure_ascii=False) for each in schema["enum"])
+        return " | ".join(
+            json.dumps(each, ensure_ascii=False) for each in schema["enum"]
+        )
     if schema.get("type") == "array":
         return f"[{kind_of(schema.get('items', {}))}]"
-    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+    if schema.get("type") == "object" and isinstance(
+        schema.get("additionalProperties"), dict
+    ):
         return f"{{… : {kind_of(schema['additionalProperties'])}}}"
     return str(schema.get("type", "any"))
 
@@ -270,11 +347,17 @@ def _shape_of(schema: Document) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:
-        shapes = {_shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"}
+        shapes = {
+            _shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"
+        }
         return shapes.pop() if len(shapes) == 1 else ""
     return _shape_of(schema.get("items", {})) if schema.get("type") == "array" else ""
 
 
 def marked(paragraphs: Sequence[str]) -> Markup:
     """Convert texts to paragraphs; words in backticks become code."""
-    return Markup("<br>".join(_CODE.sub(r"<code>\1</code>", str(escape(each))) for each in paragraphs))
+    return Markup(
+        "<br>".join(
+            _CODE.sub(r"<code>\1</code>", str(escape(each))) for each in paragraphs
+        )
+    )

@@ -1,7 +1,7 @@
 """The texts of the pages in each language, and their templates. Needs no Flask.
 
-A language is the file ``words.<language>.json``; nothing else names it. Houses that have pages of their own
-have ``pages.<language>.json`` in their folders.
+A language is the file ``words.<language>.json``; nothing else names it. Houses
+that have pages of their own have ``pages.<language>.json`` in their folders.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import LanguageAccept
 
 _FIRST: Final = ("zh", "en")
-"""The language of the original pages, and that of visitors whose language there is not."""
+"""The language of the original pages, and that of visitors whose language there
+is not."""
 LANGUAGES: Final = (
     *_FIRST,
-    *sorted({path.stem.partition(".")[2] for path in assets.TEMPLATES.glob("words.*.json")} - {*_FIRST}),
+    *sorted(
+        {path.stem.partition(".")[2] for path in assets.TEMPLATES.glob("words.*.json")}
+        - {*_FIRST}
+    ),
 )
 
 _WORDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
@@ -34,9 +38,12 @@ _WORDS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     }
     for language in LANGUAGES
 }
-"""Language → page → key → text. The forms of a text for different numbers are separated by ``|``."""
+"""Language → page → key → text. The forms of a text for different numbers are
+separated by ``|``."""
 
-REFERENCE: Final = {language: words.pop("reference") for language, words in _WORDS.items()}
+REFERENCE: Final = {
+    language: words.pop("reference") for language, words in _WORDS.items()
+}
 """Language → the texts of the API reference, which no other page uses."""
 
 TEXT: Final[dict[str, dict[str, str]]] = {
@@ -47,8 +54,8 @@ TEXT: Final[dict[str, dict[str, str]]] = {
 
 
 def choose_language(in_address: str, accepted: LanguageAccept) -> str:
-    """That of ``?lang=``, else the best accepted one, else English. Without any preference it is Chinese, the
-    language of the original page."""
+    """That of ``?lang=``, else the best accepted one, else English. Without any
+    preference it is Chinese, the language of the original page."""
     if in_address in LANGUAGES:
         return in_address
     if not accepted:
@@ -64,9 +71,12 @@ HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-
 """Headers of the answers of all pages."""
 
 
-def policy(connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'") -> str:
-    """The Content-Security-Policy of a page that may connect to ``connect``, play from ``media``, send forms
-    to ``form``, and be in frames of ``ancestors``.
+def policy(
+    connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'"
+) -> str:
+    """The Content-Security-Policy of a page that may connect to ``connect``,
+    play from ``media``, send forms to ``form``, and be in frames of
+    ``ancestors``.
     """
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -76,8 +86,9 @@ def policy(connect: str, media: str = "'none'", form: str = "'none'", ancestors:
 
 
 def frame_ancestors(origins: Iterable[str]) -> str:
-    """The sources of ``frame-ancestors`` for the origins that an app lists; ``""``: none can be one. Ports
-    count in no list of origins, so each port may be there."""
+    """The sources of ``frame-ancestors`` for the origins that an app lists;
+    ``""``: none can be one. Ports count in no list of origins, so each port may
+    be there."""
     sources = []
     for origin in filter(None, map(_ORIGIN.fullmatch, origins)):
         schemes = [origin["scheme"]] if origin["scheme"] else ["https", "http"]
@@ -92,13 +103,17 @@ _ORIGIN: Final = re.compile(
 
 
 def named_in_rooms(language: str) -> str | None:
-    """The language that a link to a room names. None: the first one, in which rooms are without a name."""
+    """The language that a link to a room names. None: the first one, in which
+    rooms are without a name."""
     return None if language == LANGUAGES[0] else language
 
 
-def html_of(template: str, language: str, root: str, in_address: str = "", **values: Any) -> str:
-    """A page. ``root``: the path below which a proxy serves this server (``""``: none). ``in_address``: the
-    language in its address (``""``: none), which its links keep."""
+def html_of(
+    template: str, language: str, root: str, in_address: str = "", **values: Any
+) -> str:
+    """A page. ``root``: the path below which a proxy serves this server
+    (``""``: none). ``in_address``: the language in its address (``""``: none),
+    which its links keep."""
     words = TEXT[language]
     return _templates.get_template(template).render(
         text=words,
@@ -116,7 +131,9 @@ def names_of_languages() -> list[tuple[str, str]]:
     return [(language, words["language_name"]) for language, words in TEXT.items()]
 
 
-_templates: Final = Environment(loader=FileSystemLoader(assets.TEMPLATES), autoescape=True, auto_reload=False)
+_templates: Final = Environment(
+    loader=FileSystemLoader(assets.TEMPLATES), autoescape=True, auto_reload=False
+)
 _templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}
 
 

@@ -1,4 +1,5 @@
-"""Visitors of the pages: their names, languages and parameters, and the addresses of this server for them."""
+"""Visitors of the pages: their names, languages and parameters, and the
+addresses of this server for them."""
 
 import random
 import secrets
@@ -53,16 +54,19 @@ Vesalius Virgil Vitruvius Vivaldi Volta Voltaire Watt Xenophon Zeno
 """
 
 FIGURES: Final = {"zh": tuple(_FIGURES.split()), "en": tuple(_LATIN_FIGURES.split())}
-"""Language → names that its readers can type. With an ending, each fits into the 19 bytes of a user id."""
+"""Language → names that its readers can type. With an ending, each fits into
+the 19 bytes of a user id."""
 
 
 def pick_name(language: str) -> str:
     """A random name for a visitor, in Chinese or Latin letters.
 
-    Two visitors get the same name only by chance (one in ten billion), because a visitor must not see the
-    files of an earlier one.
+    Two visitors get the same name only by chance (one in ten billion), because
+    a visitor must not see the files of an earlier one.
     """
-    ending = "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6))
+    ending = "".join(
+        secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(6)
+    )
     return f"{random.choice(FIGURES.get(language, FIGURES['en']))}-{ending}"
 
 
@@ -73,7 +77,9 @@ class Seen:
         self._trusts = core.proxies.trusts
         self._node = core.node
         app = core.config.app
-        self._websocket, self._http = map(parse_configured, (app.websocket_url, app.http_url))
+        self._websocket, self._http = map(
+            parse_configured, (app.websocket_url, app.http_url)
+        )
 
     def addresses(self) -> Addresses:
         """The addresses that a page needs."""
@@ -81,7 +87,12 @@ class Seen:
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
         # The pages are made before the node listens.
-        return resolve(host, (self._node.http_port, self._node.ws_port), self._websocket, self._http)
+        return resolve(
+            host,
+            (self._node.http_port, self._node.ws_port),
+            self._websocket,
+            self._http,
+        )
 
     def http(self) -> str:
         """The address of the HTTP interface, without a path."""
@@ -96,7 +107,9 @@ class Seen:
         """The full address of the WebSocket."""
         address = self.addresses().websocket
         if address.startswith("//"):
-            address = f"{'wss' if self._scheme() in ('https', 'wss') else 'ws'}:{address}"
+            address = (
+                f"{'wss' if self._scheme() in ('https', 'wss') else 'ws'}:{address}"
+            )
         return address
 
     def _scheme(self) -> str:
@@ -111,7 +124,14 @@ class Seen:
 
 def render(template: str, language: str, **values: Any) -> Response:
     """Render a page as an answer that is not cached."""
-    html = html_of(template, language, request.script_root, language_parameter(), url_for=url_for, **values)
+    html = html_of(
+        template,
+        language,
+        request.script_root,
+        language_parameter(),
+        url_for=url_for,
+        **values,
+    )
     answer = Response(html)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept-Language"
@@ -129,8 +149,11 @@ def requested_language() -> str:
 
 
 def parameter(name: str) -> str:
-    """A parameter of query or form, its name in any letter case; ``""`` if it is missing."""
-    return next((value for key, value in request.values.items() if key.lower() == name), "")
+    """A parameter of query or form, its name in any letter case; ``""`` if it
+    is missing."""
+    return next(
+        (value for key, value in request.values.items() if key.lower() == name), ""
+    )
 
 
 def has_parameter(*names: str) -> bool:
@@ -139,6 +162,7 @@ def has_parameter(*names: str) -> bool:
 
 
 def language_parameter() -> str:
-    """The language in the address; ``""`` if there is none that the pages have."""
+    """The language in the address; ``""`` if there is none that the pages
+    have."""
     in_address = parameter("lang")
     return in_address if in_address in LANGUAGES else ""

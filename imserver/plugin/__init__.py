@@ -1,7 +1,9 @@
-"""The face: all of the gateway that other houses and plug-ins import. Here is the row with which one joins.
+"""The face: all of the gateway that other houses and plug-ins import. Here is
+the row with which one joins.
 
-It stands on the gateway; :mod:`imserver.plugin.messages` has names of the messenger, too. It has no tables.
-Its chapter is ``docs/houses/plugin.md``, its tests are in ``tests/plugin/``.
+It stands on the gateway; :mod:`imserver.plugin.messages` has names of the
+messenger, too. It has no tables. Its chapter is ``docs/houses/plugin.md``, its
+tests are in ``tests/plugin/``.
 """
 
 from collections.abc import Mapping
@@ -14,16 +16,35 @@ from imserver.gateway.feature import SettingsRow as SettingsRow
 
 VERSION: Final = feature.VERSION
 SINCE: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("Act", "Denial", "KeyRow", "ServerApi", "record_act", "on_one_line", "room_id"), 2),
+    **dict.fromkeys(
+        (
+            "Act",
+            "Denial",
+            "KeyRow",
+            "ServerApi",
+            "record_act",
+            "on_one_line",
+            "room_id",
+        ),
+        2,
+    ),
     **dict.fromkeys(("PushNotice", "PushResult", "PushService", "Ask"), 3),
-    **dict.fromkeys(("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4),
-    **dict.fromkeys(("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4),
-    **dict.fromkeys(("CommandLine", "AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4),
+    **dict.fromkeys(
+        ("AskAnswer", "Holder", "RowsOf", "Runner", "ServiceRefused", "Threads"), 4
+    ),
+    **dict.fromkeys(
+        ("every", "view", "ArchivedFiles", "offline_parts", "on_several_machines"), 4
+    ),
+    **dict.fromkeys(
+        ("CommandLine", "AccountLookup", "BackEnds", "Observer", "Parts", "Reviews"), 4
+    ),
 }
-"""Name of the face → the version since when it exists, for those that are newer than version 1."""
+"""Name of the face → the version since when it exists, for those that are newer
+than version 1."""
 
 
 def __getattr__(name: str) -> Any:
-    from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
+    # for plug-ins that were made for an earlier version
+    from imserver.plugin.deprecated import form_of
 
     return form_of(__name__, name)

@@ -22,10 +22,12 @@ class SecretSettings(Protocol):
 
 
 class AppSecrets(Service, dict=True):
-    """Passes each app with its secret to a feature. Owner of the secrets. Never switches.
+    """Passes each app with its secret to a feature. Owner of the secrets. Never
+    switches.
 
-    ``secret_of``: the secret that the settings of an app name, ``b""``: none; raises BadKey. ``take`` gets
-    an app, new or changed, and its secret. ``forget`` gets the name of an app that is no more.
+    ``secret_of``: the secret that the settings of an app name, ``b""``: none;
+    raises BadKey. ``take`` gets an app, new or changed, and its secret.
+    ``forget`` gets the name of an app that is no more.
     """
 
     tenants: Tenants
@@ -39,15 +41,20 @@ class AppSecrets(Service, dict=True):
 
     @staticmethod
     def read(setting: str, given: SecretSettings) -> bytes:
-        """The secret of the group ``setting``, or the content of its file. Raises BadKey."""
+        """The secret of the group ``setting``, or the content of its file.
+        Raises BadKey."""
         if given.secret and given.secret_file:
             raise BadKey(f"{setting}: secret and secret_file are both given")
         try:
-            text = read_key_file(given.secret_file) if given.secret_file else given.secret
+            text = (
+                read_key_file(given.secret_file) if given.secret_file else given.secret
+            )
         except BadKey as bad:
             raise BadKey(f"{setting}: {bad}") from None
         if not text:
-            raise BadKey(f"{setting}.secret: requests are signed with it, so it must be set")
+            raise BadKey(
+                f"{setting}.secret: requests are signed with it, so it must be set"
+            )
         if is_placeholder(text):
             raise BadKey(
                 f"{setting}.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
@@ -55,8 +62,8 @@ class AppSecrets(Service, dict=True):
         return text.encode()
 
     def configure(self, _config: Config) -> None:
-        """Pass all apps with their secrets, also from files, at the start and at SIGHUP. Raises StartError if
-        a secret cannot be used at the start."""
+        """Pass all apps with their secrets, also from files, at the start and
+        at SIGHUP. Raises StartError if a secret cannot be used at the start."""
         tenants = self.tenants.all()
         for name in self._secrets.keys() - {tenant.name for tenant in tenants}:
             self.deleted(name)
@@ -70,7 +77,8 @@ class AppSecrets(Service, dict=True):
                 raise StartError(f"apps.{tenant.name}.{bad}") from None
 
     def changed(self, tenant: Tenant) -> None:
-        """Pass a new or changed app. If its secret cannot be used, its earlier one stays."""
+        """Pass a new or changed app. If its secret cannot be used, its earlier
+        one stays."""
         try:
             secret = self.secret_of(tenant)
         except BadKey as bad:

@@ -19,7 +19,13 @@ from imserver.gateway.offline import opened as opened
 from imserver.gateway.offline import record_act as record_act
 from imserver.gateway.offline import settings_options as settings_options
 from imserver.gateway.process import DataDirectory
-from imserver.gateway.terminal import Command, person_of, read_key, request_json, server_address
+from imserver.gateway.terminal import (
+    Command,
+    person_of,
+    read_key,
+    request_json,
+    server_address,
+)
 from imserver.gateway.terminal import CommandLine as CommandLine
 from imserver.gateway.terminal import fail as fail
 from imserver.gateway.terminal import table as _table
@@ -27,7 +33,8 @@ from imserver.gateway.transport.proxies import is_here
 
 
 class Finding(Struct, frozen=True):
-    """The result of one check. ``meaning`` and ``mend`` are empty if there is nothing to do."""
+    """The result of one check. ``meaning`` and ``mend`` are empty if there is
+    nothing to do."""
 
     level: Literal["ok", "warn", "fail"]
     name: str
@@ -37,10 +44,12 @@ class Finding(Struct, frozen=True):
 
 
 class ServerApi:
-    """``/api/v1`` of a running server, for commands. What goes wrong ends the command, with one line.
+    """``/api/v1`` of a running server, for commands. What goes wrong ends the
+    command, with one line.
 
-    ``url``: the server's HTTP port; ``""``: that of the settings. ``key_file``: see :func:`read_key`; without
-    a key, a server on this machine gets that of the settings.
+    ``url``: the server's HTTP port; ``""``: that of the settings. ``key_file``:
+    see :func:`read_key`; without a key, a server on this machine gets that of
+    the settings.
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:
@@ -48,65 +57,100 @@ class ServerApi:
         self._url = server_address(url_of(settings) if settings is not None else url)
         given = read_key(key_file)
         own = ""
-        # A key of the settings is for the server that they describe, and for no other machine.
-        if not given and (settings is not None or is_here(urlsplit(self._url).hostname or "localhost")):
+        # A key of the settings is for the server that they describe, and for no
+        # other machine.
+        if not given and (
+            settings is not None or is_here(urlsplit(self._url).hostname or "localhost")
+        ):
             own = _key_of(settings or _settings())
         self._key = given or own
-        self._whose = "--key-file" if key_file else "IMSERVER_KEY" if given else "the settings"
+        self._whose = (
+            "--key-file" if key_file else "IMSERVER_KEY" if given else "the settings"
+        )
 
     @staticmethod
     def options(command: Command) -> Command:
-        """A decorator: the command gets the options ``--url`` and ``--key-file``, and ``-c`` for the settings
-        that say both; its function gets the first two."""
+        """A decorator: the command gets the options ``--url`` and
+        ``--key-file``, and ``-c`` for the settings that say both; its function
+        gets the first two."""
         key_file = "File with an API key of the scope admin; - is standard input."
         url = "The server's HTTP port; by default that of the settings."
-        if not any(each.name == "path" for each in getattr(command, "__click_params__", ())):
-            add = click.option("-c", "--config", "path", expose_value=False, callback=_note, metavar="FILE")
+        if not any(
+            each.name == "path" for each in getattr(command, "__click_params__", ())
+        ):
+            add = click.option(
+                "-c",
+                "--config",
+                "path",
+                expose_value=False,
+                callback=_note,
+                metavar="FILE",
+            )
             command = add(command)
         command = click.option("--key-file", metavar="FILE", help=key_file)(command)
         return click.option("--url", default="", metavar="URL", help=url)(command)
 
     @staticmethod
     def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
-        """App and user of a person whom a command takes as ``APP/USER``. Two words are the form of before.
-        ``expected``: all that the command takes, for its error."""
+        """App and user of a person whom a command takes as ``APP/USER``. Two
+        words are the form of before. ``expected``: all that the command takes,
+        for its error."""
         return person_of(words, expected)
 
-    def ask(self, method: str, path: str, body: bytes = b"", seconds: float = 30) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", seconds: float = 30
+    ) -> tuple[int, Any]:
         """The status and the JSON of the answer to any request."""
         return request_json(self._url, method, path, self._key, body, seconds)
 
-    def get(self, path: str, query: Mapping[str, str], absent: Collection[str] = ()) -> Any:
-        """The answer to ``GET /api/v1/{path}``, with the parameters that are not empty. ``absent``: the codes
-        of problems for which it is None."""
+    def get(
+        self, path: str, query: Mapping[str, str], absent: Collection[str] = ()
+    ) -> Any:
+        """The answer to ``GET /api/v1/{path}``, with the parameters that are
+        not empty. ``absent``: the codes of problems for which it is None."""
         parameters = urlencode({name: value for name, value in query.items() if value})
         return self._call("GET", f"{path}?{parameters}", b"", absent)
 
     def whom(self, app: str, named: str) -> tuple[str, str]:
-        """The id of the user whom somebody names, and how a command shows them. If all users of the app are
-        accounts, ``named`` is an id or an identifier of one, or the command ends. Otherwise it is an id."""
-        page = self.get("accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found"))
+        """The id of the user whom somebody names, and how a command shows them.
+        If all users of the app are accounts, ``named`` is an id or an
+        identifier of one, or the command ends. Otherwise it is an id."""
+        page = self.get(
+            "accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found")
+        )
         if page is None:
             return named, f"user {named}"
         if not (named and page["accounts"]):
             fail(f"app {app} has no account {named}: nothing was done")
         (account,) = page["accounts"]
-        name = next((account[each] for each in ("name", "email", "phone") if account.get(each)), "")
-        return account["user"], f"{name} ({account['user']})" if name else f"user {account['user']}"
+        name = next(
+            (account[each] for each in ("name", "email", "phone") if account.get(each)),
+            "",
+        )
+        return account[
+            "user"
+        ], f"{name} ({account['user']})" if name else f"user {account['user']}"
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The answer to ``POST /api/v1/{path}``."""
         return self._call("POST", path, msgspec.json.encode(body))
 
-    def _call(self, method: str, path: str, body: bytes, absent: Collection[str] = ()) -> Any:
+    def _call(
+        self, method: str, path: str, body: bytes, absent: Collection[str] = ()
+    ) -> Any:
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status >= 400:
             problem = answer if isinstance(answer, dict) else {}
-            code, message = problem.get("code", f"HTTP {status}"), problem.get("message", "")
+            code, message = (
+                problem.get("code", f"HTTP {status}"),
+                problem.get("message", ""),
+            )
             if code in absent:
                 return None
             if status == 401 and not self._key:
-                message = "the server wants an API key: set IMSERVER_KEY, or give --key-file"
+                message = (
+                    "the server wants an API key: set IMSERVER_KEY, or give --key-file"
+                )
             elif status == 401:
                 message = f"the server does not know the key of {self._whose}, or it has ended; a new one is "
                 message += "known to all nodes after two seconds"
@@ -121,8 +165,8 @@ def _note(context: click.Context, _option: click.Parameter, path: str | None) ->
 
 
 def _settings() -> Config:
-    """Those that the command names, else those of this folder. Broken ones end the command: the defaults
-    would name another server."""
+    """Those that the command names, else those of this folder. Broken ones end
+    the command: the defaults would name another server."""
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
@@ -132,13 +176,26 @@ def _settings() -> Config:
 
 
 def _key_of(settings: Config) -> str:
-    """The first key of the settings that may do everything in all apps; ``""``: there is none."""
-    return next((each.key for each in settings.api.keys if "admin" in each.scopes and not each.apps), "")
+    """The first key of the settings that may do everything in all apps; ``""``:
+    there is none."""
+    return next(
+        (
+            each.key
+            for each in settings.api.keys
+            if "admin" in each.scopes and not each.apps
+        ),
+        "",
+    )
 
 
 def key_for(settings: Config, purpose: str) -> bytes:
-    """The key for one purpose, as the nodes of these settings derive it. Raises StartError."""
-    return DataDirectory(settings.server.data_dir).secrets(settings.server).keys(purpose)[0]
+    """The key for one purpose, as the nodes of these settings derive it. Raises
+    StartError."""
+    return (
+        DataDirectory(settings.server.data_dir)
+        .secrets(settings.server)
+        .keys(purpose)[0]
+    )
 
 
 def _push_services_of(settings: Config, tenants: Any) -> tuple[PushService, ...]:

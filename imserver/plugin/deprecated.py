@@ -1,4 +1,5 @@
-"""Forms of the face of 1.0 that go with 2.0. Each warns once. Plug-ins that use them run as before."""
+"""Forms of the face of 1.0 that go with 2.0. Each warns once. Plug-ins that use
+them run as before."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,22 +30,47 @@ from imserver.plugin.settings import on_several_machines
 _ROOMS: Final[Mapping[str, tuple[str, ...]]] = {
     "channels": ("channels", "consent", "commands=channel_commands", "registrar"),
     "cluster": (
-        *("registry", "queries", "values=temporary_values", "attempt", "rpc", "node_messages", "others"),
+        *(
+            "registry",
+            "queries",
+            "values=temporary_values",
+            "attempt",
+            "rpc",
+            "node_messages",
+            "others",
+        ),
     ),
     "identity": (
-        *("tenants", "keys", "sender_rates", "mutes", "page_tokens", "accounts", "relations", "reviews"),
+        *(
+            "tenants",
+            "keys",
+            "sender_rates",
+            "mutes",
+            "page_tokens",
+            "accounts",
+            "relations",
+            "reviews",
+        ),
         *("back_ends", "observer", "observers", "logins", "allowed", "authority"),
     ),
     "network": ("outgoing", "proxies", "dispatcher"),
     "node": ("buckets", "metrics"),
     "push": ("idempotency", "reach", "pushes", "pending", "publishing", "rerouting"),
     "sessions": (
-        *("hub", "fanout", "ids=connection_ids", "table=connection_table", "sessions", "presence"),
+        *(
+            "hub",
+            "fanout",
+            "ids=connection_ids",
+            "table=connection_table",
+            "sessions",
+            "presence",
+        ),
         "connections",
     ),
     "storage": ("store", "erasures=user_erasures"),
 }
-"""Room of services that the core had → what it had there, and its name in the core today."""
+"""Room of services that the core had → what it had there, and its name in the
+core today."""
 
 
 def warn(text: str) -> None:
@@ -53,11 +79,15 @@ def warn(text: str) -> None:
 
 
 class Room:
-    """A room of services of the core of 1.0: ``core.identity``, ``core.storage`` …"""
+    """A room of services of the core of 1.0: ``core.identity``,
+    ``core.storage`` …"""
 
     def __init__(self, core: Any, name: str) -> None:
         self._core, self._name = core, name
-        self._names = {old: new or old for old, _, new in (each.partition("=") for each in _ROOMS[name])}
+        self._names = {
+            old: new or old
+            for old, _, new in (each.partition("=") for each in _ROOMS[name])
+        }
 
     def __getattr__(self, name: str) -> Any:
         if name in self._names:
@@ -74,7 +104,9 @@ class RoomyCore:
     def __getattr__(self, name: str) -> Any:
         if name not in _ROOMS:
             return getattr(self._core, name)
-        warn(f"core.{name} is deprecated: its services are attributes of core (docs/reference/plugin.md)")
+        warn(
+            f"core.{name} is deprecated: its services are attributes of core (docs/reference/plugin.md)"
+        )
         return Room(self._core, name)
 
 
@@ -106,7 +138,9 @@ def _parts(
     return Parts(
         tuple(each for each in (service, erasure, addition) if each is not None),
         commands=dict(commands or {}),
-        opened={name: opened for name, (opened, _) in rows.items() if opened is not None},
+        opened={
+            name: opened for name, (opened, _) in rows.items() if opened is not None
+        },
         checks={name: check for name, (_, check) in rows.items()},
         ended=ended,
         configure=lambda config: (reads.pop() if reads else reload)(config),
@@ -123,25 +157,44 @@ def _answers(
     back_ends: object = None,
     observer: object = None,
 ) -> tuple[object, ...]:
-    kinds = {AccountLookup: accounts, Relations: relations, Reviews: reviews, BackEnds: back_ends}
+    kinds = {
+        AccountLookup: accounts,
+        Relations: relations,
+        Reviews: reviews,
+        BackEnds: back_ends,
+    }
     objects: list[object] = []
     for kind, each in {**kinds, Observer: observer}.items():
-        if each is not None and not isinstance(each, kind):  # the core finds it by its class
-            own = {name: getattr(each, name) for name in dir(kind) if not name.startswith("_")}
-            own = {name: staticmethod(value) if callable(value) else value for name, value in own.items()}
+        # the core finds it by its class
+        if each is not None and not isinstance(each, kind):
+            own = {
+                name: getattr(each, name)
+                for name in dir(kind)
+                if not name.startswith("_")
+            }
+            own = {
+                name: staticmethod(value) if callable(value) else value
+                for name, value in own.items()
+            }
             objects.append(type(kind.__name__, (kind,), own)())
         objects += [] if each is None else [each]
     return tuple(objects)
 
 
 def _with_rooms(function: Any) -> Any:
-    """A function whose first argument is the core, which gets it as plug-ins of 1.0 do."""
-    return None if function is None else lambda core, *more: function(RoomyCore(core), *more)
+    """A function whose first argument is the core, which gets it as plug-ins of
+    1.0 do."""
+    return (
+        None
+        if function is None
+        else lambda core, *more: function(RoomyCore(core), *more)
+    )
 
 
 class _Views(Struct, frozen=True):
     blueprints: Callable[[Any, Any], Iterable[Any]]
-    streamed: object = None  # a view reads the body of its POST and PATCH operations itself
+    # a view reads the body of its POST and PATCH operations itself
+    streamed: object = None
     refusal: Callable[[Any, str], Any] | None = None
     preload: Callable[[], object] = lambda: None
 
@@ -160,7 +213,11 @@ class _Views(Struct, frozen=True):
         from imserver.gateway.http.views import g  # type: ignore[attr-defined]  # for these views only
 
         problem = g.get("refusal")
-        page = None if problem is None or self.refusal is None else self.refusal(problem, g.request_id)
+        page = (
+            None
+            if problem is None or self.refusal is None
+            else self.refusal(problem, g.request_id)
+        )
         return response if page is None else page
 
 
@@ -204,7 +261,11 @@ class _Commands(Struct, frozen=True):
         for option, (*named, text, metavar) in self.doctor.items():
             rows[f"doctor {option} {metavar}"] = run = partial(_call, named)
             run.__doc__ = text
-        return rows if self.rows_check is None else {**rows, "doctor": partial(_call, self.rows_check)}
+        return (
+            rows
+            if self.rows_check is None
+            else {**rows, "doctor": partial(_call, self.rows_check)}
+        )
 
 
 class _Files(Struct, ArchivedFiles, frozen=True):
@@ -269,21 +330,40 @@ def _feature(
     face: int = 1,
 ) -> FeatureRow:
     if face > 4:  # rows of later versions do not say it
-        raise StartError(f"it was made for version {face} of imserver.plugin: install a newer imserver")
+        raise StartError(
+            f"it was made for version {face} of imserver.plugin: install a newer imserver"
+        )
 
     def files_of(config: Config, store: Any) -> tuple[object, ...]:
-        return (_Files(config, store, exports, imports, files),) if exports or imports or files else ()
+        return (
+            (_Files(config, store, exports, imports, files),)
+            if exports or imports or files
+            else ()
+        )
 
     @contextmanager
-    def offline(config: Config, store: Any, tenants: Callable[[], Any]) -> Iterator[tuple[object, ...]]:
+    def offline(
+        config: Config, store: Any, tenants: Callable[[], Any]
+    ) -> Iterator[tuple[object, ...]]:
         hears = () if acts is None else (_Acts(partial(_call, acts, store)),)
-        with nullcontext(None) if erasing is None else erasing(config, store) as erasure:
+        with (
+            nullcontext(None) if erasing is None else erasing(config, store) as erasure
+        ):
             erasures = () if erasure is None else (erasure,)
-            yield (*erasures, *hears, *files_of(config, store), *push_services(config, tenants()))
+            yield (
+                *erasures,
+                *hears,
+                *files_of(config, store),
+                *push_services(config, tenants()),
+            )
 
     def answer(base: Core) -> tuple[object, ...]:
         services = push_services(base.config, base.tenants)
-        return (*answers(RoomyCore(base)), *services, *files_of(base.config, base.store))
+        return (
+            *answers(RoomyCore(base)),
+            *services,
+            *files_of(base.config, base.store),
+        )
 
     def measure() -> Iterator[Any]:
         for metric in metrics():
@@ -293,7 +373,10 @@ def _feature(
         name=name,
         build=_with_rooms(build),
         dialects=dialects,
-        routes=[replace(row, service=_with_rooms(row.service)) for row in (*routes, *operations)],
+        routes=[
+            replace(row, service=_with_rooms(row.service))
+            for row in (*routes, *operations)
+        ],
         views=None if views is None else views.load,
         metrics=measure,
         uses=uses,

@@ -20,5 +20,9 @@ def __getattr__(name: str) -> Any:
     """``LoginRefusal`` of version 3, until 2.0."""
     if name != "LoginRefusal":
         raise AttributeError(name)
-    warnings.warn(f"{__name__}.{name} is deprecated: give a name", DeprecationWarning, stacklevel=2)
+    warnings.warn(
+        f"{__name__}.{name} is deprecated: give a name",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     return LoginRefusal

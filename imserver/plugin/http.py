@@ -38,11 +38,15 @@ def __getattr__(name: str) -> Any:
     if name not in ("refuse", "Refusals"):
         raise AttributeError(name)
     warnings.warn(
-        f"{__name__}.{name} is deprecated: raise a ServiceRefused", DeprecationWarning, stacklevel=2
+        f"{__name__}.{name} is deprecated: raise a ServiceRefused",
+        DeprecationWarning,
+        stacklevel=2,
     )
     if name == "Refusals":
         return Mapping[type[Exception], Callable[[Any], ApiProblem]]
-    return lambda problem, text="": lambda error: ApiProblem(problem, text.format(error))
+    return lambda problem, text="": (
+        lambda error: ApiProblem(problem, text.format(error))
+    )
 
 
 T = TypeVar("T")
@@ -53,7 +57,9 @@ class ActingPage(Acting):
     """The user who acts, and a page of the list."""
 
     cursor: PageCursor = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=1000)
+    ] = 100
 
 
 def page_and_cursor(
@@ -63,20 +69,23 @@ def page_and_cursor(
     rest: str = "",
     size_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[Sequence[T], str]:
-    """A page of sorted rows, and the cursor of the next page. ``found``: the rows from the first one of the
-    page on, more than ``limit`` if there is a next page. ``rest``: the name after which the next page begins
-    although this one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as many are on
-    the page as fit."""
+    """A page of sorted rows, and the cursor of the next page. ``found``: the
+    rows from the first one of the page on, more than ``limit`` if there is a
+    next page. ``rest``: the name after which the next page begins although this
+    one is not full; ``""``: there is none. ``size_of``: bytes of a long row; as
+    many are on the page as fit."""
     page = found[: count_fitting(map(size_of, found[:limit]))]
     behind = name_of(page[-1]) if len(found) > len(page) else rest
     return page, cursor_of(behind) if behind else ""
 
 
 def view(kind: type[V], row: object, /, **more: Any) -> V:
-    """What an answer shows of a row: ``more``, and the fields that the row has under the same names.
+    """What an answer shows of a row: ``more``, and the fields that the row has
+    under the same names.
 
-    It takes 2 µs, where a call that names the fields takes 0.5: do not call it for each message, nor for each
-    row of long pages. Raises AttributeError if a field is in neither, and TypeError if ``more`` has another.
+    It takes 2 µs, where a call that names the fields takes 0.5: do not call it
+    for each message, nor for each row of long pages. Raises AttributeError if a
+    field is in neither, and TypeError if ``more`` has another.
     """
     for name in kind.__struct_fields__:
         if name not in more:

@@ -40,14 +40,17 @@ from imserver.plugin.app_secrets import AppSecrets as AppSecrets
 def __getattr__(name: str) -> Any:
     if name == "__path__":  # an import asks for it
         raise AttributeError(name)
-    from imserver.plugin.deprecated import form_of  # for plug-ins that were made for an earlier version
+    # for plug-ins that were made for an earlier version
+    from imserver.plugin.deprecated import form_of
 
     return form_of(__name__, name)
 
 
 def by_address(app: str, address: str) -> tuple[str, str] | None:
-    """Who pays for requests from an address to an app (``""``: to all apps). None: nobody, for this machine.
+    """Who pays for requests from an address to an app (``""``: to all apps).
+    None: nobody, for this machine.
 
-    What the users of one app do does not count for those of another behind the same address.
+    What the users of one app do does not count for those of another behind the
+    same address.
     """
     return None if not address or is_loopback(address) else (app, network_of(address))

@@ -1,4 +1,5 @@
-"""Types of columns for steps that are functions, until 2.0: a step is a text."""
+"""Types of columns for steps that are functions, until 2.0: a step is a
+text."""
 
 import warnings
 from typing import Any
@@ -10,5 +11,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     from imserver.gateway.storage.migrations.table_text import Columns
 
-    warnings.warn(f"{__name__} is deprecated: write the step as a text", DeprecationWarning, stacklevel=2)
+    warnings.warn(
+        f"{__name__} is deprecated: write the step as a text",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     return Columns

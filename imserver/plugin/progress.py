@@ -16,10 +16,11 @@ _texts: Final[list[str]] = []
 
 @contextmanager
 def long_work(what: str) -> Iterator[Callable[..., None]]:
-    """Say on the standard error every few seconds that work goes on, also while nothing else runs. Also a
-    decorator.
+    """Say on the standard error every few seconds that work goes on, also while
+    nothing else runs. Also a decorator.
 
-    What it yields says how far the work is: what is done, and how many rows of how many. Cheap.
+    What it yields says how far the work is: what is done, and how many rows of
+    how many. Cheap.
     """
     number, ended = len(_texts), Event()
 

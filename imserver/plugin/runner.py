@@ -1,4 +1,5 @@
-"""Runs work that outlives a node: each piece is a row of a feature's own table."""
+"""Runs work that outlives a node: each piece is a row of a feature's own
+table."""
 
 import logging
 from collections import Counter
@@ -24,8 +25,9 @@ _ROW: Final = "app = %s AND id = %s"
 
 
 class Runner(Store.Rows):
-    """Runs the work that rows of a table ask for. One node works on a row at a time, and another one goes on
-    with it when that node has gone. Owner of the rows on which this node works.
+    """Runs the work that rows of a table ask for. One node works on a row at a
+    time, and another one goes on with it when that node has gone. Owner of the
+    rows on which this node works.
 
     ``table`` has the columns ``app`` and ``id``, its key, ``created``, and ``leased``: the Unix seconds, by
     the clock of the database, until which a node works on the row. ``due``: the condition of the rows that
@@ -38,7 +40,8 @@ class Runner(Store.Rows):
     """
 
     class Lost(ImserverError):
-        """The work has to stop: it was cancelled, another node does it, or this node ends."""
+        """The work has to stop: it was cancelled, another node does it, or this
+        node ends."""
 
     def __init__(
         self,
@@ -58,14 +61,16 @@ class Runner(Store.Rows):
         self._wake = Signal()
         self._works = Group()
         self._leases: dict[tuple[str, str], tuple[int, float]] = {}
-        """App and id → the end of the lease, and when it was renewed (monotonic)."""
+        """App and id → the end of the lease, and when it was renewed
+        (monotonic)."""
         self._failures: Counter[tuple[str, str]] = Counter()
         self._has_ended = False
 
-    # --- which rows -----------------------------------------------------------------------------------------
+    # --- which rows -----------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: look for rows on which no node works, until it is killed."""
+        """Greenlet: look for rows on which no node works, until it is
+        killed."""
         while True:
             self._wake.clear()
             seconds = self._look_seconds
@@ -83,8 +88,9 @@ class Runner(Store.Rows):
         self._wake.set()
 
     def look(self) -> bool:
-        """Work on the rows on which no node works, one after the other, the oldest first. True: there was
-        something to do, here or on another node. Switches. Raises StorageUnavailable."""
+        """Work on the rows on which no node works, one after the other, the
+        oldest first. True: there was something to do, here or on another node.
+        Switches. Raises StorageUnavailable."""
         rows = self._due()
         for row in self._failures.keys() - {(app, id) for app, id, _, _ in rows}:
             del self._failures[row]
@@ -98,21 +104,26 @@ class Runner(Store.Rows):
         rows = sql.query(
             f"SELECT app, id, leased, {sql.now} FROM {self._table} WHERE {self._due_by(sql)} ORDER BY created"
         )
-        return [(text_of(app), text_of(id), leased, int(now)) for app, id, leased, now in rows]
+        return [
+            (text_of(app), text_of(id), leased, int(now))
+            for app, id, leased, now in rows
+        ]
 
     def _due_by(self, sql: PooledStatements) -> str:
         return f"({self._condition.format(now=sql.now)})"
 
     def start(self, app: str, id: str) -> None:
-        """Work on a row at once, beside others. Whoever has its lease loses it. Never switches."""
+        """Work on a row at once, beside others. Whoever has its lease loses it.
+        Never switches."""
         self._works.spawn(self._work, app, id, None)
 
     def stop(self) -> None:
-        """Work on nothing more, and give the leases back: other nodes go on at once. Switches."""
+        """Work on nothing more, and give the leases back: other nodes go on at
+        once. Switches."""
         self._has_ended = True
         self._works.join(2.0)
 
-    # --- one row --------------------------------------------------------------------------------------------
+    # --- one row --------------------------------------------------------------
 
     def _work(self, app: str, id: str, leased: int | None) -> None:
         row = app, id
@@ -127,7 +138,9 @@ class Runner(Store.Rows):
             log.info("the work on %s %s of %s stops: %s", self._table, id, app, error)
         except Exception as error:
             self._failures[row] += 1
-            pause = retry_pause(self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS)
+            pause = retry_pause(
+                self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS
+            )
             is_strange = not isinstance(error, Unavailable | OSError)
             level = logging.ERROR if is_strange else logging.WARNING
             text = "the work on %s %s of %s has to wait: %s"
@@ -144,23 +157,48 @@ class Runner(Store.Rows):
         if self._has_ended:
             raise Runner.Lost("this node ends")
         if monotonic() - renewed >= RENEW_SECONDS:
-            self._leases[app, id] = self._lease(app, id, leased, **progress), monotonic()
+            self._leases[app, id] = (
+                self._lease(app, id, leased, **progress),
+                monotonic(),
+            )
 
     @Store.writing
-    def _lease(self, sql: PooledStatements, /, app: str, id: str, leased: int | None, **progress: int) -> int:
-        """Lease a row whose lease ends at ``leased`` (None: at any time). Returns the new end."""
+    def _lease(
+        self,
+        sql: PooledStatements,
+        /,
+        app: str,
+        id: str,
+        leased: int | None,
+        **progress: int,
+    ) -> int:
+        """Lease a row whose lease ends at ``leased`` (None: at any time).
+        Returns the new end."""
         sets = "".join(f", {column} = %s" for column in progress)
-        statement = f"UPDATE {self._table} SET leased = %s{sets} WHERE {_ROW} AND leased = %s"
-        rows = sql.query(f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id))
+        statement = (
+            f"UPDATE {self._table} SET leased = %s{sets} WHERE {_ROW} AND leased = %s"
+        )
+        rows = sql.query(
+            f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id)
+        )
         for before, now in rows:
-            until: int = max(int(now) + self._lease_seconds, before + 1)  # no two leases are equal
-            values = until, *progress.values(), app, id, before if leased is None else leased
+            # no two leases are equal
+            until: int = max(int(now) + self._lease_seconds, before + 1)
+            values = (
+                until,
+                *progress.values(),
+                app,
+                id,
+                before if leased is None else leased,
+            )
             if sql.execute(f"{statement} AND {self._due_by(sql)}", values):
                 return until
         raise Runner.Lost("it was cancelled, or another node does it")
 
     @Store.writing
-    def _give_back(self, sql: PooledStatements, app: str, id: str, leased: int, pause: int) -> None:
+    def _give_back(
+        self, sql: PooledStatements, app: str, id: str, leased: int, pause: int
+    ) -> None:
         statement = f"UPDATE {self._table} SET leased = {sql.now} + %s WHERE {_ROW} AND leased = %s"
         sql.execute(statement, (pause, app, id, leased))
 
@@ -170,6 +208,13 @@ class Runner(Store.Rows):
         it. Only one call succeeds, also if another node works on it since. Switches. Raises
         :class:`Runner.Lost` and StorageUnavailable."""
         sets = ", ".join(f"{column} = %s" for column in columns)
-        change = f"UPDATE {self._table} SET {sets}" if columns else f"DELETE FROM {self._table}"
-        if not sql.execute(f"{change} WHERE {_ROW} AND {self._due_by(sql)}", (*columns.values(), app, id)):
+        change = (
+            f"UPDATE {self._table} SET {sets}"
+            if columns
+            else f"DELETE FROM {self._table}"
+        )
+        if not sql.execute(
+            f"{change} WHERE {_ROW} AND {self._due_by(sql)}",
+            (*columns.values(), app, id),
+        ):
             raise Runner.Lost("it was cancelled, or has ended elsewhere")

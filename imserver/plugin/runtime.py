@@ -22,9 +22,11 @@ _STEADY_FROM: Final = time() - monotonic()
 
 
 def steady_time() -> float:
-    """Unix seconds that go on evenly while this process lives, whatever is done to the clock of the machine.
+    """Unix seconds that go on evenly while this process lives, whatever is done
+    to the clock of the machine.
 
-    For what is due in so many seconds. Another process may be off by all that the clock was set meanwhile, so
-    who takes over its dues bounds them. Times of day, and times that are shown, are those of ``time()``.
+    For what is due in so many seconds. Another process may be off by all that
+    the clock was set meanwhile, so who takes over its dues bounds them. Times
+    of day, and times that are shown, are those of ``time()``.
     """
     return _STEADY_FROM + monotonic()

@@ -16,9 +16,17 @@ from imserver.gateway.sessions.sessions import Sessions as Sessions
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("ChannelServices", "ClusterServices", "Foundation", "PushServices", "SessionServices"):
+    if name not in (
+        "ChannelServices",
+        "ClusterServices",
+        "Foundation",
+        "PushServices",
+        "SessionServices",
+    ):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from imserver.plugin import deprecated
 
-    deprecated.warn(f"{__name__}.{name} is deprecated: its services are attributes of core")
+    deprecated.warn(
+        f"{__name__}.{name} is deprecated: its services are attributes of core"
+    )
     return deprecated.RoomyCore if name == "Foundation" else deprecated.Room

@@ -20,8 +20,10 @@ from imserver.gateway.transport.proxies import is_here
 
 
 def on_several_machines(config: Config) -> bool:
-    """Whether the settings are for nodes on several machines; nothing is resolved."""
-    from imserver.gateway.cluster.redis.connection import address_of  # a node alone saves hiredis
+    """Whether the settings are for nodes on several machines; nothing is
+    resolved."""
+    # a node alone saves hiredis
+    from imserver.gateway.cluster.redis.connection import address_of
 
     only_here = is_here(config.cluster.advertise or "127.0.0.1")
     return config.clustered and not (only_here and address_of(config.redis).is_local)

@@ -7,10 +7,19 @@ from imserver.gateway.errors import StartError
 
 
 def need_space(folder: Path, size: int) -> None:
-    """Raise StartError if the disk of a folder, which may not exist yet, has no room for ``size`` bytes, a
-    twentieth of them, and 64 MB."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    """Raise StartError if the disk of a folder, which may not exist yet, has no
+    room for ``size`` bytes, a twentieth of them, and 64 MB."""
+    there = next(
+        each
+        for each in (folder.absolute(), *folder.absolute().parents)
+        if each.exists()
+    )
     free, needed = shutil.disk_usage(there).free, size + size // 20 + (64 << 20)
     if free < needed:
-        missing, needs = (needed - free >> 20) + 1, f"{needed >> 20} MB are needed, {free >> 20} MB are free"
-        raise StartError(f"{folder} has too little space: {missing} MB are missing ({needs})")
+        missing, needs = (
+            (needed - free >> 20) + 1,
+            f"{needed >> 20} MB are needed, {free >> 20} MB are free",
+        )
+        raise StartError(
+            f"{folder} has too little space: {missing} MB are missing ({needs})"
+        )

@@ -27,5 +27,9 @@ def __getattr__(name: str) -> Any:
     if name != "Account":
         raise AttributeError(name)
     home = "imserver.people.accounts.contract"
-    warnings.warn(f"{__name__}.Account is deprecated: it is in {home}", DeprecationWarning, stacklevel=2)
+    warnings.warn(
+        f"{__name__}.Account is deprecated: it is in {home}",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     return import_module(home).Account

@@ -44,22 +44,28 @@ _HTTP: Final = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
 
-def eventually(condition: Callable[[], T | None], seconds: float = 60.0, what: str = "") -> T:
-    """Wait until ``condition()`` is true and return its value; fail after ``seconds``."""
+def eventually(
+    condition: Callable[[], T | None], seconds: float = 60.0, what: str = ""
+) -> T:
+    """Wait until ``condition()`` is true and return its value; fail after
+    ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        assert time.monotonic() < deadline, (
+            f"not within {seconds} s: {what or condition}"
+        )
         time.sleep(0.01)
 
 
-# --- a node -------------------------------------------------------------------------------------------------
+# --- a node -------------------------------------------------------------------
 
 
 class HostAndPort(NamedTuple):
-    """Host and port of a listener; a pair as ``socket.create_connection`` takes it."""
+    """Host and port of a listener; a pair as ``socket.create_connection`` takes
+    it."""
 
     host: str
     port: int
@@ -78,15 +84,19 @@ class Answer(NamedTuple):
 
 
 class NodeProcess:
-    """A node in a process of its own, from the construction to the end of ``with``.
+    """A node in a process of its own, from the construction to the end of
+    ``with``.
 
-    ``features``: as the setting of this name; None: all of this server. ``settings``: the other settings, as
-    in the file. Ports are free ones, and requests need no key, unless the settings say otherwise. ``folder``
-    has its files, also its database; None: one that goes with the node. ``arguments``: of ``imserver serve``.
-    The end fails if the node has logged a traceback. What fails inside gets the end of the log as a note.
+    ``features``: as the setting of this name; None: all of this server.
+    ``settings``: the other settings, as in the file. Ports are free ones, and
+    requests need no key, unless the settings say otherwise. ``folder`` has its
+    files, also its database; None: one that goes with the node. ``arguments``:
+    of ``imserver serve``. The end fails if the node has logged a traceback.
+    What fails inside gets the end of the log as a note.
 
-    ``http`` and ``ws`` are its hosts and ports, ``output`` is what it has printed, ``log_text`` its log.
-    Nodes with the same ``redis.addr`` are a cluster: :meth:`another` starts one more.
+    ``http`` and ``ws`` are its hosts and ports, ``output`` is what it has
+    printed, ``log_text`` its log. Nodes with the same ``redis.addr`` are a
+    cluster: :meth:`another` starts one more.
     """
 
     def __init__(
@@ -99,7 +109,9 @@ class NodeProcess:
         command: Sequence[str] = COMMAND,
     ) -> None:
         with ExitStack() as started:
-            self.folder = folder or Path(started.enter_context(tempfile.TemporaryDirectory()))
+            self.folder = folder or Path(
+                started.enter_context(tempfile.TemporaryDirectory())
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log = self.folder / "server.log"
             self.config_file = self.folder / "config.yaml"
@@ -131,11 +143,15 @@ class NodeProcess:
             if error is None:
                 self.check()
             else:
-                last_lines = self.log_text.splitlines()[-40:]  # a traceback is among them
-                error.add_note("\n".join(["The end of the log of the node:", *last_lines]))
+                # a traceback is among them
+                last_lines = self.log_text.splitlines()[-40:]
+                error.add_note(
+                    "\n".join(["The end of the log of the node:", *last_lines])
+                )
 
     def another(self, **settings: Any) -> NodeProcess:
-        """One more node of the cluster, with the same settings and data, and some settings of its own."""
+        """One more node of the cluster, with the same settings and data, and
+        some settings of its own."""
         shared = {"server": {"data_dir": str(self.folder / "data")}}
         return NodeProcess(
             features=self._features.get("features"),
@@ -144,21 +160,25 @@ class NodeProcess:
         )
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings (JSON is YAML); SIGHUP makes the node read them again."""
+        """Write the settings (JSON is YAML); SIGHUP makes the node read them
+        again."""
         defaults = {
             **self._features,
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
             "server": {"data_dir": str(self.folder / "data")},
             "drain": {"close_seconds": 0},
-            # The first write makes the database, which may take long on a busy machine.
+            # The first write makes the database, which may take long on a busy
+            # machine.
             "storage": {"seconds": 60},
         }
         if "redis" in settings:
             cluster = {"app": {"rpc_port": 0}, "cluster": {"advertise": "127.0.0.1"}}
             defaults = merged(defaults, cluster)
-        self.config_file.write_text(json.dumps(merged(defaults, settings)), encoding="utf-8")
+        self.config_file.write_text(
+            json.dumps(merged(defaults, settings)), encoding="utf-8"
+        )
 
-    # --- clients --------------------------------------------------------------------------------------------
+    # --- clients --------------------------------------------------------------
 
     def get(self, path: str, *, key: str = "") -> Answer:
         """GET a path. ``key``: an API key or the token of a user."""
@@ -168,37 +188,51 @@ class NodeProcess:
         """POST a document as JSON, or bytes as they are."""
         return self.ask("POST", path, document, key=key)
 
-    def ask(self, method: str, path: str, document: Any = None, *, key: str = "") -> Answer:
+    def ask(
+        self, method: str, path: str, document: Any = None, *, key: str = ""
+    ) -> Answer:
         """The answer to a request."""
         with self._request(method, path, document, key) as response:
             return Answer(response.status, response.read())
 
     @contextmanager
     def stream(self, path: str, *, key: str = "") -> Iterator[Iterator[str]]:
-        """The lines of an answer that does not end, such as an event stream; without those that are empty."""
+        """The lines of an answer that does not end, such as an event stream;
+        without those that are empty."""
         with self._request("GET", path, None, key) as response:
             assert response.status == 200, (response.status, response.read())
             yield (line.decode().rstrip("\r\n") for line in response if line.strip())
 
     @contextmanager
-    def connect(self, path: str, *, key: str = "", **options: Any) -> Iterator[ClientConnection]:
-        """A WebSocket on the path of a dialect: a connection of ``websockets``, with ``options`` as there.
+    def connect(
+        self, path: str, *, key: str = "", **options: Any
+    ) -> Iterator[ClientConnection]:
+        """A WebSocket on the path of a dialect: a connection of ``websockets``,
+        with ``options`` as there.
 
         Raises ``websockets.exceptions.InvalidStatus`` if the node refuses it.
         """
         url = f"ws://{self.ws.host}:{self.ws.port}{path}"
-        with connect(url, additional_headers=_headers(key), proxy=None, **options) as client:
+        with connect(
+            url, additional_headers=_headers(key), proxy=None, **options
+        ) as client:
             yield client
 
     @contextmanager
-    def _request(self, method: str, path: str, document: Any, key: str) -> Iterator[HTTPResponse]:
-        body = document if document is None or isinstance(document, bytes) else json.dumps(document).encode()
+    def _request(
+        self, method: str, path: str, document: Any, key: str
+    ) -> Iterator[HTTPResponse]:
+        body = (
+            document
+            if document is None or isinstance(document, bytes)
+            else json.dumps(document).encode()
+        )
         with closing(HTTPConnection(*self.http, timeout=REQUEST_SECONDS)) as connection:
             connection.request(method, path, body, _headers(key))
             with connection.getresponse() as response:
                 yield response
 
-    # --- the process ----------------------------------------------------------------------------------------
+    # --- the process ----------------------------------------------------------
 
     @property
     def pid(self) -> int:
@@ -229,12 +263,15 @@ class NodeProcess:
         return eventually(look, START_SECONDS, "the banner")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Signal the process, wait for its end and return the exit status. Harmless when it has ended."""
+        """Signal the process, wait for its end and return the exit status.
+        Harmless when it has ended."""
         self.begin_to_stop(number)
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}") from None
+            raise AssertionError(
+                f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}"
+            ) from None
         finally:
             self._end()
             self._stopping = False
@@ -256,11 +293,16 @@ class NodeProcess:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two configurations as one: sections are joined, a setting of ``over`` wins."""
+    """Two configurations as one: sections are joined, a setting of ``over``
+    wins."""
     both: dict[str, Any] = {**base}
     for name, value in over.items():
         section = both.get(name)
-        if isinstance(section, Mapping) and isinstance(value, Mapping) and name != "apps":
+        if (
+            isinstance(section, Mapping)
+            and isinstance(value, Mapping)
+            and name != "apps"
+        ):
             both[name] = {**section, **value}
         else:
             both[name] = value
@@ -268,8 +310,13 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without any setting of imserver. The node imports the same imserver."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+    """This process's environment without any setting of imserver. The node
+    imports the same imserver."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("IMSERVER_")
+    }
     source = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", ""))))
     return {**environment, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
@@ -283,7 +330,7 @@ def _headers(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-# --- contracts ----------------------------------------------------------------------------------------------
+# --- contracts ----------------------------------------------------------------
 
 
 class CodecContract:
@@ -295,9 +342,9 @@ class CodecContract:
             replies = [(b"last", Reply(ReplyCode.OK, "hello"), b"hello")]
             events = [(Event("msg", "ann", "hello"), b"ann: hello")]
 
-    ``requests``: what a client sends → its command, the type of its command, or the code that refuses it.
-    ``replies``: a request, a reply, and what the client gets. ``events``: an event, and what the client gets;
-    None: nothing.
+    ``requests``: what a client sends → its command, the type of its command, or
+    the code that refuses it. ``replies``: a request, a reply, and what the
+    client gets. ``events``: an event, and what the client gets; None: nothing.
     """
 
     dialect: Dialect
@@ -305,7 +352,7 @@ class CodecContract:
     replies: Sequence[tuple[bytes, Reply, bytes | None]] = ()
     events: Sequence[tuple[Event, bytes | None]] = ()
 
-    # --- for subclasses -------------------------------------------------------------------------------------
+    # --- for subclasses -------------------------------------------------------
 
     def decode(self, payload: bytes) -> Request | None:
         """The request in ``payload``; None for what is none."""
@@ -321,10 +368,15 @@ class CodecContract:
             payload = self.dialect.encode_event(event)
             return payload(user, None) if callable(payload) else payload
         halves = self.dialect.encode_for(event)
-        return None if halves is None else json.dumps(user, ensure_ascii=False).encode().join(halves)
+        return (
+            None
+            if halves is None
+            else json.dumps(user, ensure_ascii=False).encode().join(halves)
+        )
 
     def check_payload(self, payload: bytes | None) -> None:
-        """What the dialect writes is bytes, and UTF-8 where its frames are text."""
+        """What the dialect writes is bytes, and UTF-8 where its frames are
+        text."""
         assert payload is None or type(payload) is bytes
         if payload is not None and self.dialect.text:
             payload.decode()
@@ -337,9 +389,11 @@ class CodecContract:
         assert type(request.name) is str
         assert (request.command is None) == (request.code != 0)
         assert isinstance(request.command, Command | None)
-        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or ReplyCode.OK)))
+        self.check_payload(
+            self.dialect.encode_reply(request, Reply(request.code or ReplyCode.OK))
+        )
 
-    # --- tests ----------------------------------------------------------------------------------------------
+    # --- tests ----------------------------------------------------------------
 
     def test_it_says_its_name_its_path_and_its_kind_of_frames(self) -> None:
         assert self.dialect.name == self.dialect.name.lower().strip()
@@ -349,7 +403,11 @@ class CodecContract:
 
     def test_decoding_any_bytes_raises_only_bad_frame(self) -> None:
         dice = random.Random(0)
-        for payload in (b"", b"\xff\x00nonsense", *(dice.randbytes(dice.randrange(60)) for _ in range(300))):
+        for payload in (
+            b"",
+            b"\xff\x00nonsense",
+            *(dice.randbytes(dice.randrange(60)) for _ in range(300)),
+        ):
             self.check_request(self.decode(payload))
         for text in _texts(dice):
             self.check_request(self.decode(text.encode()))
@@ -361,7 +419,9 @@ class CodecContract:
                 payload = bytearray(sample)
                 for _ in range(dice.randint(1, 5)):
                     at = dice.randrange(len(payload) + 1)
-                    payload[at : at + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
+                    payload[at : at + dice.randrange(3)] = dice.randbytes(
+                        dice.randrange(4)
+                    )
                 self.check_request(self.decode(bytes(payload)))
 
     def test_its_requests_become_their_commands(self) -> None:
@@ -387,18 +447,35 @@ class CodecContract:
             for data in (None, text):
                 code = dice.choice(codes)
                 request = Request(text, dice.choice([text, "ping"]), None, code)
-                self.check_payload(self.dialect.encode_reply(request, Reply(code, data)))
+                self.check_payload(
+                    self.dialect.encode_reply(request, Reply(code, data))
+                )
 
     def test_its_replies_are_those_of_the_examples(self) -> None:
         for payload, reply, expected in self.replies:
-            assert self.dialect.encode_reply(self.dialect.decode(payload), reply) == expected, payload
+            assert (
+                self.dialect.encode_reply(self.dialect.decode(payload), reply)
+                == expected
+            ), payload
 
     def test_any_event_can_be_encoded(self) -> None:
         dice = random.Random(0)
         for text in _texts(dice):
             for kind in ("enter", "exit", "left", "msg", "online", "offline"):
-                self.check_payload(self.received(Event(kind, text, dice.choice(["", text]), text)))
-                data = Event(kind, text, "", "7", "order", b'{"n":[1,null]}', 200, "note", 1795156528)
+                self.check_payload(
+                    self.received(Event(kind, text, dice.choice(["", text]), text))
+                )
+                data = Event(
+                    kind,
+                    text,
+                    "",
+                    "7",
+                    "order",
+                    b'{"n":[1,null]}',
+                    200,
+                    "note",
+                    1795156528,
+                )
                 self.check_payload(self.received(data))
 
     def test_an_event_with_an_id_is_always_encoded_alike(self) -> None:
@@ -412,18 +489,38 @@ class CodecContract:
 
 def _texts(dice: random.Random) -> Iterable[str]:
     """Texts that codecs get wrong, and texts of any characters."""
-    yield from ("", "\0", " ", '"', "\\", "\r\n", "{}", "[1]", "null", "é", "\u2028", "\U0001f600", "a" * 300)
+    yield from (
+        "",
+        "\0",
+        " ",
+        '"',
+        "\\",
+        "\r\n",
+        "{}",
+        "[1]",
+        "null",
+        "é",
+        "\u2028",
+        "\U0001f600",
+        "a" * 300,
+    )
     for _ in range(60):
-        points = (dice.choice((0x80, 0xD7FF, 0x10FFFF)) for _ in range(dice.randrange(40)))
+        points = (
+            dice.choice((0x80, 0xD7FF, 0x10FFFF)) for _ in range(dice.randrange(40))
+        )
         text = "".join(chr(dice.randrange(top)) for top in points)
         yield text.encode("utf-8", "ignore").decode()
 
 
-def check_tables(feature: FeatureRow, fill: Callable[[Store, str, str], object], url: str = "") -> None:
-    """Check that rows of the feature are exported, imported, and erased with their user and with their app.
+def check_tables(
+    feature: FeatureRow, fill: Callable[[Store, str, str], object], url: str = ""
+) -> None:
+    """Check that rows of the feature are exported, imported, and erased with
+    their user and with their app.
 
-    ``fill(store, app, user)`` stores at least one row in each table, also in those whose rows belong to the
-    app alone. ``url``: an empty database, as in ``storage.url``; ``""``: a new file of SQLite.
+    ``fill(store, app, user)`` stores at least one row in each table, also in
+    those whose rows belong to the app alone. ``url``: an empty database, as in
+    ``storage.url``; ``""``: a new file of SQLite.
     """
     own = feature.stored
     if own.migrations:
@@ -438,7 +535,9 @@ def check_tables(feature: FeatureRow, fill: Callable[[Store, str, str], object],
             _check_rows(store, own.tables, fill)
 
 
-def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]) -> None:
+def _check_rows(
+    store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]
+) -> None:
     def exported(app: str, user: str = "") -> dict[str, list[tuple[Any, ...]]]:
         rows: dict[str, list[tuple[Any, ...]]] = {}
         for page in store.rows_of_user(app, user) if user else store.rows_of_app(app):
@@ -450,8 +549,12 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
         fill(store, app, user)
     shown = [table for table in tables if not isinstance(table.columns, Reason)]
     for table in tables:
-        columns = ", ".join(table.key if isinstance(table.columns, Reason) else table.columns)
-        assert store.rows(f"SELECT {columns} FROM {table.name}"), f"fill() has stored no row in {table.name}"
+        columns = ", ".join(
+            table.key if isinstance(table.columns, Reason) else table.columns
+        )
+        assert store.rows(f"SELECT {columns} FROM {table.name}"), (
+            f"fill() has stored no row in {table.name}"
+        )
     of_user = {table.name for table in shown if not isinstance(table.of_user, Reason)}
     assert exported("shop", "ann").keys() == of_user
     of_app = {table.name for table in shown if not isinstance(table.of_app, Reason)}
@@ -460,7 +563,9 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
     store.delete_rows_of_user("shop", "ann")
     reasons = {table.name for table in tables if isinstance(table.erase_user, Reason)}
     assert exported("shop", "ann").keys() <= reasons
-    assert (exported("shop", "bob"), exported("tea")) == (bob, tea), "rows of others were erased"
+    assert (exported("shop", "bob"), exported("tea")) == (bob, tea), (
+        "rows of others were erased"
+    )
     store.delete_app("shop")
     pages = list(store.rows_of_app("shop"))
     store.delete_rows("shop")
@@ -468,15 +573,22 @@ def _check_rows(store: Store, tables: Sequence[Table], fill: Callable[[Store, st
     imported = store.importing("copy")
     for page in pages:
         if page.table in of_app and not imported.reason(page.table):
-            store.write(partial(imported.add, name=page.table, columns=page.columns, rows=page.rows))
+            store.write(
+                partial(
+                    imported.add, name=page.table, columns=page.columns, rows=page.rows
+                )
+            )
     assert exported("tea") == tea, "rows of another app were erased"
 
 
 def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
-    """Check that a node without the feature has no route, command, path and metric of it."""
+    """Check that a node without the feature has no route, command, path and
+    metric of it."""
     documented = node.get("/api/v1/openapi.json").json["paths"]
     for row in feature.routes:
-        answer = node.ask(row.method, row.path.replace("*", "x").replace("{id}", "x" * 32))
+        answer = node.ask(
+            row.method, row.path.replace("*", "x").replace("{id}", "x" * 32)
+        )
         assert answer.status == 404, (row.method, row.path)
         assert row.path not in documented
     metrics = node.get("/metrics").body.decode()
@@ -487,12 +599,16 @@ def check_absent(node: NodeProcess, feature: FeatureRow) -> None:
             answer = json.loads(client.recv(REQUEST_SECONDS))
             assert answer["response"]["code"] == ReplyCode.NO_ROUTE, name
     for dialect in feature.dialects:
-        if dialect.path and not dialect.chosen_by:  # else the path is that of other dialects, too
-            assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, dialect.name
+        # else the path is that of other dialects, too
+        if dialect.path and not dialect.chosen_by:
+            assert upgrade_status(node, dialect.path.replace("*", "x")) == 404, (
+                dialect.name
+            )
 
 
 def upgrade_status(node: NodeProcess, path: str) -> int:
-    """The status with which a node answers a WebSocket handshake: 101 if it accepts it."""
+    """The status with which a node answers a WebSocket handshake: 101 if it
+    accepts it."""
     try:
         with node.connect(path):
             return 101

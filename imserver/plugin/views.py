@@ -1,8 +1,10 @@
-"""The face: what Flask answers (``FeatureRow.views``). Importing it loads Flask, so a feature does it in the
-module of its views, which the first request loads.
+"""The face: what Flask answers (``FeatureRow.views``). Importing it loads
+Flask, so a feature does it in the module of its views, which the first request
+loads.
 
-``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with which the core refuses the
-request: a function of ``Blueprint.after_app_request`` may return a page in place of that answer."""
+``flask.g.refusal`` is the :class:`imserver.plugin.errors.HttpProblem` with
+which the core refuses the request: a function of
+``Blueprint.after_app_request`` may return a page in place of that answer."""
 
 from imserver.gateway.http.views import as_request as as_request
 from imserver.gateway.http.views import to_response as to_response

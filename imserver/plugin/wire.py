@@ -48,8 +48,8 @@ from imserver.gateway.transport.stream import StreamPath as StreamPath
 
 
 class LateModule:
-    """Stand-in for a module that is imported when one of its names is first used, for a codec with a
-    large library."""
+    """Stand-in for a module that is imported when one of its names is first
+    used, for a codec with a large library."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,5 @@
-"""Starts a server, lets Autobahn's fuzzing client loose on it, and judges the report. Called by run.sh."""
+"""Starts a server, lets Autobahn's fuzzing client loose on it, and judges the
+report. Called by run.sh."""
 
 import argparse
 import collections
@@ -35,7 +36,11 @@ def server(top: Path, work: Path, http_server: str) -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     settings = {
-        "app": {"http_port": free_port(), "websocket_port": port, "log_file": str(folder / "server.log")},
+        "app": {
+            "http_port": free_port(),
+            "websocket_port": port,
+            "log_file": str(folder / "server.log"),
+        },
         "server": {"data_dir": str(folder / "data"), "http": http_server},
         "websocket": {"deflate": True},
         "debug": {"echo_path": "/echo", "echo_bytes": ECHO_BYTES},
@@ -81,20 +86,32 @@ def fuzz(url: str, work: Path, cases: str) -> dict[str, dict[str, str]]:
     }
     path = work / "fuzzingclient.json"
     path.write_text(json.dumps(spec))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON")
+    }
     with (work / "wstest.log").open("wb") as log:
         command = [str(work / "env/bin/wstest"), "-m", "fuzzingclient", "-s", str(path)]
-        status = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
+        status = subprocess.run(
+            command, stdout=log, stderr=log, env=environment, check=False
+        ).returncode
     if status or not (report / "index.json").exists():
-        sys.exit(f"autobahn: the fuzzing client failed (exit status {status}), see {work / 'wstest.log'}")
-    rows: dict[str, dict[str, str]] = json.loads((report / "index.json").read_text())["imserver"]
+        sys.exit(
+            f"autobahn: the fuzzing client failed (exit status {status}), see {work / 'wstest.log'}"
+        )
+    rows: dict[str, dict[str, str]] = json.loads((report / "index.json").read_text())[
+        "imserver"
+    ]
     return rows
 
 
 def judge(rows: dict[str, dict[str, str]], expected: int | None) -> list[str]:
     """Print a table by chapter; gives what is wrong."""
     verdicts = sorted({row["behavior"] for row in rows.values()} | GOOD)
-    chapters: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    chapters: dict[int, collections.Counter[str]] = collections.defaultdict(
+        collections.Counter
+    )
     for case, row in rows.items():
         chapters[int(case.split(".")[0])][row["behavior"]] += 1
     print("chapter  cases  " + "  ".join(verdicts))
@@ -132,8 +149,13 @@ def main() -> int:
     for case, row in rows.items():
         if "NON-STRICT" in (row["behavior"], row["behaviorClose"]):
             print(f"exception: case {case}: NON-STRICT")
-    good = sum(row["behavior"] in GOOD and row["behaviorClose"] in GOOD for row in rows.values())
-    print(f"autobahn: {good} of {len(rows)} cases good, {time.monotonic() - started:.0f} s")
+    good = sum(
+        row["behavior"] in GOOD and row["behaviorClose"] in GOOD
+        for row in rows.values()
+    )
+    print(
+        f"autobahn: {good} of {len(rows)} cases good, {time.monotonic() - started:.0f} s"
+    )
     print(f"report: {options.work / 'report' / 'index.html'}")
     return 1 if wrong else 0
 

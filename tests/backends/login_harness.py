@@ -1,4 +1,5 @@
-"""Logins of which a back end hears that a test scripts, and about which it is asked."""
+"""Logins of which a back end hears that a test scripts, and about which it is
+asked."""
 
 from imserver.backends.webhooks.back_ends import BackEndRequests
 from imserver.backends.webhooks.parts import follow_apps
@@ -10,7 +11,9 @@ from tests.gateway.core.login_harness import LoginHarness
 
 def webhooks_of(back_end: BackEnd) -> Webhooks:
     """The webhooks of a node without a database."""
-    return Webhooks(back_end, lambda c: f"id of {c.peer}", lambda: "node:1", AwayStore())  # type: ignore[arg-type]
+    return Webhooks(
+        back_end, lambda c: f"id of {c.peer}", lambda: "node:1", AwayStore()
+    )  # type: ignore[arg-type]
 
 
 class WebhookHarness(LoginHarness):

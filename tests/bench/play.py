@@ -16,10 +16,13 @@ def run(*arguments: str) -> Result:
 
 
 def found(*arguments: str) -> dict[str, Any]:
-    """Run a command with ``--json``, which has to succeed, and return its object."""
+    """Run a command with ``--json``, which has to succeed, and return its
+    object."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     report: dict[str, Any] = json.loads(result.stdout)
     assert report.keys() >= REPORT
-    assert {"bottleneck", "cpu_us_each", "pinned", "processes", "rate"} == set(report["generator"])
+    assert {"bottleneck", "cpu_us_each", "pinned", "processes", "rate"} == set(
+        report["generator"]
+    )
     return report

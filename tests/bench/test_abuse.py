@@ -6,7 +6,15 @@ from collections import Counter
 import pytest
 
 from bench.abuse import ATTACKS, operation_attacks, unproved_in
-from bench.abuse_rows import COMMANDS, PROTOBUF, PUBLISHER, REFUSED, SILENT, command_answers, http_answers
+from bench.abuse_rows import (
+    COMMANDS,
+    PROTOBUF,
+    PUBLISHER,
+    REFUSED,
+    SILENT,
+    command_answers,
+    http_answers,
+)
 from bench.abuse_setup import Attacker
 from bench.frames import server_frame
 from imserver.dialects.action import wire as action
@@ -20,17 +28,28 @@ from tests.bench.play import run
 from tests.rows import COMMANDS as ROUTES_OF_BATCHES
 from tests.rows import DIALECTS, DOCUMENTED, READERS
 
-KNOWN = {"app": "default", "user": "1", "id": 1, "conversation": 1, "stream": "x", "token": "x.y.z"}
+KNOWN = {
+    "app": "default",
+    "user": "1",
+    "id": 1,
+    "conversation": 1,
+    "stream": "x",
+    "token": "x.y.z",
+}
 TARGET = Attacker("127.0.0.1", 2, http_port=1, known=KNOWN)
 
 
 def test_every_attack_is_one_request_or_what_fits_one_read_without_a_key() -> None:
-    strangers = {name: attack for name, attack in ATTACKS.items() if attack.mode != "demo"}
+    strangers = {
+        name: attack for name, attack in ATTACKS.items() if attack.mode != "demo"
+    }
     for name, attack in strangers.items():
         if name.partition(":")[0] in COMMANDS or attack.account:
             continue
         data = attack.build(TARGET)
-        assert data.count(b" HTTP/1.1\r\n") <= 1 or (name.startswith("64 KB of ") and len(data) <= 65536)
+        assert data.count(b" HTTP/1.1\r\n") <= 1 or (
+            name.startswith("64 KB of ") and len(data) <= 65536
+        )
         assert b"uthorization" not in data[:4096] or "guessed token" in name
 
 
@@ -52,16 +71,22 @@ def test_every_command_of_every_dialect_has_an_attack() -> None:
     assert {number: name for name, (number, _) in PROTOBUF.items()} == {
         number: name for number, (name, _) in protobuf.FULL_COMMANDS.items()
     }
-    of_routes = {name for name, route in ROUTES_OF_BATCHES.items() if route.on_publisher}
+    of_routes = {
+        name for name, route in ROUTES_OF_BATCHES.items() if route.on_publisher
+    }
     published = {*PublisherCommand.__struct_encode_fields__, *of_routes} - {"seq"}
     assert PUBLISHER.keys() == published
     assert {f"publisher: {name}" for name in published} <= ATTACKS.keys()
-    assert {f"{dialect}: {name}" for dialect, rows in tables.items() for name in rows} <= ATTACKS.keys()
+    assert {
+        f"{dialect}: {name}" for dialect, rows in tables.items() for name in rows
+    } <= ATTACKS.keys()
 
 
 def test_every_operation_has_an_attack() -> None:
     operations = {f"{row.method} {row.path}": row for row in DOCUMENTED}
-    attacks = {attack.name: attack for attack in operation_attacks(document(DOCUMENTED, {}))}
+    attacks = {
+        attack.name: attack for attack in operation_attacks(document(DOCUMENTED, {}))
+    }
     for name, row in operations.items():
         data = attacks[name].build(TARGET)
         assert data.startswith(f"{row.method} {row.path.partition('{')[0]}".encode())
@@ -93,9 +118,15 @@ def test_accepted_and_refused_requests_are_counted() -> None:
     login = b'{"seq":"1","cmd":"login","response":{"code":200,"msg":"","data":null}}'
     assert counted("cmd", login, ping % 200, ping % 1003) == {"ok": 1, "code 1003": 1}
     both = b'{"id":3,"ping":{}}\n{"id":3,"error":{"code":103,"message":""}}'
-    assert counted("centrifuge", b'{"id":1,"connect":{}}', both) == {"ok": 1, "code 103": 1}
+    assert counted("centrifuge", b'{"id":1,"connect":{}}', both) == {
+        "ok": 1,
+        "code 103": 1,
+    }
     wrong = b'{"event":"pusher:error","data":{"code":4301,"message":""}}'
-    assert counted("pusher", wrong, b'{"event":"pusher:pong"}') == {"ok": 1, "code 4301": 1}
+    assert counted("pusher", wrong, b'{"event":"pusher:pong"}') == {
+        "ok": 1,
+        "code 4301": 1,
+    }
 
 
 def test_an_attack_that_is_refused_for_everybody_proves_nothing() -> None:
@@ -112,11 +143,15 @@ def test_an_attack_that_is_refused_for_everybody_proves_nothing() -> None:
 @pytest.mark.full("load")
 @pytest.mark.linux
 def test_the_worst_request_is_named_first() -> None:
-    result = run("abuse", "--match", "GET /health, 60 KB of query", "--tries", "1", "--json")
+    result = run(
+        "abuse", "--match", "GET /health, 60 KB of query", "--tries", "1", "--json"
+    )
     found = json.loads(result.stdout)
     (report,) = found["reports"]
     rows = report["attacks"]
     assert {row["name"].partition(":")[0] for row in rows} == {"demo", "keys"}
     assert report["worst"] == rows[0]["name"]
-    assert all(row["hold_ms"] > 0 and row["answer"].startswith("HTTP/1.1 ") for row in rows)
+    assert all(
+        row["hold_ms"] > 0 and row["answer"].startswith("HTTP/1.1 ") for row in rows
+    )
     assert result.exit_code == (0 if all(bar["met"] for bar in found["bars"]) else 1)

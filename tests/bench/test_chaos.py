@@ -1,4 +1,5 @@
-"""Chaos runs: their judge sees what is lost, doubled or out of order; their clients speak both dialects."""
+"""Chaos runs: their judge sees what is lost, doubled or out of order; their
+clients speak both dialects."""
 
 import json
 import os
@@ -36,7 +37,8 @@ ANN, BOB = 1, 2
 
 
 def received(*ids: int) -> list[Entry]:
-    """Messages of Bob's in one conversation; ids are places in the log, and double as numbers."""
+    """Messages of Bob's in one conversation; ids are places in the log, and
+    double as numbers."""
     return [Entry(id, 7, index, mark_of(BOB, id)) for index, id in enumerate(ids, 1)]
 
 
@@ -47,14 +49,23 @@ def test_a_reader_drops_repeats_and_hands_on_everything_else() -> None:
     for entry in (first, third, first, third):
         one.take(entry)
     one.take(first, answer=True)
-    assert (new, one.cursor, one.repeats, one.faults.counts) == ([first, third], 9, 2, {})
+    assert (new, one.cursor, one.repeats, one.faults.counts) == (
+        [first, third],
+        9,
+        2,
+        {},
+    )
     changed = third._replace(mark=99)
     for entry in (second, changed):
         one.take(entry)
-    assert (new[2:], one.cursor, one.faults.counts) == ([second, changed], 9, {"inversions": 2})
+    assert (new[2:], one.cursor, one.faults.counts) == (
+        [second, changed],
+        9,
+        {"inversions": 2},
+    )
 
 
-# --- the network between nodes ------------------------------------------------------------------------------
+# --- the network between nodes ------------------------------------------------
 
 
 @pytest.fixture
@@ -67,7 +78,9 @@ def loop() -> Iterator[Loop]:
         os.close(mine)
 
 
-def arrival(source: socket.socket, sink: socket.socket, data: bytes, seconds: float) -> bytes:
+def arrival(
+    source: socket.socket, sink: socket.socket, data: bytes, seconds: float
+) -> bytes:
     """Send something; what of it arrives within so many seconds."""
     source.send(data)
     sink.settimeout(seconds)
@@ -88,7 +101,10 @@ def has_ended(end: socket.socket) -> bool:
 @pytest.mark.linux
 def test_a_network_carries_holds_back_and_loses() -> None:
     network = Network()
-    with socket.create_server(("127.0.0.1", 0), backlog=500) as listener, ExitStack() as ends:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=500) as listener,
+        ExitStack() as ends,
+    ):
         port = listener.getsockname()[1]
         network.listen("127.0.3.1", port)
 
@@ -102,7 +118,11 @@ def test_a_network_carries_holds_back_and_loses() -> None:
         assert arrival(near, far, b"two", 0.2) == b""
         network.control("heal")
         assert arrival(near, far, b"", 60) == b"two"
-        for how, requests, answers in (("cut", b"", b""), ("deaf", b"", b"no"), ("mute", b"yes", b"")):
+        for how, requests, answers in (
+            ("cut", b"", b""),
+            ("deaf", b"", b"no"),
+            ("mute", b"yes", b""),
+        ):
             near, far = line()
             network.control(how)
             assert arrival(near, far, b"yes", 60 if requests else 0.2) == requests, how
@@ -113,29 +133,52 @@ def test_a_network_carries_holds_back_and_loses() -> None:
             socket.create_connection(("127.0.3.1", port), 5).close()
             listener.accept()[0].close()
         near, far = line()
-        assert arrival(near, far, b"three", 60) == b"three", "it survives connections that end at once"
+        assert arrival(near, far, b"three", 60) == b"three", (
+            "it survives connections that end at once"
+        )
     network.close()
 
 
-# --- the whole, against a server ----------------------------------------------------------------------------
+# --- the whole, against a server ----------------------------------------------
 
 
 @pytest.fixture
 def generator(
-    loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    loop: Loop,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Generator:
-    """A process with clients, and a server for them: ``generator.state`` names its database ``file`` and the
-    ``history`` of the clients.
+    """A process with clients, and a server for them: ``generator.state`` names
+    its database ``file`` and the ``history`` of the clients.
     """
-    monkeypatch.setattr(chaos, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
-    apps: dict[str, Any] = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
+    # nothing breaks, nothing comes late
+    monkeypatch.setattr(chaos, "QUIET_SECONDS", 0.3)
+    apps: dict[str, Any] = {
+        "gochat": {"login_policy": ""},
+        str(CMD_APP): {"same_as": "gochat"},
+    }
     apps |= yaml.safe_load(chaos_objects.CONFIG.format())
     server = start_server(config={"apps": apps})
     one = Generator(loop)
-    one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
+    one.aim(
+        asdict(
+            Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)
+        ),
+        0,
+    )
     one.state["history"] = history = tmp_path / "history.jsonl"
-    facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
-    facts |= {"history": str(history), "clients": 6, "seed": 1, "locks": True, "pace": 20.0}
+    facts = {
+        "addresses": [["127.0.0.1", server.ws.port]],
+        "http_ports": [server.http.port],
+    }
+    facts |= {
+        "history": str(history),
+        "clients": 6,
+        "seed": 1,
+        "locks": True,
+        "pace": 20.0,
+    }
     chaos.meet(one, "messages", **facts)
     while one.state["clients"].sent < 50:
         chaos.chat(one, 0.5, rate=200)  # a process that was held up has said little
@@ -147,18 +190,27 @@ def operations_of(generator: Generator) -> list[str]:
     """The kinds of objects, and what was done with them."""
     whole = generator.state["history"].read_text().splitlines(keepends=True)
     rows = [json.loads(line) for line in whole if line.endswith("\n")]
-    return [re.sub(":.*", ":", row["object"]) + f" {row['name']}" for row in rows if row["event"] == "ask"]
+    return [
+        re.sub(":.*", ":", row["object"]) + f" {row['name']}"
+        for row in rows
+        if row["event"] == "ask"
+    ]
 
 
 def broken_rules(generator: Generator) -> set[str]:
     """What the checker says of the history of the clients."""
-    return {each.rule for each in check(read(generator.state["history"].read_text().splitlines()))}
+    return {
+        each.rule
+        for each in check(read(generator.state["history"].read_text().splitlines()))
+    }
 
 
 @pytest.mark.full("faults")
 @pytest.mark.linux
 def test_a_conversation_without_faults_has_none(generator: Generator) -> None:
-    wanted = {f"{model}: {name}" for model, names in OPERATIONS.items() for name in names} - {"once: decide"}
+    wanted = {
+        f"{model}: {name}" for model, names in OPERATIONS.items() for name in names
+    } - {"once: decide"}
     while not wanted <= set(operations_of(generator)):
         chaos.chat(generator, 1, rate=50)
     assert chaos.settle(generator, 60)["calm"]
@@ -187,36 +239,65 @@ def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -
             "SELECT id, conversation FROM message AS m WHERE resend IS NOT NULL "
             f"AND EXISTS ({near} < m.seq) AND EXISTS ({near} > m.seq)"
         )
-        columns = ", ".join(row[1] for row in database.execute("PRAGMA table_info(message)"))
-        shown = columns.replace("id,", "(SELECT last_id + 1 FROM log),", 1).replace("resend", "NULL")
-        shown = shown.replace("seq", f"(SELECT last_seq + 1 FROM conversation WHERE id = {conversation})")
-        database.execute(f"INSERT INTO message ({columns}) SELECT {shown} FROM message WHERE id = {doubled}")
+        columns = ", ".join(
+            row[1] for row in database.execute("PRAGMA table_info(message)")
+        )
+        shown = columns.replace("id,", "(SELECT last_id + 1 FROM log),", 1).replace(
+            "resend", "NULL"
+        )
+        shown = shown.replace(
+            "seq", f"(SELECT last_seq + 1 FROM conversation WHERE id = {conversation})"
+        )
+        database.execute(
+            f"INSERT INTO message ({columns}) SELECT {shown} FROM message WHERE id = {doubled}"
+        )
         database.execute("UPDATE log SET last_id = last_id + 1")
         more = "last_seq = last_seq + 1, last_id = last_id + 1000"
-        database.execute(f"UPDATE conversation SET {more} WHERE id = ?", (conversation,))
+        database.execute(
+            f"UPDATE conversation SET {more} WHERE id = ?", (conversation,)
+        )
         database.execute("DELETE FROM message WHERE id = ?", (gone,))
     chaos.audit(generator, 60)
     assert broken_rules(generator) >= {"lost", "doubled", "hole"}
 
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 
 def test_publications_have_places_that_are_dense() -> None:
-    ranks = chaos_channels.Ranks({("stored:1", "e", offset): offset for offset in (3, 7, 9)})
-    assert [ranks.rank(("stored:1", "e", offset)) for offset in (2, 3, 8, 9)] == [0, 1, 2, 3]
+    ranks = chaos_channels.Ranks(
+        {("stored:1", "e", offset): offset for offset in (3, 7, 9)}
+    )
+    assert [ranks.rank(("stored:1", "e", offset)) for offset in (2, 3, 8, 9)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.linux
 def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
-    loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    loop: Loop,
+    start_server: StartServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    """Subscribers that subscribe again all the time; then one of them has less, or more."""
-    for name, value in {"CHECK_SECONDS": 0, "STAY_SECONDS": 0.05, "CHANNELS": ("live:1", "stored:1")}.items():
-        monkeypatch.setattr(chaos_channels, name, value)  # nothing breaks, nothing comes late
+    """Subscribers that subscribe again all the time; then one of them has less,
+    or more."""
+    for name, value in {
+        "CHECK_SECONDS": 0,
+        "STAY_SECONDS": 0.05,
+        "CHANNELS": ("live:1", "stored:1"),
+    }.items():
+        # nothing breaks, nothing comes late
+        monkeypatch.setattr(chaos_channels, name, value)
     server = start_server(config=yaml.safe_load(chaos_channels.CONFIG.format()))
     one, file = Generator(loop), tmp_path / "history.jsonl"
-    facts = {"addresses": [["127.0.0.1", server.ws.port]], "http_ports": [server.http.port]}
+    facts = {
+        "addresses": [["127.0.0.1", server.ws.port]],
+        "http_ports": [server.http.port],
+    }
     facts |= {"history": str(file), "clients": 3, "seed": 1}
     chaos.meet(one, "channels", **facts)
     while one.state["clients"].resubscriptions < 20:
@@ -243,7 +324,7 @@ def test_a_publication_that_subscribers_miss_or_see_twice_is_found(
             lives[-1].seen[:] = whole
 
 
-# --- events -------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------
 
 LOG = [
     {"id": "log-1", "sender": "ann"},
@@ -255,7 +336,9 @@ LOG = [
 
 def deliver(receiver: EventReceiver, *rows: dict[str, Any]) -> None:
     """Deliver events as a server does."""
-    body = json.dumps({"events": [{"app": "101", "event": "message", **event} for event in rows]})
+    body = json.dumps(
+        {"events": [{"app": "101", "event": "message", **event} for event in rows]}
+    )
     with urlopen(receiver.url, body.encode(), timeout=60) as answer:
         assert answer.status == 200
 
@@ -263,12 +346,20 @@ def deliver(receiver: EventReceiver, *rows: dict[str, Any]) -> None:
 @pytest.mark.linux
 @pytest.mark.parametrize(
     ("order", "rules"),
-    [((0, 1, 2, 3), set()), ((1, 0, 2, 3), set()), ((0, 2, 3), {"missing"}), ((2, 0, 1, 3), {"other order"})],
+    [
+        ((0, 1, 2, 3), set()),
+        ((1, 0, 2, 3), set()),
+        ((0, 2, 3), {"missing"}),
+        ((2, 0, 1, 3), {"other order"}),
+    ],
 )
 def test_what_is_missing_or_comes_after_a_later_one_of_its_user_is_found(
     order: tuple[int, ...], rules: set[str], tmp_path: Path
 ) -> None:
-    log = [(f"101 {event['id']}", event.get("user", event.get("sender", ""))) for event in LOG]
+    log = [
+        (f"101 {event['id']}", event.get("user", event.get("sender", "")))
+        for event in LOG
+    ]
     receiver, history = EventReceiver(), History(tmp_path / "history")
     try:
         for number in order:
@@ -283,4 +374,7 @@ def test_what_is_missing_or_comes_after_a_later_one_of_its_user_is_found(
         receiver.close()
     receiver.note(history, log)
     history.close()
-    assert {each.rule for each in check(read((tmp_path / "history").read_text().splitlines()))} == rules
+    assert {
+        each.rule
+        for each in check(read((tmp_path / "history").read_text().splitlines()))
+    } == rules

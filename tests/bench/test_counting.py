@@ -1,4 +1,5 @@
-"""Counting messages: no loss, no double and no change of order stays unseen, however the stream is cut."""
+"""Counting messages: no loss, no double and no change of order stays unseen,
+however the stream is cut."""
 
 import os
 import random
@@ -7,7 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from bench.chat import ChatTally
-from bench.connections import BUFFER_BYTES, MOST_REFUSED, OPENERS, Connection, ConnectionSet, Target
+from bench.connections import (
+    BUFFER_BYTES,
+    MOST_REFUSED,
+    OPENERS,
+    Connection,
+    ConnectionSet,
+    Target,
+)
 from bench.frames import PING, server_frame
 from bench.http_client import split_answer
 from bench.latency import stamp_us
@@ -19,7 +27,9 @@ from imserver.messenger.messages.model import Message
 from tests.support import Server
 
 TAG = "tag123"
-NOTICE = server_frame(b'{"seq":"9","cmd":"enter","response":{"code":200,"codeMsg":"Ok","data":null}}')
+NOTICE = server_frame(
+    b'{"seq":"9","cmd":"enter","response":{"code":200,"codeMsg":"Ok","data":null}}'
+)
 
 
 class FakeSocket:
@@ -41,13 +51,16 @@ class FakeConnections(ConnectionSet):
     """A swarm whose peers are fed by hand."""
 
     def __init__(self, conns: int) -> None:
-        self.by_fd = {number: Connection(FakeSocket(number), number) for number in range(conns)}  # type: ignore[arg-type]
+        self.by_fd = {
+            number: Connection(FakeSocket(number), number) for number in range(conns)
+        }  # type: ignore[arg-type]
         self.lost = self.pings = 0
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
 
     def feed(self, streams: Sequence[Sequence[bytes]]) -> None:
-        """Give each connection its stream, cut at random places, as ``ready`` does."""
+        """Give each connection its stream, cut at random places, as ``ready``
+        does."""
         for conn, stream in zip(self.by_fd.values(), streams, strict=True):
             for piece in pieces(b"".join(stream), conn.number):
                 whole = conn.rest + piece
@@ -87,7 +100,8 @@ OTHER = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[151:]]
     ("streams", "refused", "wrong"),
     [
         ([MESSAGES] * 5, set(), (0, 0, 0)),
-        ([LESS, *[MESSAGES] * 4], set(), (1, 0, 4)),  # others than the witness are compared with it
+        # others than the witness are compared with it
+        ([LESS, *[MESSAGES] * 4], set(), (1, 0, 4)),
         ([MESSAGES, LESS, *[MESSAGES] * 3], set(), (1, 0, 0)),
         ([MESSAGES[:-1]] * 5, set(), (5, 0, 0)),
         ([MESSAGES[:-1]] * 5, {299}, (0, 0, 0)),
@@ -107,7 +121,13 @@ def test_what_is_lost_doubled_or_out_of_order_is_found_at_the_witness_and_at_any
 
 
 def test_other_frames_in_between_are_not_messages_and_pings_are_answered() -> None:
-    stream = [*MESSAGES[:9], NOTICE, *MESSAGES[9:40], server_frame(b"hi", PING), *MESSAGES[40:]]
+    stream = [
+        *MESSAGES[:9],
+        NOTICE,
+        *MESSAGES[9:40],
+        server_frame(b"hi", PING),
+        *MESSAGES[40:],
+    ]
     tally = counted([stream, MESSAGES])
     assert tally.verdict(ALL)[2:] == (0, 0, 0)
     assert tally.others == 1
@@ -118,11 +138,13 @@ def test_messages_to_single_users_are_summed_up_one_by_one() -> None:
     tally = counted([MESSAGES[0::2], MESSAGES[1::2]], every=True)
     sums = sum(range(0, 300, 2)), sum(range(1, 300, 2))
     assert tally.compare([(150, each) for each in sums])[1:] == (300, 0, 0, 0)
-    assert tally.compare([(151, sums[0]), (150, sums[0])])[2:4] == (1, 1), "one lost, one for another"
+    assert tally.compare([(151, sums[0]), (150, sums[0])])[2:4] == (1, 1), (
+        "one lost, one for another"
+    )
     assert tally.latency.count == 300
 
 
-# --- a chat ---
+# --- a chat -------------------------------------------------------------------
 
 MEMBERS = 4
 
@@ -131,7 +153,9 @@ def push(number: int, position: int) -> bytes:
     """The frame of a push, by the server's own codec."""
     content = b"%b%07d%010d..." % (TAG.encode(), number, stamp_us())
     stored = Message(position, 300, 0, "1", body=content, time_ms=1_700_000_000_000)
-    return server_frame(protobuf.ProtobufDialect().encode_message(stored) or b"", BINARY)
+    return server_frame(
+        protobuf.ProtobufDialect().encode_message(stored) or b"", BINARY
+    )
 
 
 def ack(number: int, position: int) -> bytes:
@@ -145,7 +169,9 @@ def streams() -> list[list[bytes]]:
         for member in range(MEMBERS):
             own = number % MEMBERS == member
             position = 100 + 5 * number
-            frames[member].append(ack(number // MEMBERS + 1, position) if own else push(number, position))
+            frames[member].append(
+                ack(number // MEMBERS + 1, position) if own else push(number, position)
+            )
     return frames
 
 
@@ -166,14 +192,19 @@ def chatted(frames: list[list[bytes]]) -> ChatTally:
         pytest.param([0, 1, 2, 3, 4, 5, 5], (0, 1, 1), id="one twice"),
         pytest.param([0, 1, 2, 3, 4, 4], (1, 1, 1), id="one in place of another"),
         pytest.param([0, 1, 2, 3, 5, 4], (0, 0, 1), id="pushes in another order"),
-        pytest.param([0, 1, 2, 3, 4, 6, 5], (0, 0, 1), id="an acknowledgement too early"),
+        pytest.param(
+            [0, 1, 2, 3, 4, 6, 5], (0, 0, 1), id="an acknowledgement too early"
+        ),
     ],
 )
 def test_what_is_lost_doubled_or_out_of_order_in_a_chat_is_found(
     order: list[int], faults: tuple[int, int, int]
 ) -> None:
     frames = streams()
-    frames[2] = [*(frames[2][at] for at in order), *frames[2][max(6, len(set(order))) :]]
+    frames[2] = [
+        *(frames[2][at] for at in order),
+        *frames[2][max(6, len(set(order))) :],
+    ]
     tally = chatted(frames)
     assert (tally.acked, tally.unexpected, tally.ack_latency.count) == (40, 0, 40)
     assert tally.verdict({})[0] == 120
@@ -195,7 +226,9 @@ def test_an_acknowledgement_that_is_not_due_is_unexpected() -> None:
 
 
 @pytest.mark.linux
-def test_a_server_that_admits_nobody_is_not_asked_for_ever(start_server: Callable[..., Server]) -> None:
+def test_a_server_that_admits_nobody_is_not_asked_for_ever(
+    start_server: Callable[..., Server],
+) -> None:
     server = start_server(config={"apps": {"101": {"dialects": ["sse"]}}})
     read_end, write_end = os.pipe()
     connections = ConnectionSet(Loop(read_end), Target(server.ws.host, server.ws.port))
@@ -207,7 +240,7 @@ def test_a_server_that_admits_nobody_is_not_asked_for_ever(start_server: Callabl
     assert next(iter(opening.errors)).startswith("login refused")
 
 
-# --- answers of HTTP ---
+# --- answers of HTTP ----------------------------------------------------------
 
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello"
 

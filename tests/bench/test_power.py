@@ -1,4 +1,5 @@
-"""Power cuts that are made of a recording: what was synchronised is there, and what was not may be gone."""
+"""Power cuts that are made of a recording: what was synchronised is there, and
+what was not may be gone."""
 
 import json
 import os
@@ -77,7 +78,11 @@ def record(folder: Path, *command: str, **environment: str) -> tuple[Disk, Path]
     root = folder / "root"
     root.mkdir()
     preload, recording = recorder(folder, root)
-    subprocess.run([sys.executable, "-c", *command], check=True, env={**os.environ, **preload, **environment})
+    subprocess.run(
+        [sys.executable, "-c", *command],
+        check=True,
+        env={**os.environ, **preload, **environment},
+    )
     return Disk(root), recording
 
 
@@ -87,17 +92,27 @@ def play(disk: Disk, recording: Path) -> Disk:
     return disk
 
 
-def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(tmp_path: Path) -> None:
+def test_names_and_contents_are_kept_as_far_as_they_were_synchronised(
+    tmp_path: Path,
+) -> None:
     disk = play(*record(tmp_path, _PRELUDE + _FILES, str(tmp_path / "root")))
     assert disk.cut("drop", random.Random(1)) == {"kept": b"old" * 1000, "named": b"x"}
-    assert disk.cut("keep", random.Random(1)) == {"kept": b"new" * 1000, "named": b"x", "torn": b"y" * 5000}
+    assert disk.cut("keep", random.Random(1)) == {
+        "kept": b"new" * 1000,
+        "named": b"x",
+        "torn": b"y" * 5000,
+    }
     contents = {disk.cut("torn", random.Random(seed)).get("torn") for seed in range(50)}
-    assert len(contents) > 10, "the file that was not synchronised may hold any of its sectors"
+    assert len(contents) > 10, (
+        "the file that was not synchronised may hold any of its sectors"
+    )
     first_files = {disk.cut("some", random.Random(seed))["kept"] for seed in range(50)}
     assert first_files == {b"old" * 1000, b"new" * 1000}, "a rename is done or not"
 
 
-def test_a_file_is_lost_if_a_folder_above_it_was_not_synchronised(tmp_path: Path) -> None:
+def test_a_file_is_lost_if_a_folder_above_it_was_not_synchronised(
+    tmp_path: Path,
+) -> None:
     disk = play(*record(tmp_path, _PRELUDE + _FOLDERS, str(tmp_path / "root")))
     assert disk.cut("drop", random.Random(1)) == {"a": None, "c": None, "c/kept": b"3"}
     assert disk.cut("keep", random.Random(1)) == {
@@ -115,15 +130,26 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
 ) -> None:
     history = tmp_path / "history"
     disk, recording = record(
-        tmp_path, _WRITER, str(tmp_path / "root"), str(history), mode, BITS=str(MARK_BITS)
+        tmp_path,
+        _WRITER,
+        str(tmp_path / "root"),
+        str(history),
+        mode,
+        BITS=str(MARK_BITS),
     )
     found = cut_all(disk, recording, history, 60, 7)
     assert len(found.events) == 200
     figures = found.figures
     assert figures["power_cuts"] == 60
     assert (figures["power_compared"] or 0) > 1000
-    assert bool(figures["chaos_broken"] or figures["power_broken"]) == loses, found.notes
-    assert {note.split(": ")[1] for note in found.notes} <= {"lost", "stale", "DatabaseError"}
+    assert bool(figures["chaos_broken"] or figures["power_broken"]) == loses, (
+        found.notes
+    )
+    assert {note.split(": ")[1] for note in found.notes} <= {
+        "lost",
+        "stale",
+        "DatabaseError",
+    }
 
 
 @pytest.mark.parametrize(
@@ -141,13 +167,26 @@ def test_a_commit_that_was_not_synchronised_is_lost_in_some_cuts(
 def test_what_is_left_is_judged_by_what_was_said_before(
     rows: list[tuple[int, int, bytes]], broken: set[str], tmp_path: Path
 ) -> None:
-    """Three messages are sent, two acknowledged before the power goes, at 5.5 s."""
+    """Three messages are sent, two acknowledged before the power goes, at 5.5
+    s."""
     history = tmp_path / "history"
     with history.open("w") as lines:
-        for number, (begun, ended) in enumerate([(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)], 1):
-            ask = {"client": "ann", "name": "send", "object": "chat", "message": f"1:{number}:"}
-            lines.write(json.dumps({"event": "ask", "number": number, "at": begun, **ask}) + "\n")
-            lines.write(json.dumps({"event": "ok", "number": number, "at": ended}) + "\n")
+        for number, (begun, ended) in enumerate(
+            [(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)], 1
+        ):
+            ask = {
+                "client": "ann",
+                "name": "send",
+                "object": "chat",
+                "message": f"1:{number}:",
+            }
+            lines.write(
+                json.dumps({"event": "ask", "number": number, "at": begun, **ask})
+                + "\n"
+            )
+            lines.write(
+                json.dumps({"event": "ok", "number": number, "at": ended}) + "\n"
+            )
     found = Cuts(history)
     found.compare("a cut", 5.5, Remains(rows=[*rows]))
     assert {note.split(": ")[1] for note in found.notes} == broken

@@ -1,4 +1,5 @@
-"""Folding runs, judging figures by their bars, comparing trees, and commands that fail."""
+"""Folding runs, judging figures by their bars, comparing trees, and commands
+that fail."""
 
 import json
 from dataclasses import dataclass
@@ -13,20 +14,40 @@ from bench.context import RunContext, Span
 from bench.figures import Figures, faults, fold, shown, with_faults_of
 from bench.latency import Latency
 from bench.loop import BenchError
-from bench.runner import ALL, SCENARIOS, SUITES, Bar, Scenario, ServerChoice, command_line, judge, options_of
+from bench.runner import (
+    ALL,
+    SCENARIOS,
+    SUITES,
+    Bar,
+    Scenario,
+    ServerChoice,
+    command_line,
+    judge,
+    options_of,
+)
 from tests.bench.play import run
 from tests.support import ROOT
 
-REPORTS = {"cpu_us": (11.0, 10.0), "generator_cpu_us": (9.0, 1.0), "lost": (0.0, 0.0), "p99_ms": (2.0, None)}
+REPORTS = {
+    "cpu_us": (11.0, 10.0),
+    "generator_cpu_us": (9.0, 1.0),
+    "lost": (0.0, 0.0),
+    "p99_ms": (2.0, None),
+}
 
 
 def test_several_runs_fold_to_the_median_and_faults_to_the_worst() -> None:
-    runs: list[Figures] = [{"cpu_us": cpu, "lost": lost} for cpu, lost in ((3.0, 0.0), (9.0, 2.0), (4.0, 0))]
+    runs: list[Figures] = [
+        {"cpu_us": cpu, "lost": lost}
+        for cpu, lost in ((3.0, 0.0), (9.0, 2.0), (4.0, 0))
+    ]
     assert fold(runs) == {"cpu_us": 4.0, "lost": 2.0}
     assert faults(fold(runs)) == {"lost": 2.0}
     assert fold([{"cpu_us": None}, {"cpu_us": None}]) == {"cpu_us": None}
     assert fold([{"push_max_ms": 1.0}, {"push_max_ms": 3.0}]) == {"push_max_ms": 3.0}
-    assert with_faults_of({"cpu_us": 5.0, "lost": 1.0}, {"cpu_us": 2.0, "lost": 2.0}) == {
+    assert with_faults_of(
+        {"cpu_us": 5.0, "lost": 1.0}, {"cpu_us": 2.0, "lost": 2.0}
+    ) == {
         "cpu_us": 2.0,
         "lost": 3.0,
     }, "those of the warm-up count"
@@ -42,10 +63,18 @@ def test_figures_are_judged_by_the_bars_of_their_rows() -> None:
     assert not Bar("cpu_us", 1.0).met(None)
     figures = {"cpu_us": 1.0, "lost": 1, "deliveries_per_second": 2e6}
     reports = [
-        {"scenario": "", "command": "c", "figures": figures, "generator": {"bottleneck": True}} for _ in ALL
+        {
+            "scenario": "",
+            "command": "c",
+            "figures": figures,
+            "generator": {"bottleneck": True},
+        }
+        for _ in ALL
     ]
     judged = {
-        bar["figure"]: bar for bar in judge(ALL, reports) if bar["title"] == "broadcast to 500, flat out"
+        bar["figure"]: bar
+        for bar in judge(ALL, reports)
+        if bar["title"] == "broadcast to 500, flat out"
     }
     met = {name: bar["met"] for name, bar in judged.items()}
     assert met == {"cpu_us": True, "lost": False, "deliveries_per_second": True}
@@ -60,7 +89,9 @@ def test_a_suite_plays_every_scenario_that_the_runner_starts_a_server_for() -> N
     assert played == started - {"capacity"}, "that one is of imserver doctor"
     for row in (row for rows in SUITES.values() for row in rows):
         scenario = SCENARIOS[row.command.split()[0]]
-        again = command_line(scenario, options_of(row), 1).removeprefix("imserver bench ")
+        again = command_line(scenario, options_of(row), 1).removeprefix(
+            "imserver bench "
+        )
         assert again == row.command
 
 
@@ -77,9 +108,18 @@ def test_a_rate_that_left_the_server_idle_is_derived_from_its_cpu() -> None:
 
 def test_addresses_are_taken_apart() -> None:
     target = ServerChoice(url="http://localhost:8080").target()
-    assert (target.ws_host, target.ws_port, target.ws_path) == ("localhost", 8089, "/acc")
+    assert (target.ws_host, target.ws_port, target.ws_path) == (
+        "localhost",
+        8089,
+        "/acc",
+    )
     target = ServerChoice(url="http://h:1", ws="ws://w:2/other").target()
-    assert (target.http_port, target.ws_host, target.ws_port, target.ws_path) == (1, "w", 2, "/other")
+    assert (target.http_port, target.ws_host, target.ws_port, target.ws_path) == (
+        1,
+        "w",
+        2,
+        "/other",
+    )
 
 
 def latencies(*micros: int) -> Latency:
@@ -95,10 +135,19 @@ def test_percentiles_are_exact_to_ten_microseconds_also_of_several_processes() -
     assert one.percentile_ms(50) == pytest.approx(50, abs=0.02)
     assert one.percentile_ms(99) == pytest.approx(99, abs=0.02)
     assert one.figures()["max_ms"] == 100
-    assert latencies(10, 30_000_000).percentile_ms(99) == 30_000, "beyond the last bucket"
-    parts = [json.loads(json.dumps(part.pack())) for part in (latencies(100, 200), latencies(100, 9000))]
+    assert latencies(10, 30_000_000).percentile_ms(99) == 30_000, (
+        "beyond the last bucket"
+    )
+    parts = [
+        json.loads(json.dumps(part.pack()))
+        for part in (latencies(100, 200), latencies(100, 9000))
+    ]
     whole = Latency.merged(parts)
-    assert (whole.count, whole.max_us, whole.percentile_ms(50)) == (4, 9000, pytest.approx(0.11))
+    assert (whole.count, whole.max_us, whole.percentile_ms(50)) == (
+        4,
+        9000,
+        pytest.approx(0.11),
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +171,7 @@ def test_a_message_that_is_lost_fails_the_command(lost: float) -> None:
     assert result.exit_code == bool(lost)
 
 
-# --- two trees ----------------------------------------------------------------------------------------------
+# --- two trees ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -138,8 +187,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str, Any]]:
     return runs
 
 
-def test_pairs_alternate_and_a_dearer_unit_fails(calls: list[tuple[Any, str, Any]], tmp_path: Path) -> None:
-    result = run("versus", "--pairs", "2", "--json", str(tmp_path), "push", "--v1", "--keyed")
+def test_pairs_alternate_and_a_dearer_unit_fails(
+    calls: list[tuple[Any, str, Any]], tmp_path: Path
+) -> None:
+    result = run(
+        "versus", "--pairs", "2", "--json", str(tmp_path), "push", "--v1", "--keyed"
+    )
     command = "push --v1 --keyed"
     assert calls == [(ROOT, command, ROOT), (tmp_path, command, tmp_path)] * 2
     rows = {row["figure"]: row for row in json.loads(result.stdout)["rows"]}
@@ -152,13 +205,17 @@ def test_pairs_alternate_and_a_dearer_unit_fails(calls: list[tuple[Any, str, Any
     assert calls == [(ROOT, "idle", ROOT), (tmp_path, "idle", ROOT)]
     calls.clear()
     run("versus", "--pairs", "1", str(tmp_path), "all")
-    assert [command for _, command, _ in calls] == [row.command for row in ALL for _ in range(2)]
+    assert [command for _, command, _ in calls] == [
+        row.command for row in ALL for _ in range(2)
+    ]
 
 
 @pytest.mark.linux
 def test_the_tool_of_this_tree_starts_the_server_of_another(tmp_path: Path) -> None:
     (tmp_path / "imserver").mkdir()
     (tmp_path / "imserver" / "__init__.py").touch()
-    (tmp_path / "imserver" / "__main__.py").write_text("raise SystemExit('the server of another tree')")
+    (tmp_path / "imserver" / "__main__.py").write_text(
+        "raise SystemExit('the server of another tree')"
+    )
     with pytest.raises(BenchError, match="the server of another tree"):
         runner.measure(tmp_path, "idle --connections 1", ROOT)

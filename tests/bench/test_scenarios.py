@@ -12,9 +12,28 @@ from tests.support import Server, run_cli
 
 pytestmark = pytest.mark.linux
 
-ZERO = ("lost", "doubled", "dropped", "refused", "other_order", "errors", "unfinished", "missing", "unstored")
+ZERO = (
+    "lost",
+    "doubled",
+    "dropped",
+    "refused",
+    "other_order",
+    "errors",
+    "unfinished",
+    "missing",
+    "unstored",
+)
 FULL = pytest.mark.full("load")
-QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
+QUICK = (
+    "--push-seconds",
+    "0.5",
+    "--calm-seconds",
+    "0.1",
+    "--idle-seconds",
+    "0.3",
+    "--broadcasts",
+    "1",
+)
 TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10")
 
 
@@ -30,11 +49,15 @@ def options_of(server: Server) -> tuple[str, ...]:
 
 
 def check(positive: str, *arguments: str) -> None:
-    """Run a scenario: these figures are positive, or have the value behind ``=``; nothing is wrong."""
+    """Run a scenario: these figures are positive, or have the value behind
+    ``=``; nothing is wrong."""
     figures = found(*arguments)["figures"]
     for name in positive.split():
         name, _, value = name.partition("=")
-        assert figures[name] == float(value) if value else figures[name] > 0, (name, figures)
+        assert figures[name] == float(value) if value else figures[name] > 0, (
+            name,
+            figures,
+        )
     assert not any(figures.get(name) for name in ZERO), figures
 
 
@@ -48,43 +71,72 @@ def check(positive: str, *arguments: str) -> None:
         ("push --users 20 --seconds 0.5", "requests_per_second answer_p50_ms"),
         ("push --users 20 --seconds 0.5 --bulk 40", "targets_per_second answer_p50_ms"),
         ("publish --users 20 --seconds 0.5", "publishes_per_second ack_p50_ms"),
-        ("chat --members 8 --seconds 0.3 --rate 100", "messages=30 deliveries=210 cpu_us ack_p50_ms"),
+        (
+            "chat --members 8 --seconds 0.3 --rate 100",
+            "messages=30 deliveries=210 cpu_us ack_p50_ms",
+        ),
         *(
             pytest.param(*row, marks=FULL)
             for row in (
-                ("fanout --receivers 20 --seconds 0.3 --rate 50", "messages p50_ms cpu_us"),
+                (
+                    "fanout --receivers 20 --seconds 0.3 --rate 50",
+                    "messages p50_ms cpu_us",
+                ),
                 ("push --users 20 --seconds 0.5 --v1", "requests_per_second"),
                 ("push --users 20 --seconds 0.5 --v1 --bulk 40", "targets_per_second"),
                 ("publish --users 20 --seconds 0.5 --rate 500", "publishes_per_second"),
                 ("handshake --connections 50", "opened_per_second"),
-                ("handshake --connections 50 --login --members 10", "opened_per_second"),
+                (
+                    "handshake --connections 50 --login --members 10",
+                    "opened_per_second",
+                ),
                 ("chat --members 8 --seconds 0.3 --rate 0", "messages cpu_us"),
-                ("chat --members 8 --seconds 0.3 --rate 100 --single", "messages=30 deliveries=30"),
+                (
+                    "chat --members 8 --seconds 0.3 --rate 100 --single",
+                    "messages=30 deliveries=30",
+                ),
                 ("chat --members 8 --seconds 0.3 --rate 0 --single", "messages cpu_us"),
             )
         ),
     ],
 )
-def test_a_scenario_against_a_running_server(server: Server, command: str, positive: str) -> None:
+def test_a_scenario_against_a_running_server(
+    server: Server, command: str, positive: str
+) -> None:
     check(positive, *command.split(), *options_of(server))
 
 
 @pytest.mark.parametrize(
     ("command", "positive"),
     [
-        ("notify --members 20", "notifications_lost=0 notifications_again=0 notified_cpu_us"),
+        (
+            "notify --members 20",
+            "notifications_lost=0 notifications_again=0 notified_cpu_us",
+        ),
         *(
             pytest.param(*row, marks=FULL)
             for row in (
-                ("idle --connections 50 --seconds 3 --ping-seconds 1", "pings ping_cpu_us"),
-                ("capacity --connections 60 --seconds 0.2", "login_cpu_us push_cpu_us delivery_cpu_us"),
+                (
+                    "idle --connections 50 --seconds 3 --ping-seconds 1",
+                    "pings ping_cpu_us",
+                ),
+                (
+                    "capacity --connections 60 --seconds 0.2",
+                    "login_cpu_us push_cpu_us delivery_cpu_us",
+                ),
                 ("push --v1 --keyed --users 5 --seconds 0.1", "messages"),
                 ("publish --keyed --users 5 --seconds 0.1", "messages"),
                 ("streams --streams 20 --seconds 0.5", "pieces_per_second"),
                 ("channels --connections 20", "subscriptions_per_second"),
                 ("channels --connections 20 --dialect cmd", "subscriptions_per_second"),
-                ("chat --members 4 --seconds 0.3 --rate 100", "stored_rows=30 messages=30"),
-                ("chat --members 6 --seconds 0.3 --rate 50 --nodes 2", "stored_rows=15 deliveries=75"),
+                (
+                    "chat --members 4 --seconds 0.3 --rate 100",
+                    "stored_rows=30 messages=30",
+                ),
+                (
+                    "chat --members 6 --seconds 0.3 --rate 50 --nodes 2",
+                    "stored_rows=15 deliveries=75",
+                ),
             )
         ),
     ],
@@ -112,7 +164,9 @@ def test_a_few_hundred_instead_of_a_million(
         assert 0 < figures[f"{pushes}_p50_ms"] <= figures[f"{pushes}_p99_ms"]
     assert 0 < figures["broadcast_seconds"] < 60
     assert figures["pss_full_mb"] > 10
-    assert (figures["redis_mb"] is None) == (processes == 1), "one process needs no Redis"
+    assert (figures["redis_mb"] is None) == (processes == 1), (
+        "one process needs no Redis"
+    )
     assert whole["bars"] == []  # they are for a million
 
 
@@ -120,7 +174,9 @@ def test_a_few_hundred_instead_of_a_million(
 @FULL
 def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
-    whole = json.loads(run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json").stdout)
+    whole = json.loads(
+        run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json").stdout
+    )
     reports = {report["parameters"]["part"]: report for report in whole["reports"]}
     figures = {part: report["figures"] for part, report in reports.items()}
     assert figures.keys() == PARTS.keys()
@@ -161,9 +217,15 @@ def test_the_console_script_starts_a_server_of_its_own_and_ends_it() -> None:
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("handshake --url http://127.0.0.1:9 --ws ws://127.0.0.1:9/acc", "ECONNREFUSED"),
+        (
+            "handshake --url http://127.0.0.1:9 --ws ws://127.0.0.1:9/acc",
+            "ECONNREFUSED",
+        ),
         ("handshake --config /no/such/file", "/no/such/file"),
-        ("cluster --part push --redis-server no-such-redis-server", "no no-such-redis-server here"),
+        (
+            "cluster --part push --redis-server no-such-redis-server",
+            "no no-such-redis-server here",
+        ),
         ("idle --url http://127.0.0.1:9", "--pid"),
     ],
 )

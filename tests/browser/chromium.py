@@ -75,7 +75,9 @@ class Browser:
         for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(require(DRIVER)))
+        self.driver = webdriver.Chrome(
+            options=options, service=Service(require(DRIVER))
+        )
         self.driver.set_page_load_timeout(90)
         self.driver.set_script_timeout(90)
         self._script = ""
@@ -90,10 +92,12 @@ class Browser:
         script: str = "",
         forget: bool = False,
     ) -> "Page":
-        """A new tab (so with an empty sessionStorage) at ``url``; the one before is closed.
+        """A new tab (so with an empty sessionStorage) at ``url``; the one
+        before is closed.
 
-        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page. ``forget``
-        empties the localStorage of the server first: nobody is logged in.
+        ``languages`` is the Accept-Language to send, ``script`` runs before
+        those of the page. ``forget`` empties the localStorage of the server
+        first: nobody is logged in.
         """
         before = self.driver.current_window_handle
         self.driver.switch_to.new_window("tab")
@@ -105,17 +109,26 @@ class Browser:
         page.resize(*size, dark=dark)
         if languages:
             agent = self.driver.execute_script("return navigator.userAgent")
-            page.command("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
+            page.command(
+                "Emulation.setUserAgentOverride",
+                userAgent=agent,
+                acceptLanguage=languages,
+            )
         if script:
             page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
         if forget:
             origin = "/".join(url.split("/")[:3])
-            page.command("Storage.clearDataForOrigin", origin=origin, storageTypes="local_storage")
+            page.command(
+                "Storage.clearDataForOrigin",
+                origin=origin,
+                storageTypes="local_storage",
+            )
         self.driver.get(url)
         return page
 
     def complaints(self) -> list[str]:
-        """What stands in the console since the last call: errors, refused resources, violated policies."""
+        """What stands in the console since the last call: errors, refused
+        resources, violated policies."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def quit(self) -> None:
@@ -128,7 +141,7 @@ class Page:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
-    # --- the tab --------------------------------------------------------------------------------------------
+    # --- the tab --------------------------------------------------------------
 
     def command(self, method: str, **parameters: Any) -> Any:
         return self.driver.execute_cdp_cmd(method, parameters)
@@ -136,10 +149,15 @@ class Page:
     def resize(self, width: int, height: int, dark: bool = False) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1}
         self.command("Emulation.setDeviceMetricsOverride", **size, mobile=False)
-        features = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce",
+        }
         self.command(
             "Emulation.setEmulatedMedia",
-            features=[{"name": name, "value": value} for name, value in features.items()],
+            features=[
+                {"name": name, "value": value} for name, value in features.items()
+            ],
         )
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -154,19 +172,27 @@ class Page:
 
     def shown(self, selector: str) -> bool:
         return bool(
-            self.run("return document.querySelector(arguments[0])?.checkVisibility() === true", selector)
+            self.run(
+                "return document.querySelector(arguments[0])?.checkVisibility() === true",
+                selector,
+            )
         )
 
     def click(self, *selectors: str) -> None:
-        """Focus and click what matches, one after the other, each as soon as it is shown and not disabled.
+        """Focus and click what matches, one after the other, each as soon as it
+        is shown and not disabled.
 
         In one step: no redraw comes in between.
         """
         for each in selectors:
-            eventually(lambda each=each: self.run(_CLICK, each), what=f"{each} is shown, and clicked")
+            eventually(
+                lambda each=each: self.run(_CLICK, each),
+                what=f"{each} is shown, and clicked",
+            )
 
     def pick(self, selector: str, text: str, within: str = "") -> None:
-        """Click the first match with this text, or with it as the whole text ``within`` it."""
+        """Click the first match with this text, or with it as the whole text
+        ``within`` it."""
         self.gives(_PICK, True, selector, text, within)
 
     def write(self, selector: str, *keys: str) -> None:
@@ -182,7 +208,9 @@ class Page:
     def misses(self, *selectors: str) -> None:
         """Wait until the first match of each is not shown, or there is none."""
         for each in selectors:
-            eventually(lambda each=each: not self.shown(each), what=f"{each} is not shown")
+            eventually(
+                lambda each=each: not self.shown(each), what=f"{each} is not shown"
+            )
 
     def has(self, selector: str, *texts: str) -> None:
         """Wait until all that matches has these texts."""
@@ -193,7 +221,8 @@ class Page:
         self.gives(_HAS_SOME, True, selector, text)
 
     def gives(self, script: str, value: Any, *arguments: Any) -> None:
-        """Wait until a script gives this value; not while the browser goes from page to page."""
+        """Wait until a script gives this value; not while the browser goes from
+        page to page."""
         found: list[Any] = []
 
         def look() -> bool:
@@ -204,15 +233,23 @@ class Page:
         try:
             eventually(look)
         except AssertionError:
-            raise AssertionError(f"{script} {arguments} gives {value}, not {found}") from None
+            raise AssertionError(
+                f"{script} {arguments} gives {value}, not {found}"
+            ) from None
 
     def awaited(self, script: str, *arguments: Any) -> Any:
-        return self.run(f"return (async function () {{ {script} }}).apply(null, arguments)", *arguments)
+        return self.run(
+            f"return (async function () {{ {script} }}).apply(null, arguments)",
+            *arguments,
+        )
 
     def touch(self, x: float, y: float, *moves: tuple[float, float]) -> None:
-        """A finger goes down, to each of these places as seen from the first one, and up."""
+        """A finger goes down, to each of these places as seen from the first
+        one, and up."""
         points = [(x, y), *((x + across, y + down) for across, down in moves)]
-        for kind, found in zip(["touchStart", *["touchMove"] * len(moves)], points, strict=True):
+        for kind, found in zip(
+            ["touchStart", *["touchMove"] * len(moves)], points, strict=True
+        ):
             at = [{"x": found[0], "y": found[1]}]
             self.command("Input.dispatchTouchEvent", type=kind, touchPoints=at)
         self.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
@@ -232,7 +269,11 @@ class Page:
     @property
     def focused(self) -> str:
         """The id of the element that has the focus, or else its text."""
-        return str(self.run("return document.activeElement.id || document.activeElement.textContent.trim()"))
+        return str(
+            self.run(
+                "return document.activeElement.id || document.activeElement.textContent.trim()"
+            )
+        )
 
     @property
     def overflow(self) -> int:
@@ -243,12 +284,15 @@ class Page:
         """Nothing sticks out, once the page has its size."""
         eventually(lambda: self.overflow <= 0, what="the page fits the window")
 
-    # --- the chat page --------------------------------------------------------------------------------------
+    # --- the chat page --------------------------------------------------------
 
     @property
     def state(self) -> str:
-        """Of the connection; empty on another page, and while the browser goes to one."""
-        return str(self.run("return document.querySelector('#state')?.dataset.state ?? ''"))
+        """Of the connection; empty on another page, and while the browser goes
+        to one."""
+        return str(
+            self.run("return document.querySelector('#state')?.dataset.state ?? ''")
+        )
 
     @property
     def name(self) -> str:
@@ -281,7 +325,9 @@ class Page:
     def online(self) -> "Page":
         """Wait until the page is logged in and has read the list of people."""
         eventually(lambda: self.state == "online", what="the page is connected")
-        eventually(lambda: self.name in self.people, what="the list holds the page's own name")
+        eventually(
+            lambda: self.name in self.people, what="the list holds the page's own name"
+        )
         return self
 
     def reload(self) -> None:
@@ -291,7 +337,8 @@ class Page:
     def say(self, text: str) -> None:
         new_line, field = Keys.SHIFT + Keys.ENTER + Keys.NULL, self.find("#message")
         for part in _BEYOND_BMP.split(text):
-            if _BEYOND_BMP.fullmatch(part):  # some versions of the driver have no keys for these
+            # some versions of the driver have no keys for these
+            if _BEYOND_BMP.fullmatch(part):
                 self.run("arguments[0].focus()", field)
                 self.command("Input.insertText", text=part)
             else:
@@ -299,11 +346,15 @@ class Page:
         field.send_keys(Keys.ENTER)
 
     def has_received(self, sender: str, text: str) -> None:
-        eventually(lambda: (sender, text) in self.received, what=f"{text[:80]!r} of {sender}")
+        eventually(
+            lambda: (sender, text) in self.received, what=f"{text[:80]!r} of {sender}"
+        )
 
     def has_notice(self, *parts: str) -> None:
         eventually(
-            lambda: any(all(part in notice for part in parts) for notice in self.notices),
+            lambda: any(
+                all(part in notice for part in parts) for notice in self.notices
+            ),
             what=f"a notice with {parts}",
         )
 

@@ -18,8 +18,11 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="module")
-def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Browser]]:
-    """``browsers(0)``, ``browsers(1)`` …: each is started when first asked for."""
+def browsers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[int], Browser]]:
+    """``browsers(0)``, ``browsers(1)`` …: each is started when first asked
+    for."""
     started: dict[int, Browser] = {}
 
     def get(number: int) -> Browser:
@@ -40,14 +43,16 @@ LIMIT = 12_000_000
 
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer) -> Server:
-    """Demo mode, and as many accounts and files as the tests of a module want."""
+    """Demo mode, and as many accounts and files as the tests of a module
+    want."""
     limits = {"registrations_per_address": 0, "logins_per_address": 0}
     uploads = {"min_free_bytes": 0, "max_bytes": LIMIT}
     return start_shared_server(config={"accounts": limits, "uploads": uploads})
 
 
 class Pair:
-    """Two browsers; after the test their consoles must be empty, but for what it says it ``expects``."""
+    """Two browsers; after the test their consoles must be empty, but for what
+    it says it ``expects``."""
 
     def __init__(self, get: Callable[[int], Browser]) -> None:
         self._get = get
@@ -74,8 +79,11 @@ class Pair:
 
 
 @pytest.fixture
-def pair(browsers: Callable[[int], Browser], start_server: StartServer) -> Iterator[Pair]:
-    """Named after ``start_server``, so that consoles are read before the servers go."""
+def pair(
+    browsers: Callable[[int], Browser], start_server: StartServer
+) -> Iterator[Pair]:
+    """Named after ``start_server``, so that consoles are read before the
+    servers go."""
     pair = Pair(browsers)
     yield pair
     pair.check()

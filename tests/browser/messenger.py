@@ -1,5 +1,6 @@
-"""The messages page as a person uses it: by the names that a screen reader says. And what is in it: accounts,
-a group, and a conversation with text, pictures, a voice note and a file.
+"""The messages page as a person uses it: by the names that a screen reader
+says. And what is in it: accounts, a group, and a conversation with text,
+pictures, a voice note and a file.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ const line = lines.find((each) => (each.getAttribute("aria-label") || each.textC
 line?.click();
 return Boolean(line);
 """
-"""Open the menu of the newest message with a text and choose from it in one step: a redraw in between would
-close it.
+"""Open the menu of the newest message with a text and choose from it in one
+step: a redraw in between would close it.
 """
 
 LINE = """
@@ -98,7 +99,8 @@ window.line = (() => {
 
 
 def login_form(page: Page) -> Page:
-    """Wait for the form: it is drawn again when the page has heard what the app wants."""
+    """Wait for the form: it is drawn again when the page has heard what the app
+    wants."""
     page.sees("#identifier")
     page.gives("return document.querySelector('#login').ariaBusy !== 'true'", True)
     return page
@@ -108,12 +110,15 @@ def address(server: Server, language: str = "en") -> str:
     return f"{server.http_url}/home/messages?lang={language}"
 
 
-def open_page(browser: Browser, server: Server, language: str = "en", **how: Any) -> Page:
+def open_page(
+    browser: Browser, server: Server, language: str = "en", **how: Any
+) -> Page:
     return browser.open(address(server, language), forget=True, **how)
 
 
 def fill(page: Page, **fields: str) -> None:
-    """Write into fields, named by their ids, in place of what is there; Enter at the end."""
+    """Write into fields, named by their ids, in place of what is there; Enter
+    at the end."""
     for name, text in fields.items():
         page.write(f"#{name.replace('_', '-')}", Keys.CONTROL + "a" + Keys.NULL + text)
     page.press(Keys.ENTER)
@@ -131,7 +136,9 @@ def register(page: Page, nickname: str, name: str = "") -> str:
 class Account(User):
     """A user of the messages page: a new one, or who has logged in there."""
 
-    def __init__(self, server: Server, nickname: str, login: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, server: Server, nickname: str, login: dict[str, Any] | None = None
+    ) -> None:
         """``login``: what the page has saved."""
         if login is None:
             result = User.register(server, nickname=nickname)
@@ -151,7 +158,9 @@ class Account(User):
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         address = f"{self.server.http_url}/api/v1/uploads?name={name}&app={APP}"
-        request = urllib.request.Request(address, content, {"Authorization": f"Bearer {self.token}"})
+        request = urllib.request.Request(
+            address, content, {"Authorization": f"Bearer {self.token}"}
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=60) as answer:
             stored: dict[str, Any] = json.load(answer)
@@ -161,7 +170,12 @@ class Account(User):
         """Send texts, as a back end does for this user."""
         with Api(self.server.http_url, timeout_seconds=60) as api:
             for start in range(0, len(texts), _BATCH):
-                api.batch([("push", self._push(to, text=text)) for text in texts[start : start + _BATCH]])
+                api.batch(
+                    [
+                        ("push", self._push(to, text=text))
+                        for text in texts[start : start + _BATCH]
+                    ]
+                )
 
     def send(self, to: Account | int, type: str, data: dict[str, Any]) -> None:
         with Api(self.server.http_url, timeout_seconds=60) as api:
@@ -176,53 +190,89 @@ class Account(User):
         found: list[dict[str, Any]] = []
         while True:
             before = {"before": found[0]["id"]} if found else {}
-            page = self.get("messages", conversation=conversation, limit=100, **before)["messages"]
+            page = self.get("messages", conversation=conversation, limit=100, **before)[
+                "messages"
+            ]
             found = [*sorted(page, key=lambda each: each["id"]), *found]
             if not page:
                 return found
 
     def id_of(self, conversation: int, text: str = "") -> int:
         """Of the newest message, or of the newest with this text."""
-        rows = [each for each in self.history(conversation) if not text or each.get("text") == text]
+        rows = [
+            each
+            for each in self.history(conversation)
+            if not text or each.get("text") == text
+        ]
         return int(rows[-1]["id"])
 
     def read(self, conversation: int) -> None:
-        self.post("messages/read", conversation=conversation, id=self.id_of(conversation))
+        self.post(
+            "messages/read", conversation=conversation, id=self.id_of(conversation)
+        )
 
     def _push(self, to: Account | int, **content: object) -> dict[str, Any]:
         target = {"user": to.user} if isinstance(to, Account) else {"group": str(to)}
-        return {"app": APP, "targets": [target], "sender": self.user, "store": True, **content}
+        return {
+            "app": APP,
+            "targets": [target],
+            "sender": self.user,
+            "store": True,
+            **content,
+        }
 
 
 class Chat(Page):
-    """The messages page of one user in one browser, in English unless ``language`` says otherwise."""
+    """The messages page of one user in one browser, in English unless
+    ``language`` says otherwise."""
 
     def __init__(
-        self, browser: Browser, account: Account, *, language: str = "en", script: str = "", **how: Any
+        self,
+        browser: Browser,
+        account: Account,
+        *,
+        language: str = "en",
+        script: str = "",
+        **how: Any,
     ) -> None:
         super().__init__(browser.driver)
         self.browser = browser
         self.account = account
         self.words = TEXT[language]
-        login = {"token": account.token, "user": account.user, "nickname": account.nickname}
+        login = {
+            "token": account.token,
+            "user": account.user,
+            "nickname": account.nickname,
+        }
         login_script = f"localStorage.setItem('imserver:account:{APP}', JSON.stringify({json.dumps(login)}));"
-        browser.open(address(account.server, language), script=login_script + LINE + script, **how)
+        browser.open(
+            address(account.server, language),
+            script=login_script + LINE + script,
+            **how,
+        )
         self.online()
 
     def online(self) -> Chat:
-        eventually(lambda: self.state == "online", what=f"the page of {self.account.nickname} is online")
+        eventually(
+            lambda: self.state == "online",
+            what=f"the page of {self.account.nickname} is online",
+        )
         return self
 
-    # --- elements -------------------------------------------------------------------------------------------
+    # --- elements -------------------------------------------------------------
 
     def word(self, key: str, **values: str) -> str:
-        """A text of the page by its key; those that features add are on the page only."""
+        """A text of the page by its key; those that features add are on the
+        page only."""
         text = "return JSON.parse(document.getElementById('page-data').textContent).text[arguments[0]]"
         return str(self.words.get(key) or self.run(text, key)).format(**values)
 
     def named(self, role: str, name: str, within: str = "") -> Any:
-        """The visible element with this role (``button``, ``link``, ``field``) and accessible name."""
-        return eventually(lambda: self.run(NAMED, role, name, within), what=f"{role} {name!r}")
+        """The visible element with this role (``button``, ``link``, ``field``)
+        and accessible name."""
+        return eventually(
+            lambda: self.run(NAMED, role, name, within), what=f"{role} {name!r}"
+        )
 
     @property
     def field(self) -> Any:
@@ -232,13 +282,17 @@ class Chat(Page):
     def messages(self) -> list[str]:
         return self.texts("[role=log] article .text")
 
-    # --- actions --------------------------------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------
 
     def tap(self, name: str, role: str = "button", within: str = "") -> None:
-        """Click what has this name, as the page is now: a redraw in between makes it another element."""
+        """Click what has this name, as the page is now: a redraw in between
+        makes it another element."""
         script = f"const found = (function () {{ {NAMED} }}).apply(null, arguments);"
         script += "found?.click(); return Boolean(found);"
-        eventually(lambda: self.run(script, role, name, within), what=f"{role} {name!r} is clicked")
+        eventually(
+            lambda: self.run(script, role, name, within),
+            what=f"{role} {name!r} is clicked",
+        )
 
     def open(self, conversation: int, *texts: str) -> None:
         self.go(f"#c/{conversation}")
@@ -257,12 +311,20 @@ class Chat(Page):
 
     def say(self, text: str) -> None:
         field = self.field
-        field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.NULL) + Keys.ENTER)
-        eventually(lambda: field.get_attribute("value") == "", what=f"{text[:40]!r} is taken")
+        field.send_keys(
+            text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.NULL) + Keys.ENTER
+        )
+        eventually(
+            lambda: field.get_attribute("value") == "", what=f"{text[:40]!r} is taken"
+        )
 
     def menu(self, text: str, choice: str = "") -> None:
-        """Open the menu of the message with this text, and choose a line of it."""
-        eventually(lambda: self.run(MENU, text, choice), what=f"{choice or 'the menu'} of {text!r}")
+        """Open the menu of the message with this text, and choose a line of
+        it."""
+        eventually(
+            lambda: self.run(MENU, text, choice),
+            what=f"{choice or 'the menu'} of {text!r}",
+        )
 
     def act(self, text: str, word: str) -> None:
         self.menu(text, self.word(word))
@@ -284,7 +346,7 @@ class Chat(Page):
         self.command("Network.emulateNetworkConditions", offline=offline, **rates)
 
 
-# --- content ------------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------
 
 
 def picture(width: int, height: int, hue: int) -> bytes:
@@ -297,11 +359,18 @@ def picture(width: int, height: int, hue: int) -> bytes:
     for layer in range(3):
         base = height * (0.55 + 0.15 * layer)
         ridge = [
-            (x, base - 0.12 * height * math.sin(x / width * (5 + layer * 2) + hue + layer))
+            (
+                x,
+                base
+                - 0.12 * height * math.sin(x / width * (5 + layer * 2) + hue + layer),
+            )
             for x in range(0, width + 8, 8)
         ]
         green = 110 - 30 * layer
-        pen.polygon([(0, height), *ridge, (width, height)], fill=(40 + hue // 4, green, 70 - 12 * layer))
+        pen.polygon(
+            [(0, height), *ridge, (width, height)],
+            fill=(40 + hue // 4, green, 70 - 12 * layer),
+        )
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -313,7 +382,10 @@ def voice(seconds: int) -> bytes:
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, rate, 0, "NONE", ""))
         times = (number / rate for number in range(seconds * rate))
-        loud = (9000 * abs(math.sin(at * 1.7)) * math.sin(at * 440 * math.pi) for at in times)
+        loud = (
+            9000 * abs(math.sin(at * 1.7)) * math.sin(at * 440 * math.pi)
+            for at in times
+        )
         sound.writeframes(array("h", map(int, loud)).tobytes())
     return file.getvalue()
 
@@ -321,46 +393,70 @@ def voice(seconds: int) -> bytes:
 _WAVE = [int(31 * abs(math.sin(at / 5) * math.sin(at / 17 + 1))) for at in range(48)]
 
 STORIES = json.loads(Path(__file__).with_name("story.json").read_text(encoding="utf-8"))
-"""Language → what people write, the names of three, a group and a bot, a bot that is offered with its
-description and commands, a group with five colleagues, and a part of some of their names.
+"""Language → what people write, the names of three, a group and a bot, a bot
+that is offered with its description and commands, a group with five colleagues,
+and a part of some of their names.
 """
 
 
 class Story:
-    """Three accounts, a group and two conversations with what people send each other."""
+    """Three accounts, a group and two conversations with what people send each
+    other."""
 
     def __init__(self, server: Server, language: str) -> None:
         self.language = language
         self.words = STORIES.get(language, STORIES["en"])  # Germans talk English
         *names, group, bot = self.words["names"]
-        self.ann, self.bob, self.cat = people = [Account(server, name) for name in names]
+        self.ann, self.bob, self.cat = people = [
+            Account(server, name) for name in names
+        ]
         self.group = self.ann.create_group(group, self.bob, self.cat)
         self.texts = texts = self.words["texts"]
         for turn in range(12):
             for number, text in enumerate(texts):
                 people[(turn + number) % 3].say(self.group, text)
         for number, (width, height) in enumerate([(1200, 800), (600, 900)]):
-            stored = self.bob.upload(f"hills-{number}.jpg", picture(width, height, 40 + 60 * number))
+            stored = self.bob.upload(
+                f"hills-{number}.jpg", picture(width, height, 40 + 60 * number)
+            )
             self.bob.send(self.group, "picture", media(stored))
         note = media(self.cat.upload("note.wav", voice(4)))
         self.cat.send(self.group, "voice", {**note, "seconds": 4, "wave": _WAVE})
-        self.ann.send(self.group, "file", media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)))
-        album = [self.cat.upload(f"path-{at}.jpg", picture(900, 600 + 150 * at, 30 * at)) for at in range(5)]
+        self.ann.send(
+            self.group,
+            "file",
+            media(self.ann.upload("minutes.txt", b"Tea, then cake.\n" * 40)),
+        )
+        album = [
+            self.cat.upload(f"path-{at}.jpg", picture(900, 600 + 150 * at, 30 * at))
+            for at in range(5)
+        ]
         items = [{"type": "picture", **media(stored)} for stored in album]
         self.cat.send(self.group, "album", {"items": items, "caption": texts[1]})
         self.cat.say(self.group, *texts[6:9])
         self._make_bots(bot)
-        self.invitation: str = self.ann.post("invitations/create", group=str(self.group), guests=True)["code"]
+        self.invitation: str = self.ann.post(
+            "invitations/create", group=str(self.group), guests=True
+        )["code"]
         root = self.ann.id_of(self.group)
-        for person, text in ((self.bob, texts[3]), (self.ann, texts[4]), (self.cat, texts[5])):
-            person.post("messages/send", conversation=self.group, text=text, thread=root)
+        for person, text in (
+            (self.bob, texts[3]),
+            (self.ann, texts[4]),
+            (self.cat, texts[5]),
+        ):
+            person.post(
+                "messages/send", conversation=self.group, text=text, thread=root
+            )
         self.bob.say(self.ann, *texts[:5])
         self.cat.say(self.ann, texts[0])
         self._arrange(texts[7])
 
     def _arrange(self, draft: str) -> None:
         """A pinned, a marked and an archived conversation, and a draft."""
-        found = {each["peer"]: each for each in self.ann.get("conversations")["conversations"]}
+        found = {
+            each["peer"]: each
+            for each in self.ann.get("conversations")["conversations"]
+        }
         changes: dict[str, dict[str, Any]] = {
             "": {"pinned": 1},
             self.bob.user: {"draft": {"text": draft}},
@@ -371,12 +467,15 @@ class Story:
             self.ann.post("inbox", conversation=found[peer]["conversation"], **change)
 
     def _make_bots(self, nickname: str) -> None:
-        """One has commands, and has sent a message with buttons; the app offers another one, with whom nobody
-        has talked.
+        """One has commands, and has sent a message with buttons; the app offers
+        another one, with whom nobody has talked.
         """
         self.bot = self.ann.bot(f"menu_{self.language}", nickname=nickname)
         text = self.texts[6]
-        commands = [{"name": name, "description": text} for name in ("today", "tomorrow", "order")]
+        commands = [
+            {"name": name, "description": text}
+            for name in ("today", "tomorrow", "order")
+        ]
         self.bot.post("bots/commands", commands=commands)
         rows = (("Udon", "Risotto"), ("OK",))
         buttons = [[{"text": each, "value": each} for each in row] for row in rows]
@@ -390,7 +489,8 @@ class Story:
 
     @cached_property
     def team(self) -> int:
-        """A group whose members can be searched, with links that have previews."""
+        """A group whose members can be searched, with links that have
+        previews."""
         name, *colleagues = self.words["team"]
         server = self.ann.server
         members = [Account(server, each) for each in colleagues]
@@ -401,20 +501,30 @@ class Story:
             for path, size in (("wide", (1200, 630)), ("small", (200, 200))):
                 head = f"<title>{title}</title>{meta('description', lines)}{meta('site_name', name)}"
                 site.pages[f"/{path}"] = html(f"{head}{meta('image', f'/{path}.jpg')}")
-                site.pages[f"/{path}.jpg"] = (200, picture(*size, 40), {"Content-Type": "image/jpeg"})
+                site.pages[f"/{path}.jpg"] = (
+                    200,
+                    picture(*size, 40),
+                    {"Content-Type": "image/jpeg"},
+                )
                 self.bob.say(group, f"{site.url}/{path}")
             links = [each["id"] for each in self.ann.history(group)][-2:]
             eventually(
-                lambda: len(self.ann.post("previews/show", messages=links)["previews"]) == len(links),
+                lambda: (
+                    len(self.ann.post("previews/show", messages=links)["previews"])
+                    == len(links)
+                ),
                 what="the previews",
             )
         return group
 
     @cached_property
     def friend(self) -> Messenger:
-        """The connection of the second account, of whom the first one sees whether they are online."""
+        """The connection of the second account, of whom the first one sees
+        whether they are online."""
         self.ann.befriend(self.bob)
-        messenger = Messenger(self.ann.server.ws_url, APP, self.bob.user, self.bob.token, cursor=None)
+        messenger = Messenger(
+            self.ann.server.ws_url, APP, self.bob.user, self.bob.token, cursor=None
+        )
         messenger.connect()
         return messenger
 

@@ -1,11 +1,14 @@
-"""``python -m tests.browser.page_speed [MESSAGES]``: how fast the messages page is on a slow phone.
+"""``python -m tests.browser.page_speed [MESSAGES]``: how fast the messages page
+is on a slow phone.
 
-Chromium runs with a quarter of the processor's speed, 1.6 Mbit/s and 150 ms. The page opens without a cache,
-then a person scrolls up through a conversation with 10,000 messages.
+Chromium runs with a quarter of the processor's speed, 1.6 Mbit/s and 150 ms.
+The page opens without a cache, then a person scrolls up through a conversation
+with 10,000 messages.
 
-``python -m tests.browser.page_speed day [TREE …]`` measures a day of a team of 200: one has 500
-conversations, one of them with 10,600 messages. The processor has its own speed. Each tree is a folder with
-another version of the server, which is measured beside this one, in turn.
+``python -m tests.browser.page_speed day [TREE …]`` measures a day of a team of
+200: one has 500 conversations, one of them with 10,600 messages. The processor
+has its own speed. Each tree is a folder with another version of the server,
+which is measured beside this one, in turn.
 """
 
 import statistics
@@ -27,7 +30,9 @@ from tests.pages.page_sizes import sizes
 from tests.support import ROOT, Server, eventually
 
 SLOWER: Final = 4
-_RATES: Final = dict.fromkeys(("downloadThroughput", "uploadThroughput"), 1_600_000 // 8)
+_RATES: Final = dict.fromkeys(
+    ("downloadThroughput", "uploadThroughput"), 1_600_000 // 8
+)
 """Bytes a second."""
 PHONE: Final = (390, 844)
 
@@ -103,7 +108,8 @@ const send = () => {
 };
 send();
 """
-"""Messages, one after the other: how long each takes from Enter until its stored row is painted, in ms."""
+"""Messages, one after the other: how long each takes from Enter until its
+stored row is painted, in ms."""
 CONVERSATIONS: Final = 500
 MEMBERS: Final = 200
 MESSAGES: Final = 10_600
@@ -114,26 +120,39 @@ _WORDS: Final = "A message of about the usual length, as people send them all da
 
 
 def measure(server: Server, browser: Browser, messages: int) -> str:
-    """Open the page of a user with a conversation of so many messages, scroll up, and say how fast it was."""
+    """Open the page of a user with a conversation of so many messages, scroll
+    up, and say how fast it was."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, *(f"{number} {_WORDS[: 12 + number * 7 % 55]}" for number in range(messages)))
+    bob.say(
+        ann,
+        *(f"{number} {_WORDS[: 12 + number * 7 % 55]}" for number in range(messages)),
+    )
     chat = Chat(browser, ann, size=PHONE)  # stores the login
     for command, options in (
         ("Network.enable", {}),
         ("Network.clearBrowserCache", {}),
         ("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH}),
         ("Emulation.setCPUThrottlingRate", {"rate": SLOWER}),
-        ("Network.emulateNetworkConditions", {"offline": False, "latency": 150, **_RATES}),
+        (
+            "Network.emulateNetworkConditions",
+            {"offline": False, "latency": 150, **_RATES},
+        ),
         ("Network.setCacheDisabled", {"cacheDisabled": True}),
         ("Network.setBypassServiceWorker", {"bypass": True}),
     ):
         chat.command(command, **options)
     chat.driver.refresh()
-    usable = eventually(lambda: chat.run("return window.seen?.usable ?? 0"), what="the page is usable")
-    paint = chat.run("return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+    usable = eventually(
+        lambda: chat.run("return window.seen?.usable ?? 0"), what="the page is usable"
+    )
+    paint = chat.run(
+        "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
+    )
     chat.click("#conversations button")
     chat.sees("[role=log] article")
-    chat.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
+    chat.run(
+        "const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight"
+    )
     chat.driver.set_script_timeout(600)
     chat.driver.execute_async_script(_SCROLL, 60, 400)
     seen = chat.run("return window.seen")
@@ -147,23 +166,30 @@ def measure(server: Server, browser: Browser, messages: int) -> str:
 
 
 def populate(server: Server) -> tuple[Account, list[Account], int]:
-    """A team on its first day: somebody with 500 conversations, the others, and the group of all."""
+    """A team on its first day: somebody with 500 conversations, the others, and
+    the group of all."""
     ann, *team = [Account(server, f"Person {number}") for number in range(MEMBERS)]
     group = ann.create_group("Everybody", *team)
     for number in range(CONVERSATIONS - len(team) - 1):
         owner, *others = team[number % 190 :][:3]
-        owner.say(owner.create_group(f"Group {number}", ann, *others), f"This is for {number}")
+        owner.say(
+            owner.create_group(f"Group {number}", ann, *others), f"This is for {number}"
+        )
     for each in team:
         each.say(ann, f"Hello, this is {each.nickname}")
     for number in range(0, MESSAGES, 100):
-        texts = (f"{each} {_WORDS[: 12 + each * 7 % 55]}" for each in range(number, number + 100))
+        texts = (
+            f"{each} {_WORDS[: 12 + each * 7 % 55]}"
+            for each in range(number, number + 100)
+        )
         team[number // 100 % len(team)].say(group, *texts)
     return ann, team, group
 
 
 class Day(Struct):
-    """What a page of the team costs: CPU time of the renderer in ms for each message, the time from Enter
-    to the tick in ms, alone and in the large group, and the frames of a scroll in ms.
+    """What a page of the team costs: CPU time of the renderer in ms for each
+    message, the time from Enter to the tick in ms, alone and in the large
+    group, and the frames of a scroll in ms.
     """
 
     cpu: float
@@ -181,20 +207,30 @@ class Day(Struct):
         )
 
 
-def measure_day(server: Server, browser: Browser, team: tuple[Account, list[Account], int]) -> Day:
-    """Open the page of the one with 500 conversations, all of them loaded, and measure it."""
+def measure_day(
+    server: Server, browser: Browser, team: tuple[Account, list[Account], int]
+) -> Day:
+    """Open the page of the one with 500 conversations, all of them loaded, and
+    measure it."""
     ann, others, group = team
     chat = Chat(browser, ann)
     chat.driver.set_script_timeout(600)
     chat.run("window.seen = { frames: [], rows: 0 }")
-    eventually(lambda: chat.run(_MORE) >= CONVERSATIONS, seconds=120, what="all conversations are listed")
+    eventually(
+        lambda: chat.run(_MORE) >= CONVERSATIONS,
+        seconds=120,
+        what="all conversations are listed",
+    )
     chat.command("Performance.enable")
     chat.go(f"#u/{others[0].user}")
     chat.sees("[role=log] article")
     time.sleep(2)  # what follows the first view is done
 
     def spent() -> tuple[float, float]:
-        metrics = {each["name"]: each["value"] for each in chat.command("Performance.getMetrics")["metrics"]}
+        metrics = {
+            each["name"]: each["value"]
+            for each in chat.command("Performance.getMetrics")["metrics"]
+        }
         return metrics["ProcessTime"] * 1_000, metrics["TaskDuration"] * 1_000
 
     before, begun = spent(), time.monotonic()
@@ -202,18 +238,33 @@ def measure_day(server: Server, browser: Browser, team: tuple[Account, list[Acco
         others[1 + number * 7 % (len(others) - 1)].say(ann, f"Message {number}")
         time.sleep(max(0.0, begun + number * PAUSE_SECONDS - time.monotonic()))
     time.sleep(1)
-    cpu, main_thread = ((late - early) / ARRIVING for early, late in zip(before, spent(), strict=True))
+    cpu, main_thread = (
+        (late - early) / ARRIVING for early, late in zip(before, spent(), strict=True)
+    )
     tick = statistics.median(chat.driver.execute_async_script(_TICKS, SENT))
     chat.open(group)
     chat.sees("[role=log] article")
     time.sleep(1)
     tick_in_group = statistics.median(chat.driver.execute_async_script(_TICKS, SENT))
-    chat.run("const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight")
+    chat.run(
+        "const log = document.querySelector('[role=log]'); log.scrollTop = log.scrollHeight"
+    )
     first = int(chat.driver.execute_async_script(_SCROLL, 120, 2_400))
     frames = sorted(chat.run("return window.seen.frames"))
-    newest = int(chat.run("return document.querySelector('[role=log] article[data-id]').dataset.id"))
+    newest = int(
+        chat.run(
+            "return document.querySelector('[role=log] article[data-id]').dataset.id"
+        )
+    )
     frame = frames[int(0.95 * (len(frames) - 1))]
-    return Day(cpu, main_thread, tick, tick_in_group, frame, ann.id_of(group) - min(first, newest))
+    return Day(
+        cpu,
+        main_thread,
+        tick,
+        tick_in_group,
+        frame,
+        ann.id_of(group) - min(first, newest),
+    )
 
 
 def compare_days(trees: Sequence[Path]) -> None:
@@ -224,8 +275,13 @@ def compare_days(trees: Sequence[Path]) -> None:
         teams = []
         for number, tree in enumerate(trees):
             command = (str(tree / ".venv" / "bin" / "python"), "-m", "imserver")
-            where = {"folder": Path(folder, str(number)), "environment": {"PYTHONPATH": str(tree)}}
-            server = started.enter_context(Server(config=CONFIG, command=command, **where))
+            where = {
+                "folder": Path(folder, str(number)),
+                "environment": {"PYTHONPATH": str(tree)},
+            }
+            server = started.enter_context(
+                Server(config=CONFIG, command=command, **where)
+            )
             teams.append((tree, server, populate(server)))
         for _ in range(3):
             for tree, server, team in teams:
@@ -236,11 +292,19 @@ def main() -> None:
     if sys.argv[1:2] == ["day"]:
         return compare_days([ROOT, *map(Path, sys.argv[2:])])
     messages, size = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, sizes()
-    names = {"at first": size.first, "all scripts": size.script, "SDK": size.sdk, "styles": size.style}
+    names = {
+        "at first": size.first,
+        "all scripts": size.script,
+        "SDK": size.sdk,
+        "styles": size.style,
+    }
     parts = names.items()
     print("gzip:", ", ".join(f"{name} {count / 1024:.1f} KB" for name, count in parts))
     try:
-        with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running(Path(folder)) as (server, browser),
+        ):
             print(measure(server, browser, messages))
     except pytest.skip.Exception as reason:
         print(f"not measured: {reason}")

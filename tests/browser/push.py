@@ -1,6 +1,8 @@
-"""Push services and service workers for the browser: it cannot subscribe without the service of its vendor.
+"""Push services and service workers for the browser: it cannot subscribe
+without the service of its vendor.
 
-The page gets a subscription of the test. The server posts to it, and DevTools hands over what it says.
+The page gets a subscription of the test. The server posts to it, and DevTools
+hands over what it says.
 """
 
 import json
@@ -58,7 +60,8 @@ if (!self.display) {
   Clients.prototype.openWindow = async (url) => void self.opened.push(url); // only a click of a person may
 }
 """
-"""A browser without a display may forget what it shows, so the worker remembers it, too."""
+"""A browser without a display may forget what it shows, so the worker remembers
+it, too."""
 
 _CLICK = """
 (async (action, reply) => {
@@ -87,22 +90,29 @@ class DevTools:
 
     def call(self, method: str, **parameters: Any) -> Any:
         self._id += 1
-        self._socket.send(json.dumps({"id": self._id, "method": method, "params": parameters}))
+        self._socket.send(
+            json.dumps({"id": self._id, "method": method, "params": parameters})
+        )
         while (heard := json.loads(self._socket.recv(60))).get("id") != self._id:
             self.events.append(heard)
         assert "error" not in heard, heard
         return heard["result"]
 
     def run(self, script: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        result = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
 
 class PushedBrowser(ExitStack):
-    """A browser, its worker of the messages page, and the push service that the server posts to."""
+    """A browser, its worker of the messages page, and the push service that the
+    server posts to."""
 
-    def __init__(self, browser: Browser, server: Server, service: Receiver, name: str) -> None:
+    def __init__(
+        self, browser: Browser, server: Server, service: Receiver, name: str
+    ) -> None:
         super().__init__()
         self.browser = browser
         self.server = server
@@ -114,7 +124,8 @@ class PushedBrowser(ExitStack):
         known = self.device.endpoint(f"{service.url}{self.path}")
         keys = {"p256dh": known.p256dh, "auth": known.auth}
         self.script = _SUBSCRIPTION % json.dumps({"endpoint": known.url, "keys": keys})
-        # What is allowed ends with the connection that has allowed it, so it is not that of a tab.
+        # What is allowed ends with the connection that has allowed it, so it is
+        # not that of a tab.
         self._whole = self.enter_context(self._connected(self._json("version")))
         self._worker: DevTools | None = None
 
@@ -124,21 +135,32 @@ class PushedBrowser(ExitStack):
         self._whole.call("Browser.setPermission", **named, origin=self.origin)
 
     def posts(self) -> list[bytes]:
-        return [self.device.decrypt(post.body) for post in self.service.posts if post.path == self.path]
+        return [
+            self.device.decrypt(post.body)
+            for post in self.service.posts
+            if post.path == self.path
+        ]
 
     def pushed(self, number: int) -> bytes:
         """What the push service got as its post of this number."""
-        eventually(lambda: len(self.posts()) > number, what=f"post {number} to the push service")
+        eventually(
+            lambda: len(self.posts()) > number,
+            what=f"post {number} to the push service",
+        )
         return self.posts()[number]
 
     def deliver_text(self, text: str) -> None:
         """Hand over what the push service has got about this."""
         about = text.encode()
-        found = eventually(lambda: [each for each in self.posts() if about in each], what=f"a push: {text}")
+        found = eventually(
+            lambda: [each for each in self.posts() if about in each],
+            what=f"a push: {text}",
+        )
         self.deliver(found[0])
 
     def deliver(self, content: bytes) -> None:
-        """Hand a push message to the worker, as the service of the browser's vendor does."""
+        """Hand a push message to the worker, as the service of the browser's
+        vendor does."""
         with self._tools("page") as tools:
             tools.call("ServiceWorker.enable")
             tools.call("ServiceWorker.startWorker", scopeURL=self.scope)
@@ -146,9 +168,19 @@ class PushedBrowser(ExitStack):
 
             def registered() -> list[str]:
                 tools.run("1")  # so events are read
-                updates = [each for each in tools.events if each["method"].endswith("RegistrationUpdated")]
-                known = [row for each in updates for row in each["params"]["registrations"]]
-                there = [row for row in known if row["scopeURL"] == self.scope and not row["isDeleted"]]
+                updates = [
+                    each
+                    for each in tools.events
+                    if each["method"].endswith("RegistrationUpdated")
+                ]
+                known = [
+                    row for each in updates for row in each["params"]["registrations"]
+                ]
+                there = [
+                    row
+                    for row in known
+                    if row["scopeURL"] == self.scope and not row["isDeleted"]
+                ]
                 return [row["registrationId"] for row in there]
 
             id = eventually(registered, what="the worker is registered")[-1]
@@ -162,7 +194,8 @@ class PushedBrowser(ExitStack):
         return self._worker.run(script)
 
     def shown_as(self, *texts: str) -> list[dict[str, Any]]:
-        """Wait until these notifications are shown, whatever the worker still does."""
+        """Wait until these notifications are shown, whatever the worker still
+        does."""
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
@@ -173,8 +206,11 @@ class PushedBrowser(ExitStack):
         return found
 
     def click(self, action: str = "", reply: str = "") -> list[str]:
-        """Click on the notification, or on one of its buttons. Returns the addresses that it opened."""
-        opened: list[str] = self.run(_CLICK % (json.dumps(action), json.dumps(reply or None)))
+        """Click on the notification, or on one of its buttons. Returns the
+        addresses that it opened."""
+        opened: list[str] = self.run(
+            _CLICK % (json.dumps(action), json.dumps(reply or None))
+        )
         return opened
 
     @contextmanager
@@ -183,7 +219,11 @@ class PushedBrowser(ExitStack):
 
         def look() -> list[dict[str, Any]]:
             found = [each for each in self._json("list") if each["type"] == kind]
-            return [each for each in found if kind == "page" or each["url"].startswith(self.origin)]
+            return [
+                each
+                for each in found
+                if kind == "page" or each["url"].startswith(self.origin)
+            ]
 
         with self._connected(eventually(look, what=f"a {kind}")[0]) as tools:
             yield tools
@@ -195,7 +235,9 @@ class PushedBrowser(ExitStack):
             yield DevTools(socket)
 
     def _json(self, name: str) -> Any:
-        address = self.browser.driver.capabilities["goog:chromeOptions"]["debuggerAddress"]
+        address = self.browser.driver.capabilities["goog:chromeOptions"][
+            "debuggerAddress"
+        ]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://{address}/json/{name}") as answer:
             return json.load(answer)

@@ -1,8 +1,10 @@
-"""``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of every page.
+"""``python -m tests.browser.screenshots [FOLDER]``: a picture of every view of
+every page.
 
-Phones, tablet and desktop, light and dark, in each language, with three accounts and a group that has
-talked for a while. The default folder is ``build/screenshots``. In place of a folder, ``gallery`` makes the
-pictures of docs/gallery.md anew, and ``readme`` that of README.md.
+Phones, tablet and desktop, light and dark, in each language, with three
+accounts and a group that has talked for a while. The default folder is
+``build/screenshots``. In place of a folder, ``gallery`` makes the pictures of
+docs/gallery.md anew, and ``readme`` that of README.md.
 """
 
 import base64
@@ -28,7 +30,12 @@ from tests.integration.v1 import call
 from tests.support import ROOT, Server, eventually
 from tests.users import User
 
-SIZES: Final = {"phone": (390, 844), "small-phone": (320, 640), "tablet": (820, 1180), "desktop": (1280, 800)}
+SIZES: Final = {
+    "phone": (390, 844),
+    "small-phone": (320, 640),
+    "tablet": (820, 1180),
+    "desktop": (1280, 800),
+}
 CONFIG: Final = {
     "accounts": {"registrations_per_address": 0},
     "apps": read_yaml(DEFAULT_CONFIG.read_text("utf-8"), "")["apps"]
@@ -75,14 +82,34 @@ const real = window.fetch;
 window.fetch = async (address, ...more) =>
   String(address.url ?? address).includes(path) ? Response.json(document) : real(address, ...more);
 """
-"""Phones and mails need servers of others: the page gets the answer of a server that has them."""
+"""Phones and mails need servers of others: the page gets the answer of a server
+that has them."""
 PHONES: Final = [
-    {"id": number, "host": host, "device": name, "enabled": name != "", "language": "en", "created": 1}
-    for number, host, name in ((1, "fcm/shop", "Pixel 9"), (2, "apns/shop", ""), (3, "fcm.example", "Chrome"))
+    {
+        "id": number,
+        "host": host,
+        "device": name,
+        "enabled": name != "",
+        "language": "en",
+        "created": 1,
+    }
+    for number, host, name in (
+        (1, "fcm/shop", "Pixel 9"),
+        (2, "apns/shop", ""),
+        (3, "fcm.example", "Chrome"),
+    )
 ]
 STATES: Final = "waiting", "sent", "refused", "joined"
-_MAILS = [{"code": each, "email": f"{each}@example.com", "state": each, "created": 0} for each in STATES]
-MAILS: Final = {"refusal": "", "next": "", "counts": dict.fromkeys(STATES, 1), "mails": _MAILS}
+_MAILS = [
+    {"code": each, "email": f"{each}@example.com", "state": each, "created": 0}
+    for each in STATES
+]
+MAILS: Final = {
+    "refusal": "",
+    "next": "",
+    "counts": dict.fromkeys(STATES, 1),
+    "mails": _MAILS,
+}
 CONTEXT_MENU: Final = """
 const row = document.querySelector("[data-conversation]");
 row.focus();
@@ -119,7 +146,9 @@ def _write(selector: str, text: str) -> Step:
 
 
 def _more(count: int, selector: str) -> Step:
-    return lambda chat, _: eventually(lambda: len(chat.texts(selector)) > count, what=f"more {selector}")
+    return lambda chat, _: eventually(
+        lambda: len(chat.texts(selector)) > count, what=f"more {selector}"
+    )
 
 
 def _show(selector: str) -> Step:
@@ -127,14 +156,20 @@ def _show(selector: str) -> Step:
 
     def scroll(chat: Chat, _: Story) -> None:
         chat.sees(selector)
-        chat.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+        chat.run(
+            "document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })",
+            selector,
+        )
 
     return scroll
 
 
 def _names(field: str, found: str) -> tuple[Step, ...]:
     """Look for colleagues by a part of their names."""
-    return (lambda chat, story: chat.write(field, story.words["part_of_names"]), _more(1, found))
+    return (
+        lambda chat, story: chat.write(field, story.words["part_of_names"]),
+        _more(1, found),
+    )
 
 
 def _context(chat: Chat, _: Story) -> None:
@@ -147,13 +182,16 @@ def _menu(chat: Chat, _: Story) -> None:
 
 
 def _focus_search(chat: Chat, _: Story) -> None:
-    chat.find("#search").click()  # a script gives no event `focus` to a tab that lacks it
+    # a script gives no event `focus` to a tab that lacks it
+    chat.find("#search").click()
 
 
 def _emoji(chat: Chat, _: Story) -> None:
     if not chat.shown(".picker"):
         chat.tap(chat.word("emoji"))
-    chat.gives("return document.querySelectorAll('.picker-grid button').length > 1500", True)
+    chat.gives(
+        "return document.querySelectorAll('.picker-grid button').length > 1500", True
+    )
 
 
 def _select(chat: Chat, _: Story) -> None:
@@ -163,7 +201,9 @@ def _select(chat: Chat, _: Story) -> None:
 
 
 def _act(word: str) -> Step:
-    return lambda chat, _: chat.act(next(text for text in reversed(chat.messages) if text), word)
+    return lambda chat, _: chat.act(
+        next(text for text in reversed(chat.messages) if text), word
+    )
 
 
 def _blocked(chat: Chat, story: Story) -> None:
@@ -179,7 +219,10 @@ def _offline(chat: Chat, story: Story) -> None:
 
 
 def _question(chat: Chat, story: Story) -> None:
-    chat.run("localStorage.removeItem(arguments[0])", f"imserver:wishes:{APP}:{chat.account.user}")
+    chat.run(
+        "localStorage.removeItem(arguments[0])",
+        f"imserver:wishes:{APP}:{chat.account.user}",
+    )
     chat.reload()  # as if the user had not answered
     chat.open(story.group)
     chat.run("Notification.requestPermission = async () => 'denied'")
@@ -188,7 +231,8 @@ def _question(chat: Chat, story: Story) -> None:
 
 def _quiet(chat: Chat, _: Story) -> None:
     chat.sees("[data-key=notify-quiet]")
-    if not chat.shown("[data-key=notify-begin]"):  # the story may have switched them on before
+    # the story may have switched them on before
+    if not chat.shown("[data-key=notify-begin]"):
         chat.click("[data-key=notify-quiet]")
 
 
@@ -196,7 +240,9 @@ def _own(chat: Chat, story: Story) -> None:
     """The page of an owner, who has a report to decide."""
     ann, bob, cat = story.ann, story.bob, story.cat
     User(ann.server, "", app=APP).post("accounts/role", user=ann.user, role="owner")
-    message = next(each["id"] for each in ann.history(story.group) if each["from"] == cat.user)
+    message = next(
+        each["id"] for each in ann.history(story.group) if each["from"] == cat.user
+    )
     bob.post("reports/send", message=message, reason="spam", text=story.texts[0])
     chat.reload()
 
@@ -206,7 +252,9 @@ def _appeal(chat: Chat, story: Story) -> None:
     eve = Account(story.ann.server, "Eve")
     size, dark = chat.run(WINDOW)
     page = Chat(chat.browser, eve, language=story.language, size=size, dark=dark)
-    User(eve.server, "", app=APP).post("moderation/ban", user=eve.user, seconds=3600, reason="Advertising")
+    User(eve.server, "", app=APP).post(
+        "moderation/ban", user=eve.user, seconds=3600, reason="Advertising"
+    )
     page.sees("#banner-button")
 
 
@@ -214,7 +262,12 @@ def _ask(chat: Chat, story: Story) -> None:
     """A question, and a poll in which somebody has voted."""
     options = [{"text": each, "value": each} for each in ("Udon", "Risotto")]
     for poll in (False, True):
-        fields = {"to": story.ann.user, "options": options, "client_msg_id": f"ask {poll}", "poll": poll}
+        fields = {
+            "to": story.ann.user,
+            "options": options,
+            "client_msg_id": f"ask {poll}",
+            "poll": poll,
+        }
         poll_message = story.bob.post("asks/create", text=story.texts[6], **fields)
     story.bob.post("asks/answer", id=poll_message["id"], choices=[0])
     chat.go(f"#u/{story.bob.user}")
@@ -230,7 +283,8 @@ def _dead(chat: Chat, story: Story) -> None:
 
 
 def _guest(chat: Chat, story: Story, code: str = "") -> None:
-    """The page of somebody without an account who opens the link of an invitation."""
+    """The page of somebody without an account who opens the link of an
+    invitation."""
     size, dark = chat.run(WINDOW)
     link = f"{chat.run('return location.href').partition('#')[0]}#invite={code or story.invitation}"
     chat.browser.open(link, size=size, dark=dark, forget=True)
@@ -239,7 +293,12 @@ def _guest(chat: Chat, story: Story, code: str = "") -> None:
 def _remind(chat: Chat, story: Story) -> None:
     ann = story.ann
     ann.post("messages/send", to=ann.user, text=story.texts[2], client_msg_id="saved")
-    ann.post("scheduled/remind", message=ann.id_of(story.group), seconds=0, client_msg_id="reminder")
+    ann.post(
+        "scheduled/remind",
+        message=ann.id_of(story.group),
+        seconds=0,
+        client_msg_id="reminder",
+    )
     chat.go(f"#u/{ann.user}")
 
 
@@ -262,7 +321,10 @@ def _stream(chat: Chat, story: Story) -> None:
     chat.go(f"#u/{story.writer.user}")
 
 
-GROUP: Final = (_go(lambda story: f"#c/{story.group}"), _more(3, "[role=log] article .text"))
+GROUP: Final = (
+    _go(lambda story: f"#c/{story.group}"),
+    _more(3, "[role=log] article .text"),
+)
 NEWEST: Final = (*GROUP, _run(END))
 GROUP_INFO: Final = (*GROUP, "#conversation-open")
 TEAM: Final = (_go(lambda story: f"#c/{story.team}"), "#conversation-open")
@@ -273,7 +335,9 @@ SETTINGS: Final = (_tap("messages_settings"),)
 BOT: Final = (_go(lambda story: f"#u/{story.bot.user}"), ".key")
 MANAGE: Final = (_own, "#manage")
 FOLDERS: Final = (
-    lambda _, story: story.ann.post("inbox/folders", folders=[{"id": 7, "name": "Tea"}]),
+    lambda _, story: story.ann.post(
+        "inbox/folders", folders=[{"id": 7, "name": "Tea"}]
+    ),
     "#list-filters [data-key=edit]",
 )
 POLL: Final = (_ask, _show(".poll-option"))
@@ -288,21 +352,52 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "menu": (*GROUP, _menu, "[role=menu]"),
     "emoji": (*GROUP, _emoji, ".picker"),
     "selection": (*SELECTION, ".select-bar"),
-    "forward": (*SELECTION, _tap("messages_forward", ".select-bar"), ".picker .pick", ".picker .chosen"),
-    "delete": (*SELECTION, _tap("messages_select_delete", ".select-bar"), "dialog[open] .danger"),
+    "forward": (
+        *SELECTION,
+        _tap("messages_forward", ".select-bar"),
+        ".picker .pick",
+        ".picker .chosen",
+    ),
+    "delete": (
+        *SELECTION,
+        _tap("messages_select_delete", ".select-bar"),
+        "dialog[open] .danger",
+    ),
     "album": (*NEWEST, ".album"),
     "files": (*GROUP, _run(PASTE_PICTURES), ".picked li:nth-child(3)"),
     "viewer": (*NEWEST, ".album .media-picture", ".viewer-about"),
-    "thread": (*NEWEST, "#log .thread-line", _more(1, ".thread .bubble > .text"), ".thread"),
-    "more-emoji": (*GROUP, _menu, _tap("messages_more_emoji"), "dialog .picker-grid button"),
+    "thread": (
+        *NEWEST,
+        "#log .thread-line",
+        _more(1, ".thread .bubble > .text"),
+        ".thread",
+    ),
+    "more-emoji": (
+        *GROUP,
+        _menu,
+        _tap("messages_more_emoji"),
+        "dialog .picker-grid button",
+    ),
     "report": (*NEWEST, _act("safety_report"), ".safety-form"),
     "remind": (*NEWEST, _act("later_remind"), ".later-times"),
-    "formats": (*GROUP, _write("#message", NEW + "tea" + Keys.CONTROL + "a" + Keys.NULL), ".formats"),
+    "formats": (
+        *GROUP,
+        _write("#message", NEW + "tea" + Keys.CONTROL + "a" + Keys.NULL),
+        ".formats",
+    ),
     "shortcodes": (*GROUP, _write("#message", NEW + ":tea"), "#mentions li"),
     "poll": (*POLL, ".poll-option"),
     "voters": (*POLL, "[data-key$=':who']", ".poll-voters li"),
-    "new-poll": (*GROUP, _write("#message", NEW + "/poll Tea?" + Keys.ENTER), "#poll-text"),
-    "new-question": (*GROUP, _write("#message", NEW + "/question Tea?" + Keys.ENTER), ".ask-form"),
+    "new-poll": (
+        *GROUP,
+        _write("#message", NEW + "/poll Tea?" + Keys.ENTER),
+        "#poll-text",
+    ),
+    "new-question": (
+        *GROUP,
+        _write("#message", NEW + "/question Tea?" + Keys.ENTER),
+        ".ask-form",
+    ),
     "new-menu": ("#new-menu", "[role=menu]"),
     "open-groups": ("#new-menu", _tap("messages_open_groups"), "#open-group-text"),
     "folders": (*FOLDERS, ".folders li"),
@@ -310,14 +405,26 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "blocked": (_blocked, "[role=log]"),
     "search": (_write("#search", "make serve"), "#hits li"),
     "search-filters": (_focus_search, _tap("messages_has_link"), "#hits .preview"),
-    "search-menu": (_write("#search", "make"), _tap("messages_filters"), ".filter-form"),
+    "search-menu": (
+        _write("#search", "make"),
+        _tap("messages_filters"),
+        ".filter-form",
+    ),
     "palette": ("#palette-open", ".palette .hit"),
     "contacts": (*CONTACTS, "#my-link"),
     "profile": (*PROFILE, "#profile-name"),
     "security": (*PROFILE, "#security", "[data-key=password]"),
-    "threads": (_show("[data-key=threads]"), "[data-key=threads]", ".threads .thread-row"),
+    "threads": (
+        _show("[data-key=threads]"),
+        "[data-key=threads]",
+        ".threads .thread-row",
+    ),
     "notify-question": (_question, "#notify-question"),
-    "notify-blocked": (_question, "#notify-question .wide", "#notify-question [role=alert]"),
+    "notify-blocked": (
+        _question,
+        "#notify-question .wide",
+        "#notify-question [role=alert]",
+    ),
     "settings": (*SETTINGS, _more(0, "[data-key=notify-quiet]"), ".settings .segment"),
     "erase": (*SETTINGS, "[data-key=erase]", "dialog:modal form"),
     "second-factor": (*PROFILE, "#security", "#second-factor", ".factor button"),
@@ -327,8 +434,16 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "bot": (*PROFILE, "#bots", ".bots .person", "#bot-hook"),
     "new-bot": (*PROFILE, "#bots", "#new-bot", "#bot-name"),
     "bot-gallery": (*CONTACTS, "#bot-gallery", ".bots .person"),
-    "bot-card": (*CONTACTS, "#bot-gallery", ".bots .person", ".card-of-person #bot-start"),
-    "start-card": (_go(lambda story: f"#u/{story.guide.user}"), "#start-card #bot-start"),
+    "bot-card": (
+        *CONTACTS,
+        "#bot-gallery",
+        ".bots .person",
+        ".card-of-person #bot-start",
+    ),
+    "start-card": (
+        _go(lambda story: f"#u/{story.guide.user}"),
+        "#start-card #bot-start",
+    ),
     "buttons": (*BOT, ".key[aria-pressed=true]"),
     "commands": (*BOT, _write("#message", NEW + "/"), "#mentions b"),
     "keys": (_show("[data-conversation]"), _run(HELP), ".shortcuts"),
@@ -340,18 +455,40 @@ VIEWS: Final[dict[str, tuple[Step, ...]]] = {
     "link": (*GROUP_INFO, "[data-key=link]", "#invitation-link"),
     "new-group": (*CONTACTS, "#new-group", "#group-create"),
     "colleagues": (
-        *(*COLLEAGUES, *CONTACTS, "#new-group", *_names("#picker-text", ".picker .person-name")),
+        *(
+            *COLLEAGUES,
+            *CONTACTS,
+            "#new-group",
+            *_names("#picker-text", ".picker .person-name"),
+        ),
         *(".picker input[type=checkbox]", "#group-create"),
     ),
-    "directory": (*COLLEAGUES, *CONTACTS, *_names("#find-text", ".row-list .person-name"), "#find-text"),
+    "directory": (
+        *COLLEAGUES,
+        *CONTACTS,
+        *_names("#find-text", ".row-list .person-name"),
+        "#find-text",
+    ),
     "palette-people": (
-        *(*COLLEAGUES, "#palette-open", *_names(".palette input", "[data-section=people] bdi")),
+        *(
+            *COLLEAGUES,
+            "#palette-open",
+            *_names(".palette input", "[data-section=people] bdi"),
+        ),
         ".palette",
     ),
     "team": (*TEAM, "#member-text"),
-    "members": (*TEAM, *_names("#member-text", ".member-list .person-name"), "#member-text"),
+    "members": (
+        *TEAM,
+        *_names("#member-text", ".member-list .person-name"),
+        "#member-text",
+    ),
     "saved": (_remind, ".later-link"),
-    "send-later": (_go(lambda story: f"#u/{story.bob.user}"), ".page-tool", ".later-times"),
+    "send-later": (
+        _go(lambda story: f"#u/{story.bob.user}"),
+        ".page-tool",
+        ".later-times",
+    ),
     "scheduled": (_schedule, ".page-tool", ".later-keys"),
     "rules": (*TEAM, "[data-key=rules]", ".group-rules"),
     "previews": (TEAM[0], _more(1, ".previews-card"), ".previews-card"),
@@ -414,7 +551,8 @@ GALLERY: Final = {
     "guest": ("guest", "phone", "dark", "en"),
     "offline": ("offline", "phone", "light", "en"),
 }
-"""Picture of docs/gallery.md → view of the messages page, window, theme, language."""
+"""Picture of docs/gallery.md → view of the messages page, window, theme,
+language."""
 
 
 @contextmanager
@@ -430,7 +568,10 @@ def running(folder: Path) -> Iterator[tuple[Server, Browser]]:
 def make(target: Path) -> int:
     """Write all pictures; return their number."""
     number = 0
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder)) as (server, browser),
+    ):
         for language in LANGUAGES:
             story = Story(server, language)
             for size, window in SIZES.items():
@@ -451,7 +592,8 @@ def make(target: Path) -> int:
                         settle(chat, "body")
                         save(chat, target / "messages" / f"{view}-{name}")
                         if view == "offline":
-                            chat.tap(chat.word("messages_cancel"))  # it would be sent by the next view
+                            # it would be sent by the next view
+                            chat.tap(chat.word("messages_cancel"))
                         number += 1
     return number
 
@@ -462,7 +604,8 @@ def in_language(path: str, language: str) -> str:
 
 
 def settle(page: Page, ready: str) -> None:
-    """Wait until this is there, all pictures are loaded, and the page has drawn."""
+    """Wait until this is there, all pictures are loaded, and the page has
+    drawn."""
     page.gives("return document.querySelector(arguments[0]) !== null", True, ready)
     page.gives("return [...document.images].every((each) => each.complete)", True)
     page.settle()
@@ -479,14 +622,23 @@ def _read_stories(server: Server) -> dict[str, Story]:
 
 def _webp(page: Page, size: str, target: Path) -> None:
     width, height = SIZES[size]
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 2 if size == "phone" else 1}
+    clip = {
+        "x": 0,
+        "y": 0,
+        "width": width,
+        "height": height,
+        "scale": 2 if size == "phone" else 1,
+    }
     shot = page.command("Page.captureScreenshot", format="webp", quality=80, clip=clip)
     target.write_bytes(base64.b64decode(shot["data"]))
 
 
 def make_gallery(target: Path) -> int:
     """Write the pictures of docs/gallery.md; return their number."""
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder)) as (server, browser),
+    ):
         stories = _read_stories(server)
         for name, (view, size, theme, language) in GALLERY.items():
             story = stories[language]
@@ -496,7 +648,11 @@ def make_gallery(target: Path) -> int:
             _webp(chat, size, target / f"{name}.webp")
         ann = stories["en"].ann
         for _ in range(12):  # the admin page shows somebody whose logins are refused
-            call(server.http, "accounts/login", {"app": APP, "login": ann.phone, "password": "wrong"})
+            call(
+                server.http,
+                "accounts/login",
+                {"app": APP, "login": ann.phone, "password": "wrong"},
+            )
         page = browser.open(f"{server.http_url}/admin?lang=en#person/{APP}/{ann.user}")
         settle(page, "main.place table")
         eventually(lambda: not page.texts("main [aria-busy=true]"), what="all is there")
@@ -505,17 +661,27 @@ def make_gallery(target: Path) -> int:
 
 
 def make_readme_picture(target: Path) -> int:
-    """Write the picture of README.md: the page on a desktop and on a phone, side by side."""
+    """Write the picture of README.md: the page on a desktop and on a phone,
+    side by side."""
     edge, windows = 28, []
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as (server, browser):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder)) as (server, browser),
+    ):
         stories = _read_stories(server)
-        for size, language, dark in (((1180, 790), "en", False), ((346, 758), "zh", True)):
+        for size, language, dark in (
+            ((1180, 790), "en", False),
+            ((346, 758), "zh", True),
+        ):
             chat = stories[language].open(browser, language, size=size, dark=dark)
             show("album", chat, stories[language])
             settle(chat, "body")
             save(chat, file := Path(folder) / f"{language}.png")
             windows.append(Image.open(io.BytesIO(file.read_bytes())).convert("RGB"))
-    width, height = sum(each.width for each in windows), max(each.height for each in windows)
+    width, height = (
+        sum(each.width for each in windows),
+        max(each.height for each in windows),
+    )
     whole = Image.new("RGB", (width + 3 * edge, height + 2 * edge), "#d9d1c2")
     left = edge
     for window in windows:

@@ -18,9 +18,16 @@ def page_of(folder: Path, script: Path) -> Path:
     site = folder / "site"
     site.mkdir()
     (site / "index.html").write_text(
-        '<!doctype html><link rel="icon" href="data:,"><script src="page.js"></script>', encoding="utf-8"
+        '<!doctype html><link rel="icon" href="data:,"><script src="page.js"></script>',
+        encoding="utf-8",
     )
-    command = [require("esbuild"), str(script), "--bundle", "--format=iife", f"--outfile={site / 'page.js'}"]
+    command = [
+        require("esbuild"),
+        str(script),
+        "--bundle",
+        "--format=iife",
+        f"--outfile={site / 'page.js'}",
+    ]
     run(command, NODE_PATH=str(NODE_MODULES))
     return site
 
@@ -43,7 +50,11 @@ def serve_folder(folder: Path) -> Iterator[str]:
         file = file / "index.html" if file.is_dir() else file
         if not file.is_file():
             return 404, b""
-        return 200, file.read_bytes(), {"Content-Type": guess_type(file.name)[0] or "text/plain"}
+        return (
+            200,
+            file.read_bytes(),
+            {"Content-Type": guess_type(file.name)[0] or "text/plain"},
+        )
 
     with Receiver() as site:
         site.reply = reply

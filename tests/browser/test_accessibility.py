@@ -1,4 +1,5 @@
-"""All pages in Chromium, both themes, four languages: axe finds no violation, our check nothing faint."""
+"""All pages in Chromium, both themes, four languages: axe finds no violation,
+our check nothing faint."""
 
 import json
 import re
@@ -24,8 +25,14 @@ pytestmark = [pytest.mark.full("browser"), pytest.mark.needs("axe-core")]
 PHONE = (390, 844)
 DESKTOP = (1280, 800)
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
-LOOKS = (("zh", False, PHONE), ("de", True, PHONE), ("ar", False, DESKTOP), ("en", True, DESKTOP))
-"""Language, dark theme, window: each size has both themes. One language runs from right to left."""
+LOOKS = (
+    ("zh", False, PHONE),
+    ("de", True, PHONE),
+    ("ar", False, DESKTOP),
+    ("en", True, DESKTOP),
+)
+"""Language, dark theme, window: each size has both themes. One language runs
+from right to left."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         Server(tmp_path_factory.mktemp("server"), config=config) as server,
         connect(server.ws_url, proxy=None, ping_interval=None) as socket,
     ):
-        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}))
+        socket.send(
+            json.dumps(
+                {"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 101}}
+            )
+        )
         assert json.loads(socket.recv(60))["response"]["code"] == 200
         yield server
 
@@ -44,15 +55,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def violations(page: Page) -> list[str]:
     """What is wrong on the page as it is shown now.
 
-    Of axe-core: rule, elements, and how to mend it. Of ``contrast.js``: the contrast, and the one needed.
+    Of axe-core: rule, elements, and how to mend it. Of ``contrast.js``: the
+    contrast, and the one needed.
     """
     if not page.run("return typeof window.axe === 'object'"):
         page.run(Path(require("axe-core")).read_text(encoding="utf-8"))
     busy = "[aria-busy=true]:not(.streamed)"  # a message that grows is not paler
     eventually(lambda: not page.texts(busy), what="no control is at work, and so paler")
     page.driver.set_script_timeout(250)
-    page.driver.command_executor.client_config.timeout = 300  # selenium's own ends sooner
-    found: dict[str, Any] = page.awaited("return axe.run(document, { resultTypes: ['violations'] })")
+    # selenium's own ends sooner
+    page.driver.command_executor.client_config.timeout = 300
+    found: dict[str, Any] = page.awaited(
+        "return axe.run(document, { resultTypes: ['violations'] })"
+    )
     return [
         f"{rule['id']} ({rule['impact']}): {node['html'][:160]} — {node['failureSummary']}"
         for rule in found["violations"]
@@ -75,7 +90,9 @@ def test_a_chat_with_a_colour_of_its_own_has_no_violation(
     server, story = named
     wrong = {}
     for path, ready in (("/", "#to-chat"), ("/home/messages", "form")):
-        page = pair[0].open(f"{server.http_url}{path}?lang=en", size=PHONE, dark=dark, forget=True)
+        page = pair[0].open(
+            f"{server.http_url}{path}?lang=en", size=PHONE, dark=dark, forget=True
+        )
         page.sees(ready)
         wrong[path] = violations(page)
     chat = story.open(pair[0], "en", size=DESKTOP, dark=dark)
@@ -90,11 +107,15 @@ def looks(number: int) -> tuple[tuple[str, bool, tuple[int, int]], ...]:
 
 
 @pytest.mark.parametrize(("number", "name"), [*enumerate(PAGES)])
-def test_no_page_has_a_violation(pair: Pair, server: Server, number: int, name: str) -> None:
+def test_no_page_has_a_violation(
+    pair: Pair, server: Server, number: int, name: str
+) -> None:
     pair.expects("404")
     path, ready = PAGES[name]
     for language, dark, size in looks(number):
-        page = pair[0].open(f"{server.http_url}{in_language(path, language)}", size=size, dark=dark)
+        page = pair[0].open(
+            f"{server.http_url}{in_language(path, language)}", size=size, dark=dark
+        )
         page.gives("return document.querySelector(arguments[0]) !== null", True, ready)
         if page.shown("#message"):
             page.say("a word 😀")
@@ -116,13 +137,18 @@ def test_no_view_of_the_messages_page_has_a_violation_or_is_too_wide(
         story = stories[language]
         chat = story.open(pair[0], language, size=size, dark=dark)
         show(view, chat, story)
-        found += [f"{language} {'dark' if dark else 'light'} {each}" for each in violations(chat)]
+        found += [
+            f"{language} {'dark' if dark else 'light'} {each}"
+            for each in violations(chat)
+        ]
         chat.fits()
     assert not found, "\n".join(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_chat_in_another_page_has_no_violation(pair: Pair, start_server: StartServer, dark: bool) -> None:
+def test_the_chat_in_another_page_has_no_violation(
+    pair: Pair, start_server: StartServer, dark: bool
+) -> None:
     server = start_server(config=SHOP)
     with Shop(server) as shop:
         page = shop.open(pair[0], size=DESKTOP, dark=dark)
@@ -156,7 +182,20 @@ FAINT = """
 def test_the_check_of_contrast_finds_what_is_faint(pair: Pair) -> None:
     page = pair[0].open("about:blank")
     page.run("document.body.innerHTML = arguments[0]", FAINT)
-    page.run("for (const each of document.querySelectorAll('[title]')) each.id = each.title")
+    page.run(
+        "for (const each of document.querySelectorAll('[title]')) each.id = each.title"
+    )
     found = page.run(CONTRAST)
-    faint = ["text", "gradient", "opacity", "before", "placeholder", "edge", "edge", "picture"]
-    assert [name for each in found for name in re.findall(r"#(\w+)", each)] == faint, found
+    faint = [
+        "text",
+        "gradient",
+        "opacity",
+        "before",
+        "placeholder",
+        "edge",
+        "edge",
+        "picture",
+    ]
+    assert [name for each in found for name in re.findall(r"#(\w+)", each)] == faint, (
+        found
+    )

@@ -1,4 +1,5 @@
-"""What a feature of another distribution adds to the messages page: a view, a menu entry and a panel."""
+"""What a feature of another distribution adds to the messages page: a view, a
+menu entry and a panel."""
 
 from pathlib import Path
 
@@ -17,10 +18,16 @@ return shown && [shown.textContent, getComputedStyle(shown).color];
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "word"), [("en", "The lamp is on", "Lamps"), ("zh", "灯亮了", "灯")]
+    ("language", "text", "word"),
+    [("en", "The lamp is on", "Lamps"), ("zh", "灯亮了", "灯")],
 )
 def test_a_feature_adds_to_the_messages_page(
-    pair: Pair, start_server: StartServer, tmp_path: Path, language: str, text: str, word: str
+    pair: Pair,
+    start_server: StartServer,
+    tmp_path: Path,
+    language: str,
+    text: str,
+    word: str,
 ) -> None:
     config = {"features": ["all", "lamp"], "accounts": {"registrations_per_address": 0}}
     server = start_server(config=config, environment=install(tmp_path))

@@ -1,4 +1,5 @@
-"""The admin page in a real browser: what those who answer for a server mend, in how many clicks."""
+"""The admin page in a real browser: what those who answer for a server mend, in
+how many clicks."""
 
 import json
 import sqlite3
@@ -27,11 +28,17 @@ OF_SHOP = "an-admin-key-of-the-shop"
 PASSWORD = "correct horse"
 CONFIG: dict[str, Any] = {
     "api": {
-        "keys": [{"key": KEY, "scopes": ["admin"]}, {"key": OF_SHOP, "scopes": ["admin"], "apps": ["shop"]}]
+        "keys": [
+            {"key": KEY, "scopes": ["admin"]},
+            {"key": OF_SHOP, "scopes": ["admin"], "apps": ["shop"]},
+        ]
     },
     "accounts": {"registration": True, "registrations_per_address": 0},
     "apps": {
-        "gochat": {"account_tokens": "required", "accounts": {"identifiers": ["name", "email"]}},
+        "gochat": {
+            "account_tokens": "required",
+            "accounts": {"identifiers": ["name", "email"]},
+        },
         "shop": {"open": True},
     },
 }
@@ -59,7 +66,8 @@ class Admin(Page):
         script = NAMED.replace("=== name", ".startsWith(name)")
 
         def act() -> bool:
-            with suppress(StaleElementReferenceException):  # it was drawn anew meanwhile
+            # it was drawn anew meanwhile
+            with suppress(StaleElementReferenceException):
                 found = self.run(script, role, label, within or None)
                 if found is not None and found.is_enabled():
                     self.run("arguments[0].click()", found)
@@ -76,8 +84,12 @@ class Admin(Page):
         self.tap(name, "link", ".sections")
 
 
-def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", **options: Any) -> Admin:
-    page = Admin(pair[0].open(f"{server.http_url}/admin?lang={language}", **options).driver)
+def opened(
+    pair: Pair, server: Server, *, key: str = KEY, language: str = "en", **options: Any
+) -> Admin:
+    page = Admin(
+        pair[0].open(f"{server.http_url}/admin?lang={language}", **options).driver
+    )
     if key:
         page.write("#field-key", key + Keys.ENTER)
     page.sees("#sections a")
@@ -85,7 +97,12 @@ def opened(pair: Pair, server: Server, *, key: str = KEY, language: str = "en", 
 
 
 def register(server: Server, name: str, nickname: str = "") -> str:
-    registration = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": nickname}
+    registration = {
+        "app": "gochat",
+        "name": name,
+        "password": PASSWORD,
+        "nickname": nickname,
+    }
     return str(good(server.http, "accounts/register", registration)["account"]["user"])
 
 
@@ -107,14 +124,19 @@ def test_the_first_view_says_how_the_server_is_and_leads_to_what_one_wants_to_do
     for task, focused in TASKS.items():
         admin.go("#")
         admin.tap(task, "link", ".tasks")
-        admin.gives("return document.querySelectorAll('main [aria-busy=true]').length", 0)
+        admin.gives(
+            "return document.querySelectorAll('main [aria-busy=true]').length", 0
+        )
         admin.gives(FOCUSED_BELOW_HINT, focused)
     admin.go("#app/shop")
     admin.gives("return document.getElementById('app').value", "shop")
     admin.go("#")
     admin.gives("return document.getElementById('app').value", "")
     for section in ("reports", "notifications"):  # of all apps together
-        admin.gives(f"return document.querySelector('.tile[href=\"#{section}\"] .figure').textContent", "0")
+        admin.gives(
+            f"return document.querySelector('.tile[href=\"#{section}\"] .figure').textContent",
+            "0",
+        )
 
 
 TASKS = {
@@ -131,7 +153,8 @@ const { top, bottom } = at.getBoundingClientRect();
 const isSeen = hint.top > 50 && hint.bottom <= top && bottom <= innerHeight;
 return isSeen ? at.id || at.textContent : [at.id, hint.top, hint.bottom, top, bottom].join(" ");
 """
-"""The element with the focus, if it and the line that says what to do are within the window."""
+"""The element with the focus, if it and the line that says what to do are
+within the window."""
 
 
 OPEN_SECTION = """
@@ -142,8 +165,12 @@ return left >= 0 && right <= innerWidth ? open.textContent : `${left} ${right}`;
 """The section that is open, if it is within the window."""
 
 
-def test_ann_cannot_log_in_and_it_is_mended(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(config={**CONFIG, "accounts": {**CONFIG["accounts"], "failures": 3}})
+def test_ann_cannot_log_in_and_it_is_mended(
+    pair: Pair, start_server: StartServer
+) -> None:
+    server = start_server(
+        config={**CONFIG, "accounts": {**CONFIG["accounts"], "failures": 3}}
+    )
     register(server, "ann", "Ann of Accounting")
     login = {"app": "gochat", "login": "ann", "password": PASSWORD}
     for _ in range(5):
@@ -159,11 +186,25 @@ def test_ann_cannot_log_in_and_it_is_mended(pair: Pair, start_server: StartServe
 
 
 def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> None:
-    key = good(server.http, "keys/create", {"scopes": ["push"], "apps": ["shop"], "note": "till 7"}, key=KEY)
+    key = good(
+        server.http,
+        "keys/create",
+        {"scopes": ["push"], "apps": ["shop"], "note": "till 7"},
+        key=KEY,
+    )
     for _ in range(3):
-        good(server.http, "push", {"app": "shop", "user": "ann", "text": "hi"}, key=key["secret"])
+        good(
+            server.http,
+            "push",
+            {"app": "shop", "user": "ann", "text": "hi"},
+            key=key["secret"],
+        )
     used = {"id": key["key"]["id"], "key": KEY}  # it is stored once a minute
-    eventually(lambda: good(server.http, "keys/usage", **used)["uses"], 150, "what the key did is stored")
+    eventually(
+        lambda: good(server.http, "keys/usage", **used)["uses"],
+        150,
+        "what the key did is stored",
+    )
     admin = opened(pair, server)
     admin.look_up("till", "Keytill 7")
     admin.shows("POST /api/v1/push")
@@ -177,7 +218,8 @@ def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> N
     assert admin.taps <= 6
     push = {"app": "shop", "user": "ann", "text": "hi"}
     eventually(
-        lambda: server.post("/api/v1/push", push, key=key["secret"])[0] == 401, what="the old key ends"
+        lambda: server.post("/api/v1/push", push, key=key["secret"])[0] == 401,
+        what="the old key ends",
     )
     assert good(server.http, "push", push, key=secret)
     assert secret not in admin.driver.page_source
@@ -186,22 +228,46 @@ def test_a_stolen_key_is_looked_at_and_replaced(pair: Pair, server: Server) -> N
 def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
     pair: Pair, start_server: StartServer
 ) -> None:
-    soon = {f"imserver.backends.webhooks.{module}.TRY_SECONDS": 2 for module in ("event_rows", "feeds")}
+    soon = {
+        f"imserver.backends.webhooks.{module}.TRY_SECONDS": 2
+        for module in ("event_rows", "feeds")
+    }
     with Receiver() as receiver:
         server = start_server(config=CONFIG, command=with_constants(soon))
-        hook = {"url": "http://127.0.0.1:9/gone", "secret": SECRET, "events": ["account"]}
-        settings = {"account_tokens": "required", "accounts": {"identifiers": ["name"]}, "webhook": hook}
-        good(server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY)
-        good(server.http, "accounts/register", {"app": "lamps", "name": "ann", "password": PASSWORD}, key=KEY)
+        hook = {
+            "url": "http://127.0.0.1:9/gone",
+            "secret": SECRET,
+            "events": ["account"],
+        }
+        settings = {
+            "account_tokens": "required",
+            "accounts": {"identifiers": ["name"]},
+            "webhook": hook,
+        }
+        good(
+            server.http, "apps/create", {"app": "lamps", "settings": settings}, key=KEY
+        )
+        good(
+            server.http,
+            "accounts/register",
+            {"app": "lamps", "name": "ann", "password": PASSWORD},
+            key=KEY,
+        )
         dead = {"key": KEY, "app": "lamps"}
-        eventually(lambda: good(server.http, "events/dead", **dead)["events"], what="the event is dead")
+        eventually(
+            lambda: good(server.http, "events/dead", **dead)["events"],
+            what="the event is dead",
+        )
         admin = opened(pair, server)
         admin.section("Webhooks")
         admin.shows("Failing")
         admin.tap("lamps", "link", "table")
         admin.shows("refused")
         admin.tap("Change address")
-        admin.write("#field-url", Keys.CONTROL + "a" + Keys.NULL + f"{receiver.url}/events" + Keys.ENTER)
+        admin.write(
+            "#field-url",
+            Keys.CONTROL + "a" + Keys.NULL + f"{receiver.url}/events" + Keys.ENTER,
+        )
         admin.shows("Saved", "#toasts")
         admin.tap("Try")
         admin.shows("The receiver took the test event", "#toasts")
@@ -211,10 +277,16 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
         assert admin.taps <= 6
         assert receiver.wait_for(1, "account")
         columns = "app, event, member, attempts, next_try, first_failed, dead, body"
-        with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database, database:
+        with (
+            closing(
+                sqlite3.connect(server.folder / "data" / "imserver.db")
+            ) as database,
+            database,
+        ):
             rows = ((f"dead-{number}",) for number in range(10_001))
             database.executemany(
-                f"INSERT INTO event_retry ({columns}) VALUES ('lamps', ?, 'ann', 1, 0, 1, 1, x'7b7d')", rows
+                f"INSERT INTO event_retry ({columns}) VALUES ('lamps', ?, 'ann', 1, 0, 1, 1, x'7b7d')",
+                rows,
             )
         admin.driver.refresh()
         admin.shows("10,000+", "main .facts")
@@ -222,8 +294,13 @@ def test_a_dead_webhook_is_found_mended_and_its_events_are_sent_again(
         admin.shows("Dead: 10,000+", ".tile")
 
 
-def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, server: Server) -> None:
-    ann, mallory = register(server, "ann2", "Ann"), register(server, "spammer", "Mallory")
+def test_the_messages_of_a_spammer_go_and_the_person_is_banned(
+    pair: Pair, server: Server
+) -> None:
+    ann, mallory = (
+        register(server, "ann2", "Ann"),
+        register(server, "spammer", "Mallory"),
+    )
     reader, writer = NamedUser(server, ann, KEY), NamedUser(server, mallory, KEY)
     group = int(reader.post("groups/create", name="Tea", members=[mallory])["group"])
     for number in range(30):
@@ -249,11 +326,19 @@ def test_the_messages_of_a_spammer_go_and_the_person_is_banned(pair: Pair, serve
     admin.shows("Key ", "td")  # who has done it
     eventually(lambda: texts() == 0, what="nobody sees them any more")
     assert writer.get("presence")["online_count"] == 0
-    assert [each["user"] for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]] == [mallory]
+    assert [
+        each["user"]
+        for each in good(server.http, "bans", key=KEY, app="gochat")["bans"]
+    ] == [mallory]
     admin.tap("Clear messages")
     admin.tap("Delete them", within="dialog")
     admin.shows("sent nothing", "#toasts .toast:last-child:not(:has(button))")
-    good(server.http, "moderation/mute", {"app": "gochat", "user": mallory, "seconds": 600}, key=KEY)
+    good(
+        server.http,
+        "moderation/mute",
+        {"app": "gochat", "user": mallory, "seconds": 600},
+        key=KEY,
+    )
     admin.go("#people")
     admin.tap("gochat")
     admin.shows("Muted", ".badge")
@@ -278,7 +363,9 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
 ) -> None:
     user = register(server, "bobby", "Bobby")
     whom = {"app": "gochat", "user": user}
-    group = good(server.http, "groups/create", {**whom, "name": "Tea"}, key=KEY)["group"]
+    group = good(server.http, "groups/create", {**whom, "name": "Tea"}, key=KEY)[
+        "group"
+    ]
     message = {**whom, "conversation": int(group), "text": "buy now"}
     spam = good(server.http, "messages/send", message, key=KEY)["id"]
     delete = {"app": "gochat", "messages": [spam], "reason": "spam"}
@@ -292,7 +379,9 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     admin.go(f"#person/gochat/{user}")
     admin.tap("Export everything of this person")
     admin.shows("Ready")
-    admin.run("HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }")
+    admin.run(
+        "HTMLAnchorElement.prototype.click = function () { window.saved = this.download; }"
+    )
     admin.tap("Download")
     admin.gives("return window.saved", f"{user}.zip")
     admin.tap("Delete", within="td .actions")
@@ -314,20 +403,31 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
     login = {"app": "gochat", "login": "bobby", "password": PASSWORD}
     assert refused(server.http, "accounts/login", login)[0] == 403
     admin.run("window.left = document.querySelector('.notice p').textContent")
-    admin.run("window.undo = document.querySelector('.notice button'); window.undo.focus()")
-    admin.gives("return document.querySelector('.notice p').textContent === window.left", False)
-    admin.gives("return document.activeElement === window.undo", True)  # it is counted down beside the button
+    admin.run(
+        "window.undo = document.querySelector('.notice button'); window.undo.focus()"
+    )
+    admin.gives(
+        "return document.querySelector('.notice p').textContent === window.left", False
+    )
+    # it is counted down beside the button
+    admin.gives("return document.activeElement === window.undo", True)
     admin.tap("Undo")
     admin.shows("may log in again", "#toasts")
     assert good(server.http, "accounts/login", login)["token"]
-    assert good(server.http, "users/erase", {**whom, "seconds": 1}, key=KEY)["erased"] is False
+    assert (
+        good(server.http, "users/erase", {**whom, "seconds": 1}, key=KEY)["erased"]
+        is False
+    )
     admin.driver.refresh()
     admin.shows("was erased", ".notice")
     admin.go("#audit")
     admin.shows("erased a deleted user", ".act")
     admin.tap("Verify")
     admin.shows("unbroken", "[role=status] .badge")
-    with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database, database:
+    with (
+        closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database,
+        database,
+    ):
         database.execute("UPDATE audit SET kind = 'page' WHERE number = 1")
     admin = opened(pair, server, key=OF_SHOP)
     admin.go("#audit")
@@ -337,7 +437,12 @@ def test_a_person_is_exported_and_erased_after_an_undo_and_the_audit_says_so_in_
 
 
 def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:
-    good(server.http, "apps/create", {"app": "kiosk", "settings": {"open": True}}, key=KEY)
+    good(
+        server.http,
+        "apps/create",
+        {"app": "kiosk", "settings": {"open": True}},
+        key=KEY,
+    )
     admin = opened(pair, server)
     admin.go("#app/kiosk")
 
@@ -359,7 +464,8 @@ def test_an_app_is_deleted_after_an_undo(pair: Pair, server: Server) -> None:
     admin.tap("Undo")
     admin.shows("The app is as it was", "#toasts")
     admin.shows("Delete this app")
-    whom = {"app": "kiosk", "confirm": "kiosk", "seconds": 8}  # the page is there before
+    # the page is there before
+    whom = {"app": "kiosk", "confirm": "kiosk", "seconds": 8}
     assert good(server.http, "apps/delete", whom, key=KEY)["ends"]
     admin.driver.refresh()
     admin.shows("was deleted", ".notice")
@@ -375,8 +481,14 @@ def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) ->
     admin.write("#field-reason", "lost phone")
     admin.tap("Lock account", within="dialog")
     admin.shows("lost phone")
-    assert "for good" not in "".join(admin.texts("main.place")).replace("Erase for good", "")
-    assert refused(server.http, "accounts/login", {"app": "gochat", "login": "cid", "password": PASSWORD})
+    assert "for good" not in "".join(admin.texts("main.place")).replace(
+        "Erase for good", ""
+    )
+    assert refused(
+        server.http,
+        "accounts/login",
+        {"app": "gochat", "login": "cid", "password": PASSWORD},
+    )
     admin.tap("Unlock account")
     admin.shows("Lock account")
     admin.tap("Reset password")
@@ -389,12 +501,18 @@ def test_people_are_locked_and_get_a_new_password(pair: Pair, server: Server) ->
     admin.shows("Cid", "table a")  # of the login that was refused
 
 
-def test_a_node_is_drained_and_serves_again(pair: Pair, start_server: StartServer) -> None:
+def test_a_node_is_drained_and_serves_again(
+    pair: Pair, start_server: StartServer
+) -> None:
     pair.expects("Failed to load resource")  # 400: there is no such route
     server = start_server(config=CONFIG)
     admin = opened(pair, server)
     with connect(server.ws_url, proxy=None) as socket:
-        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
+        socket.send(
+            json.dumps(
+                {"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}
+            )
+        )
         socket.recv(60)
         admin.section("Nodes")
         admin.shows("Serves this page")
@@ -427,38 +545,61 @@ def test_a_key_of_one_app_sees_its_app_only(pair: Pair, server: Server) -> None:
     admin.shows("Nothing has this id or name", ".hits")
 
 
-def test_an_owner_logs_in_with_the_account_and_a_member_does_not(pair: Pair, server: Server) -> None:
+def test_an_owner_logs_in_with_the_account_and_a_member_does_not(
+    pair: Pair, server: Server
+) -> None:
     owner = register(server, "dan", "Dan")
     register(server, "flo", "Flo")
-    good(server.http, "accounts/role", {"app": "gochat", "user": owner, "role": "owner"}, key=KEY)
+    good(
+        server.http,
+        "accounts/role",
+        {"app": "gochat", "user": owner, "role": "owner"},
+        key=KEY,
+    )
     pair.expects("Failed to load resource")
     page = pair[0].open(f"{server.http_url}/admin?lang=en")
     for name, is_let_in in (("flo", False), ("dan", True)):
         page.sees("#field-login")
         for field, text in (("login", name), ("password", PASSWORD)):
-            page.run("document.getElementById(arguments[0]).value = ''", f"field-{field}")
+            page.run(
+                "document.getElementById(arguments[0]).value = ''", f"field-{field}"
+            )
             page.write(f"#field-{field}", text)
         page.press(Keys.ENTER)
         if is_let_in:
             page.sees("#sections a")
         else:
-            eventually(lambda: "may not administrate" in page.texts("[role=alert]")[0], what="the refusal")
+            eventually(
+                lambda: "may not administrate" in page.texts("[role=alert]")[0],
+                what="the refusal",
+            )
     assert "People" in page.texts("#sections a")
     assert page.texts("#who") == ["Account Dan, Owner"]
 
 
-def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(pair: Pair, server: Server) -> None:
+def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(
+    pair: Pair, server: Server
+) -> None:
     def refusals() -> int:
         return len(good(server.http, "refusals", key=KEY, limit=1000)["refusals"])
 
     def visit(token: str) -> Admin:
         login = json.dumps({"token": token, "user": "?", "nickname": ""})
         script = f"localStorage.setItem('imserver:account:gochat', {json.dumps(login if token else '')});"
-        return Admin(pair[0].open(f"{server.http_url}/admin?lang=en", forget=True, script=script).driver)
+        return Admin(
+            pair[0]
+            .open(f"{server.http_url}/admin?lang=en", forget=True, script=script)
+            .driver
+        )
 
     before, tokens = refusals(), {}
     for name in ("kai", "lea"):
-        account = {"app": "gochat", "name": name, "password": PASSWORD, "nickname": name.title()}
+        account = {
+            "app": "gochat",
+            "name": name,
+            "password": PASSWORD,
+            "nickname": name.title(),
+        }
         tokens[name] = good(server.http, "accounts/register", account)
     lea = {"app": "gochat", "user": tokens["lea"]["account"]["user"]}
     good(server.http, "accounts/role", {**lea, "role": "owner"}, key=KEY)
@@ -485,12 +626,16 @@ def test_the_login_of_the_chat_opens_the_page_and_no_visit_is_a_refusal(pair: Pa
     assert refusals() == before
 
 
-def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(pair: Pair, server: Server) -> None:
+def test_texts_of_people_are_text_and_the_key_stays_in_the_tab(
+    pair: Pair, server: Server
+) -> None:
     register(server, "mallory", '<img src=x onerror="document.title=1"><b>bold</b>')
     admin = opened(pair, server)
     admin.look_up("mallory", "Account<img src=x")
     admin.shows("<b>bold</b>", "h1")
-    assert not admin.run("return document.querySelectorAll('main.place img, main.place b').length")
+    assert not admin.run(
+        "return document.querySelectorAll('main.place img, main.place b').length"
+    )
     assert KEY not in admin.driver.current_url
     assert admin.run("return localStorage.length") == 0
     assert admin.run("return document.cookie") == ""
@@ -508,24 +653,62 @@ def full(start_shared_server: StartServer) -> tuple[Server, list[str]]:
     apps = {**CONFIG["apps"], "shop": {"open": True, "webhook": hook}}
     server = start_shared_server(config={**CONFIG, "apps": apps})
     user = register(server, "ann", "Ann")
-    refused(server.http, "accounts/login", {"app": "gochat", "login": "ann", "password": "wrong"})
-    good(server.http, "groups/create", {"app": "gochat", "user": user, "name": "Lamps"}, key=KEY)
-    key = good(server.http, "keys/create", {"scopes": ["push"], "note": "till"}, key=KEY)["key"]["id"]
-    good(server.http, "moderation/mute", {"app": "gochat", "user": user, "seconds": 3600}, key=KEY)
-    parts = ["", f"person/gochat/{user}", "people", "connections", "apps", "app/shop", f"key/{key}"]
-    parts += ["refusals", "reports", "webhooks", "webhook/shop", "notifications", "nodes", "audit"]
+    refused(
+        server.http,
+        "accounts/login",
+        {"app": "gochat", "login": "ann", "password": "wrong"},
+    )
+    good(
+        server.http,
+        "groups/create",
+        {"app": "gochat", "user": user, "name": "Lamps"},
+        key=KEY,
+    )
+    key = good(
+        server.http, "keys/create", {"scopes": ["push"], "note": "till"}, key=KEY
+    )["key"]["id"]
+    good(
+        server.http,
+        "moderation/mute",
+        {"app": "gochat", "user": user, "seconds": 3600},
+        key=KEY,
+    )
+    parts = [
+        "",
+        f"person/gochat/{user}",
+        "people",
+        "connections",
+        "apps",
+        "app/shop",
+        f"key/{key}",
+    ]
+    parts += [
+        "refusals",
+        "reports",
+        "webhooks",
+        "webhook/shop",
+        "notifications",
+        "nodes",
+        "audit",
+    ]
     return server, [*parts, "group/gochat/1", "held/gochat"]
 
 
 @pytest.mark.needs("axe-core")
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}")
+@pytest.mark.parametrize(
+    "look", LOOKS, ids=lambda look: f"{look[0]}-{'dark' if look[1] else 'light'}"
+)
 def test_no_section_has_a_violation_or_is_too_wide(
     pair: Pair, full: tuple[Server, list[str]], look: tuple[str, bool, tuple[int, int]]
 ) -> None:
     pair.expects("Failed to load resource")  # 403: the shop has no accounts
     (server, parts), (language, dark, size) = full, look
     with connect(server.ws_url, proxy=None) as socket:
-        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}))
+        socket.send(
+            json.dumps(
+                {"seq": "1", "cmd": "login", "data": {"userID": "ann", "app": "shop"}}
+            )
+        )
         socket.recv(60)
         page = opened(pair, server, language=language, dark=dark, size=size)
         found = []
@@ -592,7 +775,9 @@ def test_demo_mode_needs_no_login_and_a_server_that_answers_nonsense_or_is_gone_
     admin = opened(pair, server, key="", script=MALFORMED)
     for section in ("Apps and keys", "Webhooks", "Nodes", "Refusals"):
         admin.section(section)
-        admin.gives("return document.querySelectorAll('main [aria-busy=true]').length", 0)
+        admin.gives(
+            "return document.querySelectorAll('main [aria-busy=true]').length", 0
+        )
         assert admin.shown("main.place h1")
     admin.press("/")
     admin.press("x")
@@ -604,24 +789,36 @@ def test_demo_mode_needs_no_login_and_a_server_that_answers_nonsense_or_is_gone_
     assert admin.shown(".failed button")
 
 
-def test_a_setting_of_an_app_is_found_changed_and_refused_at_its_field(pair: Pair, server: Server) -> None:
+def test_a_setting_of_an_app_is_found_changed_and_refused_at_its_field(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("status of 400")
-    settings = {"open": True, "webhook": {"url": "http://127.0.0.1:9/hook", "secret": SECRET}}
+    settings = {
+        "open": True,
+        "webhook": {"url": "http://127.0.0.1:9/hook", "secret": SECRET},
+    }
     good(server.http, "apps/create", {"app": "chairs", "settings": settings}, key=KEY)
     admin = opened(pair, server)
     admin.section("Apps and keys")
     admin.tap("chairs", "link", "table")
     admin.write(".settings-find input", "per_day")
-    admin.write("[id='setting-quotas.pushes_per_day']", Keys.CONTROL + "a" + Keys.NULL + "77")
+    admin.write(
+        "[id='setting-quotas.pushes_per_day']", Keys.CONTROL + "a" + Keys.NULL + "77"
+    )
     admin.write(".settings-find input", Keys.CONTROL + "a" + Keys.NULL + "absent")
-    admin.write("[id='setting-webhook.absent_seconds']", Keys.CONTROL + "a" + Keys.NULL + "15")
+    admin.write(
+        "[id='setting-webhook.absent_seconds']", Keys.CONTROL + "a" + Keys.NULL + "15"
+    )
     admin.shows("2 changes", ".save-bar")
     admin.tap("Save", within=".save-bar")
     admin.shows("quotas.pushes_per_day0 → 77", "dialog")
     admin.tap("Save", within="dialog")
     admin.shows("0 of 77 today")
     shown = good(server.http, "apps/show", key=KEY, app="chairs")
-    assert (shown["quotas"]["pushes_per_day"], shown["webhook"]["absent_seconds"]) == (77, 15)
+    assert (shown["quotas"]["pushes_per_day"], shown["webhook"]["absent_seconds"]) == (
+        77,
+        15,
+    )
     assert shown["webhook"]["signed"]
     admin.write("#setting-same_as", "nobody")
     admin.tap("Save", within=".save-bar")

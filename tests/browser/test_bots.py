@@ -40,14 +40,19 @@ def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
-    bot = ExampleBot(server, "echo-bot", make_bot(first, group, "Echo", "echo_bot"), tmp_path)
+    bot = ExampleBot(
+        server, "echo-bot", make_bot(first, group, "Echo", "echo_bot"), tmp_path
+    )
     for chat in (first, second):
         chat.open(group)
     field = second.field
     field.send_keys("/")
     second.has("#mentions b", "/echo", "/poll", "/question")
     field.send_keys(Keys.ENTER)
-    eventually(lambda: field.get_attribute("value") == "/echo ", what="the command is completed")
+    eventually(
+        lambda: field.get_attribute("value") == "/echo ",
+        what="the command is completed",
+    )
     field.send_keys("tea" + Keys.ENTER)
     for chat in (first, second):
         chat.reads("/echo tea", "You said: tea")
@@ -66,19 +71,26 @@ def test_a_bot_is_made_and_answers(pair: Pair, server: Server, tmp_path: Path) -
     assert first.texts(".key[aria-pressed=true]") == []
 
 
-def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(pair: Pair, server: Server) -> None:
+def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bot = ann.bot("robo_bot")
     ann.post("groups/invite", group=str(group), members=[bot.user])
     first = Chat(pair[0], ann)
     first.open(group)
-    stream = bot.post("messages/stream/open", conversation=group, text="Tea is ")["stream"]
+    stream = bot.post("messages/stream/open", conversation=group, text="Tea is ")[
+        "stream"
+    ]
     first.reads("Tea is")
     assert first.shown(".streamed .caret")
     second = Chat(pair[1], bob)
     second.open(group, "Tea is")  # the text so far on a page that comes late
-    bot.post("messages/stream/append", pieces=[{"stream": stream, "piece": 1, "text": "ready."}])
+    bot.post(
+        "messages/stream/append",
+        pieces=[{"stream": stream, "piece": 1, "text": "ready."}],
+    )
     first.reads("Tea is ready.")
     bot.post("messages/stream/close", stream=stream)
     for chat in (first, second):
@@ -90,17 +102,23 @@ def test_an_answer_grows_may_be_stopped_and_is_marked_if_its_bot_has_died(pair: 
     first.reads("Tea is a")
     first.tap(first.word("messages_stop"), within=".streamed")
     first.misses(".streamed")
-    bot.post("messages/stream/append", pieces=[{"stream": stream, "piece": 1, "text": "shrub"}])
+    bot.post(
+        "messages/stream/append",
+        pieces=[{"stream": stream, "piece": 1, "text": "shrub"}],
+    )
     assert first.messages == ["Tea is a"]
     assert ann.get("conversations")["conversations"][0]["last"]["text"] == "Tea is a "
 
     stream = bot.post("messages/stream/open", to=ann.user, text="Tea is re")["stream"]
     first.reads("Tea is a", "Tea is re")
-    bot.post("messages/stream/close", stream=stream, incomplete=True)  # as the server does if it has died
+    # as the server does if it has died
+    bot.post("messages/stream/close", stream=stream, incomplete=True)
     first.has_some("[role=log] .incomplete", first.word("messages_incomplete"))
 
 
-def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, server: Server) -> None:
+def test_a_group_has_incoming_webhooks_and_says_what_bots_see(
+    pair: Pair, server: Server
+) -> None:
     ann = Account(server, "Ann")
     group = ann.create_group("Tea")
     chat = Chat(pair[0], ann)
@@ -110,13 +128,20 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, server
     chat.sees(".secret")
     url = str(chat.find(".secret").get_attribute("value"))
     close(chat)
-    request = urllib.request.Request(url, b'{"text":"Build 7 is done"}', {"Content-Type": "application/json"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+    request = urllib.request.Request(
+        url, b'{"text":"Build 7 is done"}', {"Content-Type": "application/json"}
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        request, timeout=60
+    ) as answer:
         assert answer.status in (200, 201)
-    script = "arguments[0].value = 'all'; arguments[0].dispatchEvent(new Event('change'))"
+    script = (
+        "arguments[0].value = 'all'; arguments[0].dispatchEvent(new Event('change'))"
+    )
     chat.run(script, chat.find("[data-key=bots]"))
     eventually(
-        lambda: ann.get("groups/show", group=str(group))["bots"] == "all", what="the rule of the group"
+        lambda: ann.get("groups/show", group=str(group))["bots"] == "all",
+        what="the rule of the group",
     )
     chat.click("[data-key^='revoke:']", "dialog:last-of-type .wide.danger")
     chat.misses("[data-key^='revoke:']")
@@ -128,8 +153,13 @@ def test_a_group_has_incoming_webhooks_and_says_what_bots_see(pair: Pair, server
 def test_a_bot_of_the_gallery_is_started(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bot = ann.bot("weather_bot", nickname="Weather")
-    about, commands = "The weather of your town", [{"name": "today", "description": "Rain or sun"}]
-    ann.post("bots/update", bot=bot.user, description=about, commands=commands, listed=True)
+    about, commands = (
+        "The weather of your town",
+        [{"name": "today", "description": "Rain or sun"}],
+    )
+    ann.post(
+        "bots/update", bot=bot.user, description=about, commands=commands, listed=True
+    )
     chat = Chat(pair[0], bob)
     chat.click("#new-conversation", "#bot-gallery")
     chat.has(".bots .person small", about)
@@ -151,12 +181,16 @@ class Team:
     """Ann asks, Bob and Kim answer, in a group."""
 
     def __init__(self, server: Server) -> None:
-        self.ann, self.bob, self.kim = (Account(server, name) for name in ("Ann", "Bob", "Kim"))
+        self.ann, self.bob, self.kim = (
+            Account(server, name) for name in ("Ann", "Bob", "Kim")
+        )
         self.group = self.ann.create_group("Releases", self.bob, self.kim)
 
     def ask(self, text: str, **more: Any) -> int:
         fields = {"options": YES_OR_NO, **more}
-        question = self.ann.post("asks/create", conversation=self.group, text=text, **fields)
+        question = self.ann.post(
+            "asks/create", conversation=self.group, text=text, **fields
+        )
         return int(question["id"])
 
     def open(self, pair: Pair, number: int, account: Account, **how: Any) -> Chat:
@@ -181,7 +215,10 @@ def card(chat: Chat) -> str:
 
 
 def shows(chat: Chat, *words: str) -> None:
-    eventually(lambda: all(each in card(chat) for each in words), what=f"{words} in {card(chat)!r}")
+    eventually(
+        lambda: all(each in card(chat) for each in words),
+        what=f"{words} in {card(chat)!r}",
+    )
 
 
 LAST = "[role=log] article:last-of-type .ask"
@@ -200,7 +237,9 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
     shows(bob, "Only you")
     shows(kim, "Only Bob")
     assert not kim.shown(".ask input")
-    bob.named("field", bob.word("ask_text")).send_keys("Jade, or <b>ink</b>" + Keys.ENTER)
+    bob.named("field", bob.word("ask_text")).send_keys(
+        "Jade, or <b>ink</b>" + Keys.ENTER
+    )
     for chat in (bob, kim):
         shows(chat, "Jade, or <b>ink</b>", "Answered")
     assert team.question(id)["answers"][0]["text"] == "Jade, or <b>ink</b>"
@@ -209,9 +248,7 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
     bob.run(SLOW)
     bob.tap("Yes")
     shows(bob, bob.word("ask_pending"))
-    states = (
-        "return [...document.querySelectorAll('.ask .key')].map((key) => [key.ariaDisabled, key.ariaBusy])"
-    )
+    states = "return [...document.querySelectorAll('.ask .key')].map((key) => [key.ariaDisabled, key.ariaBusy])"
     assert bob.run(states) == [["true", "true"], ["true", None]]
     bob.tap("No")  # nothing happens: the first tap counts
     bob.run("window.go()")
@@ -223,14 +260,18 @@ def test_who_may_answer_in_which_words_and_how_many(pair: Pair, team: Team) -> N
     assert bob.texts("[aria-live=polite].heard") == ["Kim answered: No"]
 
 
-def test_a_question_is_written_reminded_opened_to_others_and_cancelled(pair: Pair, team: Team) -> None:
+def test_a_question_is_written_reminded_opened_to_others_and_cancelled(
+    pair: Pair, team: Team
+) -> None:
     ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob)
     ann.field.send_keys("/")
     ann.has("#mentions b", "/poll", "/question")
     ann.field.send_keys("question Deploy tonight?" + Keys.ENTER)
     ann.sees(".ask-form")
     assert ann.field.get_attribute("value") == ""
-    assert ann.run("return document.querySelector('#ask-text').value") == "Deploy tonight?"
+    assert (
+        ann.run("return document.querySelector('#ask-text').value") == "Deploy tonight?"
+    )
     for number, text in enumerate(("Yes", "No", "Later"), 1):
         ann.named("field", f"Answer {number}").send_keys(text)
     ann.tap(ann.word("ask_go"), within="dialog")
@@ -288,27 +329,41 @@ def test_nothing_is_in_the_way_of_people_who_see_or_hear_little(
     assert not violations(chat)
 
 
-# --- the page behind a mail ---------------------------------------------------------------------------------
+# --- the page behind a mail ---------------------------------------------------
 
 
 def answer_pages(language: str) -> dict[str, str]:
-    options = (AskOption("Yes", "yes"), AskOption("No, after the release of next week", "no"))
+    options = (
+        AskOption("Yes", "yes"),
+        AskOption("No, after the release of next week", "no"),
+    )
     question = Ask(options, text=True, until=1_795_000_000_000)
     named = {"2": "Bob"}, Wishes(language=language)
     states = {
         "open": question,
         "words": Ask(text=True),
-        "late": replace(question, state="answered", answers=(AskAnswer(user="2", value="no", time=0),)),
+        "late": replace(
+            question,
+            state="answered",
+            answers=(AskAnswer(user="2", value="no", time=0),),
+        ),
         "cancelled": replace(question, state="cancelled"),
     }
     text = "Deploy version 2.4?\nIt has all that we want."
-    pages = {name: answer_page(each, text, "3", "Ann", *named, "yes") for name, each in states.items()}
-    pages["long"] = answer_page(Ask(text=True), text, "3", "Ann", *named, "", too_long="tea" * 400)
+    pages = {
+        name: answer_page(each, text, "3", "Ann", *named, "yes")
+        for name, each in states.items()
+    }
+    pages["long"] = answer_page(
+        Ask(text=True), text, "3", "Ann", *named, "", too_long="tea" * 400
+    )
     return pages | {"gone": gone_page(language)}
 
 
 @pytest.mark.parametrize("language", ["en", "ar"])
-def test_the_page_behind_a_mail_is_for_everybody(pair: Pair, tmp_path: Path, language: str) -> None:
+def test_the_page_behind_a_mail_is_for_everybody(
+    pair: Pair, tmp_path: Path, language: str
+) -> None:
     for name, html in answer_pages(language).items():
         (tmp_path / f"{name}.html").write_text(html, encoding="utf-8")
     pair.expects("favicon")
@@ -322,7 +377,8 @@ def test_the_page_behind_a_mail_is_for_everybody(pair: Pair, tmp_path: Path, lan
 
 
 def votes(chat: Chat) -> list[str]:
-    """The count of each option of the last poll, with `*` behind those that the user has chosen."""
+    """The count of each option of the last poll, with `*` behind those that the
+    user has chosen."""
     script = """
     const last = [...document.querySelectorAll("[role=log] .poll")].at(-1);
     return [...(last?.querySelectorAll(".poll-option") ?? [])].map((row) =>
@@ -335,20 +391,28 @@ def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
     ann, bob = team.open(pair, 0, team.ann), team.open(pair, 1, team.bob, language="de")
     ann.field.send_keys("/poll Lunch?" + Keys.ENTER)
     ann.sees(".ask-form")
-    ann.named("field", "Option 1").send_keys("Soup" + Keys.ENTER + "Pizza" + Keys.ENTER + "Tea")
+    ann.named("field", "Option 1").send_keys(
+        "Soup" + Keys.ENTER + "Pizza" + Keys.ENTER + "Tea"
+    )
     ann.named("field", "Several answersOne may choose more than one option.").click()
     ann.tap(ann.word("ask_poll_go"), within="dialog")
     ann.misses(".ask-form")
     ann.has_some("#conversations li", "Poll: Lunch?")
     bob.tap("Pizza, 0 Stimmen")
     for chat, wanted in ((bob, ["0", "1*", "0"]), (ann, ["0", "1", "0"])):
-        eventually(lambda chat=chat, wanted=wanted: votes(chat) == wanted, what="the vote is seen")
+        eventually(
+            lambda chat=chat, wanted=wanted: votes(chat) == wanted,
+            what="the vote is seen",
+        )
     ann.tap("Pizza, 1 vote")
     ann.tap("Soup, 0 votes")
     eventually(lambda: votes(ann) == ["1*", "2*", "0"], what="the own votes at once")
     bob.click("[role=log] .poll-option:nth-child(2)")
     for chat, wanted in ((bob, ["1", "1", "0"]), (ann, ["1*", "1*", "0"])):
-        eventually(lambda chat=chat, wanted=wanted: votes(chat) == wanted, what="what was withdrawn, too")
+        eventually(
+            lambda chat=chat, wanted=wanted: votes(chat) == wanted,
+            what="what was withdrawn, too",
+        )
     ann.tap(ann.word("ask_poll_who"))
     ann.has(".poll-voters li bdi", "You", "You")
     close(ann, 1)
@@ -370,7 +434,9 @@ def test_a_poll_is_begun_voted_in_and_closed(pair: Pair, team: Team) -> None:
     assert len(ann.texts("#log .poll")) == 1, "it is in the thread alone"
 
 
-def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(pair: Pair, team: Team) -> None:
+def test_emoji_by_their_names_and_formats_by_keys_and_a_bar(
+    pair: Pair, team: Team
+) -> None:
     chat = team.open(pair, 0, team.ann, language="de")
     chat.field.send_keys("Hallo :thumbs_u")
     chat.has_some("#mentions li", ":daumen_hoch:")

@@ -11,7 +11,9 @@ from tests.browser.conftest import Pair
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 
-HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+HOSTILE = (
+    "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+)
 STATE = """
 const row = [...document.querySelectorAll("#subscriptions .channel")]
   .find((each) => each.querySelector("bdi").textContent === arguments[0]);
@@ -30,10 +32,17 @@ class Channels(Page):
     """The page, subscribed to a channel."""
 
     def __init__(
-        self, browser: Browser, server: Server, channel: str = "demo:lobby", language: str = "en", **how: Any
+        self,
+        browser: Browser,
+        server: Server,
+        channel: str = "demo:lobby",
+        language: str = "en",
+        **how: Any,
     ) -> None:
         super().__init__(browser.driver)
-        browser.open(f"{server.http_url}/home/channels?lang={language}&channel={channel}", **how)
+        browser.open(
+            f"{server.http_url}/home/channels?lang={language}&channel={channel}", **how
+        )
         waiting = ("", "Subscribing…", "订阅中…")
         eventually(lambda: self.says_of(channel) not in waiting, what="subscribed")
 
@@ -68,13 +77,20 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
     assert first.says_of("demo:two") == "offset 0"
     assert first.shown("#empty")
     second = Channels(pair[1], server, "demo:two", "zh")
-    eventually(lambda: first.people == [first.name, "(you)", second.name], what="the list has both")
+    eventually(
+        lambda: first.people == [first.name, "(you)", second.name],
+        what="the list has both",
+    )
     first.has("#log .joined", f"{second.name} joined")
     first.publish(HOSTILE)
     second.publish('{"state": "packed"}', "json")
     with Api(server.http_url, timeout_seconds=60) as api:
         api.publish("default", "demo:two", "from a back end")
-    expected = [("1", HOSTILE, []), ("2", '{"state":"packed"}', ["JSON"]), ("3", "from a back end", [])]
+    expected = [
+        ("1", HOSTILE, []),
+        ("2", '{"state":"packed"}', ["JSON"]),
+        ("3", "from a back end", []),
+    ]
     for page in (first, second):
         page.log(*expected)
         assert page.run("return window.pwned") is None
@@ -84,25 +100,36 @@ def test_two_browsers_publish_and_see_each_other(pair: Pair, server: Server) -> 
     eventually(lambda: first.people == [first.name, "(you)"], what="the other has left")
     first.has("#log .left", f"{name} left")
     late = Channels(pair[1], server, "demo:two")
-    late.log(*((offset, content, [*tags, "history"]) for offset, content, tags in expected))
+    late.log(
+        *((offset, content, [*tags, "history"]) for offset, content, tags in expected)
+    )
 
 
 @pytest.mark.full("browser")
-def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair, server: Server) -> None:
-    first, second = Channels(pair[0], server, "demo:cut"), Channels(pair[1], server, "demo:cut", "zh")
+def test_what_was_published_while_the_line_was_cut_is_recovered_once(
+    pair: Pair, server: Server
+) -> None:
+    first, second = (
+        Channels(pair[0], server, "demo:cut"),
+        Channels(pair[1], server, "demo:cut", "zh"),
+    )
     second.publish("before")
     first.log(("1", "before", []))
     first.cut()
     assert first.returned() == "Back. Nothing was published while the line was cut."
     first.cut()
     assert "demo:cut" in first.texts("#command")[0]
-    eventually(lambda: second.people == [second.name, "（自己）"], what="the other is gone")
+    eventually(
+        lambda: second.people == [second.name, "（自己）"], what="the other is gone"
+    )
     for number in range(5):
         second.publish(f"missed {number}")
     first.write("#content", "not sent" + Keys.ENTER)
     first.sees("#note")
     shown = first.returned()
-    assert shown == "Back: 5 recovered, offsets 2 to 6. None is missing, none came twice."
+    assert (
+        shown == "Back: 5 recovered, offsets 2 to 6. None is missing, none came twice."
+    )
     second.publish("after")
     rows = [(str(number + 2), f"missed {number}", ["recovered"]) for number in range(5)]
     first.log(("1", "before", []), *rows, ("7", "after", []))
@@ -110,7 +137,9 @@ def test_what_was_published_while_the_line_was_cut_is_recovered_once(pair: Pair,
 
 
 @pytest.mark.full("browser")
-def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartServer) -> None:
+def test_the_text_of_a_streamed_message_grows(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config={"limits": {"stream_seconds": 3600}})
     channel = "demo:stream"
     page = Channels(pair[0], server, channel)
@@ -141,14 +170,21 @@ def test_the_text_of_a_streamed_message_grows(pair: Pair, start_server: StartSer
         page.log(("2", text, []), ("1", "between", []), ("0", "", ["streaming"]))
         api.close_stream("default", empty)
         page.log(("2", text, []), ("1", "between", []))
-        api.close_stream("default", api.open_stream("default", channel, "half"), incomplete=True)
+        api.close_stream(
+            "default", api.open_stream("default", channel, "half"), incomplete=True
+        )
         page.log(("2", text, []), ("1", "between", []), ("3", "half", ["incomplete"]))
     assert page.texts("#log .growing") == []
 
 
 @pytest.mark.full("browser")
-def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: StartServer) -> None:
-    channels = {"short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"}, "live": {}}
+def test_the_page_says_when_publications_are_lost(
+    pair: Pair, start_server: StartServer
+) -> None:
+    channels = {
+        "short": {"history_size": 1, "history_seconds": 60, "publish": "subscribers"},
+        "live": {},
+    }
     server = start_server(config={"apps": {"default": {"channels": channels}}})
     page = Channels(pair[0], server, "short:1")
     page.write("#name", "live:1" + Keys.ENTER)
@@ -165,7 +201,9 @@ def test_the_page_says_when_publications_are_lost(pair: Pair, start_server: Star
     page.has_some("#log .wrong", "recovered: false")
 
 
-def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Server) -> None:
+def test_the_page_names_the_setting_that_would_allow_it(
+    pair: Pair, server: Server
+) -> None:
     page = Channels(pair[0], server, "tea", "zh")
     page.has("#people-note", "这个频道不显示订阅者")
     page.write("#content", "x" + Keys.ENTER)
@@ -173,7 +211,10 @@ def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Serv
     for setting in ("publish: subscribers", "presence: true"):
         page.has_some("#hints code", f'apps.default.channels."*".{setting}')
     page.write("#name", "user:x" + Keys.ENTER)
-    eventually(lambda: page.says_of("user:x").startswith("只有本人"), what="the reserved channel")
+    eventually(
+        lambda: page.says_of("user:x").startswith("只有本人"),
+        what="the reserved channel",
+    )
     assert page.texts("#hints code") == []
     page.write("#subscriptions li:last-child .channel-close", Keys.ENTER)
     page.has("#channel-name", "tea")
@@ -182,7 +223,9 @@ def test_the_page_names_the_setting_that_would_allow_it(pair: Pair, server: Serv
 
 @pytest.mark.full("browser")
 def test_the_page_fits_and_can_be_used_by_keyboard(pair: Pair, server: Server) -> None:
-    page = Channels(pair[0], server, "demo:" + "long" * 20, "zh", size=(320, 568), dark=True)
+    page = Channels(
+        pair[0], server, "demo:" + "long" * 20, "zh", size=(320, 568), dark=True
+    )
     page.cut()
     for width in (320, 719, 720, 1079, 1600):
         page.resize(width, 700, dark=True)

@@ -52,13 +52,16 @@ def chat(pair: Pair, server: Server, room: int) -> tuple[Page, Page]:
     first = pair[0].open(home(server, room)).online()
     second = pair[1].open(home(server, room)).online()
     eventually(
-        lambda: second.name in first.people and first.name in second.people, what="each sees the other"
+        lambda: second.name in first.people and first.name in second.people,
+        what="each sees the other",
     )
     return first, second
 
 
 @pytest.mark.parametrize("http_server", ["front", "wsgi"])
-def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer, http_server: str) -> None:
+def test_two_browsers_chat_with_each_other(
+    pair: Pair, start_server: StartServer, http_server: str
+) -> None:
     first, second = chat(pair, start_server(http_server=http_server), 101)
     assert first.name != second.name
     for page, other in ((first, second), (second, first)):
@@ -79,7 +82,9 @@ def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer
     first.has_notice("管理员", second.name, "哈喽~")
     second.driver.get("about:blank")
     first.has_notice("管理员", "用户已经离开~")
-    eventually(lambda: first.people == [first.name, "（自己）"], what="the list is shorter")
+    eventually(
+        lambda: first.people == [first.name, "（自己）"], what="the list is shorter"
+    )
 
 
 @pytest.mark.full("browser")
@@ -93,14 +98,19 @@ def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
     eventually(lambda: page.people == [page.name, "（自己）"], what="all have left")
     assert len(page.notices) == 8
     page.reload()
-    assert len(page.notices) == 6  # of a crowd, the history keeps the first and the last
+    # of a crowd, the history keeps the first and the last
+    assert len(page.notices) == 6
 
 
 @pytest.mark.full("browser")
-def test_rooms_are_apart_and_linked_and_a_push_to_one_user_says_so(pair: Pair, server: Server) -> None:
+def test_rooms_are_apart_and_linked_and_a_push_to_one_user_says_so(
+    pair: Pair, server: Server
+) -> None:
     first, second = chat(pair, server, 104)
     links = "return [...document.querySelectorAll('.rooms a')].map((link) => link.getAttribute('href'))"
-    assert first.run(links) == [f"/home/index?appID={room}" for room in (101, 102, 103, 104, "default")]
+    assert first.run(links) == [
+        f"/home/index?appID={room}" for room in (101, 102, 103, 104, "default")
+    ]
     send_message(server.http, 104, first.name, "psst")
     first.has_received(first.name, "psst")
     assert first.texts("#log .line:not(.admin) .from .tag") == ["仅发给你"]
@@ -111,17 +121,22 @@ def test_rooms_are_apart_and_linked_and_a_push_to_one_user_says_so(pair: Pair, s
     eventually(lambda: len(first.people) == 2, what="the other left")
     first.say("unheard")
     eventually(lambda: first.own, what="the own bubble")
-    send_message(server.http, 102, second.name, "marker")  # what was sent before would arrive before it
+    # what was sent before would arrive before it
+    send_message(server.http, 102, second.name, "marker")
     second.has_received(second.name, "marker")
     assert second.received == [(second.name, "marker")]
 
 
 @pytest.mark.full("browser")
-def test_hostile_and_long_texts_are_shown_as_text_and_shortened(pair: Pair, server: Server) -> None:
+def test_hostile_and_long_texts_are_shown_as_text_and_shortened(
+    pair: Pair, server: Server
+) -> None:
     first, second = chat(pair, server, 102)
     with logged_in(server.ws, "<img src=x onerror>"[:19], 102):
         first.has_notice("<img src=x onerror>")
-        eventually(lambda: "<img src=x onerror>" in first.people, what="the name in the list")
+        eventually(
+            lambda: "<img src=x onerror>" in first.people, what="the name in the list"
+        )
         second.say(HOSTILE)
         first.has_received(second.name, HOSTILE)
         send_to_all(server.http, 102, "<b>x</b>", "<i>y</i>")
@@ -140,7 +155,9 @@ def test_hostile_and_long_texts_are_shown_as_text_and_shortened(pair: Pair, serv
 
 
 @pytest.mark.full("browser")
-def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_server: StartServer) -> None:
+def test_after_a_restart_of_the_server_the_pages_are_back(
+    pair: Pair, start_server: StartServer
+) -> None:
     pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
     config = {"app": fixed_ports()}
     server = start_server(config=config)
@@ -162,7 +179,9 @@ def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_serv
 
 
 @pytest.mark.full("browser")
-def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Server) -> None:
+def test_who_is_removed_stays_out_until_entering_again(
+    pair: Pair, server: Server
+) -> None:
     page = pair[0].open(home(server, 101)).online()
     name = page.name
     post(server.http, "/user/kick", appID=101, userID=name)
@@ -175,11 +194,16 @@ def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Serve
 
 
 @pytest.mark.full("browser")
-def test_what_could_not_be_sent_or_was_rejected_is_said(pair: Pair, start_server: StartServer) -> None:
+def test_what_could_not_be_sent_or_was_rejected_is_said(
+    pair: Pair, start_server: StartServer
+) -> None:
     pair.expects("/user/sendMessageAll")
     with Receiver() as receiver:
         keys = {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]}
-        apps = {"101": {"open": True, "webhook": receiver.reviewing}, "104": {"open": True}}
+        apps = {
+            "101": {"open": True, "webhook": receiver.reviewing},
+            "104": {"open": True},
+        }
         server = start_server(config={"api": keys, "apps": apps})
         first = pair[0].open(home(server, 104), script=LOST_ANSWER).online()
         second = pair[1].open(home(server, 104)).online()
@@ -200,7 +224,9 @@ def test_what_could_not_be_sent_or_was_rejected_is_said(pair: Pair, start_server
 
 
 @pytest.mark.full("browser")
-def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server: Server) -> None:
+def test_a_reload_keeps_name_and_history_a_duplicate_does_not(
+    pair: Pair, server: Server
+) -> None:
     first, second = chat(pair, server, 101)
     first.say("before")
     second.say("answer")
@@ -218,7 +244,9 @@ def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server
 
 
 @pytest.mark.full("browser")
-def test_history_is_bounded_and_reading_it_is_not_disturbed(pair: Pair, server: Server) -> None:
+def test_history_is_bounded_and_reading_it_is_not_disturbed(
+    pair: Pair, server: Server
+) -> None:
     page = pair[0].open(home(server, 103)).online()
     for number in range(450):
         send_to_all(server.http, 103, "talker", f"m{number}")
@@ -236,7 +264,9 @@ def test_history_is_bounded_and_reading_it_is_not_disturbed(pair: Pair, server: 
 
 
 @pytest.mark.full("browser")
-def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartServer) -> None:
+def test_a_big_room_reads_its_list_each_minute(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config={"hub": {"notice_members": 3}})
     page = pair[0].open(home(server), script=HURRY).online()
     with ExitStack() as users:
@@ -251,10 +281,15 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
 @pytest.mark.full("browser")
 def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
     keys = [{"key": "k" * 20, "scopes": ["admin"]}]
-    server = start_server(config={"apps": OPEN, "api": {"page_token_seconds": 30, "keys": keys}})
+    server = start_server(
+        config={"apps": OPEN, "api": {"page_token_seconds": 30, "keys": keys}}
+    )
     clock = "const begun = Date.now(); window.waited = () => Date.now() - begun;"
     page = pair[0].open(home(server), script=clock).online()
-    eventually(lambda: page.run("return waited()") > 35_000, what="the first token's time is over")
+    eventually(
+        lambda: page.run("return waited()") > 35_000,
+        what="the first token's time is over",
+    )
     page.say("still here")
     eventually(lambda: page.own == ["still here"], what="the message is taken")
 
@@ -265,15 +300,24 @@ def test_users_with_session_tokens_chat_in_their_own_names_until_these_end(
 ) -> None:
     secret = "a secret that is long enough to be one"
     keys = {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]}
-    server = start_server(config={"apps": {"101": {"jwt": [{"key": secret}]}}, "api": keys})
+    server = start_server(
+        config={"apps": {"101": {"jwt": [{"key": secret}]}}, "api": keys}
+    )
 
     def opened(number: int, user: str, seconds: float = 600) -> Page:
         claims = {"sub": user, "app": "101", "exp": time.time() + seconds}
-        return pair[number].open(home(server, token=jwt.encode(claims, secret, "HS256"))).online()
+        return (
+            pair[number]
+            .open(home(server, token=jwt.encode(claims, secret, "HS256")))
+            .online()
+        )
 
     first, second = opened(0, "安"), opened(1, "bob")
     assert (first.name, second.name) == ("安", "bob")
-    eventually(lambda: "bob" in first.people and "安" in second.people, what="each sees the other")
+    eventually(
+        lambda: "bob" in first.people and "安" in second.people,
+        what="each sees the other",
+    )
     first.say("你好")
     second.has_received("安", "你好")
     page = opened(0, "eve", 40)
@@ -294,7 +338,14 @@ def test_everything_can_be_done_with_the_keyboard(pair: Pair, server: Server) ->
     assert first.focused == "message"
     first.press(Keys.SHIFT + Keys.TAB)
     assert first.focused == "emoji-open"
-    for key in (Keys.ENTER, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_UP, Keys.HOME, Keys.ARROW_RIGHT):
+    for key in (
+        Keys.ENTER,
+        Keys.ARROW_RIGHT,
+        Keys.ARROW_DOWN,
+        Keys.ARROW_UP,
+        Keys.HOME,
+        Keys.ARROW_RIGHT,
+    ):
         first.press(key)
     picked = first.focused
     first.press(Keys.ENTER)
@@ -318,7 +369,11 @@ def test_everything_can_be_done_with_the_keyboard(pair: Pair, server: Server) ->
 
 
 def test_nothing_is_wider_than_the_window(pair: Pair, server: Server) -> None:
-    page = pair[0].open(home(server, 102), size=(320, 640), dark=True, languages="en").online()
+    page = (
+        pair[0]
+        .open(home(server, 102), size=(320, 640), dark=True, languages="en")
+        .online()
+    )
     last = "Z" + "\u0335\u0321\u0348" * 60
     for text in ("W" * 600, "龙" * 600, "a b " * 200, "مرحبا" * 100, last):
         send_to_all(server.http, 102, "W" * 200, text)
@@ -366,7 +421,9 @@ def test_pages_chat_in_a_room_each_word_shown_once(pair: Pair, server: Server) -
 
 
 @pytest.mark.full("browser")
-def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, server: Server) -> None:
+def test_a_room_of_another_name_is_shown_beside_the_stored_ones(
+    pair: Pair, server: Server
+) -> None:
     page = in_service(pair[0].open(room_page(server, uid="ann", groups_id="7")))
     assert page.texts(".rooms a") == ["测试1群", "测试7群"]
     assert page.texts(".rooms [aria-current]") == ["测试7群"]
@@ -382,7 +439,10 @@ def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, serv
 
 @pytest.mark.full("browser")
 def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> None:
-    for address in (peer_page(server, to_uid=2), peer_page(server, uid="x" * 20, to_uid=2)):
+    for address in (
+        peer_page(server, to_uid=2),
+        peer_page(server, uid="x" * 20, to_uid=2),
+    ):
         page = pair[0].open(address)
         page.has_some("#banner-text", "1002")
         assert page.state == "refused"
@@ -390,7 +450,9 @@ def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> No
 
 
 @pytest.mark.full("browser")
-def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Server) -> None:
+def test_media_of_our_own_are_shown_and_others_are_links(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("404")
     page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
     with action_session(server.ws, "2", to="1") as other:
@@ -405,10 +467,16 @@ def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Ser
         eventually(lambda: len(page.received) == 5, what="all have come")
     host = f"{server.http.host}:{server.http.port}"
     page.has(".attachment", f"图片来自 {host}", "视频来自 example.com")
-    assert page.find(".bubble img").get_attribute("src") == f"{server.http_url}/static/favicon.svg"
+    assert (
+        page.find(".bubble img").get_attribute("src")
+        == f"{server.http_url}/static/favicon.svg"
+    )
     link = "const { target, rel } = document.querySelector(arguments[0]); return [target, rel]"
     assert page.run(link, LINK) == ["_blank", "noopener noreferrer nofollow"]
-    assert [text for _, text in page.received[3:]] == ["javascript:alert(1)", "//example.com/a.png"]
+    assert [text for _, text in page.received[3:]] == [
+        "javascript:alert(1)",
+        "//example.com/a.png",
+    ]
 
 
 @pytest.mark.full("browser")
@@ -447,4 +515,7 @@ def test_no_window_is_too_small(pair: Pair, server: Server) -> None:
         for size in ((320, 560), (375, 740), (900, 700), (1280, 800)):
             page.resize(*size)
             page.fits()
-            assert all(page.shown(each) for each in ("h1", "#send", "#message", ".who", ".languages")), size
+            assert all(
+                page.shown(each)
+                for each in ("h1", "#send", "#message", ".who", ".languages")
+            ), size

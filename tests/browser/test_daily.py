@@ -36,7 +36,9 @@ MENU = """
 const event = new MouseEvent("contextmenu", { bubbles: true, cancelable: true });
 document.querySelector(arguments[0]).dispatchEvent(event);
 """
-STOPS = "return document.querySelectorAll('#conversations button[tabindex=\"0\"]').length"
+STOPS = (
+    "return document.querySelectorAll('#conversations button[tabindex=\"0\"]').length"
+)
 HEIGHT = "return document.querySelector('#message').getBoundingClientRect().height"
 BELOW = """
 const row = document.querySelector("[role=log] article:has(video)");
@@ -45,17 +47,28 @@ return time && time.top >= video.bottom;
 """
 
 
-def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, server: Server) -> None:
+def test_messages_are_read_copied_and_written_as_people_expect(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello world", "let us eat 饺子 tonight")
     ann.say(bob, ARABIC, "from left to right")
     photo = bob.upload("hills.jpg", picture(600, 400, 40))
     bob.send(ann, "picture", {**media(photo), "caption": "the hills"})
-    film = {"url": photo["url"], "thumbnail": photo["url"], "width": 600, "height": 400, "seconds": 3}
+    film = {
+        "url": photo["url"],
+        "thumbnail": photo["url"],
+        "width": 600,
+        "height": 400,
+        "seconds": 3,
+    }
     bob.send(ann, "video", film)
     bot = bob.bot("tea_bot", nickname="Tea bot")
     bot.post("messages/send", to=ann.user, text="# Teas\n```\nmake tea\n```")
-    peers = {each["peer"]: each["conversation"] for each in ann.get("conversations")["conversations"]}
+    peers = {
+        each["peer"]: each["conversation"]
+        for each in ann.get("conversations")["conversations"]
+    }
     chat = Chat(pair[0], ann, size=(720, 800))
     chat.open(peers[bob.user])
     eventually(lambda: len(chat.messages) == 5, what="the messages and a caption")
@@ -93,12 +106,17 @@ def test_messages_are_read_copied_and_written_as_people_expect(pair: Pair, serve
     first = "return document.querySelector('#conversations [data-conversation]').dataset.conversation"
     chat.gives(first, str(peers[bob.user]))
     chat.write(f"[data-conversation='{peers[bob.user]}']", Keys.ARROW_DOWN)
-    assert chat.run("return document.activeElement.dataset.conversation") == str(peers[bot.user])
+    assert chat.run("return document.activeElement.dataset.conversation") == str(
+        peers[bot.user]
+    )
     assert chat.run(STOPS) == 1
     chat.press(Keys.ENTER)
     chat.has("[role=log] .heading", "Teas")
     chat.run("document.querySelector('.copy-code').click()")
-    eventually(lambda: chat.texts(".copy-code") != [chat.word("messages_copy")], what="it says how it went")
+    eventually(
+        lambda: chat.texts(".copy-code") != [chat.word("messages_copy")],
+        what="it says how it went",
+    )
 
 
 def test_what_ends_says_so(pair: Pair, server: Server) -> None:
@@ -116,7 +134,11 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
     chat.press(Keys.ESCAPE)
 
     gone = f"#c/{conversation}/999999"
-    for address, word in ((gone, "unknown_message"), ("#c/999999", "unknown_conversation"), ("#tea", "link")):
+    for address, word in (
+        (gone, "unknown_message"),
+        ("#c/999999", "unknown_conversation"),
+        ("#tea", "link"),
+    ):
         chat.go(address)
         chat.has_some(".toast span", chat.word(f"messages_fault_{word}"))
 
@@ -149,7 +171,9 @@ def test_what_ends_says_so(pair: Pair, server: Server) -> None:
 
     chat.click("#me", "#security")
     chat.tap(chat.word("messages_password_change"))
-    old, new = chat.driver.find_elements("css selector", "dialog.card input[type=password]")
+    old, new = chat.driver.find_elements(
+        "css selector", "dialog.card input[type=password]"
+    )
     old.send_keys(PASSWORD)
     new.send_keys(f"{PASSWORD}-2" + Keys.ENTER)
     login_form(chat)

@@ -1,4 +1,5 @@
-"""The chat in the page of another server, whose Content-Security-Policy is strict."""
+"""The chat in the page of another server, whose Content-Security-Policy is
+strict."""
 
 import json
 import time
@@ -34,7 +35,8 @@ FRAME = "document.querySelector('imserver-chat').shadowRoot.querySelector('ifram
 
 
 class Shop(Receiver):
-    """A server with one page, which gives the session tokens of its user. ``seconds``: how long they last."""
+    """A server with one page, which gives the session tokens of its user.
+    ``seconds``: how long they last."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -51,7 +53,11 @@ class Shop(Receiver):
             return 200, page, {"Content-Type": "text/html; charset=utf-8", **headers}
         claims = {"sub": "ann", "app": APP, "exp": time.time() + self.seconds}
         body = {"user": "ann", "token": jwt.encode(claims, SECRET, "HS256")}
-        return 200, json.dumps(body).encode(), {"Content-Type": "application/json", **headers}
+        return (
+            200,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", **headers},
+        )
 
     @property
     def requests(self) -> int:
@@ -75,7 +81,9 @@ def push(server: Server, sender: str, to: str, text: str) -> None:
         api.push(APP, text, user=to, sender=sender, store=True)
 
 
-def test_a_page_with_a_strict_policy_has_the_chat(pair: Pair, start_server: StartServer) -> None:
+def test_a_page_with_a_strict_policy_has_the_chat(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config=CONFIG)
     bob = NamedUser(server, "bob", KEY, APP)
     with Shop(server) as shop:
@@ -87,7 +95,9 @@ def test_a_page_with_a_strict_policy_has_the_chat(pair: Pair, start_server: Star
         assert not page.shown(".side"), "another conversation is not of this page"
         assert not page.shown("#back")
         page.write("#message", "yes, please\n")
-        eventually(lambda: "yes, please" in str(bob.get("conversations")), what="bob has it")
+        eventually(
+            lambda: "yes, please" in str(bob.get("conversations")), what="bob has it"
+        )
         page.press(Keys.ESCAPE)
         page.driver.switch_to.default_content()
         page.gives(f"return {FRAME}.className", "closed")
@@ -96,7 +106,9 @@ def test_a_page_with_a_strict_policy_has_the_chat(pair: Pair, start_server: Star
         page.gives(LABEL, "Talk to us, 1 unread")  # what is hidden is not read
 
 
-def test_the_page_is_asked_again_when_the_token_has_expired(pair: Pair, start_server: StartServer) -> None:
+def test_the_page_is_asked_again_when_the_token_has_expired(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config=CONFIG)
     with Shop(server) as shop:
         shop.seconds = 2.0
@@ -109,19 +121,28 @@ def test_the_page_is_asked_again_when_the_token_has_expired(pair: Pair, start_se
         page.gives(LABEL, "Talk to us, 1 unread")
 
 
-def test_the_chat_is_loaded_when_somebody_opens_it(pair: Pair, start_server: StartServer) -> None:
+def test_the_chat_is_loaded_when_somebody_opens_it(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config=CONFIG | {"chat": {"colour": "#2457a6"}})
     with Shop(server) as shop:
         shop.more = 'data-badge="no"'
         page = shop.open(pair[0])
-        assert page.run(f"return getComputedStyle({BUTTON}).backgroundColor") == "rgb(36, 87, 166)"
-        page.awaited("await new Promise((done) => requestIdleCallback(done, { timeout: 10_000 }))")
+        assert (
+            page.run(f"return getComputedStyle({BUTTON}).backgroundColor")
+            == "rgb(36, 87, 166)"
+        )
+        page.awaited(
+            "await new Promise((done) => requestIdleCallback(done, { timeout: 10_000 }))"
+        )
         assert (page.run(f"return {FRAME}.src"), shop.requests) == ("", 0)
         push(server, "bob", "ann", "may I help?")
         open_chat(page)
 
 
-def test_the_console_of_an_unlisted_page_says_what_to_list(pair: Pair, start_server: StartServer) -> None:
+def test_the_console_of_an_unlisted_page_says_what_to_list(
+    pair: Pair, start_server: StartServer
+) -> None:
     apps = {APP: CONFIG["apps"][APP] | {"origins": ["shop.example"]}}
     with Shop(start_server(config=CONFIG | {"apps": apps})) as shop:
         page = pair[0].open(shop.url)
@@ -129,8 +150,12 @@ def test_the_console_of_an_unlisted_page_says_what_to_list(pair: Pair, start_ser
 
         def has_hint() -> bool:
             heard.extend(pair[0].complaints())
-            return any(f"List {shop.url} in the origins of the app" in each for each in heard)
+            return any(
+                f"List {shop.url} in the origins of the app" in each for each in heard
+            )
 
         eventually(has_hint, what="the hint")
-        assert any("frame-ancestors" in each for each in heard), "the browser refuses the frame"
+        assert any("frame-ancestors" in each for each in heard), (
+            "the browser refuses the frame"
+        )
         assert not page.run(f"return {FRAME}.contentDocument")

@@ -1,4 +1,5 @@
-"""Own emoji of an app on the messages page: a moderator adds and removes one, others use it."""
+"""Own emoji of an app on the messages page: a moderator adds and removes one,
+others use it."""
 
 from pathlib import Path
 
@@ -22,12 +23,18 @@ return drawn.map((each) => [each.alt, each.naturalWidth]);
 LARGE = ".bubble.lone-emoji > .text > .own-emoji img"
 
 
-def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
+def test_an_emoji_is_added_used_and_removed(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
     accounts = {"registrations_per_address": 0, "registration": True}
     keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
-    server = start_server(config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}})
+    server = start_server(
+        config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}}
+    )
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    User(server, KEY, app="gochat").post("accounts/role", user=ann.user, role="moderator")
+    User(server, KEY, app="gochat").post(
+        "accounts/role", user=ann.user, role="moderator"
+    )
     group = ann.create_group("tea", bob)
     file = tmp_path / "Party time.jpg"
     file.write_bytes(picture(600, 400, 40))
@@ -58,7 +65,9 @@ def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServe
     phone.field.send_keys(Keys.ENTER)
     phone.say("and *cake* `:party:`")
     phone.reads("", " and cake :party:")
-    cake, party = (bob.id_of(group, text) for text in (":party: and *cake* `:party:`", ":party:"))
+    cake, party = (
+        bob.id_of(group, text) for text in (":party: and *cake* `:party:`", ":party:")
+    )
     bob.post("messages/react", id=cake, emoji=":party:")
     bob.post("messages/send", conversation=group, text="tea", reply_to=party)
     ann.post("messages/pin", id=party)
@@ -76,4 +85,7 @@ def test_an_emoji_is_added_used_and_removed(pair: Pair, start_server: StartServe
     desk.reads(":party:", ":party: and cake :party:", "tea")
     phone.reload()
     phone.reads(":party:", ":party: and cake :party:", "tea")
-    eventually(lambda: phone.texts(".reaction .sign") == [":party:"], what="the reaction is text")
+    eventually(
+        lambda: phone.texts(".reaction .sign") == [":party:"],
+        what="the reaction is text",
+    )

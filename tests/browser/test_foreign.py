@@ -1,4 +1,5 @@
-"""Pages of another origin in Chromium: clients of Pusher, Laravel and Centrifugo, and event streams."""
+"""Pages of another origin in Chromium: clients of Pusher, Laravel and
+Centrifugo, and event streams."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,9 @@ HERE = Path(__file__).parent
 
 @pytest.mark.full("browser")
 @pytest.mark.needs("node", "npm", "esbuild")
-def test_the_clients_of_pusher(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
+def test_the_clients_of_pusher(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
     server = start_server(config={"apps": {"shop": {"pusher": PUSHER}}})
     with serve_folder(page_of(tmp_path, HERE / "pusher_page.mjs")) as address:
         page = pair[0].open(f"{address}/index.html")
@@ -32,12 +35,18 @@ def test_the_clients_of_pusher(pair: Pair, start_server: StartServer, tmp_path: 
 @pytest.mark.full("browser")
 @pytest.mark.needs("node", "npm", "esbuild")
 @pytest.mark.needs("centrifuge")
-def test_each_transport_of_centrifuge_js(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
+def test_each_transport_of_centrifuge_js(
+    pair: Pair, start_server: StartServer, tmp_path: Path
+) -> None:
     with serve_folder(page_of(tmp_path, HERE / "centrifuge_page.mjs")) as address:
         server = start_server(config={**CONFIG, "server": {"origins": [address]}})
         page = pair[0].open(f"{address}/index.html")
         tokens = {name: token(name) for name in ("ann", "bob")}
-        options = {"ws": f"ws://{server.ws.host}:{server.ws.port}", "http": server.http_url, "tokens": tokens}
+        options = {
+            "ws": f"ws://{server.ws.host}:{server.ws.port}",
+            "http": server.http_url,
+            "tokens": tokens,
+        }
         assert run_page(page, options) == "all is well"
 
 

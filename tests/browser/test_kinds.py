@@ -17,7 +17,9 @@ box.dispatchEvent(new Event("change", { bubbles: true }));
 LINES = "return [...document.querySelectorAll('[role=log] .notice')].map((each) => each.textContent)"
 
 
-def test_people_find_a_group_read_announcements_and_reply_in_threads(pair: Pair, server: Server) -> None:
+def test_people_find_a_group_read_announcements_and_reply_in_threads(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     first = Chat(pair[0], ann)
     first.click("#new-conversation", "#new-group")
@@ -40,7 +42,10 @@ def test_people_find_a_group_read_announcements_and_reply_in_threads(pair: Pair,
     second.tap("Join: News")
     second.tap("Open: News")
     second.has("#conversation-name", "News")
-    second.has("#read-only", "Only the owner and admins write here. Reply to a message in its thread.")
+    second.has(
+        "#read-only",
+        "Only the owner and admins write here. Reply to a message in its thread.",
+    )
     second.misses("#composer:not([hidden])")
     (group,) = ann.get("groups")["groups"]
     assert group["description"] == "What is new"
@@ -53,12 +58,19 @@ def test_people_find_a_group_read_announcements_and_reply_in_threads(pair: Pair,
     second.misses(".also:not([hidden])")
     second.tap(second.word("messages_thread_placeholder"), role="field")
     second.find("#thread-message").send_keys("I come\n")
-    first.gives("return document.querySelector('.thread-line')?.textContent.slice(0, 7)", "1 reply")
+    first.gives(
+        "return document.querySelector('.thread-line')?.textContent.slice(0, 7)",
+        "1 reply",
+    )
 
 
-def test_joins_are_one_line_and_a_new_group_is_marked(pair: Pair, server: Server) -> None:
+def test_joins_are_one_line_and_a_new_group_is_marked(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    others = [Account(server, name) for name in ("Cat", "Dan", "Eve", "Fay", "Gil", "Hal")]
+    others = [
+        Account(server, name) for name in ("Cat", "Dan", "Eve", "Fay", "Gil", "Hal")
+    ]
     group = str(ann.create_group("Tea", bob))
     second = Chat(pair[1], bob)
     second.sees(".conversation .dot")
@@ -67,15 +79,25 @@ def test_joins_are_one_line_and_a_new_group_is_marked(pair: Pair, server: Server
     code = ann.post("invitations/create", group=group)["code"]
     for each in others[:3]:
         each.post("invitations/accept", code=code)
-    second.gives(LINES, ["Ann created the group “Tea”", "Cat, Dan, Eve joined by the link"])
+    second.gives(
+        LINES, ["Ann created the group “Tea”", "Cat, Dan, Eve joined by the link"]
+    )
     for each in others[3:]:
         each.post("invitations/accept", code=code)
-    second.gives(LINES, ["Ann created the group “Tea”", "Cat, Dan, Eve and 3 others joined by the link"])
+    second.gives(
+        LINES,
+        [
+            "Ann created the group “Tea”",
+            "Cat, Dan, Eve and 3 others joined by the link",
+        ],
+    )
     second.click(".notice button")
     second.has(".named-people bdi", "Cat", "Dan", "Eve", "Fay", "Gil", "Hal")
 
 
-def test_a_group_gets_a_handle_and_is_mentioned_by_it(pair: Pair, server: Server) -> None:
+def test_a_group_gets_a_handle_and_is_mentioned_by_it(
+    pair: Pair, server: Server
+) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     ann.create_group("Designers", bob)
     tea = ann.create_group("Tea", bob, cat)
@@ -88,7 +110,13 @@ def test_a_group_gets_a_handle_and_is_mentioned_by_it(pair: Pair, server: Server
     first.write("#group-handle", Keys.CONTROL + "a" + Keys.NULL, "@Design")
     first.click(".panel-form .wide")
     first.has(".card-head .presence bdi", "@design")
-    first.gives(LINES, ["You created the group “Designers”", "You chose @design for mentions of this group"])
+    first.gives(
+        LINES,
+        [
+            "You created the group “Designers”",
+            "You chose @design for mentions of this group",
+        ],
+    )
     first.choose("Tea")
     first.write("#message", "@des")
     first.has("#mentions .description", "Designers")

@@ -1,4 +1,5 @@
-"""Saved messages, reminders and messages that are sent later: a journey of one person."""
+"""Saved messages, reminders and messages that are sent later: a journey of one
+person."""
 
 import pytest
 from selenium.webdriver.common.keys import Keys
@@ -10,7 +11,9 @@ from tests.support import Server, eventually
 pytestmark = [pytest.mark.full("browser")]
 
 
-def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Server) -> None:
+def test_messages_are_saved_reminded_of_and_sent_later(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.befriend(bob)
     bob.say(ann, "tea at nine", "cake at ten")
@@ -20,7 +23,10 @@ def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Serve
     saved = chat.word("messages_to_oneself")
 
     chat.act("tea at nine", "later_save")
-    eventually(lambda: saved in chat.texts(".conversation b"), what="saved messages are a conversation")
+    eventually(
+        lambda: saved in chat.texts(".conversation b"),
+        what="saved messages are a conversation",
+    )
     chat.act("cake at ten", "later_remind")
     chat.click("dialog .later-row")
     chat.misses("dialog")
@@ -56,10 +62,17 @@ def test_messages_are_saved_reminded_of_and_sent_later(pair: Pair, server: Serve
     chat.press(Keys.ESCAPE)
     chat.reads("tea at nine", "cake at ten", "good night, Bob")
 
-    ann.post("messages/send", to=bob.user, text="more", thread=ann.id_of(first, "good night, Bob"))
+    ann.post(
+        "messages/send",
+        to=bob.user,
+        text="more",
+        thread=ann.id_of(first, "good night, Bob"),
+    )
     chat.click("#log .thread-line")
     chat.write(".thread textarea", "in the thread")
-    assert chat.run("return document.querySelectorAll('.thread .page-tool').length") == 1
+    assert (
+        chat.run("return document.querySelectorAll('.thread .page-tool').length") == 1
+    )
     chat.click(".thread .page-tool", ".later-row")
     chat.misses(".later-times")
     (row,) = ann.get("scheduled")["scheduled"]

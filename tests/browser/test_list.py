@@ -27,10 +27,14 @@ return [first.querySelector("b bdi").textContent, Math.round(first.getBoundingCl
 """The first row that is in view, and where it is."""
 
 
-def test_a_long_list_has_few_rows_and_leads_everywhere(pair: Pair, server: Server) -> None:
+def test_a_long_list_has_few_rows_and_leads_everywhere(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     for number in range(59):
-        (ann if number % 2 else bob).create_group(f"Group {number}", bob if number % 2 else ann)
+        (ann if number % 2 else bob).create_group(
+            f"Group {number}", bob if number % 2 else ann
+        )
     bob.say(ann, "hello")
     tea = ann.create_group("Tea", bob)
     chat = Chat(pair[0], ann)
@@ -50,7 +54,9 @@ def test_a_long_list_has_few_rows_and_leads_everywhere(pair: Pair, server: Serve
     bob.say(tea, "the kettle is on")
     bob.say(bob.create_group("Cake", ann), "with cream")
     eventually(lambda: chat.run(WHERE)[2] == "62", what="a new group is listed")
-    assert (chat.run(WHERE)[0], chat.run(TOP)) == (name, before), "what is in view stays where it is"
+    assert (chat.run(WHERE)[0], chat.run(TOP)) == (name, before), (
+        "what is in view stays where it is"
+    )
 
     chat.press(Keys.HOME)
     assert chat.run(WHERE)[0] == "Cake"
@@ -62,7 +68,9 @@ def test_a_long_list_has_few_rows_and_leads_everywhere(pair: Pair, server: Serve
     chat.has("#conversation-name", "Cake")
 
 
-def test_filters_and_folders_are_above_the_list_on_all_devices(pair: Pair, server: Server) -> None:
+def test_filters_and_folders_are_above_the_list_on_all_devices(
+    pair: Pair, server: Server
+) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     tea = ann.create_group("Tea", bob)
     for number in range(6):
@@ -98,4 +106,7 @@ def test_filters_and_folders_are_above_the_list_on_all_devices(pair: Pair, serve
     second.click("dialog .danger")
     second.press(Keys.ESCAPE)
     for each in (first, second):
-        eventually(lambda each=each: len(each.texts(NAMES)) == 9, what="without the folder all are listed")
+        eventually(
+            lambda each=each: len(each.texts(NAMES)) == 9,
+            what="without the folder all are listed",
+        )

@@ -1,4 +1,5 @@
-"""Logging in with a provider and resetting a password on the page of stored messages, in a real browser."""
+"""Logging in with a provider and resetting a password on the page of stored
+messages, in a real browser."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -30,13 +31,19 @@ def provider() -> Iterator[StandIn]:
 
 
 def provided(provider: StandIn) -> dict[str, Any]:
-    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    row = {
+        "kind": "oidc",
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "issuer": provider.issuer,
+    }
     return {**row, "title": "Example", "register": True}
 
 
 @pytest.fixture(scope="module")
 def server(start_shared_server: StartServer, provider: StandIn, sink: Sink) -> Server:
-    """One server for all tests of this module, with a provider and a mail server."""
+    """One server for all tests of this module, with a provider and a mail
+    server."""
     ports = fixed_ports()
     row = provided(provider)
     return start_shared_server(
@@ -64,7 +71,11 @@ new MutationObserver(look).observe(document, { childList: true, subtree: true })
 
 
 def says(page: Page, text: str) -> None:
-    page.gives("return [...window.toasts].some((each) => each.includes(arguments[0]))", True, text)
+    page.gives(
+        "return [...window.toasts].some((each) => each.includes(arguments[0]))",
+        True,
+        text,
+    )
 
 
 def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
@@ -84,10 +95,13 @@ def test_a_user_logs_in_with_a_provider_and_keeps_a_way_to_log_in(
     says(page, "It is the only way to log in to this account")
 
 
-def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provider: StandIn) -> None:
+def test_an_account_is_linked_in_the_profile(
+    pair: Pair, server: Server, provider: StandIn
+) -> None:
     provider.user["sub"] = "linked"
     page = open_page(pair[0], server, script=TOASTS)
-    page.has_some("button", "Forgot your password?")  # the page has the rules, and draws no new form
+    # the page has the rules, and draws no new form
+    page.has_some("button", "Forgot your password?")
     register(page, "Bob")
     page.click("#me", "#security")
     page.gives(BUTTON, True, "Link: Example")
@@ -108,16 +122,22 @@ def test_an_account_is_linked_in_the_profile(pair: Pair, server: Server, provide
 
 def test_a_login_that_nobody_finishes_says_so(pair: Pair, server: Server) -> None:
     page = open_page(pair[0], server, script=TOASTS)
-    page.run("sessionStorage.setItem('imserver:login', JSON.stringify({ login: 'x', device: '' }))")
+    page.run(
+        "sessionStorage.setItem('imserver:login', JSON.stringify({ login: 'x', device: '' }))"
+    )
     pair.expects("404")
     page.driver.get("about:blank")
     page.driver.get(f"{address(server)}#oauth=refused")
     page.has_some("#login-note", "The login has expired. Try again")
 
 
-def test_a_forgotten_password_is_reset_by_mail(pair: Pair, server: Server, sink: Sink) -> None:
+def test_a_forgotten_password_is_reset_by_mail(
+    pair: Pair, server: Server, sink: Sink
+) -> None:
     account = Account(server, "Cid")
-    account.post("accounts/identifiers", email="cid@example.com", password="correct horse")
+    account.post(
+        "accounts/identifiers", email="cid@example.com", password="correct horse"
+    )
     page = open_page(pair[0], server, script=TOASTS)
     page.gives(BUTTON, True, "Forgot your password?")
     page.write("dialog input", "cid@example.com")
@@ -144,5 +164,8 @@ def test_without_passwords_only_providers_are_offered(
     settings = {"accounts": {"passwords": False}, "oauth": {"main": provided(provider)}}
     config = {"app": {"http_url": "http://127.0.0.1"}, "apps": {"gochat": settings}}
     page = open_page(pair[0], start_server(config=config))
-    eventually(lambda: page.shown(".providers button") and not page.shown("#password"), what="the provider")
+    eventually(
+        lambda: page.shown(".providers button") and not page.shown("#password"),
+        what="the provider",
+    )
     assert not violations(page)

@@ -1,4 +1,5 @@
-"""The messages page survives entries, people and stored rows whose values have other types than theirs."""
+"""The messages page survives entries, people and stored rows whose values have
+other types than theirs."""
 
 import json
 import re
@@ -13,8 +14,11 @@ from tests.browser.messenger import APP, Account, Chat
 from tests.support import ROOT, Server, eventually
 
 FIRST_ID: Final = 1_000_000
-"""Ids of malformed entries begin here: the server has none that are as great."""
-_TYPES: Final = (ROOT / "sdk" / "js" / "types" / "messenger.d.ts").read_text(encoding="utf-8")
+"""Ids of malformed entries begin here: the server has none that are as
+great."""
+_TYPES: Final = (ROOT / "sdk" / "js" / "types" / "messenger.d.ts").read_text(
+    encoding="utf-8"
+)
 
 
 def _fields(part: str) -> list[str]:
@@ -30,16 +34,48 @@ ENTRY, ASK, POLL, CONVERSATION = (
 )
 META: Final = [
     *_fields(r"    meta\?: \{\n(?=( +))(.*?)\n    \} \|"),
-    *("name", "avatar", "description", "role", "pin", "invited_by", "muted_until", "open", "history"),
+    *(
+        "name",
+        "avatar",
+        "description",
+        "role",
+        "pin",
+        "invited_by",
+        "muted_until",
+        "open",
+        "history",
+    ),
 ]
 """Also the fields that only changes of groups have."""
 MEDIA: Final = re.findall(
-    r" \* @property \{.*?\} \[(\w+)\]", (ROOT / "static/messages/parts/file.js").read_text(encoding="utf-8")
+    r" \* @property \{.*?\} \[(\w+)\]",
+    (ROOT / "static/messages/parts/file.js").read_text(encoding="utf-8"),
 )
-CARD: Final = ["nickname", "avatar", "name", "relation", "presence", "last_seen", "bot", "guest"]
+CARD: Final = [
+    "nickname",
+    "avatar",
+    "name",
+    "relation",
+    "presence",
+    "last_seen",
+    "bot",
+    "guest",
+]
 KINDS: Final = (
     *("message",) * 8,
-    *("edit", "recall", "reaction", "pin", "press", "group", "join", "leave", "", "constructor", "later"),
+    *(
+        "edit",
+        "recall",
+        "reaction",
+        "pin",
+        "press",
+        "group",
+        "join",
+        "leave",
+        "",
+        "constructor",
+        "later",
+    ),
 )
 CONTENT_TYPES: Final = (
     *("text", "picture", "video", "voice", "file", "album", "invitation", "card"),
@@ -49,13 +85,29 @@ VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 0.5, 7, 2**53, -(2**63), 1e308),
     *(8_640_000_000_000_001, -8_640_000_000_000_001, 9_223_372_036_854_775_807),
     *("", "x", "constructor", "\u202ex", "//[", "javascript:0", "a" * 5_000),
-    *([], [None], [[]], [0], ["x", 7], [{"toString": 1}], [[{"text": {"toString": 1}}]]),
-    *({}, {"toString": 1}, {"length": 3}, {"from": 1, "id": {}}, {"then": 1}, {"x": {"x": [None]}}),
+    *(
+        [],
+        [None],
+        [[]],
+        [0],
+        ["x", 7],
+        [{"toString": 1}],
+        [[{"text": {"toString": 1}}]],
+    ),
+    *(
+        {},
+        {"toString": 1},
+        {"length": 3},
+        {"from": 1, "id": {}},
+        {"then": 1},
+        {"x": {"x": [None]}},
+    ),
 )
 
 
 class Malformed:
-    """Makes malformed entries of a conversation between two users; always the same ones."""
+    """Makes malformed entries of a conversation between two users; always the
+    same ones."""
 
     def __init__(self, conversation: int, users: tuple[str, str]) -> None:
         self._random = Random(1)
@@ -73,25 +125,47 @@ class Malformed:
         """Rows of the list, whose last entries are malformed."""
         row = {"kind": "group", "unread": 1, "read": 0}
         return [
-            {**row, "id": FIRST_ID + number, "last": self._entry(), **self._some(CONVERSATION, 3, "id")}
+            {
+                **row,
+                "id": FIRST_ID + number,
+                "last": self._entry(),
+                **self._some(CONVERSATION, 3, "id"),
+            }
             for number in range(count)
         ]
 
     def cards(self, users: list[str]) -> list[dict[str, Any]]:
-        return [{"user": user, "presence": "offline", **self._some(CARD, 3)} for user in users]
+        return [
+            {"user": user, "presence": "offline", **self._some(CARD, 3)}
+            for user in users
+        ]
 
     def _some(self, names: list[str], most: int, *keys: str) -> dict[str, Any]:
-        """Up to so many of the fields, with any value; of keys no other number: the log gives ids."""
+        """Up to so many of the fields, with any value; of keys no other number:
+        the log gives ids."""
         chosen = self._random.sample(names, self._random.randint(0, most))
         found = {name: self.values(1)[0] for name in chosen}
-        return {k: each for k, each in found.items() if k not in keys or not isinstance(each, int | float)}
+        return {
+            k: each
+            for k, each in found.items()
+            if k not in keys or not isinstance(each, int | float)
+        }
 
     def _entry(self) -> dict[str, Any]:
         self._id += 1
         sender, other = self._random.sample(self._users, 2)
         kind, content = self._random.choice(KINDS), self._random.choice(CONTENT_TYPES)
-        entry: dict[str, Any] = {"id": self._id, "conversation": self._conversation, "seq": self._id}
-        entry |= {"from": sender, "to": other, "time": 1_700_000_000_000 + self._id, "type": content}
+        entry: dict[str, Any] = {
+            "id": self._id,
+            "conversation": self._conversation,
+            "seq": self._id,
+        }
+        entry |= {
+            "from": sender,
+            "to": other,
+            "time": 1_700_000_000_000 + self._id,
+            "type": content,
+        }
         entry |= {"kind": kind, "meta": self._some(META, 3)}
         if self._random.random() < 0.2:
             entry["meta"]["ask"] = self._some(ASK, 6) | {"poll": self._some(POLL, 3)}
@@ -107,9 +181,15 @@ class Malformed:
         any_value, items, caption = self.values(3)
         if self._random.random() < 0.2:
             return any_value
-        content = self._some(MEDIA, 9) | ({"caption": caption} if self._random.random() < 0.2 else {})
+        content = self._some(MEDIA, 9) | (
+            {"caption": caption} if self._random.random() < 0.2 else {}
+        )
         if self._random.random() < 0.8:
-            items = [{**content, "type": self._random.choice(CONTENT_TYPES)}, any_value, {"type": caption}]
+            items = [
+                {**content, "type": self._random.choice(CONTENT_TYPES)},
+                any_value,
+                {"type": caption},
+            ]
         return {**content, "items": items}
 
 
@@ -151,8 +231,9 @@ window.feed = async (entries, perFrame) => {
   }
 };
 """
-"""Runs before the scripts of a page. ``answers``: command → rows that are added to each answer to it.
-``feed`` receives entries, so many in each frame, and lets the page draw them.
+"""Runs before the scripts of a page. ``answers``: command → rows that are added
+to each answer to it. ``feed`` receives entries, so many in each frame, and lets
+the page draw them.
 """
 
 ENTRIES = 2_000
@@ -192,19 +273,35 @@ class Reader(Chat):
         self.open(self.conversation)
 
     def feed(self, entries: list[dict[str, Any]]) -> None:
-        self.awaited("await window.feed(JSON.parse(arguments[0]), arguments[1])", json.dumps(entries), 100)
+        self.awaited(
+            "await window.feed(JSON.parse(arguments[0]), arguments[1])",
+            json.dumps(entries),
+            100,
+        )
 
     def well_formed(self, position: int, **fields: Any) -> dict[str, Any]:
-        entry = {"id": position, "conversation": self.conversation, "seq": position, "kind": "message"}
-        sender = {"from": self.bob.user, "to": self.ann.user, "type": "text", "time": 1_800_000_000_000}
+        entry = {
+            "id": position,
+            "conversation": self.conversation,
+            "seq": position,
+            "kind": "message",
+        }
+        sender = {
+            "from": self.bob.user,
+            "to": self.ann.user,
+            "type": "text",
+            "time": 1_800_000_000_000,
+        }
         return entry | sender | fields
 
     def lives(self, text: str, position: int) -> None:
-        """A message that comes now is drawn in the list and in the conversation, and no view has failed."""
+        """A message that comes now is drawn in the list and in the
+        conversation, and no view has failed."""
         preview = f"[data-conversation='{self.conversation}'] .preview"
 
         def is_drawn() -> bool:
-            self.feed([self.well_formed(position, text=text)])  # once more, if the page was not listening yet
+            # once more, if the page was not listening yet
+            self.feed([self.well_formed(position, text=text)])
             self.run("document.querySelector('#latest').click()")
             return self.texts(preview) == [text] and text in self.messages
 
@@ -213,7 +310,9 @@ class Reader(Chat):
 
 
 @pytest.mark.full("browser")
-def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: Server) -> None:
+def test_the_page_draws_malformed_entries_and_starts_again(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("accounts/cards")  # the server refuses users whom it cannot have
     chat = Reader(pair, server)
     malformed = chat.malformed
@@ -229,25 +328,40 @@ def test_the_page_draws_malformed_entries_and_starts_again(pair: Pair, server: S
     chat.press(Keys.CONTROL + "k" + Keys.NULL)
     eventually(lambda: chat.focused == "palette-field", what="the palette")
     chat.press("media")
-    eventually(lambda: any("media" in each.lower() for each in chat.texts(".palette .hit.first b")))
+    eventually(
+        lambda: any(
+            "media" in each.lower() for each in chat.texts(".palette .hit.first b")
+        )
+    )
     chat.press(Keys.ENTER)
     eventually(lambda: chat.texts(".media-list li"), what="the list of media")
     chat.write("#search", "text")
-    eventually(lambda: chat.texts("[data-section=messages] .hit"), what="the malformed hits")
+    eventually(
+        lambda: chat.texts("[data-section=messages] .hit"), what="the malformed hits"
+    )
     assert chat.run("return window.faults") == []
 
 
 @pytest.mark.full("browser")
-def test_the_page_starts_with_rows_that_another_version_has_stored(pair: Pair, server: Server) -> None:
+def test_the_page_starts_with_rows_that_another_version_has_stored(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("first-view.js")  # says that it cannot draw what is stored
     chat = Reader(pair, server)
     malformed = chat.malformed
-    rows: list[tuple[str, Any]] = [("entries", entry) for entry in malformed.entries(300)]
+    rows: list[tuple[str, Any]] = [
+        ("entries", entry) for entry in malformed.entries(300)
+    ]
     rows += [
         ("conversations", {**row, "counts": value, "group": value, "mutedUntil": value})
-        for row, value in zip(malformed.conversations(60), malformed.values(60), strict=True)
+        for row, value in zip(
+            malformed.conversations(60), malformed.values(60), strict=True
+        )
     ]
-    rows += [("conversations", {"id": FIRST_ID + 99, "last": value}) for value in malformed.values(1)]
+    rows += [
+        ("conversations", {"id": FIRST_ID + 99, "last": value})
+        for value in malformed.values(1)
+    ]
     rows += [
         ("outbox", {"id": str(at), "key": value, "time": value})
         for at, value in enumerate(malformed.values(60))
@@ -258,19 +372,29 @@ def test_the_page_starts_with_rows_that_another_version_has_stored(pair: Pair, s
     for number, value in enumerate(malformed.values(6)):
         stored = {
             "rows": {**first, **({"rows": value} if number % 2 else {})},
-            "inbox": {"rows": [value, {"conversation": value}], "version": value} if number else value,
-            "wishes": {"conversations": [value, [1, value]], "device": value} if number else value,
+            "inbox": {"rows": [value, {"conversation": value}], "version": value}
+            if number
+            else value,
+            "wishes": {"conversations": [value, [1, value]], "device": value}
+            if number
+            else value,
             "drafts": {f"@{chat.bob.user}": value} if number else value,
             "people": malformed.cards([chat.bob.user]) if number else value,
         }
-        texts = {f"imserver:{key}:{name}": json.dumps(each) for key, each in stored.items()}
-        assert chat.awaited(_STORE, f"imserver:{name}", json.dumps(rows), texts) == "stored"
+        texts = {
+            f"imserver:{key}:{name}": json.dumps(each) for key, each in stored.items()
+        }
+        assert (
+            chat.awaited(_STORE, f"imserver:{name}", json.dumps(rows), texts)
+            == "stored"
+        )
         again = f"for (const each of Object.entries({json.dumps(texts)})) localStorage.setItem(...each);"
         chat.command(
             "Page.addScriptToEvaluateOnNewDocument", source=again
         )  # the page stores others as it goes
         chat.reload()
-        chat.sees(f"[data-conversation='{FIRST_ID + 59}']")  # rows below are not in the document
+        # rows below are not in the document
+        chat.sees(f"[data-conversation='{FIRST_ID + 59}']")
     chat.lives("it starts", FIRST_ID * 2)
 
 
@@ -278,7 +402,13 @@ def test_a_view_that_fails_stops_no_other_one(pair: Pair, server: Server) -> Non
     pair.expects("a defect of a view")
     chat = Reader(pair, server)
     chat.awaited(_THROWING)
-    chat.feed([chat.well_formed(FIRST_ID, type="picture", data={"url": "/static/favicon.svg"})])
+    chat.feed(
+        [
+            chat.well_formed(
+                FIRST_ID, type="picture", data={"url": "/static/favicon.svg"}
+            )
+        ]
+    )
     unshown = chat.word("messages_unshown")
     chat.has(".preview", unshown)
     chat.has("[role=log] article .unknown", unshown)
@@ -286,7 +416,9 @@ def test_a_view_that_fails_stops_no_other_one(pair: Pair, server: Server) -> Non
 
 
 @pytest.mark.full("browser")
-def test_a_mute_that_ends_after_all_calendars_keeps_the_page_going(pair: Pair, server: Server) -> None:
+def test_a_mute_that_ends_after_all_calendars_keeps_the_page_going(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.post("groups/mute", group=str(group), member=ann.user, until=2**53)

@@ -1,4 +1,5 @@
-"""Pictures, voice messages, videos and files on the page of stored messages, in real browsers."""
+"""Pictures, voice messages, videos and files on the page of stored messages, in
+real browsers."""
 
 import hashlib
 import io
@@ -89,7 +90,9 @@ return { code, bytes: file.bytes };
 """
 
 
-def talking(pair: Pair, server: Server, browser: Browser | None = None) -> tuple[Chat, Chat]:
+def talking(
+    pair: Pair, server: Server, browser: Browser | None = None
+) -> tuple[Chat, Chat]:
     """The pages of Ann and Bob, who have their conversation open."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(bob, "hello")
@@ -112,34 +115,50 @@ def attach(page: Page, *paths: Path) -> None:
 
 
 def offer(page: Page, *paths: Path) -> None:
-    page.command("Page.setInterceptFileChooserDialog", enabled=True)  # else headless Chromium closes it
+    # else headless Chromium closes it
+    page.command("Page.setInterceptFileChooserDialog", enabled=True)
     page.sees("#composer-tools button")
     page.find("#composer-tools button").click()
     page.sees("[role=menu]")
     page.find("[role=menu] button").click()  # only a person's click opens the dialog
     eventually(lambda: page.texts("input[type=file]"), what="the field for files")
-    page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys("\n".join(map(str, paths)))
-    eventually(lambda: len(page.texts(".picked li")) == len(paths), what="the files are offered")
+    page.driver.find_elements(By.CSS_SELECTOR, "input[type=file]")[-1].send_keys(
+        "\n".join(map(str, paths))
+    )
+    eventually(
+        lambda: len(page.texts(".picked li")) == len(paths),
+        what="the files are offered",
+    )
 
 
 def mouse(page: Page, kind: str, x: int, **more: Any) -> None:
-    more = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1} | more
+    more = {
+        "button": "left",
+        "buttons": int(kind != "mouseReleased"),
+        "clickCount": 1,
+    } | more
     page.command("Input.dispatchMouseEvent", type=kind, x=x, y=300, **more)
 
 
 @pytest.mark.full("browser")
-def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path) -> None:
+def test_a_picture_is_sent_and_viewed(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
     first, second = talking(pair, server)
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
         attach(first, picture(tmp_path / name, colour))
     for page in (first, second):
         page.gives(LOADED, True, 2)
-    box = second.run("return document.querySelector('.media-picture').getBoundingClientRect().toJSON()")
+    box = second.run(
+        "return document.querySelector('.media-picture').getBoundingClientRect().toJSON()"
+    )
     assert [box["width"], box["height"]] == pytest.approx([210, 280], abs=2), "upright"
     second.run("document.querySelector('.media-picture').focus()")
     second.press(Keys.ENTER)
     second.has(".viewer-count", "1 of 2")
-    shown = eventually(lambda: second.run("return document.querySelector('.viewer-image')?.src"))
+    shown = eventually(
+        lambda: second.run("return document.querySelector('.viewer-image')?.src")
+    )
     content = server.get(shown.removeprefix(server.http_url))[1]
     assert SECRET not in content
     with Image.open(io.BytesIO(content)) as image:
@@ -154,7 +173,12 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
 
     first.click(".media-picture")
     first.has(".viewer-count", "1 of 2")
-    for kind, x in (("mousePressed", 600), ("mouseMoved", 500), ("mouseMoved", 400), ("mouseReleased", 400)):
+    for kind, x in (
+        ("mousePressed", 600),
+        ("mouseMoved", 500),
+        ("mouseMoved", 400),
+        ("mouseReleased", 400),
+    ):
         mouse(first, kind, x)
     first.has(".viewer-count", "2 of 2")
     mouse(first, "mouseWheel", 600, deltaX=0, deltaY=-120)
@@ -168,7 +192,8 @@ def test_a_picture_is_sent_and_viewed(pair: Pair, server: Server, tmp_path: Path
 
 @pytest.mark.full("browser")
 def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) -> None:
-    """Six pictures that are event streams would stop all other requests of the reader's browser."""
+    """Six pictures that are event streams would stop all other requests of the
+    reader's browser."""
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(bob, "hello")
     stream = "/connection/gochat/sse?cf_connect={}"
@@ -179,15 +204,22 @@ def test_addresses_that_are_no_files_are_not_loaded(pair: Pair, server: Server) 
     page.choose("Ann")
     page.gives(LOADED, True, 1)  # the picture that is a file
     assert len(page.texts(".line a.file")) == 6
-    requests = "return performance.getEntriesByType('resource').map((each) => each.name)"
+    requests = (
+        "return performance.getEntriesByType('resource').map((each) => each.name)"
+    )
     assert not [each for each in page.run(requests) if "/connection/" in each]
     # Markup that embeds a stream is refused at once.
     images = (
         "const images = arguments[0].map((src) => Object.assign(new Image(), { src }));"
         "return Promise.all(images.map((each) => each.decode().then(() => 'shown', () => 'refused')));"
     )
-    assert page.awaited(images, [f"{stream}&k={number}" for number in range(6)]) == ["refused"] * 6
-    assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), "no stream was opened"
+    assert (
+        page.awaited(images, [f"{stream}&k={number}" for number in range(6)])
+        == ["refused"] * 6
+    )
+    assert re.search(rb"imserver_streams_total[^ ]* 0\n", server.get("/metrics")[1]), (
+        "no stream was opened"
+    )
 
 
 @pytest.mark.full("browser")
@@ -202,13 +234,20 @@ def test_a_video_plays(pair: Pair, server: Server) -> None:
         "return [poster, preload, style.width]"
     )
     assert (bool(about[0]), about[1:]) == (True, ["none", "160px"])
-    second.run("document.querySelector('video').muted = true; document.querySelector('video').play()")
-    eventually(lambda: second.run("return document.querySelector('video').currentTime > 0"), what="it plays")
+    second.run(
+        "document.querySelector('video').muted = true; document.querySelector('video').play()"
+    )
+    eventually(
+        lambda: second.run("return document.querySelector('video').currentTime > 0"),
+        what="it plays",
+    )
     assert second.run("return document.querySelector('video').videoWidth") == 160
 
 
 @pytest.mark.full("browser")
-def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Server, tmp_path: Path) -> None:
+def test_a_voice_message_is_recorded_and_played_faster(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
     browser = Browser(tmp_path, *MICROPHONE)
     try:
         first, second = talking(pair, server, browser)
@@ -218,7 +257,10 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
         first.press(Keys.ESCAPE)
         first.misses(".record-bar")
         first.click(record)
-        eventually(lambda: (first.texts(".record-time") or [""])[0] >= "0:02", what="two seconds")
+        eventually(
+            lambda: (first.texts(".record-time") or [""])[0] >= "0:02",
+            what="two seconds",
+        )
         first.click(".record-send")
         second.sees(".voice")
         bars = second.run(
@@ -229,7 +271,8 @@ def test_a_voice_message_is_recorded_and_played_faster(pair: Pair, server: Serve
             second.click(".voice-speed")
             assert second.texts(".voice-speed") == [wanted]
         second.run(LABELS)
-        second.find(".voice-play").click()  # browsers play nothing that no person has asked for
+        # browsers play nothing that no person has asked for
+        second.find(".voice-play").click()
         eventually(
             lambda: second.run("return window.labels.join()").endswith("Pause,Play"),
             what="it has been played",
@@ -246,20 +289,34 @@ def test_an_album_is_sent_once_after_a_reload_and_shown_as_one_message(
     first, second = talking(pair, server)
     first.run("XMLHttpRequest.prototype.send = () => {}")  # no upload ends
     first.write("#message", "the *hills*")
-    notes, spare, large = (tmp_path / f"{name}.txt" for name in ("notes", "spare", "large"))
+    notes, spare, large = (
+        tmp_path / f"{name}.txt" for name in ("notes", "spare", "large")
+    )
     for file, size in ((notes, 3), (spare, 3), (large, LIMIT + 1)):
         file.write_bytes(b"t" * size)
-    pictures = [picture(tmp_path / f"{name}.jpg", name) for name in ("red", "blue", "teal")]
+    pictures = [
+        picture(tmp_path / f"{name}.jpg", name) for name in ("red", "blue", "teal")
+    ]
     offer(first, *pictures, notes, spare, large)
     assert "the limit is 12 MB" in first.texts(".picked .refused .reason")[0]
     first.click(".picked li:nth-child(5) .round:last-child")
-    eventually(lambda: "spare.txt" not in first.texts(".picked bdi"), what="it was taken away")
+    eventually(
+        lambda: "spare.txt" not in first.texts(".picked bdi"), what="it was taken away"
+    )
     first.run("document.querySelector('.picked-handle').focus()")
     first.press(Keys.ARROW_DOWN)
-    eventually(lambda: first.texts(".picked bdi")[:2] == ["blue.jpg", "red.jpg"], what="another order")
+    eventually(
+        lambda: first.texts(".picked bdi")[:2] == ["blue.jpg", "red.jpg"],
+        what="another order",
+    )
     first.click("dialog .question .wide")
-    eventually(lambda: len(first.texts(".line.pending .album .media-waiting")) == 3, what="it waits")
-    assert first.find("#message").get_attribute("value") == "", "the draft has become the caption"
+    eventually(
+        lambda: len(first.texts(".line.pending .album .media-waiting")) == 3,
+        what="it waits",
+    )
+    assert first.find("#message").get_attribute("value") == "", (
+        "the draft has become the caption"
+    )
     first.driver.refresh()
     for page in (first, second):
         page.gives(LOADED, True, 3)
@@ -296,10 +353,13 @@ def unfinished(server: Server) -> set[Path]:
 
 
 @pytest.mark.full("browser")
-def test_a_cancelled_upload_leaves_nothing_and_may_begin_again(pair: Pair, server: Server) -> None:
+def test_a_cancelled_upload_leaves_nothing_and_may_begin_again(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("423")
     page = pair[0].open(address(server))
-    before = unfinished(server)  # a bad line may have lost the answer to the beginning of an upload
+    # a bad line may have lost the answer to the beginning of an upload
+    before = unfinished(server)
     received = page.awaited(CANCEL)
     assert received == {"code": "cancelled", "bytes": 9_000_000}
     eventually(lambda: unfinished(server) <= before, what="nothing unfinished")

@@ -12,15 +12,20 @@ from tests.ports import fixed_ports
 from tests.support import Server, eventually
 from tests.users import PASSWORD
 
-HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+HOSTILE = (
+    "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+)
 NAMES = "#conversations .conversation b"
 STATUS = """
 const status = document.querySelector("#conversation-status");
 window.statuses = [];
 new MutationObserver(() => window.statuses.push(status.textContent)).observe(status, { childList: true });
 """
-"""Remember what the head of the conversation says: the typing notice goes by itself."""
-SAVED_TOKEN = "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.token"
+"""Remember what the head of the conversation says: the typing notice goes by
+itself."""
+SAVED_TOKEN = (
+    "return JSON.parse(localStorage.getItem('imserver:account:gochat'))?.token"
+)
 CHOSEN = "return document.activeElement.querySelector('.text')?.textContent"
 END = """
 const latest = document.querySelector("#latest");
@@ -37,7 +42,8 @@ WebSocket.prototype.send = function (text) {
 };
 window.isBroken = true;
 """
-"""While ``isBroken`` the server refuses requests for messages: their limit is no number."""
+"""While ``isBroken`` the server refuses requests for messages: their limit is
+no number."""
 LAYERS = """
 const { openPanel, openDialog } = await import("/static/messages/parts/panel.js");
 const open = [openPanel, openDialog].map((each) => each("Title", document.createElement("p")));
@@ -51,11 +57,17 @@ const loaded = performance.getEntriesByType("resource").filter((each) => each.tr
 return [...loaded, ...performance.getEntriesByType("navigation").filter((each) => each.transferSize)]
   .map((each) => new URL(each.name).pathname).sort();
 """
-BROKEN_LINE = ("WebSocket", "Failed to load resource", "ERR_CONNECTION_REFUSED", "Failed to fetch")
+BROKEN_LINE = (
+    "WebSocket",
+    "Failed to load resource",
+    "ERR_CONNECTION_REFUSED",
+    "Failed to fetch",
+)
 
 
 def write_to_stranger(page: Chat, phone: str) -> None:
-    """Find a user by their phone number, and open the conversation with them."""
+    """Find a user by their phone number, and open the conversation with
+    them."""
     page.click("#new-conversation")
     page.write("#find-text", phone + Keys.ENTER)
     page.click("[data-key=message]")
@@ -68,8 +80,8 @@ def numbers(of: Account, to: Account, count: int) -> None:
 
 
 def use_tool(page: Chat) -> list[str]:
-    """Point at the first message, and click the last of its tools. Returns the lines of the menu that opens;
-    none if the row was drawn anew.
+    """Point at the first message, and click the last of its tools. Returns the
+    lines of the menu that opens; none if the row was drawn anew.
     """
     x, y = page.run(
         "const { x, y, width, height } = document.querySelector('#log .bubble').getBoundingClientRect();"
@@ -88,7 +100,9 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
     fill(page, identifier=fresh_phone(), password=PASSWORD, nickname="Ann")
     page.gives(STATE, "online")
     eventually(lambda: page.name == "Ann", what="the own name")
-    login = page.run("return JSON.parse(localStorage.getItem('imserver:account:gochat'))")
+    login = page.run(
+        "return JSON.parse(localStorage.getItem('imserver:account:gochat'))"
+    )
     first = Chat(pair[0], Account(server, "Ann", login))
     write_to_stranger(first, bob.phone)
     first.say(HOSTILE)
@@ -103,10 +117,16 @@ def test_two_users_register_and_exchange_messages(pair: Pair, server: Server) ->
     first.has(".tick", "✓✓")
     first.run(STATUS)
     second.write("#message", "我")
-    eventually(lambda: "Bob is typing…" in first.run("return window.statuses"), what="the typing notice")
+    eventually(
+        lambda: "Bob is typing…" in first.run("return window.statuses"),
+        what="the typing notice",
+    )
     second.say("也在")
     first.has_received("Bob", "我也在")
-    first.gives("return document.querySelector('#conversation-status').textContent.includes('typing')", False)
+    first.gives(
+        "return document.querySelector('#conversation-status').textContent.includes('typing')",
+        False,
+    )
     for each in (first, second):
         assert each.run("return window.pwned") is None
         days = each.texts("#log .divider.day")  # two at midnight
@@ -121,7 +141,10 @@ def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -
     for number in range(54):
         ann.create_group(f"Group {number}")
     page = Chat(pair[0], ann)
-    eventually(lambda: "(3)" in page.driver.title, what="the unread messages of one that is not shown")
+    eventually(
+        lambda: "(3)" in page.driver.title,
+        what="the unread messages of one that is not shown",
+    )
     page.write("#search", "group 1")
     page.has("#hits .link", "More conversations")  # there are more than five
     page.click("#hits .link")
@@ -129,14 +152,19 @@ def test_older_conversations_are_counted_and_found(pair: Pair, server: Server) -
     assert page.focused.startswith("Group 1")
     page.press(Keys.ESCAPE)
     end = "const list = document.querySelector('nav.conversations'); list.scrollTop = list.scrollHeight"
-    eventually(lambda: page.run(end) or page.texts(NAMES)[-2:] == ["Bob", "Oldest"], what="the end")
+    eventually(
+        lambda: page.run(end) or page.texts(NAMES)[-2:] == ["Bob", "Oldest"],
+        what="the end",
+    )
     page.write("#search", "needle")
     page.click("#hits .hit")
     page.gives(CHOSEN, "a needle")
 
 
 @pytest.mark.full("browser")
-def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pair, server: Server) -> None:
+def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(
+    pair: Pair, server: Server
+) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     numbers(ann, bob, 120)
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
@@ -146,7 +174,9 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     first.say("who *brings* `tea`? https://tea.example/x.")
     question = "who brings tea? https://tea.example/x."
     second.has_received("Ann", question)
-    link = second.run("const { href, rel } = document.querySelector('#log .bubble a'); return [href, rel]")
+    link = second.run(
+        "const { href, rel } = document.querySelector('#log .bubble a'); return [href, rel]"
+    )
     assert link == ["https://tea.example/x", "noopener noreferrer nofollow"]
     second.menu(question, "👍")
     first.has(".reaction", "👍1")
@@ -176,9 +206,14 @@ def test_reactions_pins_replies_edits_and_forwards_reach_the_other_page(pair: Pa
     first.choose("Bob")
     first.run("document.querySelector('#log').scrollTop = 0")
     first.write("#search", "the last")
-    eventually(lambda: len(first.texts("#hits .hit")) == 2, what="the message and the one that was forwarded")
+    eventually(
+        lambda: len(first.texts("#hits .hit")) == 2,
+        what="the message and the one that was forwarded",
+    )
     first.run("document.querySelectorAll('#hits .hit')[1].click()")
-    eventually(lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus")
+    eventually(
+        lambda: "the last" in str(first.run(CHOSEN)), what="the hit has the focus"
+    )
 
 
 @pytest.mark.full("browser")
@@ -213,13 +248,18 @@ def test_without_a_server_one_reads_and_writes_and_it_is_sent_once_later(
 
 
 @pytest.mark.full("browser")
-def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(pair: Pair, server: Server) -> None:
+def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     numbers(bob, ann, 2)
     page = Chat(pair[0], ann, script=BROKEN_HISTORY)
     page.choose("Bob")
     page.sees("#empty-button")
-    errors = ["The messages could not be loaded", "The server does not accept this request"]
+    errors = [
+        "The messages could not be loaded",
+        "The server does not accept this request",
+    ]
     assert page.texts("#empty-title, #empty-hint") == errors
     page.click("#empty-button")
     page.sees("#empty-button")
@@ -228,7 +268,9 @@ def test_messages_that_could_not_be_loaded_are_loaded_by_a_button(pair: Pair, se
     page.has_received("Bob", "number 1")
     assert not page.shown("#empty")
     assert page.awaited(LAYERS) == [0, page.run("return location.hash")]
-    assert page.texts("#conversation-name") == ["Bob"], "two layers that close at once leave it open"
+    assert page.texts("#conversation-name") == ["Bob"], (
+        "two layers that close at once leave it open"
+    )
 
 
 @pytest.mark.full("browser")
@@ -248,17 +290,23 @@ def test_messages_to_a_group_and_recalls(pair: Pair, server: Server) -> None:
     second.find("#message").clear()
     first.say("at five?")
     second.has_received("Ann", "at five?")
-    first.gives("return document.querySelector('#log .tick')?.ariaLabel", "Read by 1 of 2")
+    first.gives(
+        "return document.querySelector('#log .tick')?.ariaLabel", "Read by 1 of 2"
+    )
     first.menu("at five?", "Who has read it")
     first.has(".chooser .person-name bdi", "Bob")
     first.click("dialog[open] .close")
-    lines = eventually(lambda: use_tool(second), what="the tools of the message under the pointer")
+    lines = eventually(
+        lambda: use_tool(second), what="the tools of the message under the pointer"
+    )
     assert "Reply" in lines
     assert not {"Delete for everyone", "Pin"} & set(lines)
     second.press(Keys.ESCAPE)
     first.act("at five?", "messages_recall")
     first.click("dialog .danger")
-    eventually(lambda: first.own == second.received == [], what="recalled on both pages")
+    eventually(
+        lambda: first.own == second.received == [], what="recalled on both pages"
+    )
     second.has_notice("Ann deleted a message")
     second.reload()
     second.has_notice("Ann deleted a message")
@@ -285,7 +333,10 @@ def test_a_login_that_fails_or_has_ended_says_so(pair: Pair, server: Server) -> 
     assert page.run(SAVED_TOKEN) is None
     bob.log_in(page)
     login = {"token": "of another tab", "user": ann.user, "nickname": "Ann"}
-    page.run("localStorage.setItem('imserver:account:gochat', JSON.stringify(arguments[0]))", login)
+    page.run(
+        "localStorage.setItem('imserver:account:gochat', JSON.stringify(arguments[0]))",
+        login,
+    )
     bob.post("accounts/logout")
     page.sees("#login-form")
     assert page.run(SAVED_TOKEN) == "of another tab"
@@ -298,7 +349,12 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
     with Receiver() as receiver:
         receiver.reply = rejecting
         hook = {"webhook": receiver.reviewing}
-        server = start_server(config={"accounts": {"registrations_per_address": 0}, "apps": {"gochat": hook}})
+        server = start_server(
+            config={
+                "accounts": {"registrations_per_address": 0},
+                "apps": {"gochat": hook},
+            }
+        )
         ann, bob = Account(server, "Ann"), Account(server, "Bob")
         page = Chat(pair[0], ann)
         page.go(f"#u/{bob.user}")
@@ -314,7 +370,9 @@ def test_the_page_shows_why_a_message_was_rejected_and_what_replaced_it(
 
 
 @pytest.mark.full("browser")
-def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server) -> None:
+def test_a_conversation_with_images_stays_at_its_end(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     for number in range(20):
         ann.say(bob, f"number {number}")
@@ -322,12 +380,17 @@ def test_a_conversation_with_images_stays_at_its_end(pair: Pair, server: Server)
     page = Chat(pair[0], bob, size=(390, 700))
     page.choose("Ann")
     page.has(".divider.unread", "New messages")
-    page.click("#latest")  # the page opens at the first unread message, which is not the end
+    # the page opens at the first unread message, which is not the end
+    page.click("#latest")
     images = "return [...document.querySelectorAll('#log img')].filter((each) => each.complete).length"
     page.gives(images, 20)
     below = "const log = document.querySelector('#log');"
-    page.gives(f"{below} return log.scrollHeight - log.scrollTop - log.clientHeight <= 1", True)
-    assert page.run("return document.querySelector('#message').clientHeight") >= 24, "one row of text"
+    page.gives(
+        f"{below} return log.scrollHeight - log.scrollTop - log.clientHeight <= 1", True
+    )
+    assert page.run("return document.querySelector('#message').clientHeight") >= 24, (
+        "one row of text"
+    )
 
 
 @pytest.mark.full("browser")
@@ -341,4 +404,6 @@ def test_a_reload_asks_for_nothing_but_the_worker_the_websocket_cards_and_wishes
     page.gives("return Boolean(navigator.serviceWorker.controller)", True)
     page.reload()
     page.has("#conversations b bdi", "Bob")
-    page.gives(LOADED, ["/api/v1/accounts/cards", "/api/v1/notifications/conversations"])
+    page.gives(
+        LOADED, ["/api/v1/accounts/cards", "/api/v1/notifications/conversations"]
+    )

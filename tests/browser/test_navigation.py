@@ -1,4 +1,5 @@
-"""The messages page by keys, menu and finger: back where one came from, and conversations on two devices."""
+"""The messages page by keys, menu and finger: back where one came from, and
+conversations on two devices."""
 
 from typing import Any
 
@@ -24,7 +25,8 @@ return [document.documentElement.lang, colorScheme, fontSize, backgroundColor];
 
 @pytest.fixture
 def story(server: Server) -> tuple[Account, int, int]:
-    """Ann, and her groups Tea and Cake. Both have a message with the word parcel."""
+    """Ann, and her groups Tea and Cake. Both have a message with the word
+    parcel."""
     ann = Account(server, "Ann")
     tea, cake = ann.create_group("Tea"), ann.create_group("Cake")
     for group in (tea, cake):
@@ -45,7 +47,9 @@ def test_back_and_escape_lead_from_a_search_and_a_panel_step_by_step(
     assert not chat.shown("#log")
     chat.click(f"[data-conversation='{tea}']")
     is_open(chat, tea)
-    assert not chat.shown("#new-conversation"), "a phone shows the list or the conversation"
+    assert not chat.shown("#new-conversation"), (
+        "a phone shows the list or the conversation"
+    )
     chat.click("#search-here")
     chat.write("#search", "parcel")
     chat.click("#hits button")
@@ -74,10 +78,14 @@ def test_back_and_escape_lead_from_a_search_and_a_panel_step_by_step(
     chat.driver.back()
     chat.gives("return location.hash", "")
     chat.sees(f"[data-conversation='{tea}']")
-    assert not chat.shown("#search-scope"), "one step leads to the list, without a search"
+    assert not chat.shown("#search-scope"), (
+        "one step leads to the list, without a search"
+    )
 
 
-def test_the_look_of_the_device_is_chosen_and_stays(pair: Pair, story: tuple[Account, int, int]) -> None:
+def test_the_look_of_the_device_is_chosen_and_stays(
+    pair: Pair, story: tuple[Account, int, int]
+) -> None:
     ann, tea, _ = story
     chat = Chat(pair[0], ann)
     chat.open(tea)
@@ -95,11 +103,15 @@ def test_the_look_of_the_device_is_chosen_and_stays(pair: Pair, story: tuple[Acc
     is_open(chat, tea)
     chat.driver.get(f"{ann.server.http_url}/home/messages?lang=en#c/{tea}")
     chat.gives("return location.search", "?lang=zh")
-    chat.run("localStorage.removeItem('imserver:look'); dispatchEvent(new Event('look'))")
+    chat.run(
+        "localStorage.removeItem('imserver:look'); dispatchEvent(new Event('look'))"
+    )
     assert chat.run(LOOK)[1:] == light[1:]
 
 
-def test_the_focus_stays_where_one_was(pair: Pair, story: tuple[Account, int, int]) -> None:
+def test_the_focus_stays_where_one_was(
+    pair: Pair, story: tuple[Account, int, int]
+) -> None:
     ann, tea, _ = story
     chat = Chat(pair[0], ann)
     chat.open(tea, "the parcel is here", "thank you")
@@ -114,18 +126,25 @@ def test_the_focus_stays_where_one_was(pair: Pair, story: tuple[Account, int, in
     chat.gives(MESSAGE, "the parcel is here")
     chat.act("the parcel is here", "messages_recall")
     chat.click("dialog[open] .danger")
-    eventually(lambda: chat.focused == "You deleted a message", what="the notice in its place")
+    eventually(
+        lambda: chat.focused == "You deleted a message", what="the notice in its place"
+    )
     chat.press(Keys.ESCAPE)
     eventually(lambda: chat.focused == "message", what="the text box has the focus")
     chat.press(Keys.ESCAPE)
     chat.gives("return document.activeElement.dataset.conversation", str(tea))
 
 
-def test_a_wide_window_has_panels_beside_conversations(pair: Pair, story: tuple[Account, int, int]) -> None:
+def test_a_wide_window_has_panels_beside_conversations(
+    pair: Pair, story: tuple[Account, int, int]
+) -> None:
     ann, tea, cake = story
     chat = Chat(pair[0], ann)
     chat.open(tea)
-    panel, modal = ".layer.panel", "return document.querySelector('.layer.panel').matches(':modal')"
+    panel, modal = (
+        ".layer.panel",
+        "return document.querySelector('.layer.panel').matches(':modal')",
+    )
     chat.click("#conversation-open")
     chat.sees(f"{panel} .group-info")
     assert not chat.run(modal)
@@ -167,7 +186,9 @@ class Typist(Chat):
             if found is True or (begins and found.startswith(begins)):
                 return
             self.press(key)
-        raise AssertionError(f"the key does not lead to {begins or arguments}, but to {found!r}")
+        raise AssertionError(
+            f"the key does not lead to {begins or arguments}, but to {found!r}"
+        )
 
     def use(self, name: str, key: str = Keys.ENTER) -> None:
         """Go by the Tab key to what has this name, and press it."""
@@ -183,10 +204,15 @@ class Typist(Chat):
     def say(self, text: str) -> None:
         self.walk(Keys.TAB, WITHIN, "#message")
         self.press(text + Keys.ENTER)
-        eventually(lambda: self.find("#message").get_attribute("value") == "", what=f"{text!r} is taken")
+        eventually(
+            lambda: self.find("#message").get_attribute("value") == "",
+            what=f"{text!r} is taken",
+        )
 
 
-def test_keys_lead_everywhere_and_mentions_are_counted(pair: Pair, server: Server) -> None:
+def test_keys_lead_everywhere_and_mentions_are_counted(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(ann, "Hello")
@@ -281,8 +307,12 @@ def press(chat: Chat, name: str, key: str) -> None:
     chat.press(key)
 
 
-def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Server) -> None:
-    ann, bob, cat, dan = (Account(server, name) for name in ("Ann", "Bob", "Cat", "Dan"))
+def test_pins_archive_marks_and_drafts_are_on_all_devices(
+    pair: Pair, server: Server
+) -> None:
+    ann, bob, cat, dan = (
+        Account(server, name) for name in ("Ann", "Bob", "Cat", "Dan")
+    )
     for each in (bob, cat, dan):
         each.say(ann, "hello")
     for row in ann.get("conversations")["conversations"]:
@@ -309,14 +339,21 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
     desk.field.send_keys("not yet")
     shows(phone, "Bob pinned", "Dan draft", "Cat")
     phone.go(f"#u/{dan.user}")
-    eventually(lambda: phone.field.get_attribute("value") == "not yet", what="the draft of the other device")
+    eventually(
+        lambda: phone.field.get_attribute("value") == "not yet",
+        what="the draft of the other device",
+    )
     phone.tap(phone.word("send"))  # Enter is a new line there
     eventually(lambda: desk.messages[-1:] == ["not yet"], what="the message")
-    eventually(lambda: desk.field.get_attribute("value") == "", what="the draft is gone")
+    eventually(
+        lambda: desk.field.get_attribute("value") == "", what="the draft is gone"
+    )
     phone.go("")
     shows(phone, "Bob pinned", "Dan", "Cat")
     focus(phone, "Cat")
-    box: Any = phone.run("return document.activeElement.getBoundingClientRect().toJSON()")
+    box: Any = phone.run(
+        "return document.activeElement.getBoundingClientRect().toJSON()"
+    )
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     phone.touch(x, y, *((-24 * step, 0) for step in range(1, 6)))
     for each in (desk, phone):
@@ -334,7 +371,9 @@ def test_pins_archive_marks_and_drafts_are_on_all_devices(pair: Pair, server: Se
         shows(each, "Cat", "Dan", "Bob")
 
 
-def test_the_archive_opens_by_a_click_before_the_list_is_loaded(pair: Pair, server: Server) -> None:
+def test_the_archive_opens_by_a_click_before_the_list_is_loaded(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
     ann.post("inbox", conversation=ann.newest, archived=ann.id_of(ann.newest))

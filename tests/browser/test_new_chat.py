@@ -1,4 +1,5 @@
-"""A new chat: the owner and a guest open the links of ``imserver chat``, and talk within a minute."""
+"""A new chat: the owner and a guest open the links of ``imserver chat``, and
+talk within a minute."""
 
 import re
 from collections.abc import Iterator
@@ -33,18 +34,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def links(server: Server) -> dict[str, str]:
-    """Links of a running server, in English: that of the owner, and that of others."""
+    """Links of a running server, in English: that of the owner, and that of
+    others."""
     done = run_cli("chat", "-c", str(server.config_file), folder=server.folder)
     assert done.returncode == 0, done.stderr
     found = re.findall(r"http://[^/]+(/home/messages)#((\w+)=\S+)", done.stdout)
-    return {name: f"{server.http_url}{path}?lang=en#{hash}" for path, hash, name in found}
+    return {
+        name: f"{server.http_url}{path}?lang=en#{hash}" for path, hash, name in found
+    }
 
 
 def say(page: Page, text: str) -> None:
     page.write("#message", text + Keys.ENTER)
 
 
-def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(pair: Pair, server: Server) -> None:
+def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("404", "401")
     began, first = monotonic(), links(server)
     ann = pair[0].open(first["owner"], size=(1280, 800))
@@ -62,11 +68,16 @@ def test_owner_and_guest_talk_in_a_minute_and_the_guest_becomes_a_member(pair: P
     assert violations(gil) == []
     gil.write("#nickname", "Gil" + Keys.ENTER)
     gil.has_some("#log", "Who is there?")
-    gil.sees(".newcomer [data-key=hello]", ".newcomer [data-key=face]", ".newcomer [data-key=notify]")
+    gil.sees(
+        ".newcomer [data-key=hello]",
+        ".newcomer [data-key=face]",
+        ".newcomer [data-key=notify]",
+    )
     say(gil, "It is me")
     ann.has_some("#log", "It is me")
     assert monotonic() - began < 60
-    gil.run("document.activeElement.blur()")  # on a phone the card makes room for the keyboard
+    # on a phone the card makes room for the keyboard
+    gil.run("document.activeElement.blur()")
     gil.sees(".newcomer [data-key=hello].is-done")
     gil.click(".newcomer .close")
     gil.driver.refresh()
@@ -121,10 +132,14 @@ def test_each_default_link_lets_a_stranger_in_and_dead_links_say_what_to_do(
     pair[1].open(link, forget=True).sees("#guest-form")
     ann.post("invitations/revoke", code=link.partition("=en#invite=")[2])
     for dead in (link, link[:-3]):
-        pair[1].open(dead, forget=True).has_some(".dead-link", "Ask whoever sent it for a new one")
+        pair[1].open(dead, forget=True).has_some(
+            ".dead-link", "Ask whoever sent it for a new one"
+        )
     page.click("#new-conversation", "#my-link")
     page.sees("#invite-to")
-    page.run("const to = document.querySelector('#invite-to'); to.value = ''; to.onchange()")
+    page.run(
+        "const to = document.querySelector('#invite-to'); to.value = ''; to.onchange()"
+    )
     page.has_some(".invite-who", "They become your contacts")
     gil = pair[1].open(link_in(page), size=(390, 844), forget=True)
     gil.write("#nickname", "Gil" + Keys.ENTER)

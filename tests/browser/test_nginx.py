@@ -1,4 +1,5 @@
-"""The pages behind nginx: with the configurations that operators of the originals have, and below a path."""
+"""The pages behind nginx: with the configurations that operators of the
+originals have, and below a path."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ def stack() -> Iterator[ExitStack]:
         yield one
 
 
-# --- the chat -----------------------------------------------------------------------------------------------
+# --- the chat -----------------------------------------------------------------
 
 
 def test_the_page_uses_wss_behind_the_original_configuration_with_tls(
@@ -64,7 +65,8 @@ def test_the_page_uses_wss_behind_the_original_configuration_with_tls(
     secure = f"{listen} ssl; ssl_certificate {certificate}; ssl_certificate_key {key};"
     config.write_text(replaced(config.read_text(), f"{listen};", secure))
     stack.enter_context(nginx)
-    # A browser to which the domain is nginx's port, so that pages have their plain addresses.
+    # A browser to which the domain is nginx's port, so that pages have their
+    # plain addresses.
     flag = f"--host-resolver-rules=MAP {CHAT_DOMAIN}:443 127.0.0.1:{nginx.address[1]}"
     browser = Browser(tmp_path / "profile", flag, "--ignore-certificate-errors")
     stack.callback(browser.quit)
@@ -77,7 +79,7 @@ def test_the_page_uses_wss_behind_the_original_configuration_with_tls(
     assert browser.complaints() == []
 
 
-# --- below a path -------------------------------------------------------------------------------------------
+# --- below a path -------------------------------------------------------------
 
 
 def test_pages_work_below_a_path_and_ask_for_nothing_outside(
@@ -85,9 +87,14 @@ def test_pages_work_below_a_path_and_ask_for_nothing_outside(
 ) -> None:
     port = free_ports()
     site = f"http://127.0.0.1:{port}"
-    limits = {"accounts": {"registrations_per_address": 0}, "uploads": {"min_free_bytes": 0}}
+    limits = {
+        "accounts": {"registrations_per_address": 0},
+        "uploads": {"min_free_bytes": 0},
+    }
     server = start_server(config={**limits, "app": {"http_url": f"{site}/im"}})
-    stack.enter_context(Nginx(tmp_path, [server], around(PATH_SITE), NODES[:2], port=port))
+    stack.enter_context(
+        Nginx(tmp_path, [server], around(PATH_SITE), NODES[:2], port=port)
+    )
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
     page = ann.log_in(pair[0].open(f"{site}/im/home/messages?lang=en", forget=True))
@@ -97,7 +104,9 @@ def test_pages_work_below_a_path_and_ask_for_nothing_outside(
     attach(page, picture(tmp_path / "red.jpg", "red"))
     page.gives(SHOWN, True)
     (url,) = [each["data"]["url"] for each in bob.history(bob.newest) if "data" in each]
-    assert url.startswith("/api/v1/uploads/"), "another device may reach the server at another address"
+    assert url.startswith("/api/v1/uploads/"), (
+        "another device may reach the server at another address"
+    )
     page.awaited("await navigator.serviceWorker.ready")
     assert page.awaited(SCOPES) == [f"{site}/im/home/messages"]
     page.gives("return Boolean(navigator.serviceWorker.controller)", True)
@@ -106,5 +115,10 @@ def test_pages_work_below_a_path_and_ask_for_nothing_outside(
     page.gives(SHOWN, True)
     for path in ("", "status", "admin", "api/v1/docs", "home/channels"):
         page = pair[0].open(f"{site}/im/{path}")
-        eventually(lambda page=page: len(page.run(PATHS)) > 1, what="the page has loaded its files")
-        assert [each for each in page.run(PATHS) if not each.startswith("/im/")] == [], path
+        eventually(
+            lambda page=page: len(page.run(PATHS)) > 1,
+            what="the page has loaded its files",
+        )
+        assert [
+            each for each in page.run(PATHS) if not each.startswith("/im/")
+        ] == [], path

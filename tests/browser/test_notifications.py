@@ -1,4 +1,5 @@
-"""Notifications of the messages page: the question, the settings, and the worker, in real Chromium."""
+"""Notifications of the messages page: the question, the settings, and the
+worker, in real Chromium."""
 
 import json
 import time
@@ -63,8 +64,11 @@ _names = count(1)
 
 
 @pytest.fixture
-def pushed(browser: Browser, server: Server, service: Receiver) -> Iterator[PushedBrowser]:
-    """The browser of a user who has not been asked yet; afterwards its console must be empty."""
+def pushed(
+    browser: Browser, server: Server, service: Receiver
+) -> Iterator[PushedBrowser]:
+    """The browser of a user who has not been asked yet; afterwards its console
+    must be empty."""
     with PushedBrowser(browser, server, service, str(next(_names))) as pushed:
         pushed.allow("prompt")
         browser.open(f"{server.http_url}/none").run("localStorage.clear()")
@@ -84,7 +88,11 @@ class People:
         self.conversation = self.ann.newest
 
     def texts(self) -> list[str]:
-        return [each["text"] for each in self.bob.history(self.conversation) if each["kind"] == "message"]
+        return [
+            each["text"]
+            for each in self.bob.history(self.conversation)
+            if each["kind"] == "message"
+        ]
 
     def unread(self) -> int:
         (listed,) = self.ann.get("conversations")["conversations"]
@@ -112,8 +120,11 @@ def click(page: Page, selector: str) -> None:
     page.find(selector).click()
 
 
-def answered(pushed: PushedBrowser, people: People, permission: str, button: str, **how: Any) -> Chat:
-    """The page of Ann, who is asked after her first message, and has pressed a button."""
+def answered(
+    pushed: PushedBrowser, people: People, permission: str, button: str, **how: Any
+) -> Chat:
+    """The page of Ann, who is asked after her first message, and has pressed a
+    button."""
     chat = open_chat(pushed, people, **how)
     assert not chat.shown(QUESTION)
     chat.say("hello")
@@ -139,7 +150,9 @@ def stays(condition: Callable[[], bool], what: str, seconds: float = 1) -> None:
         time.sleep(0.05)
 
 
-def test_from_the_question_to_replies_with_the_page_closed(pushed: PushedBrowser, people: People) -> None:
+def test_from_the_question_to_replies_with_the_page_closed(
+    pushed: PushedBrowser, people: People
+) -> None:
     turned_on(pushed, people)
     (endpoint,) = people.endpoints()
     assert endpoint["device"].startswith("Chrome, ")
@@ -162,7 +175,9 @@ def test_from_the_question_to_replies_with_the_page_closed(pushed: PushedBrowser
     eventually(lambda: people.unread() == 0, what="it is read")
 
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-    id = people.bob.post("asks/create", to=people.ann.user, text="Deploy?", options=options)["id"]
+    id = people.bob.post(
+        "asks/create", to=people.ann.user, text="Deploy?", options=options
+    )["id"]
     pushed.deliver_text("Deploy?")
     (notification,) = pushed.shown_as("Question: Deploy?")
     assert notification["actions"] == [["answer:yes", "Yes"], ["answer:no", "No"]]
@@ -186,7 +201,9 @@ def test_from_the_question_to_replies_with_the_page_closed(pushed: PushedBrowser
     eventually(lambda: people.unread() == 0, what="it is read")
 
 
-def test_a_browser_that_says_no_is_explained(pushed: PushedBrowser, people: People) -> None:
+def test_a_browser_that_says_no_is_explained(
+    pushed: PushedBrowser, people: People
+) -> None:
     chat = answered(pushed, people, "denied", ".wide")
     blocked = chat.word("messages_notify_blocked")
     chat.has(f"{QUESTION} p", blocked)
@@ -209,7 +226,9 @@ def test_not_now_is_an_answer(pushed: PushedBrowser, people: People) -> None:
     again.fits()
 
 
-def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, people: People) -> None:
+def test_devices_and_wishes_are_set_in_the_settings(
+    pushed: PushedBrowser, people: People
+) -> None:
     pushed.allow()
     page = open_chat(pushed, people)
     page.click("#settings")
@@ -227,7 +246,10 @@ def test_devices_and_wishes_are_set_in_the_settings(pushed: PushedBrowser, peopl
     )
     zone = page.run("return Intl.DateTimeFormat().resolvedOptions().timeZone")
     quiet = {"begin": "22:00", "end": "06:30", "zone": zone}
-    eventually(lambda: people.ann.get("notifications/wishes")["quiet"] == quiet, what="the quiet hours")
+    eventually(
+        lambda: people.ann.get("notifications/wishes")["quiet"] == quiet,
+        what="the quiet hours",
+    )
     assert people.ann.get("notifications/wishes")["preview"] is False
     click(page, HERE)
     eventually(lambda: people.endpoints() == [], what="this device is gone")
@@ -241,7 +263,11 @@ def test_phones_are_among_the_devices(pushed: PushedBrowser, people: People) -> 
     chat.click("#settings")
     rows = ".notice-settings .person-row"
     chat.has(f"{rows} .person-name bdi", "Pixel 9", "Apple (APNs)", "Chrome")
-    assert [each.partition("Since")[0] for each in chat.texts(f"{rows} small")] == ["Google (FCM) · ", "", ""]
+    assert [each.partition("Since")[0] for each in chat.texts(f"{rows} small")] == [
+        "Google (FCM) · ",
+        "",
+        "",
+    ]
 
 
 def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
@@ -257,18 +283,27 @@ def test_a_conversation_is_muted(pushed: PushedBrowser, people: People) -> None:
     page.sees(".quiet-mark .slash", "#notices-here .slash")
     click(page, "[data-key='level:all']")
     click(page, "[data-key='mute:168']")
-    eventually(lambda: any(end > time.time() + 6 * 86_400 for _, end in wishes()), what="muted for a week")
+    eventually(
+        lambda: any(end > time.time() + 6 * 86_400 for _, end in wishes()),
+        what="muted for a week",
+    )
     click(page, "[data-key=unmute]")
     eventually(lambda: wishes() in ([], [("all", 0)]), what="not muted")
     page.misses(".quiet-mark")
 
 
-def test_the_device_forgets_a_user_who_logs_out(pushed: PushedBrowser, people: People) -> None:
+def test_the_device_forgets_a_user_who_logs_out(
+    pushed: PushedBrowser, people: People
+) -> None:
     chat = turned_on(pushed, people)
     chat.click("#me", "#logout")
     eventually(lambda: people.endpoints() == [], what="the endpoint is gone")
     assert chat.run("return localStorage.getItem('test:push')") is None
-    assert not [each for each in chat.run("return Object.keys(localStorage)") if ":rows:" in each]
+    assert not [
+        each
+        for each in chat.run("return Object.keys(localStorage)")
+        if ":rows:" in each
+    ]
 
 
 PRODUCT = {
@@ -295,14 +330,21 @@ importScripts(`${decodeURIComponent(new URL(location).search.slice(1))}/sdk/noti
 """A page of a product, with a server for messages at another origin."""
 
 
-def test_a_page_elsewhere_has_notifications(pushed: PushedBrowser, people: People, tmp_path: Path) -> None:
+def test_a_page_elsewhere_has_notifications(
+    pushed: PushedBrowser, people: People, tmp_path: Path
+) -> None:
     for name, text in PRODUCT.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     with serve_folder(tmp_path) as origin:
         pushed.origin, pushed.scope = origin, f"{origin}/"
         pushed.allow()
         ann, server = people.ann, people.ann.server
-        options = {"http": server.http_url, "ws": server.ws_url, "user": ann.user, "token": ann.token}
+        options = {
+            "http": server.http_url,
+            "ws": server.ws_url,
+            "user": ann.user,
+            "token": ann.token,
+        }
         address = f"{origin}/#{quote(json.dumps(options))}"
         page = pushed.browser.open(address, script=pushed.script)
         page.has("output", "off")

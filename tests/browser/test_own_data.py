@@ -1,4 +1,5 @@
-"""What people do with their own data on the messages page, and previews of links below messages."""
+"""What people do with their own data on the messages page, and previews of
+links below messages."""
 
 import re
 from collections.abc import Iterator
@@ -31,29 +32,40 @@ DELETE, DONE = "Delete my account", "Your account is deleted"
 def server(start_server: StartServer) -> Server:
     apps = {APP: {"accounts": {"guests": True}, "previews": True}}
     limits = {"registrations_per_address": 0}
-    return start_server(config={"accounts": limits, "apps": apps, "previews": {"allow_loopback": True}})
+    return start_server(
+        config={"accounts": limits, "apps": apps, "previews": {"allow_loopback": True}}
+    )
 
 
 def open_settings(chat: Chat, button: str) -> None:
     chat.tap(chat.word("messages_settings"))
-    chat.run("arguments[0].scrollIntoView({ block: 'center' })", chat.named("button", button))
+    chat.run(
+        "arguments[0].scrollIntoView({ block: 'center' })", chat.named("button", button)
+    )
 
 
 def delete(chat: Chat, **fields: str) -> None:
-    """Press the button in the settings, and again in the dialog, with these fields named by words' keys."""
+    """Press the button in the settings, and again in the dialog, with these
+    fields named by words' keys."""
     chat.tap(DELETE)
     for key, text in fields.items():
-        chat.named("field", chat.word(f"messages_{key}"), within="dialog.card").send_keys(text)
+        chat.named(
+            "field", chat.word(f"messages_{key}"), within="dialog.card"
+        ).send_keys(text)
     chat.named("button", DELETE, within="dialog.card")
     assert bool(chat.texts("dialog.card input")) == bool(fields)
     chat.tap(DELETE, within="dialog.card")
 
 
-def test_a_person_exports_what_is_theirs(pair: Pair, server: Server, tmp_path: Path) -> None:
+def test_a_person_exports_what_is_theirs(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.say(bob, "the tea is ready")
     chat = Chat(pair[0], ann)
-    chat.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    chat.command(
+        "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path)
+    )
     open_settings(chat, "Export my data")
     chat.tap("Export my data")
     chat.tap("Download")
@@ -75,21 +87,31 @@ def test_a_person_deletes_the_account(pair: Pair, server: Server) -> None:
     delete(chat, password_old="wrong")
     chat.has_some("body", "The password or code is wrong")
     chat.fits()
-    chat.named("field", chat.word("messages_password_old"), within="dialog.card").clear()
-    chat.named("field", chat.word("messages_password_old"), within="dialog.card").send_keys(PASSWORD)
+    chat.named(
+        "field", chat.word("messages_password_old"), within="dialog.card"
+    ).clear()
+    chat.named(
+        "field", chat.word("messages_password_old"), within="dialog.card"
+    ).send_keys(PASSWORD)
     chat.tap(DELETE, within="dialog.card")
     chat.has_some("body", DONE)
     chat.sees("#login-form")
     assert not chat.run("return document.querySelector('#login-note').textContent")
     eventually(
-        lambda: not [each for each in chat.awaited(STORED) if ann.user in each], what="nothing is stored"
+        lambda: not [each for each in chat.awaited(STORED) if ann.user in each],
+        what="nothing is stored",
     )
-    assert chat.run("return localStorage.getItem(arguments[0])", f"imserver:account:{APP}") is None
+    assert (
+        chat.run("return localStorage.getItem(arguments[0])", f"imserver:account:{APP}")
+        is None
+    )
     other.has_some("[role=log]", other.word("messages_deleted_user"))
     assert not re.findall("the tea is ready|Ann", other.run(LOG))
 
 
-def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(pair: Pair, server: Server) -> None:
+def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     secret = ann.post("accounts/factor/begin", password=PASSWORD)["secret"]
     code = pyotp.TOTP(secret).generate_otp(int(time()) // 30)
@@ -101,7 +123,9 @@ def test_a_second_factor_is_asked_for_and_a_guest_needs_no_password(pair: Pair, 
     group = bob.create_group("tea")
     code = bob.post("invitations/create", group=str(group), guests=True)["code"]
     session = bob.post("invitations/join", code=code, nickname="Gus")["session"]
-    chat = Chat(pair[0], Account(server, "Gus", {**session, "user": session["account"]["user"]}))
+    chat = Chat(
+        pair[0], Account(server, "Gus", {**session, "user": session["account"]["user"]})
+    )
     open_settings(chat, DELETE)
     delete(chat)
     chat.has_some("body", DONE)
@@ -128,9 +152,17 @@ def site() -> Iterator[Site]:
         arabic = "مقهى الشاي في المدينة القديمة"
         tea = "<title>Tea &lt;script&gt;&lt;b&gt;</title>"
         one.pages = {
-            "/wide": html(f"<title>{LONG}</title>" + meta("description", LONG) + meta("image", "/wide.png")),
-            "/small": html(tea + meta("site_name", "Tea") + meta("image", "/small.png")),
-            "/arabic": html(f"<title>{arabic}</title>" + meta("description", f"{arabic}، " * 3)),
+            "/wide": html(
+                f"<title>{LONG}</title>"
+                + meta("description", LONG)
+                + meta("image", "/wide.png")
+            ),
+            "/small": html(
+                tea + meta("site_name", "Tea") + meta("image", "/small.png")
+            ),
+            "/arabic": html(
+                f"<title>{arabic}</title>" + meta("description", f"{arabic}، " * 3)
+            ),
             "/none": html("<p>nothing"),
             "/wide.png": picture(1200, 630),
             "/small.png": picture(200, 200, "JPEG"),
@@ -140,7 +172,9 @@ def site() -> Iterator[Site]:
 
 def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide")))
+    bob.say(
+        ann, *(f"see {site.url}/{path}" for path in ("small", "arabic", "none", "wide"))
+    )
     ann.say(bob, f"mine: {site.url}/small")
     chat = Chat(pair[0], ann)
     chat.open(ann.newest)
@@ -148,7 +182,8 @@ def test_cards_stand_below_messages(pair: Pair, server: Server, site: Site) -> N
 
     def has_all() -> bool:
         cards[:] = chat.run(CARDS)
-        return len(cards) == 4 and bool(cards[-1]["drawn"])  # those above are loaded when they are seen
+        # those above are loaded when they are seen
+        return len(cards) == 4 and bool(cards[-1]["drawn"])
 
     eventually(has_all)
     small = cards[0]

@@ -1,4 +1,5 @@
-"""People on the page of stored messages, in real browsers: finding, groups, invitation links, profiles."""
+"""People on the page of stored messages, in real browsers: finding, groups,
+invitation links, profiles."""
 
 from pathlib import Path
 from string import ascii_uppercase
@@ -17,10 +18,9 @@ from tests.users import User
 
 pytestmark = pytest.mark.full("browser")
 
-TOP = (
-    ":is(body > dialog[open]:last-of-type, body:not(:has(> dialog[open])) #inbox > dialog[open]:last-of-type)"
-)
-"""The uppermost panel or dialog: panels beside the conversation are below the others."""
+TOP = ":is(body > dialog[open]:last-of-type, body:not(:has(> dialog[open])) #inbox > dialog[open]:last-of-type)"
+"""The uppermost panel or dialog: panels beside the conversation are below the
+others."""
 NOTICES = """
 return [...document.querySelectorAll("[role=log] .notice")].slice(-4).map((each) => each.textContent);
 """
@@ -63,7 +63,9 @@ def test_a_new_user_finds_somebody_who_accepts(pair: Pair, server: Server) -> No
     first.write("#find-text", second.account.phone + Keys.ENTER)
     first.click("[data-key=request]")
     first.has_some(".card-of-person .muted", "Request sent")
-    second.gives("return document.querySelector('#new-conversation').dataset.count", "1")
+    second.gives(
+        "return document.querySelector('#new-conversation').dataset.count", "1"
+    )
     second.click("#new-conversation", "[data-key^=accept]")
     second.has("ul[aria-label=People] bdi", "Ann")
     second.sees("[data-user] .is-online")
@@ -94,9 +96,13 @@ def test_a_link_leads_a_new_user_into_a_group(pair: Pair, server: Server) -> Non
     first.has_some(".group-info .person-name bdi", "Bob")
 
 
-def test_a_stranger_accepts_or_declines_to_join_a_group(pair: Pair, start_server: StartServer) -> None:
+def test_a_stranger_accepts_or_declines_to_join_a_group(
+    pair: Pair, start_server: StartServer
+) -> None:
     apps = {"gochat": {"accounts": {"ask_strangers": True}}}
-    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    server = start_server(
+        config={"apps": apps, "accounts": {"registrations_per_address": 0}}
+    )
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
     group = str(ann.create_group("Tea", bob))
@@ -123,24 +129,37 @@ def test_a_group_is_made_and_managed(pair: Pair, server: Server) -> None:
     page.write("#group-name", "Tea")
     page.click(".picker input[type=checkbox]", "#group-create")
     page.has("#conversation-name", "Tea")
-    page.click("#conversation-open", f"[data-key='manage:{bob.user}']", "dialog:last-of-type .choice")
+    page.click(
+        "#conversation-open",
+        f"[data-key='manage:{bob.user}']",
+        "dialog:last-of-type .choice",
+    )
     page.has_some(".group-info .mark", "Admin")
     page.click("[data-key=rename]")
     page.write("#group-name", Keys.CONTROL + "a" + Keys.NULL + "Coffee" + Keys.ENTER)
     page.has("#conversation-name", "Coffee")
     page.has(".group-info .card-name", "Coffee")
-    page.gives("return document.querySelectorAll('[aria-busy=true], dialog.card').length", 0)
+    page.gives(
+        "return document.querySelectorAll('[aria-busy=true], dialog.card').length", 0
+    )
     page.click("[data-key=leave]", "dialog:last-of-type .wide.danger")
     page.misses("dialog")
     [group] = bob.get("groups")["groups"]
     assert group["role"] == "owner", "the admin has become the owner"
 
 
-def test_five_of_everybody_make_a_group_with_eight_taps(pair: Pair, start_server: StartServer) -> None:
+def test_five_of_everybody_make_a_group_with_eight_taps(
+    pair: Pair, start_server: StartServer
+) -> None:
     apps = {"gochat": {"accounts": {"search": True}}}
-    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    server = start_server(
+        config={"apps": apps, "accounts": {"registrations_per_address": 0}}
+    )
     ann = Account(server, "Ann")
-    people = [Account(server, name) for name in ("Zoe", "Bob", "Émile", "Cyd", "Dan", "Eve", "Fay")]
+    people = [
+        Account(server, name)
+        for name in ("Zoe", "Bob", "Émile", "Cyd", "Dan", "Eve", "Fay")
+    ]
     ann.bot("teabot")
     bob = people[1]
     bob.post("accounts/set", title="Baker")
@@ -155,7 +174,17 @@ def test_five_of_everybody_make_a_group_with_eight_taps(pair: Pair, start_server
 
     tap("#new-conversation")
     page.has(".row-list .row-heading", "Online · 1", *"BCDEFZ")
-    page.has(".row-list .person-name bdi", "Bob", "Bob", "Cyd", "Dan", "Émile", "Eve", "Fay", "Zoe")
+    page.has(
+        ".row-list .person-name bdi",
+        "Bob",
+        "Bob",
+        "Cyd",
+        "Dan",
+        "Émile",
+        "Eve",
+        "Fay",
+        "Zoe",
+    )
     page.has_some(".row-list small", "Baker · Online")
     page.write("#find-text", "TeaBot")
     page.has(".row-list .person-name bdi", "teabot")
@@ -179,9 +208,13 @@ def test_five_of_everybody_make_a_group_with_eight_taps(pair: Pair, start_server
     page.has(".common-groups .choice bdi", "Tea", "Zoe, Bob, Émile, Dan")
 
 
-def test_letters_lead_to_people_of_a_long_directory(pair: Pair, start_server: StartServer) -> None:
+def test_letters_lead_to_people_of_a_long_directory(
+    pair: Pair, start_server: StartServer
+) -> None:
     apps = {"gochat": {"accounts": {"search": True}}}
-    server = start_server(config={"apps": apps, "accounts": {"registrations_per_address": 0}})
+    server = start_server(
+        config={"apps": apps, "accounts": {"registrations_per_address": 0}}
+    )
     for number in range(104):
         User.register(server, nickname=f"{ascii_uppercase[number % 26]}{number}")
     page = Chat(pair[0], Account(server, "Ann"), size=(390, 844))
@@ -191,7 +224,9 @@ def test_letters_lead_to_people_of_a_long_directory(pair: Pair, start_server: St
     page.gives(BELOW_THE_SEARCH, "M")
 
 
-def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, tmp_path: Path) -> None:
+def test_a_device_is_logged_out_and_this_one_stays(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
     ann = Account(server, "Ann")
     first = ann.log_in(open_page(pair[0], server))
     second = ann.log_in(open_page(pair[1], server))
@@ -212,7 +247,9 @@ def test_a_device_is_logged_out_and_this_one_stays(pair: Pair, server: Server, t
     first.gives("return document.querySelector('#me-avatar img')?.naturalWidth", 320)
 
 
-def test_changes_of_a_group_are_true_at_once_on_all_pages(pair: Pair, server: Server, tmp_path: Path) -> None:
+def test_changes_of_a_group_are_true_at_once_on_all_pages(
+    pair: Pair, server: Server, tmp_path: Path
+) -> None:
     ann, bob, cat = (Account(server, name) for name in ("Ann", "Bob", "Cat"))
     group = ann.create_group("Tea", bob)
     first, second = Chat(pair[0], ann), Chat(pair[1], bob)
@@ -226,7 +263,10 @@ def test_changes_of_a_group_are_true_at_once_on_all_pages(pair: Pair, server: Se
     first.write("#group-description", "Every day at five")
     first.write("#group-name", " time" + Keys.ENTER)
     first.has(".group-info .card-text", "Every day at five")
-    cat.post("invitations/accept", code=ann.post("invitations/create", group=str(group))["code"])
+    cat.post(
+        "invitations/accept",
+        code=ann.post("invitations/create", group=str(group))["code"],
+    )
     picture = ".conversation .avatar img, #conversation-avatar img"
     for chat, by in ((first, "You"), (second, "Ann")):
         chat.has("#conversation-status", "3 members")
@@ -241,7 +281,9 @@ def test_changes_of_a_group_are_true_at_once_on_all_pages(pair: Pair, server: Se
         chat.gives(NOTICES, lines)
 
 
-def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server) -> None:
+def test_panels_fit_a_small_window_and_have_the_focus(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob" * 15)
     ann.befriend(bob)
     group = ann.create_group("Tea " * 12, bob)
@@ -250,14 +292,21 @@ def test_panels_fit_a_small_window_and_have_the_focus(pair: Pair, server: Server
     def check(selector: str) -> None:
         page.sees(selector)
         assert page.run(WIDE) == []
-        page.gives(f"return document.querySelector('{TOP}').contains(document.activeElement)", True)
+        page.gives(
+            f"return document.querySelector('{TOP}').contains(document.activeElement)",
+            True,
+        )
 
     page.click("#new-conversation")
     check(f"[data-key='open:{bob.user}']")
-    page.find("#new-group").click()  # as a person: else Chromium closes both layers at once
+    # as a person: else Chromium closes both layers at once
+    page.find("#new-group").click()
     check(".picker [type=checkbox]")
     ActionChains(page.driver).send_keys(Keys.ESCAPE).perform()
-    eventually(lambda: page.focused == "new-group", what="Escape goes back to where the focus was")
+    eventually(
+        lambda: page.focused == "new-group",
+        what="Escape goes back to where the focus was",
+    )
     page.click(f"[data-key='open:{bob.user}']")
     check("[data-key=message]")
     close(page, 2)

@@ -1,4 +1,5 @@
-"""The React hooks and the JavaScript client in Chromium, bundled from the npm packages, on a foreign page."""
+"""The React hooks and the JavaScript client in Chromium, bundled from the npm
+packages, on a foreign page."""
 
 import json
 import shutil
@@ -41,14 +42,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.full("browser")
-def test_the_package_works_in_a_browser(pair: Pair, start_server: StartServer, site: str) -> None:
+def test_the_package_works_in_a_browser(
+    pair: Pair, start_server: StartServer, site: str
+) -> None:
     server = start_server(config=KEYED)
     page = pair[0].open(f"{site}/smoke.html")
     script = 'return (await import("./smoke.js")).smoke(arguments[0])'
     assert page.awaited(script, server_options(server)) == "all is well"
 
 
-def opened(pair: Pair, number: int, site: str, server: Server, user: str, peer: str) -> Page:
+def opened(
+    pair: Pair, number: int, site: str, server: Server, user: str, peer: str
+) -> Page:
     options: dict[str, Any] = {**server_options(server), "user": user, "peer": peer}
     pair.expects("React DevTools")
     page = pair[number].open(f"{site}/react.html#{quote(json.dumps(options))}")
@@ -66,7 +71,9 @@ new MutationObserver(() => window.typing.push(shown.textContent))
 
 
 @pytest.mark.full("browser")
-def test_a_hook_knows_if_there_are_notifications(pair: Pair, start_server: StartServer, site: str) -> None:
+def test_a_hook_knows_if_there_are_notifications(
+    pair: Pair, start_server: StartServer, site: str
+) -> None:
     page = opened(pair, 0, site, start_server(config=KEYED), "ann", "bob")
     page.has("#notified", "off")
     page.run("Notification.requestPermission = async () => 'denied'")
@@ -82,19 +89,27 @@ def send(page: Page, text: str) -> None:
 
 
 @pytest.mark.full("browser")
-def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: StartServer, site: str) -> None:
+def test_two_users_chat_on_pages_made_of_the_hooks(
+    pair: Pair, start_server: StartServer, site: str
+) -> None:
     server = start_server(config=MULTI)
     ann = opened(pair, 0, site, server, "ann", "bob")
-    eventually(lambda: json.loads(ann.texts("#presence")[0]) == {"bob": False, "nobody": False})
+    eventually(
+        lambda: json.loads(ann.texts("#presence")[0]) == {"bob": False, "nobody": False}
+    )
     bob = opened(pair, 1, site, server, "bob", "ann")
-    eventually(lambda: json.loads(ann.texts("#presence")[0]) == {"bob": True, "nobody": False})
+    eventually(
+        lambda: json.loads(ann.texts("#presence")[0]) == {"bob": True, "nobody": False}
+    )
 
     ann.click("#push")
     bob.has("#pushes li", "ann: push from ann")
 
     ann.run(TYPING)
     bob.write("#text", "x")
-    eventually(lambda: "bob" in ann.run("return window.typing"), what="the typing notice")
+    eventually(
+        lambda: "bob" in ann.run("return window.typing"), what="the typing notice"
+    )
     send(ann, "one")
     bob.has("#entries li", "ann: one")
     send(bob, "two")
@@ -114,7 +129,8 @@ def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: Sta
     ann.has("#entries li", "ann: changed (edited)", "bob recalled", "bob: three")
     ann.click("#read")
 
-    # A page that is opened later loads the newest entries: here an edit, a recall and a message.
+    # A page that is opened later loads the newest entries: here an edit, a
+    # recall and a message.
     bob = opened(pair, 1, site, server, "bob", "ann")
     bob.has("#entries li", "bob: three")
     bob.click("#earlier")
@@ -126,7 +142,9 @@ def test_two_users_chat_on_pages_made_of_the_hooks(pair: Pair, start_server: Sta
 
 
 @pytest.mark.full("browser")
-def test_the_connections_end_with_the_component(pair: Pair, start_server: StartServer, site: str) -> None:
+def test_the_connections_end_with_the_component(
+    pair: Pair, start_server: StartServer, site: str
+) -> None:
     server = start_server(config=MULTI)
     ann = opened(pair, 0, site, server, "ann", "bob")
     bob = opened(pair, 1, site, server, "bob", "ann")

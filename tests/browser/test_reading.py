@@ -1,4 +1,5 @@
-"""Reading is not disturbed on the messages page, its parts fit, and it says what is missing or refused."""
+"""Reading is not disturbed on the messages page, its parts fit, and it says
+what is missing or refused."""
 
 import re
 import time
@@ -54,7 +55,8 @@ return [
   box(preview).left >= preview.getBoundingClientRect().left,
 ];
 """
-"""How far names are from where the page begins, and whether a text is cut at its end."""
+"""How far names are from where the page begins, and whether a text is cut at
+its end."""
 WORDS = """
 return [...document.querySelectorAll(".key")].map((key) => {
   const word = document.createRange();
@@ -85,7 +87,9 @@ def open_with_texts(chat: Chat, conversation: int, count: int) -> None:
     chat.settle()
 
 
-def test_a_text_that_is_expanded_stays_so_and_where_it_is(pair: Pair, server: Server) -> None:
+def test_a_text_that_is_expanded_stays_so_and_where_it_is(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, *(f"number {number}" for number in range(20)), LONG)
@@ -100,7 +104,9 @@ def test_a_text_that_is_expanded_stays_so_and_where_it_is(pair: Pair, server: Se
     bob.post("messages/react", id=ann.id_of(group), emoji="👍")
     chat.has(".reaction", "👍1")  # the row is drawn again
     assert "LAST LINE." in chat.messages[-1]
-    chat.run("const log = document.querySelector('#log'); log.scrollTop = log.scrollHeight")
+    chat.run(
+        "const log = document.querySelector('#log'); log.scrollTop = log.scrollHeight"
+    )
     chat.settle()
     assert chat.run(top) < 0
     chat.tap(chat.word("less"))
@@ -109,7 +115,9 @@ def test_a_text_that_is_expanded_stays_so_and_where_it_is(pair: Pair, server: Se
     assert "LAST LINE." not in chat.messages[-1]
 
 
-def test_texts_and_names_have_the_direction_of_their_own_letters(pair: Pair, server: Server) -> None:
+def test_texts_and_names_have_the_direction_of_their_own_letters(
+    pair: Pair, server: Server
+) -> None:
     ann, bob, cat = (Account(server, name) for name in (ARABIC, "Bob", "Cat"))
     group = ann.create_group("Tea", bob, cat)
     ann.say(group, ARABIC)
@@ -124,7 +132,9 @@ def test_texts_and_names_have_the_direction_of_their_own_letters(pair: Pair, ser
     ann.say(group, "hello")
     chat.has(".conversation .preview", f"{ARABIC}: hello")
     left = "(each) => each.getBoundingClientRect().left"
-    name, text = chat.run(f"return [...document.querySelectorAll('.preview bdi')].map({left})")
+    name, text = chat.run(
+        f"return [...document.querySelectorAll('.preview bdi')].map({left})"
+    )
     assert name < text
     bob.say(ann, LONG)
     chat = Chat(pair[0], ann, language="ar", size=PHONE)
@@ -132,7 +142,9 @@ def test_texts_and_names_have_the_direction_of_their_own_letters(pair: Pair, ser
     assert chat.run(BEGINS) == [0, 0, True]
 
 
-def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Server) -> None:
+def test_the_own_message_is_in_view_while_a_bot_streams(
+    pair: Pair, server: Server
+) -> None:
     ann = Account(server, "Ann")
     bot = ann.bot("stream_bot")
     chat = Chat(pair[0], ann, size=PHONE)
@@ -143,8 +155,12 @@ def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Serv
     chat.sees(".streamed")
     chat.say("enough")
     chat.sees(".own .tick")
-    bot.post("messages/stream/append", pieces=[{"stream": stream, "piece": 1, "text": LONG}])
-    eventually(lambda: chat.messages[1].count("LAST LINE.") == 2, what="the rest of the answer")
+    bot.post(
+        "messages/stream/append", pieces=[{"stream": stream, "piece": 1, "text": LONG}]
+    )
+    eventually(
+        lambda: chat.messages[1].count("LAST LINE.") == 2, what="the rest of the answer"
+    )
     chat.settle()
     assert chat.messages[2] == "enough"
     assert chat.run(OWN_IN_VIEW), "the own message is in view"
@@ -160,7 +176,9 @@ def test_the_own_message_is_in_view_while_a_bot_streams(pair: Pair, server: Serv
 
 def test_a_hit_shows_why_a_long_message_matches(pair: Pair, server: Server) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
-    bob.say(ann, f"{LONG} And a *needle* in the hay. {LONG}", "好" * 600 + "针" + "好" * 100)
+    bob.say(
+        ann, f"{LONG} And a *needle* in the hay. {LONG}", "好" * 600 + "针" + "好" * 100
+    )
     chat = Chat(pair[0], ann, size=PHONE)
     for wanted, shown in (
         ("Needle", "…on and on. LAST LINE. And a needle in"),
@@ -181,11 +199,19 @@ def test_long_names_and_words_on_buttons_fit(pair: Pair, server: Server) -> None
     chat.act("tea", "messages_forward")
     chat.sees(".picker .pick")
     assert chat.run(WIDE, "dialog[open] .layer-body") <= 0
-    assert chat.run("return document.querySelector('.picker .pick .avatar').clientWidth") == 36
+    assert (
+        chat.run("return document.querySelector('.picker .pick .avatar').clientWidth")
+        == 36
+    )
     chat.click("dialog[open] .close")
-    for labels in (["Risotto", "Noodles with peanuts, ginger and lime"], ["Wednesday"] * 4):
+    for labels in (
+        ["Risotto", "Noodles with peanuts, ginger and lime"],
+        ["Wednesday"] * 4,
+    ):
         bot = ann.bot(f"menu_bot_{len(labels)}")
-        row = [{"text": label, "value": str(number)} for number, label in enumerate(labels)]
+        row = [
+            {"text": label, "value": str(number)} for number, label in enumerate(labels)
+        ]
         bot.post("messages/send", to=ann.user, text="Lunch?", buttons=[row])
         chat.go(f"#u/{bot.user}")
         chat.has(".key", *labels)
@@ -193,7 +219,9 @@ def test_long_names_and_words_on_buttons_fit(pair: Pair, server: Server) -> None
         assert chat.run(WIDE, "#log") <= 0
 
 
-def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, server: Server) -> None:
+def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(
+    pair: Pair, server: Server
+) -> None:
     ann = Account(server, "Ann")
     chat = Chat(pair[0], ann, size=PHONE)
     chat.open(ann.create_group("Tea"))
@@ -212,7 +240,9 @@ def test_the_text_box_has_one_button_for_a_text_or_a_voice_message(pair: Pair, s
     assert not chat.shown("#send")
 
 
-def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server) -> None:
+def test_arrow_keys_move_from_a_control_in_a_message(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, "first", "second", "see https://tea.example/x", "last")
@@ -234,7 +264,9 @@ def test_arrow_keys_move_from_a_control_in_a_message(pair: Pair, server: Server)
 
 
 @pytest.mark.parametrize("lines", [1, 16])
-def test_the_menu_of_a_finger_never_covers_its_message(pair: Pair, server: Server, lines: int) -> None:
+def test_the_menu_of_a_finger_never_covers_its_message(
+    pair: Pair, server: Server, lines: int
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     bob.say(group, *("\n".join([f"text {number}"] * lines) for number in range(12)))
@@ -261,13 +293,18 @@ def is_shown(page: Page, selector: str, text: str) -> None:
     page.gives(SHOWN, [text], selector)
 
 
-def test_without_a_network_panels_and_groups_say_so_and_are_loaded_later(pair: Pair, server: Server) -> None:
+def test_without_a_network_panels_and_groups_say_so_and_are_loaded_later(
+    pair: Pair, server: Server
+) -> None:
     pair.expects("net::ERR_INTERNET_DISCONNECTED", "WebSocket connection to")
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = bob.create_group("Tea", ann)
     chat = Chat(pair[0], ann)
     chat.sees(f"[data-conversation='{group}']")
-    for opener, loaded in (("#me", "#profile-name"), ("#new-conversation", ".contacts > .muted")):
+    for opener, loaded in (
+        ("#me", "#profile-name"),
+        ("#new-conversation", ".contacts > .muted"),
+    ):
         chat.click(opener)
         chat.sees(loaded)  # its module is loaded
         chat.click("dialog[open] .close")
@@ -293,9 +330,16 @@ def test_a_ban_is_named_and_ends_by_itself(pair: Pair, server: Server) -> None:
     ann = Account(server, "Ann")
     chat = Chat(pair[0], ann)
     with Api(server.http_url) as api:
-        api.call("POST", "ban", {"app": APP, "users": [ann.user], "seconds": 4, "reason": "too loud"})
+        api.call(
+            "POST",
+            "ban",
+            {"app": APP, "users": [ann.user], "seconds": 4, "reason": "too loud"},
+        )
     banner = r"You are banned until \w{3} \d+, \d{4}, \d\d:\d\d: too loud"
-    eventually(lambda: re.fullmatch(banner, "".join(chat.texts("#banner-text"))), what="the ban")
+    eventually(
+        lambda: re.fullmatch(banner, "".join(chat.texts("#banner-text"))),
+        what="the ban",
+    )
     chat.online()
 
 
@@ -306,7 +350,9 @@ def test_where_one_cannot_write_a_line_says_why(pair: Pair, server: Server) -> N
     bob.say(group, "hello")
     chat = Chat(pair[0], ann)
     chat.open(group, "hello")
-    bob.post("groups/mute", group=str(group), member=ann.user, until=int(time.time()) + 20)
+    bob.post(
+        "groups/mute", group=str(group), member=ann.user, until=int(time.time()) + 20
+    )
     muted = chat.words["messages_muted_until"].partition("{")[0]
     chat.has_some("#read-only", muted)
     assert not chat.shown("#composer")
@@ -329,9 +375,15 @@ def test_where_one_cannot_write_a_line_says_why(pair: Pair, server: Server) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("1abc", "messages_fault_login_form"), ("taken.name", "messages_fault_login_taken")]
+    ("name", "fault"),
+    [
+        ("1abc", "messages_fault_login_form"),
+        ("taken.name", "messages_fault_login_taken"),
+    ],
 )
-def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name: str, fault: str) -> None:
+def test_a_refused_registration_marks_the_field(
+    pair: Pair, server: Server, name: str, fault: str
+) -> None:
     pair.expects("400", "409")
     with Api(server.http_url) as api, suppress(RequestRefused):
         taken = {"name": "taken.name", "password": PASSWORD, "nickname": "Ann"}
@@ -339,7 +391,11 @@ def test_a_refused_registration_marks_the_field(pair: Pair, server: Server, name
     address = f"{server.http_url}/home/messages?lang=en"
     page = login_form(pair[0].open(address, forget=True, size=(390, 844)))
     page.click("#login-switch")
-    for field, text in (("#nickname", "Ann"), ("#identifier", name), ("#password", PASSWORD + Keys.ENTER)):
+    for field, text in (
+        ("#nickname", "Ann"),
+        ("#identifier", name),
+        ("#password", PASSWORD + Keys.ENTER),
+    ):
         page.write(field, text)
     is_shown(page, "#login-note", TEXT["en"][fault])
     eventually(lambda: page.focused == "identifier", what="the field has the focus")

@@ -17,11 +17,19 @@ TEXT = "return document.querySelector('[role=log]').textContent"
 def server(start_server: StartServer) -> Server:
     accounts = {"registrations_per_address": 0, "registration": True}
     keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
-    return start_server(config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}})
+    return start_server(
+        config={"accounts": accounts, "api": keys, "apps": {"gochat": {}}}
+    )
 
 
-def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Server) -> None:
-    ann, bob, eve = Account(server, "Ann"), Account(server, "Bob"), Account(server, "Eve")
+def test_a_user_reports_a_message_and_a_moderator_acts(
+    pair: Pair, server: Server
+) -> None:
+    ann, bob, eve = (
+        Account(server, "Ann"),
+        Account(server, "Bob"),
+        Account(server, "Eve"),
+    )
     key = User(server, KEY, app="gochat")
     key.post("accounts/role", user=ann.user, role="moderator")
     group = ann.create_group("tea", bob, eve)
@@ -62,20 +70,30 @@ def test_a_user_reports_a_message_and_a_moderator_acts(pair: Pair, server: Serve
     desk.menu("buy now", "Ban…")
     desk.has_some("dialog[open]", "(3)")
     desk.named("field", "Reason, which the person sees").send_keys("No advertising.")
-    desk.tap("Delete their messages of the last day (3)", role="field", within="dialog[open]")
+    desk.tap(
+        "Delete their messages of the last day (3)", role="field", within="dialog[open]"
+    )
     desk.tap("Ban", within="dialog[open]")
     for each in (desk, chat):
         each.gives(f"{TEXT}.includes('buy')", False)
     eventually(lambda: key.get("bans")["count"] == 1)
 
 
-def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(pair: Pair, server: Server) -> None:
-    ann, bob, eve = Account(server, "Ann"), Account(server, "Bob"), Account(server, "Eve")
+def test_an_owner_handles_a_report_in_four_clicks_and_answers_an_appeal(
+    pair: Pair, server: Server
+) -> None:
+    ann, bob, eve = (
+        Account(server, "Ann"),
+        Account(server, "Bob"),
+        Account(server, "Eve"),
+    )
     key = User(server, KEY, app="gochat")
     key.post("accounts/role", user=ann.user, role="owner")
     group = ann.create_group("tea", bob, eve)
     spam = eve.post("messages/send", conversation=group, text="buy now")["id"]
-    report = bob.post("reports/send", message=spam, reason="spam", text="Every day.")["report"]
+    report = bob.post("reports/send", message=spam, reason="spam", text="Every day.")[
+        "report"
+    ]
 
     desk = Chat(pair[0], ann, size=(1280, 800))
     desk.go(f"#manage={report}")  # as the message of the server says

@@ -1,4 +1,5 @@
-"""Search with sections and filters, the palette, and colleagues: directory, mentions, members, status."""
+"""Search with sections and filters, the palette, and colleagues: directory,
+mentions, members, status."""
 
 import json
 
@@ -24,7 +25,9 @@ def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(config={"apps": apps, "accounts": limits})
 
 
-def test_the_palette_leads_to_people_messages_actions_and_settings(pair: Pair, server: Server) -> None:
+def test_the_palette_leads_to_people_messages_actions_and_settings(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     Account(server, "Zoë Stranger")
     tea = ann.create_group("Tea club", bob)
@@ -68,8 +71,15 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
 
     field = page.find("#search")
     field.send_keys("tea")
-    eventually(lambda: len(page.texts("#hits .preview")) == 5, what="the group, messages and a file")
-    assert page.texts("#hits .hit-title") == ["Conversations", "Messages", "Media and files"]
+    eventually(
+        lambda: len(page.texts("#hits .preview")) == 5,
+        what="the group, messages and a file",
+    )
+    assert page.texts("#hits .hit-title") == [
+        "Conversations",
+        "Messages",
+        "Media and files",
+    ]
     field.send_keys(" from:b")
     eventually(lambda: page.texts("#hits .hit b")[:1] == ["Bob B"], what="a suggestion")
     field.send_keys(Keys.ENTER)
@@ -86,13 +96,20 @@ def test_filters_are_typed_and_clicked(pair: Pair, server: Server) -> None:
     field.send_keys("tea of Bob")
     page.has("#hits .preview", "tea of Bob")
     page.click("#hits .preview")
-    eventually(lambda: page.focused != "search" and page.texts("#conversation-name") == ["Tea club"])
+    eventually(
+        lambda: (
+            page.focused != "search"
+            and page.texts("#conversation-name") == ["Tea club"]
+        )
+    )
     page.press(Keys.ESCAPE)
     page.misses("#hits")
     assert page.texts("#conversation-name") == ["Tea club"], "one key closes one thing"
 
 
-def test_the_menu_has_all_filters_and_leads_to_a_day(pair: Pair, server: Server) -> None:
+def test_the_menu_has_all_filters_and_leads_to_a_day(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob B")
     tea = ann.create_group("Tea club", bob)
     bob.say(tea, "red kettle of Bob", "kettle")
@@ -130,9 +147,13 @@ window.fetch = (address, ...more) => {
 """Lists of members are the first ones of a large group."""
 
 
-def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, server: Server) -> None:
+def test_the_server_searches_members_whom_the_page_has_not_loaded(
+    pair: Pair, server: Server
+) -> None:
     ann = Account(server, "Ann")
-    group = ann.create_group("Tea", Account(server, "Bob"), Account(server, "René Roux"))
+    group = ann.create_group(
+        "Tea", Account(server, "Bob"), Account(server, "René Roux")
+    )
     all_of_it = ann.get("groups/members", group=str(group))
     large = {**all_of_it, "members": all_of_it["members"][:2], "count": 3_000}
     ann.say(group, "Which tea?")
@@ -153,7 +174,9 @@ def test_the_server_searches_members_whom_the_page_has_not_loaded(pair: Pair, se
     chat.has(".thread .mentions bdi", "René Roux")
 
 
-def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server: Server) -> None:
+def test_what_people_say_of_themselves_and_do_is_in_the_list(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     ann.befriend(bob)
     ann.say(bob, "hello")
@@ -174,7 +197,9 @@ def test_what_people_say_of_themselves_and_do_is_in_the_list(pair: Pair, server:
     assert violations(first) == []
 
 
-def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(pair: Pair, server: Server) -> None:
+def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(
+    pair: Pair, server: Server
+) -> None:
     ann, eve, tim = (Account(server, name) for name in ("Ann", "Eve", "Tim Zander"))
     group = ann.create_group("tea", eve)
     ann.say(group, "the parcel")
@@ -186,4 +211,6 @@ def test_a_message_is_forwarded_to_a_colleague_without_a_conversation(pair: Pair
     chat.click(".picker .pick", ".picker > .wide")
     chat.has("#conversation-name", "Tim Zander")
     chat.reads("the parcel")
-    assert [each["peer"] for each in tim.get("conversations")["conversations"]] == [ann.user]
+    assert [each["peer"] for each in tim.get("conversations")["conversations"]] == [
+        ann.user
+    ]

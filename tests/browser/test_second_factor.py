@@ -1,4 +1,5 @@
-"""The second factor on the messages page, in a real browser: set up, log in, recovery codes, off; locks."""
+"""The second factor on the messages page, in a real browser: set up, log in,
+recovery codes, off; locks."""
 
 from time import time
 
@@ -6,7 +7,14 @@ import pyotp
 import pytest
 
 from tests.browser.conftest import Pair
-from tests.browser.messenger import STATE, address, fill, login_form, open_page, register
+from tests.browser.messenger import (
+    STATE,
+    address,
+    fill,
+    login_form,
+    open_page,
+    register,
+)
 from tests.browser.test_accessibility import violations
 from tests.browser.test_log_in_with import TOASTS, says
 from tests.conftest import StartServer
@@ -23,13 +31,19 @@ KEY = "the admin key of these tests"
 def server(start_shared_server: StartServer) -> Server:
     return start_shared_server(
         config={
-            "accounts": {"registration": True, "registrations_per_address": 0, "logins_per_address": 0},
+            "accounts": {
+                "registration": True,
+                "registrations_per_address": 0,
+                "logins_per_address": 0,
+            },
             "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
         }
     )
 
 
-@pytest.mark.parametrize(("language", "size", "dark"), [("en", (390, 844), False), ("zh", (1280, 800), True)])
+@pytest.mark.parametrize(
+    ("language", "size", "dark"), [("en", (390, 844), False), ("zh", (1280, 800), True)]
+)
 def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
     pair: Pair, server: Server, language: str, size: tuple[int, int], dark: bool
 ) -> None:
@@ -51,9 +65,13 @@ def test_a_user_sets_up_a_second_factor_and_logs_in_with_it(
     page.click("dialog .factor button.wide")
     check("#factor-secret", ".factor .qr")
     secret = page.run("return document.querySelector('#factor-secret').value")
-    page.write(".factor [name=code]", pyotp.TOTP(secret).generate_otp(int(time()) // 30))
+    page.write(
+        ".factor [name=code]", pyotp.TOTP(secret).generate_otp(int(time()) // 30)
+    )
     page.click("dialog .factor button.wide")
-    eventually(lambda: len(page.texts(".factor-codes li")) == 10, what="the recovery codes")
+    eventually(
+        lambda: len(page.texts(".factor-codes li")) == 10, what="the recovery codes"
+    )
     codes = page.texts(".factor-codes li")
     check(".factor-codes")
     page.click("dialog .factor button.quiet", "#me", "#logout")

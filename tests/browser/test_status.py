@@ -1,4 +1,5 @@
-"""The operators' pages of a node and of all nodes, and the page that explains the HTTP interface."""
+"""The operators' pages of a node and of all nodes, and the page that explains
+the HTTP interface."""
 
 import json
 import signal
@@ -26,7 +27,8 @@ ROWS = """return [...document.querySelectorAll('#nodes tr')].map((row) => [
 
 @contextmanager
 def visited(page: Page, one: Server, other: Server) -> Iterator[None]:
-    """A time in which ann and somebody without a name are connected; the page says so."""
+    """A time in which ann and somebody without a name are connected; the page
+    says so."""
     with logged_in(one.ws, "ann", 102), connect(other.ws_url, proxy=None):
         for selector, text in (("#connections", "2"), ("#users", "1")):
             page.has(selector, text)
@@ -36,7 +38,9 @@ def visited(page: Page, one: Server, other: Server) -> Iterator[None]:
 
 def state_of(page: Page, name: str) -> str:
     """The state of a node as of now: going on after a pause reads at once."""
-    page.run("document.getElementById('pause').click(); document.getElementById('pause').click()")
+    page.run(
+        "document.getElementById('pause').click(); document.getElementById('pause').click()"
+    )
     return str(dict(page.run(ROWS)).get(name, [""])[0])
 
 
@@ -47,7 +51,9 @@ def fits(page: Page) -> None:
 
 
 @pytest.mark.full("browser")
-def test_the_page_of_a_node_renews_itself(pair: Pair, start_server: StartServer) -> None:
+def test_the_page_of_a_node_renews_itself(
+    pair: Pair, start_server: StartServer
+) -> None:
     pair.expects("/system/state")
     server = start_server()
     page = pair[0].open(f"{server.http_url}/status?lang=en")
@@ -64,7 +70,9 @@ def test_the_page_of_a_node_renews_itself(pair: Pair, start_server: StartServer)
 
 
 @pytest.mark.full("browser")
-def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server: StartServer) -> None:
+def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(
+    pair: Pair, start_server: StartServer
+) -> None:
     server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
     page = pair[0].open(f"{server.http_url}/status")
     page.sees("#key-form")
@@ -87,22 +95,34 @@ def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server
 
 
 @pytest.mark.full("browser")
-def test_the_page_of_all_nodes_shows_what_becomes_of_one(pair: Pair, tmp_path: Path) -> None:
+def test_the_page_of_all_nodes_shows_what_becomes_of_one(
+    pair: Pair, tmp_path: Path
+) -> None:
     quick = {"lease_seconds": 8, "renew_seconds": 0.5, "rpc_seconds": 1}
     with nodes_of(tmp_path, 2, cluster=quick) as nodes:
         shown, other = nodes.servers
         page = pair[0].open(f"{shown.http_url}/cluster?lang=en")
         page.has("#count", "2")
-        assert [name for name, _ in page.run(ROWS)] == sorted(map(name_of, nodes.servers))
+        assert [name for name, _ in page.run(ROWS)] == sorted(
+            map(name_of, nodes.servers)
+        )
         page.has("#answering", "all respond")
         assert not page.shown("#alone")
         silent = name_of(other)
         with visited(page, other, shown):
-            eventually(lambda: dict(page.run(ROWS))[silent][:3] == ["Up", "1", "1"], what="those of its node")
+            eventually(
+                lambda: dict(page.run(ROWS))[silent][:3] == ["Up", "1", "1"],
+                what="those of its node",
+            )
         pause(other.process.pid)
         try:
-            eventually(lambda: state_of(page, silent) == "No response", what="the silent node")
-            eventually(lambda: state_of(page, silent).startswith("Gone since"), what="the node is gone")
+            eventually(
+                lambda: state_of(page, silent) == "No response", what="the silent node"
+            )
+            eventually(
+                lambda: state_of(page, silent).startswith("Gone since"),
+                what="the node is gone",
+            )
             page.has("#count", "1")
         finally:
             other.process.send_signal(signal.SIGCONT)
@@ -132,35 +152,57 @@ class Reference(Page):
         self.pressed(f"#{operation} .try")
 
     def pressed(self, selector: str) -> None:
-        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", selector)
+        self.run(
+            "document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })",
+            selector,
+        )
         self.find(selector).click()
 
     def body(self, text: str) -> None:
-        self.run("document.querySelector(arguments[0]).value = arguments[1]", f"{self.form} textarea", text)
+        self.run(
+            "document.querySelector(arguments[0]).value = arguments[1]",
+            f"{self.form} textarea",
+            text,
+        )
 
     def answer(self) -> str:
         self.pressed(f"{self.form} .send")
         outcome, send = f"{self.form} .outcome", self.find(f"{self.form} .send")
-        eventually(lambda: self.find(outcome).text and send.is_enabled(), what="an answer")
+        eventually(
+            lambda: self.find(outcome).text and send.is_enabled(), what="an answer"
+        )
         return self.find(outcome).text
 
 
 def opened(pair: Pair, server: Server, **how: Any) -> Reference:
-    return Reference(pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", **how).driver)
+    return Reference(
+        pair[0].open(f"{server.http_url}/api/v1/docs?lang=en", **how).driver
+    )
 
 
 @pytest.mark.full("browser")
-def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(pair: Pair, server: Server) -> None:
+def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(
+    pair: Pair, server: Server
+) -> None:
     page = opened(pair, server)
     assert page.texts("h1")[0].startswith("HTTP API")
     page.fits()
     page.click('.contents a[href="#post_ban"]')
     page.has(".contents [aria-current]", "POST /ban")  # the contents mark the place
-    page.gives("return document.querySelector('#post_ban').getBoundingClientRect().top < 100", True)
+    page.gives(
+        "return document.querySelector('#post_ban').getBoundingClientRect().top < 100",
+        True,
+    )
 
     permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
-    page.command("Browser.grantPermissions", origin=server.http_url, permissions=permissions)
-    button = page.find("#post_unban .curl").find_element("xpath", "..").find_element("css selector", ".copy")
+    page.command(
+        "Browser.grantPermissions", origin=server.http_url, permissions=permissions
+    )
+    button = (
+        page.find("#post_unban .curl")
+        .find_element("xpath", "..")
+        .find_element("css selector", ".copy")
+    )
     assert button.text == "Copy"
     page.run(CLICK, button)
     button.click()
@@ -173,10 +215,11 @@ def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(pair: Pa
     page.run("document.activeElement.blur()")
     page.press("/")
     page.press(*"apps/delete")
-    left = (
-        "return [...document.querySelectorAll('.contents li:not([hidden])')].map((each) => each.textContent)"
+    left = "return [...document.querySelectorAll('.contents li:not([hidden])')].map((each) => each.textContent)"
+    eventually(
+        lambda: list(filter(None, page.run(left))) == ["POST /apps/delete"],
+        what="one is left",
     )
-    eventually(lambda: list(filter(None, page.run(left))) == ["POST /apps/delete"], what="one is left")
     page.write("#search", " nonsense")
     page.sees("#nothing")
     assert page.find("#post_push .anchor").get_attribute("href").endswith("#post_push")
@@ -197,11 +240,19 @@ def test_requests_are_tried_in_demo_mode(pair: Pair, server: Server) -> None:
     pair.expects("400 (Bad Request)")
     page = opened(pair, server)
     page.try_it("post_push")
-    assert "app" in json.loads(page.find("#post_push .trial textarea").get_property("value"))
+    assert "app" in json.loads(
+        page.find("#post_push .trial textarea").get_property("value")
+    )
     page.body(PUSH)
     assert page.answer().startswith("200")
-    assert json.loads(page.find("#post_push .trial pre").text)["results"][0]["status"] == "absent"
-    for body, outcome in (('{"app":"101"}', "400"), ("{", "The body is not valid JSON")):
+    assert (
+        json.loads(page.find("#post_push .trial pre").text)["results"][0]["status"]
+        == "absent"
+    )
+    for body, outcome in (
+        ('{"app":"101"}', "400"),
+        ("{", "The body is not valid JSON"),
+    ):
         page.body(body)
         assert page.answer().startswith(outcome)
     page.try_it("get_counts")
@@ -209,9 +260,13 @@ def test_requests_are_tried_in_demo_mode(pair: Pair, server: Server) -> None:
 
 
 @pytest.mark.full("browser")
-def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartServer) -> None:
+def test_a_key_stays_in_the_memory_of_the_page(
+    pair: Pair, start_server: StartServer
+) -> None:
     pair.expects("401 (Unauthorized)")
-    server = start_server(config={"api": {"keys": [{"key": PUSH_KEY, "scopes": ["push"]}]}})
+    server = start_server(
+        config={"api": {"keys": [{"key": PUSH_KEY, "scopes": ["push"]}]}}
+    )
     page = opened(pair, server)
     address = page.driver.current_url
     page.try_it("post_push")
@@ -219,7 +274,9 @@ def test_a_key_stays_in_the_memory_of_the_page(pair: Pair, start_server: StartSe
     assert page.answer().startswith("401")
     page.write("#key", PUSH_KEY)
     assert page.answer().startswith("200")
-    stored = page.run("return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    stored = page.run(
+        "return JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    )
     assert stored == '[{},{},""]'
     assert page.driver.current_url == address
     field = "const { autocomplete, name, form } = document.querySelector('#key');"

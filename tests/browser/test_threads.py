@@ -1,4 +1,5 @@
-"""The text boxes of conversations and threads, and messages that are chosen and pulled, in browsers."""
+"""The text boxes of conversations and threads, and messages that are chosen and
+pulled, in browsers."""
 
 import re
 from typing import Any
@@ -46,7 +47,9 @@ document.execCommand("insertText", false, arguments[1]);
 """As browsers do when a user pastes: a `maxlength` cuts it."""
 
 
-def open_conversation(pair: Pair, server: Server, script: str = "") -> tuple[Chat, Account]:
+def open_conversation(
+    pair: Pair, server: Server, script: str = ""
+) -> tuple[Chat, Account]:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.say(ann, "hello")
     chat = Chat(pair[0], ann, script=script)
@@ -59,7 +62,9 @@ def value(page: Page) -> str:
 
 
 @pytest.mark.full("browser")
-def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, server: Server) -> None:
+def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(
+    pair: Pair, server: Server
+) -> None:
     chat, _ = open_conversation(pair, server)
     chat.run(PASTE, "#message", LONG)
     assert value(chat) == LONG
@@ -78,7 +83,9 @@ def test_a_pasted_text_over_the_limit_stays_and_goes_as_a_file(pair: Pair, serve
 
 
 @pytest.mark.full("browser")
-@pytest.mark.parametrize("text", ["字" * 6_000, LONG * 20], ids=["of a draft", "of a frame"])
+@pytest.mark.parametrize(
+    "text", ["字" * 6_000, LONG * 20], ids=["of a draft", "of a frame"]
+)
 def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
     pair: Pair, server: Server, text: str
 ) -> None:
@@ -94,7 +101,9 @@ def test_a_text_over_the_limits_of_the_server_stays_and_closes_no_connection(
 
 
 @pytest.mark.full("browser")
-def test_texts_are_copied_without_https_and_a_failure_is_said(pair: Pair, server: Server) -> None:
+def test_texts_are_copied_without_https_and_a_failure_is_said(
+    pair: Pair, server: Server
+) -> None:
     chat, _ = open_conversation(pair, server, PLAIN_HTTP)
 
     def copy() -> None:
@@ -119,7 +128,9 @@ return [x + 20, y + 8];
 
 
 @pytest.mark.full("browser")
-def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair, server: Server) -> None:
+def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, "tea?")
@@ -128,8 +139,13 @@ def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair,
     chat.tap(chat.word("emoji"))
     for query, emoji in (("rocket", "🚀"), ("龙", "🐲")):  # in either language
         chat.write(".picker input", query)
-        chat.gives("return document.querySelector('.picker-rows button')?.textContent", emoji)
-        chat.write(".picker input", Keys.ENTER + Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE)
+        chat.gives(
+            "return document.querySelector('.picker-rows button')?.textContent", emoji
+        )
+        chat.write(
+            ".picker input",
+            Keys.ENTER + Keys.CONTROL + "a" + Keys.NULL + Keys.BACKSPACE,
+        )
     chat.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
     field = chat.find("#message").get_attribute("value") or ""
     assert re.fullmatch("🚀🐲.+", field), field
@@ -137,13 +153,18 @@ def test_an_emoji_is_found_by_its_name_and_comes_first_the_next_time(pair: Pair,
     chat.misses(".picker")
     chat.menu("tea?")
     chat.tap(chat.word("messages_more_emoji"))
-    eventually(lambda: "🐲" in chat.texts("dialog[open] .picker-rows button")[:3], what="the recent ones")
+    eventually(
+        lambda: "🐲" in chat.texts("dialog[open] .picker-rows button")[:3],
+        what="the recent ones",
+    )
     chat.pick("dialog[open] .picker-rows button", "🐲")
     chat.has(".reaction", "🐲1")
 
 
 @pytest.mark.full("browser")
-def test_chosen_messages_are_forwarded_to_conversations_and_deleted(pair: Pair, server: Server) -> None:
+def test_chosen_messages_are_forwarded_to_conversations_and_deleted(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group, other = ann.create_group("Tea", bob), ann.create_group("Cake", bob)
     bob.say(ann, "hello")
@@ -164,14 +185,20 @@ def test_chosen_messages_are_forwarded_to_conversations_and_deleted(pair: Pair, 
     chat.tap(chat.word("messages_forward"), within=".select-bar")
     for name in ("Bob", "Cake"):
         chat.pick(".picker .pick", name)
-    chat.tap(chat.word("messages_forward_send", count="2").split("|")[1], within="dialog[open]")
+    chat.tap(
+        chat.word("messages_forward_send", count="2").split("|")[1],
+        within="dialog[open]",
+    )
     chat.misses(".select-bar")
 
     def forwarded(person: Account, conversation: int) -> list[str]:
         rows = person.history(conversation)[-2:]
         return [each["text"] for each in rows if "forwarded" in each.get("meta", {})]
 
-    eventually(lambda: forwarded(ann, other) == forwarded(bob, private) == ["one", "two"], what="both")
+    eventually(
+        lambda: forwarded(ann, other) == forwarded(bob, private) == ["one", "two"],
+        what="both",
+    )
 
     chat.run("[...document.querySelectorAll('.line[data-id]')].at(-1).focus()")
     chat.press("x", Keys.ARROW_UP, "x")
@@ -191,7 +218,9 @@ def test_chosen_messages_are_forwarded_to_conversations_and_deleted(pair: Pair, 
 
 
 @pytest.mark.full("browser")
-def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, server: Server) -> None:
+def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(
+    pair: Pair, server: Server
+) -> None:
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     group = ann.create_group("Tea", bob)
     bob.say(group, *(f"number {number}" for number in range(30)))
@@ -200,7 +229,9 @@ def test_a_finger_that_pulls_a_message_far_enough_replies_to_it(pair: Pair, serv
     try:
         chat.reload()
         open_with_texts(chat, group, 30)
-        chat.gives("return document.querySelector('#log').classList.contains('swipes')", True)
+        chat.gives(
+            "return document.querySelector('#log').classList.contains('swipes')", True
+        )
         chat.touch(*chat.run(SPOT, "number 27"), (20, 0), (40, 1), (50, 1))
         chat.has(".swipe-sign")  # too short: the row is back
         assert not chat.shown("#reply-bar")
@@ -221,7 +252,10 @@ LINE = "return document.querySelector('#log .thread-line')?.innerText.replace(/\
 
 
 def shows_line(chat: Chat, *parts: str) -> None:
-    eventually(lambda: all(part in chat.run(LINE) for part in parts), what=f"the line with {parts}")
+    eventually(
+        lambda: all(part in chat.run(LINE) for part in parts),
+        what=f"the line with {parts}",
+    )
 
 
 def reply(chat: Chat, text: str, also: bool = False) -> None:
@@ -240,8 +274,12 @@ def people(server: Server) -> tuple[Account, Account, int]:
 
 
 @pytest.mark.full("browser")
-def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, Account, int]) -> None:
-    pair.expects("net::ERR_INTERNET_DISCONNECTED", "closed before the connection is established")
+def test_two_people_reply_beside_their_group(
+    pair: Pair, people: tuple[Account, Account, int]
+) -> None:
+    pair.expects(
+        "net::ERR_INTERNET_DISCONNECTED", "closed before the connection is established"
+    )
     ann, bob, group = people
     one, two = Chat(pair[0], ann, size=DESKTOP), Chat(pair[1], bob, size=PHONE)
     for chat in (one, two):
@@ -280,7 +318,14 @@ def test_two_people_reply_beside_their_group(pair: Pair, people: tuple[Account, 
     one.has(UNREAD, "1")
     one.click(UNREAD)
     one.click(".threads .thread-row")
-    one.has(IN_THREAD, "Which tea?", "Green", "Black for me", "While you were away", "Tea for all")
+    one.has(
+        IN_THREAD,
+        "Which tea?",
+        "Green",
+        "Black for me",
+        "While you were away",
+        "Tea for all",
+    )
     one.misses(UNREAD)
 
 
@@ -295,7 +340,9 @@ def test_a_thread_in_the_menu_of_a_phone_is_edited_muted_and_listed(
     reply(chat, "Gren")
     chat.has(IN_THREAD, "Which tea?", "Gren")
     chat.act("Gren", "messages_edit")
-    chat.write(".thread textarea", Keys.CONTROL + "a" + Keys.NULL + "Green" + Keys.ENTER)
+    chat.write(
+        ".thread textarea", Keys.CONTROL + "a" + Keys.NULL + "Green" + Keys.ENTER
+    )
     chat.has(IN_THREAD, "Which tea?", "Green")
     chat.tap(chat.word("messages_thread_mute"))
     chat.named("button", chat.word("messages_thread_follow"))
@@ -330,22 +377,32 @@ def test_the_text_box_of_a_thread_is_that_of_the_conversation(
     field.send_keys(Keys.ENTER)
     eventually(lambda: len(chat.texts(IN_THREAD)) == 2, what="the reply")
     assert chat.texts(".thread .log .bubble > .text strong") == ["Green"]
-    sent = next(each for each in ann.history(group) if "Green" in (each.get("text") or ""))
+    sent = next(
+        each for each in ann.history(group) if "Green" in (each.get("text") or "")
+    )
     assert sent["meta"]["mentions"] == [ann.user]
     field.send_keys("two hills")
     chat.run(PASTE_PICTURES.replace("#message", ".thread textarea"))
     eventually(lambda: chat.texts(".picked li"), what="the pictures are offered")
     chat.run("document.querySelector('dialog:modal .wide').click()")
     chat.sees(".thread .log .album")
-    eventually(lambda: [each.get("type") for each in ann.history(group)][-1] == "album", what="Ann has it")
+    eventually(
+        lambda: [each.get("type") for each in ann.history(group)][-1] == "album",
+        what="Ann has it",
+    )
     album = ann.history(group)[-1]
-    assert (album["meta"]["thread"], album["data"]["caption"]) == (sent["meta"]["thread"], "two hills")
+    assert (album["meta"]["thread"], album["data"]["caption"]) == (
+        sent["meta"]["thread"],
+        "two hills",
+    )
     chat.has(IN_GROUP, "Which tea?")
     assert chat.run("return document.querySelector('#message').value") == "of the group"
 
 
 @pytest.mark.full("browser")
-def test_a_hit_of_a_search_in_a_thread_opens_it(pair: Pair, people: tuple[Account, Account, int]) -> None:
+def test_a_hit_of_a_search_in_a_thread_opens_it(
+    pair: Pair, people: tuple[Account, Account, int]
+) -> None:
     ann, bob, group = people
     root = ann.id_of(group, "Which tea?")
     bob.post("messages/send", conversation=group, text="Lapsang, please", thread=root)
@@ -358,5 +415,6 @@ def test_a_hit_of_a_search_in_a_thread_opens_it(pair: Pair, people: tuple[Accoun
     reply_id = ann.id_of(group, "Lapsang, please")
     chat.write(".thread textarea", Keys.ESCAPE)
     chat.misses(".thread")
-    chat.run("location.hash = arguments[0]", f"#c/{group}/{reply_id}")  # the address in a notification
+    # the address in a notification
+    chat.run("location.hash = arguments[0]", f"#c/{group}/{reply_id}")
     chat.has(IN_THREAD, "Which tea?", "Lapsang, please")

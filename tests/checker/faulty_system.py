@@ -1,6 +1,8 @@
-"""A small messaging system with clients in virtual time. It can be told to break one promise.
+"""A small messaging system with clients in virtual time. It can be told to
+break one promise.
 
-It shares no code with the server or the load tool: a checker that finds its faults does not know them.
+It shares no code with the server or the load tool: a checker that finds its
+faults does not know them.
 """
 
 import heapq
@@ -40,9 +42,11 @@ WITHOUT_SEQS: Final = {"shows other orders to others"}
 OF_WITHOUT_SEQS: Final = {
     fault: "other order" if rule in ("backwards", "two at one place") else rule
     for fault, rule in FAULTS.items()
-    if rule not in ("moved", "hole", "not linearizable") and fault != "gives a seq twice"
+    if rule not in ("moved", "hole", "not linearizable")
+    and fault != "gives a seq twice"
 }
-"""The same for a system without places; faults that only concern places are missing."""
+"""The same for a system without places; faults that only concern places are
+missing."""
 CLIENTS: Final = 5
 ROUNDS: Final = 60
 
@@ -52,7 +56,10 @@ class FaultySystem:
 
     def __init__(self, seed: int, fault: str = "", *, has_seqs: bool = True) -> None:
         self.random = Random(seed)
-        self.fault, self.at_round = fault, self.random.randrange(ROUNDS // 3, ROUNDS // 2)
+        self.fault, self.at_round = (
+            fault,
+            self.random.randrange(ROUNDS // 3, ROUNDS // 2),
+        )
         self.has_seqs = has_seqs
         self.time, self.number = 0.0, 0
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -75,11 +82,19 @@ class FaultySystem:
         for round in range(ROUNDS):
             broken = self.fault if round == self.at_round else ""
             client = self.random.randrange(CLIENTS)
-            self._later(self.random.random(), lambda c=client, r=round, b=broken: self._send(c, r, b))  # type: ignore[misc]
+            self._later(
+                self.random.random(),
+                lambda c=client, r=round, b=broken: self._send(c, r, b),
+            )  # type: ignore[misc]
             if round % 4 == 0:
-                self._later(self.random.random(), lambda c=client, r=round: self._objects(c, r))  # type: ignore[misc]
+                self._later(
+                    self.random.random(), lambda c=client, r=round: self._objects(c, r)
+                )  # type: ignore[misc]
             if round % 10 == 9:
-                self._later(self.random.random(), lambda c=client, r=round: self._read(c, r > self.at_round))  # type: ignore[misc]
+                self._later(
+                    self.random.random(),
+                    lambda c=client, r=round: self._read(c, r > self.at_round),
+                )  # type: ignore[misc]
             self._play(self.time + 0.3)
         self._play(self.time + 60)
         for client in range(CLIENTS):
@@ -88,7 +103,7 @@ class FaultySystem:
         self._play(self.time + 60)
         return self.lines
 
-    # --- time -----------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------
 
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self.number += 1
@@ -101,18 +116,33 @@ class FaultySystem:
         self.time = until
 
     def _write(self, event: str, **fields: Any) -> None:
-        self.lines.append(json.dumps({"event": event, "at": round(self.time, 6), **fields}))
+        self.lines.append(
+            json.dumps({"event": event, "at": round(self.time, 6), **fields})
+        )
 
     def _name(self, client: int) -> str:
         return f"client-{client}"
 
     def _ask(
-        self, client: int, name: str, object: str, act: Callable[[], dict[str, Any] | None], **fields: Any
+        self,
+        client: int,
+        name: str,
+        object: str,
+        act: Callable[[], dict[str, Any] | None],
+        **fields: Any,
     ) -> None:
-        """An operation that takes effect between begin and end. ``act()``: the answer; None: a refusal."""
+        """An operation that takes effect between begin and end. ``act()``: the
+        answer; None: a refusal."""
         self.number += 1
         number = self.number
-        self._write("ask", number=number, client=self._name(client), name=name, object=object, **fields)
+        self._write(
+            "ask",
+            number=number,
+            client=self._name(client),
+            name=name,
+            object=object,
+            **fields,
+        )
 
         def effect() -> None:
             answer = act()
@@ -121,15 +151,23 @@ class FaultySystem:
                 self._later(self.random.random() / 2, lambda: end(answer))
 
         def end(answer: dict[str, Any] | None) -> None:
-            self._write("fail" if answer is None else "ok", number=number, **(answer or {}))
+            self._write(
+                "fail" if answer is None else "ok", number=number, **(answer or {})
+            )
 
         self._later(self.random.random() / 2, effect)
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
     def _send(self, client: int, round: int, fault: str) -> None:
         message = f"m{round}"
-        self._ask(client, "send", "talk", lambda: self._store(message, round, fault), message=message)
+        self._ask(
+            client,
+            "send",
+            "talk",
+            lambda: self._store(message, round, fault),
+            message=message,
+        )
 
     def _store(self, message: str, round: int, fault: str) -> dict[str, Any] | None:
         if fault == "acknowledges without storing":
@@ -142,7 +180,8 @@ class FaultySystem:
             self.reserved = len(self.log)
             self.log.append("")
         elif self.reserved is not None and round > self.at_round + 5:
-            # It takes the place before one that was acknowledged long ago; only now all are shown.
+            # It takes the place before one that was acknowledged long ago; only
+            # now all are shown.
             index, self.reserved = self.reserved, None
             self.log[index] = message
             for seq in range(index + 1, len(self.log) + 1):
@@ -184,7 +223,10 @@ class FaultySystem:
             self.stopped.add(client)
         if client in self.stopped or fault == "leaves a message out":
             return
-        if fault in ("shows two messages in the wrong order", "shows other orders to others"):
+        if fault in (
+            "shows two messages in the wrong order",
+            "shows other orders to others",
+        ):
             self.delayed[client] = (seq, message)
             return
         shown = message
@@ -202,46 +244,94 @@ class FaultySystem:
         # In the order of the calls for one client, with a delay.
         at = max(self.last_shown[client], self.time + self.random.random())
         self.last_shown[client] = at + 0.001
-        fields: dict[str, Any] = {"place": seq} if self.has_seqs and seq is not None else {}
+        fields: dict[str, Any] = (
+            {"place": seq} if self.has_seqs and seq is not None else {}
+        )
         self._later(
             self.last_shown[client] - self.time,
-            lambda: self._write("see", client=self._name(client), object="talk", message=message, **fields),
+            lambda: self._write(
+                "see",
+                client=self._name(client),
+                object="talk",
+                message=message,
+                **fields,
+            ),
         )
 
     def _read(self, client: int, old: bool) -> None:
         def state() -> dict[str, Any]:
-            log = self.log[:3] if old and self.fault == "reads an old state" else self.log[: self.reserved]
+            log = (
+                self.log[:3]
+                if old and self.fault == "reads an old state"
+                else self.log[: self.reserved]
+            )
             first = 1 + self.skipped_seqs  # what was left out is before the newest ones
             seqs = [*range(1, len(log) + 1)]
             if self.skipped_seqs and len(log) > self.at_round // 2:
                 seqs = [seq if seq < first + 3 else seq + 1 for seq in seqs]
             return {
-                "messages": [[seq if self.has_seqs else None, m] for seq, m in zip(seqs, log, strict=True)]
+                "messages": [
+                    [seq if self.has_seqs else None, m]
+                    for seq, m in zip(seqs, log, strict=True)
+                ]
             }
 
         self._ask(client, "read", "talk", state, whole=True)
 
-    # --- other objects --------------------------------------------------------------------------------------
+    # --- other objects --------------------------------------------------------
 
     def _objects(self, client: int, round: int) -> None:
         name, late = self._name(client), round > self.at_round
         self._lock_for(client, f"{name}, {round}", late)
-        self._later(0.6, lambda: self._lock_for((client + 1) % CLIENTS, f"other, {round}", late))
-        self._ask(
-            client, "write", "register:login", lambda: self._login(f"s{round}", late), value=f"s{round}"
+        self._later(
+            0.6, lambda: self._lock_for((client + 1) % CLIENTS, f"other, {round}", late)
         )
-        self._later(1.0, lambda: self._ask(client, "get", "register:login", lambda: {"value": self.login}))
-        self._ask(client, "raise", "maximum:read", lambda: self._raise(round), value=round)
-        self._later(1.1, lambda: self._ask(client, "get", "maximum:read", lambda: self._get(late)))
-        self._ask(client, "decide", "once:vote", lambda: {"value": self._decide(name, late)}, value=name)
+        self._ask(
+            client,
+            "write",
+            "register:login",
+            lambda: self._login(f"s{round}", late),
+            value=f"s{round}",
+        )
+        self._later(
+            1.0,
+            lambda: self._ask(
+                client, "get", "register:login", lambda: {"value": self.login}
+            ),
+        )
+        self._ask(
+            client, "raise", "maximum:read", lambda: self._raise(round), value=round
+        )
+        self._later(
+            1.1,
+            lambda: self._ask(client, "get", "maximum:read", lambda: self._get(late)),
+        )
+        self._ask(
+            client,
+            "decide",
+            "once:vote",
+            lambda: {"value": self._decide(name, late)},
+            value=name,
+        )
         vote = {"user": name, "vote": f"v{round}", "need": 2}
-        self._ask(client, "decide", "votes:poll", lambda: self._vote(name, f"v{round}", late), **vote)
+        self._ask(
+            client,
+            "decide",
+            "votes:poll",
+            lambda: self._vote(name, f"v{round}", late),
+            **vote,
+        )
         self._ask(client, "get", "votes:poll", lambda: {"value": [*self.votes]})
         if late:
             self._ask(client, "remove", "text:note", lambda: self._write_text(None))
         else:
-            self._ask(client, "write", "text:note", lambda: self._write_text(name), value=name)
-        self._later(1.2, lambda: self._ask(client, "get", "text:note", lambda: {"value": self.text}))
+            self._ask(
+                client, "write", "text:note", lambda: self._write_text(name), value=name
+            )
+        self._later(
+            1.2,
+            lambda: self._ask(client, "get", "text:note", lambda: {"value": self.text}),
+        )
 
     def _vote(self, user: str, vote: str, late: bool) -> dict[str, Any]:
         counts = len(self.votes) < 2 + (late and self.fault == "counts a vote too many")
@@ -262,7 +352,10 @@ class FaultySystem:
             return {"granted": self._acquire(holder, late)}
 
         self._ask(client, "acquire", "lock:cron", acquire, holder=holder)
-        self._later(1.4, lambda: self._ask(client, "release", "lock:cron", release, holder=holder))
+        self._later(
+            1.4,
+            lambda: self._ask(client, "release", "lock:cron", release, holder=holder),
+        )
 
     def _acquire(self, name: str, late: bool) -> bool:
         if self.lock in (None, name) or (late and self.fault == "gives a lock to two"):
@@ -285,7 +378,11 @@ class FaultySystem:
         return {}
 
     def _get(self, late: bool) -> dict[str, Any]:
-        return {"value": 4 if late and self.fault == "moves a read position back" else self.position}
+        return {
+            "value": 4
+            if late and self.fault == "moves a read position back"
+            else self.position
+        }
 
     def _decide(self, name: str, late: bool) -> str:
         if self.answer is None or (late and self.fault == "takes two answers"):

@@ -13,7 +13,12 @@ from checker.cli import check, main
 from checker.conversations import check_conversation, conversations_of
 from checker.history import BadHistory
 from checker.history import read as read_history
-from tests.checker.faulty_system import FAULTS, OF_WITHOUT_SEQS, WITHOUT_SEQS, FaultySystem
+from tests.checker.faulty_system import (
+    FAULTS,
+    OF_WITHOUT_SEQS,
+    WITHOUT_SEQS,
+    FaultySystem,
+)
 
 
 def rules_of(lines: Iterable[str]) -> set[str]:
@@ -29,7 +34,9 @@ def test_it_finds_nothing_where_nothing_is_wrong(has_seqs: bool) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_finds_each_planted_fault(fault: str) -> None:
     for seed in range(3):
-        rules = rules_of(FaultySystem(seed, fault, has_seqs=fault not in WITHOUT_SEQS).run())
+        rules = rules_of(
+            FaultySystem(seed, fault, has_seqs=fault not in WITHOUT_SEQS).run()
+        )
         assert FAULTS[fault] in rules, (seed, rules)
 
 
@@ -40,11 +47,17 @@ def test_it_finds_faults_of_a_system_without_seqs(fault: str) -> None:
         assert OF_WITHOUT_SEQS[fault] in rules, (seed, rules)
 
 
-@pytest.mark.parametrize("fault", ["leaves a message out", "shows a message twice", "stops showing"])
-def test_what_followers_of_a_system_without_seqs_and_reads_have_seen_is_compared(fault: str) -> None:
+@pytest.mark.parametrize(
+    "fault", ["leaves a message out", "shows a message twice", "stops showing"]
+)
+def test_what_followers_of_a_system_without_seqs_and_reads_have_seen_is_compared(
+    fault: str,
+) -> None:
     for seed in range(3):
         lines = FaultySystem(seed, fault, has_seqs=False).run()
-        reads = {row["number"] for row in map(json.loads, lines) if row.get("name") == "read"}
+        reads = {
+            row["number"] for row in map(json.loads, lines) if row.get("name") == "read"
+        }
         shown = [line for line in lines if json.loads(line).get("number") not in reads]
         assert OF_WITHOUT_SEQS[fault] in rules_of(shown), seed
 
@@ -78,13 +91,34 @@ def test_a_row_that_many_reads_have_is_gone_through_once() -> None:
     lines = []
     for number in range(1, 201):
         message = f"m{number}"
-        send = {"event": "ask", "client": "a", "name": "send", "object": "t", "message": message}
+        send = {
+            "event": "ask",
+            "client": "a",
+            "name": "send",
+            "object": "t",
+            "message": message,
+        }
         lines += [send | {"number": 2 * number, "at": number}]
-        lines += [{"event": "ok", "number": 2 * number, "at": number + 0.1, "place": number}]
-        read = {"event": "ask", "client": "b", "name": "read", "object": "t", "whole": True}
+        lines += [
+            {"event": "ok", "number": 2 * number, "at": number + 0.1, "place": number}
+        ]
+        read = {
+            "event": "ask",
+            "client": "b",
+            "name": "read",
+            "object": "t",
+            "whole": True,
+        }
         lines += [read | {"number": 2 * number + 1, "at": number + 0.2}]
         rows = [[each, f"m{each}"] for each in range(1, number + 1)]
-        lines += [{"event": "ok", "number": 2 * number + 1, "at": number + 0.3, "messages": rows}]
+        lines += [
+            {
+                "event": "ok",
+                "number": 2 * number + 1,
+                "at": number + 0.3,
+                "messages": rows,
+            }
+        ]
     history = read_history(map(json.dumps, lines))
     for operation in history.operations:
         if operation.name == "read":
@@ -101,7 +135,9 @@ def test_an_answer_that_is_unknown_may_have_happened_or_not() -> None:
         get = {**of_x, "number": 2, "client": "b", "name": "get", "at": 2}
         end = {"event": "ok", "number": 2, "at": 3, "value": value}
         assert rules_of(map(json.dumps, (ask, get, end))) == set()
-    assert rules_of(map(json.dumps, (ask, get, end | {"value": 6}))) == {"not linearizable"}
+    assert rules_of(map(json.dumps, (ask, get, end | {"value": 6}))) == {
+        "not linearizable"
+    }
 
 
 @pytest.mark.parametrize("name", ["register", "maximum", "once"])
@@ -119,13 +155,19 @@ def test_what_was_not_answered_and_nobody_has_seen_costs_nothing(name: str) -> N
 
 def test_operations_that_nobody_was_answered_are_explained_by_any_order() -> None:
     ask = {"event": "ask", "name": "acquire", "object": "lock:x", "at": 1}
-    lines = [ask | {"number": each, "client": f"c{each}", "holder": f"h{each}"} for each in range(60)]
+    lines = [
+        ask | {"number": each, "client": f"c{each}", "holder": f"h{each}"}
+        for each in range(60)
+    ]
     assert rules_of(map(json.dumps, lines)) == set()
 
 
 def test_too_many_operations_at_once_are_not_judged_as_good() -> None:
     ask = {"event": "ask", "name": "write", "object": "register:x", "at": 1}
-    lines = [ask | {"number": each, "client": f"c{each}", "value": each} for each in range(60)]
+    lines = [
+        ask | {"number": each, "client": f"c{each}", "value": each}
+        for each in range(60)
+    ]
     lines += [{"event": "ok", "number": each, "at": 2} for each in range(60)]
     assert rules_of(map(json.dumps, lines)) == {"undecided"}
 
@@ -165,27 +207,48 @@ def test_it_imports_nothing_but_itself_and_the_standard_library() -> None:
     folder = Path(checker.__file__).parent
     for file in folder.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names = (
+                [each.name for each in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 package = name.partition(".")[0]
-                assert package == "checker" or package in sys.stdlib_module_names, (file.name, name)
+                assert package == "checker" or package in sys.stdlib_module_names, (
+                    file.name,
+                    name,
+                )
 
 
-def mailbox(*operations: tuple[str, dict[str, object], dict[str, object] | None]) -> Iterator[str]:
-    """One operation after the other; without an answer it is unknown what became of it."""
+def mailbox(
+    *operations: tuple[str, dict[str, object], dict[str, object] | None],
+) -> Iterator[str]:
+    """One operation after the other; without an answer it is unknown what
+    became of it."""
     for number, (name, arguments, answer) in enumerate(operations):
-        ask = {"event": "ask", "number": number, "client": f"w{number}", "name": name, "object": "mailbox:1"}
+        ask = {
+            "event": "ask",
+            "number": number,
+            "client": f"w{number}",
+            "name": name,
+            "object": "mailbox:1",
+        }
         yield json.dumps({**ask, "at": 2 * number, **arguments})
         if answer is not None:
-            yield json.dumps({"event": "ok", "number": number, "at": 2 * number + 1, **answer})
+            yield json.dumps(
+                {"event": "ok", "number": number, "at": 2 * number + 1, **answer}
+            )
 
 
 CLAIMS = (
     ("claim", {}, {"token": "a", "after": 0, "value": 1}),
     ("claim", {}, {"token": "b", "after": 0, "value": 1}),
 )
-LATE, SETTLED = ("settle", {"token": "a", "value": 1}, {}), ("settle", {"token": "b", "value": 1}, {})
+LATE, SETTLED = (
+    ("settle", {"token": "a", "value": 1}, {}),
+    ("settle", {"token": "b", "value": 1}, {}),
+)
 UNSURE = ("settle", {"token": "b", "value": 1}, None)
 FOLLOWING = ("claim", {}, {"token": "c", "after": 1, "value": 2})
 
@@ -214,6 +277,7 @@ FOLLOWING = ("claim", {}, {"token": "c", "after": 1, "value": 2})
     ],
 )
 def test_a_mailbox_is_settled_in_order_by_the_last_claim(
-    operations: Iterable[tuple[str, dict[str, object], dict[str, object] | None]], is_right: bool
+    operations: Iterable[tuple[str, dict[str, object], dict[str, object] | None]],
+    is_right: bool,
 ) -> None:
     assert (rules_of(mailbox(*operations)) == set()) == is_right

@@ -1,4 +1,5 @@
-"""A server for clients that wait ten seconds for an answer, and clients with other limits."""
+"""A server for clients that wait ten seconds for an answer, and clients with
+other limits."""
 
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ from tests.support import Server
 
 @pytest.fixture(scope="module")
 def server(server: Server) -> Server:
-    """The server of the module. Its database exists: to make it may take longer than a client waits."""
+    """The server of the module. Its database exists: to make it may take longer
+    than a client waits."""
     with Api(server.http_url, timeout_seconds=100) as api:
         api.create_app("first", {})
     return server
@@ -23,9 +25,11 @@ def api(server: Server) -> Iterator[Api]:
 
 
 @pytest.fixture
-def small_queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients keep two events, six while an answer is awaited, and ask for pages of two entries; a param has
-    other limits."""
+def small_queue(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients keep two events, six while an answer is awaited, and ask for
+    pages of two entries; a param has other limits."""
     limits = {"MAX_WAITING": 2, "MAX_WAITING_FOR_ANSWER": 6, "PAGE_ENTRIES": 2}
     for name, value in getattr(request, "param", limits).items():
         monkeypatch.setattr(session, name, value)

@@ -1,4 +1,5 @@
-"""Messengers against a real server: what is sent is stored once, what is missed comes."""
+"""Messengers against a real server: what is sent is stored once, what is missed
+comes."""
 
 import asyncio
 import json
@@ -43,18 +44,32 @@ def next_signal(messenger: im.Messenger) -> im.Signal:
 
 
 def test_a_sent_message_is_stored_and_delivered(server: Server) -> None:
-    with im.Messenger(server.ws_url, "102", "ann1") as ann, im.Messenger(server.ws_url, "102", "bob1") as bob:
+    with (
+        im.Messenger(server.ws_url, "102", "ann1") as ann,
+        im.Messenger(server.ws_url, "102", "bob1") as bob,
+    ):
         sent = ann.send("bob1", "hello", mentions=["bob1"])
         entry = next_entry(bob)
-        assert (entry.id, entry.conversation, entry.seq) == (sent.id, sent.conversation, sent.seq)
+        assert (entry.id, entry.conversation, entry.seq) == (
+            sent.id,
+            sent.conversation,
+            sent.seq,
+        )
         content = (entry.kind, entry.sender, entry.to, entry.type, entry.text)
         assert content == ("message", "ann1", "bob1", "text", "hello")
         assert entry.meta == {"mentions": ["bob1"]}
         answer = bob.send(
-            conversation=entry.conversation, data={"url": "/p/1"}, type="picture", reply_to=entry.id
+            conversation=entry.conversation,
+            data={"url": "/p/1"},
+            type="picture",
+            reply_to=entry.id,
         )
         heard = next_entry(ann)
-        assert (heard.id, heard.data, heard.type) == (answer.id, {"url": "/p/1"}, "picture")
+        assert (heard.id, heard.data, heard.type) == (
+            answer.id,
+            {"url": "/p/1"},
+            "picture",
+        )
         assert heard.about == sent.id
         assert bob.cursor == sent.id
         assert ann.cursor == answer.id
@@ -76,9 +91,9 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert next_signal(ann).received == entry.id
         bob.read(entry.conversation, entry.id)
         assert next_signal(ann).read == entry.id
-        assert [(each.user, each.read) for each in ann.receipts(entry.conversation).receipts] == [
-            ("bob4", entry.id)
-        ]
+        assert [
+            (each.user, each.read) for each in ann.receipts(entry.conversation).receipts
+        ] == [("bob4", entry.id)]
         bob.typing("ann4")
         typing = next_signal(ann)
         assert (typing.kind, typing.sender, typing.to) == ("typing", "bob4", "ann4")
@@ -86,27 +101,43 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert ann.react(sent.id, "+1") == im.Annotation(sent.conversation)
         for one in (ann, bob):
             reaction = next_entry(one)
-            assert (reaction.kind, reaction.type, reaction.text) == ("reaction", "add", "+1")
+            assert (reaction.kind, reaction.type, reaction.text) == (
+                "reaction",
+                "add",
+                "+1",
+            )
             assert (reaction.about, reaction.meta) == (sent.id, {"count": 1})
         ann.pin(sent.id)
         assert [next_entry(one).kind for one in (ann, bob)] == ["pin", "pin"]
         (pinned,) = ann.pins(sent.conversation).messages
-        assert (pinned.id, pinned.reactions) == (sent.id, (im.Reaction("+1", 1, ("ann4",), True),))
+        assert (pinned.id, pinned.reactions) == (
+            sent.id,
+            (im.Reaction("+1", 1, ("ann4",), True),),
+        )
         copy = bob.forward(sent.id, "cid4")
         (copied,) = bob.history(copy.conversation, after=0).messages
         assert copied.meta == {"forwarded": {"from": "ann4", "id": sent.id}}
         assert bob.history(sent.conversation, types=["picture"]).messages == ()
         assert ann.edit(sent.id, "tea at six").conversation == sent.conversation
         edited = next_entry(bob)
-        assert (edited.kind, edited.about, edited.text) == ("edit", sent.id, "tea at six")
+        assert (edited.kind, edited.about, edited.text) == (
+            "edit",
+            sent.id,
+            "tea at six",
+        )
         chat, _forwarded = bob.conversations().conversations
         assert (chat.peer, chat.read) == ("ann4", entry.id)
         assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
         assert sent.id in [each.id for each in bob.search("TEA").messages]
         assert sent.id in [
-            each.id for each in bob.search("", sender="ann4", types=["text"], since=1).messages
+            each.id
+            for each in bob.search("", sender="ann4", types=["text"], since=1).messages
         ]
-        assert bob.search("TEA", link=True).messages == bob.search("TEA", until=1).messages == ()
+        assert (
+            bob.search("TEA", link=True).messages
+            == bob.search("TEA", until=1).messages
+            == ()
+        )
         ann.recall(sent.id)
         recalled = next_entry(bob)
         assert (recalled.kind, recalled.about) == ("recall", sent.id)
@@ -118,17 +149,31 @@ def test_everything_that_may_be_asked(server: Server) -> None:
         assert recalled.id in bob.marks().hidden
         draft = im.UnsentText("tea @Ann", sent.id, (im.DraftMention("Ann", "ann4"),))
         arrangement = bob.arrange(sent.conversation, pinned=5, draft=draft)
-        assert arrangement == im.Arrangement(conversation=sent.conversation, version=1, pinned=5, draft=draft)
+        assert arrangement == im.Arrangement(
+            conversation=sent.conversation, version=1, pinned=5, draft=draft
+        )
         assert desk.receive(SECONDS) == arrangement
         assert bob.arrangements().arrangements == (arrangement,)
-        wished = {"app": "9104", "user": "bob4", "conversation": sent.conversation, "mute_until": 9}
+        wished = {
+            "app": "9104",
+            "user": "bob4",
+            "conversation": sent.conversation,
+            "mute_until": 9,
+        }
         im.Api(server.http_url).call("POST", "notifications/conversations", wished)
         wish = im.ConversationWish(conversation=sent.conversation, mute_until=9)
         assert desk.receive(SECONDS) == wish
-        assert bob.arrange(sent.conversation, archived=9, draft=im.UnsentText()).draft is None
+        assert (
+            bob.arrange(sent.conversation, archived=9, draft=im.UnsentText()).draft
+            is None
+        )
         desk.receive(SECONDS)
         folders = bob.set_folders([im.Folder(7, "Team")])
-        assert desk.receive(SECONDS) == folders == im.FolderList(3, (im.Folder(7, "Team"),))
+        assert (
+            desk.receive(SECONDS)
+            == folders
+            == im.FolderList(3, (im.Folder(7, "Team"),))
+        )
         assert bob.arrangements(2).folders == folders
         assert bob.arrange(sent.conversation, folders=[7]).folders == (7,)
 
@@ -143,23 +188,42 @@ def test_a_thread_beside_its_conversation(server: Server) -> None:
     ):
         root = ann.send("bob6", "tea?")
         reply = bob.send(conversation=root.conversation, text="yes", thread=root.id)
-        both = ann.send(conversation=root.conversation, text="now", thread=reply.id, also=True)
+        both = ann.send(
+            conversation=root.conversation, text="now", thread=reply.id, also=True
+        )
         shown = [next_entry(bob), next_entry(ann), next_entry(bob)]
-        assert [(entry.id, entry.thread, entry.is_beside, entry.about) for entry in shown] == [
+        assert [
+            (entry.id, entry.thread, entry.is_beside, entry.about) for entry in shown
+        ] == [
             (root.id, 0, False, 0),
             (reply.id, root.id, True, root.id),
             (both.id, root.id, False, root.id),
         ]
         page = bob.thread(root.id, limit=1)
-        assert ([entry.id for entry in page.messages], page.more, page.before) == ([both.id], True, both.id)
-        assert [entry.id for entry in bob.thread(root.id, page.before).messages] == [reply.id]
+        assert ([entry.id for entry in page.messages], page.more, page.before) == (
+            [both.id],
+            True,
+            both.id,
+        )
+        assert [entry.id for entry in bob.thread(root.id, page.before).messages] == [
+            reply.id
+        ]
         (thread,) = bob.threads().threads
-        assert (thread.thread, thread.last, thread.unread, thread.follows) == (root.id, both.id, 1, True)
+        assert (thread.thread, thread.last, thread.unread, thread.follows) == (
+            root.id,
+            both.id,
+            1,
+            True,
+        )
         assert thread.message is not None
         assert thread.message.meta["replies"]["count"] == 2
         assert bob.read_thread(root.id, both.id).unread == 0
         mark = im.ThreadMark(
-            thread=root.id, conversation=root.conversation, last=both.id, read=both.id, follows=True
+            thread=root.id,
+            conversation=root.conversation,
+            last=both.id,
+            read=both.id,
+            follows=True,
         )
         while (event := desk.receive(SECONDS)) != mark:
             assert event is not None
@@ -172,15 +236,25 @@ def test_a_thread_beside_its_conversation(server: Server) -> None:
 def test_the_error_of_a_rejected_message_says_why(start_server: StartServer) -> None:
     with Receiver() as receiver:
         receiver.reply = rejecting
-        server = start_server(config={"apps": {"shop": {"open": True, "webhook": receiver.reviewing}}})
-        with im.Messenger(server.ws_url, "shop", "ann") as ann, pytest.raises(im.CommandRefused) as caught:
+        server = start_server(
+            config={"apps": {"shop": {"open": True, "webhook": receiver.reviewing}}}
+        )
+        with (
+            im.Messenger(server.ws_url, "shop", "ann") as ann,
+            pytest.raises(im.CommandRefused) as caught,
+        ):
             ann.send("bob", "buy now")
     assert (caught.value.code, caught.value.reason) == (1003, "No advertising")
-    assert str(caught.value) == "send refused: 1003 the back end rejected the message: No advertising"
+    assert (
+        str(caught.value)
+        == "send refused: 1003 the back end rejected the message: No advertising"
+    )
     assert caught.value.remedy == "Change the message."
 
 
-def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Server) -> None:
+def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(
+    server: Server,
+) -> None:
     async def send() -> None:
         async with im.AsyncMessenger(server.ws_url, "102", "ann9") as ann:
             with pytest.raises(im.Closed) as caught:
@@ -189,14 +263,22 @@ def test_a_message_that_is_too_large_is_not_sent_again_and_others_are(server: Se
             assert (await ann.send("bob9", "short")).seq == 2
 
     with im.Messenger(server.ws_url, "102", "ann9", backoff=QUICK) as ann:
-        with pytest.raises(im.Closed, match="1009 a message is larger than the server allows"):
+        with pytest.raises(
+            im.Closed, match="1009 a message is larger than the server allows"
+        ):
             ann.send("bob9", "x" * 70_000)
         assert ann.send("bob9", "short").seq == 1
     asyncio.run(send())
 
 
 @pytest.mark.parametrize(
-    "given", [{"to": "bob", "conversation": 1}, {}, {"to": "bob", "text": None}, {"to": "bob", "data": 1}]
+    "given",
+    [
+        {"to": "bob", "conversation": 1},
+        {},
+        {"to": "bob", "text": None},
+        {"to": "bob", "data": 1},
+    ],
 )
 def test_invalid_arguments_are_not_sent(given: dict[str, Any]) -> None:
     messenger = im.Messenger("ws://127.0.0.1:9/acc", "102", "ann")
@@ -204,7 +286,9 @@ def test_invalid_arguments_are_not_sent(given: dict[str, Any]) -> None:
         messenger.send(**{"text": "x", **given})
 
 
-@pytest.mark.parametrize("small_queue", [{"MAX_WAITING": 2, "PAGE_ENTRIES": 20}], indirect=True)
+@pytest.mark.parametrize(
+    "small_queue", [{"MAX_WAITING": 2, "PAGE_ENTRIES": 20}], indirect=True
+)
 @pytest.mark.usefixtures("small_queue")
 def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> None:
     count = 210  # more than a login brings by itself
@@ -221,7 +305,9 @@ def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> 
     assert texts == [str(number) for number in range(count)]
 
     async def receive() -> None:
-        async with im.AsyncMessenger(server.ws_url, "102", "bob7", cursor=known.id) as one:
+        async with im.AsyncMessenger(
+            server.ws_url, "102", "bob7", cursor=known.id
+        ) as one:
             async for entry in one:
                 if isinstance(entry, im.Entry) and entry.sender == "ann7":
                     assert entry.text == texts.pop(0)
@@ -233,9 +319,12 @@ def test_a_loop_that_makes_requests_goes_on_behind_a_backlog(server: Server) -> 
 
 
 @contextmanager
-def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) -> Iterator[str]:
-    """A server that accepts all logins, and answers other commands with what ``answer`` returns, if it is not
-    None, for the number of the connection, the command, and the connection. Its address."""
+def scripted(
+    answer: Callable[[int, dict[str, Any], ServerConnection], object],
+) -> Iterator[str]:
+    """A server that accepts all logins, and answers other commands with what
+    ``answer`` returns, if it is not None, for the number of the connection, the
+    command, and the connection. Its address."""
     numbers = count()
 
     def handle(connection: ServerConnection) -> None:
@@ -246,9 +335,15 @@ def scripted(answer: Callable[[int, dict[str, Any], ServerConnection], object]) 
             data = {"recovered": True} if login else answer(number, request, connection)
             if data is not None:
                 head = {"seq": request["seq"], "cmd": request["cmd"]}
-                connection.send(json.dumps({**head, "response": {"code": 200, "data": data}}))
+                connection.send(
+                    json.dumps({**head, "response": {"code": 200, "data": data}})
+                )
 
-    options: dict[str, Any] = {"max_queue": 1, "ping_interval": None, "close_timeout": 1}
+    options: dict[str, Any] = {
+        "max_queue": 1,
+        "ping_interval": None,
+        "close_timeout": 1,
+    }
     with serve(handle, "127.0.0.1", 0, **options) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
@@ -266,7 +361,9 @@ STORED = {"id": 1, "conversation": 1, "seq": 1}
 def test_a_message_without_an_answer_is_sent_over_another_connection() -> None:
     silent: list[int] = []
 
-    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(
+        number: int, request: dict[str, Any], connection: ServerConnection
+    ) -> object:
         if not silent:
             silent.append(number)
         return None if number in silent else STORED
@@ -295,10 +392,13 @@ def closed(request: pytest.FixtureRequest) -> bool:
 
 @contextmanager
 def reading_nothing() -> Iterator[str]:
-    """The address of a server that reads no command of its first connection; all must end in ten seconds."""
+    """The address of a server that reads no command of its first connection;
+    all must end in ten seconds."""
     go_on, begun = threading.Event(), monotonic()
 
-    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(
+        number: int, request: dict[str, Any], connection: ServerConnection
+    ) -> object:
         if number == 0:
             go_on.wait(SECONDS)
         return STORED
@@ -323,7 +423,10 @@ def test_a_blocked_write_keeps_no_session_from_its_end(closed: bool) -> None:
             written.put(None)
 
     written: queue.Queue[None] = queue.Queue()
-    with reading_nothing() as url, im.Messenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
+    with (
+        reading_nothing() as url,
+        im.Messenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann,
+    ):
         filling = threading.Thread(target=fill)
         filling.start()
         with suppress(queue.Empty):
@@ -344,7 +447,9 @@ def test_a_blocked_write_of_asyncio_keeps_no_session(closed: bool) -> None:
             if state == "ended":
                 ended.set()
 
-        async with im.AsyncMessenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
+        async with im.AsyncMessenger(
+            url, "101", "ann", backoff=QUICK, on_state=on_state
+        ) as ann:
             for _ in range(30):
                 with pytest.raises(im.NotConnected):
                     await ann.request("send", {"text": "x" * 900_000}, 0.01)
@@ -362,7 +467,9 @@ def test_a_blocked_write_of_asyncio_keeps_no_session(closed: bool) -> None:
 def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
     texts: list[str] = []
 
-    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(
+        number: int, request: dict[str, Any], connection: ServerConnection
+    ) -> object:
         if number == 0:
             if request["data"]["text"] == "9":
                 connection.close(1001)
@@ -375,10 +482,16 @@ def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
 
         def on_state(state: str) -> None:
             if state == "waiting":
-                sending.extend(asyncio.create_task(ann.send("bob", str(n))) for n in range(10, 15))
+                sending.extend(
+                    asyncio.create_task(ann.send("bob", str(n))) for n in range(10, 15)
+                )
 
-        async with im.AsyncMessenger(url, "101", "ann", backoff=QUICK, on_state=on_state) as ann:
-            await asyncio.gather(*(ann.send("bob", str(number)) for number in range(10)))
+        async with im.AsyncMessenger(
+            url, "101", "ann", backoff=QUICK, on_state=on_state
+        ) as ann:
+            await asyncio.gather(
+                *(ann.send("bob", str(number)) for number in range(10))
+            )
             await asyncio.gather(*sending)
 
     with scripted(answer) as url:
@@ -386,11 +499,15 @@ def test_asyncio_sends_messages_in_order_over_a_reconnect() -> None:
     assert texts == [str(number) for number in range(15)]
 
 
-def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_have() -> None:
+def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_have() -> (
+    None
+):
     texts: dict[int, list[int]] = {0: [], 1: []}
     late: list[im.NotConnected] = []
 
-    def answer(number: int, request: dict[str, Any], connection: ServerConnection) -> object:
+    def answer(
+        number: int, request: dict[str, Any], connection: ServerConnection
+    ) -> object:
         texts[number].append(int(request["data"]["text"]))
         if texts[number][-1] == 199 and number == 0:
             threading.Timer(0.5, connection.close, (1001,)).start()
@@ -411,14 +528,20 @@ def test_no_more_commands_of_asyncio_wait_for_an_answer_than_a_connection_may_ha
     assert (len(texts[0]), texts[1], len(late)) == (200, list(range(230)), 1)
 
 
-def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(server: Server) -> None:
-    person, other = (User.register(server, name=f"{name}-asks") for name in ("ann", "bob"))
+def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(
+    server: Server,
+) -> None:
+    person, other = (
+        User.register(server, name=f"{name}-asks") for name in ("ann", "bob")
+    )
     options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
     with (
         im.Messenger(server.ws_url, "gochat", person.user, person.token) as ann,
         im.Messenger(server.ws_url, "gochat", other.user, other.token) as bob,
     ):
-        id = person.post("asks/create", to=other.user, text="Tea?", options=options)["id"]
+        id = person.post("asks/create", to=other.user, text="Tea?", options=options)[
+            "id"
+        ]
         question = next_entry(bob)
         assert question.id == next_entry(ann).id == id
         assert question.ask is not None
@@ -447,7 +570,12 @@ def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(
         assert next_entry(ann).buttons == tuple(map(tuple, buttons))
         pressed = ann.press(question.id, "y")
         entry = next_entry(bot)
-        assert (entry.id, entry.kind, entry.about, entry.text) == (pressed.id, "press", question.id, "y")
+        assert (entry.id, entry.kind, entry.about, entry.text) == (
+            pressed.id,
+            "press",
+            question.id,
+            "y",
+        )
         bot.edit(question.id, "Good", buttons=[buttons[0][:1]])
         assert next_entry(ann).buttons == ((im.Button("Yes", "y"),),)
         with pytest.raises(im.CommandRefused) as caught:
@@ -457,8 +585,17 @@ def test_a_question_is_answered_once_and_bots_have_commands_buttons_and_streams(
         (result,) = bot.stream_append([(stream, 1, ", then right")]).results
         assert (result.status, result.piece) == ("appended", 1)
         first, second = next_signal(ann), next_signal(ann)
-        assert (first.kind, first.stream, first.text, first.whole) == ("piece", stream, "Left", True)
+        assert (first.kind, first.stream, first.text, first.whole) == (
+            "piece",
+            stream,
+            "Left",
+            True,
+        )
         assert (second.piece, second.text, second.whole) == (1, ", then right", False)
         closed = bot.stream_close(stream)
         entry = next_entry(ann)
-        assert (entry.id, entry.client_msg_id, entry.text) == (closed.id, stream, "Left, then right")
+        assert (entry.id, entry.client_msg_id, entry.text) == (
+            closed.id,
+            stream,
+            "Left, then right",
+        )

@@ -1,4 +1,5 @@
-"""`imserver-client outbox`: rows of a table are pushed once, in order, whatever ends in between."""
+"""`imserver-client outbox`: rows of a table are pushed once, in order, whatever
+ends in between."""
 
 import json
 import subprocess
@@ -34,25 +35,37 @@ def database(postgresql: DatabaseServer) -> str:
     url = postgresql.new_url()
     result = run_cli("outbox", "--database", url, "--create")
     assert result.returncode == 0, result.stderr
-    assert run_cli("outbox", "--database", url, "--create").returncode == 0, "it may be made again"
+    assert run_cli("outbox", "--database", url, "--create").returncode == 0, (
+        "it may be made again"
+    )
     return url
 
 
 def insert(database: str, *pushes: Any) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO im_outbox (push) VALUES (%s)", [(json.dumps(push),) for push in pushes]
+            "INSERT INTO im_outbox (push) VALUES (%s)",
+            [(json.dumps(push),) for push in pushes],
         )
 
 
 def rows(database: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(database) as connection:
-        return connection.execute("SELECT id, refused FROM im_outbox ORDER BY id").fetchall()
+        return connection.execute(
+            "SELECT id, refused FROM im_outbox ORDER BY id"
+        ).fetchall()
 
 
 @contextmanager
 def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "imserver_client", "--url", server.http_url, "outbox"]
+    command = [
+        sys.executable,
+        "-m",
+        "imserver_client",
+        "--url",
+        server.http_url,
+        "outbox",
+    ]
     environment = clean_environment(OUTBOX_DATABASE_URL=database)
     process = spawn(command, env=environment, stderr=subprocess.PIPE, cwd=server.folder)
     with ended_on_failure(process):
@@ -63,7 +76,8 @@ def outbox(database: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def says(process: subprocess.Popen[bytes], words: bytes) -> bool:
-    """Wait until the process writes a line with these words to its log. It ends if that takes too long."""
+    """Wait until the process writes a line with these words to its log. It ends
+    if that takes too long."""
     assert process.stderr is not None
     timer = threading.Timer(60, process.kill)
     timer.start()
@@ -81,7 +95,12 @@ def test_rows_arrive_once_and_in_order_and_refused_ones_are_marked_and_hold_noth
     start_server: StartServer, database: str
 ) -> None:
     server = start_server()
-    bad = [{"app": "101"}, 7, push("x", colour="red"), {"app": "nowhere", "user": "ann", "text": "x"}]
+    bad = [
+        {"app": "101"},
+        7,
+        push("x", colour="red"),
+        {"app": "nowhere", "user": "ann", "text": "x"},
+    ]
     insert(database, *bad, *(push(f"before {number}") for number in range(50)))
     with Client(server.ws_url, "101", "ann") as ann:
         with outbox(database, server) as process:
@@ -90,7 +109,9 @@ def test_rows_arrive_once_and_in_order_and_refused_ones_are_marked_and_hold_noth
             texts += [ann.receive(60).text for _ in range(50)]
             eventually(lambda: len(rows(database)) == len(bad))
             assert process.poll() is None
-        assert texts == [f"{when} {number}" for when in ("before", "after") for number in range(50)]
+        assert texts == [
+            f"{when} {number}" for when in ("before", "after") for number in range(50)
+        ]
         assert all(reason for _, reason in rows(database))
         # As if the process had ended between the push and its deletion.
         with psycopg.connect(database) as connection:
@@ -129,7 +150,9 @@ def test_it_waits_for_the_server(start_server: StartServer, database: str) -> No
 
 
 @pytest.mark.full("programs")
-def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServer, database: str) -> None:
+def test_the_guide_inserts_a_row_in_its_own_transaction(
+    start_server: StartServer, database: str
+) -> None:
     (statements,) = blocks(ROOT / "docs" / "guides" / "outbox.md", "sql")
     server = start_server()
     with psycopg.connect(database, autocommit=True) as connection:
@@ -142,7 +165,9 @@ def test_the_guide_inserts_a_row_in_its_own_transaction(start_server: StartServe
 
 
 @pytest.mark.full("programs")
-def test_a_table_that_is_not_there_or_badly_named_is_refused(postgresql: DatabaseServer) -> None:
+def test_a_table_that_is_not_there_or_badly_named_is_refused(
+    postgresql: DatabaseServer,
+) -> None:
     url = postgresql.new_url()
     with pytest.raises(ValueError, match="named by"):
         OutboxTable(url, 'im"; DROP')
@@ -150,9 +175,14 @@ def test_a_table_that_is_not_there_or_badly_named_is_refused(postgresql: Databas
     with pytest.raises(OutboxUnavailable, match="does not exist"):
         table.waiting(1)
     table.close()
-    done = run_cli("outbox", "--database", "postgresql://nobody@127.0.0.1:1/x", "--create")
+    done = run_cli(
+        "outbox", "--database", "postgresql://nobody@127.0.0.1:1/x", "--create"
+    )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert run_cli("outbox").stderr == "imserver: no database: give --database or set OUTBOX_DATABASE_URL\n"
+    assert (
+        run_cli("outbox").stderr
+        == "imserver: no database: give --database or set OUTBOX_DATABASE_URL\n"
+    )
 
 
 class Server503:
@@ -168,7 +198,9 @@ class Server503:
             def result(self, _seconds: float) -> PushAnswer:
                 if isinstance(outcome, Exception):
                     raise outcome
-                return PushAnswer(0, tuple(PushResult({}, status) for status in outcome or ()))
+                return PushAnswer(
+                    0, tuple(PushResult({}, status) for status in outcome or ())
+                )
 
         return Answer()
 
@@ -176,7 +208,9 @@ class Server503:
 def test_rows_that_are_refused_or_to_be_tried_again() -> None:
     busy = RequestRefused(503, "busy", "later", True)
     publisher: Any = Server503(None, busy, None)
-    outcome = push_rows(publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)])
+    outcome = push_rows(
+        publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)]
+    )
     assert (outcome.pushed, outcome.refused) == ([1], [])
     assert "busy" in outcome.again
     publisher: Any = Server503(None)
@@ -198,8 +232,12 @@ def test_rows_that_are_refused_or_to_be_tried_again() -> None:
         ('{"store":true}', ["refused", "stored"], True),
     ],
 )
-def test_a_row_that_failed_is_pushed_again_if_it_helps(push: str, statuses: list[str], is_done: bool) -> None:
+def test_a_row_that_failed_is_pushed_again_if_it_helps(
+    push: str, statuses: list[str], is_done: bool
+) -> None:
     publisher: Any = Server503(statuses, None)
-    outcome = push_rows(publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")])
+    outcome = push_rows(
+        publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")]
+    )
     assert (outcome.pushed, outcome.refused) == ([1, 2] if is_done else [], [])
     assert bool(outcome.again) is not is_done

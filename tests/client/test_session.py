@@ -1,4 +1,5 @@
-"""The state of sessions, without a connection: login, retries, deadlines, sync and acks."""
+"""The state of sessions, without a connection: login, retries, deadlines, sync
+and acks."""
 
 import json
 from concurrent.futures import Future
@@ -15,7 +16,13 @@ PUSH = '{"seq":"7","cmd":"msg","response":{"code":200,"data":{"from":"shop","msg
 
 
 def reply(seq: str, cmd: str, code: int = 200, data: Any = None) -> str:
-    return json.dumps({"seq": seq, "cmd": cmd, "response": {"code": code, "codeMsg": "…", "data": data}})
+    return json.dumps(
+        {
+            "seq": seq,
+            "cmd": cmd,
+            "response": {"code": code, "codeMsg": "…", "data": data},
+        }
+    )
 
 
 def sent(core: session.SessionCore[Any]) -> list[dict[str, Any]]:
@@ -27,7 +34,9 @@ def begin(core: session.SessionCore[Any], now: float) -> None:
     core.opened("token", now)
 
 
-def logged_in(core: session.SessionCore[Any], data: Any = None, now: float = 0.0) -> list[dict[str, Any]]:
+def logged_in(
+    core: session.SessionCore[Any], data: Any = None, now: float = 0.0
+) -> list[dict[str, Any]]:
     """Log a session in; return what it sends then."""
     begin(core, now)
     (login,) = sent(core)
@@ -41,7 +50,7 @@ def online() -> session.PushCore:
     return core
 
 
-# --- login, retries, end ------------------------------------------------------------------------------------
+# --- login, retries, end ------------------------------------------------------
 
 
 def test_a_session_logs_in_receives_and_sends_heartbeats() -> None:
@@ -51,10 +60,19 @@ def test_a_session_logs_in_receives_and_sends_heartbeats() -> None:
     assert core.state == "connecting"
     core.opened("token", 0)
     (login,) = sent(core)
-    assert login["data"] == {"userID": "ann", "appID": 101, "serviceToken": "token", "device": "phone"}
+    assert login["data"] == {
+        "userID": "ann",
+        "appID": 101,
+        "serviceToken": "token",
+        "device": "phone",
+    }
     core.feed(PUSH, 1)  # a push may come before the answer
     core.feed(reply(login["seq"], "login"), 1)
-    assert (core.state, core.settled, core.deadline) == ("online", True, 1 + session.HEARTBEAT_SECONDS)
+    assert (core.state, core.settled, core.deadline) == (
+        "online",
+        True,
+        1 + session.HEARTBEAT_SECONDS,
+    )
     assert core.take() == im.Push("msg", "shop", "hello", "7")
     assert core.take() is None
     core.tick(core.deadline - 1)
@@ -102,7 +120,9 @@ def test_a_silent_connection_is_sent_a_heartbeat_when_a_request_waits() -> None:
     assert core.close_code == 0, "the login has its own deadline"
 
 
-@pytest.mark.parametrize(("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", "")])
+@pytest.mark.parametrize(
+    ("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", "")]
+)
 def test_a_login_that_cannot_be_sent_is_refused_at_once(app: str, user: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         session.PushCore(app, user)
@@ -177,7 +197,7 @@ def test_a_session_with_a_token_function_outlives_the_expiry_of_a_token() -> Non
     assert core.state == "ended", "no login since the last expiry"
 
 
-# --- sync ---------------------------------------------------------------------------------------------------
+# --- sync ---------------------------------------------------------------------
 
 
 def fields(id: int) -> dict[str, Any]:
@@ -230,7 +250,9 @@ def test_a_recovered_session_acknowledges_what_is_new_and_what_comes_again() -> 
         tracker.received(entry(id), 50)
     assert (tracker.ack(50), tracker.ack_at) == (None, 50 + session.ACK_SECONDS)
     tracker.received(entry(4 + session.ACK_ENTRIES), 50)
-    assert tracker.ack(50) == ("ack", {"id": 4 + session.ACK_ENTRIES}), "many are acknowledged early"
+    assert tracker.ack(50) == ("ack", {"id": 4 + session.ACK_ENTRIES}), (
+        "many are acknowledged early"
+    )
     assert tracker.ack_at == inf
 
 
@@ -257,7 +279,9 @@ def test_from_now_on_begins_after_the_newest_entry_and_acknowledges_nothing() ->
     assert tracker.login_fields() == {}
     assert tracker.logged_in(None) == ("conversations", {"limit": 1})
     newest = {"id": 3, "kind": "user", "peer": "bob", "last": fields(40), "place": 41}
-    events, question = tracker.answered("conversations", {"conversations": [newest], "hasMore": True}, 0)
+    events, question = tracker.answered(
+        "conversations", {"conversations": [newest], "hasMore": True}, 0
+    )
     assert (events, cursor_of(question)) == ([], 41)
     tracker = behind(None)
     tracker.answered("conversations", {"conversations": [], "hasMore": False}, 0)
@@ -268,21 +292,24 @@ def test_from_now_on_begins_after_the_newest_entry_and_acknowledges_nothing() ->
 
 
 @pytest.mark.parametrize(
-    "data", [None, {}, {"messages": 1, "hasMore": False}, {"messages": [{}], "hasMore": False}]
+    "data",
+    [None, {}, {"messages": 1, "hasMore": False}, {"messages": [{}], "hasMore": False}],
 )
 def test_a_malformed_page_is_an_error(data: Any) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         behind(1).answered("sync", data, 0)
 
 
-# --- messengers ---------------------------------------------------------------------------------------------
+# --- messengers ---------------------------------------------------------------
 
 
 def stored(core: session.MessengerCore, id: int) -> None:
     core.feed(reply("x", "send", data={"id": id, "conversation": 1, "seq": id}), 0)
 
 
-def test_our_own_messages_move_the_cursor_unless_entries_before_them_are_still_to_come() -> None:
+def test_our_own_messages_move_the_cursor_unless_entries_before_them_are_still_to_come() -> (
+    None
+):
     core = session.MessengerCore("101", "bob", 0)
     logged_in(core, {"recovered": True})
     for id in (3, 5, 4):
@@ -299,7 +326,14 @@ def test_our_own_messages_move_the_cursor_unless_entries_before_them_are_still_t
     (question,) = logged_in(core)
     stored(core, 42)
     assert core.waiting == 0, "whoever stops here and comes back must get 41"
-    core.feed(reply(question["seq"], "conversations", data={"conversations": [], "hasMore": False}), 0)
+    core.feed(
+        reply(
+            question["seq"],
+            "conversations",
+            data={"conversations": [], "hasMore": False},
+        ),
+        0,
+    )
     (question,) = sent(core)
     core.feed(reply(question["seq"], "sync", data=page(41, 42)), 0)
     stored(core, 43)
@@ -308,7 +342,9 @@ def test_our_own_messages_move_the_cursor_unless_entries_before_them_are_still_t
 
 
 @pytest.mark.usefixtures("small_queue")
-@pytest.mark.parametrize("full_at", [session.HEARTBEAT_SECONDS - 1, session.HEARTBEAT_SECONDS + 1])
+@pytest.mark.parametrize(
+    "full_at", [session.HEARTBEAT_SECONDS - 1, session.HEARTBEAT_SECONDS + 1]
+)
 def test_a_full_queue_does_not_make_a_connection_look_lost(full_at: float) -> None:
     core = online()
     fill = [(full_at, lambda: [core.feed(PUSH, full_at) for _ in range(2)])]
@@ -387,7 +423,9 @@ def test_a_command_is_tried_until_its_answer_is_final_or_its_time_is_over() -> N
         attempts.answer_seconds(100.0)
 
 
-def begun(core: session.MessengerCore, count: int) -> list[tuple[session.Attempts, Future[float]]]:
+def begun(
+    core: session.MessengerCore, count: int
+) -> list[tuple[session.Attempts, Future[float]]]:
     found: list[tuple[session.Attempts, Future[float]]] = []
     for _ in range(count):
         found.append((session.Attempts(core, im.protocol.hide([7]), 0.0), Future()))
@@ -406,7 +444,9 @@ def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
         for number in (2, 0, 1):  # they may begin again in any order
             commands[number][0].begin(turns[number], 10.0)
         logged_in(core, {"recovered": True}, 20.0)
-        assert [turn.result(0) for turn in turns] == pytest.approx([20, 20 + spacing, 20 + 2 * spacing])
+        assert [turn.result(0) for turn in turns] == pytest.approx(
+            [20, 20 + spacing, 20 + 2 * spacing]
+        )
     ((_, later),) = begun(core, 1)
     assert later.result(0) == pytest.approx(23.0)
     core = session.MessengerCore("101", "bob", 1)
@@ -418,20 +458,28 @@ def test_commands_are_sent_more_slowly_after_each_rate_limit() -> None:
     assert turn.done()
 
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 NEWS: dict[str, Any] = {"channel": "news"}
 
 
 def publication(offset: int, epoch: str = "e") -> dict[str, Any]:
-    return {**NEWS, "epoch": epoch, "offset": offset, "type": "text", "text": f"p{offset}"}
+    return {
+        **NEWS,
+        "epoch": epoch,
+        "offset": offset,
+        "type": "text",
+        "text": f"p{offset}",
+    }
 
 
 def pushed(cmd: str, data: Any) -> str:
     return reply("1", cmd, data=data)
 
 
-def subscribed(core: session.SessionCore[Any] | None = None) -> session.SessionCore[Any]:
+def subscribed(
+    core: session.SessionCore[Any] | None = None,
+) -> session.SessionCore[Any]:
     """A session that has subscribed, as a shell does."""
     core = core or online()
     core.subscriptions.add("news", lambda: "t", None)
@@ -444,7 +492,8 @@ def subscribed(core: session.SessionCore[Any] | None = None) -> session.SessionC
 
 
 def reconnected(core: session.SessionCore[Any]) -> dict[str, Any]:
-    """Lose the connection and come back; return the command that subscribes again."""
+    """Lose the connection and come back; return the command that subscribes
+    again."""
     core.lost(1006, 0)
     (again,) = logged_in(core)
     assert again["cmd"] == "subscribe"
@@ -466,12 +515,23 @@ def with_channels(count: int) -> session.PushCore:
     return core
 
 
-def answer_subscribe(core: session.SessionCore[Any], request: dict[str, Any], now: float = 0.0) -> None:
-    core.feed(reply(request["seq"], "subscribe", data={"channel": request["data"]["channel"]}), now)
+def answer_subscribe(
+    core: session.SessionCore[Any], request: dict[str, Any], now: float = 0.0
+) -> None:
+    core.feed(
+        reply(
+            request["seq"], "subscribe", data={"channel": request["data"]["channel"]}
+        ),
+        now,
+    )
 
 
-@pytest.mark.parametrize("core", [session.PushCore("101", "ann"), session.MessengerCore("101", "bob", None)])
-def test_a_subscription_comes_back_with_its_position_and_returns_each_publication_once(core: Any) -> None:
+@pytest.mark.parametrize(
+    "core", [session.PushCore("101", "ann"), session.MessengerCore("101", "bob", None)]
+)
+def test_a_subscription_comes_back_with_its_position_and_returns_each_publication_once(
+    core: Any,
+) -> None:
     begin(core, 0)
     core.feed(reply(sent(core)[0]["seq"], "login"), 0)
     sent(core)
@@ -479,29 +539,40 @@ def test_a_subscription_comes_back_with_its_position_and_returns_each_publicatio
     core.feed(pushed("publication", publication(4)), 0)
     core.lost(1006, 0)
     again = [frame for frame in logged_in(core) if frame["cmd"] == "subscribe"]
-    assert [frame["data"] for frame in again] == [{**NEWS, "token": "t", "epoch": "e", "offset": 4}]
+    assert [frame["data"] for frame in again] == [
+        {**NEWS, "token": "t", "epoch": "e", "offset": 4}
+    ]
     answer = {**NEWS, "epoch": "e", "offset": 6, "recovered": True}
     missed = [publication(5), publication(6)]
-    core.feed(reply(again[0]["seq"], "subscribe", data={**answer, "publications": missed}), 0)
+    core.feed(
+        reply(again[0]["seq"], "subscribe", data={**answer, "publications": missed}), 0
+    )
     for offset in (6, 7):
         core.feed(pushed("publication", publication(offset)), 0)
     assert offsets(taken(core)) == [4, 5, 6, 7]
 
 
 def stream_frame(piece: int, text: str, **more: Any) -> str:
-    return pushed("stream", {**NEWS, "stream": "s", "piece": piece, "text": text, **more})
+    return pushed(
+        "stream", {**NEWS, "stream": "s", "piece": piece, "text": text, **more}
+    )
 
 
 def test_a_streamed_message_is_returned_as_the_text_so_far() -> None:
     core = subscribed()
     for frame in (
         stream_frame(3, "lost"),
-        stream_frame(3, "abc", whole=True, type="answer", tags={"lang": "en"}, **{"from": "bot"}),
+        stream_frame(
+            3, "abc", whole=True, type="answer", tags={"lang": "en"}, **{"from": "bot"}
+        ),
         stream_frame(4, "d"),
         stream_frame(4, "d"),
         stream_frame(6, "f"),
         stream_frame(6, "abcdef", whole=True),
-        pushed("publication", {**publication(4), "text": "abcdefg", "stream": "s", "incomplete": True}),
+        pushed(
+            "publication",
+            {**publication(4), "text": "abcdefg", "stream": "s", "incomplete": True},
+        ),
         stream_frame(0, "", whole=True),
         stream_frame(0, "", whole=True, done=True),
         stream_frame(7, "late"),
@@ -510,12 +581,17 @@ def test_a_streamed_message_is_returned_as_the_text_so_far() -> None:
         core.feed(frame, 0)
     events = taken(core)
     head = {"type": "answer", "sender": "bot", "tags": {"lang": "en"}}
-    assert events[:2] == [im.StreamUpdate("news", "s", text, **head) for text in ("abc", "abcd")]
+    assert events[:2] == [
+        im.StreamUpdate("news", "s", text, **head) for text in ("abc", "abcd")
+    ]
     assert events[2] == im.StreamUpdate("news", "s", "abcdef")
     assert events[3] == im.StreamUpdate("news", "s", "abcdefg", True, True, type="text")
     assert isinstance(events[4], im.Publication)
     assert (events[4].stream, events[4].incomplete, events[4].offset) == ("s", True, 4)
-    assert events[5:] == [im.StreamUpdate("news", "s", ""), im.StreamUpdate("news", "s", "", True)]
+    assert events[5:] == [
+        im.StreamUpdate("news", "s", ""),
+        im.StreamUpdate("news", "s", "", True),
+    ]
     core = subscribed()
     core.feed(stream_frame(1, "a", whole=True), 0)
     again = reconnected(core)
@@ -526,8 +602,12 @@ def test_a_streamed_message_is_returned_as_the_text_so_far() -> None:
     assert [event.text for event in taken(core)] == ["a", "ab"]
 
 
-@pytest.mark.parametrize("data", [{**NEWS, "epoch": "f", "offset": 9, "recovered": False}, NEWS])
-def test_a_session_learns_that_publications_may_be_missing(data: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "data", [{**NEWS, "epoch": "f", "offset": 9, "recovered": False}, NEWS]
+)
+def test_a_session_learns_that_publications_may_be_missing(
+    data: dict[str, Any],
+) -> None:
     core = subscribed()
     again = reconnected(core)
     core.feed(reply(again["seq"], "subscribe", data=data), 0)
@@ -536,13 +616,17 @@ def test_a_session_learns_that_publications_may_be_missing(data: dict[str, Any])
     assert offsets(taken(core)) == [10]
 
 
-def test_a_subscription_that_has_lost_publications_begins_again_and_others_end() -> None:
+def test_a_subscription_that_has_lost_publications_begins_again_and_others_end() -> (
+    None
+):
     core = subscribed()
     core.feed(pushed("unsubscribed", {**NEWS, "code": 2500}), 0)
     (again,) = sent(core)
     assert again["data"]["offset"] == 3
     core.feed(reply(again["seq"], "subscribe", 1003, {"refused": "denied"}), 0)
-    assert taken(core) == [im.ChannelNotice("ended", "news", code=1003, refused="denied")]
+    assert taken(core) == [
+        im.ChannelNotice("ended", "news", code=1003, refused="denied")
+    ]
     core.subscriptions.add("news", "", None)
     core.feed(pushed("unsubscribed", {**NEWS, "code": 2000}), 0)
     assert taken(core) == [im.ChannelNotice("ended", "news", code=2000)]
@@ -576,7 +660,9 @@ def test_a_subscription_that_was_given_up_ends_on_the_server() -> None:
 
 
 @pytest.mark.parametrize("answered", [False, True])
-def test_a_subscription_that_was_given_up_does_not_end_the_next_one(answered: bool) -> None:
+def test_a_subscription_that_was_given_up_does_not_end_the_next_one(
+    answered: bool,
+) -> None:
     core = online()
     core.subscriptions.add("news", "", None)
     old, _ = core.subscribe_command("news")
@@ -586,11 +672,19 @@ def test_a_subscription_that_was_given_up_does_not_end_the_next_one(answered: bo
     core.give_up("news")
     core.subscriptions.add("news", "", im.Position("e", 2))
     seq, _ = core.subscribe_command("news")
-    assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("unsubscribe", NEWS)], "before it"
+    assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [
+        ("unsubscribe", NEWS)
+    ], "before it"
     if not answered:
         core.feed(old_answer, 0)
         assert taken(core) == []
-    answer = {**NEWS, "epoch": "e", "offset": 3, "recovered": True, "publications": [publication(3)]}
+    answer = {
+        **NEWS,
+        "epoch": "e",
+        "offset": 3,
+        "recovered": True,
+        "publications": [publication(3)],
+    }
     core.feed(reply(seq, "subscribe", data=answer), 0)
     assert offsets(taken(core)) == [3]
     assert sent(core) == []
@@ -614,12 +708,16 @@ def test_notices_malformed_events_and_frames_that_nobody_has_taken() -> None:
     assert [frame["data"]["channel"] for frame in sent(core)] == ["sport"]
 
 
-def test_a_session_subscribes_to_few_channels_at_a_time_and_more_slowly_after_a_rate_limit() -> None:
+def test_a_session_subscribes_to_few_channels_at_a_time_and_more_slowly_after_a_rate_limit() -> (
+    None
+):
     core = with_channels(session.MAX_SUBSCRIBING + 2)
     requests = logged_in(core)
     assert len(requests) == session.MAX_SUBSCRIBING
     answer_subscribe(core, requests[7])
-    assert [frame["data"]["channel"] for frame in sent(core)] == [f"c{session.MAX_SUBSCRIBING}"]
+    assert [frame["data"]["channel"] for frame in sent(core)] == [
+        f"c{session.MAX_SUBSCRIBING}"
+    ]
     core.subscriptions.remove(f"c{session.MAX_SUBSCRIBING + 1}")
     answer_subscribe(core, requests[0])
     assert sent(core) == []

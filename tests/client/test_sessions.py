@@ -1,4 +1,5 @@
-"""Sessions of the client against a real server: logging in, receiving, coming back, being sent away."""
+"""Sessions of the client against a real server: logging in, receiving, coming
+back, being sent away."""
 
 import asyncio
 import gc
@@ -41,12 +42,16 @@ def test_a_session_is_iterated_until_it_is_closed(server: Server, api: im.Api) -
 
 
 @pytest.mark.parametrize("why", ["refused", "404"])
-def test_a_session_that_cannot_log_in_says_why_in_time(server: Server, why: str) -> None:
+def test_a_session_that_cannot_log_in_says_why_in_time(
+    server: Server, why: str
+) -> None:
     url = NOBODY if why == "refused" else server.ws_url.replace("/acc", "/nowhere")
     client = im.Client(url, "101", "ann", backoff=QUICK)
 
     def reports() -> bool:
-        with pytest.raises(im.NotConnected, match=r"not logged in within 0\.5 s") as caught:
+        with pytest.raises(
+            im.NotConnected, match=r"not logged in within 0\.5 s"
+        ) as caught:
             client.connect(0.5)
         return why in str(caught.value)
 
@@ -77,8 +82,11 @@ def test_a_block_whose_login_fails_leaves_no_session_behind() -> None:
     asyncio.run(run())
 
 
-def states_of(url: str, app: str, token: Any = "", async_token: Any = "", **options: Any) -> list[str]:
-    """The states of a client, and of one of asyncio, once they are connected."""
+def states_of(
+    url: str, app: str, token: Any = "", async_token: Any = "", **options: Any
+) -> list[str]:
+    """The states of a client, and of one of asyncio, once they are
+    connected."""
 
     async def connect() -> str:
         async with im.AsyncClient(url, app, "bob", async_token, **options) as client:
@@ -100,21 +108,30 @@ def test_a_token_function_that_fails_is_called_again(server: Server) -> None:
     async def async_token() -> str:
         return token()
 
-    assert states_of(server.ws_url, "104", token, async_token, backoff=QUICK) == ["online"] * 2
+    assert (
+        states_of(server.ws_url, "104", token, async_token, backoff=QUICK)
+        == ["online"] * 2
+    )
     assert next(outcomes, None) is None
 
 
-def test_an_on_state_that_raises_ends_no_session(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_on_state_that_raises_ends_no_session(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     def on_state(state: str) -> None:
         raise RuntimeError(state)
 
     assert states_of(server.ws_url, "102", on_state=on_state) == ["online"] * 2
     failures = [each.getMessage() for each in caplog.records if each.exc_info]
-    assert sorted(failures) == sorted(2 * [f"on_state failed for the state {state}" for state in STATES])
+    assert sorted(failures) == sorted(
+        2 * [f"on_state failed for the state {state}" for state in STATES]
+    )
 
 
 @pytest.mark.parametrize("wanted", STATES[:2])
-def test_a_session_may_be_closed_by_its_on_state(server: Server, api: im.Api, wanted: str) -> None:
+def test_a_session_may_be_closed_by_its_on_state(
+    server: Server, api: im.Api, wanted: str
+) -> None:
     states: list[str] = []
 
     def on_state(state: str) -> None:
@@ -132,27 +149,41 @@ def test_a_session_may_be_closed_by_its_on_state(server: Server, api: im.Api, wa
 
 
 @pytest.mark.full("waits")
-def test_a_token_function_is_asked_again_when_a_token_expires(start_server: StartServer) -> None:
+def test_a_token_function_is_asked_again_when_a_token_expires(
+    start_server: StartServer,
+) -> None:
     secret = "s" * 40
     apps = {"shop": {"jwt": [{"algorithm": "HS256", "key": secret}]}}
     server = start_server(config={"apps": apps})
 
     def token(user: str, lifetimes: list[float]) -> str:
         expires_at = time.time() + lifetimes.pop(0)
-        return jwt.encode({"sub": user, "app": "shop", "exp": expires_at}, secret, "HS256")
+        return jwt.encode(
+            {"sub": user, "app": "shop", "exp": expires_at}, secret, "HS256"
+        )
 
     async def connect() -> None:
         lifetimes: list[float] = [5, 60]
         states: asyncio.Queue[str] = asyncio.Queue()
         async with im.AsyncClient(
-            server.ws_url, "shop", "bob", lambda: token("bob", lifetimes), on_state=states.put_nowait
+            server.ws_url,
+            "shop",
+            "bob",
+            lambda: token("bob", lifetimes),
+            on_state=states.put_nowait,
         ):
-            assert [await asyncio.wait_for(states.get(), SECONDS) for _ in REJOINING] == REJOINING
+            assert [
+                await asyncio.wait_for(states.get(), SECONDS) for _ in REJOINING
+            ] == REJOINING
 
     lifetimes: list[float] = [5, -60]
     states: queue.Queue[str] = queue.Queue()
     with im.Client(
-        server.ws_url, "shop", "ann", lambda: token("ann", lifetimes), on_state=states.put
+        server.ws_url,
+        "shop",
+        "ann",
+        lambda: token("ann", lifetimes),
+        on_state=states.put,
     ) as client:
         asyncio.run(connect())
         with pytest.raises(im.LoginRefused):  # the new token has expired, too
@@ -165,14 +196,20 @@ def test_nothing_is_sent_before_the_login(server: Server) -> None:
     errors: list[str] = []
 
     def token() -> str:
-        for ask in (lambda: client.request("ping", None, 0.5), lambda: client.subscribe("orders:1")):
+        for ask in (
+            lambda: client.request("ping", None, 0.5),
+            lambda: client.subscribe("orders:1"),
+        ):
             with pytest.raises(im.NotConnected) as caught:
                 ask()
             errors.append(str(caught.value))
         return ""
 
     async def async_token() -> str:
-        for asking in (async_client.request("ping"), async_client.subscribe("orders:1")):
+        for asking in (
+            async_client.request("ping"),
+            async_client.subscribe("orders:1"),
+        ):
             with pytest.raises(im.NotConnected) as caught:
                 await asking
             errors.append(str(caught.value))
@@ -192,7 +229,9 @@ def test_nothing_is_sent_before_the_login(server: Server) -> None:
     assert errors == 4 * ["there is no connection at the moment"]
 
 
-def test_a_cancelled_subscribe_leaves_no_subscription(server: Server, api: im.Api) -> None:
+def test_a_cancelled_subscribe_leaves_no_subscription(
+    server: Server, api: im.Api
+) -> None:
     api.create_app("given-up", {"open": True, "channels": CHANNELS})
 
     async def run() -> None:
@@ -237,7 +276,9 @@ def test_a_request_that_was_given_up_leaves_no_error_behind() -> None:
 def test_many_threads_may_ask_at_once(server: Server) -> None:
     with im.Client(server.ws_url, "104", "ann") as client:
         codes: list[int] = []
-        ask: Callable[[], None] = lambda: codes.extend(client.request("ping").code for _ in range(20))  # noqa: E731
+        ask: Callable[[], None] = lambda: codes.extend(  # noqa: E731
+            client.request("ping").code for _ in range(20)
+        )
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -246,10 +287,15 @@ def test_many_threads_may_ask_at_once(server: Server) -> None:
         assert codes == [200] * 80
 
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 CHANNELS = {
-    "orders": {"history_size": 50, "history_seconds": 60, "publish": "subscribers", "presence": True},
+    "orders": {
+        "history_size": 50,
+        "history_seconds": 60,
+        "publish": "subscribers",
+        "presence": True,
+    },
     "shut": {"subscribe": "nobody"},
 }
 
@@ -258,7 +304,9 @@ def is_publication(event: object, text: str) -> bool:
     return isinstance(event, im.Publication) and event.text == text
 
 
-def test_subscribers_receive_publications_and_what_they_missed(server: Server, api: im.Api) -> None:
+def test_subscribers_receive_publications_and_what_they_missed(
+    server: Server, api: im.Api
+) -> None:
     api.create_app("py-channels", {"open": True, "channels": CHANNELS})
     with im.Client(server.ws_url, "py-channels", "ann", backoff=QUICK) as ann:
         ann.subscribe("orders:1")
@@ -276,7 +324,9 @@ def test_subscribers_receive_publications_and_what_they_missed(server: Server, a
         assert last.data == {"n": 3}
         page = ann.channel_history("orders:1", last.position, limit=1, reverse=True)
         assert [each.text for each in page.publications] == ["two"]
-        assert [each.user for each in ann.subscribers("orders:1").subscribers] == ["ann"]
+        assert [each.user for each in ann.subscribers("orders:1").subscribers] == [
+            "ann"
+        ]
         ann.unsubscribe("orders:1")
         with pytest.raises(im.CommandRefused):
             ann.publish("orders:1", "four")

@@ -1,4 +1,5 @@
-"""A real nginx with the configuration of deploy/, in front of the servers of a test."""
+"""A real nginx with the configuration of deploy/, in front of the servers of a
+test."""
 
 import re
 import socket
@@ -19,7 +20,8 @@ _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 NODES = ("127.0.0.1:8080", "127.0.0.1:8089", "127.0.0.1:8081", "127.0.0.1:8090")
-"""Where the configuration looks for the HTTP and WebSocket ports of the first and of the second node."""
+"""Where the configuration looks for the HTTP and WebSocket ports of the first
+and of the second node."""
 
 
 class Foreground:
@@ -37,10 +39,12 @@ class Foreground:
 
 
 class Nginx(Foreground):
-    """nginx in the foreground with all its files in ``folder``; listens at ``address``.
+    """nginx in the foreground with all its files in ``folder``; listens at
+    ``address``.
 
-    ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers: the ports of
-    their usual listeners, or for ``ports``. ``port``: where it listens; 0: any.
+    ``text`` is its configuration, in which the addresses ``nodes`` stand for
+    the two servers: the ports of their usual listeners, or for ``ports``.
+    ``port``: where it listens; 0: any.
     """
 
     def __init__(
@@ -55,22 +59,35 @@ class Nginx(Foreground):
         self.address: Address = ("127.0.0.1", port or free_ports())
         self.folder = folder
         text = text or CONFIG.read_text(encoding="utf-8")
-        ports = ports or [port for server in servers for port in (server.http.port, server.ws.port)]
+        ports = ports or [
+            port for server in servers for port in (server.http.port, server.ws.port)
+        ]
         for written, port in zip(nodes, ports, strict=True):
             assert f"server {written} " in text, written
             text = text.replace(f"server {written} ", f"server 127.0.0.1:{port} ")
         file = folder / "nginx.conf"
         file.write_text(self._moved(text), encoding="utf-8")
-        self.command = [require("nginx"), "-p", str(folder), "-c", str(file), "-g", "daemon off;"]
+        self.command = [
+            require("nginx"),
+            "-p",
+            str(folder),
+            "-c",
+            str(file),
+            "-g",
+            "daemon off;",
+        ]
 
     def _moved(self, text: str) -> str:
-        """The configuration with its files in our folder, our port, and a few files at most."""
+        """The configuration with its files in our folder, our port, and a few
+        files at most."""
         text = replaced(text, "listen      80;", f"listen {self.address[1]};")
         text = replaced(text, "/run/nginx.pid", f"{self.folder}/nginx.pid")
         text = text.replace("/var/log/nginx", str(self.folder))
         text = re.sub("worker_rlimit_nofile +[0-9]+;", "", text)
         text = re.sub("worker_connections +[0-9]+;", "worker_connections 512;", text)
-        paths = "".join(f"{name}_temp_path {self.folder}/{name};" for name in _TEMPORARY)
+        paths = "".join(
+            f"{name}_temp_path {self.folder}/{name};" for name in _TEMPORARY
+        )
         return replaced(text, "http {\n", f"http {{ {paths}\n")
 
     @property
@@ -86,7 +103,8 @@ HAPROXY = ROOT / "deploy" / "haproxy.cfg"
 
 
 class HaProxy(Foreground):
-    """haproxy in the foreground; listens at ``address``. ``moved``: address in its configuration → ours."""
+    """haproxy in the foreground; listens at ``address``. ``moved``: address in
+    its configuration → ours."""
 
     def __init__(self, folder: Path, text: str, moved: Mapping[str, str]) -> None:
         self.address: Address = ("127.0.0.1", free_ports())
@@ -94,7 +112,9 @@ class HaProxy(Foreground):
         for written, address in moved.items():
             text = replaced(text, f" {written} ", f" {address} ")
         file = folder / "haproxy.cfg"
-        file.write_text(re.sub("maxconn +[0-9]+", "maxconn 512", text), encoding="utf-8")
+        file.write_text(
+            re.sub("maxconn +[0-9]+", "maxconn 512", text), encoding="utf-8"
+        )
         self.command = [require("haproxy"), "-db", "-f", str(file)]
 
 
@@ -105,7 +125,8 @@ def around(site: str) -> str:
 
 @contextmanager
 def powered_off() -> Iterator[int]:
-    """A port without an answer, as of a host that is powered off: its queue of connections is full."""
+    """A port without an answer, as of a host that is powered off: its queue of
+    connections is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -122,7 +143,9 @@ def powered_off() -> Iterator[int]:
         yield address[1]
 
 
-def started(command: Sequence[str], address: Address, **options: Any) -> "subprocess.Popen[str]":
+def started(
+    command: Sequence[str], address: Address, **options: Any
+) -> "subprocess.Popen[str]":
     """A program in the foreground that listens at this address."""
     process = spawn(command, **{"stderr": subprocess.PIPE, "text": True, **options})
 
@@ -143,5 +166,8 @@ def replaced(text: str, written: str, wanted: str) -> str:
 
 
 def without_address(text: str) -> str:
-    """``text`` for an nginx that cannot connect to any node: it has no address of its own to connect from."""
-    return replaced(text, "server_tokens off;", "server_tokens off; proxy_bind 203.0.113.9;")
+    """``text`` for an nginx that cannot connect to any node: it has no address
+    of its own to connect from."""
+    return replaced(
+        text, "server_tokens off;", "server_tokens off; proxy_bind 203.0.113.9;"
+    )

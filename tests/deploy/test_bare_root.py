@@ -1,7 +1,9 @@
-"""A bare Debian, as a stranger has it: the files of a release alone, and the steps of the Dockerfile.
+"""A bare Debian, as a stranger has it: the files of a release alone, and the
+steps of the Dockerfile.
 
-It is a folder with nothing but the base of a Debian, in which programs run (chroot). The name of such a
-folder in the environment variable ``BARE_ROOT`` saves the minutes of debootstrap.
+It is a folder with nothing but the base of a Debian, in which programs run
+(chroot). The name of such a folder in the environment variable ``BARE_ROOT``
+saves the minutes of debootstrap.
 """
 
 import json
@@ -40,13 +42,16 @@ pytestmark = [
 ]
 
 MEGABYTES = 98
-"""What /opt/imserver of the image may take on the disk. The guide says what it takes."""
+"""What /opt/imserver of the image may take on the disk. The guide says what it
+takes."""
 
 
 RELEASE: Final = "bookworm"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The mounts end with the process: they are in a namespace of its own.
-_ENTER: Final = 'mount --bind /proc "$0/proc" && mount --bind /dev "$0/dev" && exec "$@"'
+_ENTER: Final = (
+    'mount --bind /proc "$0/proc" && mount --bind /dev "$0/dev" && exec "$@"'
+)
 _OF_THIS_MACHINE: Final = (
     "/etc/resolv.conf",
     "/etc/pip.conf",
@@ -57,15 +62,24 @@ _OF_THIS_MACHINE: Final = (
 
 
 def make_base(folder: Path) -> None:
-    """Make the base in a new folder, or skip the test where that cannot be done."""
+    """Make the base in a new folder, or skip the test where that cannot be
+    done."""
     if os.geteuid() != 0:
         leave_out("chroot needs root")
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["unshare", "--mount", "true"], capture_output=True, check=False
+    ).returncode:
         leave_out("this machine permits no mounts")
     if existing := os.environ.get("BARE_ROOT"):
         copy(Path(existing), folder)
     else:
-        command = ["debootstrap", "--variant=minbase", RELEASE, str(folder), "http://deb.debian.org/debian"]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            RELEASE,
+            str(folder),
+            "http://deb.debian.org/debian",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     for name in _OF_THIS_MACHINE:
@@ -84,7 +98,8 @@ def copy(source: Path, target: Path) -> None:
 
 
 class BareRoot:
-    """A Debian in a folder. ``environment``, ``user`` and ``workdir`` are those of its programs."""
+    """A Debian in a folder. ``environment``, ``user`` and ``workdir`` are those
+    of its programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -108,7 +123,9 @@ class BareRoot:
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
 
-    def start(self, *command: str, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *command: str, output: Path, **environment: str
+    ) -> subprocess.Popen[bytes]:
         """Start a program whose output goes to a file."""
         with output.open("wb") as opened:
             return spawn(
@@ -122,16 +139,30 @@ class BareRoot:
         """Install packages of Debian."""
         self.run("apt-get", "update", "-q")
         how = ("--yes", "--no-install-recommends")
-        self.run("apt-get", "install", "-q", *how, *packages, DEBIAN_FRONTEND="noninteractive")
+        self.run(
+            "apt-get",
+            "install",
+            "-q",
+            *how,
+            *packages,
+            DEBIAN_FRONTEND="noninteractive",
+        )
 
     def _command(self, command: Sequence[str]) -> list[str]:
         inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', self.workdir, *command]
-        enter = ["chroot", f"--userspec={self.user}:{self.user}", str(self.folder), *inside]
+        enter = [
+            "chroot",
+            f"--userspec={self.user}:{self.user}",
+            str(self.folder),
+            *inside,
+        ]
         return ["unshare", "--mount", "/bin/sh", "-c", _ENTER, str(self.folder), *enter]
 
     def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         of_pip = {
-            name: value for name, value in os.environ.items() if name.startswith(("PIP_CERT", "PIP_INDEX"))
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("PIP_CERT", "PIP_INDEX"))
         }
         return {**of_pip, **self.environment, **environment}
 
@@ -163,22 +194,30 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
 
 
 class Fork:
-    """The release of a team that has taken the server over, by the commands of the guide, with a key of its
-    own."""
+    """The release of a team that has taken the server over, by the commands of
+    the guide, with a key of its own."""
 
     def __init__(self, dist: Dist, folder: Path) -> None:
         git(folder, "clone", "-q", str(dist.clone), "fork")
         tree, key = folder / "fork", folder / "ours.key"
         changes = tree / "CHANGELOG.md"
-        text = changes.read_text("utf-8").replace("\n## ", f"\n## {NEXT} (unreleased)\n\nOurs.\n\n## ", 1)
+        text = changes.read_text("utf-8").replace(
+            "\n## ", f"\n## {NEXT} (unreleased)\n\nOurs.\n\n## ", 1
+        )
         changes.write_text(text, encoding="utf-8")
         steps = example("guides/take-over.md", "tools.key").replace("1.1.0", NEXT)
-        steps = steps.replace("/media/safe/ours.key            #", f"{key} --no-password  #")
+        steps = steps.replace(
+            "/media/safe/ours.key            #", f"{key} --no-password  #"
+        )
         # "make" would install what is here into an environment of the clone.
-        steps = re.sub(r'make release ARGS="(.*)"', r"python -m tools.release \1", steps)
+        steps = re.sub(
+            r'make release ARGS="(.*)"', r"python -m tools.release \1", steps
+        )
         steps = steps.replace("/media/safe/ours.key", str(key))
         who = {
-            f"GIT_{role}_{what}": "tests" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            f"GIT_{role}_{what}": "tests"
+            for role in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
         }
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = clean_environment(PYTHONPATH="", PATH=path, TZ="UTC", **who)
@@ -194,21 +233,27 @@ NEXT: Final = "99.0.0"
 
 def example(page: str, word: str) -> str:
     """The only shell commands of a page that have this word."""
-    (found,) = [block.text for block in blocks(ROOT / "docs" / page, "sh") if word in block.text]
+    (found,) = [
+        block.text for block in blocks(ROOT / "docs" / page, "sh") if word in block.text
+    ]
     return found
 
 
 def documented_steps(folder: str, public: str) -> str:
-    """The commands of the documents that verify and install the files of a release, in this folder."""
+    """The commands of the documents that verify and install the files of a
+    release, in this folder."""
     steps = example("operations.md", "minisign -Vm")
     return steps.replace("cd dist", f"cd {folder}").replace("RW…", public)
 
 
 @contextmanager
 def serving(root: BareRoot, *command: str, **environment: str) -> Iterator[str]:
-    """A time in which a server runs in the root; the address of its HTTP server."""
+    """A time in which a server runs in the root; the address of its HTTP
+    server."""
     ports = fixed_ports()
-    environment |= {f"IMSERVER_APP_{name.upper()}": str(port) for name, port in ports.items()}
+    environment |= {
+        f"IMSERVER_APP_{name.upper()}": str(port) for name, port in ports.items()
+    }
     url = f"http://127.0.0.1:{ports['http_port']}"
     output = root.folder.parent / "output.txt"
     process = root.start(*command, output=output, **environment)
@@ -228,14 +273,23 @@ def serving(root: BareRoot, *command: str, **environment: str) -> Iterator[str]:
 def push(root: BareRoot, url: str, key: str, id: str) -> Any:
     """Push a message that is stored, by curl in the root; the result.
 
-    The first one makes the database. On a busy machine that takes longer than an answer may: then it is
-    repeated, as its answer says.
+    The first one makes the database. On a busy machine that takes longer than
+    an answer may: then it is repeated, as its answer says.
     """
-    body = json.dumps({"app": "default", "user": "ann", "text": "hello", "store": True, "id": id})
-    headers = ("-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json")
+    body = json.dumps(
+        {"app": "default", "user": "ann", "text": "hello", "store": True, "id": id}
+    )
+    headers = (
+        "-H",
+        f"Authorization: Bearer {key}",
+        "-H",
+        "Content-Type: application/json",
+    )
 
     def results() -> Any:
-        answer = json.loads(root.run("curl", "-sS", f"{url}/api/v1/push", *headers, "-d", body))
+        answer = json.loads(
+            root.run("curl", "-sS", f"{url}/api/v1/push", *headers, "-d", body)
+        )
         assert answer.get("temporary", "results" in answer), answer
         return answer.get("results")
 
@@ -245,7 +299,8 @@ def push(root: BareRoot, url: str, key: str, id: str) -> Any:
 def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
     base: Path, dist: Dist, tmp_path: Path
 ) -> None:
-    """By the commands of the documents, from the files of the release and of a fork.
+    """By the commands of the documents, from the files of the release and of a
+    fork.
 
     No package registry is used but Debian's.
     """
@@ -259,8 +314,11 @@ def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
     began = [time.monotonic()]
 
     def follow(what: str, steps: str) -> None:
-        # No registry can be reached: neither that of the settings of this machine nor the usual one.
-        steps = re.sub(restarts, "", steps.replace("/etc/imserver.yaml", "/srv/im/imserver.yaml"))
+        # No registry can be reached: neither that of the settings of this
+        # machine nor the usual one.
+        steps = re.sub(
+            restarts, "", steps.replace("/etc/imserver.yaml", "/srv/im/imserver.yaml")
+        )
         print(root.run("/bin/sh", "-ec", steps, PIP_INDEX_URL="http://127.0.0.1:9/"))
         report(what)
 
@@ -281,9 +339,17 @@ def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
         first = push(root, url, key, "first")
         assert first["status"] == "stored"
         report("init and serve")
-        follow("verify the fork", documented_steps("/root/new", fork.public).partition("release=")[0])
+        follow(
+            "verify the fork",
+            documented_steps("/root/new", fork.public).partition("release=")[0],
+        )
         follow("back up", f"{imserver} backup --everything before.tar")
-        follow("upgrade", example("support.md", "upgrade --check dist").replace(" dist ", " /root/new "))
+        follow(
+            "upgrade",
+            example("support.md", "upgrade --check dist").replace(
+                " dist ", " /root/new "
+            ),
+        )
     pushed = []
     for version in (NEXT, __version__):
         assert root.run(imserver, "version").strip() == version
@@ -297,13 +363,17 @@ def test_a_stranger_verifies_installs_serves_upgrades_goes_back_and_restores(
     with serving(root, imserver, "serve") as url:
         assert push(root, url, key, "first") == first, "it is known"
         again = push(root, url, key, NEXT)["stored"]["id"]
-        assert again not in (first["stored"]["id"], *pushed), "it was lost, and no id is given twice"
+        assert again not in (first["stored"]["id"], *pushed), (
+            "it was lost, and no id is given twice"
+        )
 
 
 class Image:
-    """Runs the instructions of a Dockerfile; copies of a root stand for its base image.
+    """Runs the instructions of a Dockerfile; copies of a root stand for its
+    base image.
 
-    ``context``: the folder of the Dockerfile. ``root``: the last stage, as far as it was made.
+    ``context``: the folder of the Dockerfile. ``root``: the last stage, as far
+    as it was made.
     """
 
     def __init__(self, base: Path, context: Path, folder: Path) -> None:
@@ -314,7 +384,9 @@ class Image:
         self.root: BareRoot
         self.words: dict[str, str] = {}
         """The words of the last HEALTHCHECK, ENTRYPOINT and so on."""
-        for name, words in instructions_of((context / "Dockerfile").read_text(encoding="utf-8")):
+        for name, words in instructions_of(
+            (context / "Dockerfile").read_text(encoding="utf-8")
+        ):
             self.words[name] = words
             if (step := getattr(self, f"_{name.lower()}", None)) is not None:
                 step(words)
@@ -345,7 +417,9 @@ class Image:
     def _env(self, words: str) -> None:
         for pair in words.split():
             name, _, value = pair.partition("=")
-            self.root.environment[name] = string.Template(value).substitute(self.root.environment)
+            self.root.environment[name] = string.Template(value).substitute(
+                self.root.environment
+            )
 
     def _user(self, words: str) -> None:
         self.root.user = words
@@ -355,8 +429,11 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def python_image(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What stands for the image of Python: ``python`` and ``pip`` are in /usr/local/bin."""
+def python_image(
+    base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """What stands for the image of Python: ``python`` and ``pip`` are in
+    /usr/local/bin."""
     folder = tmp_path_factory.mktemp("python") / "image"
     copy(base, folder)
     root = BareRoot(folder)
@@ -371,19 +448,26 @@ def python_image(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_the_steps_of_the_dockerfile_make_a_server_of_half_the_size(
     python_image: Path, dist: Dist, tmp_path: Path
 ) -> None:
-    with tarfile.open(dist.files / f"imserver-{__version__}-container.tar.gz") as archive:
+    with tarfile.open(
+        dist.files / f"imserver-{__version__}-container.tar.gz"
+    ) as archive:
         archive.extractall(tmp_path / "context", filter="data")
     (context,) = (tmp_path / "context").iterdir()
     image = Image(python_image, context, tmp_path)
     root = image.root
-    done = subprocess.run(["du", "-sm", root.path("/opt/imserver")], capture_output=True, check=True)
+    done = subprocess.run(
+        ["du", "-sm", root.path("/opt/imserver")], capture_output=True, check=True
+    )
     size = int(done.stdout.split()[0])
     print(f"/opt/imserver of the image: {size} MB")
     assert size <= MEGABYTES
     assert os.stat(root.path("/data")).st_uid == int(root.user) > 1000
     command = [*json.loads(image.words["ENTRYPOINT"]), *json.loads(image.words["CMD"])]
     _, _, health = image.words["HEALTHCHECK"].partition("CMD ")
-    loopback = {"IMSERVER_SERVER_HOST": "127.0.0.1", "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
+    loopback = {
+        "IMSERVER_SERVER_HOST": "127.0.0.1",
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+    }
     with serving(root, *command, **loopback) as url:
         root.run(*json.loads(health), IMSERVER_APP_HTTP_PORT=url.rpartition(":")[2])
         assert push_without_key(url) == "absent"
@@ -392,6 +476,14 @@ def test_the_steps_of_the_dockerfile_make_a_server_of_half_the_size(
 
 def push_without_key(url: str) -> str:
     body = json.dumps({"app": "default", "user": "ann", "text": "hello"})
-    command = ["curl", "-sS", f"{url}/api/v1/push", "-H", "Content-Type: application/json", "-d", body]
+    command = [
+        "curl",
+        "-sS",
+        f"{url}/api/v1/push",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        body,
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return str(json.loads(answer)["results"][0]["status"])

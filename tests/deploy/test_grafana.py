@@ -1,6 +1,8 @@
-"""deploy/grafana.json: the board shows every metric, under its own name, and as what it is.
+"""deploy/grafana.json: the board shows every metric, under its own name, and as
+what it is.
 
-deploy/alerts.yaml: each alert reads metrics that exist, fires when it should, and says what to do.
+deploy/alerts.yaml: each alert reads metrics that exist, fires when it should,
+and says what to do.
 """
 
 import json
@@ -19,7 +21,9 @@ from tests.rows import METRICS
 from tests.support import ROOT
 from tests.tools import require
 
-BOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))
+BOARD: dict[str, Any] = json.loads(
+    (ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8")
+)
 CHARTS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 BY_NAME = {metric.name: metric for metric in METRICS}
 ANNOTATIONS = [note["expr"] for note in BOARD["annotations"]["list"]]
@@ -50,7 +54,9 @@ def used(expression: str) -> Iterator[tuple[Metric, str]]:
 
 
 def test_every_metric_is_shown_and_nothing_else() -> None:
-    shown = {metric.name for expression in everything() for metric, _ in used(expression)}
+    shown = {
+        metric.name for expression in everything() for metric, _ in used(expression)
+    }
     assert shown == set(BY_NAME)
 
 
@@ -58,18 +64,24 @@ def test_every_metric_is_shown_and_nothing_else() -> None:
 def test_an_expression_reads_each_metric_as_what_it_is(expression: str) -> None:
     assert expression.count("(") == expression.count(")")
     for metric, suffix in used(expression):
-        read = re.search(rf"(\w*)\(?{metric.name}{suffix}(\{{[^}}]*\}})(\[[^]]+\])?", expression)
+        read = re.search(
+            rf"(\w*)\(?{metric.name}{suffix}(\{{[^}}]*\}})(\[[^]]+\])?", expression
+        )
         assert read, expression
         function, chosen, window = read.groups()
         assert chosen == '{node=~"$node"}', "the chosen nodes only"
         assert suffix == ("_bucket" if metric.kind == "histogram" else "")
         assert (window is not None) == (function in ("rate", "increase", "changes"))
-        assert (metric.kind != "gauge") == (function in ("rate", "increase")), expression
+        assert (metric.kind != "gauge") == (function in ("rate", "increase")), (
+            expression
+        )
         if metric.kind == "histogram":
             assert "histogram_quantile" in expression
             assert re.search(r"by \(le\b", expression)
     for label in re.findall(r"by \(([^)]*)\)", expression):
-        known = {"node", "le"}.union(*(metric.label.split() for metric, _ in used(expression)))
+        known = {"node", "le"}.union(
+            *(metric.label.split() for metric, _ in used(expression))
+        )
         assert set(label.split(", ")) <= known, expression
 
 
@@ -83,7 +95,7 @@ def test_a_panel_has_the_unit_of_what_it_shows(panel: dict[str, Any]) -> None:
                 assert unit == "percentunit"  # seconds a second
 
 
-# --- alerts -------------------------------------------------------------------------------------------------
+# --- alerts -------------------------------------------------------------------
 
 
 RULES = ROOT / "deploy" / "alerts.yaml"
@@ -96,12 +108,20 @@ def alerts() -> list[dict[str, Any]]:
 
 
 @pytest.mark.needs("promtool")
-def test_each_alert_fires_for_what_is_wrong_and_for_nothing_else(tmp_path: Path) -> None:
+def test_each_alert_fires_for_what_is_wrong_and_for_nothing_else(
+    tmp_path: Path,
+) -> None:
     cases = tmp_path / "cases.yaml"
-    cases.write_text(CASES.read_text(encoding="utf-8").replace("RULES", str(RULES)), encoding="utf-8")
+    cases.write_text(
+        CASES.read_text(encoding="utf-8").replace("RULES", str(RULES)), encoding="utf-8"
+    )
     for arguments in (("check", "rules", str(RULES)), ("test", "rules", str(cases))):
         done = subprocess.run(
-            [require("promtool"), *arguments], capture_output=True, text=True, timeout=100, check=False
+            [require("promtool"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -116,7 +136,9 @@ def test_each_alert_reads_metrics_that_exist_as_what_they_are() -> None:
         metrics = list(used(rule["expr"]))
         assert metrics, rule
         for metric, _ in metrics:
-            is_read_as_counter = re.search(rf"(rate|increase)\({metric.name}", rule["expr"]) is not None
+            is_read_as_counter = (
+                re.search(rf"(rate|increase)\({metric.name}", rule["expr"]) is not None
+            )
             assert is_read_as_counter == (metric.kind != "gauge"), rule["expr"]
 
 
@@ -124,5 +146,8 @@ def test_each_alert_leads_to_a_line_that_says_what_to_do() -> None:
     known = anchors(ROOT / "docs" / "operations.md")
     for rule in alerts():
         page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert (page, anchor) == ("{{ $externalLabels.docs_url }}/operations/", rule["alert"].lower())
+        assert (page, anchor) == (
+            "{{ $externalLabels.docs_url }}/operations/",
+            rule["alert"].lower(),
+        )
         assert anchor in known, rule["alert"]

@@ -1,4 +1,5 @@
-"""The files of deploy/ while a node is away: restarted, one after the other, or powered off, or dead."""
+"""The files of deploy/ while a node is away: restarted, one after the other, or
+powered off, or dead."""
 
 import contextlib
 import socket
@@ -27,7 +28,8 @@ PUSH = {"app": "101", "user": "ann"}
 
 
 class File(NamedTuple):
-    """A file of deploy/: the addresses in it, and which ports of a server stand there."""
+    """A file of deploy/: the addresses in it, and which ports of a server stand
+    there."""
 
     path: Path
     nodes: tuple[str, ...]
@@ -56,9 +58,12 @@ def before(folder: Path, file: File, *ports: int) -> Nginx:
 
 
 class Threads:
-    """Threads that all do ``run`` with one connection after the other, until the end of the ``with``."""
+    """Threads that all do ``run`` with one connection after the other, until
+    the end of the ``with``."""
 
-    def __init__(self, address: Address, count: int, run: Callable[["Threads", Raw], None]) -> None:
+    def __init__(
+        self, address: Address, count: int, run: Callable[["Threads", Raw], None]
+    ) -> None:
         self.address, self.run = address, run
         self.answers: Counter[int] = Counter()
         """How often each status came; 0: the connection ended without one."""
@@ -88,7 +93,8 @@ class Threads:
 
 
 def stay(clients: Threads, connection: Raw) -> None:
-    """A client with a WebSocket, which comes back as soon as it is disconnected."""
+    """A client with a WebSocket, which comes back as soon as it is
+    disconnected."""
     connection.send(handshake("/ws"))
     status = connection.response().status
     clients.answers[status] += 1
@@ -99,7 +105,8 @@ def stay(clients: Threads, connection: Raw) -> None:
 
 
 def read_and_push(back_ends: Threads, connection: Raw) -> None:
-    """A back end that reads and pushes in turn, without a pause, on a connection that is kept."""
+    """A back end that reads and pushes in turn, without a pause, on a
+    connection that is kept."""
     push = json_request("/api/v1/push", {**PUSH, "text": "m"})
     for turn in range(50):
         back_ends.answers[connection.ask(push if turn % 2 else READ).status] += 1
@@ -107,7 +114,9 @@ def read_and_push(back_ends: Threads, connection: Raw) -> None:
 
 def connections(server: Server) -> int:
     """How many WebSockets a node has."""
-    found: int = get(server.http, "/system/state").json["data"]["managerInfo"]["clientsLen"]
+    found: int = get(server.http, "/system/state").json["data"]["managerInfo"][
+        "clientsLen"
+    ]
     return found
 
 
@@ -115,30 +124,50 @@ def connections(server: Server) -> int:
 def test_nobody_is_refused_while_the_nodes_are_restarted_in_turn(
     start_server: StartServer, tmp_path: Path, file: File, http_server: str
 ) -> None:
-    configs = [{"app": fixed_ports(), "drain": {"close_seconds": 0.5}} for _ in range(2)]
-    servers = [start_server(config=config, http_server=http_server) for config in configs]
+    configs = [
+        {"app": fixed_ports(), "drain": {"close_seconds": 0.5}} for _ in range(2)
+    ]
+    servers = [
+        start_server(config=config, http_server=http_server) for config in configs
+    ]
     ports = [port for server in servers for port in file.ports(server)]
     with (
         before(tmp_path, file, *ports) as nginx,
         Threads(nginx.address, CLIENTS, stay) as clients,
         Threads(nginx.address, 4, read_and_push) as back_ends,
     ):
-        eventually(lambda: all(connections(server) == CLIENTS / 2 for server in servers), what="all are here")
+        eventually(
+            lambda: all(connections(server) == CLIENTS / 2 for server in servers),
+            what="all are here",
+        )
         for number in (0, 1):
             assert servers[number].stop() == 0
             other = servers[1 - number]
-            eventually(lambda other=other: connections(other) == CLIENTS, what="the other node has all")
+            eventually(
+                lambda other=other: connections(other) == CLIENTS,
+                what="the other node has all",
+            )
             served = back_ends.answers.total()
-            eventually(lambda served=served: back_ends.answers.total() > served + 50, what="requests go on")
-            servers[number] = start_server(config=configs[number], http_server=http_server)
+            eventually(
+                lambda served=served: back_ends.answers.total() > served + 50,
+                what="requests go on",
+            )
+            servers[number] = start_server(
+                config=configs[number], http_server=http_server
+            )
             assert get(servers[number].http, "/ready").status == 200
 
         def goes_to_the_empty_node() -> bool:
             with Raw(nginx.address).upgrade("/ws"):
                 return connections(servers[1]) == 1
 
-        eventually(goes_to_the_empty_node, what="nginx has found the node that was restarted last")
-        eventually(lambda: sum(map(connections, servers)) == CLIENTS, what="all are back")
+        eventually(
+            goes_to_the_empty_node,
+            what="nginx has found the node that was restarted last",
+        )
+        eventually(
+            lambda: sum(map(connections, servers)) == CLIENTS, what="all are back"
+        )
     assert set(clients.answers) == {101}
     assert set(clients.closed) == {1001}
     assert set(back_ends.answers) == {200}
@@ -155,12 +184,18 @@ def test_a_host_that_is_powered_off_delays_few_and_refuses_nobody(
         ann = stack.enter_context(logged_in(server.ws, "ann", 101))
 
         def tried(path: str) -> list[bool]:
-            """For each request to this path whether the host that is off was tried."""
-            lines = [line for line in nginx.access_log.splitlines() if f" {path} " in line]
+            """For each request to this path whether the host that is off was
+            tried."""
+            lines = [
+                line for line in nginx.access_log.splitlines() if f" {path} " in line
+            ]
             return [any(f":{port}" in line for port in off) for line in lines]
 
-        # The first request of all goes to the first node: nginx passes a push on that it could not send.
-        answer = ask(nginx.address, json_request("/api/v1/push", {**PUSH, "text": "first"}))
+        # The first request of all goes to the first node: nginx passes a push
+        # on that it could not send.
+        answer = ask(
+            nginx.address, json_request("/api/v1/push", {**PUSH, "text": "first"})
+        )
         assert (answer.status, answer.json["sent"]) == (200, 1)
         eventually(lambda: tried("/api/v1/push") == [True], what="nginx has tried it")
         assert ann.push("msg").json["response"]["data"]["msg"] == "first"
@@ -172,13 +207,17 @@ def test_a_host_that_is_powered_off_delays_few_and_refuses_nobody(
                 clients.enter_context(Raw(nginx.address)).upgrade("/ws")
             assert connections(server) == CLIENTS + 1
         for path in ("/ws", "/api/v1/presence"):
-            eventually(lambda path=path: len(tried(path)) == CLIENTS, what="nginx has logged them")
+            eventually(
+                lambda path=path: len(tried(path)) == CLIENTS,
+                what="nginx has logged them",
+            )
             assert sum(tried(path)) < CLIENTS / 2, "nginx leaves the host out"
 
 
 @contextlib.contextmanager
 def dying_node() -> Iterator[int]:
-    """The port of a node that dies with each request: it reads some of it and answers nothing."""
+    """The port of a node that dies with each request: it reads some of it and
+    answers nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -207,7 +246,12 @@ def test_a_push_that_a_node_may_have_sent_is_not_sent_by_another(
         nginx = stack.enter_context(before(tmp_path, file, *dead, *ports))
         ann = stack.enter_context(logged_in(server.ws, "ann", 101))
         # The first request of all goes to the first node.
-        assert ask(nginx.address, json_request("/api/v1/push", {**PUSH, "text": "m"})).status == 502
+        assert (
+            ask(
+                nginx.address, json_request("/api/v1/push", {**PUSH, "text": "m"})
+            ).status
+            == 502
+        )
         ann.no_push("msg")
         for _ in range(4):
             assert ask(nginx.address, READ).status == 200

@@ -1,4 +1,5 @@
-"""The recipes of replace-another-server.md: the originals' files, one node and two, behind their nginx."""
+"""The recipes of replace-another-server.md: the originals' files, one node and
+two, behind their nginx."""
 
 import re
 import shlex
@@ -27,22 +28,31 @@ RPC_PORTS = (9001, 9003, 7000, 7002, 9092, 9192)
 """A node listens on the next one, too."""
 USUAL = {"http_port": 8080, "websocket_port": 8089, "rpc_port": 9001}
 """Where a node listens if neither its file nor its command says so."""
-PUBLISHED = (ROOT / "tests" / "vectors" / "nginx" / "go-websocket.conf").read_text(encoding="utf-8")
+PUBLISHED = (ROOT / "tests" / "vectors" / "nginx" / "go-websocket.conf").read_text(
+    encoding="utf-8"
+)
 BOTH = pytest.mark.parametrize("count", [1, 2], ids=["one", "two"])
 
 pytestmark = pytest.mark.full("programs")
 
 
 class Recipe:
-    """One chapter of the guide, with free ports in place of its own and files under ``folder``."""
+    """One chapter of the guide, with free ports in place of its own and files
+    under ``folder``."""
 
-    def __init__(self, heading: str, folder: Path, redis: RedisServer, stack: ExitStack) -> None:
+    def __init__(
+        self, heading: str, folder: Path, redis: RedisServer, stack: ExitStack
+    ) -> None:
         self.folder = folder
         self._stack = stack
         text = GUIDE.read_text(encoding="utf-8")
         first = text.count("\n", 0, text.index(f"\n### {heading}\n")) + 1
-        following = [text.count("\n", 0, at.start()) for at in re.finditer(r"\n### ", text)]
-        last = min((line for line in following if line > first), default=text.count("\n"))
+        following = [
+            text.count("\n", 0, at.start()) for at in re.finditer(r"\n### ", text)
+        ]
+        last = min(
+            (line for line in following if line > first), default=text.count("\n")
+        )
         self._blocks = [
             block
             for block in blocks(GUIDE, "yaml", "ini", "sh", "nginx")
@@ -54,7 +64,11 @@ class Recipe:
 
     def moved(self, text: str) -> str:
         """``text`` with our ports and folder."""
-        moved = re.sub(r"\b\d{3,4}\b", lambda found: str(self.ports.get(int(found[0]), found[0])), text)
+        moved = re.sub(
+            r"\b\d{3,4}\b",
+            lambda found: str(self.ports.get(int(found[0]), found[0])),
+            text,
+        )
         return moved.replace("/var/lib/imserver", str(self.folder / "data"))
 
     def start(self, count: int, more: str = "") -> list[Server]:
@@ -75,7 +89,9 @@ class Recipe:
                 environment.update(given)
             elif len(servers) < count:
                 assert words[:3] == ["imserver", "serve", "-c"]
-                servers.append(self._serve(words[3], {**environment, **given}, len(servers)))
+                servers.append(
+                    self._serve(words[3], {**environment, **given}, len(servers))
+                )
         return servers
 
     def _serve(self, file: str, environment: dict[str, str], number: int) -> Server:
@@ -85,15 +101,20 @@ class Recipe:
         for name, port in USUAL.items():
             if getattr(settings.app, name) == port:
                 ours[f"IMSERVER_APP_{name.upper()}"] = str(self.ports[port])
-        one = Server(folder, "-c", str(self.folder / file), environment={**ours, **environment})
+        one = Server(
+            folder, "-c", str(self.folder / file), environment={**ours, **environment}
+        )
         self._stack.callback(one.check)
         self._stack.callback(one.stop)
         return one
 
     def nginx(self, site: str) -> Address:
-        """Start nginx with the site of the original and the upstreams of the recipe."""
+        """Start nginx with the site of the original and the upstreams of the
+        recipe."""
         require("nginx")
-        (upstreams,) = (block.text for block in self._blocks if block.language == "nginx")
+        (upstreams,) = (
+            block.text for block in self._blocks if block.language == "nginx"
+        )
         without = re.sub(r"upstream +\S+\s*\{[^}]*\}", "", site)
         without = re.sub(r"listen +80 *;", "listen      80;", without)
         without = without.replace("/link/log/nginx/access", "/var/log/nginx")
@@ -110,28 +131,50 @@ def stack() -> Iterator[ExitStack]:
 
 
 @BOTH
-def test_gowebsocket(tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int) -> None:
+def test_gowebsocket(
+    tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
+) -> None:
     recipe = Recipe("gowebsocket on two nodes", tmp_path, redis_server, stack)
     servers = recipe.start(count)
     site = recipe.nginx(CHAT_SITE)
-    people = [stack.enter_context(cmd.logged_in(site, f"user{n}", 101)) for n in range(4)]
-    people += [stack.enter_context(cmd.logged_in(each.ws, f"at{n}", 101)) for n, each in enumerate(servers)]
+    people = [
+        stack.enter_context(cmd.logged_in(site, f"user{n}", 101)) for n in range(4)
+    ]
+    people += [
+        stack.enter_context(cmd.logged_in(each.ws, f"at{n}", 101))
+        for n, each in enumerate(servers)
+    ]
     assert len(cmd.users(site, 101)) == len(people)
     fields = {"appID": 101, "userID": "boss", "msgID": "m-1", "message": "hello"}
     data = cmd.form_request("/user/sendMessageAll", fields)
-    data = data.replace(b"Host: 127.0.0.1", b"Host: im.91vh.com\r\nOrigin: http://im.91vh.com")
-    assert ask(site, data).json == {"code": 200, "msg": "Success", "data": {"sendResults": True}}
+    data = data.replace(
+        b"Host: 127.0.0.1", b"Host: im.91vh.com\r\nOrigin: http://im.91vh.com"
+    )
+    assert ask(site, data).json == {
+        "code": 200,
+        "msg": "Success",
+        "data": {"sendResults": True},
+    }
     for one in people:
         assert one.push("msg").json["response"]["data"]["msg"] == "hello"
 
 
 @BOTH
-def test_go_websocket(tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int) -> None:
-    recipe = Recipe("go-websocket (woodylan) on two nodes", tmp_path, redis_server, stack)
+def test_go_websocket(
+    tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
+) -> None:
+    recipe = Recipe(
+        "go-websocket (woodylan) on two nodes", tmp_path, redis_server, stack
+    )
     recipe.start(count)
     site = recipe.nginx(PUBLISHED)
     register = client.api_request("register", {"systemId": "shop"})
-    assert ask(site, register.replace(b"Host: 127.0.0.1", b"Host: ws.example.com")).json["code"] == 0
+    assert (
+        ask(site, register.replace(b"Host: 127.0.0.1", b"Host: ws.example.com")).json[
+            "code"
+        ]
+        == 0
+    )
     clients = [stack.enter_context(client.listening(site, "shop")) for _ in range(4)]
     for _ in range(count):
         for number, one in enumerate(clients):
@@ -143,7 +186,9 @@ def test_go_websocket(tmp_path: Path, redis_server: RedisServer, stack: ExitStac
 def test_go_websocket_of_guyan0319(
     tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
 ) -> None:
-    recipe = Recipe("go-websocket (guyan0319) on two nodes", tmp_path, redis_server, stack)
+    recipe = Recipe(
+        "go-websocket (guyan0319) on two nodes", tmp_path, redis_server, stack
+    )
     servers = recipe.start(count)
     site = recipe.nginx(ROOM_SITE)
     page = "/ws?uid=1&to_uid=2&appname=1"
@@ -158,11 +203,19 @@ def test_go_websocket_of_guyan0319(
 
 
 @BOTH
-def test_gochat(tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int) -> None:
+def test_gochat(
+    tmp_path: Path, redis_server: RedisServer, stack: ExitStack, count: int
+) -> None:
     recipe = Recipe("GoChat on two nodes", tmp_path, redis_server, stack)
-    others = GOCHAT[GOCHAT.index("mysql:") : GOCHAT.index("redis:")] + GOCHAT[GOCHAT.index("etcd:") :]
+    others = (
+        GOCHAT[GOCHAT.index("mysql:") : GOCHAT.index("redis:")]
+        + GOCHAT[GOCHAT.index("etcd:") :]
+    )
     recipe.start(count, others)
-    http, websocket = ("127.0.0.1", recipe.ports[9090]), ("127.0.0.1", recipe.ports[9091])
+    http, websocket = (
+        ("127.0.0.1", recipe.ports[9090]),
+        ("127.0.0.1", recipe.ports[9091]),
+    )
     last = ("127.0.0.1", recipe.ports[9191] if count == 2 else recipe.ports[9091])
     ann, bob = gochat.register(http), gochat.register(http)
     with protobuf.chatting(websocket, ann) as one, protobuf.chatting(last, bob) as two:

@@ -1,7 +1,10 @@
 """Every foreign dialect against the contract."""
 
 from imserver.dialects.action.wire import AckNumber, ActionDialect, ActionLogin, Say
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+)
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
@@ -58,7 +61,8 @@ class TestFullProtobuf(DialectContract):
 
 
 class TestCentrifuge(DialectContract):
-    """Whose frames may have several requests, and whose clients may send nothing unreadable."""
+    """Whose frames may have several requests, and whose clients may send
+    nothing unreadable."""
 
     dialect = CentrifugeDialect().joined(MESSAGE_COMMANDS)
     requests = requests_of("centrifuge", dialect)
@@ -81,5 +85,7 @@ class TestCentrifugeProtobuf(TestCentrifuge):
 
 def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
     contracts = [*vars(of_gateway).values(), *globals().values()]
-    checked = {contract.dialect.name for contract in contracts if hasattr(contract, "dialect")}
+    checked = {
+        contract.dialect.name for contract in contracts if hasattr(contract, "dialect")
+    }
     assert {dialect.name for dialect in DIALECTS} <= checked

@@ -1,4 +1,5 @@
-"""Messages of users that a back end reviews: what is stored and delivered, and what each dialect answers."""
+"""Messages of users that a back end reviews: what is stored and delivered, and
+what each dialect answers."""
 
 from functools import cached_property
 from typing import Any
@@ -33,12 +34,16 @@ def judge(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def reply(post: Post) -> Answer:
-    return 200, fast.encode({"answers": [judge(each) for each in post.json["messages"]]})
+    return 200, fast.encode(
+        {"answers": [judge(each) for each in post.json["messages"]]}
+    )
 
 
 def reviewing(kind: type[Harness], **options: Any) -> Any:
     """A node of this kind whose messages a back end may review."""
-    reviews = cached_property(lambda node: ReviewRequests(node.back_end, lambda: "node:1"))
+    reviews = cached_property(
+        lambda node: ReviewRequests(node.back_end, lambda: "node:1")
+    )
     return type(kind.__name__, (kind,), {"reviews": reviews})(**options)
 
 
@@ -49,7 +54,9 @@ def reviewed(harness: Any, app: str = APP, seconds: float = 60.0) -> None:
 
 
 def questions(harness: Any) -> list[dict[str, Any]]:
-    return [message for post in harness.back_end.posts for message in post.json["messages"]]
+    return [
+        message for post in harness.back_end.posts for message in post.json["messages"]
+    ]
 
 
 def test_a_message_is_stored_as_the_back_end_says_or_rejected_with_its_reason() -> None:
@@ -73,13 +80,23 @@ def test_the_sender_learns_what_is_stored_instead() -> None:
         id = ann.send("bob", "a word", clientMsgID="1")[1]["id"]
         stars = {"type": "text", "text": "***"}
         assert ann.send("bob", "a word", clientMsgID="1")[1]["replaced"] == stars
-        assert ann.ask("edit", {"id": id, "text": "another word"})[1]["replaced"] == stars
-        node.back_end.reply = lambda _: (200, b'{"answers":[{"action":"replace","data":{"n":1}}]}')
-        assert ann.send("bob", "hi")[1]["replaced"] == {"type": "custom", "data": {"n": 1}}
+        assert (
+            ann.ask("edit", {"id": id, "text": "another word"})[1]["replaced"] == stars
+        )
+        node.back_end.reply = lambda _: (
+            200,
+            b'{"answers":[{"action":"replace","data":{"n":1}}]}',
+        )
+        assert ann.send("bob", "hi")[1]["replaced"] == {
+            "type": "custom",
+            "data": {"n": 1},
+        }
         assert "replaced" not in ann.ask("recall", {"id": id})[1]
 
 
-def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> None:
+def test_messages_of_a_connection_are_stored_in_their_order_and_others_do_not_wait() -> (
+    None
+):
     with reviewing(Node) as node:
         reviewed(node)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
@@ -99,7 +116,9 @@ def test_what_a_back_end_stores_is_not_reviewed() -> None:
     with reviewing(Node) as node:
         reviewed(node)
         results: list[Any] = []
-        node.messaging.send(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
+        node.messaging.send(
+            APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append
+        )
         until(lambda: results)
         assert results[0].entry.body == b"rude"
         assert not node.back_end.posts
@@ -109,7 +128,9 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
     with reviewing(Node) as node:
         reviewed(node)
         results: list[Any] = []
-        node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append)
+        node.messaging.send_of_user(
+            APP, Draft(sender="ann", to_user="bob", body=b"rude"), results.append
+        )
         until(lambda: results)
         assert (results[0].reason, results[0].detail) == ("rejected", "be nice")
         recall = Draft(sender="ann", to_user="bob", kind="recall", about=1)
@@ -117,7 +138,9 @@ def test_a_user_without_a_connection_is_reviewed_too() -> None:
         until(lambda: len(results) == 2)
         reviewed(node, seconds=0.05)
         node.back_end.open.clear()
-        node.messaging.send_of_user(APP, Draft(sender="ann", to_user="bob", body=b"x"), results.append)
+        node.messaging.send_of_user(
+            APP, Draft(sender="ann", to_user="bob", body=b"x"), results.append
+        )
         until(lambda: len(results) == 3)
         assert isinstance(results[2], ReviewUnavailable)
 
@@ -134,7 +157,9 @@ def test_a_rejected_chat_message_is_acknowledged_and_not_delivered() -> None:
         assert [each.content for each in bob.pushes()] == [b"***", b"hi"]
 
 
-def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_again() -> None:
+def test_a_chat_message_that_nobody_reviewed_is_not_acknowledged_and_may_come_again() -> (
+    None
+):
     with reviewing(Chats) as harness:
         reviewed(harness, CHATS, seconds=0.05)
         ann = harness.live(266)
@@ -153,7 +178,10 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
     with reviewing(ActionHarness, policies={"action:1": "multi"}) as harness:
         reviewed(harness, "action:1")
         ann, bob = One(harness, "ann", "bob", room), One(harness, "bob", "ann", room)
-        assert ann.answer("sendmsg", msgType="text", message="rude") == (1003, {"reason": "be nice"})
+        assert ann.answer("sendmsg", msgType="text", message="rude") == (
+            1003,
+            {"reason": "be nice"},
+        )
         assert ann.say("a word") == 200
         harness.back_end.open.clear()
         reviewed(harness, "action:1", seconds=0.1)
@@ -164,7 +192,10 @@ def test_a_live_message_is_delivered_as_the_back_end_says(room: str) -> None:
         bob.receives("***", "hi")
         where = {"to": "bob"} if room == "0" else {"room": "tea"}
         assert questions(harness)[0] == {**QUESTION, **where}
-        assert [facts["text"] for _, _, facts in harness.observer.messages] == ["***", "hi"]
+        assert [facts["text"] for _, _, facts in harness.observer.messages] == [
+            "***",
+            "hi",
+        ]
 
 
 def test_a_stored_conversation_is_reviewed() -> None:

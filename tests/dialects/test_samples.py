@@ -1,4 +1,5 @@
-"""Wire samples of the foreign dialects: what their codecs read and write (``tests/vectors/README.md``)."""
+"""Wire samples of the foreign dialects: what their codecs read and write
+(``tests/vectors/README.md``)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,12 @@ from imserver.dialects.centrifuge.wire import (
 )
 from imserver.dialects.client.wire import ClientDialect
 from imserver.dialects.protobuf import chat_pb2 as pb
-from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect, push, uplink_ack
+from imserver.dialects.protobuf.wire import (
+    FullProtobufDialect,
+    ProtobufDialect,
+    push,
+    uplink_ack,
+)
 from imserver.dialects.pusher import wire as pusher
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.messenger.messages.messaging import StoredView
@@ -30,12 +36,15 @@ def chat(fields: dict[str, Any]) -> pb.Message:
 
 
 def with_publications(kind: type[Struct]) -> Callable[[dict[str, Any]], Any]:
-    """What makes a result of the centrifuge dialect, whose publications have JSON in a string."""
+    """What makes a result of the centrifuge dialect, whose publications have
+    JSON in a string."""
 
     def make(fields: dict[str, Any]) -> Any:
         result: Any = json_of(fields, kind)
         for each in (result, *getattr(result, "subs", {}).values()):
-            for publication in each.publications or () if hasattr(each, "publications") else ():
+            for publication in (
+                each.publications or () if hasattr(each, "publications") else ()
+            ):
                 publication.data = Raw(publication.data.encode())
         return result
 
@@ -50,12 +59,20 @@ def subscribed(channel: str, members: dict[str, Any] | None = None) -> bytes:
 
 MAKERS: Makers = {
     **{kind.__name__: kind for kind in (StoredView, ReceiptPage, MarksAnswer)},
-    **{kind.__name__: with_publications(kind) for kind in (ConnectResult, HistoryResult)},
+    **{
+        kind.__name__: with_publications(kind)
+        for kind in (ConnectResult, HistoryResult)
+    },
     "subscribed": subscribed,
     "uplink_ack": uplink_ack,
     "push": lambda fields: push(chat(fields)),
-    "page": lambda messages, more: ProtobufDialect().page(map(chat, messages), more, False),
-    **{name: getattr(pusher, name) for name in ("established", "not_subscribed", "cache_miss", "error")},
+    "page": lambda messages, more: ProtobufDialect().page(
+        map(chat, messages), more, False
+    ),
+    **{
+        name: getattr(pusher, name)
+        for name in ("established", "not_subscribed", "cache_miss", "error")
+    },
 }
 FILES: list[tuple[str, Dialect]] = [
     ("action", ActionDialect()),
@@ -67,7 +84,11 @@ FILES: list[tuple[str, Dialect]] = [
     ("pusher", pusher.PusherDialect()),
 ]
 ROWS = [
-    pytest.param(dialect, sample, id=f"{file}-{'text' if dialect.text else 'binary'}: {sample['name']}")
+    pytest.param(
+        dialect,
+        sample,
+        id=f"{file}-{'text' if dialect.text else 'binary'}: {sample['name']}",
+    )
     for file, dialect in FILES
     for sample in samples_of(file)["samples"]
     if is_for(dialect, sample)
@@ -75,5 +96,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("dialect", "sample"), ROWS)
-def test_a_codec_reads_and_writes_its_samples(dialect: Dialect, sample: dict[str, Any]) -> None:
+def test_a_codec_reads_and_writes_its_samples(
+    dialect: Dialect, sample: dict[str, Any]
+) -> None:
     check(dialect, sample, MAKERS)

@@ -1,5 +1,5 @@
-"""Files of the originals, conf/app.ini of go-websocket and app.yaml of GoChat: each starts this server at its
-ports, and what has no equal here is told."""
+"""Files of the originals, conf/app.ini of go-websocket and app.yaml of GoChat:
+each starts this server at its ports, and what has no equal here is told."""
 
 import os
 import socket
@@ -40,23 +40,79 @@ def load(file: Path, text: str, **environment: str) -> Config:
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("app.ini", "HttpPort = 1", "line 1: a section such as [common] must come first"),
-        ("app.ini", "[common]\nHttpPort = 1\nHttpPort = 2", "line 3: httpport is given twice"),
+        (
+            "app.ini",
+            "HttpPort = 1",
+            "line 1: a section such as [common] must come first",
+        ),
+        (
+            "app.ini",
+            "[common]\nHttpPort = 1\nHttpPort = 2",
+            "line 3: httpport is given twice",
+        ),
         ("app.ini", "[common]\n[common]", "line 2: the section common is given twice"),
         ("app.ini", "[common]\n= 5", "line 2: expected key = value"),
-        ("app.ini", "[common]\nHttpPort = many", "HttpPort: expected a port, got 'many'"),
-        ("app.ini", "[common]\nRPCPort = 65536", "RPCPort: expected a port, got '65536'"),
-        ("app.ini", "[common]\nCluster = perhaps", "Cluster: expected true or false, got 'perhaps'"),
-        ("app.ini", "[common]\nCryptoKey = short", "CryptoKey: expected 16, 24 or 32 bytes, got 5"),
-        ("app.yaml", "app:\n  http_server_port: x", "line 2: app.http_server_port: expected a port, got 'x'"),
-        ("app.yaml", "app: {http_server_port: 65536}", "app.http_server_port: expected a port, got 65536"),
-        ("app.yaml", "app: {http_server_port: true}", "app.http_server_port: expected a port, got True"),
-        ("app.yaml", "app:\n  ip: here", "line 2: app.ip: expected an address, got 'here'"),
-        ("app.yaml", "app:\n  heartbeattime: soon", "websocket.protobuf_silent_seconds: expected"),
-        ("app.yaml", "app:\n  ip: ::1\n  IP: ::2", "line 3: app.IP is given twice, in two spellings"),
+        (
+            "app.ini",
+            "[common]\nHttpPort = many",
+            "HttpPort: expected a port, got 'many'",
+        ),
+        (
+            "app.ini",
+            "[common]\nRPCPort = 65536",
+            "RPCPort: expected a port, got '65536'",
+        ),
+        (
+            "app.ini",
+            "[common]\nCluster = perhaps",
+            "Cluster: expected true or false, got 'perhaps'",
+        ),
+        (
+            "app.ini",
+            "[common]\nCryptoKey = short",
+            "CryptoKey: expected 16, 24 or 32 bytes, got 5",
+        ),
+        (
+            "app.yaml",
+            "app:\n  http_server_port: x",
+            "line 2: app.http_server_port: expected a port, got 'x'",
+        ),
+        (
+            "app.yaml",
+            "app: {http_server_port: 65536}",
+            "app.http_server_port: expected a port, got 65536",
+        ),
+        (
+            "app.yaml",
+            "app: {http_server_port: true}",
+            "app.http_server_port: expected a port, got True",
+        ),
+        (
+            "app.yaml",
+            "app:\n  ip: here",
+            "line 2: app.ip: expected an address, got 'here'",
+        ),
+        (
+            "app.yaml",
+            "app:\n  heartbeattime: soon",
+            "websocket.protobuf_silent_seconds: expected",
+        ),
+        (
+            "app.yaml",
+            "app:\n  ip: ::1\n  IP: ::2",
+            "line 3: app.IP is given twice, in two spellings",
+        ),
         ("app.yaml", "app:\n  http_server_port: 8080", "port 8080 is given twice"),
-        ("app.yaml", "app:\n  ip: 127.0.0.1\n  colour: red", "line 3: unknown key 'app.colour'"),
-        ("app.yaml", "etcd:\n  timeout: 5\n  colour: red", "line 1: unknown key 'etcd'"),
+        (
+            "app.yaml",
+            "app:\n  ip: 127.0.0.1\n  colour: red",
+            "line 3: unknown key 'app.colour'",
+        ),
+        (
+            "app.yaml",
+            "etcd:\n  timeout: 5\n  colour: red",
+            "line 1: unknown key 'etcd'",
+        ),
     ],
 )
 def test_mistakes_are_reported_in_one_line_that_names_the_file(
@@ -69,7 +125,7 @@ def test_mistakes_are_reported_in_one_line_that_names_the_file(
     assert "\n" not in str(raised.value)
 
 
-# --- app.ini of go-websocket --------------------------------------------------------------------------------
+# --- app.ini of go-websocket --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,11 +139,22 @@ def test_mistakes_are_reported_in_one_line_that_names_the_file(
         ("[common]\n", {}, 7800, 7900, ()),
         ("[common]\nHttpPort =\n", {}, 7800, 7900, ()),
         ("; nothing\n[etcd]\n", {}, 7800, 7900, ()),
-        ('\ufeff[Common]\n  httpport = "6001" ; where\n  RPC_PORT: 7001\n', {}, 6001, 7001, ()),
+        (
+            '\ufeff[Common]\n  httpport = "6001" ; where\n  RPC_PORT: 7001\n',
+            {},
+            6001,
+            7001,
+            (),
+        ),
     ],
 )
 def test_its_port_becomes_a_listener_that_speaks_the_client_dialect(
-    ini: Path, text: str, environment: dict[str, str], port: int, rpc_port: int, warned: tuple[str, ...]
+    ini: Path,
+    text: str,
+    environment: dict[str, str],
+    port: int,
+    rpc_port: int,
+    warned: tuple[str, ...],
 ) -> None:
     settings = load(ini, text, **environment)
     assert settings.server.extra_listen == (ListenSettings(port, ws_dialect="client"),)
@@ -97,20 +164,28 @@ def test_its_port_becomes_a_listener_that_speaks_the_client_dialect(
     assert all(each in settings.warnings[0] for each in warned)
 
 
-def test_a_key_of_ones_own_and_unknown_names_are_reported_to_have_no_effect(ini: Path) -> None:
-    warnings = load(ini, "[common]\nCryptoKey = 0123456789abcdef\nColour = red\n[log]\nlevel = 1\n").warnings
+def test_a_key_of_ones_own_and_unknown_names_are_reported_to_have_no_effect(
+    ini: Path,
+) -> None:
+    warnings = load(
+        ini, "[common]\nCryptoKey = 0123456789abcdef\nColour = red\n[log]\nlevel = 1\n"
+    ).warnings
     named = [warning.partition(": ")[2].partition(" ")[0] for warning in warnings]
     assert named == ["CryptoKey", "common.colour", "log.level"]
 
 
-def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(ini: Path) -> None:
+def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(
+    ini: Path,
+) -> None:
     with pytest.raises(ConfigError, match="CryptoKey is the default of the original"):
         load(ini, INI, **KEYS)
     assert load(ini, INI.replace("CryptoKey", "; CryptoKey"), **KEYS)
 
 
 @pytest.mark.parametrize("arguments", [["-c"], ["serve", "-c"]])
-def test_it_starts_the_server_with_and_without_a_command(ini: Path, arguments: list[str]) -> None:
+def test_it_starts_the_server_with_and_without_a_command(
+    ini: Path, arguments: list[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ini.write_text(f"[common]\nHttpPort = {port}\n", encoding="utf-8")
@@ -126,7 +201,7 @@ def test_it_starts_the_server_with_and_without_a_command(ini: Path, arguments: l
     assert done.stderr == f"{where}, by the process {os.getpid()}\n"
 
 
-# --- app.yaml of GoChat -------------------------------------------------------------------------------------
+# --- app.yaml of GoChat -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,8 +211,18 @@ def test_it_starts_the_server_with_and_without_a_command(ini: Path, arguments: l
         ("mysql: {dns: x}", (9090, 9091), 9092, 600),
         ("app: {worker_pool_size: 10}", (9090, 9091), 9092, 600),
         ("etcd: {timeout: 5}", (9090, 9091), 9092, 600),
-        ("app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}", (9090, 9091), 9192, 30),
-        ("app: {http_server_port: '9190', websocket_server_port: 9190}", (9190,), 9092, 600),
+        (
+            "app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}",
+            (9090, 9091),
+            9192,
+            30,
+        ),
+        (
+            "app: {http_server_port: '9190', websocket_server_port: 9190}",
+            (9190,),
+            9092,
+            600,
+        ),
         ("app: {ip: 192.0.2.7}", (9090, 9091), 9092, 600),
     ],
 )
@@ -145,11 +230,16 @@ def test_its_ports_become_listeners_that_speak_the_protobuf_dialect(
     yml: Path, text: str, ports: tuple[int, ...], rpc_port: int, silent_seconds: int
 ) -> None:
     settings, host = load(yml, text), "192.0.2.7" if "192.0.2.7" in text else ""
-    listeners = tuple(ListenSettings(port, host, ws_dialect="protobuf") for port in ports)
+    listeners = tuple(
+        ListenSettings(port, host, ws_dialect="protobuf") for port in ports
+    )
     assert settings.server.extra_listen == listeners
     assert settings.app.rpc_port == rpc_port
     assert (settings.app.http_port, settings.app.websocket_port) == (8080, 8089)
-    assert settings_of(settings, ProtobufSettings).protobuf_silent_seconds == silent_seconds
+    assert (
+        settings_of(settings, ProtobufSettings).protobuf_silent_seconds
+        == silent_seconds
+    )
     assert settings.cluster.advertise == host
 
 
@@ -158,10 +248,14 @@ def test_keys_that_are_spelled_as_ours_are_ours(yml: Path) -> None:
     assert (settings.jwt.sign_key, settings.jwt.expire_time) == ("gooooIM", 700)
     assert (settings.app.salt, settings.redis.addr) == ("gogogoChat", "127.0.0.1:6379")
     assert settings.log.level == "debug"
-    assert load(yml, "log: {target: console, level: error}").log.level == "info", "one that is none here"
+    assert load(yml, "log: {target: console, level: error}").log.level == "info", (
+        "one that is none here"
+    )
 
 
-@pytest.mark.parametrize("text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"])
+@pytest.mark.parametrize(
+    "text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"]
+)
 def test_a_file_of_another_form_is_read_as_ever(yml: Path, text: str) -> None:
     assert load(yml, text) == load_config(os.devnull, {"IMSERVER_APP_RPC_PORT": "9001"})
 
@@ -175,12 +269,21 @@ def test_no_other_file_is_read_as_loosely(yml: Path, text: str) -> None:
 def test_the_environment_and_our_own_keys_count_more(yml: Path) -> None:
     ours = "server:\n  extra_listen: [{port: 7800}]\n"
     settings = load(yml, YAML + ours, IMSERVER_APP_RPC_PORT="7777")
-    assert (settings.server.extra_listen, settings.app.rpc_port) == ((ListenSettings(7800),), 7777)
+    assert (settings.server.extra_listen, settings.app.rpc_port) == (
+        (ListenSettings(7800),),
+        7777,
+    )
 
 
 def test_what_has_no_effect_is_reported_with_what_to_set_instead(yml: Path) -> None:
     idle, mysql, log = load(yml, YAML).warnings
-    for name in ("worker_pool_size", "max_worker_task", "heartbeatInterval", "etcd.timeout", "rabbitmq.url"):
+    for name in (
+        "worker_pool_size",
+        "max_worker_task",
+        "heartbeatInterval",
+        "etcd.timeout",
+        "rabbitmq.url",
+    ):
         assert name in idle
     assert "storage.url" in mysql
     assert "root:root" not in mysql
@@ -208,10 +311,16 @@ def test_a_closed_registration_is_reported_unless_it_was_set(
     own_key = YAML.replace("gooooIM", "a key of our own, long enough to be one")
     for text, is_demo in ((YAML, True), (own_key, False)):
         found = load(yml, f"{text}{settings}\n").warnings
-        assert any("accounts.registration" in each for each in found) == (reported and not is_demo)
+        assert any("accounts.registration" in each for each in found) == (
+            reported and not is_demo
+        )
 
 
-def test_the_public_signing_key_is_refused_once_the_server_has_keys_of_its_own(yml: Path) -> None:
+def test_the_public_signing_key_is_refused_once_the_server_has_keys_of_its_own(
+    yml: Path,
+) -> None:
     with pytest.raises(ConfigError, match="sign_key is the default of GoChat"):
         load(yml, YAML, **KEYS)
-    assert load(yml, YAML.replace("gooooIM", "a key of our own, long enough to be one"), **KEYS)
+    assert load(
+        yml, YAML.replace("gooooIM", "a key of our own, long enough to be one"), **KEYS
+    )

@@ -1,4 +1,5 @@
-"""Commands that a feature brings to the dialects of other servers, and nodes without stored messages."""
+"""Commands that a feature brings to the dialects of other servers, and nodes
+without stored messages."""
 
 import json
 from typing import Any
@@ -21,7 +22,10 @@ from tests.integration.raw import text
 def test_each_node_has_the_methods_of_its_features(nodes: Nodes) -> None:
     with_lamp, without = nodes.start("centrifuge", "lamp"), nodes.start("centrifuge")
     method = b'{"id":1,"rpc":{"method":"imserver:light","data":{"on":true}}}'
-    found = [node.core.codec(CentrifugeDialect()).decode(method) for node in (with_lamp, without)]
+    found = [
+        node.core.codec(CentrifugeDialect()).decode(method)
+        for node in (with_lamp, without)
+    ]
     assert [request.code for request in found] == [0, codes.METHOD_NOT_FOUND]
     assert type(found[0].command) in with_lamp.core.dispatcher.table
 
@@ -48,12 +52,24 @@ def test_clients_with_a_cursor_have_commands_of_features_in_json() -> None:
 def test_only_some_dialects_take_commands_of_features() -> None:
     assert {"cmd", "centrifuge", "protobuf"} == {
         dialect.name
-        for dialect in (CmdDialect(), ChannelCmdDialect(), CentrifugeDialect(), FULL, PLAIN, PusherDialect())
+        for dialect in (
+            CmdDialect(),
+            ChannelCmdDialect(),
+            CentrifugeDialect(),
+            FULL,
+            PLAIN,
+            PusherDialect(),
+        )
         if dialect.readers is not None
     }
-    with pytest.raises(StartError, match=r"^the dialect pusher takes no commands of features$"):
+    with pytest.raises(
+        StartError, match=r"^the dialect pusher takes no commands of features$"
+    ):
         PusherDialect().joined({})
-    with pytest.raises(StartError, match=r"^the dialect protobuf: '7' is no number of a kind, which is at"):
+    with pytest.raises(
+        StartError,
+        match=r"^the dialect protobuf: '7' is no number of a kind, which is at",
+    ):
         FULL.joined({"7": lambda _: Ping()})
 
 
@@ -68,8 +84,18 @@ def test_without_stored_messages_users_of_the_action_dialect_talk_and_acknowledg
         clients.append(client)
         client.send(text(login % (user, peer)))
         client.expect(2)
-        assert json.loads(client.payloads()[1])["response"] == {"code": 200, "msg": "Success", "data": None}
-    clients[0].send(text('{"action":"sendmsg","data":{"msgType":"text","message":"hi"}}'))
+        assert json.loads(client.payloads()[1])["response"] == {
+            "code": 200,
+            "msg": "Success",
+            "data": None,
+        }
+    clients[0].send(
+        text('{"action":"sendmsg","data":{"msgType":"text","message":"hi"}}')
+    )
     clients[1].expect(3)
     message = json.loads(clients[1].payloads()[2])["data"]
-    assert (message["content"], message["from"], "ackId" in message) == ("hi", "ann", False)
+    assert (message["content"], message["from"], "ackId" in message) == (
+        "hi",
+        "ann",
+        False,
+    )

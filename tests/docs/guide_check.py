@@ -1,6 +1,8 @@
-"""``make guide-check``: follow docs/guides/your-product.md in a new environment and time each step.
+"""``make guide-check``: follow docs/guides/your-product.md in a new environment
+and time each step.
 
-Needs the wheels of ``make wheel`` in dist/ and a package registry. Fails if a step of the guide fails.
+Needs the wheels of ``make wheel`` in dist/ and a package registry. Fails if a
+step of the guide fails.
 """
 
 import os
@@ -15,11 +17,18 @@ from tests.support import ROOT
 
 
 def follow(wheels: Path) -> Iterator[str]:
-    """Follow the guide; yield what was done, at its end. Raises AssertionError if something does not work."""
+    """Follow the guide; yield what was done, at its end. Raises AssertionError
+    if something does not work."""
     with tempfile.TemporaryDirectory() as home:
-        passed_on = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
+        passed_on = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("PIP_", "SSL_"))
+        }
         path = f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"
-        with following(Path(home), **passed_on, PATH=path, HOME=home, WHEELS=str(wheels)) as terminal:
+        with following(
+            Path(home), **passed_on, PATH=path, HOME=home, WHEELS=str(wheels)
+        ) as terminal:
             terminal.run(step("install").text)
             yield "1. install"
             terminal.folder /= "shop"

@@ -1,4 +1,5 @@
-"""Reads the documents: code blocks, tables, links and headings of the Markdown that they are written in."""
+"""Reads the documents: code blocks, tables, links and headings of the Markdown
+that they are written in."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +9,17 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+)
 
 _FENCE = re.compile(r"^```([\w-]+)?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One code block: its language, the words behind it, its text, and where it stands."""
+    """One code block: its language, the words behind it, its text, and where it
+    stands."""
 
     page: Path
     line: int
@@ -37,13 +41,26 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     for match in _FENCE.finditer(text):
         language, words, body = match[1] or "", match[2].split(), match[3]
         if language in languages:
-            found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, tuple(words), body))
+            found.append(
+                Block(
+                    page,
+                    text.count("\n", 0, match.start()) + 1,
+                    language,
+                    tuple(words),
+                    body,
+                )
+            )
     return found
 
 
 def filled_in(text: str) -> str:
-    """``text`` with a secret in place of each placeholder, which a server would refuse."""
-    return re.sub(r"replace-me[^\"'\n]*", lambda found: sha256(found[0].encode()).hexdigest(), text)
+    """``text`` with a secret in place of each placeholder, which a server would
+    refuse."""
+    return re.sub(
+        r"replace-me[^\"'\n]*",
+        lambda found: sha256(found[0].encode()).hexdigest(),
+        text,
+    )
 
 
 def prose(page: Path) -> str:
@@ -52,7 +69,8 @@ def prose(page: Path) -> str:
 
 
 def tables(page: Path) -> list[list[Row]]:
-    """The tables of a page; a row is a mapping from heading to cell, code marks left out."""
+    """The tables of a page; a row is a mapping from heading to cell, code marks
+    left out."""
     found: list[list[Row]] = []
     lines = prose(page).splitlines()
     for number, line in enumerate(lines[:-1]):
@@ -80,7 +98,8 @@ def links(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names under which the headings of a page are linked to, as GitHub makes them."""
+    """The names under which the headings of a page are linked to, as GitHub
+    makes them."""
     found = set()
     for heading in re.findall(r"^#+ +(.+)$", prose(page), re.MULTILINE):
         words = re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading).lower())
@@ -89,4 +108,6 @@ def anchors(page: Path) -> set[str]:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")]
+    return [
+        cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")
+    ]

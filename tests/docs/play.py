@@ -1,4 +1,5 @@
-"""Plays what the documents show: shell sessions with their output, and transcripts of WebSocket frames."""
+"""Plays what the documents show: shell sessions with their output, and
+transcripts of WebSocket frames."""
 
 import json
 import os
@@ -18,11 +19,12 @@ from tests.support import Server, eventually
 from tests.tools import require
 
 PRESENT = ("ann", "bob")
-"""Who is connected when a session of the documents is played that says so; of several nodes, ann to the first
-and bob to the second."""
+"""Who is connected when a session of the documents is played that says so; of
+several nodes, ann to the first and bob to the second."""
 APP = 101
 PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:8090"))
-"""What the documents call the HTTP and WebSocket addresses of the first node, and of the second."""
+"""What the documents call the HTTP and WebSocket addresses of the first node,
+and of the second."""
 
 _NUMBERED = re.compile(r'"seq":"\d{10,}"')
 _TIME = re.compile(r'"time":\d{13}')
@@ -30,31 +32,43 @@ _CONNECT = "send-a-push.md#connect-ann-and-bob"
 
 
 class Shell:
-    """Runs the commands of one block, which know ``variables``. The addresses in PORTS are the servers'."""
+    """Runs the commands of one block, which know ``variables``. The addresses
+    in PORTS are the servers'."""
 
     def __init__(self, folder: Path, *servers: Server, **variables: str) -> None:
         require("curl")
-        (folder / ".curlrc").write_text('silent\nshow-error\nmax-time = 60\nnoproxy = "*"\n', "utf-8")
+        (folder / ".curlrc").write_text(
+            'silent\nshow-error\nmax-time = 60\nnoproxy = "*"\n', "utf-8"
+        )
         environment = {**os.environ, "CURL_HOME": str(folder), **variables}
         self._where: Any = {"text": True, "env": environment, "cwd": folder}
         self._servers = servers
         self._assigned: list[str] = []
 
     def run(self, command: str) -> str:
-        """What the command prints. An assignment holds for the commands that follow."""
+        """What the command prints. An assignment holds for the commands that
+        follow."""
         if re.match(r"[A-Z_]+=", command):
             self._assigned.append(command)
         script = self._script(command)
-        done = subprocess.run(script, capture_output=True, timeout=120, check=False, **self._where)
+        done = subprocess.run(
+            script, capture_output=True, timeout=120, check=False, **self._where
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def start(self, command: str) -> "subprocess.Popen[str]":
         """A command that runs until it is killed, or 60 seconds."""
-        return spawn(self._script(f"exec {command}"), stdout=subprocess.PIPE, **self._where)
+        return spawn(
+            self._script(f"exec {command}"), stdout=subprocess.PIPE, **self._where
+        )
 
     def _script(self, command: str) -> list[str]:
-        return ["bash", "-c", at_server("\n".join([*self._assigned, command]), *self._servers)]
+        return [
+            "bash",
+            "-c",
+            at_server("\n".join([*self._assigned, command]), *self._servers),
+        ]
 
 
 def at_server(words: str, *servers: Server) -> str:
@@ -65,8 +79,11 @@ def at_server(words: str, *servers: Server) -> str:
     return words
 
 
-def play_session(block: Block, folder: Path, *servers: Server, **variables: str) -> None:
-    """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
+def play_session(
+    block: Block, folder: Path, *servers: Server, **variables: str
+) -> None:
+    """Run each ``$ command`` of a block; it must print what the document says,
+    where … is anything."""
     shell = Shell(folder, *servers, **variables)
     with ExitStack() as terminals:
         for command, output in exchanges(filled_in(block.text)):
@@ -79,9 +96,11 @@ def play_session(block: Block, folder: Path, *servers: Server, **variables: str)
 
 @contextmanager
 def listening(block: Block, shell: Shell, command: str, wanted: str) -> Iterator[None]:
-    """A time in which a command of a block, an event stream, runs in a terminal of its own.
+    """A time in which a command of a block, an event stream, runs in a terminal
+    of its own.
 
-    It begins with the first event. Before its end the command must have printed what the document says.
+    It begins with the first event. Before its end the command must have printed
+    what the document says.
     """
     with shell.start(command) as process:
         output = ""
@@ -111,7 +130,9 @@ def exchanges(session: str) -> list[tuple[str, str]]:
     """The commands of a shell session with what each prints."""
     return [
         (command, output.strip())
-        for command, _, output in (part.partition("\n") for part in session.removeprefix("$ ").split("\n$ "))
+        for command, _, output in (
+            part.partition("\n") for part in session.removeprefix("$ ").split("\n$ ")
+        )
     ]
 
 
@@ -126,7 +147,8 @@ def matches(found: str, wanted: str) -> bool:
 
 
 def lines_of(block: Block) -> Iterator[tuple[str, str, str]]:
-    """Who, → or ←, and the words of each line of a transcript; of a command: itself, $, and its output."""
+    """Who, → or ←, and the words of each line of a transcript; of a command:
+    itself, $, and its output."""
     lines = iter(block.text.splitlines())
     for line in lines:
         if line.startswith("$ "):
@@ -138,10 +160,11 @@ def lines_of(block: Block) -> Iterator[tuple[str, str, str]]:
 
 
 def play_frames(block: Block, folder: Path, *servers: Server) -> None:
-    """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next that she gets, ``$ …`` runs.
+    """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next
+    that she gets, ``$ …`` runs.
 
-    Each name is a connection of its own. At the end nobody may have got more than what is shown, but for
-    notices that other nodes may tell late.
+    Each name is a connection of its own. At the end nobody may have got more
+    than what is shown, but for notices that other nodes may tell late.
     """
     shell = Shell(folder, *servers)
     speakers: dict[str, Reader] = {}
@@ -152,7 +175,9 @@ def play_frames(block: Block, folder: Path, *servers: Server) -> None:
                 continue
             if name not in speakers:
                 late = late_notices(speakers) if len(servers) > 1 else set()
-                cmd_client = stack.enter_context(CmdClient(node_of(name, servers).ws)).upgrade()
+                cmd_client = stack.enter_context(
+                    CmdClient(node_of(name, servers).ws)
+                ).upgrade()
                 speakers[name] = Reader(cmd_client, late)
             if way == "→":
                 _send(speakers[name], words)
@@ -169,13 +194,14 @@ def node_of(name: str, servers: Sequence[Server]) -> Server:
 
 
 def late_notices(there: Iterable[str]) -> set[tuple[str, str]]:
-    """What another node may still tell to who comes now: these have entered, and anybody may have left
-    when the block before ended."""
+    """What another node may still tell to who comes now: these have entered,
+    and anybody may have left when the block before ended."""
     return {("exit", name) for name in PRESENT} | {("enter", name) for name in there}
 
 
 class Reader:
-    """Who reads in a transcript. ``late``: notices, and of whom, that may come and are not shown."""
+    """Who reads in a transcript. ``late``: notices, and of whom, that may come
+    and are not shown."""
 
     def __init__(self, cmd_client: CmdClient, late: set[tuple[str, str]]) -> None:
         self.cmd_client = cmd_client
@@ -183,10 +209,15 @@ class Reader:
         self._late = late
 
     def frame(self, wanted: str) -> Frame:
-        """The next frame that is no late notice, unless that is what is wanted."""
+        """The next frame that is no late notice, unless that is what is
+        wanted."""
         while True:
             found = self.cmd_client.frame()
-            if found.opcode != TEXT or _plain(found.text) == wanted or not self._is_late(found):
+            if (
+                found.opcode != TEXT
+                or _plain(found.text) == wanted
+                or not self._is_late(found)
+            ):
                 return found
 
     def _is_late(self, found: Frame) -> bool:
@@ -201,23 +232,31 @@ class Reader:
         if not self.leaving:
             self.cmd_client.send(frame(PING, b"quiet?"))
             found = self.frame("")
-            assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
+            assert (found.opcode, found.payload) == (PONG, b"quiet?"), (
+                f"not quiet: {found}"
+            )
 
 
 def _send(reader: Reader, words: str) -> None:
     reader.leaving |= words.startswith("close ")
-    reader.cmd_client.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+    reader.cmd_client.send(
+        close(int(words.split()[1])) if words.startswith("close ") else text(words)
+    )
 
 
 def _expect(block: Block, reader: Reader, words: str) -> None:
     if words.startswith("close "):
         reader.leaving = True
         found = reader.frame("")
-        assert found.close_code == int(words.split()[1]), f"{block}: {words}\nfound {found}"
+        assert found.close_code == int(words.split()[1]), (
+            f"{block}: {words}\nfound {found}"
+        )
         return
     found = reader.frame(_plain(words))
     assert found.opcode != CLOSE, f"{block}: {words}\nfound {found}"
-    assert matches(_plain(found.text), _plain(words)), f"{block}: says {words}\nfound {found.text}"
+    assert matches(_plain(found.text), _plain(words)), (
+        f"{block}: says {words}\nfound {found.text}"
+    )
 
 
 def _plain(words: str) -> str:
@@ -236,10 +275,12 @@ def browser_of(server: Server, system: str) -> Iterator[str]:
 
 @contextmanager
 def present(block: Block, folder: Path, *servers: Server) -> Iterator[None]:
-    """A time in which those are connected whom the reader of the page has connected.
+    """A time in which those are connected whom the reader of the page has
+    connected.
 
-    They are the streams of ``connecting``. In a block of two windows they are two chat pages, and in one of a
-    cluster ann is on the first node and bob on the second.
+    They are the streams of ``connecting``. In a block of two windows they are
+    two chat pages, and in one of a cluster ann is on the first node and bob on
+    the second.
     """
     with ExitStack() as stack:
         if {"windows", "cluster"} & set(block.words):
@@ -256,7 +297,8 @@ def present(block: Block, folder: Path, *servers: Server) -> Iterator[None]:
 
 
 def connecting(page: Path) -> list[str]:
-    """The commands that a page shows, or links, to connect ann and bob; none if it does not mention them."""
+    """The commands that a page shows, or links, to connect ann and bob; none if
+    it does not mention them."""
     if f"({_CONNECT})" in page.read_text(encoding="utf-8"):
         page = page.with_name(_CONNECT.partition("#")[0])
     lines = "".join(block.text for block in blocks(page, "sh")).splitlines()
@@ -266,11 +308,14 @@ def connecting(page: Path) -> list[str]:
 def nobody(*servers: Server) -> None:
     """Wait until all servers have noticed that everybody left."""
     for server in servers:
-        eventually(lambda server=server: server_is_empty(server), what="everybody has left")
+        eventually(
+            lambda server=server: server_is_empty(server), what="everybody has left"
+        )
 
 
 def server_is_empty(server: Server) -> bool:
-    """Whether nobody is in the app; a server with keys is not asked and taken at our word."""
+    """Whether nobody is in the app; a server with keys is not asked and taken
+    at our word."""
     return '"keys"' in server.config_file.read_text(encoding="utf-8") or not (
         users(server.http, APP) or users(server.http, DEFAULT_APP)
     )

@@ -1,4 +1,5 @@
-"""Follows the guide to your product: plays its commands, and uses what they start as two users would."""
+"""Follows the guide to your product: plays its commands, and uses what they
+start as two users would."""
 
 import os
 import re
@@ -28,7 +29,8 @@ STEP_SECONDS = 600.0
 
 
 def files_of(page: Path) -> list[Block]:
-    """The blocks of a page that are files: the word behind the language is their name."""
+    """The blocks of a page that are files: the word behind the language is
+    their name."""
     found = blocks(page, "python", "html", "sh")
     return [block for block in found if block.words and "." in block.words[0]]
 
@@ -40,16 +42,23 @@ def step(word: str) -> Block:
 
 
 class Terminal:
-    """A shell in which the guide is followed. Free ports take the place of those in PORTS."""
+    """A shell in which the guide is followed. Free ports take the place of
+    those in PORTS."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self._output = folder / "terminal.txt"
         self._steps = 0
         self._ports = {port: str(free_ports()) for port in PORTS}
-        where = {"cwd": folder, "env": {**environment, "PYTHONUNBUFFERED": "1"}, "start_new_session": True}
+        where = {
+            "cwd": folder,
+            "env": {**environment, "PYTHONUNBUFFERED": "1"},
+            "start_new_session": True,
+        }
         with self._output.open("wb") as output:
-            self._shell = processes.spawn(["bash"], stdin=-1, stdout=output, stderr=output, **where)
+            self._shell = processes.spawn(
+                ["bash"], stdin=-1, stdout=output, stderr=output, **where
+            )
 
     @property
     def product(self) -> str:
@@ -76,10 +85,14 @@ class Terminal:
     def start(self, command: str) -> None:
         """Start the servers, and wait for their ports."""
         settings = self.folder / "imserver.yaml"
-        settings.write_text(self._with_ports(settings.read_text(encoding="utf-8")), encoding="utf-8")
+        settings.write_text(
+            self._with_ports(settings.read_text(encoding="utf-8")), encoding="utf-8"
+        )
         self._type(command)
         for port in self._ports.values():
-            eventually(lambda port=port: listens(port) or self._has_died(), what=self.output)
+            eventually(
+                lambda port=port: listens(port) or self._has_died(), what=self.output
+            )
 
     def stop(self) -> None:
         """Press Ctrl-C, and wait for the end of everything."""
@@ -87,7 +100,10 @@ class Terminal:
             os.killpg(self._shell.pid, signal.SIGINT)
             self._shell.stdin.close()  # type: ignore[union-attr]  # it is a pipe
         processes.end(self._shell, signal.SIGHUP)
-        eventually(lambda: not any(map(listens, self._ports.values())), what="the servers have ended")
+        eventually(
+            lambda: not any(map(listens, self._ports.values())),
+            what="the servers have ended",
+        )
 
     def _type(self, text: str) -> None:
         assert self._shell.stdin is not None
@@ -101,7 +117,9 @@ class Terminal:
         return self._shell.poll() is not None
 
     def _with_ports(self, text: str) -> str:
-        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[0]], text)
+        return re.sub(
+            rf"\b({'|'.join(PORTS)})\b", lambda found: self._ports[found[0]], text
+        )
 
 
 def listens(port: str | int) -> bool:
@@ -111,13 +129,15 @@ def listens(port: str | int) -> bool:
 
 
 class Visitor:
-    """A user of the product, with a browser's cookies, and the Python client in place of the page's."""
+    """A user of the product, with a browser's cookies, and the Python client in
+    place of the page's."""
 
     def __init__(self, product: str, user: str, **headers: str) -> None:
         self._product = product
         self._headers = headers
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(CookieJar())
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPCookieProcessor(CookieJar()),
         )
         self.user = user
 
@@ -129,7 +149,13 @@ class Visitor:
     def connect(self) -> Messenger:
         """Connect to imserver with the token of the product."""
         options = self.get("/session")
-        return Messenger(options["url"], options["app"], options["user"], cursor=0, token=options["token"])
+        return Messenger(
+            options["url"],
+            options["app"],
+            options["user"],
+            cursor=0,
+            token=options["token"],
+        )
 
     def get(self, path: str) -> Any:
         """GET a path of the product; the JSON of its answer."""
@@ -146,7 +172,8 @@ class Visitor:
 
 @contextmanager
 def following(folder: Path, **environment: str) -> Iterator[Terminal]:
-    """A terminal in which the guide is followed; what it has started is ended."""
+    """A terminal in which the guide is followed; what it has started is
+    ended."""
     terminal = Terminal(folder, **environment)
     try:
         yield terminal
@@ -172,7 +199,10 @@ def use(terminal: Terminal) -> Iterator[str]:
         yield "chat, stored"
         assert ann.get("/friends") == {"bob": True, "cleo": False}
         at_bob.close()
-        eventually(lambda: ann.get("/friends") == {"bob": False, "cleo": False}, what="bob has left")
+        eventually(
+            lambda: ann.get("/friends") == {"bob": False, "cleo": False},
+            what="bob has left",
+        )
         yield "presence"
         ann.ask("/wave", to="cleo")
         expect_mail(terminal, "cleo", "ann", "ann waves at you")
@@ -197,7 +227,11 @@ def expect_mail(terminal: Terminal, user: str, sender: str, text: str) -> None:
 
     def arrives() -> bool:
         mails = terminal.output.split("END MESSAGE")
-        lines = (f"To: {user}@example.org", f"Subject: News from {sender}", f"\n{text}\n")
+        lines = (
+            f"To: {user}@example.org",
+            f"Subject: News from {sender}",
+            f"\n{text}\n",
+        )
         return any(all(line in mail for line in lines) for mail in mails)
 
     eventually(arrives, what=f"a mail to {user}\n{terminal.output}")

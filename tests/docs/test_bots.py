@@ -1,4 +1,5 @@
-"""The bots of examples/ do what their guide says, with the Python client in place of a page."""
+"""The bots of examples/ do what their guide says, with the Python client in
+place of a page."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ _names = count(1)
 
 
 def test_the_program_of_the_guide_is_the_example() -> None:
-    (block,) = (block for block in blocks(GUIDE, "python") if block.words == ("bot.py",))
+    (block,) = (
+        block for block in blocks(GUIDE, "python") if block.words == ("bot.py",)
+    )
     assert block.text == (EXAMPLES / "echo-bot" / "bot.py").read_text(encoding="utf-8")
 
 
@@ -67,7 +70,9 @@ def person(server: Server) -> Iterator[Conversation]:
         yield one
 
 
-def test_the_echo_bot_answers_once_and_edits_when_a_button_is_pressed(server: Server, tmp_path: Path) -> None:
+def test_the_echo_bot_answers_once_and_edits_when_a_button_is_pressed(
+    server: Server, tmp_path: Path
+) -> None:
     with person(server) as ann:
         bot = ExampleBot(server, "echo-bot", ann.token, tmp_path)
         output = ann.say("/echo tea")
@@ -112,7 +117,9 @@ def test_the_reminder_bot_reminds(server: Server, tmp_path: Path) -> None:
         bot.wait_for(f"reminder {command}: ")
         ann.friends("unblock")
         ann.say("/list")
-        assert (ann.entry("message").text or "").endswith(" min: tea"), "the other one is left out"
+        assert (ann.entry("message").text or "").endswith(" min: tea"), (
+            "the other one is left out"
+        )
         bot.kill()
 
 
@@ -136,7 +143,10 @@ def test_the_answers_of_a_language_model_are_streamed(
         model.gate.set()
         answer = ann.entry("message")
         assert (answer.text, answer.client_msg_id) == ("Tea is ready.", piece.stream)
-        assert model.requests[0]["messages"][-1] == {"role": "user", "content": "Is the tea ready?"}
+        assert model.requests[0]["messages"][-1] == {
+            "role": "user",
+            "content": "Is the tea ready?",
+        }
         model.breaks_after = 2
         ann.say("And now?")
         answer = ann.entry("message")

@@ -1,4 +1,5 @@
-"""The reference of the face is what the docstrings say, and each name has one."""
+"""The reference of the face is what the docstrings say, and each name has
+one."""
 
 import inspect
 from pathlib import Path
@@ -12,11 +13,17 @@ from tools import face
 
 
 def test_the_page_is_made_of_the_docstrings() -> None:
-    assert face.PAGE.read_text(encoding="utf-8") == face.page(), "run python -m tools.face"
+    assert face.PAGE.read_text(encoding="utf-8") == face.page(), (
+        "run python -m tools.face"
+    )
 
 
-def test_each_name_of_the_face_and_each_member_says_what_it_is_and_stands_in_one_module() -> None:
-    names = [(module, name) for _, module in face.modules() for name in face.names_of(module)]
+def test_each_name_of_the_face_and_each_member_says_what_it_is_and_stands_in_one_module() -> (
+    None
+):
+    names = [
+        (module, name) for _, module in face.modules() for name in face.names_of(module)
+    ]
     assert len(names) == len({name for _, name in names})
     for module, name in names:
         assert len(face.description(module, name).split()) >= 3, name
@@ -29,15 +36,38 @@ def test_each_name_of_the_face_and_each_member_says_what_it_is_and_stands_in_one
 def test_rows_of_an_earlier_version_become_those_of_today() -> None:
     with pytest.warns(DeprecationWarning, match="until 2.0"):
         from imserver.plugin import Answers, DialectParts, FeatureParts
-    calls, look, dialect = Mock(), Mock(), DialectParts(opened=print, check=print, silent_seconds=7.0)
-    ends = {"prepare": calls.prepare, "reload": calls.reload, "finish": calls.finish, "stop": calls.stop}
-    parts = FeatureParts("service", dialects={"lines": dialect}, page=Path("page"), ended=(look,), **ends)
+    calls, look, dialect = (
+        Mock(),
+        Mock(),
+        DialectParts(opened=print, check=print, silent_seconds=7.0),
+    )
+    ends = {
+        "prepare": calls.prepare,
+        "reload": calls.reload,
+        "finish": calls.finish,
+        "stop": calls.stop,
+    }
+    parts = FeatureParts(
+        "service", dialects={"lines": dialect}, page=Path("page"), ended=(look,), **ends
+    )
     for _ in "at the start", "at SIGHUP":
         parts.configure("settings")
     parts.stop()
-    assert calls.mock_calls == [call.prepare(), call.reload("settings"), call.finish(), call.stop()]
-    assert (parts.services[0], parts.services[1].page_folder) == ("service", Path("page"))
-    assert (parts.opened, parts.checks["lines"](look), parts.ended) == ({"lines": print}, 7.0, (look,))
+    assert calls.mock_calls == [
+        call.prepare(),
+        call.reload("settings"),
+        call.finish(),
+        call.stop(),
+    ]
+    assert (parts.services[0], parts.services[1].page_folder) == (
+        "service",
+        Path("page"),
+    )
+    assert (parts.opened, parts.checks["lines"](look), parts.ended) == (
+        {"lines": print},
+        7.0,
+        (look,),
+    )
     relations, given = Answers(relations=calls)
     assert isinstance(relations, Relations)
     assert relations.may_reach("shop", "1", "2") is given.may_reach()
@@ -47,7 +77,10 @@ def test_names_that_went_are_there_until_2_0() -> None:
     with pytest.warns(DeprecationWarning, match="raise a ServiceRefused"):
         from imserver.plugin.http import refuse
     refusal = refuse(Problems.INVALID_REQUEST, "`room`: {}")(ValueError("full"))
-    assert (refusal.problem, refusal.detail) == (Problems.INVALID_REQUEST, "`room`: full")
+    assert (refusal.problem, refusal.detail) == (
+        Problems.INVALID_REQUEST,
+        "`room`: full",
+    )
     with pytest.warns(DeprecationWarning, match=r"\.accounts\.contract"):
         from imserver.plugin.storage import Account
     assert Account(7, "shop", "138", "Ann").user == "7"

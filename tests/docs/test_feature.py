@@ -1,4 +1,5 @@
-"""The guide to writing a feature: its distribution is built, installed beside the server, and used."""
+"""The guide to writing a feature: its distribution is built, installed beside
+the server, and used."""
 
 import re
 import signal
@@ -36,19 +37,41 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text, encoding="utf-8")
     target = tree.parent / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
+    subprocess.run(
+        [*pip, str(build(tree))], env=clean_environment(PYTHONPATH=""), check=True
+    )
     return {"PYTHONPATH": f"{ROOT}:{target}"}
 
 
 def test_names_are_where_the_guide_says() -> None:
-    named = re.findall(r"`[^`]*?(\w+)\)?` of\s+`(imserver\.plugin[\w.]*)`", prose(GUIDE))
+    named = re.findall(
+        r"`[^`]*?(\w+)\)?` of\s+`(imserver\.plugin[\w.]*)`", prose(GUIDE)
+    )
     assert ("about", "imserver.plugin.http") in named
-    assert [(name, module) for name, module in named if not hasattr(import_module(module), name)] == []
+    assert [
+        (name, module)
+        for name, module in named
+        if not hasattr(import_module(module), name)
+    ] == []
 
 
-def test_the_guide_does_what_it_says(installed: dict[str, str], start_server: StartServer) -> None:
-    server = start_server(config=yaml.safe_load(only("yaml").text), environment=installed)
+def test_the_guide_does_what_it_says(
+    installed: dict[str, str], start_server: StartServer
+) -> None:
+    server = start_server(
+        config=yaml.safe_load(only("yaml").text), environment=installed
+    )
     with server.connect("/lines") as client:
         for line in only("text").text.splitlines():
             way, _, words = line.partition(" ")
@@ -58,9 +81,14 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], start_server: St
                 assert client.recv(PATIENCE_SECONDS) == words
 
 
-def test_the_page_says_moods(installed: dict[str, str], start_server: StartServer, tmp_path: Path) -> None:
+def test_the_page_says_moods(
+    installed: dict[str, str], start_server: StartServer, tmp_path: Path
+) -> None:
     require(DRIVER)
-    config = {"features": ["all", "moods"], "accounts": {"registrations_per_address": 0}}
+    config = {
+        "features": ["all", "moods"],
+        "accounts": {"registrations_per_address": 0},
+    }
     server = start_server(config=config, environment=installed)
     ann, bob = Account(server, "Ann"), Account(server, "Bob")
     bob.send(ann, "text", {"text": "How are you?"})
@@ -69,8 +97,15 @@ def test_the_page_says_moods(installed: dict[str, str], start_server: StartServe
         chat = Chat(browser, ann)
         chat.open(ann.newest)
         long, refusal = f"/mood {'a' * 41}", chat.words["messages_refused_1001"]
-        for line, text in ("/mood", "?"), ("/mood happy", "happy"), ("/mood", "happy"), (long, refusal):
-            chat.run("for (const each of document.querySelectorAll('.toast')) each.remove()")
+        for line, text in (
+            ("/mood", "?"),
+            ("/mood happy", "happy"),
+            ("/mood", "happy"),
+            (long, refusal),
+        ):
+            chat.run(
+                "for (const each of document.querySelectorAll('.toast')) each.remove()"
+            )
             chat.say(line)
             chat.has(".toast", text)
     finally:
@@ -81,17 +116,33 @@ def test_all_that_a_module_of_the_page_gets_is_explained() -> None:
     code = (ROOT / "static/messages/parts/additions.js").read_text("utf-8")
     given = re.findall(r"@property \{.*\} (\w+)", code)
     rows = [row["name"] for table in tables(GUIDE) for row in table if "name" in row]
-    explained = [re.match(r"\w+", name)[0] for row in rows for name in re.findall(r"\w+(?:\([^)]*\))?", row)]  # type: ignore[index]
+    explained = [
+        re.match(r"\w+", name)[0]
+        for row in rows
+        for name in re.findall(r"\w+(?:\([^)]*\))?", row)
+    ]  # type: ignore[index]
     assert {"words"} <= set(given) <= set(explained)
 
 
 def test_the_tests_of_the_guide_pass(installed: dict[str, str], tmp_path: Path) -> None:
-    for name in ("test_moods.py", "test_notes.py", "test_greetings.py", "test_lines.py"):
+    for name in (
+        "test_moods.py",
+        "test_notes.py",
+        "test_greetings.py",
+        "test_lines.py",
+    ):
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     options = "-m pytest -q -p no:cacheprovider . --rootdir"
     command = [sys.executable, *options.split(), str(tmp_path)]
     environment = clean_environment(**installed)
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -116,5 +167,7 @@ def test_its_settings_come_from_the_file_the_environment_and_sighup(
     server.configure({**config, "moods": {"characters": 3}})
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: longest(server) == 3)
-    server = start_server(config=config, environment={**installed, "IMSERVER_MOODS_CHARACTERS": "5"})
+    server = start_server(
+        config=config, environment={**installed, "IMSERVER_MOODS_CHARACTERS": "5"}
+    )
     assert longest(server) == 5

@@ -1,4 +1,5 @@
-"""The JavaScript examples of the documents, run with the modules of sdk/js and the npm packages."""
+"""The JavaScript examples of the documents, run with the modules of sdk/js and
+the npm packages."""
 
 import json
 import re
@@ -18,9 +19,22 @@ from tests.sdk.test_packages import CONFIG, server_options
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
-ELSEWHERE = {"centrifuge", "oauth", "pusher", "notifications", "subscribe", "imserver_moods/page/page.js"}
-"""Examples that other tests run, such as test_product.py, test_notifications.py and test_feature.py."""
-JS = [block for page in PAGES for block in blocks(page, "js") if not ELSEWHERE & {*block.words}]
+ELSEWHERE = {
+    "centrifuge",
+    "oauth",
+    "pusher",
+    "notifications",
+    "subscribe",
+    "imserver_moods/page/page.js",
+}
+"""Examples that other tests run, such as test_product.py, test_notifications.py
+and test_feature.py."""
+JS = [
+    block
+    for page in PAGES
+    for block in blocks(page, "js")
+    if not ELSEWHERE & {*block.words}
+]
 SCRIPTS = [block for block in JS if not block.words]
 TOKENS = [block for block in JS if block.words == ("token",)]
 WECHAT = [block for block in JS if block.words == ("wechat",)]
@@ -60,7 +74,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def play(script: str, project: Path, *wanted: str) -> None:
-    """Run a script. It must not fail, and must print these lines in any order; without any it must end."""
+    """Run a script. It must not fail, and must print these lines in any order;
+    without any it must end."""
     watch = f"""
         import {{ format }} from "node:util";
         const wanted = new Set({json.dumps(wanted)});
@@ -79,7 +94,8 @@ def test_there_are_examples_of_each_kind() -> None:
 
 @pytest.fixture
 def database(server: Server) -> None:
-    """It exists before a script writes: to make it may take longer than the client waits."""
+    """It exists before a script writes: to make it may take longer than the
+    client waits."""
     good(server.http, "groups/create", {"app": "104", "user": "first", "name": "first"})
 
 
@@ -88,18 +104,24 @@ def database(server: Server) -> None:
 def test_a_script_runs(block: Block, server: Server, project: Path) -> None:
     sdk = (ROOT / "sdk" / "js").as_uri()
     script = re.sub(r'from "[^"]*/sdk/', f'from "{sdk}/', block.text)
-    assert sdk in script or '"imserver-client' in script, f"{block} does not import the SDK"
+    assert sdk in script or '"imserver-client' in script, (
+        f"{block} does not import the SDK"
+    )
     wanted = [line for mark, line in PRINTED.items() if mark in script]
     play(at_server(script, server), project, *wanted)
 
 
 def test_the_guide_says_what_its_examples_print() -> None:
-    guide = " ".join((ROOT / "docs" / "guides" / "javascript-client.md").read_text("utf-8").split())
+    guide = " ".join(
+        (ROOT / "docs" / "guides" / "javascript-client.md").read_text("utf-8").split()
+    )
     assert f"It prints `{PRINTED['error.remedy']}`" in guide
 
 
 @pytest.mark.parametrize("block", TOKENS, ids=str)
-def test_a_script_runs_with_tokens(block: Block, start_server: StartServer, project: Path) -> None:
+def test_a_script_runs_with_tokens(
+    block: Block, start_server: StartServer, project: Path
+) -> None:
     server = start_server(config=CONFIG)
     tokens = json.dumps(server_options(server)["tokens"])
     script = f"const tokenOf = async (user) => ({tokens})[user];\n{at_server(block.text, server)}"
@@ -108,16 +130,23 @@ def test_a_script_runs_with_tokens(block: Block, start_server: StartServer, proj
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("block", WECHAT, ids=str)
-def test_a_mini_program_runs_with_a_stub_of_wx(block: Block, server: Server, project: Path) -> None:
-    bundle_file = project / "node_modules" / "imserver-client" / "miniprogram_dist" / "index.js"
+def test_a_mini_program_runs_with_a_stub_of_wx(
+    block: Block, server: Server, project: Path
+) -> None:
+    bundle_file = (
+        project / "node_modules" / "imserver-client" / "miniprogram_dist" / "index.js"
+    )
     mini = project / "miniprogram.cjs"
     mini.write_text(bundle_file.read_text("utf-8"), encoding="utf-8")
-    require_line = (
-        'import { createRequire } from "node:module";\nconst load = createRequire(import.meta.url);'
+    require_line = 'import { createRequire } from "node:module";\nconst load = createRequire(import.meta.url);'
+    script = block.text.replace(
+        'require("imserver-client")', 'load("./miniprogram.cjs")'
     )
-    script = block.text.replace('require("imserver-client")', 'load("./miniprogram.cjs")')
     script = f"{require_line}\n{WX}\n{at_server(script, server)}"
-    user, peer = (re.findall(pattern, block.text)[0] for pattern in (r'user: "(\w+)"', r'send\("(\w+)"'))
+    user, peer = (
+        re.findall(pattern, block.text)[0]
+        for pattern in (r'user: "(\w+)"', r'send\("(\w+)"')
+    )
     watching = f"""
         import {{ Messenger as Watcher }} from "imserver-client/messenger";
         const place = {{ url: "ws://127.0.0.1:8089/acc", app: 102, user: "{peer}", cursor: 0 }};
@@ -125,7 +154,9 @@ def test_a_mini_program_runs_with_a_stub_of_wx(block: Block, server: Server, pro
         watcher.on("entry", ({{ from, text }}) => console.log(`{peer} receives ${{from}}: ${{text}}`));
         await watcher.connect();
     """
-    play(at_server(watching, server) + script, project, f"{peer} receives {user}: hello")
+    play(
+        at_server(watching, server) + script, project, f"{peer} receives {user}: hello"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +172,35 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.mark.needs("esbuild")
 @pytest.mark.parametrize("block", REACT, ids=str)
 def test_a_component_is_shown(
-    block: Block, browser: Browser, start_server: StartServer, project: Path, tmp_path: Path
+    block: Block,
+    browser: Browser,
+    start_server: StartServer,
+    project: Path,
+    tmp_path: Path,
 ) -> None:
     server = start_server()
     entry = project / "component.jsx"
     entry.write_text(at_server(block.text, server), encoding="utf-8")
-    bundle(entry, tmp_path / "component.js", "--jsx=automatic", '--define:process.env.NODE_ENV="production"')
-    page_html = '<!doctype html><body></body><script type="module" src="component.js"></script>'
+    bundle(
+        entry,
+        tmp_path / "component.js",
+        "--jsx=automatic",
+        '--define:process.env.NODE_ENV="production"',
+    )
+    page_html = (
+        '<!doctype html><body></body><script type="module" src="component.js"></script>'
+    )
     (tmp_path / "page.html").write_text(page_html, encoding="utf-8")
     with serve_folder(tmp_path) as site:
         page = browser.open(f"{site}/page.html")
-        eventually(lambda: page.texts("h1") == ["jon offline"], what="the component is connected")
+        eventually(
+            lambda: page.texts("h1") == ["jon offline"],
+            what="the component is connected",
+        )
         page.find("input").send_keys("你好\n")
-        eventually(lambda: page.texts("li") == ["ida: 你好"], what="the message is stored and shown")
+        eventually(
+            lambda: page.texts("li") == ["ida: 你好"],
+            what="the message is stored and shown",
+        )
         assert page.texts("[role=alert]") == []
         browser.open("about:blank")

@@ -1,4 +1,5 @@
-"""The guide to logins with providers: its settings, its requests, and its programs."""
+"""The guide to logins with providers: its settings, its requests, and its
+programs."""
 
 import os
 import re
@@ -32,13 +33,15 @@ def the(language: str) -> Block:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the settings of the guide, but for addresses and secrets."""
+    """A server with the settings of the guide, but for addresses and
+    secrets."""
     settings, *_ = blocks(GUIDE, "yaml")
     config, provider, ports = yaml.safe_load(settings.text), StandIn(), fixed_ports()
     row = config["apps"]["shop"]["oauth"]["company"]
     row |= {"issuer": provider.issuer, "client_id": CLIENT, "client_secret": SECRET}
     config["apps"]["shop"]["accounts"] = {"reset_url": "https://shop.example.com/reset"}
-    config["smtp"] = {"host": "127.0.0.1", "sender": "im@example.com"}  # no session leads to a mail
+    # no session leads to a mail
+    config["smtp"] = {"host": "127.0.0.1", "sender": "im@example.com"}
     config["app"] = {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"}
     server = Server(tmp_path_factory.mktemp("shop"), config=config)
     yield server
@@ -56,10 +59,19 @@ def test_the_requests_are_answered_as_it_says(shop: Server, tmp_path: Path) -> N
 def test_the_python_program_logs_in(shop: Server, tmp_path: Path) -> None:
     browser = tmp_path / "browser.py"
     agreeing = "test_sdk.agree(types.SimpleNamespace(url=sys.argv[1], shown=''))"
-    browser.write_text(f"import sys, types\nfrom tests.sdk import test_sdk\n{agreeing}\n", "utf-8")
+    browser.write_text(
+        f"import sys, types\nfrom tests.sdk import test_sdk\n{agreeing}\n", "utf-8"
+    )
     command = [sys.executable, "-c", at_server(the("python").text, shop)]
     environment = clean_environment(BROWSER=f"{sys.executable} {browser} %s")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     first, *_, last = done.stdout.splitlines()
     assert re.fullmatch(r"The page has to show [A-Z]{4}-[A-Z]{4}", first)

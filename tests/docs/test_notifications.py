@@ -1,4 +1,5 @@
-"""The programs of the guide to notifications: a worker for vendors' services, and a page without SDK."""
+"""The programs of the guide to notifications: a worker for vendors' services,
+and a page without SDK."""
 
 import json
 import subprocess
@@ -30,18 +31,25 @@ SECRET = "0123456789abcdef" * 4
 
 @contextmanager
 def worker(folder: Path, server: Server, sent: str = "True") -> "Iterator[Queue[str]]":
-    """What the worker prints, line by line, while it runs in a folder. ``sent``: the answer of the vendor."""
+    """What the worker prints, line by line, while it runs in a folder.
+    ``sent``: the answer of the vendor."""
     (block,) = blocks(GUIDE, "python")
     program = folder / "worker.py"
     assert block.text.count("return True") == 1
-    program.write_text(block.text.replace("return True", f"return {sent}"), encoding="utf-8")
+    program.write_text(
+        block.text.replace("return True", f"return {sent}"), encoding="utf-8"
+    )
     address = f"http://{server.http.host}:{server.http.port}"
     output: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     environment = clean_environment(IM_URL=address, PYTHONPATH=str(ROOT))
-    process = spawn([sys.executable, str(program)], cwd=folder, env=environment, **output)
+    process = spawn(
+        [sys.executable, str(program)], cwd=folder, env=environment, **output
+    )
     lines: Queue[str] = Queue()
     assert process.stdout is not None
-    reader = Thread(target=lambda pipe: [lines.put(line) for line in pipe], args=(process.stdout,))
+    reader = Thread(
+        target=lambda pipe: [lines.put(line) for line in pipe], args=(process.stdout,)
+    )
     reader.start()
     try:
         yield lines
@@ -51,16 +59,24 @@ def worker(folder: Path, server: Server, sent: str = "True") -> "Iterator[Queue[
         end(process)
 
 
-def test_the_worker_hands_absent_users_to_a_vendor(start_server: StartServer, tmp_path: Path) -> None:
+def test_the_worker_hands_absent_users_to_a_vendor(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     webhook = {"events": ["absent"], "absent_seconds": 0}
-    server = start_server(config={"apps": {"default": {"open": True, "webhook": webhook}}})
+    server = start_server(
+        config={"apps": {"default": {"open": True, "webhook": webhook}}}
+    )
 
     def say(text: str, to: str = "ann") -> int:
         fields = {"app": "default", "user": "bob", "to": to, "text": text}
         return int(good(server.http, "messages/send", fields)["conversation"])
 
     def push(text: str) -> None:
-        good(server.http, "push", {"app": "default", "user": "ann", "text": text, "sender": "shop"})
+        good(
+            server.http,
+            "push",
+            {"app": "default", "user": "ann", "text": text, "sender": "shop"},
+        )
 
     def last() -> str:
         return str(good(server.http, "events/log", app="default", limit=1000)["next"])
@@ -68,20 +84,32 @@ def test_the_worker_hands_absent_users_to_a_vendor(start_server: StartServer, tm
     position = tmp_path / "position.txt"
     with worker(tmp_path, server) as lines:
         conversation = say("tea?")
-        assert lines.get(timeout=SECONDS) == f"to token-of-a-phone: bob: tea? (1, {conversation})\n"
+        assert (
+            lines.get(timeout=SECONDS)
+            == f"to token-of-a-phone: bob: tea? (1, {conversation})\n"
+        )
         say("nobody has this phone", to="cleo")
         push("first")
-        assert lines.get(timeout=SECONDS).startswith("to token-of-a-phone: shop: first (1, event-")
-        eventually(lambda: position.exists() and position.read_text() == last(), what="its position")
+        assert lines.get(timeout=SECONDS).startswith(
+            "to token-of-a-phone: shop: first (1, event-"
+        )
+        eventually(
+            lambda: position.exists() and position.read_text() == last(),
+            what="its position",
+        )
     with worker(tmp_path, server) as lines:
         push("second")
-        assert lines.get(timeout=SECONDS).startswith("to token-of-a-phone: shop: second")
+        assert lines.get(timeout=SECONDS).startswith(
+            "to token-of-a-phone: shop: second"
+        )
         eventually(lambda: position.read_text() == last(), what="its position")
     away = 'Path("up").exists() or 1 / 0'
     with worker(tmp_path, server, away) as lines:
         push("third")
         for _ in range(2):
-            assert lines.get(timeout=SECONDS).startswith("to token-of-a-phone: shop: third")
+            assert lines.get(timeout=SECONDS).startswith(
+                "to token-of-a-phone: shop: third"
+            )
             assert lines.get(timeout=SECONDS) == "division by zero\n"
         (tmp_path / "up").touch()
         while (line := lines.get(timeout=SECONDS)) == "division by zero\n":
@@ -90,7 +118,9 @@ def test_the_worker_hands_absent_users_to_a_vendor(start_server: StartServer, tm
 
 
 @pytest.mark.needs("node")
-def test_a_browser_subscribes_without_the_sdk(start_server: StartServer, tmp_path: Path) -> None:
+def test_a_browser_subscribes_without_the_sdk(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     """Node.js with a stub of what only browsers have."""
     (block,) = (block for block in blocks(GUIDE, "js") if block.words == ("subscribe",))
     app = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
@@ -113,5 +143,10 @@ def test_a_browser_subscribes_without_the_sdk(start_server: StartServer, tmp_pat
     script = tmp_path / "subscribe.mjs"
     script.write_text(stubs + block.text, encoding="utf-8")
     run([require("node"), *NODE_FLAGS, str(script)])
-    (found,) = good(server.http, "notifications/endpoints", app="default", key=token)["endpoints"]
-    assert (found["host"], found["device"]) == ("push.example.com", "Firefox on a laptop")
+    (found,) = good(server.http, "notifications/endpoints", app="default", key=token)[
+        "endpoints"
+    ]
+    assert (found["host"], found["device"]) == (
+        "push.example.com",
+        "Firefox on a laptop",
+    )

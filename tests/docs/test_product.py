@@ -1,4 +1,5 @@
-"""The guide to a product of one's own is the example, and what it says works, with three web frameworks."""
+"""The guide to a product of one's own is the example, and what it says works,
+with three web frameworks."""
 
 import os
 import subprocess
@@ -37,10 +38,20 @@ pytestmark = pytest.mark.needs("openssl")
 
 
 def test_the_files_of_the_guide_are_those_of_the_example() -> None:
-    found = {path.relative_to(EXAMPLE).as_posix(): path for path in EXAMPLE.rglob("*.*") if path.is_file()}
-    wanted = {name: path for name, path in found.items() if name.endswith((".py", ".sh", ".html"))}
+    found = {
+        path.relative_to(EXAMPLE).as_posix(): path
+        for path in EXAMPLE.rglob("*.*")
+        if path.is_file()
+    }
+    wanted = {
+        name: path
+        for name, path in found.items()
+        if name.endswith((".py", ".sh", ".html"))
+    }
     assert {block.words[0]: block.text for block in FILES} == {
-        name: path.read_text(encoding="utf-8") for name, path in wanted.items() if ".venv" not in name
+        name: path.read_text(encoding="utf-8")
+        for name, path in wanted.items()
+        if ".venv" not in name
     }
 
 
@@ -51,12 +62,16 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     commands.mkdir()
     for name in ("python", "imserver", "flask", "uvicorn"):
         module = "" if name == "python" else f"-m {name}"
-        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n', encoding="utf-8")
+        (commands / name).write_text(
+            f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n', encoding="utf-8"
+        )
         (commands / name).chmod(0o755)
     path = f"{commands}:{os.environ['PATH']}"
     product = tmp_path / "product"
     product.mkdir()
-    with following(product, **clean_environment(PATH=path, PYTHONPATH=str(ROOT))) as terminal:
+    with following(
+        product, **clean_environment(PATH=path, PYTHONPATH=str(ROOT))
+    ) as terminal:
         yield terminal
 
 
@@ -84,13 +99,19 @@ def test_another_framework_replaces_flask(terminal: Terminal, framework: str) ->
     assert FLASK in script.text
     terminal.write(replace(script, text=script.text.replace(FLASK, command)))
     terminal.start(step("start").text)
-    ann, bob = (Visitor(terminal.product, user, **{"X-User": user}) for user in ("ann", "bob"))
+    ann, bob = (
+        Visitor(terminal.product, user, **{"X-User": user}) for user in ("ann", "bob")
+    )
     with ann.connect() as at_ann, bob.connect() as at_bob:
         at_ann.send("bob", "hello")
         expect(at_bob, "hello")
     push = 'import im; im.api.push(im.APP, "Come back", user="cleo", sender="ann")'
     subprocess.run(
-        [sys.executable, "-c", push], cwd=terminal.folder, env=clean_environment(), timeout=100, check=True
+        [sys.executable, "-c", push],
+        cwd=terminal.folder,
+        env=clean_environment(),
+        timeout=100,
+        check=True,
     )
     expect_mail(terminal, "cleo", "ann", "Come back")
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -115,12 +136,23 @@ PushManager.prototype.getSubscription = async () => null;
 
 
 def add_notifications(terminal: Terminal) -> None:
-    """Add the lines of the guide that notify users, and let push services be on this machine."""
-    route, script = (block for block in blocks(GUIDE, "python", "js") if block.words == ("notifications",))
+    """Add the lines of the guide that notify users, and let push services be on
+    this machine."""
+    route, script = (
+        block
+        for block in blocks(GUIDE, "python", "js")
+        if block.words == ("notifications",)
+    )
     assert len(f"{route.text}{script.text}".splitlines()) <= 15
-    module, page = (terminal.folder / name for name in ("app.py", "templates/index.html"))
-    module.write_text(f"{module.read_text(encoding='utf-8')}\n\n{route.text}", encoding="utf-8")
-    before, last, after = page.read_text(encoding="utf-8").partition("  messenger.connect()")
+    module, page = (
+        terminal.folder / name for name in ("app.py", "templates/index.html")
+    )
+    module.write_text(
+        f"{module.read_text(encoding='utf-8')}\n\n{route.text}", encoding="utf-8"
+    )
+    before, last, after = page.read_text(encoding="utf-8").partition(
+        "  messenger.connect()"
+    )
     page.write_text(f"{before}{script.text}{last}{after}", encoding="utf-8")
     with (terminal.folder / "imserver.yaml").open("a", encoding="utf-8") as settings:
         settings.write("notifications:\n  allow_loopback: true\n")
@@ -139,9 +171,15 @@ def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
     with Receiver() as service:
         service.reply = lambda _: (201, b"")
         known = device.endpoint(f"{service.url}/ann")
-        keys = SUBSCRIPTION.format(endpoint=known.url, p256dh=known.p256dh, auth=known.auth)
+        keys = SUBSCRIPTION.format(
+            endpoint=known.url, p256dh=known.p256dh, auth=known.auth
+        )
         page = browser.open(terminal.product, script=keys)
-        page.command("Browser.grantPermissions", permissions=["notifications"], origin=terminal.product)
+        page.command(
+            "Browser.grantPermissions",
+            permissions=["notifications"],
+            origin=terminal.product,
+        )
         page.click("button[value=ann]")
         page.has("#friends li", "bob: offline Wave", "cleo: offline Wave")
         button = "body > button:not([hidden])"
@@ -157,7 +195,9 @@ def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
             at_bob.send("ann", "Yes")
             chat = ["ann to bob: Are you there?", "bob to ann: Yes"]
             page.has("#chat li", *chat)
-            eventually(lambda: isinstance(at_bob.receive(1), Signal), what="ann has read it")
+            eventually(
+                lambda: isinstance(at_bob.receive(1), Signal), what="ann has read it"
+            )
             page = browser.open(terminal.product)
             page.has("#chat li", *chat)
             assert page.texts("#news li") == ["ann: We are open"]
@@ -169,15 +209,22 @@ def test_the_page_shows_what_happens_and_notifies_while_it_is_closed(
 
 
 @pytest.mark.full("browser")
-def test_the_page_asks_for_a_new_token_when_the_old_one_expires(terminal: Terminal, browser: Browser) -> None:
+def test_the_page_asks_for_a_new_token_when_the_old_one_expires(
+    terminal: Terminal, browser: Browser
+) -> None:
     set_up(terminal)
     module = terminal.folder / "im.py"
     text = module.read_text(encoding="utf-8")
-    module.write_text(text.replace("TOKEN_SECONDS = 3600", "TOKEN_SECONDS = 3"), encoding="utf-8")
+    module.write_text(
+        text.replace("TOKEN_SECONDS = 3600", "TOKEN_SECONDS = 3"), encoding="utf-8"
+    )
     terminal.start(step("start").text)
     page = browser.open(terminal.product)
     page.click("button[value=ann]")
-    eventually(lambda: terminal.output.count("GET /session") >= 4, what="two tokens have expired")
+    eventually(
+        lambda: terminal.output.count("GET /session") >= 4,
+        what="two tokens have expired",
+    )
     bob = Visitor(terminal.product, "bob")
     bob.login()
 

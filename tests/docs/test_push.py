@@ -21,19 +21,39 @@ from tests.processes import spawn
 from tests.rows import DOCUMENTED, ROUTES
 from tests.support import ROOT, eventually, run_cli
 
-GUIDES = [*sorted((ROOT / "docs" / "guides").glob("*.md")), ROOT / "docs" / "operations.md"]
+GUIDES = [
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
+    ROOT / "docs" / "operations.md",
+]
 PUSH = ROOT / "docs" / "guides" / "send-a-push.md"
 UNSHOWN = {
-    ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")
+    ("GET", path)
+    for path in (
+        "/api/v1/openapi.json",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/system/state",
+    )
 }
 """Routes for operators, and the API description."""
 FOREIGN = {
     (row.method, row.path)
-    for row in (*centrifugo.ROUTES, *emulation.ROUTES, *pusher.FEATURE.routes, *oauth.ROUTES)
+    for row in (
+        *centrifugo.ROUTES,
+        *emulation.ROUTES,
+        *pusher.FEATURE.routes,
+        *oauth.ROUTES,
+    )
 }
-"""Routes for the libraries of other servers, see docs/reference, and for browsers that a provider sends."""
+"""Routes for the libraries of other servers, see docs/reference, and for
+browsers that a provider sends."""
 WANTED = sorted(
-    {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"}
+    {
+        (row.method, row.path)
+        for row in (*ROUTES, *DOCUMENTED)
+        if row.path != "/api/register"
+    }
     - UNSHOWN
     - FOREIGN
     | {("POST", "/api/register")}  # it takes any method
@@ -41,14 +61,19 @@ WANTED = sorted(
 
 
 def shown() -> set[tuple[str, str]]:
-    """(method, path) of every request that a shell session of the guides makes."""
+    """(method, path) of every request that a shell session of the guides
+    makes."""
     found = set()
     for block in (block for page in GUIDES for block in blocks(page, "console")):
-        for command in (part for line, _ in exchanges(block.text) for part in line.split("; ")):
+        for command in (
+            part for line, _ in exchanges(block.text) for part in line.split("; ")
+        ):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
             for word in words:
                 word = word.replace("$HOOK", "/hooks/*")
-                word = word.replace("$AT", "http://127.0.0.1:8080/api/v1/uploads/tus/{id}")
+                word = word.replace(
+                    "$AT", "http://127.0.0.1:8080/api/v1/uploads/tus/{id}"
+                )
                 if match := re.match(r"http://127\.0\.0\.1:8080(/[^?]*)", word):
                     found.add((_method(words), match[1].replace("$ID", "{id}")))
     return found
@@ -67,11 +92,14 @@ def test_every_route_has_a_line_and_every_shown_request_a_route() -> None:
     found = shown()
     assert [each for each in WANTED if each not in found] == []
     known = {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED)}
-    assert {each for each in found if "/mailbox/" not in each[1]} <= known  # its own tests run those
+    # its own tests run those
+    assert {each for each in found if "/mailbox/" not in each[1]} <= known
 
 
 @pytest.mark.needs("curl")
-def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServer, tmp_path: Path) -> None:
+def test_the_guide_runs_from_top_to_bottom_on_one_server(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     assert f"up to {MOST_USERS:,} at once" in prose(PUSH).replace("\n", " ")
     assert MOST_USERS == MOST_AT_ONCE
     server = start_server()
@@ -81,15 +109,27 @@ def test_the_guide_runs_from_top_to_bottom_on_one_server(start_server: StartServ
         for line in connect.text.splitlines()
     ]
     try:
-        eventually(lambda: sorted(users(server.http, "default")) == ["ann", "bob"], what="both are connected")
+        eventually(
+            lambda: sorted(users(server.http, "default")) == ["ann", "bob"],
+            what="both are connected",
+        )
         key = ""
         for block in blocks(PUSH, "console"):
             if block.words and not key:
-                line = create_key.text.strip().removeprefix("KEY=$(imserver").removesuffix(")")
+                line = (
+                    create_key.text.strip()
+                    .removeprefix("KEY=$(imserver")
+                    .removesuffix(")")
+                )
                 arguments = shlex.split(line)
-                result = run_cli(*arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data"))
+                result = run_cli(
+                    *arguments, IMSERVER_SERVER_DATA_DIR=str(server.folder / "data")
+                )
                 key = result.stdout.strip()
-                eventually(lambda: server.get("/api/v1/counts")[0] == 401, what="demo mode has ended")
+                eventually(
+                    lambda: server.get("/api/v1/counts")[0] == 401,
+                    what="demo mode has ended",
+                )
             play_session(block, tmp_path, server, KEY=key)
     finally:
         for stream in streams:

@@ -1,4 +1,5 @@
-"""What answers publish of rows (``rows.txt``), and which structs are declared twice."""
+"""What answers publish of rows (``rows.txt``), and which structs are declared
+twice."""
 
 from pkgutil import resolve_name
 
@@ -22,11 +23,20 @@ def test_each_field_of_a_row_is_published_or_private() -> None:
     lines = (ROOT / "tests/docs/rows.txt").read_text().splitlines()[3:]
     listed = [[part.split() for part in f"{line} | | ".split("|")] for line in lines]
     for (name, *published), private, *_ in listed:
-        assert sorted(resolve_name(name[:-1]).__struct_fields__) == sorted(published + private), name
+        assert sorted(resolve_name(name[:-1]).__struct_fields__) == sorted(
+            published + private
+        ), name
     assert shapes.rows().keys() <= {name[:-1] for (name, *_), *_ in listed}
-    views, answers = {view: private for _, private, views, *_ in listed for view in views}, shapes.answers()
+    views, answers = (
+        {view: private for _, private, views, *_ in listed for view in views},
+        shapes.answers(),
+    )
     assert views.keys() == shapes.views()
-    assert [view for view in views if not set(views[view]).isdisjoint(answers[view].__struct_fields__)] == []
+    assert [
+        view
+        for view in views
+        if not set(views[view]).isdisjoint(answers[view].__struct_fields__)
+    ] == []
 
 
 def test_structs_with_nearly_the_same_fields_have_a_reason() -> None:

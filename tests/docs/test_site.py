@@ -1,4 +1,5 @@
-"""The site of the documents: order, links, search, and what a browser fetches for it."""
+"""The site of the documents: order, links, search, and what a browser fetches
+for it."""
 
 import json
 import re
@@ -33,8 +34,12 @@ def listed_pages() -> list[str]:
 
 
 def test_every_page_has_its_place() -> None:
-    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    pages -= {page for page in pages if page.startswith("decisions/0")}  # their list has them
+    pages = {
+        path.relative_to(ROOT / "docs").as_posix()
+        for path in (ROOT / "docs").rglob("*.md")
+    }
+    # their list has them
+    pages -= {page for page in pages if page.startswith("decisions/0")}
     listed = listed_pages()
     assert len(listed) == len(set(listed))
     assert {page for page in listed if not page.startswith(f"{site.FILES}/")} == pages
@@ -43,8 +48,13 @@ def test_every_page_has_its_place() -> None:
 def test_files_beside_the_documents_become_pages(tmp_path: Path) -> None:
     target, to_part = tmp_path / "t", "[more](guides/more.md#a-part)"
     site.stage(small_tree(tmp_path, f"[all](../config/all.yaml), {to_part}"), target)
-    assert f"[all](files/config/all.yaml.md), {to_part}" in (target / "README.md").read_text()
-    assert (target / "files/config/all.yaml.md").read_text() == "# config/all.yaml\n\n````yaml\na: 1\n````\n"
+    assert (
+        f"[all](files/config/all.yaml.md), {to_part}"
+        in (target / "README.md").read_text()
+    )
+    assert (
+        target / "files/config/all.yaml.md"
+    ).read_text() == "# config/all.yaml\n\n````yaml\na: 1\n````\n"
     more = (target / "guides/more.md").read_text()
     assert "```console\n$ [not](a-link)\n```" in more
     assert "[start](../README.md)" in more
@@ -67,7 +77,9 @@ def small_tree(folder: Path, start: str) -> Path:
 
 def test_the_page_of_a_house_has_the_street_and_what_the_server_has_of_it() -> None:
     page = site.show_street(
-        ROOT, Path("houses/media.md"), "# Media\n\n| | |\n| --- | --- |\n| tests | all |\n"
+        ROOT,
+        Path("houses/media.md"),
+        "# Media\n\n| | |\n| --- | --- |\n| tests | all |\n",
     )
     assert "| tests | all |\n| features | `uploads`" in page
     assert re.search(r"\| tables of the database \|.* `link_preview` \|\n", page)
@@ -110,12 +122,16 @@ def test_nothing_comes_from_another_host(built: Path) -> None:
     """And each address is relative, so that the site works below any path."""
     for path in built.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        loaded = re.findall(r"<(?:script|img|source|iframe)\b[^>]*?\ssrc=\"?([^\s\">]+)", text)
+        loaded = re.findall(
+            r"<(?:script|img|source|iframe)\b[^>]*?\ssrc=\"?([^\s\">]+)", text
+        )
         loaded += re.findall(r"<link\b[^>]*?\shref=\"?([^\s\">]+)", text)
         assert loaded
         assert [each for each in loaded if re.match(r"[a-z]+:|/", each)] == [], path
     for path in built.rglob("*.css"):
-        addresses = re.findall(r"(?:url\(|@import\s)\s*[\"']?([^\"')]+)", path.read_text(encoding="utf-8"))
+        addresses = re.findall(
+            r"(?:url\(|@import\s)\s*[\"']?([^\"')]+)", path.read_text(encoding="utf-8")
+        )
         assert [each for each in addresses if re.match(r"https?:|/", each)] == [], path
 
 
@@ -124,14 +140,29 @@ def test_nothing_comes_from_another_host(built: Path) -> None:
 def test_questions_find_their_place_among_the_first_three_hits(built: Path) -> None:
     lines = QUESTIONS.read_text(encoding="utf-8").splitlines()
     questions = dict(line.split(" = ") for line in lines if not line.startswith("#"))
-    pages = {item["location"] for item in json.loads((built / "search.json").read_bytes())["items"]}
-    assert {location for answers in questions.values() for location in answers.split()} <= pages
+    pages = {
+        item["location"]
+        for item in json.loads((built / "search.json").read_bytes())["items"]
+    }
+    assert {
+        location for answers in questions.values() for location in answers.split()
+    } <= pages
     command = [require("node"), str(SEARCH), str(built)]
-    done = subprocess.run(command, input=json.dumps([*questions]), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command,
+        input=json.dumps([*questions]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     missed = {
         question: hits[:5]
-        for (question, answers), hits in zip(questions.items(), json.loads(done.stdout), strict=True)
-        if not any({hit, hit.partition("#")[0]} & set(answers.split()) for hit in hits[:3])
+        for (question, answers), hits in zip(
+            questions.items(), json.loads(done.stdout), strict=True
+        )
+        if not any(
+            {hit, hit.partition("#")[0]} & set(answers.split()) for hit in hits[:3]
+        )
     }
     assert len(questions) == 75
     assert len(missed) <= 5, missed
@@ -145,7 +176,10 @@ def test_questions_find_their_place_among_the_first_three_hits(built: Path) -> N
     ],
 )
 def test_a_page_says_for_which_version_it_is(headings: list[str], version: str) -> None:
-    assert site.version_of("# Changes\n" + "".join(f"\n## {each}\n" for each in headings)) == version
+    assert (
+        site.version_of("# Changes\n" + "".join(f"\n## {each}\n" for each in headings))
+        == version
+    )
 
 
 _HITS = """
@@ -158,7 +192,9 @@ _COLOUR = "return getComputedStyle(document.body).backgroundColor"
 
 @pytest.mark.full("browser")
 @pytest.mark.needs("chromium", "chromedriver")
-def test_the_site_works_below_a_path_of_a_static_server(built: Path, tmp_path: Path) -> None:
+def test_the_site_works_below_a_path_of_a_static_server(
+    built: Path, tmp_path: Path
+) -> None:
     with serve_folder(built.parent) as address:
         browser = Browser(tmp_path / "profile")
         try:
@@ -169,8 +205,14 @@ def test_the_site_works_below_a_path_of_a_static_server(built: Path, tmp_path: P
             page.click(".md-search__button")
             for key in "send push curl":
                 page.press(key)
-            eventually(lambda: [hit for hit in page.run(_HITS)[:3] if hit.startswith(url)], what="hits")
-            assert {name.startswith(f"{address}/{built.name}/") for name in page.run(_LOADED)} == {True}
+            eventually(
+                lambda: [hit for hit in page.run(_HITS)[:3] if hit.startswith(url)],
+                what="hits",
+            )
+            assert {
+                name.startswith(f"{address}/{built.name}/")
+                for name in page.run(_LOADED)
+            } == {True}
             assert browser.complaints() == []
         finally:
             browser.quit()

@@ -1,4 +1,5 @@
-"""Transcripts of all dialects but cmd: what the documents show is what goes over the wire."""
+"""Transcripts of all dialects but cmd: what the documents show is what goes
+over the wire."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,8 +18,8 @@ from tests.support import Server
 
 
 class Talker(ActionClient):
-    """A client of the action dialect. ``has_log``: while its session catches up it may be answered before it
-    hears what it has said."""
+    """A client of the action dialect. ``has_log``: while its session catches up
+    it may be answered before it hears what it has said."""
 
     has_log = False
     early = ""
@@ -27,11 +28,17 @@ class Talker(ActionClient):
         self.upgrade(words.removeprefix("GET "))
 
     def say_words(self, words: str) -> None:
-        self.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+        self.send(
+            close(int(words.split()[1])) if words.startswith("close ") else text(words)
+        )
 
     def hear(self, words: str) -> str:
         found, self.early = self.early or self.message().text, ""
-        if self.has_log and not matches(found, words) and '"action":"sendmsg","response":' in found:
+        if (
+            self.has_log
+            and not matches(found, words)
+            and '"action":"sendmsg","response":' in found
+        ):
             self.early, found = found, self.message().text
         return found
 
@@ -60,7 +67,8 @@ class Heard(Listener):
 
 
 class Chatter(ProtobufClient):
-    """A client of the protobuf dialect: ``login`` registers a user and shows the token; the rest is bytes."""
+    """A client of the protobuf dialect: ``login`` registers a user and shows
+    the token; the rest is bytes."""
 
     server: Server
 
@@ -86,7 +94,12 @@ def bytes_of(words: str) -> bytes:
 
 
 KINDS = {"talks": Talker, "clients": Heard, "chats": Chatter}
-TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if {*KINDS} & {*block.words}]
+TRANSCRIPTS = [
+    block
+    for page in PAGES
+    for block in blocks(page, "text")
+    if {*KINDS} & {*block.words}
+]
 
 
 def test_each_dialect_has_a_transcript() -> None:
@@ -97,19 +110,28 @@ def test_each_dialect_has_a_transcript() -> None:
 def test_a_transcript_is_what_goes_over_the_wire(
     block: Block, start_server: StartServer, tmp_path: Path
 ) -> None:
-    """``$ …`` runs, with ann's id in $ANN; ``ann → GET …`` and ``ann → login`` connect, ``ann → close …``
-    ends, ``ann ← …`` is what she gets. ``kept``: the app is one that keeps talks."""
+    """``$ …`` runs, with ann's id in $ANN; ``ann → GET …`` and ``ann → login``
+    connect, ``ann → close …`` ends, ``ann ← …`` is what she gets. ``kept``: the
+    app is one that keeps talks."""
     has_log = "kept" in block.words
-    server = start_server(config={"apps": {"action:3": {"store_conversations": True}}} if has_log else {})
+    server = start_server(
+        config={"apps": {"action:3": {"store_conversations": True}}} if has_log else {}
+    )
     speakers: dict[str, Talker | Heard | Chatter] = {}
     with ExitStack() as stack:
         for name, way, words in lines_of(block):
             if way == "$":
-                ids = {each.upper(): one.id for each, one in speakers.items() if isinstance(one, Heard)}
+                ids = {
+                    each.upper(): one.id
+                    for each, one in speakers.items()
+                    if isinstance(one, Heard)
+                }
                 found = Shell(tmp_path, server, **ids).run(name)
                 assert matches(found, words), f"{block}: {name}\nfound {found}"
             elif words.startswith(("GET ", "login")):
-                one: Talker | Heard | Chatter = stack.enter_context(KINDS[block.words[0]](server.ws))
+                one: Talker | Heard | Chatter = stack.enter_context(
+                    KINDS[block.words[0]](server.ws)
+                )
                 if isinstance(one, Chatter):
                     one.server = server
                 elif isinstance(one, Talker):
@@ -117,12 +139,16 @@ def test_a_transcript_is_what_goes_over_the_wire(
                 one.begin_with(words)
                 speakers[name] = one
             elif way == "→":
-                one = speakers.pop(name) if words.startswith("close ") else speakers[name]
+                one = (
+                    speakers.pop(name) if words.startswith("close ") else speakers[name]
+                )
                 assert not isinstance(one, Heard), "they only listen"
                 one.say_words(words)
             else:
                 found = speakers[name].hear(words)
                 wanted = bytes_of(words).hex(" ") if "chats" in block.words else words
-                assert matches(found, wanted), f"{block}: {name} {way} {words}\nfound {found}"
+                assert matches(found, wanted), (
+                    f"{block}: {name} {way} {words}\nfound {found}"
+                )
         for one in speakers.values():
             one.ends()

@@ -14,7 +14,8 @@ from .traffic import Traffic
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """``cluster(number, section={…}, …)``: a cluster for this test alone, with the four usual apps."""
+    """``cluster(number, section={…}, …)``: a cluster for this test alone, with
+    the four usual apps."""
     with ExitStack() as stack:
 
         def start(number: int, **config: Any) -> Nodes:
@@ -23,7 +24,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
                 "cluster": {"redis_seconds": 0.5, "rpc_seconds": 1},
             }
             folder = tmp_path_factory.mktemp("cluster")
-            return stack.enter_context(nodes_of(folder, number, **merged(usual, config)))
+            return stack.enter_context(
+                nodes_of(folder, number, **merged(usual, config))
+            )
 
         yield start
 

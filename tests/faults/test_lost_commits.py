@@ -1,6 +1,6 @@
-"""A database that goes back: a replica that lacked the newest commits of its primary is promoted, or an older
-copy takes its place. No id is given twice, nothing that is stored later is missed, and who has lost entries
-learns it."""
+"""A database that goes back: a replica that lacked the newest commits of its
+primary is promoted, or an older copy takes its place. No id is given twice,
+nothing that is stored later is missed, and who has lost entries learns it."""
 
 import shutil
 import sqlite3
@@ -24,7 +24,10 @@ APP = "101"
 
 def copied(source: Path, target: Path) -> None:
     """Give a database, which servers may use, the contents of another one."""
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+    with (
+        closing(sqlite3.connect(source)) as old,
+        closing(sqlite3.connect(target)) as new,
+    ):
         old.backup(new)
 
 
@@ -32,10 +35,15 @@ def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     past = {"subscribe": "anybody", "publish": "subscribers", "history": "log"}
-    server = start_server(config={"apps": {APP: {"open": True, "channels": {"past": past}}}})
+    server = start_server(
+        config={"apps": {APP: {"open": True, "channels": {"past": past}}}}
+    )
     database, copy = server.folder / "data" / "imserver.db", tmp_path / "copy.db"
     channel = {"channel": "past:news"}
-    with logged_in(server.ws, "ann", APP) as ann, logged_in(server.ws, "bob", APP) as bob:
+    with (
+        logged_in(server.ws, "ann", APP) as ann,
+        logged_in(server.ws, "bob", APP) as bob,
+    ):
         for one in (ann, bob):
             assert one.ask_cmd("subscribe", channel)[0] == 200
         positions = []
@@ -47,7 +55,10 @@ def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
         copied(copy, database)
         assert ann.ask_cmd("publish", {**channel, "text": "new"})[0] == 200
         ended = bob.push().json
-        assert (ended["cmd"], ended["response"]["data"]["code"]) == ("unsubscribed", 2500)
+        assert (ended["cmd"], ended["response"]["data"]["code"]) == (
+            "unsubscribed",
+            2500,
+        )
         for position, recovered in ((positions[3], False), (positions[1], True)):
             since = {"epoch": position["epoch"], "offset": position["offset"]}
             code, _, data = bob.ask_cmd("subscribe", {**channel, **since})
@@ -58,7 +69,9 @@ def test_subscribers_of_a_stored_channel_learn_that_publications_are_lost(
 
 @pytest.mark.ci
 @pytest.mark.linux
-def test_a_node_that_starts_learns_from_the_others_what_was_lost(cluster: Launch, tmp_path: Path) -> None:
+def test_a_node_that_starts_learns_from_the_others_what_was_lost(
+    cluster: Launch, tmp_path: Path
+) -> None:
     nodes = cluster(1)
     database, copy = nodes.folder / "data" / "imserver.db", tmp_path / "copy.db"
     with logged_in(nodes.ws[0], "ann", APP) as ann:
@@ -73,7 +86,8 @@ def test_a_node_that_starts_learns_from_the_others_what_was_lost(cluster: Launch
 
 
 class Device(threading.Thread):
-    """A device of a user: all that it has received, and how often it began anew."""
+    """A device of a user: all that it has received, and how often it began
+    anew."""
 
     def __init__(self, where: Address, user: str, cursor: int = 0) -> None:
         super().__init__(daemon=True)
@@ -81,7 +95,9 @@ class Device(threading.Thread):
         self.entries: list[Entry] = []
         self.resets = 0
         url = f"ws://{where[0]}:{where[1]}/acc"
-        self._messenger = Messenger(url, APP, user, cursor=cursor, backoff=Backoff(0.05, 0.5))
+        self._messenger = Messenger(
+            url, APP, user, cursor=cursor, backoff=Backoff(0.05, 0.5)
+        )
 
     def run(self) -> None:
         for event in self._messenger:
@@ -109,7 +125,8 @@ class Device(threading.Thread):
 
 
 class Failover:
-    """A database server whose place another one takes, which lacks the newest commits."""
+    """A database server whose place another one takes, which lacks the newest
+    commits."""
 
     def __init__(self, engine: str) -> None:
         self.server = KINDS[engine]()
@@ -161,7 +178,9 @@ def test_a_replica_that_was_behind_takes_the_place_of_its_primary(
     failover: Failover, cluster: Launch
 ) -> None:
     """Two nodes; ann writes to people on both."""
-    nodes = cluster(2, storage={"url": failover.url, "seconds": 5}, apps={APP: {"open": True}})
+    nodes = cluster(
+        2, storage={"url": failover.url, "seconds": 5}, apps={APP: {"open": True}}
+    )
     one, two = nodes.ws
     with ExitStack() as stack:
         ann, bob, cid = (
@@ -169,22 +188,43 @@ def test_a_replica_that_was_behind_takes_the_place_of_its_primary(
             for where, user in ((one, "ann"), (two, "bob"), (one, "cid"))
         )
         with Device(two, "dan") as dan:
-            early = [ann.send(user, f"early {number}") for number in range(10) for user in ("bob", "dan")]
+            early = [
+                ann.send(user, f"early {number}")
+                for number in range(10)
+                for user in ("bob", "dan")
+            ]
             ann.send("cid", "early")
-            eventually(lambda: len(dan.texts) == len(bob.texts) == 10 and cid.texts == ["early"])
+            eventually(
+                lambda: (
+                    len(dan.texts) == len(bob.texts) == 10 and cid.texts == ["early"]
+                )
+            )
         failover.fall_behind()
-        lost = [ann.send(user, f"lost {number}") for number in range(25) for user in ("bob", "dan")]
+        lost = [
+            ann.send(user, f"lost {number}")
+            for number in range(25)
+            for user in ("bob", "dan")
+        ]
         eventually(lambda: len(bob.texts) == 35, 30)
         failover.fail()
-        late = [ann.send(user, f"late {number}") for number in range(10) for user in ("bob", "cid", "dan")]
+        late = [
+            ann.send(user, f"late {number}")
+            for number in range(10)
+            for user in ("bob", "cid", "dan")
+        ]
         wanted = [f"late {number}" for number in range(10)]
         eventually(lambda: bob.texts[-10:] == cid.texts[-10:] == wanted, 60)
         given = [*early, *lost, *late]
         assert len(set(given)) == len(given), "an id was given twice"
         assert min(late) > max(lost)
         assert bob.resets == 1
-        assert bob.texts[35:] == [*(f"early {number}" for number in range(10)), *wanted], "all that is stored"
-        assert (cid.resets, cid.texts) == (0, ["early", *wanted]), "no entry of cid was lost"
+        assert bob.texts[35:] == [
+            *(f"early {number}" for number in range(10)),
+            *wanted,
+        ], "all that is stored"
+        assert (cid.resets, cid.texts) == (0, ["early", *wanted]), (
+            "no entry of cid was lost"
+        )
         with Device(two, "dan", cursor=max(each.id for each in dan.entries)) as again:
             eventually(lambda: len(again.texts) == 10)
             assert (again.resets, again.texts) == (0, wanted)

@@ -1,4 +1,5 @@
-"""The network between two nodes breaks or is slow. Redis is reached by both all the time."""
+"""The network between two nodes breaks or is slow. Redis is reached by both all
+the time."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ class Apart(NamedTuple):
 
 @pytest.fixture
 def apart(cluster: Launch) -> Iterator[Apart]:
-    channels = {"bounded": {"history_size": 100, "history_seconds": 300}, "stored": {"history": "log"}}
+    channels = {
+        "bounded": {"history_size": 100, "history_seconds": 300},
+        "stored": {"history": "log"},
+    }
     with ExitStack() as stack:
         nodes = cluster(0, apps={str(APP): {"channels": channels}}, cluster=QUICK)
         networks = []
@@ -51,7 +55,12 @@ def apart(cluster: Launch) -> Iterator[Apart]:
             stack.callback(networks[-1].close)
             for each in (port, port + 1):
                 networks[-1].listen(address, each)
-            nodes.start({"app": {"rpc_port": port}, "cluster": {"advertise": address, "bind": "127.0.0.1"}})
+            nodes.start(
+                {
+                    "app": {"rpc_port": port},
+                    "cluster": {"advertise": address, "bind": "127.0.0.1"},
+                }
+            )
         nodes.wait_until_met()
         yield Apart(nodes, networks)
 
@@ -63,16 +72,25 @@ def counted(nodes: Nodes) -> int:
 
 def both_see_all(nodes: Nodes, expected: list[str], seconds: float = 60.0) -> None:
     for server in nodes.servers:
-        eventually(lambda server=server: users(server.http, APP) == sorted(expected), seconds, "the list")
         eventually(
-            lambda server=server: "missingNodes" not in good(get(server.http, "/user/list", appID=APP)),
+            lambda server=server: users(server.http, APP) == sorted(expected),
+            seconds,
+            "the list",
+        )
+        eventually(
+            lambda server=server: (
+                "missingNodes" not in good(get(server.http, "/user/list", appID=APP))
+            ),
             seconds,
         )
 
 
 @pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.ci), "hold"])
-def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: str) -> None:
-    """``cut``: what was on the way is gone, and connections with it; ``hold``: it arrives late."""
+def test_two_nodes_do_not_reach_each_other(
+    apart: Apart, traffic: Traffic, how: str
+) -> None:
+    """``cut``: what was on the way is gone, and connections with it; ``hold``:
+    it arrives late."""
     nodes, networks = apart
     groups = crowd(traffic, nodes, 8)
     names = [name_of(server) for server in nodes.servers]
@@ -92,11 +110,15 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: 
             assert data["missingNodes"] == [names[1 - index]]
             # The registry tells who is on the other side all the same.
             assert is_online(server.http, groups[1 - index][0], APP)
-    # Somebody crosses over. The word of it cannot pass; the registry passes it on.
+    # Somebody crosses over. The word of it cannot pass; the registry passes it
+    # on.
     crosser = groups[0][0]
     stayed = traffic.persons[crosser]
     traffic.come([crosser], address_of(nodes.servers[1]))
-    eventually(lambda: crosser not in listed(nodes.servers[0])["userList"], what="forgotten where they were")
+    eventually(
+        lambda: crosser not in listed(nodes.servers[0])["userList"],
+        what="forgotten where they were",
+    )
     traffic.run_for(max(6 - (time.monotonic() - broken), 0))
     for network in networks:
         network.control("heal")
@@ -111,11 +133,16 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: 
     def excused(push: Push) -> bool:
         if push.user == crosser:
             return broken - 0.5 < push.answered and push.sent_at < settled + 0.5
-        return push.pusher >= 2 and broken - 0.5 < push.answered and push.sent_at < settled
+        return (
+            push.pusher >= 2 and broken - 0.5 < push.answered and push.sent_at < settled
+        )
 
-    # The first push that waited for the network would have waited for as long as it was broken.
+    # The first push that waited for the network would have waited for as long
+    # as it was broken.
     slowest = traffic.slowest([0, 1, 2, 3], broken, settled)
-    assert slowest < max(0.5 + SLACK_SECONDS, (healed - broken) / 2), "nobody waits for the network"
+    assert slowest < max(0.5 + SLACK_SECONDS, (healed - broken) / 2), (
+        "nobody waits for the network"
+    )
     traffic.persons[crosser].got[:0] = stayed.got
     stayed.wanted = False
     tally = traffic.finish(excused)
@@ -124,7 +151,8 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, how: 
 
 
 def _pass_again(traffic: Traffic, since: float) -> bool:
-    """Whether the pushes of a second (or more) were sent in either direction, all after a moment."""
+    """Whether the pushes of a second (or more) were sent in either direction,
+    all after a moment."""
     return all(
         len(lately := pusher.pushes[-40:]) == 40
         and all(push.outcome == "sent" and push.sent_at > since for push in lately)
@@ -133,8 +161,11 @@ def _pass_again(traffic: Traffic, since: float) -> bool:
 
 
 @pytest.mark.parametrize("channel", ["bounded:news", "stored:news"])
-def test_what_a_killed_node_has_stored_and_not_sent_arrives(apart: Apart, channel: str) -> None:
-    """From the history, to which a node compares its positions every few seconds."""
+def test_what_a_killed_node_has_stored_and_not_sent_arrives(
+    apart: Apart, channel: str
+) -> None:
+    """From the history, to which a node compares its positions every few
+    seconds."""
     one, two = apart.nodes.servers
 
     def publish(server: Server, text: str) -> tuple[str, int]:
@@ -153,7 +184,16 @@ def test_what_a_killed_node_has_stored_and_not_sent_arrives(apart: Apart, channe
         found = [ann.push("publication").json["response"]["data"] for _ in range(2)]
         assert publish(two, "three") == (epoch, 3)
         found.append(ann.push("publication").json["response"]["data"])
-        assert [(each["offset"], each["text"]) for each in found] == [(1, "one"), (2, "two"), (3, "three")]
+        assert [(each["offset"], each["text"]) for each in found] == [
+            (1, "one"),
+            (2, "two"),
+            (3, "three"),
+        ]
         ann.ask_cmd("unsubscribe", {"channel": channel})
-        _, _, back = ann.ask_cmd("subscribe", {"channel": channel, "epoch": epoch, "offset": 1})
-        assert [back["recovered"], *(each["text"] for each in back["publications"])] == [True, "two", "three"]
+        _, _, back = ann.ask_cmd(
+            "subscribe", {"channel": channel, "epoch": epoch, "offset": 1}
+        )
+        assert [
+            back["recovered"],
+            *(each["text"] for each in back["publications"]),
+        ] == [True, "two", "three"]

@@ -1,4 +1,5 @@
-"""Nodes that stand still and wake up again, are killed, or whose clock is wrong."""
+"""Nodes that stand still and wake up again, are killed, or whose clock is
+wrong."""
 
 import json
 import signal
@@ -20,7 +21,8 @@ from .traffic import APP, Push, Traffic
 
 QUICK = {"lease_seconds": 3, "renew_seconds": 1}
 SLACK_SECONDS = 3.0
-"""What a busy machine may add to a time-out of ours; less than the faults last."""
+"""What a busy machine may add to a time-out of ours; less than the faults
+last."""
 LEASE_SECONDS = 10
 """The default."""
 
@@ -56,7 +58,10 @@ def metric(server: Server, name: str) -> float:
 
 def crowd(traffic: Traffic, nodes: Nodes, each: int) -> list[list[str]]:
     """People on each node, by node."""
-    groups = [[f"n{index}u{number}" for number in range(each)] for index in range(len(nodes.servers))]
+    groups = [
+        [f"n{index}u{number}" for number in range(each)]
+        for index in range(len(nodes.servers))
+    ]
     for group, server in zip(groups, nodes.servers, strict=True):
         traffic.come(group, address_of(server))
     return groups
@@ -65,11 +70,14 @@ def crowd(traffic: Traffic, nodes: Nodes, each: int) -> list[list[str]]:
 def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     cluster: Launch, traffic: Traffic
 ) -> None:
-    """With the default lease: who was on it is offline everywhere when it is over."""
+    """With the default lease: who was on it is offline everywhere when it is
+    over."""
     nodes = cluster(3)
     groups = crowd(traffic, nodes, 12)
     moving, gone = groups[2][:6], groups[2][6:]
-    traffic.push_through(*((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80)
+    traffic.push_through(
+        *((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80
+    )
     traffic.run_for(2)
 
     for user in gone:
@@ -98,14 +106,24 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
     def excused(push: Push) -> bool:
         if push.user in gone:
             return push.answered > killed - 3
-        return push.user in moving and killed - 0.5 < push.answered and push.sent_at < moved + 1
+        return (
+            push.user in moving
+            and killed - 0.5 < push.answered
+            and push.sent_at < moved + 1
+        )
 
     tally = traffic.finish(excused)
     assert len(tally.lost) < 200
     with nodes.redis.client() as redis:
         for user in gone:
-            eventually(lambda user=user: json.loads(redis.get(f"acc:user:online:{APP}_{user}"))["isLogoff"])
-        assert not json.loads(redis.get(f"acc:user:online:{APP}_{moving[0]}"))["isLogoff"]
+            eventually(
+                lambda user=user: json.loads(
+                    redis.get(f"acc:user:online:{APP}_{user}")
+                )["isLogoff"]
+            )
+        assert not json.loads(redis.get(f"acc:user:online:{APP}_{moving[0]}"))[
+            "isLogoff"
+        ]
 
 
 def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
@@ -116,7 +134,9 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
     sleeper = nodes.servers[2]
     name = name_of(sleeper)
     epoch = leases(nodes.servers[0])[name]["epoch"]
-    traffic.push_through(*((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80)
+    traffic.push_through(
+        *((lambda s=server: s.http) for server in nodes.servers[:2]), rate=80
+    )
     traffic.run_for(1)
     moving, staying = groups[2][:4], groups[2][4:]
     stopped = time.monotonic()
@@ -129,7 +149,8 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
             assert data["missingNodes"] == [name], "it may still serve its users"
             assert seconds < SLACK_SECONDS
             assert not is_online(server.http, staying[0], APP)
-        # Some come back elsewhere; their old connections still hang on the sleeper, and end with it.
+        # Some come back elsewhere; their old connections still hang on the
+        # sleeper, and end with it.
         ghosts = []
         for number, user in enumerate(moving):
             ghosts.append(traffic.persons[user])
@@ -139,8 +160,14 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
         sleeper.process.send_signal(signal.SIGCONT)
     everybody = sorted(user for group in groups for user in group)
     for server in nodes.servers:
-        eventually(lambda server=server: sorted(listed(server)["userList"]) == everybody)
-        eventually(lambda server=server: all(is_online(server.http, user, APP) for user in everybody))
+        eventually(
+            lambda server=server: sorted(listed(server)["userList"]) == everybody
+        )
+        eventually(
+            lambda server=server: all(
+                is_online(server.http, user, APP) for user in everybody
+            )
+        )
     settled = time.monotonic()
     assert leases(nodes.servers[0])[name]["epoch"] > epoch
     addressed = {f"{APP}_{user}" for user in staying}
@@ -149,14 +176,23 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
         state = good(get(sleeper.http, "/system/state", isDebug="true"))
         return {*state["managerInfo"]["users"]} == addressed
 
-    eventually(only_those_are_addressed, what="those who moved are not addressed on the sleeper")
+    eventually(
+        only_those_are_addressed,
+        what="those who moved are not addressed on the sleeper",
+    )
     before = [len(ghost.got) for ghost in ghosts]
     traffic.run_for(2)
-    assert [len(ghost.got) for ghost in ghosts] == before, "older connections get nothing"
+    assert [len(ghost.got) for ghost in ghosts] == before, (
+        "older connections get nothing"
+    )
     assert all(ghost.online for ghost in ghosts), "and stay open"
 
     def excused(push: Push) -> bool:
-        return push.user in groups[2] and stopped - 0.5 < push.answered and push.sent_at < settled + 0.5
+        return (
+            push.user in groups[2]
+            and stopped - 0.5 < push.answered
+            and push.sent_at < settled + 0.5
+        )
 
     for user, ghost in zip(moving, ghosts, strict=True):
         traffic.persons[user].got[:0] = ghost.got
@@ -168,7 +204,10 @@ def test_a_node_that_slept_beyond_its_lease_has_a_new_life_and_no_ghosts(
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize(
     ("step", "words"),
-    [("+3600", "ahead of"), pytest.param("-3600", "behind", marks=pytest.mark.full("waits"))],
+    [
+        ("+3600", "ahead of"),
+        pytest.param("-3600", "behind", marks=pytest.mark.full("waits")),
+    ],
 )
 def test_a_node_whose_clock_jumps_says_so_and_keeps_its_lease_and_its_users(
     cluster: Launch, traffic: Traffic, tmp_path: Path, step: str, words: str
@@ -185,5 +224,8 @@ def test_a_node_whose_clock_jumps_says_so_and_keeps_its_lease_and_its_users(
     assert users(nodes.servers[0].http, APP) == ["ann"]
     assert is_online(nodes.servers[0].http, "ann", APP)
     clock.write_text("+0\n")
-    eventually(lambda: "agrees with that of Redis" in wrong.log_text, what="the end of the warning")
+    eventually(
+        lambda: "agrees with that of Redis" in wrong.log_text,
+        what="the end of the warning",
+    )
     assert "lease of epoch" not in wrong.log_text

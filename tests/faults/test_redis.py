@@ -1,4 +1,5 @@
-"""Redis is killed, stalled or flushed: what needs one node goes on, and afterwards all is true again."""
+"""Redis is killed, stalled or flushed: what needs one node goes on, and
+afterwards all is true again."""
 
 import json
 import time
@@ -9,7 +10,16 @@ from typing import Any
 import pytest
 
 from tests.integration.clusters import Launch, Nodes, leases, name_of
-from tests.integration.cmd import CmdClient, get, good, is_online, logged_in, post, send_message, users
+from tests.integration.cmd import (
+    CmdClient,
+    get,
+    good,
+    is_online,
+    logged_in,
+    post,
+    send_message,
+    users,
+)
 from tests.integration.test_cluster import texts
 from tests.integration.v1 import call
 from tests.integration.v1 import good as good_v1
@@ -23,19 +33,35 @@ REDIS_SECONDS = 0.5
 
 
 def push_both_ways(traffic: Traffic, nodes: Nodes, groups: list[list[str]]) -> None:
-    """Pushers 0 and 1 push to users of their own node, 2 and 3 to those of the other one."""
+    """Pushers 0 and 1 push to users of their own node, 2 and 3 to those of the
+    other one."""
     for crossed in (0, 1):
         for index, server in enumerate(nodes.servers):
-            traffic.push_through(lambda s=server: s.http, users=groups[index ^ crossed], rate=40)
+            traffic.push_through(
+                lambda s=server: s.http, users=groups[index ^ crossed], rate=40
+            )
 
 
-def all_is_true(nodes: Nodes, expected: list[str], absent: list[str], seconds: float = 60.0) -> None:
-    """Wait until every node tells exactly these users, by list and one by one, and takes itself for ready."""
+def all_is_true(
+    nodes: Nodes, expected: list[str], absent: list[str], seconds: float = 60.0
+) -> None:
+    """Wait until every node tells exactly these users, by list and one by one,
+    and takes itself for ready."""
     for server in nodes.servers:
-        eventually(lambda server=server: get(server.http, "/ready").status == 200, seconds, "ready")
-        eventually(lambda server=server: users(server.http, APP) == sorted(expected), seconds, "the list")
         eventually(
-            lambda server=server: all(is_online(server.http, user, APP) for user in expected),
+            lambda server=server: get(server.http, "/ready").status == 200,
+            seconds,
+            "ready",
+        )
+        eventually(
+            lambda server=server: users(server.http, APP) == sorted(expected),
+            seconds,
+            "the list",
+        )
+        eventually(
+            lambda server=server: all(
+                is_online(server.http, user, APP) for user in expected
+            ),
             seconds,
             "online",
         )
@@ -44,20 +70,30 @@ def all_is_true(nodes: Nodes, expected: list[str], absent: list[str], seconds: f
 
 def not_ready(nodes: Nodes) -> None:
     for server in nodes.servers:
-        eventually(lambda server=server: get(server.http, "/ready").status == 503, what="not ready")
+        eventually(
+            lambda server=server: get(server.http, "/ready").status == 503,
+            what="not ready",
+        )
 
 
 def crossing(since: float, until: float) -> Any:
-    """What may fail: pushes to users of another node while the registry was away."""
+    """What may fail: pushes to users of another node while the registry was
+    away."""
 
     def excused(push: Push) -> bool:
-        return push.pusher >= 2 and since - 0.5 < push.answered and push.sent_at < until + 0.5
+        return (
+            push.pusher >= 2
+            and since - 0.5 < push.answered
+            and push.sent_at < until + 0.5
+        )
 
     return excused
 
 
 @pytest.mark.ci
-def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic) -> None:
+def test_redis_is_killed_and_comes_back_empty(
+    cluster: Launch, traffic: Traffic
+) -> None:
     nodes = cluster(2, cluster=QUICK)
     groups = crowd(traffic, nodes, 8)
     traffic.come(["leaver0", "leaver1"], address_of(nodes.servers[0]))
@@ -86,7 +122,9 @@ def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic)
         for user in expected:
             record = json.loads(redis.get(f"acc:user:online:{APP}_{user}"))
             assert (record["userID"], record["isLogoff"]) == (user, False)
-        assert redis.hgetall("acc:hash:servers").keys() == {name_of(server) for server in nodes.servers}
+        assert redis.hgetall("acc:hash:servers").keys() == {
+            name_of(server) for server in nodes.servers
+        }
     traffic.finish(crossing(killed, settled))
 
 
@@ -122,9 +160,19 @@ def test_nobody_is_called_absent_while_redis_takes_no_writes_or_lacks_data(
             for body in (push, {**push, "id": f"id{len(answers)}-{time.monotonic()}"}):
                 answer = call(one.http, "push", body)
                 is_good = answer.status == 200
-                answers[answer.json["results"][0]["status"] if is_good else answer.json["code"]] += 1
-            many = good_v1(one.http, "presence", {"app": str(APP), "users": ["bob", "nobody"]})
-            answers.update(f"bob {each['online']}" for each in many["users"] if each["user"] == "bob")
+                answers[
+                    answer.json["results"][0]["status"]
+                    if is_good
+                    else answer.json["code"]
+                ] += 1
+            many = good_v1(
+                one.http, "presence", {"app": str(APP), "users": ["bob", "nobody"]}
+            )
+            answers.update(
+                f"bob {each['online']}"
+                for each in many["users"]
+                if each["user"] == "bob"
+            )
             assert is_online(one.http, "bob", APP)
             sent = send_message(one.http, APP, "bob", "x")
             assert sent.keys() == {"sendResults"}
@@ -133,9 +181,11 @@ def test_nobody_is_called_absent_while_redis_takes_no_writes_or_lacks_data(
 
 
 @pytest.mark.parametrize("lease", [{}, QUICK], ids=["default", "quick"])
-def test_redis_is_paused(cluster: Launch, traffic: Traffic, lease: dict[str, float]) -> None:
-    """No request waits for longer than the time that Redis has; users of the own node notice nothing. Leases
-    outlive it, or they do not."""
+def test_redis_is_paused(
+    cluster: Launch, traffic: Traffic, lease: dict[str, float]
+) -> None:
+    """No request waits for longer than the time that Redis has; users of the
+    own node notice nothing. Leases outlive it, or they do not."""
     nodes = cluster(2, cluster=lease)
     groups = crowd(traffic, nodes, 8)
     push_both_ways(traffic, nodes, groups)
@@ -161,7 +211,9 @@ def test_redis_is_paused(cluster: Launch, traffic: Traffic, lease: dict[str, flo
     settled = time.monotonic()
     traffic.run_for(2)
     after = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
-    assert (after == epochs) == (not lease), "a lease that ran out is a new life, by the clock of Redis"
+    assert (after == epochs) == (not lease), (
+        "a lease that ran out is a new life, by the clock of Redis"
+    )
     slowest_push = traffic.slowest([0, 1, 2, 3], stopped, settled)
     assert slowest_push < max(REDIS_SECONDS + SLACK_SECONDS, (resumed - stopped) / 2)
     traffic.finish(crossing(stopped, settled))
@@ -175,7 +227,11 @@ def _ask_everything(server: Server, newcomer: str) -> dict[str, float]:
     message = {"userID": "nobody", "msgID": newcomer, "message": "9:1"}
     for name, path, form in (
         ("push", "/user/sendMessage", message),
-        ("to all", "/user/sendMessageAll", {**message, "msgID": f"{newcomer}{server.pid}"}),
+        (
+            "to all",
+            "/user/sendMessageAll",
+            {**message, "msgID": f"{newcomer}{server.pid}"},
+        ),
         ("kick", "/user/kick", {"userID": "nobody"}),
     ):
         began = time.monotonic()
@@ -200,9 +256,14 @@ def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_bac
     one, two = nodes.servers
 
     def all_hear(channel: str, word: str, *people: CmdClient) -> None:
-        """Whatever is published at any node reaches each of these people once."""
+        """Whatever is published at any node reaches each of these people
+        once."""
         for number, server in enumerate(nodes.running):
-            publication = {"app": str(OTHER), "channel": channel, "text": f"{word} {number}"}
+            publication = {
+                "app": str(OTHER),
+                "channel": channel,
+                "text": f"{word} {number}",
+            }
             good_v1(server.http, "channels/publish", publication)
             for each in people:
                 assert texts(each, 1) == [f"{word} {number}"]
@@ -217,16 +278,27 @@ def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_bac
 
     def until_all_answer(status: int) -> None:
         for server in nodes.running:
-            eventually(lambda server=server: get(server.http, "/ready").status == status, SETTLE_SECONDS)
+            eventually(
+                lambda server=server: get(server.http, "/ready").status == status,
+                SETTLE_SECONDS,
+            )
 
     def known(server: Server, channel: str) -> list[str]:
         found = good_v1(server.http, "channels/presence", app=OTHER, channel=channel)
-        return [] if found["missing_nodes"] else sorted(each["user"] for each in found["subscribers"])
+        return (
+            []
+            if found["missing_nodes"]
+            else sorted(each["user"] for each in found["subscribers"])
+        )
 
     def recorded(channel: str) -> int:
-        """How many nodes the records name for a channel; dead lives included."""
+        """How many nodes the records name for a channel; dead lives
+        included."""
         with nodes.redis.client() as redis:
-            found = [redis.hget(key, channel) for key in redis.scan_iter("imserver:channels:*", 1000)]
+            found = [
+                redis.hget(key, channel)
+                for key in redis.scan_iter("imserver:channels:*", 1000)
+            ]
         return sum(len(value.split(",")) for value in found if value)
 
     with logged_in(one.ws, "ann", OTHER) as ann, logged_in(two.ws, "bob", OTHER) as bob:
@@ -243,12 +315,22 @@ def test_channels_go_on_without_redis_and_are_reported_to_the_one_that_comes_bac
             for channel, users in (("lobby", ["ann", "bob"]), ("late", ["cid"])):
                 for server in nodes.running:
                     wanted = (server, channel, users)
-                    eventually(lambda at=wanted: known(*at[:2]) == at[2], SETTLE_SECONDS, "the subscribers")
-            eventually(lambda: (recorded("lobby"), recorded("late")) == (2, 1), SETTLE_SECONDS)
+                    eventually(
+                        lambda at=wanted: known(*at[:2]) == at[2],
+                        SETTLE_SECONDS,
+                        "the subscribers",
+                    )
+            eventually(
+                lambda: (recorded("lobby"), recorded("late")) == (2, 1), SETTLE_SECONDS
+            )
             all_hear("lobby", "after", ann, bob)
             all_hear("late", "after", cid)
         two.process.kill()
         two.process.wait()
-        eventually(lambda: recorded("lobby") == 1, SETTLE_SECONDS, "what the dead node left is cleared away")
+        eventually(
+            lambda: recorded("lobby") == 1,
+            SETTLE_SECONDS,
+            "what the dead node left is cleared away",
+        )
         eventually(lambda: known(one, "lobby") == ["ann"], SETTLE_SECONDS)
         all_hear("lobby", "at last", ann)

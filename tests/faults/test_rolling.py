@@ -1,4 +1,5 @@
-"""Four nodes of one machine are replaced, one after the other, while everybody goes on."""
+"""Four nodes of one machine are replaced, one after the other, while everybody
+goes on."""
 
 import signal
 import time
@@ -38,7 +39,8 @@ def family(tmp_path: Path) -> Iterator[Family]:
 
 
 def test_a_rolling_restart_under_load(family: Family, traffic: Traffic) -> None:
-    """Who is closed with 1001 comes back; nothing that was accepted is lost, also if it hit such a moment."""
+    """Who is closed with 1001 comes back; nothing that was accepted is lost,
+    also if it hit such a moment."""
     names = [f"u{number}" for number in range(40)]
     traffic.come(names, lambda: family.ws)
     traffic.push_through(*(lambda: family.http for _ in range(3)), rate=60)

@@ -1,8 +1,10 @@
-"""People who are online, back ends that push to them, and a check of what became of every push.
+"""People who are online, back ends that push to them, and a check of what
+became of every push.
 
-Everybody is a thread with sockets of their own. A person reads until the connection is lost, then comes back
-at any open address. Of two connections of one person the older has ended before the newer begins: so messages
-are read in the order in which they came.
+Everybody is a thread with sockets of their own. A person reads until the
+connection is lost, then comes back at any open address. Of two connections of
+one person the older has ended before the newer begins: so messages are read in
+the order in which they came.
 """
 
 import threading
@@ -15,15 +17,25 @@ from itertools import count
 from typing import NamedTuple, Self
 
 from tests.integration.cmd import CmdClient, command, form_request
-from tests.integration.raw import CLOSE, PATIENCE_SECONDS, PING, PONG, TEXT, Address, Ended, Raw, frame
+from tests.integration.raw import (
+    CLOSE,
+    PATIENCE_SECONDS,
+    PING,
+    PONG,
+    TEXT,
+    Address,
+    Ended,
+    Raw,
+    frame,
+)
 from tests.support import eventually
 
 APP = 101
 
 
 class Push(NamedTuple):
-    """One message of a back end. ``outcome``: sent, refused (nobody there), failed (a node does not answer),
-    repeated, or unknown (no answer)."""
+    """One message of a back end. ``outcome``: sent, refused (nobody there),
+    failed (a node does not answer), repeated, or unknown (no answer)."""
 
     pusher: int
     user: str
@@ -49,7 +61,8 @@ class Tally(NamedTuple):
 
 
 class Person(threading.Thread):
-    """Somebody who is online as long as they want to be (``wanted``). ``address`` says where to connect."""
+    """Somebody who is online as long as they want to be (``wanted``).
+    ``address`` says where to connect."""
 
     def __init__(self, user: str, address: Callable[[], Address]) -> None:
         super().__init__(daemon=True)
@@ -64,7 +77,10 @@ class Person(threading.Thread):
     def run(self) -> None:
         while self.wanted:
             # Refused, reset, cut off, or no answer in time: once more.
-            with suppress(OSError, AssertionError), CmdClient(self.address()) as cmd_client:
+            with (
+                suppress(OSError, AssertionError),
+                CmdClient(self.address()) as cmd_client,
+            ):
                 cmd_client.upgrade()
                 self._live(cmd_client)
             self.online = False
@@ -103,10 +119,15 @@ class Person(threading.Thread):
 
 
 class Pusher(threading.Thread):
-    """A back end that pushes to everybody in turn, through one node, ``rate`` times a second."""
+    """A back end that pushes to everybody in turn, through one node, ``rate``
+    times a second."""
 
     def __init__(
-        self, number: int, address: Callable[[], Address], users: Sequence[str], rate: float
+        self,
+        number: int,
+        address: Callable[[], Address],
+        users: Sequence[str],
+        rate: float,
     ) -> None:
         super().__init__(daemon=True)
         self.number = number
@@ -137,17 +158,26 @@ class Pusher(threading.Thread):
         if outcome == "unknown" and self._http is not None:
             self._http.leave()
             self._http = None
-        self.pushes.append(Push(self.number, user, number, sent_at, time.monotonic(), outcome))
+        self.pushes.append(
+            Push(self.number, user, number, sent_at, time.monotonic(), outcome)
+        )
 
     def _ask(self, user: str, number: int) -> str:
-        form = {"appID": APP, "userID": user, "msgID": f"p{self.number}-{id(self)}-{next(self._names)}"}
-        request = form_request("/user/sendMessage", {**form, "message": f"{self.number}:{number}"})
+        form = {
+            "appID": APP,
+            "userID": user,
+            "msgID": f"p{self.number}-{id(self)}-{next(self._names)}",
+        }
+        request = form_request(
+            "/user/sendMessage", {**form, "message": f"{self.number}:{number}"}
+        )
         try:
             if self._http is None:
                 self._http = Raw(self.address())
             answer = self._http.ask(request)
         except (Ended, ConnectionError):
-            # A kept-alive connection that the server has ended meanwhile: the request was not read.
+            # A kept-alive connection that the server has ended meanwhile: the
+            # request was not read.
             if self._http is not None:
                 self._http.leave()
             self._http = Raw(self.address())
@@ -160,7 +190,13 @@ class Pusher(threading.Thread):
         data = answer.json["data"]
         if data == {}:
             return "repeated"
-        return "sent" if data["sendResults"] else "failed" if "sendResultsErr" in data else "refused"
+        return (
+            "sent"
+            if data["sendResults"]
+            else "failed"
+            if "sendResultsErr" in data
+            else "refused"
+        )
 
     def end(self) -> None:
         """No more pushes."""
@@ -186,20 +222,38 @@ class Traffic:
         for person in self.persons.values():
             person.leave()
 
-    def come(self, users: Sequence[str], address: Callable[[], Address], seconds: float = 60.0) -> None:
+    def come(
+        self,
+        users: Sequence[str],
+        address: Callable[[], Address],
+        seconds: float = 60.0,
+    ) -> None:
         """Let people come online at one address, and wait until they are."""
         for user in users:
             person = self.persons[user] = Person(user, address)
             person.start()
         self.wait_until_online(users, seconds)
 
-    def wait_until_online(self, users: Sequence[str] | None = None, seconds: float = 60.0) -> None:
+    def wait_until_online(
+        self, users: Sequence[str] | None = None, seconds: float = 60.0
+    ) -> None:
         """Wait until these (or all who want to be) have logged in."""
-        wanted = [self.persons[user] for user in users] if users else [*self.persons.values()]
-        eventually(lambda: all(p.online for p in wanted if p.wanted), seconds, "everybody is online")
+        wanted = (
+            [self.persons[user] for user in users]
+            if users
+            else [*self.persons.values()]
+        )
+        eventually(
+            lambda: all(p.online for p in wanted if p.wanted),
+            seconds,
+            "everybody is online",
+        )
 
     def push_through(
-        self, *addresses: Callable[[], Address], users: Sequence[str] | None = None, rate: float = 60.0
+        self,
+        *addresses: Callable[[], Address],
+        users: Sequence[str] | None = None,
+        rate: float = 60.0,
     ) -> None:
         """Let one more back end push through each of these servers."""
         for address in addresses:
@@ -218,7 +272,8 @@ class Traffic:
             pusher.end()
 
     def finish(self, excused: Callable[[Push], bool] = lambda push: False) -> Tally:
-        """Stop pushing, wait for what is under way, and check: what is not ``excused`` was sent and has come.
+        """Stop pushing, wait for what is under way, and check: what is not
+        ``excused`` was sent and has come.
 
         Nothing may come twice or out of order, excused or not.
         """
@@ -231,23 +286,38 @@ class Traffic:
         outside = [push for push in pushes if push not in inside]
         assert len(outside) > 20, f"hardly anything was pushed: {outcomes}"
         not_sent = [push for push in outside if push.outcome != "sent"]
-        assert not not_sent, f"{len(not_sent)} not sent without need, as {not_sent[:3]}; {outcomes}"
+        assert not not_sent, (
+            f"{len(not_sent)} not sent without need, as {not_sent[:3]}; {outcomes}"
+        )
         needless = [push for push in lost if push not in inside]
-        assert not needless, f"{len(needless)} lost without need, as {needless[:3]}; {outcomes}"
+        assert not needless, (
+            f"{len(needless)} lost without need, as {needless[:3]}; {outcomes}"
+        )
         for user, person in self.persons.items():
             numbers = defaultdict(list)
             for got in person.got:
                 numbers[got.pusher].append(got.number)
             for pusher, found in numbers.items():
-                assert found == sorted({*found}), f"twice or out of order: {user} of {pusher}: {found}"
+                assert found == sorted({*found}), (
+                    f"twice or out of order: {user} of {pusher}: {found}"
+                )
         return Tally(outcomes, lost)
 
     def _lost(self, pushes: Sequence[Push]) -> list[Push]:
-        arrived = {(user, *got) for user, person in self.persons.items() for got in [*person.got]}
-        return [p for p in pushes if p.outcome == "sent" and (p.user, p.pusher, p.number) not in arrived]
+        arrived = {
+            (user, *got)
+            for user, person in self.persons.items()
+            for got in [*person.got]
+        }
+        return [
+            p
+            for p in pushes
+            if p.outcome == "sent" and (p.user, p.pusher, p.number) not in arrived
+        ]
 
     def slowest(self, pushers: Sequence[int], since: float, until: float) -> float:
-        """Seconds of the slowest answer to these pushers' pushes that were asked in a span of time."""
+        """Seconds of the slowest answer to these pushers' pushes that were
+        asked in a span of time."""
         return max(
             (
                 push.answered - push.sent_at

@@ -17,7 +17,9 @@ WHOLE_KEY = "key-of-the-whole-0123456789"
 SHUT_KEY = "key-of-the-shut-0123456789"
 READ_KEY = "read-key-of-the-shop-0123456789"
 FOR_ALL: dict[str, Any] = {
-    **dict.fromkeys(("subscribe", "publish", "read_presence", "read_history"), "anybody"),
+    **dict.fromkeys(
+        ("subscribe", "publish", "read_presence", "read_history"), "anybody"
+    ),
     "presence": True,
     "history_size": 10,
     "history_seconds": 60,
@@ -33,22 +35,43 @@ CONFIG: dict[str, Any] = {
                 {"algorithm": "HS512", "key": SECRET, "kid": "512"},
             ],
             "channels": {
-                "talk": {"publish": "subscribers", "presence": True, "join_leave": True},
+                "talk": {
+                    "publish": "subscribers",
+                    "presence": True,
+                    "join_leave": True,
+                },
                 "past": {**HALF_OPEN, **RECENT},
                 "prices": {**HALF_OPEN, **RECENT, "delta": True},
                 "ledger": {**HALF_OPEN, "history": "log", "delta": True},
                 "kept": {**HALF_OPEN, "history": "log"},
                 "open": ANYBODY,
                 "few": {"user_limited": True},
-                "last": {"subscribe": "anybody", **RECENT, "recovery": True, "recovery_mode": "cache"},
-                "latest": {"subscribe": "anybody", "history": "log", "recovery_mode": "cache"},
+                "last": {
+                    "subscribe": "anybody",
+                    **RECENT,
+                    "recovery": True,
+                    "recovery_mode": "cache",
+                },
+                "latest": {
+                    "subscribe": "anybody",
+                    "history": "log",
+                    "recovery_mode": "cache",
+                },
                 "shut": {"subscribe": "nobody"},
             },
         },
-        "hall": {"open": True, "channels": {"shut": {"subscribe": "nobody"}, "talk": {"subscribe": "token"}}},
+        "hall": {
+            "open": True,
+            "channels": {
+                "shut": {"subscribe": "nobody"},
+                "talk": {"subscribe": "token"},
+            },
+        },
         "whole": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
-            "channels": {"*": {"presence": True, "history_size": 5, "history_seconds": 60}},
+            "channels": {
+                "*": {"presence": True, "history_size": 5, "history_seconds": 60}
+            },
         },
         "shut": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
@@ -66,7 +89,12 @@ CONFIG: dict[str, Any] = {
             "channels": {
                 "": {"subscribe": "anybody"},
                 "room": FOR_ALL,
-                "shut": FOR_ALL | {"publish": "nobody", "read_presence": "nobody", "read_history": "nobody"},
+                "shut": FOR_ALL
+                | {
+                    "publish": "nobody",
+                    "read_presence": "nobody",
+                    "read_history": "nobody",
+                },
             },
         },
         "slow": {"open": True, "messages_per_second": 5},
@@ -83,14 +111,19 @@ CONFIG: dict[str, Any] = {
     },
     "centrifuge": {"app": "shop"},
     "limits": {"login_seconds": 60},
-    "websocket": {"client_ping_seconds": 1, "client_silent_seconds": 60, "sweep_seconds": 1},
+    "websocket": {
+        "client_ping_seconds": 1,
+        "client_silent_seconds": 60,
+        "sweep_seconds": 1,
+    },
 }
 SILENT_SECONDS = 20
 """How long a client may be silent at the server :func:`impatient`."""
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario, and wait until its clients have closed their connections."""
+    """Run a scenario, and wait until its clients have closed their
+    connections."""
 
     async def whole() -> None:
         await scenario
@@ -111,21 +144,24 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def token(user: str, algorithm: str = "HS256", seconds: int = 0, **claims: Any) -> str:
-    """A token that a back end of Centrifugo signs. ``seconds``: how long it is valid (0: for ever)."""
+    """A token that a back end of Centrifugo signs. ``seconds``: how long it is
+    valid (0: for ever)."""
     end = {"exp": int(time.time()) + seconds} if seconds else {}
     return jwt.encode({"sub": user, **end, **claims}, SECRET, algorithm)
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose app ``shop`` has keys and channels, and whose app ``hall`` is open."""
+    """A server whose app ``shop`` has keys and channels, and whose app ``hall``
+    is open."""
     with Server(tmp_path_factory.mktemp("centrifugo"), config=CONFIG) as one:
         yield one
 
 
 @pytest.fixture(scope="session")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The same, and clients that do not log in or are silent are soon sent away."""
+    """The same, and clients that do not log in or are silent are soon sent
+    away."""
     websocket = {**CONFIG["websocket"], "client_silent_seconds": SILENT_SECONDS}
     config = {**CONFIG, "limits": {"login_seconds": 6}, "websocket": websocket}
     with Server(tmp_path_factory.mktemp("impatient"), config=config) as one:

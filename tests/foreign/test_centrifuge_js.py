@@ -1,4 +1,5 @@
-"""centrifuge-js in Node.js, and the examples of docs/guides/from-centrifugo.md with what they import."""
+"""centrifuge-js in Node.js, and the examples of docs/guides/from-centrifugo.md
+with what they import."""
 
 import json
 import sys
@@ -21,8 +22,11 @@ from .conftest import CONFIG, KEY, token
 pytestmark = pytest.mark.needs("node", "centrifuge")
 
 
-def run_clients(server: Server, emulation: Server, names: str, sockets: Server | None = None) -> None:
-    """Run the tests with these names on a server, with the emulation requests of streams to ``emulation``.
+def run_clients(
+    server: Server, emulation: Server, names: str, sockets: Server | None = None
+) -> None:
+    """Run the tests with these names on a server, with the emulation requests
+    of streams to ``emulation``.
 
     ``sockets``: the server of WebSockets; None: the same.
     """
@@ -43,7 +47,12 @@ def run_clients(server: Server, emulation: Server, names: str, sockets: Server |
 
 @pytest.mark.parametrize(
     "names",
-    ["websocket:", "http_stream:", "^a client", pytest.param("^pings", marks=pytest.mark.full("sampled"))],
+    [
+        "websocket:",
+        "http_stream:",
+        "^a client",
+        pytest.param("^pings", marks=pytest.mark.full("sampled")),
+    ],
 )
 def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -> None:
     run_clients(server, server, names)
@@ -51,7 +60,9 @@ def test_centrifuge_js_with_json_and_with_protobuf(server: Server, names: str) -
 
 @pytest.mark.full("programs")
 @pytest.mark.needs("redis-server")
-def test_commands_and_publications_may_use_another_node(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_commands_and_publications_may_use_another_node(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     with nodes_of(tmp_path_factory.mktemp("centrifugo-js"), 2, **CONFIG) as nodes:
         front, wsgi = nodes.servers
         run_clients(wsgi, front, "http_stream:")
@@ -60,21 +71,29 @@ def test_commands_and_publications_may_use_another_node(tmp_path_factory: pytest
 
 GUIDE = ROOT / "docs/guides/from-centrifugo.md"
 (PUBLISH,) = [block for block in blocks(GUIDE, "python") if block.words == ("cent",)]
-SUBSCRIBE, FALLBACK, CHAT = [block for block in blocks(GUIDE, "js") if block.words == ("centrifuge",)]
+SUBSCRIBE, FALLBACK, CHAT = [
+    block for block in blocks(GUIDE, "js") if block.words == ("centrifuge",)
+]
 
 
 def filled_in(block: Block, server: Server) -> str:
-    """An example with the server of this test, its key, a token, and a channel that needs none."""
+    """An example with the server of this test, its key, a token, and a channel
+    that needs none."""
     words = (
-        at_server(block.text, server).replace("your API key", KEY).replace("a token of ann", token("guide"))
+        at_server(block.text, server)
+        .replace("your API key", KEY)
+        .replace("a token of ann", token("guide"))
     )
-    words = words.replace("her token for orders:17", token("guide", channel="talk:guide"))
+    words = words.replace(
+        "her token for orders:17", token("guide", channel="talk:guide")
+    )
     return words.replace("orders:17", "talk:guide").replace("#ann", "#guide")
 
 
 @contextmanager
 def started(block: Block, server: Server, folder: Path) -> Iterator[Callable[[], str]]:
-    """Run an example while this is entered. Yields what reads what it prints."""
+    """Run an example while this is entered. Yields what reads what it
+    prints."""
     (folder / "node_modules").symlink_to(NODE_MODULES)
     script, output = folder / "example.mjs", folder / "output.txt"
     script.write_text(filled_in(block, server), encoding="utf-8")
@@ -82,7 +101,9 @@ def started(block: Block, server: Server, folder: Path) -> Iterator[Callable[[],
         yield output.read_text
 
 
-def test_a_subscriber_receives_what_the_back_end_publishes(server: Server, tmp_path: Path) -> None:
+def test_a_subscriber_receives_what_the_back_end_publishes(
+    server: Server, tmp_path: Path
+) -> None:
     program = filled_in(PUBLISH, server)
     with started(SUBSCRIBE, server, tmp_path) as output:
 
@@ -94,11 +115,18 @@ def test_a_subscriber_receives_what_the_back_end_publishes(server: Server, tmp_p
         eventually(received, 200, "the publication")
 
 
-def test_a_client_takes_the_first_transport_that_works(server: Server, tmp_path: Path) -> None:
+def test_a_client_takes_the_first_transport_that_works(
+    server: Server, tmp_path: Path
+) -> None:
     with started(FALLBACK, server, tmp_path) as output:
-        eventually(lambda: output() == "connected by websocket\n", what="the connection")
+        eventually(
+            lambda: output() == "connected by websocket\n", what="the connection"
+        )
 
 
 def test_an_sdk_is_a_chat_client(server: Server, tmp_path: Path) -> None:
     with started(CHAT, server, tmp_path) as output:
-        eventually(lambda: " conversations\n" in output() and "sent\n" in output(), what="it has sent")
+        eventually(
+            lambda: " conversations\n" in output() and "sent\n" in output(),
+            what="it has sent",
+        )

@@ -19,7 +19,7 @@ def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
     return error.value.code
 
 
-# --- connections --------------------------------------------------------------------------------------------
+# --- connections --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,16 @@ def code_of(error: pytest.ExceptionInfo[ReplyError]) -> int:
         ({"token": token("ann"), "path": "/connection/system:x/websocket"}, 4505),
     ],
 )
-async def test_refused_clients_do_not_come_back(server: Server, options: dict[str, Any], code: int) -> None:
+async def test_refused_clients_do_not_come_back(
+    server: Server, options: dict[str, Any], code: int
+) -> None:
     assert await refused(server, **options) == code
 
 
 @both
-async def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, protobuf: bool) -> None:
+async def test_a_token_may_lack_a_user_where_the_app_says_so(
+    server: Server, protobuf: bool
+) -> None:
     nobody = {"sub": None}  # as if it were missing
     renewed = asyncio.Event()
 
@@ -68,11 +72,13 @@ async def test_a_token_may_lack_a_user_where_the_app_says_so(server: Server, pro
         await ann.subscribe("users:1")
 
 
-# --- subscriptions ------------------------------------------------------------------------------------------
+# --- subscriptions ------------------------------------------------------------
 
 
 @both
-async def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Server, protobuf: bool) -> None:
+async def test_who_may_subscribe_depends_on_the_channel_and_its_token(
+    server: Server, protobuf: bool
+) -> None:
     async with person(server, protobuf, "ann") as ann:
         await ann.subscribe("open:1")
         await ann.subscribe("few:1#bob,ann")
@@ -107,7 +113,9 @@ async def test_who_may_subscribe_depends_on_the_channel_and_its_token(server: Se
 
 
 @both
-async def test_a_publication_reaches_subscribers_with_its_author(server: Server, protobuf: bool) -> None:
+async def test_a_publication_reaches_subscribers_with_its_author(
+    server: Server, protobuf: bool
+) -> None:
     infos = {"info": {"name": "Ann"}}
     async with (
         person(server, protobuf, token=token("ann", **infos)) as ann,
@@ -137,8 +145,11 @@ async def test_a_publication_reaches_subscribers_with_its_author(server: Server,
 
 
 @pytest.mark.parametrize("by_api", [False, True], ids=["token", "api"])
-async def test_subscriptions_by_the_server_go_on_after_a_gap(start_server: StartServer, by_api: bool) -> None:
-    """The SDKs forget such a subscription when they receive ``unsubscribe``, and connect again after 3010."""
+async def test_subscriptions_by_the_server_go_on_after_a_gap(
+    start_server: StartServer, by_api: bool
+) -> None:
+    """The SDKs forget such a subscription when they receive ``unsubscribe``,
+    and connect again after 3010."""
     server = start_server(config={**CONFIG, "limits": {"history_bytes": 4000}})
 
     with Cent(f"{server.http_url}/api", KEY, timeout=SECONDS) as cent:
@@ -150,13 +161,17 @@ async def test_subscriptions_by_the_server_go_on_after_a_gap(start_server: Start
             assert (await ann.events.next("on_subscribed")).channel == "past:gap"
             cent.publish(PublishRequest(channel="past:gap", data=1))
             assert (await ann.events.next("on_publication")).pub.offset == 1
-            cent.publish(PublishRequest(channel="past:other", data="x" * 3000))  # takes the place of past:gap
+            # takes the place of past:gap
+            cent.publish(PublishRequest(channel="past:other", data="x" * 3000))
             cent.publish(PublishRequest(channel="past:gap", data=2))
             assert (await ann.events.next("on_connecting")).code == 3010
             if not by_api:
                 subscribed = await ann.events.next("on_subscribed")
                 while subscribed.channel != "past:gap":
                     subscribed = await ann.events.next("on_subscribed")
-                assert (subscribed.was_recovering, subscribed.recovered) == (True, False)
+                assert (subscribed.was_recovering, subscribed.recovered) == (
+                    True,
+                    False,
+                )
                 cent.publish(PublishRequest(channel="past:gap", data=3))
                 assert (await ann.events.next("on_publication")).pub.data == 3

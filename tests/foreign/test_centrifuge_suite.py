@@ -1,7 +1,8 @@
-"""The suite of centrifuge-python itself, as Centrifugo's maintainers run it against Centrifugo.
+"""The suite of centrifuge-python itself, as Centrifugo's maintainers run it
+against Centrifugo.
 
-It is in the source distribution alone, which pip fetches. One word is another one: the secret of its tokens,
-which is shorter than the server allows.
+It is in the source distribution alone, which pip fetches. One word is another
+one: the secret of its tokens, which is shorter than the server allows.
 """
 
 import importlib.metadata
@@ -39,7 +40,11 @@ OPEN: dict[str, Any] = {
 SHOP: dict[str, Any] = {
     "known_channels_only": True,
     "jwt": [{"algorithm": "HS256", "key": SECRET}],
-    "channels": {"": OPEN, "user": OPEN, "smallhistory": {**NAMESPACE, "history_size": 2}},
+    "channels": {
+        "": OPEN,
+        "user": OPEN,
+        "smallhistory": {**NAMESPACE, "history_size": 2},
+    },
 }
 """What the suite's docker-compose.yml tells Centrifugo."""
 
@@ -48,11 +53,21 @@ pytestmark = [pytest.mark.full("programs"), pytest.mark.slow, pytest.mark.timeou
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    """The folder of the source distribution of the version that is installed."""
+    """The folder of the source distribution of the version that is
+    installed."""
     pinned = f"centrifuge-python=={importlib.metadata.version('centrifuge-python')}"
-    options = ("-q", "--no-deps", "--no-binary", "centrifuge-python", "--dest", str(tmp_path))
+    options = (
+        "-q",
+        "--no-deps",
+        "--no-binary",
+        "centrifuge-python",
+        "--dest",
+        str(tmp_path),
+    )
     command = [sys.executable, "-m", "pip", "download", *options, pinned]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=400, check=False
+    )
     if done.returncode:
         leave_out(f"pip cannot fetch the sources of {pinned}")
     (archive,) = tmp_path.glob("*.tar.gz")
@@ -66,17 +81,32 @@ def suite(tmp_path: Path) -> Path:
 
 
 def test_the_suite_of_centrifuge_python_passes(
-    suite: Path, start_server: StartServer, record_property: Callable[[str, object], None], tmp_path: Path
+    suite: Path,
+    start_server: StartServer,
+    record_property: Callable[[str, object], None],
+    tmp_path: Path,
 ) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", PORT)) == 0:
             leave_out(f"port {PORT} is in use")
     start_server(
-        config={"app": {"websocket_port": PORT}, "apps": {"shop": SHOP}, "centrifuge": {"app": "shop"}}
+        config={
+            "app": {"websocket_port": PORT},
+            "apps": {"shop": SHOP},
+            "centrifuge": {"app": "shop"},
+        }
     )
     report = tmp_path / "report.xml"
-    # Its helpers are coroutines whose names begin with "test": only its classes have tests.
-    options = ("-q", "-p", "no:cacheprovider", "-o", "python_functions=", f"--junitxml={report}")
+    # Its helpers are coroutines whose names begin with "test": only its classes
+    # have tests.
+    options = (
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "python_functions=",
+        f"--junitxml={report}",
+    )
     command = [sys.executable, "-m", "pytest", *options, "--timeout=100"]
     done = subprocess.run(
         [*command, *(f"tests/test_{name}.py" for name in MODULES)],

@@ -1,19 +1,23 @@
-"""One answer, ten readers: a bot streams an answer, and ten clients of others read it at once, unmodified.
+"""One answer, ten readers: a bot streams an answer, and ten clients of others
+read it at once, unmodified.
 
-Each reader has a line of its own to one of two nodes. Lines are cut in the middle of what they carry, and go
-on at any node. Readers are started anew, as pages are reloaded. A node is killed when all have seen half of
-the answer, and starts again. At the end each reader shows what the bot has said: nothing lost, nothing twice.
-What it shows before is a beginning of that.
+Each reader has a line of its own to one of two nodes. Lines are cut in the
+middle of what they carry, and go on at any node. Readers are started anew, as
+pages are reloaded. A node is killed when all have seen half of the answer, and
+starts again. At the end each reader shows what the bot has said: nothing lost,
+nothing twice. What it shows before is a beginning of that.
 
-Eight read the conversation: the AI SDK over HTTP and WebSocket, AG-UI, TanStack, centrifuge-js (the channel
-of the user), EventSource, MCP's client, and our page in Chromium. MCP has no pieces: its client shows the
-answer once it is stored. Durable Streams and Pusher know channels alone. So the bot says the same in two: it
-appends to a durable stream, which keeps each piece, and streams a message in a cache channel, from which
-pusher-js has the text so far after each reconnect.
+Eight read the conversation: the AI SDK over HTTP and WebSocket, AG-UI,
+TanStack, centrifuge-js (the channel of the user), EventSource, MCP's client,
+and our page in Chromium. MCP has no pieces: its client shows the answer once it
+is stored. Durable Streams and Pusher know channels alone. So the bot says the
+same in two: it appends to a durable stream, which keeps each piece, and streams
+a message in a cache channel, from which pusher-js has the text so far after
+each reconnect.
 
-In a quarter of the runs the node that dies has the stream of the conversation. Then the answer ends there,
-and all have what the bot had said. ``READERS_RUNS``: how many runs. The seed of each is in the name of its
-test.
+In a quarter of the runs the node that dies has the stream of the conversation.
+Then the answer ends there, and all have what the bot had said.
+``READERS_RUNS``: how many runs. The seed of each is in the name of its test.
 """
 
 import json
@@ -62,7 +66,10 @@ CONFIG: Final[dict[str, Any]] = {
         "gochat": {
             "login_policy": "multi",
             "pusher": PUSHER,
-            "channels": {"answers": {**READ_BY_ALL, "history": "log"}, "cache-answer": READ_BY_ALL},
+            "channels": {
+                "answers": {**READ_BY_ALL, "history": "log"},
+                "cache-answer": READ_BY_ALL,
+            },
         }
     },
 }
@@ -71,37 +78,62 @@ READERS: Final = (
     *("durable-streams", "pusher"),
 )
 CONNECT: Final = ROOT / "plugins" / "mcp" / "tests" / "connect.mjs"
-WORDS: Final = ("tea ☕", "你好", "café", "word", "😀 ok", "a ", "naïve", '{"b":1}', "fin", "ß")
+WORDS: Final = (
+    "tea ☕",
+    "你好",
+    "café",
+    "word",
+    "😀 ok",
+    "a ",
+    "naïve",
+    '{"b":1}',
+    "fin",
+    "ß",
+)
 
 
 class Bot:
-    """Says the same in the conversation, in a channel and in a durable stream. Each request goes to any node,
-    again until there is an answer. ``owner``, ``other``: the nodes of the stream in the conversation, and of
-    that in the channel."""
+    """Says the same in the conversation, in a channel and in a durable stream.
+    Each request goes to any node, again until there is an answer. ``owner``,
+    ``other``: the nodes of the stream in the conversation, and of that in the
+    channel."""
 
     def __init__(self, run: "Run", owner: Server, other: Server) -> None:
         self._run = run
         self._appended = self._calls = 0
         self._durable("PUT")
         self._streams = {
-            "messages": self._post("messages/stream/open", owner, to=run.site.ann.user)["stream"],
-            "channels": self._post("channels/stream/open", other, channel=run.given["channel"])["stream"],
+            "messages": self._post("messages/stream/open", owner, to=run.site.ann.user)[
+                "stream"
+            ],
+            "channels": self._post(
+                "channels/stream/open", other, channel=run.given["channel"]
+            )["stream"],
         }
 
     def say(self, *pieces: str) -> None:
         first, self._appended = self._appended + 1, self._appended + len(pieces)
         for kind in self._streams:
             rows = list(enumerate(pieces, first))
-            states = eventually(lambda kind=kind, rows=rows: self._append(kind, rows), what="the pieces")
+            states = eventually(
+                lambda kind=kind, rows=rows: self._append(kind, rows), what="the pieces"
+            )
             assert states <= {"appended", "repeated"}
-        numbers = {"Producer-Id": "bot", "Producer-Epoch": "0", "Producer-Seq": str(self._calls)}
+        numbers = {
+            "Producer-Id": "bot",
+            "Producer-Epoch": "0",
+            "Producer-Seq": str(self._calls),
+        }
         self._durable("POST", "".join(pieces), **numbers)
         self._calls += 1
 
     def lose(self) -> None:
-        """Until the bot hears that its stream in the conversation has ended with its node."""
+        """Until the bot hears that its stream in the conversation has ended
+        with its node."""
         rows = [(self._appended + 1, "more")]
-        states = eventually(lambda: self._append("messages", rows), what="the end of the stream")
+        states = eventually(
+            lambda: self._append("messages", rows), what="the end of the stream"
+        )
         assert states <= {"unknown", "closed"}
         del self._streams["messages"]
 
@@ -112,27 +144,56 @@ class Bot:
 
     def _append(self, kind: str, pieces: list[tuple[int, str]]) -> set[str]:
         """What became of pieces; nothing: their node does not answer."""
-        rows = [{"stream": self._streams[kind], "piece": at, "text": text} for at, text in pieces]
-        states = {each["status"] for each in self._post(f"{kind}/stream/append", pieces=rows)["results"]}
+        rows = [
+            {"stream": self._streams[kind], "piece": at, "text": text}
+            for at, text in pieces
+        ]
+        states = {
+            each["status"]
+            for each in self._post(f"{kind}/stream/append", pieces=rows)["results"]
+        }
         return set() if "failed" in states else states
 
     def _post(self, path: str, node: Server | None = None, **fields: Any) -> Any:
         token = self._run.site.bot.token if path.startswith("messages") else KEY
         body = json.dumps({"app": "gochat", **fields})
-        return json.loads(self._ask("POST", f"/api/v1/{path}", body, node, Authorization=f"Bearer {token}"))
+        return json.loads(
+            self._ask(
+                "POST", f"/api/v1/{path}", body, node, Authorization=f"Bearer {token}"
+            )
+        )
 
     def _durable(self, method: str, body: str = "", **headers: str) -> None:
-        given = {"Authorization": f"Bearer {KEY}", "Content-Type": "text/plain", **headers}
-        self._ask(method, f"/durable/gochat/stream/{self._run.given['stream']}", body, **given)
+        given = {
+            "Authorization": f"Bearer {KEY}",
+            "Content-Type": "text/plain",
+            **headers,
+        }
+        self._ask(
+            method, f"/durable/gochat/stream/{self._run.given['stream']}", body, **given
+        )
 
-    def _ask(self, method: str, path: str, body: str, node: Server | None = None, **headers: str) -> bytes:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: str,
+        node: Server | None = None,
+        **headers: str,
+    ) -> bytes:
         def answer() -> bytes | None:
-            connection = HTTPConnection(*(node or self._run.any_node()).http, timeout=60)
-            with suppress(OSError, HTTPException), closing(connection):  # the node was killed
+            connection = HTTPConnection(
+                *(node or self._run.any_node()).http, timeout=60
+            )
+            # the node was killed
+            with suppress(OSError, HTTPException), closing(connection):
                 connection.request(method, path, body.encode(), headers)
                 response = connection.getresponse()
                 content = response.read()
-                assert response.status < 300 or response.status == 503, (response.status, content)
+                assert response.status < 300 or response.status == 503, (
+                    response.status,
+                    content,
+                )
                 return content or b"{}" if response.status < 300 else None
             return None
 
@@ -145,7 +206,9 @@ class Program:
 
     def __init__(self, script: Path) -> None:
         command = [require("node"), *NODE_FLAGS, str(script)]
-        self._process = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._process = spawn(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
         self.on_line: Callable[[dict[str, Any]], None] = lambda _line: None
         self._lock, self._thread = Lock(), Thread(target=self._read)
         self._thread.start()
@@ -165,20 +228,31 @@ class Program:
 
 
 class Site:
-    """Two nodes, a line to them for each reader, the browser and the program, ann and her bot."""
+    """Two nodes, a line to them for each reader, the browser and the program,
+    ann and her bot."""
 
-    def __init__(self, nodes: Nodes, installed: dict[str, str], folder: Path, opened: ExitStack) -> None:
+    def __init__(
+        self, nodes: Nodes, installed: dict[str, str], folder: Path, opened: ExitStack
+    ) -> None:
         self.nodes, self.installed = nodes, installed
-        self.ports = [{"app": {**fixed_ports(), "rpc_port": free_ports()}} for _ in range(2)]
+        self.ports = [
+            {"app": {**fixed_ports(), "rpc_port": free_ports()}} for _ in range(2)
+        ]
         for each in self.ports:
             self.start(each)
         self.ann = User.register(nodes.servers[0], "gochat", key=KEY, nickname="Ann")
         self.bot = self.ann.bot("tea_bot")
-        self.lines = {each: opened.enter_context(LossyProxy(nodes.http[0], 0)) for each in READERS}
+        self.lines = {
+            each: opened.enter_context(LossyProxy(nodes.http[0], 0)) for each in READERS
+        }
         self.reloads = self.kills = self.runs = 0
         self.browser = Browser(folder / "chromium")
         opened.callback(self.browser.quit)
-        for script in (HERE / "ten_readers.mjs", ROOT / "tests/sdk/pusher_smoke.mjs", CONNECT):
+        for script in (
+            HERE / "ten_readers.mjs",
+            ROOT / "tests/sdk/pusher_smoke.mjs",
+            CONNECT,
+        ):
             shutil.copy(script, folder)
         (folder / "node_modules").symlink_to(NODE_MODULES)
         self.program = Program(folder / "ten_readers.mjs")
@@ -197,7 +271,9 @@ class Run:
     def __init__(self, site: Site, seed: int) -> None:
         self.site, self.number = site, site.runs
         chance = self.chance = random.Random(seed)
-        self.pieces = [chance.choice(WORDS) + chance.choice((" ", "", ", ")) for _ in range(60)]
+        self.pieces = [
+            chance.choice(WORDS) + chance.choice((" ", "", ", ")) for _ in range(60)
+        ]
         self.pieces[-1] = "the end."
         self.whole = "".join(self.pieces)
         self.shown = dict.fromkeys(READERS, "")
@@ -206,12 +282,17 @@ class Run:
         self.problems: list[object] = []
         self.chances = {each: random.Random(f"{seed} {each}") for each in READERS}
         self.plans = {
-            each: sorted((own.randrange(len(self.whole)), own.random()) for _ in range(own.randint(1, 3)))
+            each: sorted(
+                (own.randrange(len(self.whole)), own.random())
+                for _ in range(own.randint(1, 3))
+            )
             for each, own in self.chances.items()
         }
         question, self.asks = f"q{self.number}-{seed}", f"Question {self.number}?"
         site.ann.server = self.any_node()
-        sent = site.ann.post("messages/send", to=site.bot.user, text=self.asks, client_msg_id=question)
+        sent = site.ann.post(
+            "messages/send", to=site.bot.user, text=self.asks, client_msg_id=question
+        )
         self.given = {
             "token": site.ann.token,
             "user": site.ann.user,
@@ -225,7 +306,7 @@ class Run:
             "stream": f"answers:{self.number}",
         }
 
-    # --- readers --------------------------------------------------------------------------------------------
+    # --- readers --------------------------------------------------------------
 
     def start(self, reader: str, is_again: bool = False) -> None:
         """Start a reader anew, at any node."""
@@ -249,7 +330,9 @@ class Run:
         return self.chance.choice(self.site.nodes.running)
 
     def move(self, reader: str) -> None:
-        self.site.lines[reader].target = self.chances[reader].choice(self.site.nodes.running).http
+        self.site.lines[reader].target = (
+            self.chances[reader].choice(self.site.nodes.running).http
+        )
 
     def take(self, line: dict[str, Any]) -> None:
         """What a reader shows, and what happens to it then."""
@@ -284,7 +367,9 @@ class Run:
             found = texts[texts.index(self.asks) + 1 :] if self.asks in texts else []
             assert len(found) < 2, found
             text = found[0].strip() if found else ""
-            if is_over := text == self.whole.strip() and not self.page.shown(".streamed"):
+            if is_over := text == self.whole.strip() and not self.page.shown(
+                ".streamed"
+            ):
                 text = self.whole  # the page shows no spaces at an end
             turn = f"{self.number}.{self.turns['page']}"
             self.take({"reader": "page", "turn": turn, "text": text, "over": is_over})
@@ -309,7 +394,7 @@ class Run:
             error.add_note(f"{last} show not {text!r}")
             raise
 
-    # --- the run --------------------------------------------------------------------------------------------
+    # --- the run --------------------------------------------------------------
 
     def go(self) -> None:
         site, chance = self.site, self.chance
@@ -319,7 +404,9 @@ class Run:
             if reader != "page":
                 self.start(reader)
         address = SimpleNamespace(http_url=site.url("page"))
-        account = Account(address, "Ann", {"token": site.ann.token, "user": site.ann.user})
+        account = Account(
+            address, "Ann", {"token": site.ann.token, "user": site.ann.user}
+        )
         self.page = Chat(site.browser, account)
         self.page.open(self.given["conversation"])
         victim, other = chance.sample(site.nodes.running, 2)
@@ -345,7 +432,11 @@ class Run:
                     for reader in READERS:
                         if site.lines[reader].target == victim.http:
                             self.move(reader)
-                    (own,) = [each for each in site.ports if each["app"]["http_port"] == victim.http.port]
+                    (own,) = [
+                        each
+                        for each in site.ports
+                        if each["app"]["http_port"] == victim.http.port
+                    ]
                     started = pool.submit(site.start, own)
                 elif chance.random() < 0.1:
                     self.wait("".join(self.pieces[:sent]))
@@ -353,7 +444,9 @@ class Run:
                 bot.lose()
             bot.close()
             self.wait(self.whole)
-            eventually(lambda: self.look() or self.over == set(READERS), what="all are over")
+            eventually(
+                lambda: self.look() or self.over == set(READERS), what="all are over"
+            )
             assert not self.problems, self.problems
             assert self.shown == dict.fromkeys(READERS, self.whole)
             assert started is not None
@@ -369,13 +462,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     require(*CHROMIUM)
     require(DRIVER)
     folder = tmp_path_factory.mktemp("readers")
-    plugins = [ROOT / "plugins" / each for each in ("ai-chat", "durable-streams", "mcp")]
+    plugins = [
+        ROOT / "plugins" / each for each in ("ai-chat", "durable-streams", "mcp")
+    ]
     installed = install(folder, *plugins)
     with ExitStack() as opened, nodes_of(folder / "nodes", 0, **CONFIG) as nodes:
         site = Site(nodes, installed, folder, opened)
         yield site
         cuts = sum(each.cut for each in site.lines.values())
-        print(f"{site.runs} runs, {cuts} cuts, {site.reloads} reloads, {site.kills} nodes killed")
+        print(
+            f"{site.runs} runs, {cuts} cuts, {site.reloads} reloads, {site.kills} nodes killed"
+        )
 
 
 @pytest.mark.parametrize("seed", range(RUNS))

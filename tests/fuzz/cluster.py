@@ -25,17 +25,21 @@ from .target import Target
 
 
 def check_rpc(data: bytes) -> None:
-    """A part of a message on a port of RPC is read or raises ValueError or RecursionError."""
+    """A part of a message on a port of RPC is read or raises ValueError or
+    RecursionError."""
     for reader in (read_batch, read_query, read_answer):
         with suppress(ValueError, RecursionError):
             reader(data)
 
 
 def check_messages(data: bytes) -> None:
-    """A message of another node is handled or counted as unreadable, and means the same when sent on."""
+    """A message of another node is handled or counted as unreadable, and means
+    the same when sent on."""
     handled: list[Any] = []
     messages = NodeMessages(None)  # type: ignore[arg-type]
-    messages.handle(dict.fromkeys((ToUser, ToApp, Replaced, ForgetPending), handled.append))
+    messages.handle(
+        dict.fromkeys((ToUser, ToApp, Replaced, ForgetPending), handled.append)
+    )
     messages.received(1, [data])
     assert len(handled) + messages.unreadable <= 1
     for each in handled[:]:
@@ -57,7 +61,12 @@ def check_records(data: bytes) -> None:
 
 def _messages() -> list[bytes]:
     event = Event("msg", "ann", "hello", "7", data=b"{}")
-    sent = (ToUser("1", "ann", event), ToApp("1", "", event, ("bob",)), Replaced("1", "ann", 7), Fence(3))
+    sent = (
+        ToUser("1", "ann", event),
+        ToApp("1", "", event, ("bob",)),
+        Replaced("1", "ann", 7),
+        Fence(3),
+    )
     return [*map(encode, sent), encode(StateQuery(True, False))]
 
 

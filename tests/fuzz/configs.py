@@ -12,7 +12,11 @@ from imserver.dialects.client.settings_file import read
 from imserver.gateway.config.load import dump
 from imserver.gateway.config.values import ConfigError
 from imserver.gateway.config.yaml import read_yaml, write_yaml
-from imserver.gateway.node.feature_list import declarations_of, load_features, load_with_locations
+from imserver.gateway.node.feature_list import (
+    declarations_of,
+    load_features,
+    load_with_locations,
+)
 
 from .target import Target
 

@@ -9,7 +9,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from imserver.dialects.action.wire import ActionDialect
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect, read_emulation
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+    read_emulation,
+)
 from imserver.dialects.centrifuge.wire import read_login as read_uni_login
 from imserver.dialects.protobuf.wire import FullProtobufDialect, ProtobufDialect
 from imserver.dialects.pusher.wire import PusherDialect
@@ -31,7 +35,8 @@ CODES = (ReplyCode.OK, ReplyCode.BAD_PARAMETER, ReplyCode.NO_ROUTE)
 
 
 def check(dialect: Dialect, data: bytes) -> None:
-    """A frame is refused with BadFrame, or it is requests that can be answered in the same dialect."""
+    """A frame is refused with BadFrame, or it is requests that can be answered
+    in the same dialect."""
     try:
         requests = dialect.split(data)
     except BadFrame:
@@ -46,7 +51,9 @@ def check(dialect: Dialect, data: bytes) -> None:
         if request.command is None:
             answers = [dialect.encode_reply(request, Reply(request.code))]
         else:
-            answers = [dialect.encode_reply(request, Reply(code)) for code in CODES if code]
+            answers = [
+                dialect.encode_reply(request, Reply(code)) for code in CODES if code
+            ]
             repr(request.command)
         for answer in answers:
             if answer and dialect.text:
@@ -56,14 +63,22 @@ def check(dialect: Dialect, data: bytes) -> None:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for each in (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list)
+        else ()
+    ):
         yield from _texts(each)
 
 
 def _vectors(name: str) -> list[bytes]:
     """Whatever could be a frame among the samples of a dialect."""
     found = []
-    for text in _texts(json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))):
+    for text in _texts(
+        json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+    ):
         if text.startswith("{"):
             found.append(text.encode())
         elif len(text) > 3:
@@ -114,7 +129,8 @@ _KINDS = ("message", "edit", "press", "reaction")
 
 
 def check_stored(data: bytes) -> None:
-    """Whatever is stored as a message, every dialect can send it on, and notifications can show it.
+    """Whatever is stored as a message, every dialect can send it on, and
+    notifications can show it.
 
     Before the content: a byte for the type, and one for the kind.
     """
@@ -136,20 +152,31 @@ def check_stored(data: bytes) -> None:
         for each in (payload, None if halves is None else b'%b"bob"%b' % halves):
             if each and dialect.text and dialect.name != "sse":
                 json.loads(each)
-    assert message.view().message().body == body or not body or message.kind == "reaction"
+    assert (
+        message.view().message().body == body or not body or message.kind == "reaction"
+    )
     assert "\n" not in text_in(message, "en")
     meta_of(replace(message, meta=body))
     notify_in(replace(message, meta=b'{"notify":%b}' % body))
 
 
-PERSONAL = (ActionDialect(), CentrifugeDialect(), CentrifugeProtobufDialect(), FullProtobufDialect())
+PERSONAL = (
+    ActionDialect(),
+    CentrifugeDialect(),
+    CentrifugeProtobufDialect(),
+    FullProtobufDialect(),
+)
 
 
 TARGETS: tuple[Target, ...] = (
     _row(CmdDialect(), "cmd", '{"seq":"1","cmd":"%s","data":%s}'),
     _row(ActionDialect(), "action"),
     _row(PusherDialect(), "pusher"),
-    _row(CentrifugeDialect(), "centrifuge_json", '{"id":1,"rpc":{"method":"imserver:%s","data":%s}}'),
+    _row(
+        CentrifugeDialect(),
+        "centrifuge_json",
+        '{"id":1,"rpc":{"method":"imserver:%s","data":%s}}',
+    ),
     _row(CentrifugeProtobufDialect(), "centrifuge_protobuf"),
     _row(ProtobufDialect(), "protobuf"),
     _row(FullProtobufDialect(), "protobuf_full", vectors="protobuf-full"),

@@ -1,4 +1,5 @@
-"""Files: pictures, films, archives, exports of other servers; and texts that other programs send."""
+"""Files: pictures, films, archives, exports of other servers; and texts that
+other programs send."""
 
 import io
 import sys
@@ -53,19 +54,24 @@ pictures.prepare()
 
 
 def check_picture(data: bytes) -> None:
-    """A picture is read or refused, and has no metadata afterwards. The first byte chooses its type."""
+    """A picture is read or refused, and has no metadata afterwards. The first
+    byte chooses its type."""
     kind, path = _KINDS[data[0] % 4 if data else 0], FOLDER / "picture"
     path.write_bytes(data[1:])
     type_of(data[1:])
     small, cleaned = FOLDER / "small", FOLDER / "cleaned"
     try:
-        picture = pictures.look(PictureTask(str(path), kind, str(small), str(cleaned), 20))
+        picture = pictures.look(
+            PictureTask(str(path), kind, str(small), str(cleaned), 20)
+        )
     except Exception:
         return  # that of a process of its own, which answers that it is no picture
     assert min(picture.width, picture.height) > 0
     if picture.cleaned:
         try:
-            again = pictures.look(PictureTask(str(cleaned), kind, str(small), str(path), 0))
+            again = pictures.look(
+                PictureTask(str(cleaned), kind, str(small), str(path), 0)
+            )
         except Exception:
             return
         assert not again.cleaned, "metadata was left"
@@ -114,8 +120,8 @@ def check_backup(data: bytes) -> None:
 
 
 def check_slack(data: bytes) -> None:
-    """An export of Slack is read, with what is broken in it, or refused with BadArrival. Input without the
-    signature of a zip file is that of a day."""
+    """An export of Slack is read, with what is broken in it, or refused with
+    BadArrival. Input without the signature of a zip file is that of a day."""
     path = FOLDER / "slack.zip"
     if data.startswith(b"PK"):
         path.write_bytes(data)
@@ -127,7 +133,8 @@ def check_slack(data: bytes) -> None:
 
 
 def check_mattermost(data: bytes) -> None:
-    """Lines of an export of Mattermost are read, with what is broken in them."""
+    """Lines of an export of Mattermost are read, with what is broken in
+    them."""
     folder = FOLDER / "mattermost"
     folder.mkdir(exist_ok=True)
     (folder / "import.jsonl").write_bytes(_MATTERMOST + data)
@@ -176,17 +183,31 @@ def check_rows(data: bytes) -> None:
 
 
 _HEADERS = (
-    *("title", "message", "tags", "priority", "click", "icon", "attach", "actions", "since"),
+    *(
+        "title",
+        "message",
+        "tags",
+        "priority",
+        "click",
+        "icon",
+        "attach",
+        "actions",
+        "since",
+    ),
     "authorization",
 )
 TEXTS = Texts({"U1"}, {"C1": "general"})
 
 
 def check_ntfy(data: bytes) -> None:
-    """A request of a client of ntfy is read, or refused with ApiProblem. Lines are its headers, then its
-    query, then its body."""
-    *lines, query, body = [*data.split(b"\n", len(_HEADERS) + 1), b"", b""][: len(_HEADERS) + 2]
-    headers = dict(zip(_HEADERS, (line.decode("latin-1") for line in lines), strict=False))
+    """A request of a client of ntfy is read, or refused with ApiProblem. Lines
+    are its headers, then its query, then its body."""
+    *lines, query, body = [*data.split(b"\n", len(_HEADERS) + 1), b"", b""][
+        : len(_HEADERS) + 2
+    ]
+    headers = dict(
+        zip(_HEADERS, (line.decode("latin-1") for line in lines), strict=False)
+    )
     with suppress(ApiProblem):
         parameters = Parameters(headers, query.decode("latin-1"))
         with suppress(ApiProblem):
@@ -213,7 +234,8 @@ def check_texts(data: bytes) -> None:
 
 
 def check_blocks(data: bytes) -> None:
-    """A message of an app of Slack has a text; any object at an incoming webhook may have one."""
+    """A message of an app of Slack has a text; any object at an incoming
+    webhook may have one."""
     with suppress(ValueError, RecursionError):
         text_of_hook(msgspec.json.decode(data, type=dict))
     try:
@@ -259,10 +281,24 @@ def _dump() -> bytes:
 
     end, ann = b"\xff\xff\xff\xff", {"_id": "a", "username": "ann"}
     room = {"_id": "r", "t": "c", "name": "r"}
-    message = {"_id": "m", "rid": "r", "u": ann, "ts": bson.Int64(9), "msg": "*a* @ann :smile: ~b~"}
+    message = {
+        "_id": "m",
+        "rid": "r",
+        "u": ann,
+        "ts": bson.Int64(9),
+        "msg": "*a* @ann :smile: ~b~",
+    }
     out = b"\x6d\xe2\x99\x81" + bson.encode({"version": "0.1"}) + end
-    for name, document in (("users", ann), ("rocketchat_room", room), ("rocketchat_message", message)):
-        out += bson.encode({"db": "d", "collection": name, "EOF": False}) + bson.encode(document) + end
+    for name, document in (
+        ("users", ann),
+        ("rocketchat_room", room),
+        ("rocketchat_message", message),
+    ):
+        out += (
+            bson.encode({"db": "d", "collection": name, "EOF": False})
+            + bson.encode(document)
+            + end
+        )
     return out
 
 
@@ -293,16 +329,37 @@ def _exports() -> Iterable[bytes]:
 
     rows = b'{"app":"shop","name":"a"}\n'
     line = msgspec.json.encode(
-        {"name": "rows/app/1", "bytes": len(rows), "sha256": sha256(rows).hexdigest(), "rows": 1}
+        {
+            "name": "rows/app/1",
+            "bytes": len(rows),
+            "sha256": sha256(rows).hexdigest(),
+            "rows": 1,
+        }
     )
     manifest = msgspec.json.encode(
-        {"format": FORMAT, "version": VERSION, "server": "1", "app": "shop", "begun": 1, "ended": 2}
-        | {"entries": 1, "tables": {"app": 1}, "checksums": sha256(line + b"\n").hexdigest()}
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "server": "1",
+            "app": "shop",
+            "begun": 1,
+            "ended": 2,
+        }
+        | {
+            "entries": 1,
+            "tables": {"app": 1},
+            "checksums": sha256(line + b"\n").hexdigest(),
+        }
     )
     yield _zipped({"rows/app/1": rows, CHECKSUMS: line + b"\n", MANIFEST: manifest})
     out = io.BytesIO()
-    with ZipFile(out, "w") as archive:  # as it is, so that mutations reach what is in it
-        for name, content in (("rows/app/1", rows), (CHECKSUMS, line + b"\n"), (MANIFEST, manifest)):
+    # as it is, so that mutations reach what is in it
+    with ZipFile(out, "w") as archive:
+        for name, content in (
+            ("rows/app/1", rows),
+            (CHECKSUMS, line + b"\n"),
+            (MANIFEST, manifest),
+        ):
             archive.writestr(name, content)
     yield out.getvalue()
 
@@ -325,10 +382,19 @@ def _backups() -> Iterable[bytes]:
 
 TARGETS = (
     Target("pictures", check_picture, _pictures, 4096, 0.5),
-    Target("films", check_boxes, lambda: (heic(b"heic", b"Exif"), heic(b"heic", b"mime", True, 1)), 4096),
+    Target(
+        "films",
+        check_boxes,
+        lambda: (heic(b"heic", b"Exif"), heic(b"heic", b"mime", True, 1)),
+        4096,
+    ),
     Target("exports", check_export, _exports),
     Target("backups", check_backup, _backups, 16384),
-    Target("slack", check_slack, lambda: [_zipped({**_SLACK, "general/2020-09-13.json": b"[]"})]),
+    Target(
+        "slack",
+        check_slack,
+        lambda: [_zipped({**_SLACK, "general/2020-09-13.json": b"[]"})],
+    ),
     Target("mattermost", check_mattermost, lambda: [_POST]),
     Target("zulip", check_zulip, lambda: [_ZULIP_MESSAGES]),
     Target("rocketchat", check_rocketchat, lambda: [_dump()]),

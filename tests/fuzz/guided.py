@@ -1,6 +1,8 @@
-"""``python -m tests.fuzz.guided NAME SECONDS``: fuzz one parser, guided by coverage of its Python code.
+"""``python -m tests.fuzz.guided NAME SECONDS``: fuzz one parser, guided by
+coverage of its Python code.
 
-A process of its own: atheris instruments modules as they are imported, and a finding ends the process.
+A process of its own: atheris instruments modules as they are imported, and a
+finding ends the process.
 """
 
 import logging
@@ -17,7 +19,15 @@ from .table import CORPUS, OTHERS, seeds_of, target_named
 from .target import run
 
 PACKAGES: Final = (
-    *("imserver_client", "imserver_ntfy", "imserver_arrivals", "websockets", "yaml", "zipfile", "tarfile"),
+    *(
+        "imserver_client",
+        "imserver_ntfy",
+        "imserver_arrivals",
+        "websockets",
+        "yaml",
+        "zipfile",
+        "tarfile",
+    ),
     *("configparser", "csv", "email"),
 )
 SLOWER: Final = 4.0
@@ -28,8 +38,9 @@ OUT: Final = Path("build/fuzz")
 
 
 def main(name: str, seconds: str) -> None:
-    """Fuzz a parser for so many seconds of CPU time. A finding is in ``build/fuzz``, and ends the process
-    with its traceback. Inputs that reached more code are in a folder there."""
+    """Fuzz a parser for so many seconds of CPU time. A finding is in
+    ``build/fuzz``, and ends the process with its traceback. Inputs that reached
+    more code are in a folder there."""
     warnings.simplefilter("ignore")
     logging.disable()
     with atheris.instrument_imports(include=[*PACKAGES, "imserver"], exclude=[*OTHERS]):
@@ -49,7 +60,11 @@ def main(name: str, seconds: str) -> None:
             os._exit(0)
 
     options = [
-        *(f"-max_len={target.longest}", f"-timeout={SLOW_SECONDS}", "-rss_limit_mb=1024"),
+        *(
+            f"-max_len={target.longest}",
+            f"-timeout={SLOW_SECONDS}",
+            "-rss_limit_mb=1024",
+        ),
         *(f"-artifact_prefix={OUT}/{name}-", "-verbosity=0", str(work)),
         *([str(CORPUS / name)] if (CORPUS / name).is_dir() else ()),
     ]

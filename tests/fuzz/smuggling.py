@@ -1,4 +1,5 @@
-"""Streams of requests that two servers may read in two ways, and how we and h11 read them."""
+"""Streams of requests that two servers may read in two ways, and how we and h11
+read them."""
 
 import re
 from pathlib import Path
@@ -12,19 +13,23 @@ from .target import lists_of
 
 LIMIT: Final = 16384
 NEXT: Final = b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
-"""What follows each stream. Who serves it has found the end of what was before."""
+"""What follows each stream. Who serves it has found the end of what was
+before."""
 INNER: Final = b"GET /inner HTTP/1.1\r\nHost: x\r\n\r\n"
 """What is smuggled: a body for one server, a request for the other."""
 
 
 class Reading(NamedTuple):
-    """The targets of the requests that a server serves, and whether it then refuses one."""
+    """The targets of the requests that a server serves, and whether it then
+    refuses one."""
 
     targets: list[str]
     refused: bool
 
 
-def _post(*lines: bytes, body: bytes = b"", first: bytes = b"POST /outer HTTP/1.1") -> bytes:
+def _post(
+    *lines: bytes, body: bytes = b"", first: bytes = b"POST /outer HTTP/1.1"
+) -> bytes:
     return b"\r\n".join((first, b"Host: x", *lines, b"", body))
 
 
@@ -37,15 +42,26 @@ PARTS: Final = lists_of(Path(__file__).with_name("smuggling.txt"))
 
 def _streams() -> dict[str, bytes]:
     rows: dict[str, bytes] = dict(PARTS["streams"])
-    rows |= {f"the length {each!r}": _post(b"Content-Length: " + each) for each in PARTS["lengths"]}
+    rows |= {
+        f"the length {each!r}": _post(b"Content-Length: " + each)
+        for each in PARTS["lengths"]
+    }
     for blank, words in ((b" ", ""), (b"", " without a blank")):
         head = b"Transfer-Encoding:" + blank
         rows |= {
-            f"the encoding {each!r}{words}": _post(head + each, body=_LAST) for each in PARTS["encodings"]
+            f"the encoding {each!r}{words}": _post(head + each, body=_LAST)
+            for each in PARTS["encodings"]
         }
-    rows |= {f"the name {each!r}": _post(each + b": chunked", body=_LAST) for each in PARTS["names"]}
-    rows |= {f"the first line {each!r}": _post(first=each) for each in PARTS["first lines"]}
-    rows |= {f"the chunks {each!r}": _post(_CODED, body=each) for each in PARTS["chunks"]}
+    rows |= {
+        f"the name {each!r}": _post(each + b": chunked", body=_LAST)
+        for each in PARTS["names"]
+    }
+    rows |= {
+        f"the first line {each!r}": _post(first=each) for each in PARTS["first lines"]
+    }
+    rows |= {
+        f"the chunks {each!r}": _post(_CODED, body=each) for each in PARTS["chunks"]
+    }
     return rows
 
 
@@ -71,7 +87,10 @@ def by_us(stream: bytes) -> Reading:
 
 
 def by_h11(stream: bytes) -> Reading:
-    peer, targets = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT), list[str]()
+    peer, targets = (
+        h11.Connection(h11.SERVER, max_incomplete_event_size=LIMIT),
+        list[str](),
+    )
     peer.receive_data(stream)
     try:
         while isinstance(request := peer.next_event(), h11.Request):

@@ -13,25 +13,59 @@ SEEDS: Final = lists_of(CORPUS.with_name("seeds.txt"))
 PARTS: Final = (
     *(
         f"gateway.{name}"
-        for name in ("transport", "http", "protocol", "dialects", "cluster", "auth", "config")
+        for name in (
+            "transport",
+            "http",
+            "protocol",
+            "dialects",
+            "cluster",
+            "auth",
+            "config",
+        )
     ),
-    *("gateway.sessions.connection_ids", "gateway.channels.members", "dialects", "operate.copies.archive"),
-    *("operate.exports.importing", "operate.safety.wire", "media.uploads.pictures", "media.uploads.boxes"),
-    *("media.uploads.media", "notifications.content", "notifications.tokens", "messenger.messages.wire"),
+    *(
+        "gateway.sessions.connection_ids",
+        "gateway.channels.members",
+        "dialects",
+        "operate.copies.archive",
+    ),
+    *(
+        "operate.exports.importing",
+        "operate.safety.wire",
+        "media.uploads.pictures",
+        "media.uploads.boxes",
+    ),
+    *(
+        "media.uploads.media",
+        "notifications.content",
+        "notifications.tokens",
+        "messenger.messages.wire",
+    ),
     *(
         "messenger.messages.model",
         "messenger.messages.names",
         "messenger.groups.wire",
         "messenger.inbox.wire",
     ),
-    *("people.accounts.tokens", "people.accounts.account_import", "people.accounts.identifiers"),
+    *(
+        "people.accounts.tokens",
+        "people.accounts.account_import",
+        "people.accounts.identifiers",
+    ),
     "people.bots.wire",
 )
-"""The parts of ``imserver`` that are instrumented: all that a server imports would take half a minute."""
+"""The parts of ``imserver`` that are instrumented: all that a server imports
+would take half a minute."""
 PACKAGE: Final = Path(__file__).parents[2] / "imserver"
-FILES: Final = [file.relative_to(PACKAGE).with_suffix("") for file in PACKAGE.rglob("*.py")]
+FILES: Final = [
+    file.relative_to(PACKAGE).with_suffix("") for file in PACKAGE.rglob("*.py")
+]
 ALL: Final = [".".join(file.parts) for file in FILES]
-OTHERS: Final = [f"imserver.{name}".removesuffix(".__init__") for name in ALL if not name.startswith(PARTS)]
+OTHERS: Final = [
+    f"imserver.{name}".removesuffix(".__init__")
+    for name in ALL
+    if not name.startswith(PARTS)
+]
 """The modules of ``imserver`` that are not instrumented."""
 
 

@@ -23,10 +23,12 @@ def lists_of(file: Path) -> dict[str, list[Any]]:
 
 
 class Target(NamedTuple):
-    """A parser. ``check`` gives it one input, and raises for a finding: an exception that the parser does not
-    document, or an input that is read in two ways. ``seeds`` are valid inputs beside those of ``seeds.txt``.
+    """A parser. ``check`` gives it one input, and raises for a finding: an
+    exception that the parser does not document, or an input that is read in two
+    ways. ``seeds`` are valid inputs beside those of ``seeds.txt``.
 
-    ``longest``: of inputs that are made, in bytes. ``seconds``: the most CPU time of one input.
+    ``longest``: of inputs that are made, in bytes. ``seconds``: the most CPU
+    time of one input.
     """
 
     name: str
@@ -41,11 +43,13 @@ class TooSlow(AssertionError):
 
 
 def run(target: Target, data: bytes, slower: float = 1.0) -> None:
-    """Give a parser one input. Raises whatever :attr:`Target.check` raises, and TooSlow. ``slower``: how many
-    times longer it may take, in code that is instrumented.
+    """Give a parser one input. Raises whatever :attr:`Target.check` raises, and
+    TooSlow. ``slower``: how many times longer it may take, in code that is
+    instrumented.
 
-    Time is that of the processor. An input that took too long is tried again: modules are loaded, memory is
-    collected and caches are filled at the first time.
+    Time is that of the processor. An input that took too long is tried again:
+    modules are loaded, memory is collected and caches are filled at the first
+    time.
     """
     took = []
     for _ in range(3):
@@ -58,24 +62,90 @@ def run(target: Target, data: bytes, slower: float = 1.0) -> None:
 
 
 SPICES: Final = (
-    *(b"\x00", b"\xff", b"\r\n", b"\n", b"\r\n\r\n", b": ", b"\x80", b"\x7f", b"{", b'"', b"%"),
-    *(b"\x88\x80\0\0\0\0", b"null", b"-1", b"9" * 25, b"\\ud800", b"\\u0000", b"[" * 50),
+    *(
+        b"\x00",
+        b"\xff",
+        b"\r\n",
+        b"\n",
+        b"\r\n\r\n",
+        b": ",
+        b"\x80",
+        b"\x7f",
+        b"{",
+        b'"',
+        b"%",
+    ),
+    *(
+        b"\x88\x80\0\0\0\0",
+        b"null",
+        b"-1",
+        b"9" * 25,
+        b"\\ud800",
+        b"\\u0000",
+        b"[" * 50,
+    ),
 )
 
 
 PATTERNS: Final = (
-    *(b"[", b"{", b'{"a":', b"(", b" ", b"\t", b"a", b"=", b"&", b"%41", b"%", b",", b";", b"; ", b':a="b"'),
-    *(b"\xff", b"\0", b'"', b"\\", b"-", b".", b"<", b"<@", b"~a", b"`", b"\n", b"\r\n", b"=?a?q?", b"9"),
-    *(b"'", b"\\u0000", b"null,", b"#", b"/", b"\x80", b"\x91", b"\x81\xa1a", b"\x10\x01", b"0\r\n"),
+    *(
+        b"[",
+        b"{",
+        b'{"a":',
+        b"(",
+        b" ",
+        b"\t",
+        b"a",
+        b"=",
+        b"&",
+        b"%41",
+        b"%",
+        b",",
+        b";",
+        b"; ",
+        b':a="b"',
+    ),
+    *(
+        b"\xff",
+        b"\0",
+        b'"',
+        b"\\",
+        b"-",
+        b".",
+        b"<",
+        b"<@",
+        b"~a",
+        b"`",
+        b"\n",
+        b"\r\n",
+        b"=?a?q?",
+        b"9",
+    ),
+    *(
+        b"'",
+        b"\\u0000",
+        b"null,",
+        b"#",
+        b"/",
+        b"\x80",
+        b"\x91",
+        b"\x81\xa1a",
+        b"\x10\x01",
+        b"0\r\n",
+    ),
     b"\xe2\x80\x8d",
 )
 
 
 def grown(chance: random.Random, data: bytes, size: int) -> bytes:
-    """The bytes with a part of them, or a pattern, repeated up to ``size`` bytes: it takes long if the time
-    grows faster than the size."""
+    """The bytes with a part of them, or a pattern, repeated up to ``size``
+    bytes: it takes long if the time grows faster than the size."""
     at = chance.randrange(len(data) + 1)
-    part = data[at : at + chance.choice((1, 2, 4, 8, 16, 32, 64))] if chance.randrange(2) else b""
+    part = (
+        data[at : at + chance.choice((1, 2, 4, 8, 16, 32, 64))]
+        if chance.randrange(2)
+        else b""
+    )
     part = part or chance.choice(PATTERNS)
     return data[:at] + part * (max(size - len(data), 0) // len(part)) + data[at:]
 

@@ -1,5 +1,5 @@
-"""Each parser with its corpus, and with what a seed makes of that; in ``make test-all`` also guided by
-coverage."""
+"""Each parser with its corpus, and with what a seed makes of that; in ``make
+test-all`` also guided by coverage."""
 
 import logging
 import os
@@ -50,7 +50,8 @@ def give(name: str, target: Target, data: bytes) -> None:
 
 @every_parser
 def test_no_input_breaks_a_parser(name: str) -> None:
-    """The corpus, which has an input for each defect that was mended, and mutations of it."""
+    """The corpus, which has an input for each defect that was mended, and
+    mutations of it."""
     target, known, chance = inputs(name)
     for data in known:
         give(name, target, data)
@@ -80,17 +81,24 @@ def test_no_input_takes_much_memory(name: str) -> None:
         tracemalloc.stop()
 
 
-def test_each_folder_of_the_corpus_is_that_of_a_parser_and_what_is_instrumented_exists() -> None:
+def test_each_folder_of_the_corpus_is_that_of_a_parser_and_what_is_instrumented_exists() -> (
+    None
+):
     assert {*(folder.name for folder in CORPUS.iterdir()), *SEEDS} <= TARGETS.keys()
-    assert [part for part in PARTS if not any(name.startswith(part) for name in ALL)] == []
+    assert [
+        part for part in PARTS if not any(name.startswith(part) for name in ALL)
+    ] == []
 
 
 @pytest.mark.full("load")
 @pytest.mark.skipif(
-    find_spec("atheris") is None and "CI" not in os.environ, reason="atheris is not installed"
+    find_spec("atheris") is None and "CI" not in os.environ,
+    reason="atheris is not installed",
 )
 @every_parser
 def test_a_guided_run_finds_nothing(name: str) -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--seconds", "2", name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=280)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=280
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -1,4 +1,5 @@
-"""No stream is read in two ways: what h11 or nginx refuses, we refuse, or read as they do."""
+"""No stream is read in two ways: what h11 or nginx refuses, we refuse, or read
+as they do."""
 
 import re
 import socket
@@ -21,16 +22,23 @@ PATIENCE_SECONDS: Final = 60.0
 
 
 def differences(name: str, other: Reading) -> str:
-    """How our reading of a stream differs from another one; ``""``: we refuse it, or it does not."""
+    """How our reading of a stream differs from another one; ``""``: we refuse
+    it, or it does not."""
     ours = by_us(STREAMS[name] + NEXT)
-    if ours == other or (ours.refused and other.targets[: len(ours.targets)] == ours.targets):
+    if ours == other or (
+        ours.refused and other.targets[: len(ours.targets)] == ours.targets
+    ):
         return ""
     return f"we read {ours}, the other {other}"
 
 
 def check(readings: dict[str, Reading], by: str) -> None:
     known = dict(PARTS[by])
-    found = {name: text for name, other in readings.items() if (text := differences(name, other))}
+    found = {
+        name: text
+        for name, other in readings.items()
+        if (text := differences(name, other))
+    }
     new = [f"{name}: {text}" for name, text in found.items() if name not in known]
     assert not new, "\n".join(new)
     assert found.keys() == known.keys(), "the table has what does not differ"
@@ -41,12 +49,18 @@ def test_what_h11_refuses_is_refused_or_means_the_same() -> None:
 
 
 def test_nothing_that_is_smuggled_is_served() -> None:
-    """A body is none of the requests: the inner one of a stream is served only where nothing hides it."""
+    """A body is none of the requests: the inner one of a stream is served only
+    where nothing hides it."""
     open_ = {
         *("an empty line between", "a bare line feed between", "a return between"),
-        "a length with an underscore",  # which is another header, for h11 and nginx, too
+        # which is another header, for h11 and nginx, too
+        "a length with an underscore",
     }
-    served = {name for name, stream in STREAMS.items() if "/inner" in by_us(stream + NEXT).targets}
+    served = {
+        name
+        for name, stream in STREAMS.items()
+        if "/inner" in by_us(stream + NEXT).targets
+    }
     assert served == open_
 
 
@@ -65,7 +79,10 @@ def nginx(tmp_path: Path) -> Iterator[Address]:
     )
     file = tmp_path / "nginx.conf"
     file.write_text(text, encoding="utf-8")
-    process = started([require("nginx"), "-p", str(tmp_path), "-c", str(file), "-g", "daemon off;"], address)
+    process = started(
+        [require("nginx"), "-p", str(tmp_path), "-c", str(file), "-g", "daemon off;"],
+        address,
+    )
     yield address
     end(process)
 
@@ -82,8 +99,14 @@ def by_server(address: Address, stream: bytes) -> Reading:
         except ConnectionError:
             assert answer, stream
     heads = re.findall(rb"HTTP/1\.[01] (\d+) [^\r]*\r\n((?:[^\r\n]+\r\n)*)", answer)
-    found = [(status, re.search(rb"X-Target: ([^\r]*)", lines)) for status, lines in heads]
-    paths = [re.sub(b"^http://[^/]*", b"", row[1]) for status, row in found if status == b"200" and row]
+    found = [
+        (status, re.search(rb"X-Target: ([^\r]*)", lines)) for status, lines in heads
+    ]
+    paths = [
+        re.sub(b"^http://[^/]*", b"", row[1])
+        for status, row in found
+        if status == b"200" and row
+    ]
     targets = [quote(path, safe="/*:?%#") for path in paths]
     return Reading(targets, any(status != b"200" for status, _ in found))
 
@@ -91,4 +114,7 @@ def by_server(address: Address, stream: bytes) -> Reading:
 @pytest.mark.needs("nginx")
 def test_what_nginx_refuses_is_refused_or_means_the_same(nginx: Address) -> None:
     assert by_server(nginx, INNER + NEXT) == Reading(["/inner", "/next"], False)
-    check({name: by_server(nginx, stream + NEXT) for name, stream in STREAMS.items()}, "nginx")
+    check(
+        {name: by_server(nginx, stream + NEXT) for name, stream in STREAMS.items()},
+        "nginx",
+    )

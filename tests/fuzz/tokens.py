@@ -1,4 +1,5 @@
-"""Tokens, signed and not, and other texts that name something: cursors, channels, identifiers."""
+"""Tokens, signed and not, and other texts that name something: cursors,
+channels, identifiers."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -13,7 +14,13 @@ from imserver.dialects.centrifuge.claims import connection_request, decode_conne
 from imserver.gateway.auth import tokens
 from imserver.gateway.auth.channel_tokens import read_channel_token
 from imserver.gateway.auth.login_tokens import PageTokens
-from imserver.gateway.auth.tokens import BadToken, UnverifiedClaims, app_named_by, load_keys, read_bare_token
+from imserver.gateway.auth.tokens import (
+    BadToken,
+    UnverifiedClaims,
+    app_named_by,
+    load_keys,
+    read_bare_token,
+)
 from imserver.gateway.channels.members import (
     ChannelRefused,
     check_name,
@@ -27,7 +34,12 @@ from imserver.gateway.http.form import app_number, room_id
 from imserver.gateway.process import Secret
 from imserver.gateway.sessions.connection_ids import ConnectionIds
 from imserver.messenger.messages.names import clean_name, is_name
-from imserver.notifications.tokens import ActionToken, ActionTokens, BadActionToken, MailToken
+from imserver.notifications.tokens import (
+    ActionToken,
+    ActionTokens,
+    BadActionToken,
+    MailToken,
+)
 from imserver.people.accounts import tokens as account_tokens
 from imserver.people.accounts.identifiers import BadField, candidates, split
 
@@ -41,7 +53,11 @@ SECRET = Secret(b"s" * 32)
 PAGES = PageTokens(Config(), SECRET)
 IDS = ConnectionIds(SECRET, 77)
 ACTIONS = ActionTokens((b"k" * 32,), lambda: NOW)
-_HEADERS = (b'{"alg":"HS256","typ":"JWT"}', b'{"alg":"HS256","kid":"a"}', b'{"alg":"none"}')
+_HEADERS = (
+    b'{"alg":"HS256","typ":"JWT"}',
+    b'{"alg":"HS256","kid":"a"}',
+    b'{"alg":"none"}',
+)
 
 
 _decode_any = msgspec.json.Decoder().decode
@@ -78,12 +94,14 @@ def check_token(token: str) -> None:
 
 
 def check_signed(data: bytes) -> None:
-    """The same for claims that somebody has signed; the first byte chooses the header."""
+    """The same for claims that somebody has signed; the first byte chooses the
+    header."""
     check_token(_signed(_HEADERS[data[0] % 3 if data else 0], data[1:]))
 
 
 def check_unsigned(data: bytes) -> None:
-    """The same for any text, and for tokens of pages, connections and notifications."""
+    """The same for any text, and for tokens of pages, connections and
+    notifications."""
     text = data.decode("utf-8", "replace")
     for token in (text, data.decode("latin-1"), f"page.{text}"):
         check_token(token)
@@ -117,8 +135,20 @@ def check_names(data: bytes) -> None:
 def _signed_seeds() -> list[bytes]:
     claims: list[dict[str, Any]] = [
         {"sub": "ann", "app": "shop", "exp": NOW + 60, "nbf": 1},
-        {"sub": "ann", "channel": "news", "info": {"a": 1}, "b64info": "e30=", "expire_at": NOW + 9},
-        {"sub": "ann", "exp": NOW + 60, "info": None, "subs": {"news": {"info": {}}}, "channels": ["a"]},
+        {
+            "sub": "ann",
+            "channel": "news",
+            "info": {"a": 1},
+            "b64info": "e30=",
+            "expire_at": NOW + 9,
+        },
+        {
+            "sub": "ann",
+            "exp": NOW + 60,
+            "info": None,
+            "subs": {"news": {"info": {}}},
+            "channels": ["a"],
+        },
         {"iss": "https://id.example", "aud": ["shop"], "sub": 7, "exp": NOW + 1.5},
         {"user_id": 9, "version": 1, "exp": NOW + 60, "device": 3},
     ]
@@ -127,7 +157,9 @@ def _signed_seeds() -> list[bytes]:
 
 def _unsigned_seeds() -> list[bytes]:
     return [
-        jwt.encode({"sub": "ann", "app": "shop", "exp": NOW + 60}, KEY, "HS256").encode(),
+        jwt.encode(
+            {"sub": "ann", "app": "shop", "exp": NOW + 60}, KEY, "HS256"
+        ).encode(),
         PAGES.make("shop", "ann").encode(),
         IDS.id_of(5).encode(),
         ACTIONS.make("shop", "ann", 1, 2, 3).encode(),

@@ -1,4 +1,5 @@
-"""What is between the sockets and the HTTP API of a node, or of three, and time for its rates."""
+"""What is between the sockets and the HTTP API of a node, or of three, and time
+for its rates."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,5 @@
-"""The beat: one moment for all that a process does each second, another one for each process."""
+"""The beat: one moment for all that a process does each second, another one for
+each process."""
 
 import gevent
 import pytest
@@ -18,7 +19,9 @@ def time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return shown
 
 
-@pytest.mark.parametrize(("seconds", "shorter"), [(0.05, 0.05), (2.0, 1.0), (3.0, 0.5), (1.0, 0.5)])
+@pytest.mark.parametrize(
+    ("seconds", "shorter"), [(0.05, 0.05), (2.0, 1.0), (3.0, 0.5), (1.0, 0.5)]
+)
 def test_whoever_asks_waits_for_the_same_moments_which_are_some_of_those_of_shorter_periods(
     time: list[float], seconds: float, shorter: float
 ) -> None:
@@ -38,7 +41,9 @@ def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None
     assert until_beat() == pytest.approx(1.002)
 
 
-def test_what_is_done_every_moment_goes_on_after_failures(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_done_every_moment_goes_on_after_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     failures, done = [KeyError("strange"), Unavailable("away")], list[int]()
 
     def work() -> None:
@@ -49,12 +54,18 @@ def test_what_is_done_every_moment_goes_on_after_failures(caplog: pytest.LogCapt
     greenlet = gevent.spawn(every(0.001, work, "it could not be done"))
     until(lambda: len(done) > 1)
     greenlet.kill()
-    (record,) = (each for each in caplog.records if each.name == "imserver.gateway.clock")
-    assert (record.message, record.exc_info is not None) == ("it could not be done", True)
+    (record,) = (
+        each for each in caplog.records if each.name == "imserver.gateway.clock"
+    )
+    assert (record.message, record.exc_info is not None) == (
+        "it could not be done",
+        True,
+    )
 
 
 def test_long_work_that_serves_others_does_not_hold_up_sockets() -> None:
-    """gevent.sleep(0) would: the loop then looks at its sockets after 50 turns."""
+    """gevent.sleep(0) would: the loop then looks at its sockets after 50
+    turns."""
     near, far = socketpair()
     received: list[int] = []
     reader = gevent.spawn(lambda: received.append(len(near.recv(1))))

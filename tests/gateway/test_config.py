@@ -1,4 +1,5 @@
-"""Settings: the file, the environment, the command line, and what is said about mistakes."""
+"""Settings: the file, the environment, the command line, and what is said about
+mistakes."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +11,12 @@ import pytest
 import yaml
 
 from imserver.gateway.config.load import dump
-from imserver.gateway.config.settings import AppSettings, Config, KeySettings, RedisSettings
+from imserver.gateway.config.settings import (
+    AppSettings,
+    Config,
+    KeySettings,
+    RedisSettings,
+)
 from imserver.gateway.config.values import RENAMED, ConfigError
 from imserver.gateway.errors import StartError
 from imserver.gateway.node import feature_list
@@ -43,7 +49,9 @@ DEFAULTS = load_config(os.devnull, {})
 shown_of = partial(dump, declared=DECLARED)
 
 
-def read(folder: Path, text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
+def read(
+    folder: Path, text: str, environ: dict[str, str] | None = None, **overrides: Any
+) -> Config:
     file = folder / "my.yaml"
     file.write_text(text, encoding="utf-8")
     settings, locations = load_with_locations(str(file), environ or {}, overrides)
@@ -72,7 +80,8 @@ def refusal_of_app(folder: Path, settings: str) -> str:
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """``load(text, environ={}, **overrides)`` of a file named my.yaml, in the current folder."""
+    """``load(text, environ={}, **overrides)`` of a file named my.yaml, in the
+    current folder."""
     monkeypatch.chdir(tmp_path)  # a data folder beside the tests would be warned of
 
     return partial(read, tmp_path)
@@ -88,15 +97,21 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 def test_a_dump_hides_keys_and_passwords(load: Load, url: str, shown: str) -> None:
     keys = "api: {keys: [{key: pa55-key-of-the-tests, scopes: [push]}]}"
     database = "storage: {url: 'postgresql://me@db/im?password=pa55'}"
-    text = shown_of(load(f"{keys}\n{database}\nredis: {{password: pa55, url: '{url}'}}"))
+    text = shown_of(
+        load(f"{keys}\n{database}\nredis: {{password: pa55, url: '{url}'}}")
+    )
     assert "pa55" not in text
     assert yaml.safe_load(text)["redis"]["url"] == shown
 
 
 @pytest.mark.parametrize("spelling", ["minIdleConns", "minIDleConns"])
-def test_the_original_servers_file_is_accepted_as_it_is(load: Load, spelling: str) -> None:
+def test_the_original_servers_file_is_accepted_as_it_is(
+    load: Load, spelling: str
+) -> None:
     got = load(ORIGINAL_APP_YAML.replace("minIdleConns", spelling))
-    app = AppSettings("log/gin.log", 8080, 8089, 9001, "127.0.0.1:8080", "127.0.0.1:8089")
+    app = AppSettings(
+        "log/gin.log", 8080, 8089, 9001, "127.0.0.1:8080", "127.0.0.1:8089"
+    )
     redis = RedisSettings(addr="localhost:6379", pool_size=30, min_idle_conns=30)
     assert (got.app, got.redis, got.warnings, got.clustered) == (app, redis, (), True)
 
@@ -113,38 +128,67 @@ def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
     )
     multi = DECLARED.app_of({"login_policy": "multi"})
     assert got.apps == {"7": multi, "b": multi, "c": multi, "shop": DECLARED.app_of({})}
-    assert (got.server.trusted_proxies, got.app.http_port, got.app.websocket_port) == ((), 1, 8089)
-    got = load("api: {keys: [{key: key-of-the-tests-1234, scopes: [push, read], apps: [101, shop]}]}")
-    assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),)
+    assert (got.server.trusted_proxies, got.app.http_port, got.app.websocket_port) == (
+        (),
+        1,
+        8089,
+    )
+    got = load(
+        "api: {keys: [{key: key-of-the-tests-1234, scopes: [push, read], apps: [101, shop]}]}"
+    )
+    assert got.api.keys == (
+        KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),
+    )
     assert not got.demo
     assert Config().demo
 
 
-def test_a_number_of_processes_may_be_auto_anywhere(load: Load, complaint: Callable[..., str]) -> None:
+def test_a_number_of_processes_may_be_auto_anywhere(
+    load: Load, complaint: Callable[..., str]
+) -> None:
     assert load("server: {processes: auto}").server.processes == 0
     assert load("", {"IMSERVER_SERVER_PROCESSES": "auto"}).server.processes == 0
     assert load("", **{"server.processes": "auto"}).server.processes == 0
     wrong = "server.processes: expected int, got 'many'"
     assert complaint("server: {processes: many}") == f"line 1: {wrong}"
-    with pytest.raises(ConfigError, match=r"^command line: server.processes: expected int, got '-1'"):
+    with pytest.raises(
+        ConfigError, match=r"^command line: server.processes: expected int, got '-1'"
+    ):
         load("", **{"server.processes": "-1"})
     with pytest.raises(ConfigError, match=r"app.http_port: expected int"):
         load("", {"IMSERVER_APP_HTTP_PORT": "auto"})
 
 
 @pytest.mark.parametrize(("text", "output"), ROWS["files"])
-def test_a_mistake_in_a_file_is_named_by_line(complaint: Callable[..., str], text: str, output: str) -> None:
+def test_a_mistake_in_a_file_is_named_by_line(
+    complaint: Callable[..., str], text: str, output: str
+) -> None:
     assert complaint(text).startswith(output)
 
 
 def test_a_short_key_of_account_tokens_is_a_warning() -> None:
-    for key, is_short in (("", False), ("gooooIM", False), ("s" * 31, True), ("s" * 32, False)):
+    for key, is_short in (
+        ("", False),
+        ("gooooIM", False),
+        ("s" * 31, True),
+        ("s" * 32, False),
+    ):
         warnings = load_config(os.devnull, {}, {"jwt.sign_key": key}).warnings
-        assert any("jwt.sign_key: whoever has a token can guess" in text for text in warnings) == is_short
+        assert (
+            any(
+                "jwt.sign_key: whoever has a token can guess" in text
+                for text in warnings
+            )
+            == is_short
+        )
 
 
-def test_a_file_that_cannot_be_read_is_named_and_a_variable_may_name_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
+def test_a_file_that_cannot_be_read_is_named_and_a_variable_may_name_it(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"
+    ):
         load_config(str(tmp_path / "none.yaml"), {})
     file = tmp_path / "my.yaml"
     file.write_bytes(b"app: \xff\xfe")
@@ -156,12 +200,18 @@ def test_a_file_that_cannot_be_read_is_named_and_a_variable_may_name_it(tmp_path
 
 
 @pytest.mark.parametrize(("settings", "output"), ROWS["apps"])
-def test_a_mistake_in_an_app_is_named_by_line_and_app(tmp_path: Path, settings: str, output: str) -> None:
+def test_a_mistake_in_an_app_is_named_by_line_and_app(
+    tmp_path: Path, settings: str, output: str
+) -> None:
     assert refusal_of_app(tmp_path, settings).startswith(output)
 
 
-@pytest.mark.parametrize("name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"])
-def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["' shop'", "'shop '", '"a\\tb"', f"'{'x' * 192}'", f"'{'水' * 180}'"]
+)
+def test_the_name_of_an_app_is_checked(
+    complaint: Callable[..., str], name: str
+) -> None:
     output = complaint(f"apps:\n  101: {{}}\n  {name}: {{}}")
     assert output.startswith("line 3: apps.")
     assert "an app's name has 1 to 191 characters" in output
@@ -175,11 +225,15 @@ def test_the_name_of_an_app_is_checked(complaint: Callable[..., str], name: str)
         ("'101'", "line 3: apps.101 is given twice, as a number and as text"),
     ],
 )
-def test_a_key_that_cannot_name_an_app_is_named(complaint: Callable[..., str], key: str, output: str) -> None:
+def test_a_key_that_cannot_name_an_app_is_named(
+    complaint: Callable[..., str], key: str, output: str
+) -> None:
     assert complaint(f"apps:\n  101: {{}}\n  {key}: {{}}").startswith(output)
 
 
-def test_the_command_line_wins_over_variables_of_any_type_over_the_file(load: Load) -> None:
+def test_the_command_line_wins_over_variables_of_any_type_over_the_file(
+    load: Load,
+) -> None:
     text = "app: {http_port: 1, rpc_port: 2, websocket_port: 3}"
     environ = {"IMSERVER_APP_HTTP_PORT": "11", "IMSERVER_APP_RPC_PORT": "12"}
     got = load(text, environ, **{"app.http_port": 21})
@@ -200,24 +254,46 @@ def test_the_command_line_wins_over_variables_of_any_type_over_the_file(load: Lo
             "HOME": "/root",
         },
     )
-    assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == ("12", 80, 1.5)
-    assert (got.websocket.deflate, got.log.requests, got.server.http) == (True, False, "wsgi")
+    assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == (
+        "12",
+        80,
+        1.5,
+    )
+    assert (got.websocket.deflate, got.log.requests, got.server.http) == (
+        True,
+        False,
+        "wsgi",
+    )
     assert got.server.origins == ("a.example", "b.example")
     assert got.apps == {"9": DECLARED.app_of({"login_policy": "refuse"})}
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
     assert got.warnings == ()
-    got = load("", {"IMSERVER_HTTP_PORT": "1", "IMSERVER_KEY": "of the command line itself"})
-    assert got.warnings == ("environment: IMSERVER_HTTP_PORT is not a setting and has no effect",)
+    got = load(
+        "", {"IMSERVER_HTTP_PORT": "1", "IMSERVER_KEY": "of the command line itself"}
+    )
+    assert got.warnings == (
+        "environment: IMSERVER_HTTP_PORT is not a setting and has no effect",
+    )
 
 
-def test_the_data_folder_of_a_file_is_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_folder_of_a_file_is_relative_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "my.yaml").write_text("app: {http_port: 5}", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     found = load_config("shop/my.yaml", {})
     assert (found.server.data_dir, found.warnings) == ("shop/data", ())
-    assert load_config("shop/my.yaml", {"IMSERVER_SERVER_DATA_DIR": "here"}).server.data_dir == "here"
-    assert load_config("shop/my.yaml", {}, {"server.data_dir": "here"}).server.data_dir == "here"
+    assert (
+        load_config(
+            "shop/my.yaml", {"IMSERVER_SERVER_DATA_DIR": "here"}
+        ).server.data_dir
+        == "here"
+    )
+    assert (
+        load_config("shop/my.yaml", {}, {"server.data_dir": "here"}).server.data_dir
+        == "here"
+    )
     monkeypatch.chdir("shop")
     assert load_config("my.yaml", {}).server.data_dir == "data"
 
@@ -230,7 +306,10 @@ def test_a_data_folder_in_the_current_folder_that_is_not_used_is_a_warning(
     monkeypatch.chdir(tmp_path)
     DataDirectory("data").start()
     (warning,) = load_config("shop/my.yaml", {}).warnings
-    assert f"it is {tmp_path / 'shop' / 'data'}; the folder {tmp_path / 'data'} has the data of a" in warning
+    assert (
+        f"it is {tmp_path / 'shop' / 'data'}; the folder {tmp_path / 'data'} has the data of a"
+        in warning
+    )
     (tmp_path / "shop" / "data").mkdir()
     assert load_config("shop/my.yaml", {}).warnings == ()
 
@@ -241,10 +320,15 @@ def test_a_mistake_of_a_variable(
 ) -> None:
     assert complaint("", {variable: text}).startswith(variable + output)
     twice = {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"}
-    assert complaint("", twice) == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+    assert (
+        complaint("", twice)
+        == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+    )
     text = "app: {http_port: 1}\nredis: {url: 'redis://localhost'}"
     output = complaint(text, {"IMSERVER_REDIS_URL": "cache"})
-    assert output.startswith("my.yaml: redis.url: expected a URL"), "no line of the file"
+    assert output.startswith("my.yaml: redis.url: expected a URL"), (
+        "no line of the file"
+    )
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:

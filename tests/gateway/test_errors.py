@@ -8,23 +8,42 @@ from imserver.gateway.node.feature_list import problems_of
 from tests.rows import FEATURES, PROBLEMS
 
 
-def test_close_codes_are_those_of_the_rfc_or_private_ones_with_a_constant_each() -> None:
-    assert {code for code in errors.CLOSE if code < 4000} == {*range(1000, 1012)} - {1004, 1010}
+def test_close_codes_are_those_of_the_rfc_or_private_ones_with_a_constant_each() -> (
+    None
+):
+    assert {code for code in errors.CLOSE if code < 4000} == {*range(1000, 1012)} - {
+        1004,
+        1010,
+    }
     own = [row for row in errors.CLOSE.values() if row.code >= 4000]
     assert len(own) == 14
     assert all(row.reconnect == (row.code < 4500) and row.code <= 4999 for row in own)
-    constants = {value for value in vars(errors.CloseCode).values() if type(value) is int}
+    constants = {
+        value for value in vars(errors.CloseCode).values() if type(value) is int
+    }
     assert constants == set(errors.CLOSE)
     assert len({row.name for row in errors.CLOSE.values()}) == len(errors.CLOSE)
 
 
 def test_every_reply_and_every_problem_of_http_has_its_row() -> None:
-    constants = {value for value in vars(errors.ReplyCode).values() if type(value) is int}
-    assert constants - {errors.ReplyCode.REJECTED, errors.ReplyCode.LIMIT} == set(errors.REPLY_TEXT)
-    known = {200: "Success", 1000: "未登录", 1003: "未授权", 1010: "路由不存在", 4711: "未定义错误类型!"}
+    constants = {
+        value for value in vars(errors.ReplyCode).values() if type(value) is int
+    }
+    assert constants - {errors.ReplyCode.REJECTED, errors.ReplyCode.LIMIT} == set(
+        errors.REPLY_TEXT
+    )
+    known = {
+        200: "Success",
+        1000: "未登录",
+        1003: "未授权",
+        1010: "路由不存在",
+        4711: "未定义错误类型!",
+    }
     assert {code: errors.reply_text(code) for code in known} == known
     problems = [
-        value.code for value in vars(errors.Problems).values() if isinstance(value, errors.HttpProblem)
+        value.code
+        for value in vars(errors.Problems).values()
+        if isinstance(value, errors.HttpProblem)
     ]
     assert problems == list(errors.HTTP_PROBLEMS), "two of one code"
     assert len(problems_of(FEATURES)) == len(PROBLEMS), "two of one code"
@@ -42,14 +61,23 @@ def test_strangers_cannot_make_names_of_apps_without_end() -> None:
 
 def test_a_snapshot_stays_as_it_was() -> None:
     metrics = Metrics()
-    assert not any(any(value) if isinstance(value, list) else value for value in metrics.snapshot().values())
+    assert not any(
+        any(value) if isinstance(value, list) else value
+        for value in metrics.snapshot().values()
+    )
     metrics.closed(1000)
     metrics.logins["default"] += 1
     snapshot = metrics.snapshot()
     for code in (1000, 1006):
         metrics.closed(code)
     metrics.logins["default"] += 1
-    histograms = {"batch_messages", "batch_seconds", "delivery_seconds", "loop_lags", *metrics.timings}
+    histograms = {
+        "batch_messages",
+        "batch_seconds",
+        "delivery_seconds",
+        "loop_lags",
+        *metrics.timings,
+    }
     assert set(snapshot) == set(Metrics.__slots__) - histograms
     assert (snapshot["closes"], snapshot["logins"]) == ({1000: 1}, 1)
     assert metrics.closes == {1000: 2, 1006: 1}

@@ -1,4 +1,5 @@
-"""Log lines: their form, where they go, and that nothing a client says can fake one."""
+"""Log lines: their form, where they go, and that nothing a client says can fake
+one."""
 
 import json
 import logging
@@ -29,15 +30,21 @@ OpenLogs = Callable[..., tuple[Logs, Path]]
 
 @pytest.fixture
 def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
-    """``logs_to(**settings of section log)`` opens logs to a file; both are given."""
+    """``logs_to(**settings of section log)`` opens logs to a file; both are
+    given."""
     opened: list[Logs] = []
     root, own = logging.getLogger(), logging.getLogger("imserver")
     levels = root.level, own.level
 
     def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
         path = tmp_path / "made" / "server.log"
-        overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
-        opened.append(open_logs(load_with_locations(os.devnull, {}, overrides)[0], node))
+        overrides = {
+            "app.log_file": str(path),
+            **{f"log.{key}": value for key, value in settings.items()},
+        }
+        opened.append(
+            open_logs(load_with_locations(os.devnull, {}, overrides)[0], node)
+        )
         return opened[-1], path
 
     yield open_to
@@ -56,7 +63,9 @@ def test_a_text_line_has_time_level_logger_message_and_ids(logs_to: OpenLogs) ->
     logging.getLogger("imserver.x").warning(
         "hello %s", "马远", extra={"connection": "127.0.0.1:5", "request": "r1"}
     )
-    logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7")
+    logs.requests.add(
+        "POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7"
+    )
     logs.requests.flush()
     first, second = lines(path)
     ids = r"node=10\.0\.0\.1:9003 connection=127\.0\.0\.1:5 request=r1"
@@ -76,10 +85,20 @@ def test_a_json_line_has_the_same(logs_to: OpenLogs) -> None:
     assert all(re.fullmatch(STAMP, each.pop("time")) for each in found)
     assert {each.pop("node") for each in found} == {"10.0.0.1:9003"}
     line = {"level": "error", "logger": "imserver.x", "message": "hello\n<b>"}
-    of_request = {"level": "info", "logger": "imserver.request", "message": "POST /user/sendMessage"}
+    of_request = {
+        "level": "info",
+        "logger": "imserver.request",
+        "message": "POST /user/sendMessage",
+    }
     assert found == [
         {**line, "connection": "127.0.0.1:5", "request": "r1"},
-        {**of_request, "status": 200, "milliseconds": 1.23, "bytes": 118, "peer": "127.0.0.1:5050"},
+        {
+            **of_request,
+            "status": 200,
+            "milliseconds": 1.23,
+            "bytes": 118,
+            "peer": "127.0.0.1:5050",
+        },
     ]
 
 
@@ -90,7 +109,9 @@ def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
         "for _ in range(30): handler.write(line * 500)"
     )
     reading, writing = os.pipe()
-    writers = [spawn([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"]
+    writers = [
+        spawn([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"
+    ]
     os.close(writing)
     with open(reading, "rb") as pipe:
         seen = Counter(pipe.read().splitlines())
@@ -142,10 +163,16 @@ def test_what_clients_say_fakes_no_line_and_drives_no_terminal(
             r"B request=r by=session:shop/a\x20by=key:1\nx",
             "session:shop/a by=key:1\nx",
         ),
-        ("session:shop/" + "a" * 200, "a" * 114 + "…", "session:shop/" + "a" * 114 + "…"),
+        (
+            "session:shop/" + "a" * 200,
+            "a" * 114 + "…",
+            "session:shop/" + "a" * 114 + "…",
+        ),
     ],
 )
-def test_a_line_ends_with_its_principal(logs_to: OpenLogs, by: str, end: str, value: str | None) -> None:
+def test_a_line_ends_with_its_principal(
+    logs_to: OpenLogs, by: str, end: str, value: str | None
+) -> None:
     logs, path = logs_to()
     for _ in range(2):
         logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r", by)
@@ -160,8 +187,13 @@ def test_a_line_ends_with_its_principal(logs_to: OpenLogs, by: str, end: str, va
 def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path, tmp_path / "file" / "server.log"):
-        with pytest.raises(StartError, match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$"):
-            open_logs(load_with_locations(os.devnull, {}, {"app.log_file": str(path)})[0])
+        with pytest.raises(
+            StartError,
+            match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$",
+        ):
+            open_logs(
+                load_with_locations(os.devnull, {}, {"app.log_file": str(path)})[0]
+            )
 
 
 def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:
@@ -172,7 +204,10 @@ def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:
     moved = path.rename(path.with_suffix(".1"))
     logs.reopen()
     log.info("second")
-    assert ["first" in line or "/before" in line for line in lines(moved)] == [True, True]
+    assert ["first" in line or "/before" in line for line in lines(moved)] == [
+        True,
+        True,
+    ]
     assert [line.rpartition(" ")[2] for line in lines(path)] == ["second"]
 
 
@@ -182,7 +217,9 @@ def test_a_log_that_cannot_be_opened_again_stays_in_use(logs_to: OpenLogs) -> No
     path.parent.write_text("in the way", encoding="utf-8")
     logs.reopen()
     logging.getLogger("imserver").info("still here")
-    assert [line.rpartition(": ")[2] for line in lines(moved / path.name)][1:] == ["still here"]
+    assert [line.rpartition(": ")[2] for line in lines(moved / path.name)][1:] == [
+        "still here"
+    ]
 
 
 def test_a_full_disk_costs_lines_which_the_log_counts(tmp_path: Path) -> None:
@@ -201,7 +238,9 @@ def test_a_full_disk_costs_lines_which_the_log_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_the_token_in_the_path_of_an_incoming_webhook_is_not_logged(logs_to: OpenLogs, form: str) -> None:
+def test_the_token_in_the_path_of_an_incoming_webhook_is_not_logged(
+    logs_to: OpenLogs, form: str
+) -> None:
     logs, path = logs_to(format=form)
     logs.requests.add("POST", "/hooks/secret", 200, 0.00123, "127.0.0.1:5050", 118)
     logs.requests.flush()
@@ -220,8 +259,13 @@ def test_a_line_is_the_same_whatever_came_before_it(logs_to: OpenLogs) -> None:
     got = [re.sub("^" + STAMP, "", line) for line in lines(path)]
     before = " INFO    imserver.request: 192.0.2.1 GET "
     wanted = [*paths, "/p1", "/x\\n\\x1b", "/y" * 500, "/x\\n\\x1b", "/p1"]
-    assert got[:-1] == [f"{before}{each} {status} 0.10ms 7B" for each in wanted for status in (200, 404)]
-    assert got[-1] == " INFO    imserver.request: 192.0.2.2 GET /p1 200 250.00ms 8B request=r\\u2028"
+    assert got[:-1] == [
+        f"{before}{each} {status} 0.10ms 7B" for each in wanted for status in (200, 404)
+    ]
+    assert (
+        got[-1]
+        == " INFO    imserver.request: 192.0.2.2 GET /p1 200 250.00ms 8B request=r\\u2028"
+    )
 
 
 @pytest.mark.parametrize(("share", "some"), [(0.0, range(1)), (0.5, range(300, 700))])
@@ -240,16 +284,29 @@ def test_all_but_slow_requests_and_failures_can_be_left_out(
     assert (counts.pop("500"), counts.pop("200"), counts["499"] in some) == (2, 3, True)
 
 
-def test_requests_are_counted_by_route_and_slow_ones_are_named(logs_to: OpenLogs) -> None:
+def test_requests_are_counted_by_route_and_slow_ones_are_named(
+    logs_to: OpenLogs,
+) -> None:
     logs, _path = logs_to()
     requests = logs.requests
-    for route, seconds in (("/push", 0.001), ("/list", 0.002), ("/push", 0.5), ("/push", 0.002)):
+    for route, seconds in (
+        ("/push", 0.001),
+        ("/list", 0.002),
+        ("/push", 0.5),
+        ("/push", 0.002),
+    ):
         requests.add("POST", route, 200, seconds, "127.0.0.1", 2, "r1", "key:1", route)
     requests.flush()
     timings = requests.timings
-    assert {route: sum(timings[route].counts) for route in timings} == {"/push": 3, "/list": 1}
+    assert {route: sum(timings[route].counts) for route in timings} == {
+        "/push": 3,
+        "/list": 1,
+    }
     assert timings["/push"].total == pytest.approx(0.503)
-    slowest = {route: (slow.seconds, slow.by, slow.request) for route, slow in timings.slowest.items()}
+    slowest = {
+        route: (slow.seconds, slow.by, slow.request)
+        for route, slow in timings.slowest.items()
+    }
     assert slowest == {"/push": (0.5, "key:1", "r1")}
 
 

@@ -15,7 +15,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from imserver.gateway import process as lifecycle
-from imserver.gateway.config.settings import Config, LimitSettings, RedisSettings, ServerSettings
+from imserver.gateway.config.settings import (
+    Config,
+    LimitSettings,
+    RedisSettings,
+    ServerSettings,
+)
 from imserver.gateway.errors import StartError
 from imserver.gateway.process import (
     DataDirectory,
@@ -38,8 +43,11 @@ def test_the_file_limit_is_raised_to_the_hard_one() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def planned(most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int = 0) -> tuple[Config, str]:
-    """What becomes of ``auto`` where each node is to have ``most`` connections."""
+def planned(
+    most: int = 0, redis: str = "redis://127.0.0.1:6379", processes: int = 0
+) -> tuple[Config, str]:
+    """What becomes of ``auto`` where each node is to have ``most``
+    connections."""
     return plan_processes(
         Config(
             server=ServerSettings(processes=processes),
@@ -72,7 +80,10 @@ def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
     monkeypatch.setattr(lifecycle, "cores", lambda: number)
     monkeypatch.setattr(lifecycle, "openable_files", lambda: 10_000)
     config, why = planned(most, redis)
-    assert (config.server.processes, config.limits.max_connections) == (processes, connections)
+    assert (config.server.processes, config.limits.max_connections) == (
+        processes,
+        connections,
+    )
     assert why.startswith(f"processes: {processes} (")
     assert output in why
     assert ("ulimit -Hn" in why) == (processes > number)
@@ -80,9 +91,18 @@ def test_auto_is_a_process_for_each_core_and_more_only_for_open_files(
 
 
 @pytest.mark.parametrize(
-    ("quota", "found"), [("150000 100000", 2), ("max 100000", 8), ("50000 100000", 1), ("", 8), ("x y z", 8)]
+    ("quota", "found"),
+    [
+        ("150000 100000", 2),
+        ("max 100000", 8),
+        ("50000 100000", 1),
+        ("", 8),
+        ("x y z", 8),
+    ],
 )
-def test_a_quota_gives_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int) -> None:
+def test_a_quota_gives_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, found: int
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if quota:
         (tmp_path / "cpu.max").write_text(quota, encoding="ascii")
@@ -96,7 +116,9 @@ def test_a_quota_gives_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qu
         (True, r"\(pid {pid}\), which is not a node of a cluster$"),
     ],
 )
-def test_a_second_server_in_the_folder_is_refused(tmp_path: Path, shared: bool, why: str) -> None:
+def test_a_second_server_in_the_folder_is_refused(
+    tmp_path: Path, shared: bool, why: str
+) -> None:
     first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared)
     first.start()
     with pytest.raises(StartError, match=why.format(pid=os.getpid())):
@@ -106,8 +128,13 @@ def test_a_second_server_in_the_folder_is_refused(tmp_path: Path, shared: bool, 
     second.stop()
 
 
-def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(tmp_path: Path) -> None:
-    first, second = DataDirectory(str(tmp_path), shared=True), DataDirectory(str(tmp_path), shared=True)
+def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(
+    tmp_path: Path,
+) -> None:
+    first, second = (
+        DataDirectory(str(tmp_path), shared=True),
+        DataDirectory(str(tmp_path), shared=True),
+    )
     first.start()
     second.start()
     assert (tmp_path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
@@ -121,7 +148,9 @@ def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(
     alone.stop()
 
 
-def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secret(tmp_path: Path) -> None:
+def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secret(
+    tmp_path: Path,
+) -> None:
     code = (
         "import sys, time; from imserver.gateway.process import DataDirectory\n"
         "data = DataDirectory(sys.argv[1], shared=True)\n"
@@ -138,7 +167,10 @@ def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secre
         outputs = {server.communicate(timeout=60)[0] for server in servers}
     assert [server.returncode for server in servers] == [0] * 6
     assert len(outputs) == 1
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "lock",
+        "secret",
+    ]
 
 
 def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
@@ -146,29 +178,42 @@ def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
         "import os, sys; from imserver.gateway.process import DataDirectory; "
         "DataDirectory(sys.argv[1]).start(); os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], check=False
+        ).returncode
+        == -9
+    )
     data = DataDirectory(str(tmp_path))
     data.start()
     data.stop()
 
 
-def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_used_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path / "file", tmp_path / "file" / "data"):
-        with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
+        with pytest.raises(
+            StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"
+        ):
             DataDirectory(str(path)).start()
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     data = DataDirectory(str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(StartError, match=f"^server.data_dir: {tmp_path}/lock cannot be used: No space "):
+        with pytest.raises(
+            StartError,
+            match=f"^server.data_dir: {tmp_path}/lock cannot be used: No space ",
+        ):
             data.start()
     data.start()  # the failure has kept no lock
     data.stop()
     (tmp_path / "lock").unlink()
     (tmp_path / "lock").mkdir()
     with pytest.raises(
-        StartError, match=f"^server.data_dir: {tmp_path}/lock cannot be used: Is a directory$"
+        StartError,
+        match=f"^server.data_dir: {tmp_path}/lock cannot be used: Is a directory$",
     ):
         DataDirectory(str(tmp_path)).start()
 
@@ -185,12 +230,20 @@ def test_what_root_creates_belongs_to_the_owner_of_the_folder(tmp_path: Path) ->
     data.secret()
     data.stop()
     os.close(open_private(theirs / "imserver.db"))
-    owners = {name: (theirs / name).stat().st_uid for name in ("lock", "secret", "imserver.db")}
+    owners = {
+        name: (theirs / name).stat().st_uid
+        for name in ("lock", "secret", "imserver.db")
+    }
     assert owners == {"lock": 65534, "secret": 65534, "imserver.db": 0}
 
 
-def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path) -> None:
-    data, other = DataDirectory(str(tmp_path / "a" / "data")), DataDirectory(str(tmp_path / "b"))
+def test_the_first_start_makes_a_secret_that_stays_and_is_private(
+    tmp_path: Path,
+) -> None:
+    data, other = (
+        DataDirectory(str(tmp_path / "a" / "data")),
+        DataDirectory(str(tmp_path / "b")),
+    )
     secret = data.secret()
     assert len(secret) >= 32
     assert data.secret() == secret != other.secret()
@@ -200,7 +253,9 @@ def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_missing_secret_is_not_replaced_while_a_server_runs(tmp_path: Path, shared: bool) -> None:
+def test_a_missing_secret_is_not_replaced_while_a_server_runs(
+    tmp_path: Path, shared: bool
+) -> None:
     server, command = DataDirectory(str(tmp_path), shared), DataDirectory(str(tmp_path))
     server.start()
     old = server.secret()
@@ -230,12 +285,18 @@ def test_a_secret_file_is_used_unless_short_or_missing(
     file.write_bytes(b"short\n")
     with pytest.raises(StartError, match="has 5 bytes; it needs at least 32"):
         DataDirectory(str(tmp_path)).secret(str(file))
-    with pytest.raises(StartError, match="cannot be read or made: No such file or directory"):
+    with pytest.raises(
+        StartError, match="cannot be read or made: No such file or directory"
+    ):
         DataDirectory(str(tmp_path)).secret(str(tmp_path / "none"))
 
 
 def test_a_derived_key_depends_on_secret_and_purpose() -> None:
-    keys = {derive_key(secret, purpose) for secret in (b"a" * 32, b"b" * 32) for purpose in ("page", "jwt")}
+    keys = {
+        derive_key(secret, purpose)
+        for secret in (b"a" * 32, b"b" * 32)
+        for purpose in ("page", "jwt")
+    }
     assert len(keys) == 4
     assert {len(key) for key in keys} == {32}
     hkdf = HKDF(SHA256(), 32, b"imserver", b"page")

@@ -12,16 +12,21 @@ LEFT = "用户已经离开"
 
 def command(action: str, data: Any = None, seq: str = "1") -> bytes:
     """A command as a masked text frame."""
-    return text(json.dumps({"seq": seq, "action": action, "data": data}, ensure_ascii=False))
+    return text(
+        json.dumps({"seq": seq, "action": action, "data": data}, ensure_ascii=False)
+    )
 
 
-def login_data(user: str, app: int = 1, to: str = "0", room: str = "0") -> dict[str, Any]:
+def login_data(
+    user: str, app: int = 1, to: str = "0", room: str = "0"
+) -> dict[str, Any]:
     """The data of a login as the pages send it."""
     return {"userId": user, "appId": app, "toUid": to, "groupsId": room}
 
 
 class ActionClient(Raw):
-    """A connection that speaks action. Pushes that arrive before an awaited answer are kept in `pushed`.
+    """A connection that speaks action. Pushes that arrive before an awaited
+    answer are kept in `pushed`.
 
     Pings are answered, unless `deaf`.
     """
@@ -38,7 +43,8 @@ class ActionClient(Raw):
             super().pinged(payload)
 
     def until_pinged(self) -> None:
-        """Wait for a ping and answer it; what is asked then is read behind the answer."""
+        """Wait for a ping and answer it; what is asked then is read behind the
+        answer."""
         self.answers_pings = False
         while (found := self.frame()).opcode != PING:
             self.pushed.append(found.json["data"])
@@ -46,7 +52,9 @@ class ActionClient(Raw):
         self.pinged(found.payload)
         self.ask_action("heartbeat", {})
 
-    def begin(self, path: str = "/ws?uid=1&to_uid=2&appname=1", **options: Any) -> "ActionClient":
+    def begin(
+        self, path: str = "/ws?uid=1&to_uid=2&appname=1", **options: Any
+    ) -> "ActionClient":
         """Upgrade, and take the welcome."""
         self.upgrade(path, **options)
         self.welcome = self.message()
@@ -60,17 +68,26 @@ class ActionClient(Raw):
                 return found
             self.pushed.append(found.json["data"])
 
-    def ask_action(self, action: str, data: Any = None, seq: str = "1") -> tuple[int, str]:
-        """Send a command; code and text of its answer, of which the rest is checked."""
+    def ask_action(
+        self, action: str, data: Any = None, seq: str = "1"
+    ) -> tuple[int, str]:
+        """Send a command; code and text of its answer, of which the rest is
+        checked."""
         self.send(command(action, data, seq))
         found = self.answer()
         assert found.opcode == TEXT
         body = found.json
         response = body["response"]
-        assert body == {"seq": seq, "action": action, "response": {**response, "data": None}}, body
+        assert body == {
+            "seq": seq,
+            "action": action,
+            "response": {**response, "data": None},
+        }, body
         return response["code"], response["msg"]
 
-    def login(self, user: str, app: int = 1, to: str = "0", room: str = "0") -> "ActionClient":
+    def login(
+        self, user: str, app: int = 1, to: str = "0", room: str = "0"
+    ) -> "ActionClient":
         """Log in and check the 200."""
         code = self.ask_action("login", login_data(user, app, to, room))
         assert code == (200, "Success"), code
@@ -93,7 +110,8 @@ class ActionClient(Raw):
         return data
 
     def receives(self, sender: str, message: str, receiver: str) -> dict[str, Any]:
-        """The next push is a message of this sender to this receiver; gives it."""
+        """The next push is a message of this sender to this receiver; gives
+        it."""
         found = self.received()
         assert (found["action"], found["from"], found["content"], found["to"]) == (
             "sendmsg",

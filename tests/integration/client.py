@@ -1,4 +1,5 @@
-"""A listener of the client dialect on the raw client, and the HTTP interface that drives it."""
+"""A listener of the client dialect on the raw client, and the HTTP interface
+that drives it."""
 
 import contextlib
 import json
@@ -7,7 +8,17 @@ from typing import Any
 from urllib.parse import quote
 
 from .cmd import fresh
-from .raw import CLOSE, PATIENCE_SECONDS, TEXT, Address, Raw, Response, ask, frame, request
+from .raw import (
+    CLOSE,
+    PATIENCE_SECONDS,
+    TEXT,
+    Address,
+    Raw,
+    Response,
+    ask,
+    frame,
+    request,
+)
 
 ONLINE, OFFLINE = 1001, 1002
 TEXTS = {ONLINE: "客户端上线", OFFLINE: "客户端下线"}
@@ -50,7 +61,8 @@ class Listener(Raw):
         return body
 
     def notice(self, seconds: float = PATIENCE_SECONDS) -> tuple[int, str, str, str]:
-        """The next frame, which must be a notice: its code, and the member's id, user and extend."""
+        """The next frame, which must be a notice: its code, and the member's
+        id, user and extend."""
         body = self.received(seconds)
         assert body["sendUserId"] == "", body
         assert body["msg"] == TEXTS[body["code"]], body
@@ -87,8 +99,13 @@ def api_request(
     key: str = "",
     header: str = "SystemId",
 ) -> bytes:
-    """The bytes of a request to ``/api/<path>``; ``body`` as JSON unless it is bytes."""
-    data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    """The bytes of a request to ``/api/<path>``; ``body`` as JSON unless it is
+    bytes."""
+    data = (
+        body
+        if isinstance(body, bytes)
+        else json.dumps(body, ensure_ascii=False).encode()
+    )
     headers = [] if system is None else [(header, system)]
     if key:
         headers.append(("Authorization", f"Bearer {key}"))
@@ -97,7 +114,9 @@ def api_request(
     return request(f"/api/{path}", method=method, headers=headers, body=data)
 
 
-def api(address: Address, path: str, body: Any, system: str | None = None, **options: Any) -> Response:
+def api(
+    address: Address, path: str, body: Any, system: str | None = None, **options: Any
+) -> Response:
     """One call."""
     return ask(address, api_request(path, body, system, **options))
 
@@ -127,22 +146,37 @@ def new_system(address: Address, key: str = "") -> str:
     return system
 
 
-def bind(address: Address, system: str, one: Listener, group: str, user: str = "", extend: str = "") -> None:
+def bind(
+    address: Address,
+    system: str,
+    one: Listener,
+    group: str,
+    user: str = "",
+    extend: str = "",
+) -> None:
     """Put a client into a group."""
     fields = {"clientId": one.id, "groupName": group, "userId": user, "extend": extend}
     assert done(address, "bind_to_group", system, **fields) == []
 
 
-def send_to_client(address: Address, system: str, client_id: str, data: Any = "hello", **fields: Any) -> str:
+def send_to_client(
+    address: Address, system: str, client_id: str, data: Any = "hello", **fields: Any
+) -> str:
     """Tell one client; the id of the message."""
-    answer = done(address, "send_to_client", system, clientId=client_id, data=data, **fields)
+    answer = done(
+        address, "send_to_client", system, clientId=client_id, data=data, **fields
+    )
     check_message_id(answer["messageId"])
     return str(answer["messageId"])
 
 
-def send_to_group(address: Address, system: str, group: str, data: Any = "hello", **fields: Any) -> str:
+def send_to_group(
+    address: Address, system: str, group: str, data: Any = "hello", **fields: Any
+) -> str:
     """Tell a group; the id of the message."""
-    answer = done(address, "send_to_group", system, groupName=group, data=data, **fields)
+    answer = done(
+        address, "send_to_group", system, groupName=group, data=data, **fields
+    )
     check_message_id(answer["messageId"])
     return str(answer["messageId"])
 

@@ -1,4 +1,5 @@
-"""Servers for the tests here: one per HTTP server that most tests share, and others by their settings."""
+"""Servers for the tests here: one per HTTP server that most tests share, and
+others by their settings."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -24,14 +25,18 @@ def http_server(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    http_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """The server of this HTTP server that all tests share."""
     with servers(tmp_path_factory) as start:
         yield start(config=SHARED, http_server=http_server)
 
 
 @pytest.fixture(scope="session")
-def locked(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def locked(
+    http_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with keys and registration, shared like ``server``."""
     sections = {"api": KEYS, "accounts": {"registration": True}}
     with servers(tmp_path_factory) as start:
@@ -40,7 +45,8 @@ def locked(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    """Two nodes that the tests of a module share; the second has the WSGI server."""
+    """Two nodes that the tests of a module share; the second has the WSGI
+    server."""
     with nodes_of(tmp_path_factory.mktemp("nodes"), 2) as two:
         yield two
 
@@ -62,10 +68,15 @@ def cid(locked: Server) -> User:
 
 @pytest.fixture(scope="module")
 def launch(start_shared_server: StartServer) -> Launch:
-    """Starts servers with settings of their own; the module ends them and fails at a logged traceback."""
+    """Starts servers with settings of their own; the module ends them and fails
+    at a logged traceback."""
 
-    def start(http_server: str, command: Sequence[str] = COMMAND, **sections: Any) -> Server:
-        return start_shared_server(config=sections, http_server=http_server, command=command)
+    def start(
+        http_server: str, command: Sequence[str] = COMMAND, **sections: Any
+    ) -> Server:
+        return start_shared_server(
+            config=sections, http_server=http_server, command=command
+        )
 
     return start
 

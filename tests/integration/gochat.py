@@ -15,7 +15,11 @@ def fresh_phone() -> str:
 
 
 def form(
-    address: Address, path: str, fields: dict[str, Any], token: str | None = None, method: str = "POST"
+    address: Address,
+    path: str,
+    fields: dict[str, Any],
+    token: str | None = None,
+    method: str = "POST",
 ) -> Response:
     """Ask a route; a list is a field that is given repeatedly."""
     headers = [] if token is None else [("token", token)]
@@ -23,7 +27,9 @@ def form(
     if method == "GET":
         return ask(address, request(f"{path}?{encoded}", headers=headers))
     headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-    return ask(address, request(path, method=method, headers=headers, body=encoded.encode()))
+    return ask(
+        address, request(path, method=method, headers=headers, body=encoded.encode())
+    )
 
 
 def code_and_message(response: Response) -> tuple[int, str]:
@@ -33,7 +39,9 @@ def code_and_message(response: Response) -> tuple[int, str]:
     return response.json["code"], response.json["msg"]
 
 
-def register(address: Address, phone: str = "", password: str = "secret", **more: str) -> tuple[str, str]:
+def register(
+    address: Address, phone: str = "", password: str = "secret", **more: str
+) -> tuple[str, str]:
     """A new account: its id and its token."""
     fields = {"phone_number": phone or fresh_phone(), "password": password, **more}
     answer = form(address, "/register", fields).json

@@ -16,9 +16,21 @@ from tests.test_packaging import build
 
 
 def install(folder: Path, *sources: Path) -> dict[str, str]:
-    """Install distributions from copies of their folders. Returns the environment of a server with them."""
-    ignored = shutil.ignore_patterns("tests", "build", "npm", "*.egg-info", "__pycache__")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    """Install distributions from copies of their folders. Returns the
+    environment of a server with them."""
+    ignored = shutil.ignore_patterns(
+        "tests", "build", "npm", "*.egg-info", "__pycache__"
+    )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+    ]
     for source in sources:
         tree = folder / source.name / "tree"
         shutil.copytree(source, tree, ignore=ignored)
@@ -28,8 +40,8 @@ def install(folder: Path, *sources: Path) -> dict[str, str]:
 
 
 def fixtures(name: str, config: Mapping[str, Any], *sources: Path) -> tuple[Any, Any]:
-    """The fixtures ``installed``, the environment of a server beside which the distributions are installed;
-    and ``servers``, one node, and two."""
+    """The fixtures ``installed``, the environment of a server beside which the
+    distributions are installed; and ``servers``, one node, and two."""
 
     @pytest.fixture(scope="session")
     def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -37,10 +49,14 @@ def fixtures(name: str, config: Mapping[str, Any], *sources: Path) -> tuple[Any,
 
     @pytest.fixture(scope="module", params=["one", "two"])
     def servers(
-        request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+        request: pytest.FixtureRequest,
+        installed: dict[str, str],
+        tmp_path_factory: pytest.TempPathFactory,
     ) -> Iterator[list[Server]]:
         number = 1 if request.param == "one" else 2
-        with running(tmp_path_factory.mktemp(request.param), installed, number, config) as servers:
+        with running(
+            tmp_path_factory.mktemp(request.param), installed, number, config
+        ) as servers:
             yield servers
 
     return installed, servers

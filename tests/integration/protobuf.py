@@ -1,4 +1,5 @@
-"""A client of the protobuf dialect, with a codec of its own: what it reads it takes apart byte by byte."""
+"""A client of the protobuf dialect, with a codec of its own: what it reads it
+takes apart byte by byte."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ SINGLE, GROUP = 1, 2
 
 
 class SentMessage(NamedTuple):
-    """One message: whom it is for and from whom, what it is, its place and time."""
+    """One message: whom it is for and from whom, what it is, its place and
+    time."""
 
     session: int = 0
     receiver: int = 0
@@ -31,9 +33,28 @@ class SentMessage(NamedTuple):
         return self.content.decode()
 
 
-FURTHER = ("kind", "about", "conversation", "conversation_seq", "client_msg_id", "meta", "sender_name", "to")
+FURTHER = (
+    "kind",
+    "about",
+    "conversation",
+    "conversation_seq",
+    "client_msg_id",
+    "meta",
+    "sender_name",
+    "to",
+)
 """Fields of a message that clients with a cursor know, from the eighth on."""
-KINDS = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin", "press")
+KINDS = (
+    "message",
+    "recall",
+    "edit",
+    "group",
+    "join",
+    "leave",
+    "reaction",
+    "pin",
+    "press",
+)
 
 
 class Output(NamedTuple):
@@ -104,18 +125,31 @@ def sent(kind: int, data: bytes = b"") -> bytes:
     return field(1, kind) + field(2, data)
 
 
-def login(token: str, device: str = "", cursor: int | None = None, acks: bool = False) -> bytes:
-    """``cursor``: the client takes part in all that is stored, and has everything up to this."""
+def login(
+    token: str, device: str = "", cursor: int | None = None, acks: bool = False
+) -> bytes:
+    """``cursor``: the client takes part in all that is stored, and has
+    everything up to this."""
     where = b"" if cursor is None else b"\x18" + varint(cursor)
-    return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()) + where + field(4, int(acks)))
+    return sent(
+        LOGIN,
+        field(1, token.encode())
+        + field(2, device.encode())
+        + where
+        + field(4, int(acks)),
+    )
 
 
-def message(number: int, fields: SentMessage, client_msg_id: str = "", **more: int | str) -> bytes:
+def message(
+    number: int, fields: SentMessage, client_msg_id: str = "", **more: int | str
+) -> bytes:
     """``more``: fields of :data:`FURTHER`."""
     values: tuple[Any, ...] = fields
     data = b"".join(field(number, value) for number, value in enumerate(values, 1))
     for name, value in more.items():
-        data += field(FURTHER.index(name) + 8, value.encode() if isinstance(value, str) else value)
+        data += field(
+            FURTHER.index(name) + 8, value.encode() if isinstance(value, str) else value
+        )
     up = field(1, data) + field(2, number) + field(3, client_msg_id.encode())
     return sent(MESSAGE, up)
 
@@ -137,13 +171,18 @@ def outputs(payload: bytes) -> list[Output]:
 
 def message_in(data: bytes) -> SentMessage:
     row = one(data)
-    return SentMessage(*(row.get(number, default) for number, default in enumerate(SentMessage(), 1)))
+    return SentMessage(
+        *(row.get(number, default) for number, default in enumerate(SentMessage(), 1))
+    )
 
 
 def further(data: bytes) -> dict[str, Any]:
-    """What a message has beyond the fields of the original; its kind by name."""
+    """What a message has beyond the fields of the original; its kind by
+    name."""
     row = one(data)
-    found = {name: row[number] for number, name in enumerate(FURTHER, 8) if number in row}
+    found = {
+        name: row[number] for number, name in enumerate(FURTHER, 8) if number in row
+    }
     return {**found, "kind": KINDS[found.get("kind", 0)]}
 
 
@@ -172,7 +211,8 @@ def refused(output: Output) -> tuple[int, int, int]:
 
 
 def recovered(output: Output) -> tuple[bool, bool]:
-    """What a login with a cursor is answered: whether all comes, and whether to begin anew."""
+    """What a login with a cursor is answered: whether all comes, and whether to
+    begin anew."""
     assert (output.kind, output.code) == (ACK, 200)
     row = one(output.data)
     assert row[1] == LOGGED_IN
@@ -188,7 +228,7 @@ def synced(output: Output) -> tuple[list[SentMessage], bool]:
     return [message_in(data) for number, data in rows if number == 1], more
 
 
-# --- over the wire ------------------------------------------------------------------------------------------
+# --- over the wire ------------------------------------------------------------
 
 
 class ProtobufClient(Raw):
@@ -232,10 +272,18 @@ class ProtobufClient(Raw):
         return found
 
     def single(self, number: int, to: int, text: str, **more: str) -> None:
-        self.send_payload(message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
+        self.send_payload(
+            message(
+                number,
+                SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7),
+                **more,
+            )
+        )
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.send_payload(message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.send_payload(
+            message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7))
+        )
 
     def quiet(self) -> None:
         super().quiet()
@@ -253,7 +301,8 @@ def visiting(address: HostAndPort, path: str = "/ws") -> Iterator[ProtobufClient
 def chatting(
     address: HostAndPort, account: tuple[str, str], device: str = "", after: int = 0
 ) -> Iterator[ProtobufClient]:
-    """A client that has logged in as an account (its id and its token) and has caught up behind a place."""
+    """A client that has logged in as an account (its id and its token) and has
+    caught up behind a place."""
     with visiting(address) as one:
         one.id = int(account[0])
         one.login(account[1], device)

@@ -10,7 +10,8 @@ from .v1 import good
 
 
 def push_service() -> Iterator[Receiver]:
-    """A push service. It answers with the status in the path: ``/<user>/<status>``."""
+    """A push service. It answers with the status in the path:
+    ``/<user>/<status>``."""
     with Receiver() as one:
         one.reply = lambda post: (int(post.path.rpartition("/")[2]), b"")
         yield one
@@ -20,8 +21,11 @@ def posts_of(service: Receiver, user: str) -> list[Post]:
     return [post for post in service.posts if post.path.startswith(f"/{user}/")]
 
 
-def subscribe(node: HostAndPort, service: Receiver, user: str, app: str, key: str) -> tuple[Device, int]:
-    """A device of a user, and the id of its endpoint, to which a push service says that it was created."""
+def subscribe(
+    node: HostAndPort, service: Receiver, user: str, app: str, key: str
+) -> tuple[Device, int]:
+    """A device of a user, and the id of its endpoint, to which a push service
+    says that it was created."""
     device = Device()
     known = device.endpoint(f"{service.url}/{user}/201")
     keys = {"p256dh": known.p256dh, "auth": known.auth}

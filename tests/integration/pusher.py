@@ -23,7 +23,9 @@ def sign(what: str, secret: str = SHOP["secret"]) -> str:
 class Client(Raw):
     """A connected client. ``socket_id``: what the server calls it."""
 
-    def __init__(self, address: HostAndPort, key: str = SHOP["key"], query: str = "protocol=7") -> None:
+    def __init__(
+        self, address: HostAndPort, key: str = SHOP["key"], query: str = "protocol=7"
+    ) -> None:
         super().__init__(address)
         self.upgrade(f"/app/{key}?{query}")
         first = self.message().json
@@ -33,19 +35,27 @@ class Client(Raw):
             self.socket_id = json.loads(first["data"])["socket_id"]
 
     def say(self, event: str, data: Any, channel: str = "") -> None:
-        frame = {"event": event, "data": data} | ({"channel": channel} if channel else {})
+        frame = {"event": event, "data": data} | (
+            {"channel": channel} if channel else {}
+        )
         self.send(text(json.dumps(frame)))
 
-    def asks(self, channel: str, member: Any = None, secret: str = SHOP["secret"]) -> None:
+    def asks(
+        self, channel: str, member: Any = None, secret: str = SHOP["secret"]
+    ) -> None:
         """Ask for a subscription with a signature."""
         data = "" if member is None else json.dumps(member)
         signed = ":".join([self.socket_id, channel, *([data] if data else [])])
         question = {"channel": channel, "auth": f"{SHOP['key']}:{sign(signed, secret)}"}
-        self.say("pusher:subscribe", question | ({"channel_data": data} if data else {}))
+        self.say(
+            "pusher:subscribe", question | ({"channel_data": data} if data else {})
+        )
 
     def subscribes(self, channel: str, user: str = "") -> Any:
         """Subscribe, and return the state of the channel."""
-        self.asks(channel, {"user_id": user, "user_info": {"name": user}} if user else None)
+        self.asks(
+            channel, {"user_id": user, "user_info": {"name": user}} if user else None
+        )
         return self.event("pusher_internal:subscription_succeeded", channel)
 
     def signs_in(self, user: str | int, key: str = SHOP["key"]) -> None:
@@ -68,19 +78,30 @@ class Client(Raw):
         self.event("pusher:pong")
 
 
-def call(server: Server, method: str, path: str, body: Any = None, **params: Any) -> Response:
+def call(
+    server: Server, method: str, path: str, body: Any = None, **params: Any
+) -> Response:
     """A signed request of the back end."""
     content = b"" if body is None else json.dumps(body).encode()
     now = str(int(time.time()))
-    given = {"auth_key": SHOP["key"], "auth_version": "1.0", "auth_timestamp": now, **params}
+    given = {
+        "auth_key": SHOP["key"],
+        "auth_version": "1.0",
+        "auth_timestamp": now,
+        **params,
+    }
     if content and "body_md5" not in given:
         given["body_md5"] = hashlib.md5(content, usedforsecurity=False).hexdigest()
     signed = "&".join(f"{name}={given[name]}" for name in sorted(given))
     given["auth_signature"] = sign(f"{method}\n{path}\n{signed}")
-    return ask(server.http, request(f"{path}?{urlencode(given)}", method=method, body=content))
+    return ask(
+        server.http, request(f"{path}?{urlencode(given)}", method=method, body=content)
+    )
 
 
-def trigger(server: Server, channel: str, data: str = "x", name: str = "e", **more: Any) -> Any:
+def trigger(
+    server: Server, channel: str, data: str = "x", name: str = "e", **more: Any
+) -> Any:
     """Send an event; the answer."""
     event = {"name": name, "channels": [channel], "data": data, **more}
     answer = call(server, "POST", "/apps/7/events", event)

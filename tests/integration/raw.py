@@ -1,7 +1,9 @@
-"""A raw client on plain sockets: every byte that a test sends or reads is under the test's control.
+"""A raw client on plain sockets: every byte that a test sends or reads is under
+the test's control.
 
-Nothing here judges a frame or a header before it leaves, so a test can say what no honest client would.
-What the server answers is parsed strictly (RFC 6455, RFC 9112): a masked server frame fails the test.
+Nothing here judges a frame or a header before it leaves, so a test can say what
+no honest client would. What the server answers is parsed strictly (RFC 6455,
+RFC 9112): a masked server frame fails the test.
 """
 
 import base64
@@ -88,8 +90,11 @@ class Ended(AssertionError):
 
 
 def accept_of(key: str) -> str:
-    """The Sec-WebSocket-Accept that belongs to a key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    """The Sec-WebSocket-Accept that belongs to a key (RFC 6455 section
+    4.2.2)."""
+    digest = hashlib.sha1(
+        f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()
+    ).digest()
     return base64.b64encode(digest).decode()
 
 
@@ -99,7 +104,9 @@ def masked(payload: bytes, mask: bytes) -> bytes:
     if not size:
         return b""
     stream = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")).to_bytes(size, "big")
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")).to_bytes(
+        size, "big"
+    )
 
 
 def frame(
@@ -171,7 +178,11 @@ def handshake(
         *more,
     ]
     return request(
-        path, method=method, protocol=protocol, headers=[(k, v) for k, v in rows if v is not None], host=None
+        path,
+        method=method,
+        protocol=protocol,
+        headers=[(k, v) for k, v in rows if v is not None],
+        host=None,
     )
 
 
@@ -184,21 +195,29 @@ def request(
     body: bytes = b"",
     host: str | None = "127.0.0.1",
 ) -> bytes:
-    """An HTTP request; Content-Length is added when there is a body and no header speaks of its length."""
+    """An HTTP request; Content-Length is added when there is a body and no
+    header speaks of its length."""
     rows = list(headers)
     if host is not None:
         rows.insert(0, ("Host", host))
     names = {name.lower() for name, _ in rows}
     if body and not names & {"content-length", "transfer-encoding"}:
         rows.append(("Content-Length", str(len(body))))
-    lines = [f"{method} {path} {protocol}", *(f"{name}: {value}" for name, value in rows), "", ""]
+    lines = [
+        f"{method} {path} {protocol}",
+        *(f"{name}: {value}" for name, value in rows),
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode() + body
 
 
 def take_frame(waiting: bytearray) -> Frame | None:
-    """Take the server's first frame out of what has come; None as long as it is not whole.
+    """Take the server's first frame out of what has come; None as long as it is
+    not whole.
 
-    A server's frames are never masked (RFC 6455 section 5.1), and their lengths are minimal.
+    A server's frames are never masked (RFC 6455 section 5.1), and their lengths
+    are minimal.
     """
     if len(waiting) < 2:
         return None
@@ -212,36 +231,52 @@ def take_frame(waiting: bytearray) -> Frame | None:
     assert size > {126: 125, 127: 0xFFFF}.get(form, -1), "length is not minimal"
     if len(waiting) < start + size:
         return None
-    found = Frame(first & 0x0F, bytes(waiting[start : start + size]), bool(first & 0x80), first >> 4 & 7)
+    found = Frame(
+        first & 0x0F,
+        bytes(waiting[start : start + size]),
+        bool(first & 0x80),
+        first >> 4 & 7,
+    )
     del waiting[: start + size]
     if found.opcode in CONTROL_OPCODES:
-        assert (found.fin, found.rsv, size < 126) == (True, 0, True), f"bad control frame {found}"
+        assert (found.fin, found.rsv, size < 126) == (True, 0, True), (
+            f"bad control frame {found}"
+        )
     return found
 
 
 def bearer(data: bytes, key: str) -> bytes:
     """A request or handshake with a key or a token; as it is without one."""
-    return data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1) if key else data
+    return (
+        data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
+        if key
+        else data
+    )
 
 
 class Raw:
-    """One connection to a server, by TCP or to the path of a Unix socket. Owned by the test that opened it; a
-    context manager closes it."""
+    """One connection to a server, by TCP or to the path of a Unix socket. Owned
+    by the test that opened it; a context manager closes it."""
 
     answers_pings = False
     """Pings are answered when they are read, and nothing is told of them."""
 
-    def __init__(self, address: Address | str, *, receive_buffer_bytes: int = 0, source: str = "") -> None:
+    def __init__(
+        self, address: Address | str, *, receive_buffer_bytes: int = 0, source: str = ""
+    ) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer_bytes:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+            self.sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes
+            )
         self.sock.settimeout(PATIENCE_SECONDS)
         try:
             if source:
                 self.sock.bind((source, 0))
             self.sock.connect(address)
-        except BaseException:  # nobody has this object: its socket would fail a later test
+        # nobody has this object: its socket would fail a later test
+        except BaseException:
             self.sock.close()
             raise
         if family == socket.AF_INET:
@@ -262,17 +297,21 @@ class Raw:
         self.sock.sendall(b"".join(pieces))
 
     def dribble(self, data: bytes, size: int = 1) -> None:
-        """The data in packets of `size` bytes (TCP_NODELAY is on; a packet a write)."""
+        """The data in packets of `size` bytes (TCP_NODELAY is on; a packet a
+        write)."""
         for start in range(0, len(data), size):
             self.sock.sendall(data[start : start + size])
 
     # Reading.
 
     def _more(self, deadline: float) -> bool:
-        """Wait for more bytes; False at the end of the stream. A reset counts as an end."""
+        """Wait for more bytes; False at the end of the stream. A reset counts
+        as an end."""
         left = deadline - time.monotonic()
         if left <= 0 or not select_readable(self.sock, left):
-            raise TimeoutError(f"nothing came in time; so far {bytes(self.waiting[:200])!r}")
+            raise TimeoutError(
+                f"nothing came in time; so far {bytes(self.waiting[:200])!r}"
+            )
         try:
             data = self.sock.recv(1 << 18)
         except ConnectionResetError:
@@ -296,18 +335,26 @@ class Raw:
         del self.waiting[: end + len(mark)]
         return data
 
-    def response(self, seconds: float = PATIENCE_SECONDS, *, to_head: bool = False) -> Response:
-        """The next HTTP response with its body, by Content-Length, chunks or the end of the stream."""
+    def response(
+        self, seconds: float = PATIENCE_SECONDS, *, to_head: bool = False
+    ) -> Response:
+        """The next HTTP response with its body, by Content-Length, chunks or
+        the end of the stream."""
         deadline = time.monotonic() + seconds
         head = self._until(b"\r\n\r\n", deadline)
         first, *lines = head[:-4].decode("latin-1").split("\r\n")
         protocol, status, reason = (first + " ").split(" ", 2)
         assert protocol in ("HTTP/1.1", "HTTP/1.0"), head
-        headers = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
+        headers = tuple(
+            (name, value.strip())
+            for name, _, value in (line.partition(":") for line in lines)
+        )
         bare = Response(int(status), reason.strip(), headers, b"", head)
         if to_head or bare.status < 200 or bare.status in (204, 304):
             return bare
-        return Response(bare.status, bare.reason, headers, self._body(bare, deadline), head)
+        return Response(
+            bare.status, bare.reason, headers, self._body(bare, deadline), head
+        )
 
     def _body(self, head: Response, deadline: float) -> bytes:
         if (head.header("transfer-encoding") or "").lower() == "chunked":
@@ -338,7 +385,8 @@ class Raw:
         self.send(frame(PONG, payload))
 
     def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next data message, put together from its fragments; control frames in between are refused.
+        """The next data message, put together from its fragments; control
+        frames in between are refused.
 
         The server may ping before it.
         """
@@ -355,7 +403,8 @@ class Raw:
         return Frame(found.opcode, payload, True, found.rsv)
 
     def closed(self, *codes: int | None, seconds: float = PATIENCE_SECONDS) -> Frame:
-        """The next frame must be a close with one of these codes (None: no payload)."""
+        """The next frame must be a close with one of these codes (None: no
+        payload)."""
         found = self.frame(seconds)
         assert found.opcode == CLOSE, f"expected a close, got {found}"
         assert found.close_code in codes, (
@@ -378,7 +427,8 @@ class Raw:
         assert not left, f"more came before the end: {left[:200]!r}"
 
     def quiet(self) -> None:
-        """Nothing comes before the answer to a ping sent now: what the server owed is read already."""
+        """Nothing comes before the answer to a ping sent now: what the server
+        owed is read already."""
         self.send(frame(PING, b"quiet?"))
         found = self.frame()
         assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
@@ -401,7 +451,9 @@ class Raw:
 
     def reset(self) -> None:
         """Vanish with a RST."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self.sock.close()
 
     def leave(self) -> None:
@@ -410,7 +462,8 @@ class Raw:
 
 
 def select_readable(sock: socket.socket, seconds: float) -> bool:
-    """Whether the socket becomes readable in time (poll: descriptors above 1023 are welcome)."""
+    """Whether the socket becomes readable in time (poll: descriptors above 1023
+    are welcome)."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(max(0.0, seconds) * 1000))

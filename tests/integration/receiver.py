@@ -1,4 +1,5 @@
-"""A back end of an app: takes what it is told, answers what it is asked, and remembers both."""
+"""A back end of an app: takes what it is told, answers what it is asked, and
+remembers both."""
 
 import contextlib
 import json
@@ -35,7 +36,8 @@ Answer = tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 
 
 class Receiver:
-    """An HTTP server in threads of its own. ``reply`` says what is answered; it may take its time.
+    """An HTTP server in threads of its own. ``reply`` says what is answered; it
+    may take its time.
 
     A reply of None breaks the connection.
     """
@@ -47,14 +49,19 @@ class Receiver:
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
@@ -85,8 +92,13 @@ class Receiver:
 
     @property
     def reviewing(self) -> dict[str, Any]:
-        """An app's ``webhook`` that asks this receiver about messages. It has time, on a busy machine too."""
-        return {"review_url": f"{self.url}/review", "review_seconds": 30, "secret": SECRET}
+        """An app's ``webhook`` that asks this receiver about messages. It has
+        time, on a busy machine too."""
+        return {
+            "review_url": f"{self.url}/review",
+            "review_seconds": 30,
+            "secret": SECRET,
+        }
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """The events of these names so far, those of repeated requests once."""
@@ -95,11 +107,19 @@ class Receiver:
             if post.path == "/events":
                 for event in post.json["events"]:
                     seen[event["app"], event["id"]] = event
-        return [event for event in seen.values() if not names or event["event"] in names]
+        return [
+            event for event in seen.values() if not names or event["event"] in names
+        ]
 
-    def wait_for(self, count: int, *names: str, seconds: float = 60) -> list[dict[str, Any]]:
+    def wait_for(
+        self, count: int, *names: str, seconds: float = 60
+    ) -> list[dict[str, Any]]:
         """So many events of these names, no more."""
-        eventually(lambda: len(self.events(*names)) >= count, seconds, f"{count} of {names}: {self.posts}")
+        eventually(
+            lambda: len(self.events(*names)) >= count,
+            seconds,
+            f"{count} of {names}: {self.posts}",
+        )
         found = self.events(*names)
         assert len(found) == count, found
         return found

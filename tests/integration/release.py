@@ -1,6 +1,7 @@
 """Releases of before, from the history of this repository.
 
-Tests of upgrades begin with the last release: the one that the newest dated chapter of CHANGELOG.md names.
+Tests of upgrades begin with the last release: the one that the newest dated
+chapter of CHANGELOG.md names.
 """
 
 import io
@@ -24,7 +25,8 @@ _PATHS: Final = (
 
 
 def last_release() -> str:
-    """The tag or the commit of the last release. The test is skipped where the history does not have it."""
+    """The tag or the commit of the last release. The test is skipped where the
+    history does not have it."""
     _need_history()
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     version = re.findall(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changes, re.MULTILINE)[0]
@@ -37,7 +39,9 @@ def last_release() -> str:
         "log", "--reverse", "--format=%H", f"-G{line}", "--", "imserver/__init__.py"
     ).stdout.split()
     if not commits:
-        leave_out(f"neither a tag nor a commit of the release {version} is in this clone")
+        leave_out(
+            f"neither a tag nor a commit of the release {version} is in this clone"
+        )
     return str(commits[0])
 
 
@@ -47,15 +51,19 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _need_history() -> None:
-    """Skip the test in a tree without history (an archive, a shallow clone): it cannot have the commit. Also
-    where the environment says ``CI=true``. In a whole clone it must be there."""
+    """Skip the test in a tree without history (an archive, a shallow clone): it
+    cannot have the commit. Also where the environment says ``CI=true``. In a
+    whole clone it must be there."""
     if _git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
-        pytest.skip("this tree has no whole history, so the release before is not in it")
+        pytest.skip(
+            "this tree has no whole history, so the release before is not in it"
+        )
 
 
 def unpack(folder: Path, commit: str = "", *more: str) -> Path:
-    """Write the tree of a commit or tag (``""``: the last release) to a folder, with ``more`` of its
-    paths than the server's own, and check that Python finds it there."""
+    """Write the tree of a commit or tag (``""``: the last release) to a folder,
+    with ``more`` of its paths than the server's own, and check that Python
+    finds it there."""
     _need_history()
     git = [require("git"), "-C", str(ROOT)]
     command = [*git, "archive", commit or last_release(), *_PATHS, *more]
@@ -64,13 +72,16 @@ def unpack(folder: Path, commit: str = "", *more: str) -> Path:
         leave_out(f"the release before is not in this clone: {archive.stderr.decode()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
-    found = run(folder, sys.executable, "-c", "import imserver; print(imserver.__file__)")
+    found = run(
+        folder, sys.executable, "-c", "import imserver; print(imserver.__file__)"
+    )
     assert Path(found) == folder / "imserver" / "__init__.py", found
     return folder
 
 
 def run(tree: Path, *command: str) -> str:
-    """The output of a program that uses a tree, in an empty folder: settings beside the tree do not count."""
+    """The output of a program that uses a tree, in an empty folder: settings
+    beside the tree do not count."""
     with tempfile.TemporaryDirectory() as empty:
         done = subprocess.run(
             command,

@@ -1,4 +1,5 @@
-"""A listener of event streams on the raw client; parsed strictly (HTML standard, section 9.2)."""
+"""A listener of event streams on the raw client; parsed strictly (HTML
+standard, section 9.2)."""
 
 import contextlib
 import json
@@ -21,8 +22,8 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Heard:
-    """One event: its name (``""``: none), its data as JSON, the pause before coming back if it says so, and
-    its id, if it has one."""
+    """One event: its name (``""``: none), its data as JSON, the pause before
+    coming back if it says so, and its id, if it has one."""
 
     name: str
     data: Any
@@ -109,7 +110,8 @@ class Listener(Raw):
         return heard.data
 
     def stored(self, seconds: float = PATIENCE_SECONDS) -> Any:
-        """The data of the next stored message, which its event has the id of; who comes is passed over."""
+        """The data of the next stored message, which its event has the id of;
+        who comes is passed over."""
         while (heard := self.event(seconds=seconds)).data["event"] in ("enter", "exit"):
             pass
         assert heard.data["event"] == "message", heard
@@ -118,14 +120,19 @@ class Listener(Raw):
 
 
 @contextlib.contextmanager
-def listening(address: Address, app: str | int, user: str, **options: Any) -> Iterator[Listener]:
+def listening(
+    address: Address, app: str | int, user: str, **options: Any
+) -> Iterator[Listener]:
     """A stream that is ready."""
     with Listener(address) as one:
         yield one.listen(app=app, user=user, **options)
 
 
-def ask_for(address: Address, headers: Iterable[tuple[str, str]] = (), **query: Any) -> Response:
-    """The answer to a request for a stream that has to be refused; the connection must end behind it."""
+def ask_for(
+    address: Address, headers: Iterable[tuple[str, str]] = (), **query: Any
+) -> Response:
+    """The answer to a request for a stream that has to be refused; the
+    connection must end behind it."""
     with Raw(address) as one:
         answer = one.ask(request(f"{PATH}?{urlencode(query)}", headers=headers))
         assert answer.status != 200, answer
@@ -134,7 +141,8 @@ def ask_for(address: Address, headers: Iterable[tuple[str, str]] = (), **query: 
 
 
 def end_of(one: Listener) -> Any:
-    """Everything up to the end of a stream: the data of the last event, which must be named ``end``."""
+    """Everything up to the end of a stream: the data of the last event, which
+    must be named ``end``."""
     *_, last = [block for block in one.rest().split(b"\n\n") if block]
     name, _, data = last.partition(b"\n")
     assert name == b"event: end", last

@@ -1,4 +1,5 @@
-"""The action dialect over three nodes: talks of two, rooms, logging in again, and what stands in Redis."""
+"""The action dialect over three nodes: talks of two, rooms, logging in again,
+and what stands in Redis."""
 
 import json
 import time
@@ -9,7 +10,14 @@ import pytest
 
 from tests.support import eventually
 
-from .action import LEFT, ActionClient, action_client, action_session, command, login_data
+from .action import (
+    LEFT,
+    ActionClient,
+    action_client,
+    action_session,
+    command,
+    login_data,
+)
 from .clusters import Nodes, nodes_of
 from .cmd import fresh, get
 from .raw import TEXT
@@ -35,10 +43,12 @@ def room() -> str:
     return fresh("room")
 
 
-# --- one to one ---------------------------------------------------------------------------------------------
+# --- one to one ---------------------------------------------------------------
 
 
-def test_the_server_speaks_first_and_only_the_receiver_gets_a_message(nodes: Nodes) -> None:
+def test_the_server_speaks_first_and_only_the_receiver_gets_a_message(
+    nodes: Nodes,
+) -> None:
     began = int(time.time())
     for address in (*nodes.ws[:2], *nodes.http[:2]):
         with action_client(address, path="/ws?uid=1&groups_id=1&appname=1") as one:
@@ -53,7 +63,15 @@ def test_the_server_speaks_first_and_only_the_receiver_gets_a_message(nodes: Nod
     ):
         a.say("你好", seq="1605-3")
         found = b.receives("a", "你好", "b")
-        assert list(found) == ["action", "msgId", "msgType", "content", "from", "to", "msgTimestamp"]
+        assert list(found) == [
+            "action",
+            "msgId",
+            "msgType",
+            "content",
+            "from",
+            "to",
+            "msgTimestamp",
+        ]
         assert (found["msgId"], found["msgType"]) == ("1605-3", "text")
         assert began <= int(found["msgTimestamp"]) <= time.time()
         for one in (a, c, elsewhere):
@@ -100,7 +118,9 @@ def acked_login(one: ActionClient, user: str, room: str = "0") -> ActionClient:
     return one
 
 
-def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nodes, room: str) -> None:
+def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(
+    nodes: Nodes, room: str
+) -> None:
     me, peer = fresh("me"), fresh("peer")
     with (
         action_session(nodes.ws[0], peer, to=me) as sender,
@@ -125,10 +145,12 @@ def test_what_a_client_did_not_acknowledge_follows_it_to_another_node(nodes: Nod
             one.receives(peer, "5", me)
 
 
-# --- rooms --------------------------------------------------------------------------------------------------
+# --- rooms --------------------------------------------------------------------
 
 
-def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(nodes: Nodes, room: str) -> None:
+def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(
+    nodes: Nodes, room: str
+) -> None:
     def members(address: tuple[str, int]) -> list[str]:
         listed = get(address, "/user/list", groupsId=room).json["data"]["userList"]
         return sorted(each["ID"] for each in listed)
@@ -136,11 +158,15 @@ def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(nodes: N
     with ExitStack() as stack:
         names = ("a", "b", "c", "群")
         users = {
-            name: stack.enter_context(action_session(nodes.ws[number % 3], name, room=room))
+            name: stack.enter_context(
+                action_session(nodes.ws[number % 3], name, room=room)
+            )
             for number, name in enumerate(names)
         }
         others = [
-            stack.enter_context(action_session(nodes.ws[0], "elsewhere", room=fresh("room"))),
+            stack.enter_context(
+                action_session(nodes.ws[0], "elsewhere", room=fresh("room"))
+            ),
             stack.enter_context(action_session(nodes.ws[0], "a-two", app=2, room=room)),
             stack.enter_context(action_session(nodes.ws[0], "single", to="a")),
             stack.enter_context(action_client(nodes.ws[0])),
@@ -156,7 +182,13 @@ def test_a_room_hears_messages_and_one_exit_notice_and_nobody_else_does(nodes: N
             found = one.received()
             assert found.pop("msgId").isdigit()
             assert began <= int(found.pop("msgTimestamp")) <= time.time()
-            assert found == {"action": "exit", "msgType": "text", "content": LEFT, "from": "群", "to": name}
+            assert found == {
+                "action": "exit",
+                "msgType": "text",
+                "content": LEFT,
+                "from": "群",
+                "to": name,
+            }
         gone.leave()
         for one in (*users.values(), *others):
             one.nothing()
@@ -182,9 +214,9 @@ def test_stored_members_are_a_setting(nodes: Nodes) -> None:
             each.nothing()
         found = get(nodes.http[0], "/user/list", groupsId=1).json["data"]["userList"]
         assert found == [{"ID": 1}, {"ID": 2}, {"ID": 7}]
-        assert get(nodes.http[0], "/user/list", groupsid="club", appId=2).json["data"]["userList"] == [
-            {"ID": "guest"}
-        ]
+        assert get(nodes.http[0], "/user/list", groupsid="club", appId=2).json["data"][
+            "userList"
+        ] == [{"ID": "guest"}]
     for query, code, data in (
         ({"appId": 1}, 200, [{"ID": "club"}, {"ID": 1}]),
         ({"APPID": 2}, 200, []),
@@ -195,11 +227,14 @@ def test_stored_members_are_a_setting(nodes: Nodes) -> None:
     ):
         answer = get(nodes.http[0], "/user/groupslist", **query)
         text = "Success" if code == 200 else "appid不存在"
-        assert (answer.status, answer.json) == (200, {"code": code, "msg": text, "data": data})
+        assert (answer.status, answer.json) == (
+            200,
+            {"code": code, "msg": text, "data": data},
+        )
         assert answer.header("content-type") == "application/json; charset=utf-8"
 
 
-# --- Redis --------------------------------------------------------------------------------------------------
+# --- Redis --------------------------------------------------------------------
 
 
 def test_users_and_servers_stand_where_the_original_has_them(nodes: Nodes) -> None:
@@ -214,7 +249,11 @@ def test_users_and_servers_stand_where_the_original_has_them(nodes: Nodes) -> No
             host, port = one.sock.getsockname()
             first = record(me)
             assert list(first) == KEYS
-            assert (first["appId"], first["userId"], first["isLogoff"]) == (2, me, False)
+            assert (first["appId"], first["userId"], first["isLogoff"]) == (
+                2,
+                me,
+                False,
+            )
             assert first["clientIp"] == f"{host}:{port}"
             assert 86400 - 60 <= redis.ttl(f"user:online:2_{me}") <= 86400
             one.login(you, app=2)
@@ -223,6 +262,10 @@ def test_users_and_servers_stand_where_the_original_has_them(nodes: Nodes) -> No
         eventually(lambda: record(you)["isLogoff"], what="the second is off")
         assert redis.keys("acc:user:online:action*") == []
         servers = redis.hgetall("ws:hash:allservers")
-        assert servers.keys() == {f"127.0.0.1:{server.http.port}" for server in nodes.servers}
-        assert all(time.time() - 180 < int(seen) <= time.time() for seen in servers.values())
+        assert servers.keys() == {
+            f"127.0.0.1:{server.http.port}" for server in nodes.servers
+        }
+        assert all(
+            time.time() - 180 < int(seen) <= time.time() for seen in servers.values()
+        )
         assert 7200 - 180 < redis.ttl("ws:hash:allservers") <= 7200

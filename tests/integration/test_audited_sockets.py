@@ -8,12 +8,19 @@ from tests.operate.audit.test_two_nodes import APP, FEATURES, SETTINGS, ActingNo
 
 
 def test_a_command_over_a_socket_is_found_once(tmp_path: Path) -> None:
-    with NodeProcess(features=("centrifuge", *FEATURES), settings=SETTINGS, folder=tmp_path / "node") as node:
+    with NodeProcess(
+        features=("centrifuge", *FEATURES), settings=SETTINGS, folder=tmp_path / "node"
+    ) as node:
         acting = ActingNodes([node], seed=1)
         before = acting.acts()
-        method = {"method": "imserver:createGroup", "data": {"name": "tea", "members": []}}
+        method = {
+            "method": "imserver:createGroup",
+            "data": {"name": "tea", "members": []},
+        }
         with node.connect(f"/connection/{APP}/websocket") as socket:
-            for id, command in enumerate(({"connect": {"token": acting.token}}, {"rpc": method}), 1):
+            for id, command in enumerate(
+                ({"connect": {"token": acting.token}}, {"rpc": method}), 1
+            ):
                 socket.send(json.dumps({"id": id, **command}))
                 answer = json.loads(socket.recv(60))
                 assert "error" not in answer, answer

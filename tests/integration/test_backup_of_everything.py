@@ -1,4 +1,5 @@
-"""``imserver backup --everything``: database, secrets and files in one archive, for every engine."""
+"""``imserver backup --everything``: database, secrets and files in one archive,
+for every engine."""
 
 import json
 import random
@@ -55,12 +56,18 @@ def machine(tmp_path: Path, bucket: Standin) -> Iterator[Machine]:
 
 def say(store: Store, *words: str) -> list[str]:
     log = store.part(MessageLog)
-    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    log.writer.append(
+        "app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words]
+    )
     return [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
 
 
-def run(*words: object, data: Path, url: str = "", fails: bool = False) -> subprocess.CompletedProcess[str]:
-    done = run_cli(*map(str, words), IMSERVER_SERVER_DATA_DIR=str(data), IMSERVER_STORAGE_URL=url)
+def run(
+    *words: object, data: Path, url: str = "", fails: bool = False
+) -> subprocess.CompletedProcess[str]:
+    done = run_cli(
+        *map(str, words), IMSERVER_SERVER_DATA_DIR=str(data), IMSERVER_STORAGE_URL=url
+    )
     assert done.returncode == (1 if fails else 0), done
     if fails:
         assert all(line.startswith("imserver: ") for line in done.stderr.splitlines())
@@ -68,13 +75,20 @@ def run(*words: object, data: Path, url: str = "", fails: bool = False) -> subpr
 
 
 def files_of(data: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (data / "uploads").rglob("*") if path.is_file()}
+    return {
+        path.name: path.read_bytes()
+        for path in (data / "uploads").rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_archive_comes_back_on_every_engine(
-    machine: Machine, engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
+    machine: Machine,
+    engine: str,
+    database_servers: dict[str, DatabaseServer],
+    tmp_path: Path,
 ) -> None:
     archive, data, url = tmp_path / "all.tar", tmp_path / "other", ""
     output = run("backup", "--everything", archive, data=machine.data).stdout
@@ -83,13 +97,18 @@ def test_an_archive_comes_back_on_every_engine(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     if engine != "sqlite":
         url = server_of(engine, database_servers).new_url()
-    assert "nothing was restored" in run("restore", archive, data=data, url=url, fails=True).stderr
+    assert (
+        "nothing was restored"
+        in run("restore", archive, data=data, url=url, fails=True).stderr
+    )
     restored = run("restore", "--yes", archive, data=data, url=url)
     assert "restored files of uploads: 33" in restored.stdout
     assert "users who were erased since the copy come back" in restored.stderr
     assert (data / "secret").read_bytes() == SECRET
     assert files_of(data) == machine.files()
-    store = Store(StorageSettings(url, seconds=60), str(data), threaded=False, tables=TABLES)
+    store = Store(
+        StorageSettings(url, seconds=60), str(data), threaded=False, tables=TABLES
+    )
     try:
         assert say(store, "three") == ["one", "two", "three"]
         assert store.database_id() == machine.store.database_id()
@@ -113,7 +132,10 @@ def test_an_archive_comes_back_on_every_engine(
 def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     archive = tmp_path / "all.tar"
     run("backup", "--everything", archive, data=machine.data)
-    assert "exists already" in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    assert (
+        "exists already"
+        in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    )
     say(machine.store, "three")
     machine.store.close()
     (machine.data / "secret").write_text("b" * 64)
@@ -125,31 +147,52 @@ def test_what_was_there_is_put_aside(machine: Machine, tmp_path: Path) -> None:
     assert (machine.data / "imserver.db.before").exists()
 
 
-def test_damaged_files_are_named_and_keep_nothing_else_out(machine: Machine, tmp_path: Path) -> None:
+def test_damaged_files_are_named_and_keep_nothing_else_out(
+    machine: Machine, tmp_path: Path
+) -> None:
     archive, data, names = tmp_path / "all.tar", tmp_path / "other", sorted(FILES)[:3]
     machine.put(names[0], FILES[names[0]][::-1])
     machine.put(names[1], FILES[names[1]][:-1])
     (machine.data / "uploads" / names[2][:2] / names[2]).unlink()
     lack = "files that are not in it, because they are damaged or missing: 3 ("
     lack += ", ".join(f"uploads/{name}" for name in names)
-    assert lack in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
-    assert lack in run("backup", "--check", archive, data=machine.data, fails=True).stderr
+    assert (
+        lack
+        in run("backup", "--everything", archive, data=machine.data, fails=True).stderr
+    )
+    assert (
+        lack in run("backup", "--check", archive, data=machine.data, fails=True).stderr
+    )
     assert lack in run("restore", "--yes", archive, data=data).stdout
-    assert files_of(data) == {name: content for name, content in machine.files().items() if name not in names}
+    assert files_of(data) == {
+        name: content for name, content in machine.files().items() if name not in names
+    }
     settings = tmp_path / "settings.yaml"
-    settings.write_text(json.dumps({"backups": {"folder": str(tmp_path / "backups")}}), "utf-8")
-    assert "restored on trial" in run("backup", "-c", settings, data=machine.data, fails=True).stderr
+    settings.write_text(
+        json.dumps({"backups": {"folder": str(tmp_path / "backups")}}), "utf-8"
+    )
+    assert (
+        "restored on trial"
+        in run("backup", "-c", settings, data=machine.data, fails=True).stderr
+    )
     (unproven,) = (tmp_path / "backups").iterdir()
     assert unproven.name.endswith(".unproven.tar")
 
 
-def test_what_has_no_room_is_refused_before_it_begins(machine: Machine, tmp_path: Path) -> None:
+def test_what_has_no_room_is_refused_before_it_begins(
+    machine: Machine, tmp_path: Path
+) -> None:
     file, copy = tmp_path / "huge.tar", tmp_path / "long.db"
     copies.backup(machine.data / "imserver.db", copy)
     machine.store.add_app("shop", {})
-    machine.store.execute("UPDATE upload SET bytes = %s WHERE id = %s", (1 << 60, min(FILES)))
+    machine.store.execute(
+        "UPDATE upload SET bytes = %s WHERE id = %s", (1 << 60, min(FILES))
+    )
     for words in (("backup", "--everything", file), ("export", "shop", file)):
-        assert "MB are missing (1154487" in run(*words, data=machine.data, fails=True).stderr
+        assert (
+            "MB are missing (1154487"
+            in run(*words, data=machine.data, fails=True).stderr
+        )
         assert not file.exists()
     with copy.open("r+b") as long:
         long.truncate(1 << 42)
@@ -164,12 +207,21 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
     whole = archive.read_bytes()
     for size in (len(whole) // 2, len(whole) - 20_480, len(whole) // 2 // 512 * 512):
         archive.write_bytes(whole[:size])
-        assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert (
+            "is damaged"
+            in run("restore", "--yes", archive, data=data, fails=True).stderr
+        )
         assert not (data / "imserver.db").exists()
         assert not (data / "secret").exists()
     sparse = {"GNU.sparse.map": "0,0", "GNU.sparse.size": "9" * 12}
-    forged = [("x", kind, {}) for kind in (tarfile.CHRTYPE, tarfile.SYMTYPE)] + [("x", b"0", sparse)]
-    for name, kind, headers in (*forged, ("files/\x1b/x", b"0", {}), ("files/uploads/\udcff", b"0", {})):
+    forged = [("x", kind, {}) for kind in (tarfile.CHRTYPE, tarfile.SYMTYPE)] + [
+        ("x", b"0", sparse)
+    ]
+    for name, kind, headers in (
+        *forged,
+        ("files/\x1b/x", b"0", {}),
+        ("files/uploads/\udcff", b"0", {}),
+    ):
         archive.write_bytes(whole)
         with tarfile.open(archive, "a", format=tarfile.PAX_FORMAT) as file:
             member = tarfile.TarInfo(name)
@@ -189,17 +241,23 @@ def test_a_damaged_archive_changes_nothing(machine: Machine, tmp_path: Path) -> 
             connection.execute(forgery)
         archive.unlink()
         write(archive, database, {}, [])
-        assert objection in run("restore", "--yes", archive, data=data, fails=True).stderr
+        assert (
+            objection in run("restore", "--yes", archive, data=data, fails=True).stderr
+        )
         assert not (data / "imserver.db").exists()
         database.unlink()
     with tarfile.open(archive, "w") as file:
         head, nested = tarfile.TarInfo("imserver.json"), b"[" * 100_000
         head.size = len(nested)
         file.addfile(head, BytesIO(nested))
-    assert "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
+    assert (
+        "is damaged" in run("restore", "--yes", archive, data=data, fails=True).stderr
+    )
 
 
-def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Standin, tmp_path: Path) -> None:
+def test_files_of_a_bucket_come_back_in_a_folder(
+    machine: Machine, bucket: Standin, tmp_path: Path
+) -> None:
     before, archive, data = machine.files(), tmp_path / "all.tar", tmp_path / "other"
     assert machine.move("s3", "--delete-source").returncode == 0
     config = tmp_path / "imserver.yaml"
@@ -211,7 +269,7 @@ def test_files_of_a_bucket_come_back_in_a_folder(machine: Machine, bucket: Stand
     store.close()
 
 
-# --- files in the archive of an app -------------------------------------------------------------------------
+# --- files in the archive of an app -------------------------------------------
 
 FILE = "file", "application/octet-stream"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -220,7 +278,21 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def put_file(storage: Storage, user: str, id: str, content: bytes) -> Path:
     """Store a file with a thumbnail of the same bytes. Returns its path."""
     size, digest = len(content), sha256(content).hexdigest()
-    row = Upload(id, "shop", user, *FILE, f"{user}'s.txt", size, digest, 1, "", 1, 1, size, "image/png")
+    row = Upload(
+        id,
+        "shop",
+        user,
+        *FILE,
+        f"{user}'s.txt",
+        size,
+        digest,
+        1,
+        "",
+        1,
+        1,
+        size,
+        "image/png",
+    )
     assert storage.store.write(lambda sql: upload_rows.add(sql, row, 10**7, 10**7))
     path = Path(storage.config.server.data_dir) / "uploads" / id[:2] / id
     path.parent.mkdir(parents=True)
@@ -242,9 +314,12 @@ def put_file(storage: Storage, user: str, id: str, content: bytes) -> Path:
         ({"thumbnail_type": "text/html"}, "are not those of its row"),
     ],
 )
-def test_a_forged_row_of_a_file_stores_nothing(row: dict[str, Any], why: str, tmp_path: Path) -> None:
+def test_a_forged_row_of_a_file_stores_nothing(
+    row: dict[str, Any], why: str, tmp_path: Path
+) -> None:
     source, other = (
-        Storage(f"sqlite:///{tmp_path}/{name}.db", tmp_path / name) for name in ("source", "other")
+        Storage(f"sqlite:///{tmp_path}/{name}.db", tmp_path / name)
+        for name in ("source", "other")
     )
     source.tenants.register("shop")
     fill(source.store, "shop", [ANN])
@@ -262,10 +337,13 @@ def test_files_are_in_the_archive_and_come_back(url: str, tmp_path: Path) -> Non
     put_file(storage, "ann", "c" * 22, content).unlink()
     put_file(storage, "ann", "d" * 22, content).write_bytes(content[::-1])
     own = content_of(storage.export("shop", "ann", name="own"))
-    assert [each for each in own if each.startswith("files/")] == [name := f"files/{'a' * 22}/ann's.txt"]
+    assert [each for each in own if each.startswith("files/")] == [
+        name := f"files/{'a' * 22}/ann's.txt"
+    ]
     assert own[name] == content
     assert json.loads(own["manifest.json"])["missing"] == 2
-    with TemporaryDirectory(dir="/dev/shm") as folder:  # another file system than that of temporary files
+    # another file system than that of temporary files
+    with TemporaryDirectory(dir="/dev/shm") as folder:
         other = Storage(f"sqlite:///{folder}/other.db", Path(folder))
         run_import(other, storage.export("shop"))
         other.store.close()

@@ -1,4 +1,5 @@
-"""A disk that is full, fails or has other bits than were written: no wrong answer, and the rest goes on."""
+"""A disk that is full, fails or has other bits than were written: no wrong
+answer, and the rest goes on."""
 
 import json
 import os
@@ -53,10 +54,15 @@ class BadDisk:
         self.uploaded: dict[str, bytes] = {}
         """Address → content of files that were acknowledged."""
         self.node: Server = start(
-            folder=folder / "node", config=config, environment=environment, command=COMMAND
+            folder=folder / "node",
+            config=config,
+            environment=environment,
+            command=COMMAND,
         )
 
-    def fail(self, error: int, kinds: str = "w", first: int = 0, last: int = 1 << 30) -> None:
+    def fail(
+        self, error: int, kinds: str = "w", first: int = 0, last: int = 1 << 30
+    ) -> None:
         """From now on: the calls of these kinds, from the first to the last."""
         fresh = self._faults.with_suffix(".new")
         fresh.write_text(f"{next(self._runs)} {error} {kinds} {first} {last}")
@@ -65,13 +71,17 @@ class BadDisk:
     def heal(self) -> None:
         self._faults.unlink(missing_ok=True)
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any]:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, Any]:
         with closing(HTTPConnection(*self.node.http)) as connection:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, named)
             with connection.getresponse() as response:
                 content = response.read()
-                is_json = response.headers.get("Content-Type", "").startswith("application/json")
+                is_json = response.headers.get("Content-Type", "").startswith(
+                    "application/json"
+                )
                 return response.status, json.loads(content) if is_json else content
 
     def push(self, **more: Any) -> tuple[int, Any]:
@@ -83,7 +93,9 @@ class BadDisk:
         }
         status, answer = self.ask("POST", "/api/v1/push", json.dumps(push).encode())
         if status == 200 and more.get("store"):
-            assert answer["results"][0]["status"] in ("sent", "absent", "stored"), answer
+            assert answer["results"][0]["status"] in ("sent", "absent", "stored"), (
+                answer
+            )
             self.stored.append(push["text"])
         return status, answer
 
@@ -95,11 +107,15 @@ class BadDisk:
         return status, answer
 
     def upload_in_parts(self) -> str:
-        """Begin an upload, and send its second half. Returns where it is; ``""``: it did not begin."""
+        """Begin an upload, and send its second half. Returns where it is;
+        ``""``: it did not begin."""
         content = os.urandom(30_000)
         with closing(HTTPConnection(*self.node.http)) as connection:
             connection.request(
-                "POST", f"/api/v1/uploads/tus?{OWNER}", content[:15_000], {**PART, "Upload-Length": "30000"}
+                "POST",
+                f"/api/v1/uploads/tus?{OWNER}",
+                content[:15_000],
+                {**PART, "Upload-Length": "30000"},
             )
             with connection.getresponse() as response:
                 response.read()
@@ -117,7 +133,12 @@ class BadDisk:
             with connection.getresponse() as response:
                 offset = int(response.headers["Upload-Offset"])
         if offset < len(content):
-            assert self.ask("PATCH", path, content[offset:], **PART, Upload_Offset=str(offset))[0] == 204
+            assert (
+                self.ask(
+                    "PATCH", path, content[offset:], **PART, Upload_Offset=str(offset)
+                )[0]
+                == 204
+            )
         self.uploaded[self.ask("GET", path)[1]["url"]] = content
 
     def state(self) -> tuple[int, str]:
@@ -127,13 +148,18 @@ class BadDisk:
 
     def texts(self) -> list[str]:
         """The texts of all stored messages."""
-        status, page = self.ask("GET", f"/api/v1/messages?{OWNER}&conversation=1&limit=200")
+        status, page = self.ask(
+            "GET", f"/api/v1/messages?{OWNER}&conversation=1&limit=200"
+        )
         assert status == 200, page
-        assert [each["seq"] for each in page["messages"]] == list(range(1, len(page["messages"]) + 1))
+        assert [each["seq"] for each in page["messages"]] == list(
+            range(1, len(page["messages"]) + 1)
+        )
         return [each["text"] for each in page["messages"]]
 
     def check(self) -> None:
-        """What was acknowledged is there once, in its order, and whole; nothing is there twice."""
+        """What was acknowledged is there once, in its order, and whole; nothing
+        is there twice."""
         texts = self.texts()
         assert len(texts) == len(set(texts))
         assert [text for text in texts if text in self.stored] == self.stored
@@ -142,7 +168,9 @@ class BadDisk:
 
 
 @pytest.fixture(scope="module")
-def shared_disk(tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer) -> BadDisk:
+def shared_disk(
+    tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer
+) -> BadDisk:
     return BadDisk(tmp_path_factory.mktemp("disk"), start_shared_server)
 
 
@@ -153,7 +181,9 @@ def disk(shared_disk: BadDisk) -> Iterator[BadDisk]:
     shared_disk.heal()
 
 
-def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(disk: BadDisk) -> None:
+def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(
+    disk: BadDisk,
+) -> None:
     assert disk.push(store=True)[0] == 200
     assert disk.upload()[0] == 201
     with logged_in(disk.node.ws, "ann", "default") as ann:
@@ -176,8 +206,13 @@ def test_while_the_disk_is_full_pushes_arrive_and_nothing_is_acknowledged(disk: 
         assert disk.upload()[0] == 201
         disk.check()
     log = disk.node.log_text
-    assert f"{disk.data / 'imserver.db'} has a full disk: database or disk is full" in log
-    assert f"the folder of uploads {disk.data / 'uploads'} cannot be used: No space left on device" in log
+    assert (
+        f"{disk.data / 'imserver.db'} has a full disk: database or disk is full" in log
+    )
+    assert (
+        f"the folder of uploads {disk.data / 'uploads'} cannot be used: No space left on device"
+        in log
+    )
 
 
 def test_a_disk_that_takes_a_part_of_a_write_makes_no_short_file(disk: BadDisk) -> None:
@@ -200,14 +235,24 @@ def test_a_file_with_other_bits_is_not_sent_to_its_end(disk: BadDisk) -> None:
         disk.ask("GET", url)
     assert disk.ask("GET", url, range="bytes=0-9") == (206, content[:10])
     assert f"the file {name} has other bytes than were stored" in disk.node.log_text
-    found = run_cli("doctor", "--config", str(disk.node.config_file), "--files", "default")
+    found = run_cli(
+        "doctor", "--config", str(disk.node.config_file), "--files", "default"
+    )
     assert f"fail  file {name}: it has other bytes than were stored" in found.stdout
 
 
 @pytest.mark.full("faults")
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(ENOSPC, "w"), (EIO, "w"), (EIO, "s"), (ENOSPC, "n"), (EIO, "n"), (EIO, "r"), (0, "p")],
+    [
+        (ENOSPC, "w"),
+        (EIO, "w"),
+        (EIO, "s"),
+        (ENOSPC, "n"),
+        (EIO, "n"),
+        (EIO, "r"),
+        (0, "p"),
+    ],
 )
 def test_whichever_call_fails_no_answer_is_wrong_and_the_node_goes_on(
     tmp_path: Path, start_server: StartServer, error: int, kind: str

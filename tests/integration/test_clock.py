@@ -1,4 +1,5 @@
-"""A server whose clock is set back by an hour: what is due soon stays due soon."""
+"""A server whose clock is set back by an hour: what is due soon stays due
+soon."""
 
 import json
 import sqlite3
@@ -21,7 +22,8 @@ APP, KEY = "shop", "key-of-the-shop-0123456789"
 DUE_SECONDS = 4
 STEP_SECONDS = 3600
 SECONDS = 300.0
-"""How long a busy machine may take. A due that follows the clock takes an hour."""
+"""How long a busy machine may take. A due that follows the clock takes an
+hour."""
 COUNTS = "SELECT count(*) FROM notify_due", "SELECT count(*) FROM absence"
 
 
@@ -29,9 +31,12 @@ service = pytest.fixture(push_service)
 
 
 def stepping(clock: Path) -> dict[str, str]:
-    """The environment of a process whose clock differs by as many seconds as a file says."""
+    """The environment of a process whose clock differs by as many seconds as a
+    file says."""
     command = [require("faketime"), "-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"]
-    library = subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    library = subprocess.run(
+        command, capture_output=True, check=True, text=True
+    ).stdout.strip()
     return {
         "LD_PRELOAD": library,
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -43,7 +48,9 @@ def stepping(clock: Path) -> dict[str, str]:
 def numbers(server: Server, *queries: str) -> list[int]:
     """What each of these queries has for one number."""
     file = server.folder / "data" / "imserver.db"
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as database:
+    with closing(
+        sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)
+    ) as database:
         return [database.execute(each).fetchone()[0] for each in queries]
 
 
@@ -54,7 +61,9 @@ def send(server: Server, user: str) -> None:
 
 def is_set_back(server: Server) -> bool:
     send(server, "cid")
-    first, last = numbers(server, "SELECT min(time_ms) FROM message", "SELECT max(time_ms) FROM message")
+    first, last = numbers(
+        server, "SELECT min(time_ms) FROM message", "SELECT max(time_ms) FROM message"
+    )
     return last - first > STEP_SECONDS * 500
 
 
@@ -69,13 +78,23 @@ def test_notifications_and_absences_do_not_wait_for_the_clock(
         "absent_seconds": DUE_SECONDS,
     }
     config = {
-        "apps": {APP: {"open": True, "notify": {"after_seconds": DUE_SECONDS}, "webhook": webhook}},
+        "apps": {
+            APP: {
+                "open": True,
+                "notify": {"after_seconds": DUE_SECONDS},
+                "webhook": webhook,
+            }
+        },
         "api": {"keys": [{"key": KEY, "scopes": ["push", "admin"]}]},
         "notifications": {"allow_loopback": True},
     }
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
-    options = {"config": config, "environment": stepping(clock), "folder": tmp_path / "server"}
+    options = {
+        "config": config,
+        "environment": stepping(clock),
+        "folder": tmp_path / "server",
+    }
     server = start_server(**options)
     subscribe(server.http, service, "ann", APP, KEY)
     send(server, "ann")
@@ -89,4 +108,8 @@ def test_notifications_and_absences_do_not_wait_for_the_clock(
     eventually(lambda: posts_of(service, "ann"), SECONDS, "the notification")
     events = eventually(lambda: posts_of(service, "events"), SECONDS, "the event")
     event = json.loads(events[0].body)["events"][0]
-    assert (event["event"], event["user"], event["preview"]) == ("absent", "ann", "tea?")
+    assert (event["event"], event["user"], event["preview"]) == (
+        "absent",
+        "ann",
+        "tea?",
+    )

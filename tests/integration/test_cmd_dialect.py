@@ -1,4 +1,5 @@
-"""The cmd dialect on both HTTP servers: what it refuses, notices of every end, and channels of clients."""
+"""The cmd dialect on both HTTP servers: what it refuses, notices of every end,
+and channels of clients."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +11,17 @@ import pytest
 
 from tests.support import Server
 
-from .cmd import GONE, HELLO, CmdClient, cmd_client, fresh, logged_in, pairs, push, users
+from .cmd import (
+    GONE,
+    HELLO,
+    CmdClient,
+    cmd_client,
+    fresh,
+    logged_in,
+    pairs,
+    push,
+    users,
+)
 from .raw import TEXT, close, frame
 from .setting import Launch
 
@@ -33,11 +44,18 @@ def shop(launch: Launch, http_server: str) -> Server:
 
 
 def token(user: str, **claims: Any) -> str:
-    return jwt.encode({"sub": user, "app": "shop", "exp": int(time.time()) + 60, **claims}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": "shop", "exp": int(time.time()) + 60, **claims},
+        SECRET,
+        "HS256",
+    )
 
 
-def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(shop: Server) -> None:
-    """The limit of the originals counts for 101 and for unknown numbers; ``max_user_bytes`` sets another."""
+def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(
+    shop: Server,
+) -> None:
+    """The limit of the originals counts for 101 and for unknown numbers;
+    ``max_user_bytes`` sets another."""
     uuid = str(uuid4())
     for app, user, code in (
         ({"appID": 101}, "u" * 20, 1002),
@@ -53,10 +71,14 @@ def test_an_app_limits_the_bytes_of_user_ids_before_anything_else_is_checked(sho
         with cmd_client(shop.ws) as one:
             assert one.ask_cmd("login", {"userID": user, **app})[0] == code, (app, user)
             if code == 200:
-                assert one.ask_cmd("login", {"userID": "u" * 256, **app})[0] == 1002, "before 1009"
+                assert one.ask_cmd("login", {"userID": "u" * 256, **app})[0] == 1002, (
+                    "before 1009"
+                )
 
 
-def test_a_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int) -> None:
+def test_a_notice_is_sent_at_once_for_every_kind_of_end(
+    server: Server, app: int
+) -> None:
     ends: tuple[Callable[[CmdClient], None], ...] = (
         lambda one: one.send(close()),
         CmdClient.leave,
@@ -70,7 +92,9 @@ def test_a_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int
             for cmd, words in (("enter", HELLO), ("exit", GONE)):
                 found = witness.push()
                 assert found.json["seq"].isdigit()
-                assert pairs(found.payload) == push(cmd, words, "goner", found.json["seq"])
+                assert pairs(found.payload) == push(
+                    cmd, words, "goner", found.json["seq"]
+                )
                 if cmd == "enter":
                     end(one)
             witness.no_push()
@@ -78,7 +102,7 @@ def test_a_notice_is_sent_at_once_for_every_kind_of_end(server: Server, app: int
             one.leave()
 
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 
 def log_in(client: CmdClient, user: str) -> CmdClient:
@@ -102,7 +126,13 @@ def pushed(client: CmdClient, cmd: str) -> Any:
 def test_a_login_a_token_and_fields_that_can_be_read_are_needed(shop: Server) -> None:
     user, past = fresh(), {"channel": "past:1"}
     with cmd_client(shop.ws) as client:
-        for cmd in ("subscribe", "unsubscribe", "channelPresence", "channelHistory", "publish"):
+        for cmd in (
+            "subscribe",
+            "unsubscribe",
+            "channelPresence",
+            "channelHistory",
+            "publish",
+        ):
             assert ask(client, cmd, "past:1", text="x")[0] == 1000
         log_in(client, user)
         for channel, claims, refused in (
@@ -118,12 +148,20 @@ def test_a_login_a_token_and_fields_that_can_be_read_are_needed(shop: Server) ->
             ("past:1#ann", None, "denied"),
             ("group:1", {"channel": "group:1"}, "denied"),
         ):
-            fields = {} if claims is None else {"token": token(**{"user": user, **claims})}
+            fields = (
+                {} if claims is None else {"token": token(**{"user": user, **claims})}
+            )
             code, data = ask(client, "subscribe", channel, **fields)
-            assert (code, (data or {}).get("refused")) == (1003 if refused else 200, refused), channel
+            assert (code, (data or {}).get("refused")) == (
+                1003 if refused else 200,
+                refused,
+            ), channel
         wrong: tuple[tuple[str, dict[str, Any]], ...] = (
             ("subscribe", {}),
-            *(("subscribe", {"channel": channel}) for channel in ("", 7, "x" * 256, "a\0b")),
+            *(
+                ("subscribe", {"channel": channel})
+                for channel in ("", 7, "x" * 256, "a\0b")
+            ),
             ("subscribe", {**past, "epoch": 7}),
             ("subscribe", {**past, "epoch": "e", "offset": -1}),
             ("subscribe", {**past, "token": "x" * 9000}),
@@ -145,12 +183,16 @@ def test_subscribers_see_each_other_come_and_go(shop: Server) -> None:
         claims = {"channel": channel, "info": {"role": "host"}}
         assert ask(one, "subscribe", channel, token=token(ann, **claims))[0] == 200
         log_in(two, bob)
-        assert ask(two, "subscribe", channel, token=token(bob, channel=channel))[0] == 200
+        assert (
+            ask(two, "subscribe", channel, token=token(bob, channel=channel))[0] == 200
+        )
         joined = pushed(one, "join")
         assert (joined["channel"], joined["info"]["user"]) == (channel, bob)
         _, page = ask(two, "channelPresence", channel)
         assert page["total"] == 2
-        assert [(each["user"], each.get("channelInfo")) for each in page["subscribers"]] == [
+        assert [
+            (each["user"], each.get("channelInfo")) for each in page["subscribers"]
+        ] == [
             (ann, {"role": "host"}),
             (bob, None),
         ]

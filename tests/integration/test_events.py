@@ -1,4 +1,5 @@
-"""Event streams on both HTTP servers: what they bring, when they are refused, how they end."""
+"""Event streams on both HTTP servers: what they bring, when they are refused,
+how they end."""
 
 from tests.support import Server
 
@@ -11,14 +12,19 @@ JSON = [("Content-Type", "application/json")]
 
 def publish_to(server: Server, app: int, user: str, text: str) -> None:
     """A push that is not stored."""
-    answer = ask(server.http, json_request("/api/v1/push", {"app": str(app), "user": user, "text": text}))
+    answer = ask(
+        server.http,
+        json_request("/api/v1/push", {"app": str(app), "user": user, "text": text}),
+    )
     assert answer.json["sent"] == 1, answer
 
 
-# --- what a stream brings -----------------------------------------------------------------------------------
+# --- what a stream brings -----------------------------------------------------
 
 
-def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: int) -> None:
+def test_a_stream_is_ready_before_anything_is_pushed_to_it(
+    server: Server, app: int
+) -> None:
     with listening(server.http, app, "ann", device="tablet") as ann:
         assert ann.ready.data == {
             "event": "ready",
@@ -34,7 +40,9 @@ def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: 
         assert ann.head.header("x-accel-buffering") == "no"
         assert ann.head.header("access-control-allow-origin") == "*"
         assert is_online(server.http, "ann", app)
-        assert send_message(server.http, app, "ann", "hello", "m-1") == {"sendResults": True}
+        assert send_message(server.http, app, "ann", "hello", "m-1") == {
+            "sendResults": True
+        }
         assert ann.message() == {
             "event": "msg",
             "app": str(app),
@@ -54,7 +62,9 @@ def save(server: Server, app: int, user: str, text: str) -> int:
     return found
 
 
-def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server: Server, app: int) -> None:
+def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(
+    server: Server, app: int
+) -> None:
     before = save(server, app, "ann", "before")
     with listening(server.http, app, "ann") as ann:
         assert (ann.ready.id, ann.ready.data["resumed"]) == (before, False)
@@ -79,10 +89,12 @@ def test_stored_messages_are_delivered_and_missed_ones_after_a_reconnect(server:
             assert (one.ready.id, one.ready.data["resumed"]) == (missed[-1] + 2, False)
 
 
-# --- when it is refused -------------------------------------------------------------------------------------
+# --- when it is refused -------------------------------------------------------
 
 
-def test_a_request_that_asks_for_nothing_sensible_is_refused(server: Server, app: int) -> None:
+def test_a_request_that_asks_for_nothing_sensible_is_refused(
+    server: Server, app: int
+) -> None:
     ann = {"app": "101", "user": "ann"}
     wrong: tuple[dict[str, str], ...] = (
         {"app": "101"},
@@ -103,7 +115,12 @@ def test_a_request_that_asks_for_nothing_sensible_is_refused(server: Server, app
         assert answer.json["request_id"] == answer.header("x-request-id")
         assert answer.header("access-control-allow-origin") == "*"
     for method in ("POST", "HEAD"):
-        assert ask(server.http, request(f"{PATH}?app={app}&user=ann", method=method)).status == 405
+        assert (
+            ask(
+                server.http, request(f"{PATH}?app={app}&user=ann", method=method)
+            ).status
+            == 405
+        )
     may = ask(server.http, request(PATH, method="OPTIONS"))
     assert may.status == 204
     allowed = may.header("access-control-allow-headers") or ""

@@ -1,4 +1,5 @@
-"""A publication that nothing has accepted is a temporary error at every edge, and does not use up its id."""
+"""A publication that nothing has accepted is a temporary error at every edge,
+and does not use up its id."""
 
 import json
 import sqlite3
@@ -25,11 +26,15 @@ Away = Callable[[], AbstractContextManager[None]]
 Edge = Callable[[Server], Any]
 
 
-@pytest.fixture(scope="module", params=["redis", pytest.param("database", marks=pytest.mark.full("sampled"))])
+@pytest.fixture(
+    scope="module",
+    params=["redis", pytest.param("database", marks=pytest.mark.full("sampled"))],
+)
 def outage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Away]]:
-    """A server, and what takes the store away that has the histories of all channels except `live:…`."""
+    """A server, and what takes the store away that has the histories of all
+    channels except `live:…`."""
     folder = tmp_path_factory.mktemp("stores")
     rows = {"*": OPEN | (LOG if request.param == "database" else REDIS), "live": OPEN}
     config: dict[str, Any] = {
@@ -52,21 +57,31 @@ def outage(
 
         @contextmanager
         def database_away() -> Iterator[None]:
-            lock = sqlite3.connect(folder / "data" / "imserver.db", timeout=60, isolation_level=None)
+            lock = sqlite3.connect(
+                folder / "data" / "imserver.db", timeout=60, isolation_level=None
+            )
             lock.execute("BEGIN EXCLUSIVE")
             try:
                 yield
             finally:
                 lock.close()
 
-        yield nodes.servers[0], redis_away if request.param == "redis" else database_away
+        yield (
+            nodes.servers[0],
+            redis_away if request.param == "redis" else database_away,
+        )
 
 
 def temporary(answer: Response) -> bool:
-    """Whether it is the refusal of a publication that nothing has accepted. It must be that or a success."""
+    """Whether it is the refusal of a publication that nothing has accepted. It
+    must be that or a success."""
     if answer.status == 200:
         return False
-    assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "not_accepted", True)
+    assert (answer.status, answer.json["code"], answer.json["temporary"]) == (
+        503,
+        "not_accepted",
+        True,
+    )
     return True
 
 
@@ -81,15 +96,26 @@ def news(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def v1(path: str, body: dict[str, Any], idempotency_key: str = "") -> Edge:
-    headers = [AUTHORISED, *([("Idempotency-Key", idempotency_key)] if idempotency_key else [])]
-    data = request(f"/api/v1/{path}", method="POST", headers=headers, body=json.dumps(body).encode())
+    headers = [
+        AUTHORISED,
+        *([("Idempotency-Key", idempotency_key)] if idempotency_key else []),
+    ]
+    data = request(
+        f"/api/v1/{path}",
+        method="POST",
+        headers=headers,
+        body=json.dumps(body).encode(),
+    )
     return lambda server: temporary(ask(server.http, data))
 
 
 def in_a_batch(server: Server) -> bool:
     body = {"commands": [{"channels/publish": news("batch", id="x1")}]}
     (result,) = good(server.http, "batch", body, key=KEY)["results"]
-    assert (result["status"], result["body"].get("temporary")) in ((200, None), (503, True))
+    assert (result["status"], result["body"].get("temporary")) in (
+        (200, None),
+        (503, True),
+    )
     return bool(result["status"] == 503)
 
 
@@ -100,13 +126,19 @@ def by_a_publisher(server: Server) -> bool:
     if "error" not in answer:
         assert answer["sent"] == 1 or answer["results"][0]["status"] == "repeated"
         return False
-    assert (answer["error"]["code"], answer["error"]["temporary"]) == ("not_accepted", True)
+    assert (answer["error"]["code"], answer["error"]["temporary"]) == (
+        "not_accepted",
+        True,
+    )
     return True
 
 
 def centrifugo(server: Server, method: str, **body: Any) -> Any:
     headers, data = [("X-API-Key", KEY)], json.dumps(body).encode()
-    answer = ask(server.http, request(f"/api/{method}", method="POST", headers=headers, body=data))
+    answer = ask(
+        server.http,
+        request(f"/api/{method}", method="POST", headers=headers, body=data),
+    )
     assert answer.status == 200
     return answer.json
 
@@ -135,14 +167,29 @@ def by_pusher(server: Server) -> bool:
     return answer.status == 503
 
 
-TWO = {"app": "shop", "channels": ["news:broadcast", "news:also"], "text": "x", "id": "b1"}
-TO_SOME = {"app": "shop", "targets": [{"channel": "news:keyed-push"}, {"user": "nobody"}], "text": "x"}
+TWO = {
+    "app": "shop",
+    "channels": ["news:broadcast", "news:also"],
+    "text": "x",
+    "id": "b1",
+}
+TO_SOME = {
+    "app": "shop",
+    "targets": [{"channel": "news:keyed-push"}, {"user": "nobody"}],
+    "text": "x",
+}
 EDGES: dict[str, tuple[Edge, list[str]]] = {
     "publish": (v1("channels/publish", news("published", id="p1")), ["news:published"]),
-    "publish without an id": (v1("channels/publish", news("keyed"), "k1"), ["news:keyed"]),
+    "publish without an id": (
+        v1("channels/publish", news("keyed"), "k1"),
+        ["news:keyed"],
+    ),
     "broadcast": (v1("channels/broadcast", TWO), ["news:broadcast", "news:also"]),
     "push": (v1("push", news("pushed", id="u1")), ["news:pushed"]),
-    "push to a channel and an absent user": (v1("push", TO_SOME, "k2"), ["news:keyed-push"]),
+    "push to a channel and an absent user": (
+        v1("push", TO_SOME, "k2"),
+        ["news:keyed-push"],
+    ),
     "batch": (in_a_batch, ["news:batch"]),
     "publisher": (by_a_publisher, ["news:publisher"]),
     "centrifugo": (by_centrifugo, ["news:centrifugo"]),
@@ -164,7 +211,9 @@ def test_back_ends_get_a_temporary_error_and_their_repeats_are_accepted_once(
             eventually(lambda edge=edge: not edge(server), what=f"{name} is accepted")
     for edge, channels in EDGES.values():
         assert not channels or not edge(server)
-        assert [len(retained(server, channel)) for channel in channels] == [1] * len(channels)
+        assert [len(retained(server, channel)) for channel in channels] == [1] * len(
+            channels
+        )
 
 
 def test_clients_get_a_temporary_error(outage: tuple[Server, Away]) -> None:
@@ -172,23 +221,42 @@ def test_clients_get_a_temporary_error(outage: tuple[Server, Away]) -> None:
     with logged_in(server.ws, "ann", "shop") as cmd, Raw(server.ws) as centrifuge:
         assert cmd.ask_cmd("subscribe", {"channel": "news:clients"})[0] == 200
         centrifuge.upgrade("/connection/websocket")
-        centrifuge.send(text('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news:clients"}}'))
+        centrifuge.send(
+            text(
+                '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news:clients"}}'
+            )
+        )
         assert "connect" in centrifuge.message().json
         assert "subscribe" in centrifuge.message().json
         publish = {"channel": "news:clients", "text": "x"}
         with away():
             code, _, data = cmd.ask_cmd("publish", publish)
             assert (code, data["refused"]) == (1008, "unavailable")
-            centrifuge.send(text(json.dumps({"id": 3, "publish": {"channel": "news:clients", "data": 1}})))
+            centrifuge.send(
+                text(
+                    json.dumps(
+                        {"id": 3, "publish": {"channel": "news:clients", "data": 1}}
+                    )
+                )
+            )
             while not (answer := centrifuge.message().json):
                 pass  # a ping
-            assert answer["error"] == {"code": 100, "message": "internal server error", "temporary": True}
+            assert answer["error"] == {
+                "code": 100,
+                "message": "internal server error",
+                "temporary": True,
+            }
         eventually(lambda: cmd.ask_cmd("publish", publish)[0] == 200)
 
 
 def test_some_were_accepted_so_each_has_its_status(outage: tuple[Server, Away]) -> None:
     server, away = outage
-    body = {"app": "shop", "channels": ["live:some", "news:some"], "text": "x", "id": "s1"}
+    body = {
+        "app": "shop",
+        "channels": ["live:some", "news:some"],
+        "text": "x",
+        "id": "s1",
+    }
     with logged_in(server.ws, "ann", "shop") as cmd:
         assert cmd.ask_cmd("subscribe", {"channel": "live:some"})[0] == 200
 
@@ -205,9 +273,13 @@ def test_some_were_accepted_so_each_has_its_status(outage: tuple[Server, Away]) 
         cmd.no_push("publication")
 
 
-def test_the_end_of_a_streamed_message_is_refused_and_stored_once(outage: tuple[Server, Away]) -> None:
+def test_the_end_of_a_streamed_message_is_refused_and_stored_once(
+    outage: tuple[Server, Away],
+) -> None:
     server, away = outage
-    stream = good(server.http, "channels/stream/open", news("stream"), key=KEY)["stream"]
+    stream = good(server.http, "channels/stream/open", news("stream"), key=KEY)[
+        "stream"
+    ]
     end = {"app": "shop", "stream": stream}
 
     def closed() -> Response:

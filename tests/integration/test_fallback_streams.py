@@ -1,4 +1,5 @@
-"""The streams of Centrifugo's clients, the requests with their commands, and those that only receive."""
+"""The streams of Centrifugo's clients, the requests with their commands, and
+those that only receive."""
 
 import json
 import time
@@ -51,7 +52,8 @@ class Client(Raw):
     is_events = False
 
     def next(self, *names: str) -> Any:
-        """The next reply with one of these fields, or the next reply that is no ping."""
+        """The next reply with one of these fields, or the next reply that is no
+        ping."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             line = self._until(b"\n\n" if self.is_events else b"\n", deadline)
@@ -85,17 +87,25 @@ def streaming(server: Server, commands: bytes, path: str) -> Iterator[Client]:
 
 
 @contextmanager
-def connected(server: Server, path: str = "/connection/http_stream") -> Iterator[Client]:
+def connected(
+    server: Server, path: str = "/connection/http_stream"
+) -> Iterator[Client]:
     """A stream of ann."""
-    with streaming(server, json.dumps({"id": 1, "connect": {"token": token()}}).encode(), path) as client:
+    with streaming(
+        server, json.dumps({"id": 1, "connect": {"token": token()}}).encode(), path
+    ) as client:
         client.session = client.next("connect")["connect"]["session"]
         yield client
 
 
-def emulate(server: Server, session: str, *commands: dict[str, Any], data: str = "") -> Response:
+def emulate(
+    server: Server, session: str, *commands: dict[str, Any], data: str = ""
+) -> Response:
     lines = data or "\n".join(map(json.dumps, commands))
     body = json.dumps({"session": session, "node": "", "data": lines}).encode()
-    return ask(server.http, request("/emulation", method="POST", headers=JSON, body=body))
+    return ask(
+        server.http, request("/emulation", method="POST", headers=JSON, body=body)
+    )
 
 
 def subscribe(number: int, channel: str) -> dict[str, Any]:
@@ -108,21 +118,29 @@ def publish(server: Server, channel: str, data: bytes) -> None:
 
 
 @pytest.mark.both_servers
-@pytest.mark.parametrize("path", ["/connection/sse", "/connection/http_stream", "/connection/shop/sse"])
-def test_commands_in_requests_are_answered_on_the_stream(server: Server, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/connection/sse", "/connection/http_stream", "/connection/shop/sse"]
+)
+def test_commands_in_requests_are_answered_on_the_stream(
+    server: Server, path: str
+) -> None:
     channel = f"news:{path}"
     with connected(server, path) as client:
         assert emulate(server, client.session, subscribe(2, channel)).status == 200
         assert client.next("subscribe")["id"] == 2
         publish(server, channel, b'{\n  "text":\r\n "\xe4\xbd\xa0\xe5\xa5\xbd"\n}')
-        assert client.next("push")["push"]["pub"]["data"] == {"text": "你好"}, "line ends separate no replies"
+        assert client.next("push")["push"]["pub"]["data"] == {"text": "你好"}, (
+            "line ends separate no replies"
+        )
         ids = [(subscribe(number, f"{channel}-{number}")) for number in range(3, 10)]
         assert emulate(server, client.session, *ids).status == 200
         assert [client.next("subscribe")["id"] for _ in ids] == list(range(3, 10))
 
 
 @pytest.mark.both_servers
-def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(server: Server) -> None:
+def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(
+    server: Server,
+) -> None:
     for commands, code in (
         (b"no json", 3501),
         (b'{"id":1,"connect":{"token":"a.b.c"}}', 3500),
@@ -131,19 +149,37 @@ def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(serv
         for path in ("/connection/sse", "/connection/http_stream"):
             with streaming(server, commands, path) as client:
                 assert client.closed() == code
-    assert ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status == 405
+    assert (
+        ask(server.http, request("/connection/sse", method="POST", body=b"{}")).status
+        == 405
+    )
     assert ask(server.http, request("/connection/http_stream")).status == 405
-    long = request("/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON)
+    long = request(
+        "/connection/http_stream", method="POST", body=b" " * 65537, headers=JSON
+    )
     assert ask(server.http, long).status == 413
-    for path in ("/emulation", "/connection/http_stream", "/connection/shop/http_stream"):
-        headers = [("Origin", "http://shop.example"), ("Access-Control-Request-Method", "POST")]
+    for path in (
+        "/emulation",
+        "/connection/http_stream",
+        "/connection/shop/http_stream",
+    ):
+        headers = [
+            ("Origin", "http://shop.example"),
+            ("Access-Control-Request-Method", "POST"),
+        ]
         may = ask(server.http, request(path, method="OPTIONS", headers=headers))
         assert may.status == 204, path
         assert "Content-Type" in (may.header("access-control-allow-headers") or "")
     for body in (b"", b"[]", b'{"session":1,"data":""}', b'{"session":"x"}', b"\xff"):
-        for kind, status in (("application/json", 400), ("application/octet-stream", 400 if body else 404)):
+        for kind, status in (
+            ("application/json", 400),
+            ("application/octet-stream", 400 if body else 404),
+        ):
             headers = [("Content-Type", kind)]
-            answer = ask(server.http, request("/emulation", method="POST", headers=headers, body=body))
+            answer = ask(
+                server.http,
+                request("/emulation", method="POST", headers=headers, body=body),
+            )
             assert answer.status == status, (kind, body)
     with connected(server) as client:
         for size in (2001, 70000):
@@ -154,9 +190,13 @@ def test_requests_that_are_none_are_refused_and_bad_commands_end_the_stream(serv
         assert client.closed() == 3501
 
 
-# --- clients that only receive ------------------------------------------------------------------------------
+# --- clients that only receive ------------------------------------------------
 
-PATHS = ("/connection/uni_sse", "/connection/uni_http_stream", "/connection/shop/uni_sse")
+PATHS = (
+    "/connection/uni_sse",
+    "/connection/uni_http_stream",
+    "/connection/shop/uni_sse",
+)
 
 
 @pytest.mark.both_servers
@@ -168,7 +208,9 @@ def test_a_client_that_only_receives_is_pushed_to(server: Server, path: str) -> 
     ):
         with streaming(server, json.dumps(wanted).encode(), path) as client:
             connected = client.next("connect")["connect"]
-            assert connected["subs"].keys() == {"news:uni", "#ann"}, "those that it may have"
+            assert connected["subs"].keys() == {"news:uni", "#ann"}, (
+                "those that it may have"
+            )
             assert not {"session", "pong"} & connected.keys()
             publish(server, "news:uni", b'{"n":1}')
             pushed = client.next("pub")
@@ -178,7 +220,9 @@ def test_a_client_that_only_receives_is_pushed_to(server: Server, path: str) -> 
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_refused_client_that_only_receives_gets_a_code(server: Server, path: str) -> None:
+def test_a_refused_client_that_only_receives_gets_a_code(
+    server: Server, path: str
+) -> None:
     expired = json.dumps({"token": token(exp=int(time.time()) - 60)}).encode()
     for content, code in (
         (b"{}", 3500),

@@ -1,5 +1,5 @@
-"""The first morning of an office, over HTTP and sockets as its browsers do: the owner, everybody by one link,
-and a stranger whose link is dead."""
+"""The first morning of an office, over HTTP and sockets as its browsers do: the
+owner, everybody by one link, and a stranger whose link is dead."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -26,19 +26,24 @@ MOST_SECONDS = 120
 
 
 class Newcomer:
-    """Somebody who opens the link of others, and gives a name: they can write at once."""
+    """Somebody who opens the link of others, and gives a name: they can write
+    at once."""
 
     def __init__(self, server: Server, name: str, code: str) -> None:
         assert ask(server.http, request("/home/messages")).status == 200
         stranger = User(server, "")
         assert stranger.get("invitations/show", app="gochat", code=code)["guests"]
-        session = stranger.post("invitations/join", app="gochat", code=code, nickname=name)["session"]
+        session = stranger.post(
+            "invitations/join", app="gochat", code=code, nickname=name
+        )["session"]
         self.user = User(server, session["token"], session["account"]["user"])
         self.socket = CmdClient(server.ws).upgrade("/acc")
         self.socket.login(self.user.user, "gochat", serviceToken=session["token"])
         assert self.socket.ask_cmd("sync", {"cursor": 0})[0] == 200
         (group,) = self.user.get("conversations")["conversations"]
-        self.user.post("messages/send", conversation=group["conversation"], text=f"I am {name}")
+        self.user.post(
+            "messages/send", conversation=group["conversation"], text=f"I am {name}"
+        )
 
     def receives(self, id: int) -> bool:
         while self.socket.push("message").json["response"]["data"]["id"] < id:
@@ -48,10 +53,17 @@ class Newcomer:
 
 @pytest.mark.parametrize(
     ("engine", "nodes", "people"),
-    [("sqlite", 1, 21), pytest.param("postgresql", 2, 200, marks=pytest.mark.full("load"))],
+    [
+        ("sqlite", 1, 21),
+        pytest.param("postgresql", 2, 200, marks=pytest.mark.full("load")),
+    ],
 )
 def test_everybody_is_in_by_one_link_within_two_minutes(
-    tmp_path: Path, database_servers: dict[str, DatabaseServer], engine: str, nodes: int, people: int
+    tmp_path: Path,
+    database_servers: dict[str, DatabaseServer],
+    engine: str,
+    nodes: int,
+    people: int,
 ) -> None:
     url = "" if engine == "sqlite" else server_of(engine, database_servers).new_url()
     environment = {"IMSERVER_STORAGE_URL": url} if url else {}
@@ -66,9 +78,16 @@ def test_everybody_is_in_by_one_link_within_two_minutes(
             redis = RedisServer(tmp_path)
             stack.callback(redis.kill)
             settings |= {"redis": {"addr": f"127.0.0.1:{redis.port}"}}
-            settings["app"]["rpc_port"], settings["cluster"] = 0, {"advertise": "127.0.0.1"}
+            settings["app"]["rpc_port"], settings["cluster"] = (
+                0,
+                {"advertise": "127.0.0.1"},
+            )
         servers = [
-            stack.enter_context(Server(tmp_path / f"node{number}", config=settings, environment=environment))
+            stack.enter_context(
+                Server(
+                    tmp_path / f"node{number}", config=settings, environment=environment
+                )
+            )
             for number in range(nodes)
         ]
         began = monotonic()
@@ -79,7 +98,11 @@ def test_everybody_is_in_by_one_link_within_two_minutes(
         owner = User(servers[0], session["token"])
         with ThreadPoolExecutor(AT_ONCE) as threads:
             come = partial(Newcomer, code=links["invite"])
-            office = [*threads.map(come, islice(cycle(servers), people), map(str, range(people)))]
+            office = [
+                *threads.map(
+                    come, islice(cycle(servers), people), map(str, range(people))
+                )
+            ]
         for each in office:
             stack.enter_context(each.socket)
         assert monotonic() - began < MOST_SECONDS
@@ -88,4 +111,7 @@ def test_everybody_is_in_by_one_link_within_two_minutes(
         owner.post("invitations/revoke", code=links["invite"])
         for server in servers:
             late = User(server, "", app="gochat")
-            assert late.refused_get("invitations/show", code=links["invite"]) == (404, "unknown_invitation")
+            assert late.refused_get("invitations/show", code=links["invite"]) == (
+                404,
+                "unknown_invitation",
+            )

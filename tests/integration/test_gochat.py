@@ -1,4 +1,5 @@
-"""GoChat's routes over the wire, in the words of the original, and what moved here from it."""
+"""GoChat's routes over the wire, in the words of the original, and what moved
+here from it."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -23,7 +24,9 @@ PASSWORD = "密码 & more"
 
 
 def log_in(server: Server, phone: str, password: str) -> dict[str, Any]:
-    answer: dict[str, Any] = form(server.http, "/login", {"phone_number": phone, "password": password}).json
+    answer: dict[str, Any] = form(
+        server.http, "/login", {"phone_number": phone, "password": password}
+    ).json
     return answer
 
 
@@ -38,9 +41,14 @@ def test_an_account_and_its_token(server: Server) -> None:
     assert (answer.json["code"], answer.json["msg"]) == (200, "登录成功")
     assert list(answer.json["data"]) == ["token", "id"]
     user = answer.json["data"]["id"]
-    claims = json.loads(urlsafe_b64decode(answer.json["data"]["token"].split(".")[1] + "=="))
+    claims = json.loads(
+        urlsafe_b64decode(answer.json["data"]["token"].split(".")[1] + "==")
+    )
     assert claims["user_id"] == int(user)
-    assert code_and_message(form(server.http, "/register", fields)) == (-1, "账号已被注册")
+    assert code_and_message(form(server.http, "/register", fields)) == (
+        -1,
+        "账号已被注册",
+    )
     again = log_in(server, phone, PASSWORD)
     assert (again["code"], again["msg"]) == (200, "登录成功")
     assert list(again["data"]) == ["token", "user_id"]
@@ -85,7 +93,9 @@ WRONG_JSON = (
 
 
 @pytest.mark.both_servers
-def test_what_lacks_something_or_has_too_much_is_refused_after_the_token(server: Server) -> None:
+def test_what_lacks_something_or_has_too_much_is_refused_after_the_token(
+    server: Server,
+) -> None:
     _, token = register(server.http)
     for path, rows in REFUSALS.items():
         method = "GET" if path == "/group_user/list" else "POST"
@@ -94,11 +104,17 @@ def test_what_lacks_something_or_has_too_much_is_refused_after_the_token(server:
             assert code_and_message(answer) == BAD_PARAMETER, (path, fields)
         if path not in ("/register", "/login"):
             for wrong in (None, "", "x", "a.b.c", "å®\x89"):
-                assert code_and_message(form(server.http, path, {}, wrong, method)) == WRONG_TOKEN
+                assert (
+                    code_and_message(form(server.http, path, {}, wrong, method))
+                    == WRONG_TOKEN
+                )
     for path, body in WRONG_JSON:
         headers = [("Content-Type", "application/json"), ("token", token)]
         question = request(path, method="POST", headers=headers, body=body)
-        assert code_and_message(ask(server.http, question)) == BAD_PARAMETER, (path, body)
+        assert code_and_message(ask(server.http, question)) == BAD_PARAMETER, (
+            path,
+            body,
+        )
 
 
 def test_friends(server: Server) -> None:
@@ -116,37 +132,63 @@ def test_friends(server: Server) -> None:
 
 
 def test_groups(server: Server) -> None:
-    (one, token), (two, other_token), (_, stranger) = (register(server.http) for _ in range(3))
+    (one, token), (two, other_token), (_, stranger) = (
+        register(server.http) for _ in range(3)
+    )
 
     def ids(group: str, token: str) -> Any:
-        answer = form(server.http, "/group_user/list", {"group_id": group}, token, "GET").json
-        assert (answer["code"], answer["msg"], list(answer["data"])) == (200, "请求成功", ["ids"])
+        answer = form(
+            server.http, "/group_user/list", {"group_id": group}, token, "GET"
+        ).json
+        assert (answer["code"], answer["msg"], list(answer["data"])) == (
+            200,
+            "请求成功",
+            ["ids"],
+        )
         return sorted(answer["data"]["ids"])
 
     named = {"name": "us", "ids": [two, two, "999999999", "x", "", "0", "-1", one]}
     created = form(server.http, "/group/create", named, token).json
-    assert (created["code"], created["msg"], list(created["data"])) == (200, "群组创建成功", ["id"])
+    assert (created["code"], created["msg"], list(created["data"])) == (
+        200,
+        "群组创建成功",
+        ["id"],
+    )
     group = created["data"]["id"]
     assert ids(group, token) == ids(group, other_token) == sorted([one, two])
     for which in (group, "999999999", "9" * 19):
-        answer = form(server.http, "/group_user/list", {"group_id": which}, stranger, "GET")
+        answer = form(
+            server.http, "/group_user/list", {"group_id": which}, stranger, "GET"
+        )
         assert code_and_message(answer) == (-1, "用户不属于该群"), (
             "strangers do not learn whether it is there"
         )
-    alone = form(server.http, "/group/create", {"name": "us", "ids": ["x"]}, token).json["data"]["id"]
+    alone = form(
+        server.http, "/group/create", {"name": "us", "ids": ["x"]}, token
+    ).json["data"]["id"]
     assert ids(alone, token) == [one]
     body = "".join(
         f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in (("name", "us"), ("ids", one), ("ids", two))
     )
     headers = [("Content-Type", "multipart/form-data; boundary=b"), ("token", token)]
-    sent = request("/group/create", method="POST", headers=headers, body=f"{body}--b--\r\n".encode())
+    sent = request(
+        "/group/create",
+        method="POST",
+        headers=headers,
+        body=f"{body}--b--\r\n".encode(),
+    )
     assert ids(ask(server.http, sent).json["data"]["id"], token) == sorted([one, two])
 
 
 @pytest.mark.full("waits")
 def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> None:
-    limits = {"group_members": 2, "groups_per_user": 1, "failures": 3, "failure_seconds": 3000}
+    limits = {
+        "group_members": 2,
+        "groups_per_user": 1,
+        "failures": 3,
+        "failure_seconds": 3000,
+    }
     server = launch(http_server, accounts=limits)
     phone = fresh_phone()
     _, token = register(server.http, phone)
@@ -158,20 +200,31 @@ def test_limits_are_refused_in_its_words(launch: Launch, http_server: str) -> No
     assert [log_in(server, phone, "x")["msg"] for _ in range(3)] == [WRONG_LOGIN[1]] * 3
     assert log_in(server, phone, "secret")["msg"].startswith("系统错误:")
     closed = launch(http_server, accounts={"registration": False})
-    code, why = code_and_message(form(closed.http, "/register", {"phone_number": "1", "password": "x"}))
+    code, why = code_and_message(
+        form(closed.http, "/register", {"phone_number": "1", "password": "x"})
+    )
     assert (code, why[:5]) == (-1, "系统错误:")
 
 
-# --- keys ---------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------
 
 
 @pytest.mark.full("processes")
-def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, http_server: str) -> None:
-    server = launch(http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
+def test_the_public_key_is_good_in_demo_mode_only(
+    launch: Launch, http_server: str
+) -> None:
+    server = launch(
+        http_server, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1}
+    )
     _, token = register(server.http)
     other, _ = register(server.http)
-    assert code_and_message(form(server.http, "/friend/add", {"friend_id": other}, token)) == ADDED
-    done = run_cli("key", "create", "--scope", "push", "--config", str(server.config_file))
+    assert (
+        code_and_message(form(server.http, "/friend/add", {"friend_id": other}, token))
+        == ADDED
+    )
+    done = run_cli(
+        "key", "create", "--scope", "push", "--config", str(server.config_file)
+    )
     assert done.returncode == 0
 
     def refused() -> bool:
@@ -191,9 +244,13 @@ def test_clients_that_moved_sync_from_the_seq_that_they_had_at_gochat(
         assert acked(sender.output()) == (1, 1)
         table = tmp_path / "user.csv"
         hashed = "0" * 32
-        table.write_text(f"id,phone_number,password\n{int(bob[0]) + 100},{fresh_phone()},{hashed}\n")
+        table.write_text(
+            f"id,phone_number,password\n{int(bob[0]) + 100},{fresh_phone()},{hashed}\n"
+        )
         folder = str(server.folder / "data")
-        done = run_cli("account", "import", "--data-dir", folder, "--last-seq", "900", str(table))
+        done = run_cli(
+            "account", "import", "--data-dir", folder, "--last-seq", "900", str(table)
+        )
         assert done.stdout == "accounts imported: 1; already there: 0\n", done
         sender.single(2, int(bob[0]), "after")
         assert acked(sender.output()) == (2, 901)

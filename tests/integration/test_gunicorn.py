@@ -1,4 +1,5 @@
-"""The application under gunicorn with gevent-websocket's worker, configured by the environment."""
+"""The application under gunicorn with gevent-websocket's worker, configured by
+the environment."""
 
 import re
 import signal
@@ -24,7 +25,8 @@ WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
 @pytest.fixture(scope="module")
 def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """A gunicorn with one worker; its log must be free of tracebacks at the end."""
+    """A gunicorn with one worker; its log must be free of tracebacks at the
+    end."""
     folder = tmp_path_factory.mktemp("gunicorn")
     output = folder / "output.txt"
     port = free_ports(1)
@@ -34,12 +36,24 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         IMSERVER_WEBSOCKET_CLOSE_SECONDS="1",
         HOME=str(folder),  # gunicorn keeps a control socket there
     )
-    command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", f"127.0.0.1:{port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-k",
+        WORKER,
+        "-w",
+        "1",
+        "-b",
+        f"127.0.0.1:{port}",
+    ]
     command += ["--graceful-timeout", "5", "imserver.wsgi:application"]
     with output.open("wb") as sink:
         process = spawn(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
     try:
-        port = eventually(lambda: listening(output, process), START_SECONDS, "gunicorn listens")
+        port = eventually(
+            lambda: listening(output, process), START_SECONDS, "gunicorn listens"
+        )
         with Raw(("127.0.0.1", port)) as raw:  # its worker loads the application now
             assert raw.ask(request("/health"), START_SECONDS).status == 200
         yield ("127.0.0.1", port)
@@ -60,7 +74,10 @@ def listening(output: Path, process: "subprocess.Popen[bytes]") -> int:
 
 
 def test_login_push_and_pages_work(gunicorn: Address) -> None:
-    with logged_in(gunicorn, "马远", 101) as one, logged_in(gunicorn, "黄帝", 101) as two:
+    with (
+        logged_in(gunicorn, "马远", 101) as one,
+        logged_in(gunicorn, "黄帝", 101) as two,
+    ):
         assert one.push().json["cmd"] == "enter"
         assert users(gunicorn, 101) == sorted(["马远", "黄帝"])
         assert send_message(gunicorn, 101, "马远", "hi") == {"sendResults": True}
@@ -78,7 +95,9 @@ def test_login_push_and_pages_work(gunicorn: Address) -> None:
     assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
 
 
-def test_the_gateway_names_the_only_port_and_no_query_is_logged(gunicorn: Address) -> None:
+def test_the_gateway_names_the_only_port_and_no_query_is_logged(
+    gunicorn: Address,
+) -> None:
     """What is logged is looked at in the end, by the fixture."""
     host = f"127.0.0.1:{gunicorn[1]}"
     with Raw(gunicorn) as raw:
@@ -99,7 +118,14 @@ application(environ, lambda status, headers: None)
 def test_the_lines_of_the_last_requests_are_written_at_the_end(tmp_path: Path) -> None:
     environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"))
     command = [sys.executable, "-c", ONE_REQUEST]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert "/the-last-request" in done.stderr
 
@@ -130,22 +156,38 @@ print(len(logging.getLogger().handlers) - handlers)
 """
 
 
-def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(tmp_path: Path) -> None:
+def test_a_start_that_failed_is_repeated_and_requests_beside_it_wait(
+    tmp_path: Path,
+) -> None:
     database = tmp_path / "data" / "imserver.db"
     database.parent.mkdir(mode=0o700)
     database.write_bytes(b"no database " * 1000)
     environment = clean_environment(IMSERVER_SERVER_DATA_DIR=str(database.parent))
     command = [sys.executable, "-c", AFTER_A_FAILURE, str(database)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["no database", "no database", "200 OK, 200 OK, 200 OK", "1"], (
-        done.stderr
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
+    assert done.stdout.splitlines() == [
+        "no database",
+        "no database",
+        "200 OK, 200 OK, 200 OK",
+        "1",
+    ], done.stderr
 
 
-def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands(gunicorn: Address) -> None:
-    """The worker takes some that our own servers refuse; those are closed at once.
+def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands(
+    gunicorn: Address,
+) -> None:
+    """The worker takes some that our own servers refuse; those are closed at
+    once.
 
-    What it refuses itself (a bad key, HTTP/1.0) it answers by a fault of its own on Python 3: not asked here.
+    What it refuses itself (a bad key, HTTP/1.0) it answers by a fault of its
+    own on Python 3: not asked here.
     """
     rows = (
         (handshake(version="8"), 426),
@@ -166,9 +208,16 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
 def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> None:
     with stream(gunicorn, 101, "listener") as one:
         for number in range(3):
-            assert send_message(gunicorn, 101, "listener", str(number)) == {"sendResults": True}
+            assert send_message(gunicorn, 101, "listener", str(number)) == {
+                "sendResults": True
+            }
             assert one.message()["text"] == str(number)
-        assert get(gunicorn, "/user/online", appID=101, userID="listener").json["data"]["online"] is True
+        assert (
+            get(gunicorn, "/user/online", appID=101, userID="listener").json["data"][
+                "online"
+            ]
+            is True
+        )
         good(post(gunicorn, "/user/kick", appID=101, userID="listener"))
         assert end_of(one)["code"] == 4502
     refused = get(gunicorn, "/api/v1/events", app="nowhere", user="ann")
@@ -178,7 +227,9 @@ def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> No
 def test_a_file_is_taken_and_given(gunicorn: Address) -> None:
     content = bytes(range(256)) * 20_000  # more than the API reads of any other body
     with Raw(gunicorn) as raw:
-        answer = raw.ask(request("/api/v1/uploads?app=101&user=ann", method="POST", body=content))
+        answer = raw.ask(
+            request("/api/v1/uploads?app=101&user=ann", method="POST", body=content)
+        )
         assert answer.status == 201, answer
         url = answer.json["url"]
         part = raw.ask(request(url, headers=[("Range", "bytes=255-260")]))

@@ -1,4 +1,5 @@
-"""Logins with the tokens of a real OpenID Connect provider: oidc-provider of npm."""
+"""Logins with the tokens of a real OpenID Connect provider: oidc-provider of
+npm."""
 
 import json
 import re
@@ -36,7 +37,8 @@ NEEDS_OIDC_PROVIDER = pytest.mark.needs("node", "oidc-provider")
 
 
 class Provider:
-    """A running provider. Its user is ``user-ann``, in the claim ``uid``; the audience is ``shop``.
+    """A running provider. Its user is ``user-ann``, in the claim ``uid``; the
+    audience is ``shop``.
 
     ``callback``: where it sends browsers of the client ``im`` back.
     """
@@ -44,12 +46,17 @@ class Provider:
     def __init__(self, *callback: str) -> None:
         command = [require("node"), str(PROGRAM), require("oidc-provider"), *callback]
         self._process = spawn(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self.issuer = self._line()
 
     def _line(self) -> str:
-        """The next line that it prints; its warnings about tests on plain HTTP are skipped."""
+        """The next line that it prints; its warnings about tests on plain HTTP
+        are skipped."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("http://127.0.0.1:"):
@@ -58,8 +65,13 @@ class Provider:
 
     def token(self, algorithm: str) -> str:
         """A new access token (grant ``client_credentials``)."""
-        form = {"grant_type": "client_credentials", "resource": f"https://shop.example/{algorithm}"}
-        token_request = urllib.request.Request(f"{self.issuer}/token", urlencode(form).encode())
+        form = {
+            "grant_type": "client_credentials",
+            "resource": f"https://shop.example/{algorithm}",
+        }
+        token_request = urllib.request.Request(
+            f"{self.issuer}/token", urlencode(form).encode()
+        )
         secret = b64encode(b"ann:secret+of+ann").decode()
         token_request.add_header("Authorization", f"Basic {secret}")
         with urllib.request.urlopen(token_request, timeout=60) as answer:
@@ -92,8 +104,12 @@ def server(provider: Provider, launch: Launch, http_server: str) -> Server:
     row = {"issuer": provider.issuer, "audience": "shop", "user_claim": "uid"}
     keys = [{"key": "key of the back end of tests", "scopes": ["admin"]}]
     one = launch(http_server, apps={str(APP): {"jwt": [row]}}, api={"keys": keys})
-    # On a busy machine the keys of the provider may come too late for the first login.
-    eventually(lambda: login_code(one, provider.token("EdDSA")) == 200, what="the keys are known")
+    # On a busy machine the keys of the provider may come too late for the first
+    # login.
+    eventually(
+        lambda: login_code(one, provider.token("EdDSA")) == 200,
+        what="the keys are known",
+    )
     return one
 
 
@@ -111,13 +127,15 @@ def http_code(server: Server, token: str) -> int:
 
 @NEEDS_OIDC_PROVIDER
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_a_token_of_the_provider_logs_in(provider: Provider, server: Server, algorithm: str) -> None:
+def test_a_token_of_the_provider_logs_in(
+    provider: Provider, server: Server, algorithm: str
+) -> None:
     token = provider.token(algorithm)
     assert login_code(server, token) == 200
     assert http_code(server, token) == 200
 
 
-# --- logins as a device and its browser do them -------------------------------------------------------------
+# --- logins as a device and its browser do them -------------------------------
 
 SHOP = "shop"
 SECONDS = 300
@@ -127,7 +145,9 @@ class Browser:
     """Follows redirects with cookies, and fills in forms."""
 
     def __init__(self) -> None:
-        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+        self._opener = urllib.request.build_opener(
+            urllib.request.HTTPCookieProcessor(CookieJar())
+        )
         self.url = ""
         self.page = ""
 
@@ -139,19 +159,29 @@ class Browser:
     def send(self, **fields: str) -> None:
         """Send the form of the page with these fields and its hidden ones."""
         (action,) = re.findall(r'<form[^>]* action="([^"]+)"', self.page)
-        hidden = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', self.page))
+        hidden = dict(
+            re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', self.page)
+        )
         self.open(urljoin(self.url, action), {**hidden, **fields})
 
 
 @contextmanager
-def shop(launch: Launch, http_server: str, **issuers: str) -> Iterator[tuple[Server, Provider]]:
+def shop(
+    launch: Launch, http_server: str, **issuers: str
+) -> Iterator[tuple[Server, Provider]]:
     """A server and a provider for its app. ``issuers``: further ones."""
     ports = fixed_ports()
     home = f"http://127.0.0.1:{ports['http_port']}"
     with providing(f"{home}/oauth/callback/{SHOP}/main") as provider:
-        settings = {"kind": "oidc", "client_id": "im", "client_secret": "secret of im", "register": True}
+        settings = {
+            "kind": "oidc",
+            "client_id": "im",
+            "client_secret": "secret of im",
+            "register": True,
+        }
         rows = {
-            name: {**settings, "issuer": url} for name, url in {"main": provider.issuer, **issuers}.items()
+            name: {**settings, "issuer": url}
+            for name, url in {"main": provider.issuer, **issuers}.items()
         }
         yield (
             launch(
@@ -171,7 +201,11 @@ def logged_in(server: Server, user: str) -> Any:
 
 def try_login(server: Server, user: str) -> Any:
     """The same, or None if the provider was too late for the server."""
-    started = call(server.http, "accounts/oauth/start", {"app": SHOP, "provider": "main", "device": "phone"})
+    started = call(
+        server.http,
+        "accounts/oauth/start",
+        {"app": SHOP, "provider": "main", "device": "phone"},
+    )
     if started.status == 503:
         return None
     login, browser = started.json, Browser()
@@ -194,7 +228,9 @@ def try_login(server: Server, user: str) -> Any:
 
 @pytest.mark.full("waits")
 @NEEDS_OIDC_PROVIDER
-def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_server: str) -> None:
+def test_a_device_logs_in_while_another_provider_hangs(
+    launch: Launch, http_server: str
+) -> None:
     with create_server(("127.0.0.1", 0)) as hanging, ThreadPoolExecutor(1) as aside:
         stuck = f"http://127.0.0.1:{hanging.getsockname()[1]}"
         with shop(launch, http_server, stuck=stuck) as (server, _):
@@ -205,7 +241,10 @@ def test_a_device_logs_in_while_another_provider_hangs(launch: Launch, http_serv
             account = first["account"]
             shown = ("ann of the provider", "https://img.example.com/ann.png")
             assert (account["nickname"], account["avatar"]) == shown
-            assert good(server.http, "accounts/show", key=first["token"], app=SHOP) == account
+            assert (
+                good(server.http, "accounts/show", key=first["token"], app=SHOP)
+                == account
+            )
             assert logged_in(server, "ann")["account"] == account
             assert logged_in(server, "bob")["account"]["user"] != account["user"]
             connection.close()

@@ -1,4 +1,5 @@
-"""The manual of the settings, as a file and as ``imserver check-config --defaults`` prints it."""
+"""The manual of the settings, as a file and as ``imserver check-config
+--defaults`` prints it."""
 
 import itertools
 import os
@@ -13,7 +14,12 @@ from imserver.gateway import assets
 from imserver.gateway.config.declared import about
 from imserver.gateway.config.settings import Config
 from imserver.gateway.config.values import Declarations
-from imserver.gateway.node.feature_list import FEATURES, declarations_of, load_config, load_features
+from imserver.gateway.node.feature_list import (
+    FEATURES,
+    declarations_of,
+    load_config,
+    load_features,
+)
 from imserver.operate.manual import manual_of
 from tests.rows import DECLARED
 
@@ -21,7 +27,9 @@ DEFAULTS = load_config(os.devnull, {})
 
 
 def test_the_manual_shows_the_defaults_of_the_code() -> None:
-    manual = load_config(str(assets.DEFAULT_CONFIG), {}, {"server.data_dir": DEFAULTS.server.data_dir})
+    manual = load_config(
+        str(assets.DEFAULT_CONFIG), {}, {"server.data_dir": DEFAULTS.server.data_dir}
+    )
     assert manual == DEFAULTS
 
 
@@ -30,7 +38,9 @@ def written_in(document: dict[str, Any]) -> list[str]:
         name
         for section, content in document.items()
         for name in (
-            [section] if section in ("features", "apps") else [f"{section}.{key}" for key in content]
+            [section]
+            if section in ("features", "apps")
+            else [f"{section}.{key}" for key in content]
         )
     ]
 
@@ -55,10 +65,17 @@ def test_the_manual_of_some_features_has_their_settings_and_no_other(
     text = manual_of(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), declared)
     assert written_in(yaml.safe_load(text)) == list(declared.rows)
     file = tmp_path / "my.yaml"
-    file.write_text(text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"), encoding="utf-8")
+    file.write_text(
+        text.replace("\nfeatures:", f"\nfeatures: [{', '.join(names)}]"),
+        encoding="utf-8",
+    )
     assert load_config(str(file), {}).features == names
     entries = DECLARED.app_hints.keys() - declared.app_hints.keys()
-    assert not [line for line in text.splitlines() if line.startswith("#   ") and line.split()[1] in entries]
+    assert not [
+        line
+        for line in text.splitlines()
+        if line.startswith("#   ") and line.split()[1] in entries
+    ]
 
 
 def test_the_manual_of_all_features_is_the_manual() -> None:
@@ -97,5 +114,12 @@ def test_the_manual_explains_every_setting() -> None:
     without = {"websocket_url", "password", "min_idle_conns", "queue_bytes"}
     for before, line in itertools.pairwise(lines):
         key, colon, _ = line.strip().partition(":")
-        if colon and line.startswith("  ") and not line.startswith("   ") and not key.startswith(("#", '"')):
-            assert before.strip().startswith("#") or key in without, f"{key} is not explained"
+        if (
+            colon
+            and line.startswith("  ")
+            and not line.startswith("   ")
+            and not key.startswith(("#", '"'))
+        ):
+            assert before.strip().startswith("#") or key in without, (
+                f"{key} is not explained"
+            )

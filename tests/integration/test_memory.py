@@ -18,11 +18,15 @@ from .setting import rss_bytes, stop
 
 FEW, MORE = 50, 2_000
 SESSION_BYTES = 740
-"""Most bytes of the objects of an idle session of any dialect, with its typed state."""
+"""Most bytes of the objects of an idle session of any dialect, with its typed
+state."""
 EMPTY_NODE_BYTES = 46_000_000
-"""A node with all features that has read a configuration file: YAML takes one megabyte of it."""
+"""A node with all features that has read a configuration file: YAML takes one
+megabyte of it."""
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="memory is read from /proc"
+)
 
 
 def log_in(server: Server, number: int) -> Raw:
@@ -42,7 +46,9 @@ def listen(server: Server, _number: int) -> Raw:
 
 def action_user(server: Server, number: int) -> Raw:
     """A user who talks to their neighbour, and the neighbour to them."""
-    return ActionClient(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
+    return (
+        ActionClient(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
+    )
 
 
 def call(server: Server, number: int) -> Raw:
@@ -66,14 +72,17 @@ class Weighed(Server):
         weights = self.folder / "weights"
         known = len(weights.read_text().splitlines()) if weights.exists() else 0
         self.process.send_signal(signal.SIGWINCH)
-        lines = eventually(lambda: weights.exists() and weights.read_text().split("\n")[known:-1])
+        lines = eventually(
+            lambda: weights.exists() and weights.read_text().split("\n")[known:-1]
+        )
         return int(lines[0])
 
 
 def cost(folder: Path, open_one: Callable[[Server, int], Raw]) -> float:
     """Bytes that each of so many idle connections more takes."""
     script = str(Path(__file__).with_name("weighed_server.py"))
-    # Without notices, which would wait in the sockets of those who do not read, and without pings.
+    # Without notices, which would wait in the sockets of those who do not read,
+    # and without pings.
     quiet = {
         "hub": {"notice_members": 0},
         "websocket": {"client_ping_seconds": 3600, "client_silent_seconds": 7200},
@@ -103,8 +112,12 @@ def test_an_idle_session_takes_at_most_740_bytes(
 
 @pytest.mark.full("load")
 def test_an_empty_node_takes_no_more_than_46_mb(tmp_path: Path) -> None:
-    # As it is installed: compiling at the start would leave some megabytes behind.
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    # As it is installed: compiling at the start would leave some megabytes
+    # behind.
+    compiled = {
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled"),
+    }
     Server(tmp_path / "first", environment=compiled).stop()
     server = Server(tmp_path / "second", environment=compiled)
     try:

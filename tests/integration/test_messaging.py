@@ -1,4 +1,5 @@
-"""What crosses two nodes beside stored messages: signals, and what users arrange."""
+"""What crosses two nodes beside stored messages: signals, and what users
+arrange."""
 
 from typing import Any
 
@@ -22,18 +23,36 @@ def test_typing_and_receipts_cross_nodes(nodes: Nodes) -> None:
         logged_in(nodes.ws[1], "bob", app, cursor=0) as desk,
     ):
         assert desk.ask_cmd("typing", {"to": "ann"})[0] == 200
-        assert ann.push("typing").json["response"]["data"] == {"from": "bob", "to": "ann"}
+        assert ann.push("typing").json["response"]["data"] == {
+            "from": "bob",
+            "to": "ann",
+        }
         sent = send(ann, "bob", "tea")
-        assert desk.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
-        received = {"from": "bob", "conversation": sent["conversation"], "read": sent["id"]}
+        assert (
+            desk.ask_cmd(
+                "read", {"conversation": sent["conversation"], "id": sent["id"]}
+            )[0]
+            == 200
+        )
+        received = {
+            "from": "bob",
+            "conversation": sent["conversation"],
+            "read": sent["id"],
+        }
         for one in (ann, phone):
             assert one.push("receipt").json["response"]["data"] == received
 
 
-def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(nodes: Nodes) -> None:
+def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(
+    nodes: Nodes,
+) -> None:
     app = app_with("multi")
     nothing = {"pinned": 0, "archived": 0, "marked": 0}
-    draft = {"text": "tea with @Bob", "replyTo": 1, "mentions": [{"name": "Bob", "user": "bob"}]}
+    draft = {
+        "text": "tea with @Bob",
+        "replyTo": 1,
+        "mentions": [{"name": "Bob", "user": "bob"}],
+    }
 
     def changed(one: CmdClient, **change: Any) -> Any:
         """The answer to a change, without its version."""
@@ -61,7 +80,9 @@ def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(
         assert changed(desk, conversation=where, draft=draft) == row
         assert arrived(phone) == row
         page = phone.ask_cmd("arrangements", {})[2]
-        assert [{**each, "version": 0} for each in page["arrangements"]] == [{**row, "version": 0}]
+        assert [{**each, "version": 0} for each in page["arrangements"]] == [
+            {**row, "version": 0}
+        ]
         assert phone.ask_cmd("arrangements", {"version": page["version"]})[2] == {
             "arrangements": [],
             "version": page["version"],
@@ -82,6 +103,11 @@ def test_what_a_user_arranges_reaches_the_devices_at_all_nodes_and_the_back_end(
         good(nodes.http[1], "inbox/folders", {**on_behalf, "folders": listed[:0]})
         for each in (phone, desk):
             assert each.push("folders").json["response"]["data"]["folders"] == []
-        for twice in ([*listed, *listed], [{"id": 0, "name": "x"}], [{"id": 1, "name": "x" * 51}], {}):
+        for twice in (
+            [*listed, *listed],
+            [{"id": 0, "name": "x"}],
+            [{"id": 1, "name": "x" * 51}],
+            {},
+        ):
             assert phone.ask_cmd("setFolders", {"folders": twice})[0] == 1001
         bob.no_push("arrangement")

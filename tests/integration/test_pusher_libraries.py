@@ -1,4 +1,5 @@
-"""Pusher's Python library for back ends, and pysher, a client in Python, unmodified."""
+"""Pusher's Python library for back ends, and pysher, a client in Python,
+unmodified."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ class Client:
         )
         self.pusher.connection.event_handler = self.take
         self.pusher.connect()
-        eventually(lambda: self.pusher.connection.state == "connected", what="connected")
+        eventually(
+            lambda: self.pusher.connection.state == "connected", what="connected"
+        )
 
     def take(self, name: str, data: Any, channel: str) -> None:
         """Remember an event. One may come before its channel is bound."""
@@ -59,19 +62,36 @@ class Client:
 
     def subscribe(self, channel: str) -> None:
         self.pusher.subscribe(channel)
-        eventually(lambda: self.received(channel, "pusher_internal:subscription_succeeded"))
+        eventually(
+            lambda: self.received(channel, "pusher_internal:subscription_succeeded")
+        )
 
     def received(self, channel: str, name: str) -> list[Any]:
-        return [data for where, what, data in self.events if (where, what) == (channel, name)]
+        return [
+            data
+            for where, what, data in self.events
+            if (where, what) == (channel, name)
+        ]
 
 
 def test_events_arrive(client: Client, back_end: pusher.Pusher) -> None:
     for channel in ("news", "private-a", "presence-a"):
         client.subscribe(channel)
     assert back_end.trigger(["news", "private-a"], "sold", {"n": 1}) == {}
-    assert back_end.trigger_batch([{"channel": "presence-a", "name": "sold", "data": "text"}]) == {}
-    for channel, wanted in {"news": '{"n": 1}', "private-a": '{"n": 1}', "presence-a": "text"}.items():
-        assert eventually(lambda channel=channel: client.received(channel, "sold")) == [wanted]
+    assert (
+        back_end.trigger_batch(
+            [{"channel": "presence-a", "name": "sold", "data": "text"}]
+        )
+        == {}
+    )
+    for channel, wanted in {
+        "news": '{"n": 1}',
+        "private-a": '{"n": 1}',
+        "presence-a": "text",
+    }.items():
+        assert eventually(lambda channel=channel: client.received(channel, "sold")) == [
+            wanted
+        ]
 
 
 def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
@@ -81,5 +101,9 @@ def test_what_a_back_end_asks(client: Client, back_end: pusher.Pusher) -> None:
     info = back_end.channel_info("presence-b", ["user_count", "subscription_count"])
     assert info == {"occupied": True, "user_count": 1, "subscription_count": 1}
     assert back_end.users_info("presence-b") == {"users": [{"id": "ann"}]}
-    state = json.loads(client.received("presence-b", "pusher_internal:subscription_succeeded")[0])
-    assert state == {"presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}}
+    state = json.loads(
+        client.received("presence-b", "pusher_internal:subscription_succeeded")[0]
+    )
+    assert state == {
+        "presence": {"count": 1, "ids": ["ann"], "hash": {"ann": {"name": "Ann"}}}
+    }

@@ -1,4 +1,5 @@
-"""Each way to push counts once against the quota of the app, and is refused over it as its dialect does."""
+"""Each way to push counts once against the quota of the app, and is refused
+over it as its dialect does."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from .raw import Response, ask, bearer, open_socket, request, text
 from .v1 import call, good
 
 Way = Callable[[Server, str, ExitStack], Callable[[], Any]]
-"""Makes of a server and an app what pushes there once, and says how it was answered."""
+"""Makes of a server and an app what pushes there once, and says how it was
+answered."""
 KEY: Final = "key-of-all-apps-0123456789"
 SENT, REFUSED = (200, None), (429, "too_many_requests")
 NEWS: Final = {"channel": "news", "text": "x"}
@@ -28,7 +30,8 @@ FAILED: Final = {"code": -1, "msg": "系统错误", "data": []}
 
 
 def answered(answer: Response) -> Any:
-    """Status and code of an answer of ``/api/v1``. A refusal says when the day ends."""
+    """Status and code of an answer of ``/api/v1``. A refusal says when the day
+    ends."""
     if answer.status == 200:
         return SENT
     assert "the next day begins at" in answer.json["message"]
@@ -37,11 +40,15 @@ def answered(answer: Response) -> Any:
 
 
 def v1(route: str, **body: Any) -> Way:
-    return lambda server, app, _: lambda: answered(call(server.http, route, {"app": app, **body}, key=KEY))
+    return lambda server, app, _: (
+        lambda: answered(call(server.http, route, {"app": app, **body}, key=KEY))
+    )
 
 
 def to_a_connection(server: Server, app: str, _: ExitStack) -> Callable[[], Any]:
-    (session,) = good(server.http, "presence", key=KEY, app=app, user="ann")["users"][0]["sessions"]
+    (session,) = good(server.http, "presence", key=KEY, app=app, user="ann")["users"][
+        0
+    ]["sessions"]
     body = {"app": app, "connection": session["connection"], "text": "x"}
     return lambda: answered(call(server.http, "push", body, key=KEY))
 
@@ -59,7 +66,9 @@ def in_a_batch(server: Server, app: str, _: ExitStack) -> Callable[[], Any]:
 def by_a_publisher(**body: Any) -> Way:
     def way(server: Server, app: str, stack: ExitStack) -> Callable[[], Any]:
         key = ("Authorization", f"Bearer {KEY}")
-        line = stack.enter_context(open_socket(server.http, "/api/v1/publisher", more=[key]))
+        line = stack.enter_context(
+            open_socket(server.http, "/api/v1/publisher", more=[key])
+        )
 
         def push() -> Any:
             line.send(text(json.dumps({"publish": {"app": app, "text": "x", **body}})))
@@ -92,7 +101,12 @@ def by_client(route: str, fields: Callable[[str], dict[str, Any]]) -> Way:
         one = stack.enter_context(listening(server.ws, system))
         body = {"data": "x", **fields(one.id)}
         joins = {"clientId": one.id, "groupName": "tea"}
-        assert client_api(server.http, "bind_to_group", joins, system, key=KEY).json["code"] == 0
+        assert (
+            client_api(server.http, "bind_to_group", joins, system, key=KEY).json[
+                "code"
+            ]
+            == 0
+        )
 
         def push() -> Any:
             answer = client_api(server.http, route, body, system, key=KEY).json
@@ -108,16 +122,27 @@ def by_pusher(path: str, **body: Any) -> Way:
     body = {"batch": [event | body]} if path == "batch_events" else event | body
 
     def way(server: Server, app: str, _: ExitStack) -> Callable[[], Any]:
-        return lambda: pusher.call(server, "POST", f"/apps/{app}/{path}", body, auth_key=f"key{app}").status
+        return lambda: (
+            pusher.call(
+                server, "POST", f"/apps/{app}/{path}", body, auth_key=f"key{app}"
+            ).status
+        )
 
     return way
 
 
-def by_a_client_of_pusher(server: Server, app: str, stack: ExitStack) -> Callable[[], Any]:
-    one, other = (stack.enter_context(pusher.Client(server.ws, f"key{app}")) for _ in range(2))
+def by_a_client_of_pusher(
+    server: Server, app: str, stack: ExitStack
+) -> Callable[[], Any]:
+    one, other = (
+        stack.enter_context(pusher.Client(server.ws, f"key{app}")) for _ in range(2)
+    )
     for each in (one, other):
         signed = pusher.sign(f"{each.socket_id}:private-room")
-        each.say("pusher:subscribe", {"channel": "private-room", "auth": f"key{app}:{signed}"})
+        each.say(
+            "pusher:subscribe",
+            {"channel": "private-room", "auth": f"key{app}:{signed}"},
+        )
         each.event("pusher_internal:subscription_succeeded", "private-room")
 
     def push() -> Any:
@@ -134,10 +159,16 @@ def by_a_client_of_pusher(server: Server, app: str, stack: ExitStack) -> Callabl
 
 def by_centrifugo(method: str, body: Any) -> Way:
     def way(server: Server, app: str, _: ExitStack) -> Callable[[], Any]:
-        key, data = ("X-API-Key", f"key-of-the-one-app-{app}"), json.dumps(body).encode()
+        key, data = (
+            ("X-API-Key", f"key-of-the-one-app-{app}"),
+            json.dumps(body).encode(),
+        )
 
         def push() -> Any:
-            answer = ask(server.http, request(f"/api/{method}", method="POST", headers=[key], body=data)).json
+            answer = ask(
+                server.http,
+                request(f"/api/{method}", method="POST", headers=[key], body=data),
+            ).json
             reply = answer.get("replies", [answer])[0]
             return reply["error"]["code"] if "error" in reply else 0
 
@@ -176,20 +207,40 @@ WAYS: Final[dict[str, tuple[Way, Any, Any]]] = {
     "userIDs": (by_cmd("/user/sendMessageBatch", userIDs=["ann"]), 200, 1004),
     "messages": (by_cmd("/user/sendMessageBatch", messages=[ANN]), 200, 1004),
     "client of cmd": (by_a_client_of_cmd, None, {"refused": "rate"}),
-    "system:send_to_client": (by_client("send_to_client", lambda id: {"clientId": id}), 0, FAILED),
-    "system:send_to_clients": (by_client("send_to_clients", lambda id: {"clientIds": [id]}), 0, FAILED),
-    "system:send_to_group": (by_client("send_to_group", lambda _: {"groupName": "tea"}), 0, FAILED),
+    "system:send_to_client": (
+        by_client("send_to_client", lambda id: {"clientId": id}),
+        0,
+        FAILED,
+    ),
+    "system:send_to_clients": (
+        by_client("send_to_clients", lambda id: {"clientIds": [id]}),
+        0,
+        FAILED,
+    ),
+    "system:send_to_group": (
+        by_client("send_to_group", lambda _: {"groupName": "tea"}),
+        0,
+        FAILED,
+    ),
     "system:send_to_system": (by_client("send_to_system", lambda _: {}), 0, FAILED),
     "pusher": (by_pusher("events", channels=["news"]), 200, 429),
     "pusher, batch": (by_pusher("batch_events", channel="news"), 200, 429),
     "client of pusher": (by_a_client_of_pusher, "", "The app has used it"),
     "centrifugo": (by_centrifugo("publish", CENTRIFUGO), 0, 111),
-    "centrifugo, batch": (by_centrifugo("batch", {"commands": [{"publish": CENTRIFUGO}]}), 0, 111),
+    "centrifugo, batch": (
+        by_centrifugo("batch", {"commands": [{"publish": CENTRIFUGO}]}),
+        0,
+        111,
+    ),
     "action:user": (by_action("0"), 200, 1008),
     "action:room": (by_action("5"), 200, 1008),
 }
-"""Name → the way, and the answers below the quota and over it. A prefix is that of the app."""
-APPS: Final = {name: f"{name[: name.find(':') + 1]}{number}" for number, name in enumerate(WAYS, 101)}
+"""Name → the way, and the answers below the quota and over it. A prefix is that
+of the app."""
+APPS: Final = {
+    name: f"{name[: name.find(':') + 1]}{number}"
+    for number, name in enumerate(WAYS, 101)
+}
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +257,13 @@ def server(start_shared_server: StartServer) -> Server:
         apps[name]["pusher"] = pusher.SHOP | {"app_id": name, "key": f"key{name}"}
     keys: list[dict[str, Any]] = [{"key": KEY, "scopes": ["admin"]}]
     for way in ("centrifugo", "centrifugo, batch"):
-        keys.append({"key": f"key-of-the-one-app-{APPS[way]}", "scopes": ["push"], "apps": [APPS[way]]})
+        keys.append(
+            {
+                "key": f"key-of-the-one-app-{APPS[way]}",
+                "scopes": ["push"],
+                "apps": [APPS[way]],
+            }
+        )
     return start_shared_server(config={"apps": apps, "api": {"keys": keys}})
 
 
@@ -230,7 +287,10 @@ def test_one_is_sent_and_counted_the_next_refused(server: Server, name: str) -> 
 
 
 def test_what_begins_below_the_quota_is_sent_whole(start_server: StartServer) -> None:
-    apps = {name: {"open": True, "quotas": {"pushes_per_day": 1}} for name in ("201", "202", "203")}
+    apps = {
+        name: {"open": True, "quotas": {"pushes_per_day": 1}}
+        for name in ("201", "202", "203")
+    }
     server = start_server(config={"apps": apps})
     two = [{"user": "ann", "text": "x"}, {"user": "bob", "text": "x"}]
 
@@ -246,22 +306,41 @@ def test_what_begins_below_the_quota_is_sent_whole(start_server: StartServer) ->
         assert push("202", "push", targets=targets) == 3
         commands = [{"push": {"app": "203", **each}} for each in two]
         results = good(server.http, "batch", {"commands": commands})["results"]
-        assert [each["status"] for each in results] == [200, 429]  # each command of a batch is a request
+        # each command of a batch is a request
+        assert [each["status"] for each in results] == [200, 429]
     assert [pushes_of(server, app) for app in apps] == [2, 3, 1]
 
 
 def test_stored_messages_over_their_quota(start_server: StartServer) -> None:
-    apps: dict[str, Any] = {name: {"quotas": {"messages_per_day": 1}} for name in ("301", "302")}
-    apps["301"]["account_tokens"], apps["302"]["channels"] = "required", {"*": {"history": "log"}}
+    apps: dict[str, Any] = {
+        name: {"quotas": {"messages_per_day": 1}} for name in ("301", "302")
+    }
+    apps["301"]["account_tokens"], apps["302"]["channels"] = (
+        "required",
+        {"*": {"history": "log"}},
+    )
     keys = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
-    server = start_server(config={"apps": apps, "api": keys, "accounts": {"registration": True}})
+    server = start_server(
+        config={"apps": apps, "api": keys, "accounts": {"registration": True}}
+    )
     bob = User.register(server, "301")
     bot = bob.bot("helper")
     opened = bot.post("messages/stream/open", to=bob.user, text="x")["stream"]
-    push = {"app": "301", "user": bob.user, "sender": bot.user, "text": "x", "store": True}
-    assert [answered(call(server.http, "push", push, key=KEY)) for _ in range(2)] == [SENT, REFUSED]
+    push = {
+        "app": "301",
+        "user": bob.user,
+        "sender": bot.user,
+        "text": "x",
+        "store": True,
+    }
+    assert [answered(call(server.http, "push", push, key=KEY)) for _ in range(2)] == [
+        SENT,
+        REFUSED,
+    ]
     assert bot.refused("messages/stream/open", to=bob.user, text="x") == REFUSED
     assert bot.refused("messages/stream/close", stream=opened) == (403, "rejected")
     news = {"app": "302", **NEWS}
-    statuses = [good(server.http, "channels/publish", news, key=KEY)["status"] for _ in range(2)]
+    statuses = [
+        good(server.http, "channels/publish", news, key=KEY)["status"] for _ in range(2)
+    ]
     assert statuses == ["sent", "refused"]

@@ -1,4 +1,5 @@
-"""Why something was refused, and lifting it: of one node, and of two with one Redis."""
+"""Why something was refused, and lifting it: of one node, and of two with one
+Redis."""
 
 import json
 import re
@@ -17,7 +18,11 @@ from .clusters import Nodes, nodes_of
 from .cmd import login_code
 from .setting import MULTI
 
-ADMIN, READ, OF_SHOP = "admin-key-of-the-tests", "read-key-of-the-tests", "key-of-the-shop-tests"
+ADMIN, READ, OF_SHOP = (
+    "admin-key-of-the-tests",
+    "read-key-of-the-tests",
+    "key-of-the-shop-tests",
+)
 CONFIG: dict[str, Any] = {
     "api": {
         "keys": [
@@ -65,10 +70,14 @@ def refusals(server: Server, key: str = ADMIN, **query: str) -> Any:
 
 
 def logins(answer: Any) -> list[tuple[str, str, int]]:
-    return sorted((row["reason"], row["account"], row["count"]) for row in answer["refusals"])
+    return sorted(
+        (row["reason"], row["account"], row["count"]) for row in answer["refusals"]
+    )
 
 
-def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(nodes: Nodes) -> None:
+def test_she_logs_in_at_once_when_an_operator_has_lifted_her_limit(
+    nodes: Nodes,
+) -> None:
     one, two = nodes.servers
     eve = User.register(one, "shop", name="eve")
     codes = [log_in(each, "eve", "wrong")[1] for each in (one, two, one)]
@@ -113,12 +122,17 @@ def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
         *MUTES,
     ):
         assert text in explained.stdout, explained.stdout
-    lifted = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
+    lifted = run_cli(
+        "why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN
+    )
     assert re.match(
-        r"Lifted\n  rate .*\n .*\n  muted .*\n +Calm down.\nRefuses still\n  muted", lifted.stdout
+        r"Lifted\n  rate .*\n .*\n  muted .*\n +Calm down.\nRefuses still\n  muted",
+        lifted.stdout,
     )
     assert log_in(server, "dan") == (200, "")
-    again = run_cli("why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN)
+    again = run_cli(
+        "why", "shop/dan", "--lift", "--url", server.http_url, IMSERVER_KEY=ADMIN
+    )
     assert again.stdout.startswith("Refuses still\n  muted")
     assert login_code(server.ws, "\x1b[31mred", "shop") == 1003
     shown = run_cli("why", "shop", "--url", server.http_url, IMSERVER_KEY=ADMIN).stdout
@@ -128,4 +142,7 @@ def test_the_command_explains_and_lifts(server: Server, tmp_path: Path) -> None:
     assert without.returncode == 1
     assert "set IMSERVER_KEY" in without.stderr
     (tmp_path / "imserver.yaml").write_text(json.dumps(CONFIG))
-    assert run_cli("why", "shop/dan", "--url", server.http_url, folder=tmp_path).returncode == 0
+    assert (
+        run_cli("why", "shop/dan", "--url", server.http_url, folder=tmp_path).returncode
+        == 0
+    )

@@ -1,4 +1,5 @@
-"""A back end that reviews what users send, in every dialect and by every route; and what back ends send."""
+"""A back end that reviews what users send, in every dialect and by every route;
+and what back ends send."""
 
 import json
 import time
@@ -34,11 +35,15 @@ class Harness(NamedTuple):
     @property
     def questions(self) -> list[dict[str, Any]]:
         """The messages that the back end was asked about."""
-        return [message for post in self.receiver.posts for message in post.json["messages"]]
+        return [
+            message for post in self.receiver.posts for message in post.json["messages"]
+        ]
 
 
 @pytest.fixture(scope="module")
-def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+def reviewing(
+    http_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Harness]:
     with Receiver() as receiver:
         hook = {"webhook": receiver.reviewing}
         config = {
@@ -48,7 +53,9 @@ def reviewing(http_server: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             "uploads": {"min_free_bytes": 0},
             "websocket": {"close_seconds": 0.1},
         }
-        server = Server(tmp_path_factory.mktemp("reviews"), config=config, http_server=http_server)
+        server = Server(
+            tmp_path_factory.mktemp("reviews"), config=config, http_server=http_server
+        )
         yield Harness(server, receiver)
         stop(server)
 
@@ -62,18 +69,26 @@ def harness(reviewing: Harness) -> Harness:
 
 
 def reply(post: Post) -> tuple[int, bytes]:
-    return 200, json.dumps({"answers": [judge(each) for each in post.json["messages"]]}).encode()
+    return 200, json.dumps(
+        {"answers": [judge(each) for each in post.json["messages"]]}
+    ).encode()
 
 
 def judge(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("text", "") + message.get("name", "")
     if "rude" in content:
         return RUDE
-    return {"action": "replace", "text": "***"} if "word" in content else {"action": "allow"}
+    return (
+        {"action": "replace", "text": "***"}
+        if "word" in content
+        else {"action": "allow"}
+    )
 
 
 def token(user: str) -> str:
-    return jwt.encode({"sub": user, "app": "103", "exp": int(time.time()) + 60}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": "103", "exp": int(time.time()) + 60}, SECRET, "HS256"
+    )
 
 
 def test_live_messages_with_a_session_token_are_reviewed(harness: Harness) -> None:
@@ -81,7 +96,12 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness) -> No
 
     def send(to_all: bool, text: str, key: str) -> tuple[int, Any]:
         path = "/user/sendMessageAll" if to_all else "/user/sendMessage"
-        form = {"appID": 103, "userID": user if to_all else other, "msgID": fresh(), "message": text}
+        form = {
+            "appID": 103,
+            "userID": user if to_all else other,
+            "msgID": fresh(),
+            "message": text,
+        }
         found = ask(one.http, bearer(form_request(path, form), key)).json
         return found["code"], found["data"]
 
@@ -89,29 +109,38 @@ def test_live_messages_with_a_session_token_are_reviewed(harness: Harness) -> No
         for to_all in (True, False):
             assert send(to_all, "rude", token(user)) == (1003, {"reason": "be nice"})
             assert send(to_all, "a word", token(user)) == (200, {"sendResults": True})
-            assert send(to_all, "rude of the back end", KEY) == (200, {"sendResults": True})
+            assert send(to_all, "rude of the back end", KEY) == (
+                200,
+                {"sendResults": True},
+            )
             texts = [bob.push("msg").json["response"]["data"]["msg"] for _ in range(2)]
             assert texts == ["***", "rude of the back end"]
-    assert [(each["sender"], each["to"], each["text"]) for each in harness.questions] == [
-        (user, to, text) for to in ("all", other) for text in ("rude", "a word")
-    ]
+    assert [
+        (each["sender"], each["to"], each["text"]) for each in harness.questions
+    ] == [(user, to, text) for to in ("all", other) for text in ("rude", "a word")]
 
 
 def test_bots_stream_nothing_past_a_review(harness: Harness) -> None:
     ann, bob = (User.register(harness.server) for _ in range(2))
     bot = ann.post("bots", name=f"bot{fresh()}")
     given = {"to": bob.user, "text": "rude"}
-    status, code, _ = refused(harness.server.http, "messages/stream/open", given, key=bot["token"])
+    status, code, _ = refused(
+        harness.server.http, "messages/stream/open", given, key=bot["token"]
+    )
     assert (status, code) == (403, "rejected")
     by_back_end = {"app": "gochat", "user": bot["id"], **given}
-    assert good(harness.server.http, "messages/stream/open", by_back_end, key=KEY)["stream"]
+    assert good(harness.server.http, "messages/stream/open", by_back_end, key=KEY)[
+        "stream"
+    ]
     assert not harness.questions
 
 
 def upload(server: Server, key: str, name: str, **query: str) -> tuple[int, Any]:
     """Status and body of the answer to an upload."""
     path = f"/api/v1/uploads?{urlencode({'name': name, **query})}"
-    found = ask(server.http, bearer(request(path, method="POST", body=b"some content"), key))
+    found = ask(
+        server.http, bearer(request(path, method="POST", body=b"some content"), key)
+    )
     return found.status, found.json
 
 
@@ -120,7 +149,9 @@ def test_files_are_reviewed_before_they_are_accepted(harness: Harness) -> None:
     status, problem = upload(one, token(user), "rude.txt")
     assert (status, problem["code"], problem["message"]) == (403, "rejected", "be nice")
     assert upload(one, token(user), "good.txt")[0] == 201
-    assert upload(one, token(user), "word.txt")[1]["code"] == "review_unavailable", "there is no other file"
+    assert upload(one, token(user), "word.txt")[1]["code"] == "review_unavailable", (
+        "there is no other file"
+    )
     assert upload(one, KEY, "rude.txt", app="103", user=user)[0] == 201
     post = harness.receiver.posts[0]
     assert is_signed(post)

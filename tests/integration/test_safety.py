@@ -1,4 +1,5 @@
-"""Reports and acts of moderators over ``/api/v1``: what others see at once, and what nobody sees."""
+"""Reports and acts of moderators over ``/api/v1``: what others see at once, and
+what nobody sees."""
 
 import re
 from time import time
@@ -55,18 +56,27 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
         logged_in(locked.ws, bob.user, "gochat", **as_bob, device="laptop") as laptop,
     ):
         spam = [f"spam {i}" for i in range(20)]
-        sent = [cid.post("messages/send", conversation=int(group), text=text)["id"] for text in spam]
+        sent = [
+            cid.post("messages/send", conversation=int(group), text=text)["id"]
+            for text in spam
+        ]
         private = cid.post("messages/send", to=ann.user, text="spam in private")["id"]
         since = int(time()) - 3600
         count = moderator.get("moderation/count", user=cid.user, since=since)
         assert (count["count"], count["conversations"][0]["messages"]) == (21, 20)
-        assert moderator.get("moderation/count", user=cid.user, until=since)["count"] == 0
-        act = moderator.post("moderation/clear", user=cid.user, since=since, reason="No advertising.")
+        assert (
+            moderator.get("moderation/count", user=cid.user, until=since)["count"] == 0
+        )
+        act = moderator.post(
+            "moderation/clear", user=cid.user, since=since, reason="No advertising."
+        )
         assert (act["messages"], act["done"]) == (21, True)
         for client in (phone, laptop):
             assert [each["text"] for each in entries(client, 20)] == spam
             recalls = entries(client, 20)
-            assert [(each["kind"], each["about"]) for each in recalls] == [("recall", id) for id in sent]
+            assert [(each["kind"], each["about"]) for each in recalls] == [
+                ("recall", id) for id in sent
+            ]
             assert recalls[0]["meta"] == {"removed": True}
         assert texts(bob.get("messages", conversation=int(group))) == ["welcome"]
         for one in (ann, bob):
@@ -78,35 +88,57 @@ def test_the_messages_of_a_spammer_go_everywhere_at_once_and_come_back_within_a_
         assert moderator.post("moderation/undo", act=act["act"])["done"] is True
         for client in (phone, laptop):
             back = entries(client, 20)
-            assert [(each["kind"], each["about"]) for each in back] == [("edit", id) for id in sent]
+            assert [(each["kind"], each["about"]) for each in back] == [
+                ("edit", id) for id in sent
+            ]
             assert back[3]["text"] == "spam 3"
-        assert texts(ann.get("messages", conversation=int(group), limit=100))[1:] == spam
-        assert [each["id"] for each in ann.get("messages/search", text="private")["messages"]] == [private]
+        assert (
+            texts(ann.get("messages", conversation=int(group), limit=100))[1:] == spam
+        )
+        assert [
+            each["id"]
+            for each in ann.get("messages/search", text="private")["messages"]
+        ] == [private]
     assert moderator.refused("moderation/undo", act=act["act"]) == (404, "unknown_act")
 
 
-def test_who_counts_messages_pays_for_all_that_are_looked_at(start_server: StartServer) -> None:
+def test_who_counts_messages_pays_for_all_that_are_looked_at(
+    start_server: StartServer,
+) -> None:
     few = with_constants({"imserver.operate.safety.moderation.LOOKS": 5})
     config: dict[str, Any] = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}
-    server = start_server(config={**config, "accounts": {"registration": True}}, command=few)
-    moderator, ann, bob = User(server, KEY), User.register(server), User.register(server)
+    server = start_server(
+        config={**config, "accounts": {"registration": True}}, command=few
+    )
+    moderator, ann, bob = (
+        User(server, KEY),
+        User.register(server),
+        User.register(server),
+    )
     for number in range(7):
         ann.post("messages/send", to=bob.user, text=f"hello {number}")
     assert moderator.get("moderation/count", user=bob.user)["count"] == 0
-    assert moderator.refused("moderation/clear", user=bob.user) == (429, "too_many_requests")
+    assert moderator.refused("moderation/clear", user=bob.user) == (
+        429,
+        "too_many_requests",
+    )
 
 
 def test_who_is_muted_sends_nothing_and_learns_why(
     locked: Server, moderator: User, ann: User, bob: User
 ) -> None:
     message = ann.post("messages/send", to=bob.user, text="hello")
-    until = moderator.post("moderation/mute", user=ann.user, seconds=3600, reason="Calm down.")["until"]
+    until = moderator.post(
+        "moderation/mute", user=ann.user, seconds=3600, reason="Calm down."
+    )["until"]
     assert ann.refused("messages/send", to=bob.user, text="but") == (403, "muted")
     assert ann.refused("messages/edit", id=message["id"], text="but") == (403, "muted")
     assert ann.refused("messages/react", id=message["id"], emoji="+1") == (403, "muted")
     assert ann.refused("messages/pin", id=message["id"]) == (403, "muted")
     ann.post("messages/react", id=message["id"], emoji="+1", remove=True)
-    with logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=message["id"]) as client:
+    with logged_in(
+        locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=message["id"]
+    ) as client:
         (notice,) = entries(client, 1)
         assert notice["meta"]["moderation"] == {"act": "mute", "until": until}
         assert notice["text"].endswith("UTC: Calm down.")
@@ -115,20 +147,37 @@ def test_who_is_muted_sends_nothing_and_learns_why(
         assert data["reason"].endswith("Calm down.")
         code, _, data = client.ask_cmd("react", {"id": message["id"], "emoji": "+1"})
         assert (code, data["refused"], data["until"]) == (1003, "muted", until)
-        assert client.ask_cmd("recall", {"id": message["id"]})[0] == 200, "who is muted may still take back"
+        assert client.ask_cmd("recall", {"id": message["id"]})[0] == 200, (
+            "who is muted may still take back"
+        )
     moderator.post("moderation/unmute", user=ann.user)
     ann.post("messages/send", to=bob.user, text="sorry")
 
 
-def test_who_is_banned_for_good_sees_the_reason(locked: Server, moderator: User, ann: User) -> None:
+def test_who_is_banned_for_good_sees_the_reason(
+    locked: Server, moderator: User, ann: User
+) -> None:
     with logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token) as client:
-        answer = moderator.post("moderation/ban", user=ann.user, seconds=0, reason="Spam.")
+        answer = moderator.post(
+            "moderation/ban", user=ann.user, seconds=0, reason="Spam."
+        )
         assert answer == {"user": ann.user, "until": None, "closed": 1}
         frame = client.frame()
-        assert (frame.close_code, frame.close_reason) == (4503, "banned for good: Spam.")
+        assert (frame.close_code, frame.close_reason) == (
+            4503,
+            "banned for good: Spam.",
+        )
     status, problem = ann.ask("GET", "groups", {})
-    assert (status, problem["code"], problem["message"]) == (403, "banned", "banned for good: Spam.")
-    (row,) = [each for each in moderator.get("bans", app="gochat")["bans"] if each["user"] == ann.user]
+    assert (status, problem["code"], problem["message"]) == (
+        403,
+        "banned",
+        "banned for good: Spam.",
+    )
+    (row,) = [
+        each
+        for each in moderator.get("bans", app="gochat")["bans"]
+        if each["user"] == ann.user
+    ]
     assert row == {"user": ann.user, "until": None, "reason": "Spam."}
     moderator.post("moderation/unban", user=ann.user)
     ann.get("groups")
@@ -142,9 +191,15 @@ def test_who_was_removed_does_not_come_back_by_the_same_link_or_by_members(
     bob.post("invitations/accept", code=link)
     moderator.post("moderation/remove", user=bob.user, group=group, reason="Not here.")
     assert bob.user not in ann.roles(group)
-    assert cid.refused("groups/invite", group=group, members=[bob.user]) == (403, "role_too_low")
+    assert cid.refused("groups/invite", group=group, members=[bob.user]) == (
+        403,
+        "role_too_low",
+    )
     for code in (link, ann.post("invitations/create", group=group)["code"]):
-        assert bob.refused("invitations/accept", code=code) == (404, "unknown_invitation")
+        assert bob.refused("invitations/accept", code=code) == (
+            404,
+            "unknown_invitation",
+        )
     ann.post("groups/open", group=group, open=True)
     assert bob.refused("groups/join", group=group)[0] == 404
     ann.post("groups/invite", group=group, members=[bob.user])
@@ -159,17 +214,36 @@ def test_moderators_see_a_private_conversation_only_around_a_reported_message(
     sent = [ann.post("messages/send", to=bob.user, text=f"text {i}") for i in range(20)]
     other = ann.post("messages/send", to=cid.user, text="another conversation")
     bad = sent[9]["id"]
-    first = bob.post("reports/send", message=bad, reason="harassment", text="He goes on.")
+    first = bob.post(
+        "reports/send", message=bad, reason="harassment", text="He goes on."
+    )
     assert bob.post("reports/send", message=bad, reason="spam") == first
-    assert cid.refused("reports/send", message=bad, reason="spam") == (404, "unknown_message")
-    assert ann.refused("reports/send", message=bad, reason="spam") == (404, "unknown_message")
+    assert cid.refused("reports/send", message=bad, reason="spam") == (
+        404,
+        "unknown_message",
+    )
+    assert ann.refused("reports/send", message=bad, reason="spam") == (
+        404,
+        "unknown_message",
+    )
     assert bob.refused("reports/send", message=bad, reason="boring")[0] == 400
-    assert bob.refused("reports/send", message=bad, person=ann.user, reason="spam")[0] == 400
+    assert (
+        bob.refused("reports/send", message=bad, person=ann.user, reason="spam")[0]
+        == 400
+    )
 
-    (row,) = [each for each in moderator.get("reports")["reports"] if each["message"] == bad]
-    assert (row["user"], row["reporters"], row["reasons"]) == (ann.user, 1, {"harassment": 1})
+    (row,) = [
+        each for each in moderator.get("reports")["reports"] if each["message"] == bad
+    ]
+    assert (row["user"], row["reporters"], row["reasons"]) == (
+        ann.user,
+        1,
+        {"harassment": 1},
+    )
     shown = moderator.get("reports/show", id=row["id"])
-    assert [each["text"] for each in shown["messages"]] == [f"text {i}" for i in range(4, 15)]
+    assert [each["text"] for each in shown["messages"]] == [
+        f"text {i}" for i in range(4, 15)
+    ]
     assert shown["people"][0]["user"] == bob.user
     assert shown["people"][0]["text"] == "He goes on."
     assert str(other["id"]) not in [str(each["id"]) for each in shown["messages"]]
@@ -178,19 +252,30 @@ def test_moderators_see_a_private_conversation_only_around_a_reported_message(
     shown = moderator.get("reports/show", id=row["id"])
     hidden = [each["text"] for each in shown["messages"] if each.get("removed")]
     assert hidden == ["text 9", "text 10"]
-    moderator.post("reports/close", id=row["id"], outcome="hidden", note="Once more and out.")
-    assert moderator.refused("reports/close", id=row["id"], outcome="other") == (404, "unknown_report")
-    assert row["id"] in [each["id"] for each in moderator.get("reports", state="closed")["reports"]]
+    moderator.post(
+        "reports/close", id=row["id"], outcome="hidden", note="Once more and out."
+    )
+    assert moderator.refused("reports/close", id=row["id"], outcome="other") == (
+        404,
+        "unknown_report",
+    )
+    assert row["id"] in [
+        each["id"] for each in moderator.get("reports", state="closed")["reports"]
+    ]
     assert row["id"] not in [each["id"] for each in moderator.get("reports")["reports"]]
     assert bob.refused_get("reports")[0] in (401, 403)
 
 
-def test_who_was_reported_takes_no_evidence_back(moderator: User, ann: User, bob: User) -> None:
+def test_who_was_reported_takes_no_evidence_back(
+    moderator: User, ann: User, bob: User
+) -> None:
     sent = ann.post("messages/send", to=bob.user, text="you will see")["id"]
     report = bob.post("reports/send", message=sent, reason="violence")["report"]
     ann.post("messages/recall", id=sent)
     shown = moderator.get("reports/show", id=report)
-    assert [each.get("text") for each in shown["messages"] if each["id"] == sent] == [None]
+    assert [each.get("text") for each in shown["messages"] if each["id"] == sent] == [
+        None
+    ]
     assert (shown["evidence"], shown["appeal"]) == ("you will see", False)
 
 
@@ -201,8 +286,12 @@ def test_moderators_hear_at_once_how_many_reports_are_open(
     before = ann.get("reports/reasons")["open"]
     assert cid.get("reports/reasons")["open"] == 0
     with (
-        logged_in(locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=0) as desk,
-        logged_in(locked.ws, cid.user, "gochat", serviceToken=cid.token, cursor=0) as other,
+        logged_in(
+            locked.ws, ann.user, "gochat", serviceToken=ann.token, cursor=0
+        ) as desk,
+        logged_in(
+            locked.ws, cid.user, "gochat", serviceToken=cid.token, cursor=0
+        ) as other,
     ):
         report = cid.post("reports/send", person=bob.user, reason="spam")["report"]
         assert signal(desk, "safety.reports") == {"open": before + 1}
@@ -210,7 +299,9 @@ def test_moderators_hear_at_once_how_many_reports_are_open(
         assert signal(desk, "safety.reports") == {"open": before}
         bob.post("messages/send", to=cid.user, text="after it")
         assert entries(other, 1)[0]["text"] == "after it"
-        assert not [each for each in other.pushed if each.json["cmd"] == "safety.reports"]
+        assert not [
+            each for each in other.pushed if each.json["cmd"] == "safety.reports"
+        ]
 
 
 def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
@@ -221,7 +312,12 @@ def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
     report = ann.post("reports/appeal", text="It was my brother.")["report"]
     assert ann.refused("reports/appeal", text="Hello?") == (409, "appeal_open")
     shown = moderator.get("reports/show", id=report)
-    assert (shown["appeal"], shown["evidence"], shown["user"], shown["people"][0]["text"]) == (
+    assert (
+        shown["appeal"],
+        shown["evidence"],
+        shown["user"],
+        shown["people"][0]["text"],
+    ) == (
         True,
         "It was my brother.",
         ann.user,
@@ -241,7 +337,10 @@ def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
     again = stranger.post("reports/appeal", **proof, password=PASSWORD)["report"]
     moderator.post("moderation/unban", user=ann.user)
     moderator.post("reports/close", id=again, outcome="unbanned")
-    assert stranger.refused("reports/appeal", **proof, password=PASSWORD) == (409, "not_banned")
+    assert stranger.refused("reports/appeal", **proof, password=PASSWORD) == (
+        409,
+        "not_banned",
+    )
     for _ in range(2):
         moderator.post("moderation/ban", user=ann.user, seconds=3600)
         status, answer = ann.ask("POST", "reports/appeal", {"text": "Once more."})
@@ -250,7 +349,9 @@ def test_who_is_banned_sees_why_and_appeals_once_at_a_time(
     assert (status, answer["code"]) == (429, "too_many_requests")
 
 
-def test_owners_write_house_rules_that_everybody_may_read(locked: Server, moderator: User, ann: User) -> None:
+def test_owners_write_house_rules_that_everybody_may_read(
+    locked: Server, moderator: User, ann: User
+) -> None:
     assert ann.refused("moderation/rules", text="Obey.") == (403, "not_allowed")
     moderator.post("accounts/role", app="gochat", user=ann.user, role="owner")
     for text in ("Be kind.\nNo advertising.", ""):
@@ -269,15 +370,27 @@ def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported
     assert ann.get("reports/reasons")["moderates"] is True
     assert cid.get("reports/reasons")["moderates"] is False
 
-    assert ann.refused("moderation/mute", user=bob.user, seconds=60) == (403, "role_too_low")
-    assert ann.refused("moderation/ban", user=ann.user, seconds=0) == (403, "role_too_low")
-    assert ann.refused("moderation/delete", messages=[sent["id"]]) == (403, "role_too_low")
+    assert ann.refused("moderation/mute", user=bob.user, seconds=60) == (
+        403,
+        "role_too_low",
+    )
+    assert ann.refused("moderation/ban", user=ann.user, seconds=0) == (
+        403,
+        "role_too_low",
+    )
+    assert ann.refused("moderation/delete", messages=[sent["id"]]) == (
+        403,
+        "role_too_low",
+    )
     assert ann.refused("moderation/clear", user=bob.user) == (403, "role_too_low")
     assert bob.post("moderation/mute", user=ann.user, seconds=60)["user"] == ann.user
     bob.post("moderation/unmute", user=ann.user)
     own = ann.post("messages/send", to=cid.user, text="mine")
     removed = [own["id"], cid.post("messages/send", to=ann.user, text="yours")["id"]]
-    for act in (bob.post("moderation/hide", messages=removed), bob.post("moderation/clear", user=ann.user)):
+    for act in (
+        bob.post("moderation/hide", messages=removed),
+        bob.post("moderation/clear", user=ann.user),
+    ):
         assert ann.refused("moderation/undo", act=act["act"]) == (403, "role_too_low")
 
     pages = [
@@ -288,23 +401,41 @@ def test_a_moderator_acts_on_members_only_and_reads_nothing_that_nobody_reported
     ]
     assert not any(text in str(pages) for text in ("between us", "of course"))
     assert ann.get("messages", conversation=sent["conversation"])["messages"] == []
-    assert ann.refused("reports/send", message=answer["id"], reason="spam") == (404, "unknown_message")
-    assert cid.refused("moderation/warn", user=ann.user, reason="no") == (403, "not_allowed")
+    assert ann.refused("reports/send", message=answer["id"], reason="spam") == (
+        404,
+        "unknown_message",
+    )
+    assert cid.refused("moderation/warn", user=ann.user, reason="no") == (
+        403,
+        "not_allowed",
+    )
 
 
 def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) -> None:
     group = ann.group(bob, cid)
-    sent = [cid.post("messages/send", conversation=int(group), text=f"spam {i}")["id"] for i in range(3)]
+    sent = [
+        cid.post("messages/send", conversation=int(group), text=f"spam {i}")["id"]
+        for i in range(3)
+    ]
     report = ann.post("reports/send", message=sent[0], reason="spam")["report"]
 
     def moderate(command: str, *arguments: object) -> str:
-        words = ("moderate", "--url", locked.http_url, *command.split(), *map(str, arguments))
+        words = (
+            "moderate",
+            "--url",
+            locked.http_url,
+            *command.split(),
+            *map(str, arguments),
+        )
         done = run_cli(*words, IMSERVER_KEY=KEY)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     listed = [moderate("reports gochat"), moderate("report gochat", report)]
-    assert re.search(rf"{report}  message {sent[0]} +{cid.user} +spam +1 user +0 min +spam 0\n", listed[0])
+    assert re.search(
+        rf"{report}  message {sent[0]} +{cid.user} +spam +1 user +0 min +spam 0\n",
+        listed[0],
+    )
     assert "the message said:\n  spam 0\n" in listed[1]
     login = cid.get("accounts/show")["phone"]
     who = f"{login} ({cid.user})"
@@ -317,11 +448,19 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     assert f"removed messages of {who}: 3" in moderate("clear", f"gochat/{login}")
     data = str(locked.folder / "data")
     by_message = ("audit", "list", "--message", str(sent[0]), "--data-dir", data)
-    eventually(lambda: "moderation.clear" in run_cli(*by_message).stdout, what="who has removed it")
-    assert "moderation.clear" not in run_cli(*by_message[:3], str(sent[0] - 1), *by_message[4:]).stdout
+    eventually(
+        lambda: "moderation.clear" in run_cli(*by_message).stdout,
+        what="who has removed it",
+    )
+    assert (
+        "moderation.clear"
+        not in run_cli(*by_message[:3], str(sent[0] - 1), *by_message[4:]).stdout
+    )
     assert moderate("warn --reason Calm", f"gochat/{cid.user}") == f"{who} is warned\n"
     assert f"{who} is muted until 20" in moderate("mute", f"gochat/{cid.user}")
-    assert re.search(rf"\n{cid.user} +mute +20\S+ \S+ UTC +key:\S+\n", moderate("holds gochat"))
+    assert re.search(
+        rf"\n{cid.user} +mute +20\S+ \S+ UTC +key:\S+\n", moderate("holds gochat")
+    )
     assert moderate("unmute", f"gochat/{cid.user}") == f"{who} may send\n"
     moderate("remove", f"gochat/{cid.user}", group)
     assert f"{who} is banned for good" in moderate("ban", f"gochat/{login}")
@@ -334,8 +473,13 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
         assert (done.returncode, done.stdout) == (1, "")
         assert "app gochat has no account typo: nothing was done" in done.stderr
         done = run_cli(*command, "gochat", "", IMSERVER_KEY=KEY)
-        assert (done.returncode, done.stdout) == (2, ""), "a variable of a script that is empty"
+        assert (done.returncode, done.stdout) == (2, ""), (
+            "a variable of a script that is empty"
+        )
         old = run_cli(*command, "gochat", "typo", IMSERVER_KEY=KEY)
         assert "APP USER is deprecated until 2.0: use APP/USER" in old.stderr
     moderator = User(locked, KEY)
-    assert moderator.refused("moderation/ban", user="999999", seconds=0) == (404, "unknown_account")
+    assert moderator.refused("moderation/ban", user="999999", seconds=0) == (
+        404,
+        "unknown_account",
+    )

@@ -1,4 +1,5 @@
-"""The secret of a cluster is changed while its users stay: two nodes restart one after the other."""
+"""The secret of a cluster is changed while its users stay: two nodes restart
+one after the other."""
 
 import time
 from pathlib import Path
@@ -23,9 +24,14 @@ APPS = {
 
 
 def session_token(server: Server) -> str:
-    """A token as the back end of an app makes it, with the secret that the server derives for it now."""
-    key = run_cli("token", "secret", "7102", "--config", str(server.config_file)).stdout.strip()
-    return jwt.encode({"sub": "ann", "app": "7102", "exp": time.time() + 3600}, key, "HS256")
+    """A token as the back end of an app makes it, with the secret that the
+    server derives for it now."""
+    key = run_cli(
+        "token", "secret", "7102", "--config", str(server.config_file)
+    ).stdout.strip()
+    return jwt.encode(
+        {"sub": "ann", "app": "7102", "exp": time.time() + 3600}, key, "HS256"
+    )
 
 
 def accepts(server: Server, account: str, session: str) -> None:
@@ -49,7 +55,9 @@ def reach_each_other(nodes: Nodes) -> None:
 
 
 @pytest.mark.full("processes")
-def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: Path) -> None:
+def test_tokens_and_connections_survive_until_the_second_secret_goes(
+    tmp_path: Path,
+) -> None:
     files = {name: tmp_path / name for name in ("old", "new")}
     for file in files.values():
         file.write_text(file.name * 20)
@@ -60,13 +68,16 @@ def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: P
         return {"server": {"secret_file": str(files[first]), **more}}
 
     api = {"keys": [{"key": KEY, "scopes": ["admin"]}]}
-    with nodes_of(tmp_path / "cluster", 0, apps=APPS, api=api, accounts={"registration": True}) as nodes:
+    with nodes_of(
+        tmp_path / "cluster", 0, apps=APPS, api=api, accounts={"registration": True}
+    ) as nodes:
         for _ in range(2):
             nodes.start(settings("old"))
         nodes.wait_until_met()
         before = User.register(nodes.servers[0]).token, session_token(nodes.servers[0])
         with pytest.raises(AssertionError, match="another secret"):
-            nodes.start(settings("new", "old"))  # the other node does not accept the new one yet
+            # the other node does not accept the new one yet
+            nodes.start(settings("new", "old"))
         after = before
         for first, second in (("old", "new"), ("new", "old")):
             for _ in range(2):
@@ -85,7 +96,9 @@ def test_tokens_and_connections_survive_until_the_second_secret_goes(tmp_path: P
             nodes.wait_until_met()
             reach_each_other(nodes)
             accepts(node, *after)
-            assert refused(node.http, "accounts/show", app="gochat", key=before[0])[:2] == (
+            assert refused(node.http, "accounts/show", app="gochat", key=before[0])[
+                :2
+            ] == (
                 401,
                 "token_invalid",
             )

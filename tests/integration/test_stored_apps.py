@@ -1,4 +1,5 @@
-"""What a server keeps, end to end: keys and apps made while it runs, and databases that nodes share."""
+"""What a server keeps, end to end: keys and apps made while it runs, and
+databases that nodes share."""
 
 import os
 import signal
@@ -30,12 +31,16 @@ def new_key(server: Server, *arguments: str) -> str:
 
 def push(server: Server, key: str = "", app: int = 101) -> int:
     """The code of a push to nobody in particular."""
-    form = form_request("/user/sendMessage", {"appID": app, "userID": "nobody", "message": "hi"})
+    form = form_request(
+        "/user/sendMessage", {"appID": app, "userID": "nobody", "message": "hi"}
+    )
     code: int = ask(server.http, bearer(form, key)).json["code"]
     return code
 
 
-@pytest.mark.parametrize("signalled", [True, pytest.param(False, marks=pytest.mark.full("sampled"))])
+@pytest.mark.parametrize(
+    "signalled", [True, pytest.param(False, marks=pytest.mark.full("sampled"))]
+)
 def test_the_first_key_ends_demo_mode_while_the_server_runs(
     launch: Launch, http_server: str, signalled: bool
 ) -> None:
@@ -49,17 +54,23 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(
         os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: push(server) == UNAUTHORIZED)
     assert "demo mode has ended" in server.log_text
-    assert [push(server, key), push(server, key + "x"), push(server, key, 102)] == [200, *[UNAUTHORIZED] * 2]
+    assert [push(server, key), push(server, key + "x"), push(server, key, 102)] == [
+        200,
+        *[UNAUTHORIZED] * 2,
+    ]
     with Raw(server.ws) as one:
         one.upgrade("/acc", more=own)
         one.closed(4505)  # only pages of the same host may connect from then on
 
 
 @pytest.mark.full("processes")
-def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_path: Path) -> None:
+def test_a_stored_key_lets_a_server_listen_beyond_loopback(
+    launch: Launch, tmp_path: Path
+) -> None:
     data = {"IMSERVER_SERVER_DATA_DIR": str(tmp_path)}
     ports = ("--http-port", "0", "--ws-port", "0", "--host", "0.0.0.0")
-    for words in ("app create 105", "key create --scope push"):  # a database without keys keeps nobody out
+    # a database without keys keeps nobody out
+    for words in ("app create 105", "key create --scope push"):
         refused = run_cli("serve", *ports, **data)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "no API key exists" in refused.stderr
@@ -70,10 +81,15 @@ def test_a_stored_key_lets_a_server_listen_beyond_loopback(launch: Launch, tmp_p
 
 def test_lists_hold_only_what_a_key_reaches(launch: Launch, http_server: str) -> None:
     one, every = "an admin's key for 101 ..", "a key that may do all .."
-    rows = [{"key": one, "scopes": ["admin"], "apps": [101]}, {"key": every, "scopes": ["admin"]}]
+    rows = [
+        {"key": one, "scopes": ["admin"], "apps": [101]},
+        {"key": every, "scopes": ["admin"]},
+    ]
     server = launch(http_server, api={"keys": rows})
     for route in ("counts", "apps"):
-        assert [each["app"] for each in v1.good(server.http, route, key=one)["apps"]] == ["101"]
+        assert [
+            each["app"] for each in v1.good(server.http, route, key=one)["apps"]
+        ] == ["101"]
         names = [each["app"] for each in v1.good(server.http, route, key=every)["apps"]]
         first = v1.good(server.http, route, key=every, limit=2)
         second = v1.good(server.http, route, key=every, limit=2, cursor=first["next"])
@@ -81,7 +97,9 @@ def test_lists_hold_only_what_a_key_reaches(launch: Launch, http_server: str) ->
         assert len(names) > 4
 
 
-def test_what_cannot_be_done_with_apps_is_refused(launch: Launch, http_server: str) -> None:
+def test_what_cannot_be_done_with_apps_is_refused(
+    launch: Launch, http_server: str
+) -> None:
     server = launch(http_server, limits={"registered_apps": 2})
     v1.good(server.http, "apps/create", {"app": "tea"})
     v1.good(server.http, "apps/create", {"app": "chai", "settings": {"same_as": "tea"}})
@@ -90,7 +108,12 @@ def test_what_cannot_be_done_with_apps_is_refused(launch: Launch, http_server: s
         ("create", {"app": "101"}, 409, "app_exists"),
         ("create", {"app": "one more"}, 409, "too_many_apps"),
         ("create", {"app": "line\nbreak"}, 400, "invalid_request"),
-        ("create", {"app": "x", "settings": {"login_policy": "any"}}, 400, "invalid_request"),
+        (
+            "create",
+            {"app": "x", "settings": {"login_policy": "any"}},
+            400,
+            "invalid_request",
+        ),
         ("set", {"app": "101", "settings": {"max_channels": 1}}, 409, "app_configured"),
         ("set", {"app": "nobody's"}, 404, "unknown_app"),
         ("delete", {"app": "nobody's", "confirm": "nobody's"}, 404, "unknown_app"),

@@ -1,4 +1,5 @@
-"""Talks that are kept, over two real nodes and one database: stored on one, told on the other, none lost."""
+"""Talks that are kept, over two real nodes and one database: stored on one,
+told on the other, none lost."""
 
 import threading
 from collections.abc import Iterator
@@ -29,13 +30,17 @@ def heard(one: ActionClient, number: int) -> list[str]:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes; the second has the WSGI server."""
-    apps: dict[str, Any] = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
+    apps: dict[str, Any] = {
+        f"action:{number}": {"keep_talks": True} for number in range(1, 7)
+    }
     apps["105"] = {"same_as": "action:1"}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
 
 
-def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(nodes: Nodes) -> None:
+def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(
+    nodes: Nodes,
+) -> None:
     over = threading.Event()
 
     def speak(node: int) -> int:
@@ -60,20 +65,29 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
             with action_session(nodes.ws[visit % 2], "bob", 5, room="r") as bob:
                 session = heard(bob, 20)
                 bob.until_pinged()
-                sessions.append(session + [each["content"] for each in bob.pushed if each["from"] != "bob"])
+                sessions.append(
+                    session
+                    + [each["content"] for each in bob.pushed if each["from"] != "bob"]
+                )
         over.set()
         ends = [one.result() for one in speaking]
-        live, other = ([one.message()["text"] for _ in range(sum(ends) + 2)] for one in (cid, dan))
+        live, other = (
+            [one.message()["text"] for _ in range(sum(ends) + 2)] for one in (cid, dan)
+        )
     assert live == other
     with action_session(nodes.ws[0], "bob", 5, room="r") as bob:
         last: list[str] = []
         while not all(f"{node} {end}" in last for node, end in enumerate(ends)):
             last += heard(bob, 1)
     for node, end in enumerate(ends):
-        assert [text for text in live if text[0] == str(node)] == [f"{node} {n}" for n in range(end + 1)]
+        assert [text for text in live if text[0] == str(node)] == [
+            f"{node} {n}" for n in range(end + 1)
+        ]
         at = -1
         for session in [*sessions, last]:
-            numbers = [int(text.split()[1]) for text in session if text.startswith(f"{node} ")]
+            numbers = [
+                int(text.split()[1]) for text in session if text.startswith(f"{node} ")
+            ]
             if numbers:  # one of the two may have said all that this session heard
                 assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
                 assert numbers[0] <= at + 1
@@ -81,13 +95,25 @@ def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_noth
         assert at == end
 
 
-def test_clients_of_other_dialects_take_part_and_what_changed_is_as_it_is_now(nodes: Nodes) -> None:
-    with action_session(nodes.ws[0], "ann", 1, "bob") as ann, cmd_client(nodes.ws[1]) as bob:
+def test_clients_of_other_dialects_take_part_and_what_changed_is_as_it_is_now(
+    nodes: Nodes,
+) -> None:
+    with (
+        action_session(nodes.ws[0], "ann", 1, "bob") as ann,
+        cmd_client(nodes.ws[1]) as bob,
+    ):
         ann.say("hi", "voice")
         bob.login("bob", 105, cursor=0)
         received = bob.push("message").json["response"]["data"]
-        assert (received["from"], received["type"], received["text"]) == ("ann", "voice", "hi")
-        ids = [bob.ask_cmd("send", {"to": "ann", "text": text})[2]["id"] for text in ("back", "helo", "bye")]
+        assert (received["from"], received["type"], received["text"]) == (
+            "ann",
+            "voice",
+            "hi",
+        )
+        ids = [
+            bob.ask_cmd("send", {"to": "ann", "text": text})[2]["id"]
+            for text in ("back", "helo", "bye")
+        ]
         # Who has no seq is known by the number of the message.
         assert [ann.received()["msgId"] for _ in ids] == list(map(str, ids))
         for text in ("helo", "secret"):
@@ -97,7 +123,13 @@ def test_clients_of_other_dialects_take_part_and_what_changed_is_as_it_is_now(no
         with action_session(nodes.ws[0], "dan", 1, "bob") as dan:
             dan.receives("bob", "hello", "dan")
             dan.nothing()
-        push = {"app": "105", "user": "ann", "sender": "shop", "text": "kept", "store": True}
+        push = {
+            "app": "105",
+            "user": "ann",
+            "sender": "shop",
+            "text": "kept",
+            "store": True,
+        }
         assert good(nodes.http[1], "push", push)["sent"] == 1
         ann.receives("shop", "kept", "ann")
 

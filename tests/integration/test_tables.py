@@ -1,4 +1,5 @@
-"""The tables: each says what erases and exports its rows, or why nothing does."""
+"""The tables: each says what erases and exports its rows, or why nothing
+does."""
 
 import re
 import subprocess
@@ -29,24 +30,47 @@ words of servers, operators, back ends and public pages: audit.name audit.kind a
 erased by code of the feature, which has a test: account.folded notify_audience.target word.terms audit.names
   notify_audience.last_user uplink_session.member erasure.member
 """
-"""Why columns with texts are neither exported nor erased by a statement of their table."""
+"""Why columns with texts are neither exported nor erased by a statement of
+their table."""
 
 
-def test_each_table_of_the_database_is_declared(url: str, open_store: OpenStore) -> None:
+def test_each_table_of_the_database_is_declared(
+    url: str, open_store: OpenStore
+) -> None:
     names = open_store(url).read(lambda sql: inspect(sql.connection).get_table_names())
     assert {table.name for table in tables_of_server()} == set(names)
 
 
 def test_each_column_with_a_text_is_exported_or_erased_or_says_why_not() -> None:
     tables, without = tables_of_server(), set()
-    erasures = [each for table in tables if isinstance(table.erase_user, tuple) for each in table.erase_user]
+    erasures = [
+        each
+        for table in tables
+        if isinstance(table.erase_user, tuple)
+        for each in table.erase_user
+    ]
     for table in tables:
         for name, kind, *words in map(str.split, table.types.split(",")):
             erasing = f"DELETE FROM {table.name} |UPDATE {table.name} .*{name} = "
-            is_answered = "out" in words or (words and any(re.match(erasing, each) for each in erasures))
-            is_filled = name in ("app", "log") or {*words} & {"out", "empty"} or re.search("[?=]", kind)
-            assert is_filled or table.stays or not table.exported or hasattr(table.imported, "why"), name
-            if name != "app" and re.match("name|text|blob|string|bytes", kind) and not is_answered:
+            is_answered = "out" in words or (
+                words and any(re.match(erasing, each) for each in erasures)
+            )
+            is_filled = (
+                name in ("app", "log")
+                or {*words} & {"out", "empty"}
+                or re.search("[?=]", kind)
+            )
+            assert (
+                is_filled
+                or table.stays
+                or not table.exported
+                or hasattr(table.imported, "why")
+            ), name
+            if (
+                name != "app"
+                and re.match("name|text|blob|string|bytes", kind)
+                and not is_answered
+            ):
                 without.add(f"{table.name}.{name}")
     assert without == set(re.findall(r"\w+\.\w+", ANSWERED))
 
@@ -58,13 +82,19 @@ def test_the_tables_of_absent_features_are_read_without_them() -> None:
         "print([name for name in sys.modules if name in FEATURES])"
     )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=clean_environment()
+    )
     assert done.stdout == "[]\n"
 
 
 def test_rows_of_a_table_go_before_those_by_which_they_are_found() -> None:
     names = [table.name for table in tables_of_server()]
-    found_by = [table.name for table in tables_of_server() if "FROM account" in str(table.of_app)]
+    found_by = [
+        table.name
+        for table in tables_of_server()
+        if "FROM account" in str(table.of_app)
+    ]
     assert max(map(names.index, found_by)) < names.index("account")
 
 
@@ -72,12 +102,17 @@ def rows_of(pages: Iterable[TablePage]) -> dict[str, list[dict[str, object]]]:
     rows: dict[str, list[dict[str, object]]] = {}
     for page in pages:
         assert 0 < len(page.rows) <= PAGE_ROWS
-        rows.setdefault(page.table, []).extend(dict(zip(page.columns, row, strict=True)) for row in page.rows)
+        rows.setdefault(page.table, []).extend(
+            dict(zip(page.columns, row, strict=True)) for row in page.rows
+        )
     return rows
 
 
-def test_pages_of_large_tables_follow_each_other(url: str, open_store: OpenStore) -> None:
-    """Through more accounts than one query names, and more events than one query looks through."""
+def test_pages_of_large_tables_follow_each_other(
+    url: str, open_store: OpenStore
+) -> None:
+    """Through more accounts than one query names, and more events than one
+    query looks through."""
     store = open_store(url)
     ids = range(1, 603)
     own = {1, 5000, *range(10_001, 10_402)}

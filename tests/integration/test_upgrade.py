@@ -1,11 +1,15 @@
-"""An upgrade: what the release before has stored is there, and goes on, on each database.
+"""An upgrade: what the release before has stored is there, and goes on, on each
+database.
 
-Each story has two halves. The first one runs against a server of the release before. Then that server
-ends, the new one starts on the same database, Redis and data folder, and the second half runs.
-The old server is started from the history of the repository (:mod:`tests.integration.release`), because that
-takes two seconds, and a dump of its tables would not prove that clients go on with their tokens and cursors.
+Each story has two halves. The first one runs against a server of the release
+before. Then that server ends, the new one starts on the same database, Redis
+and data folder, and the second half runs. The old server is started from the
+history of the repository (:mod:`tests.integration.release`), because that takes
+two seconds, and a dump of its tables would not prove that clients go on with
+their tokens and cursors.
 
-What the nodes of both releases are to each other is in ``test_upgrade_cluster.py``.
+What the nodes of both releases are to each other is in
+``test_upgrade_cluster.py``.
 """
 
 import sqlite3
@@ -41,11 +45,20 @@ from .sse import listening
 from .test_bots import APP, entry, online, person
 from .test_uploads import picture
 
-pytestmark = [pytest.mark.full("programs"), pytest.mark.needs("redis-server"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.full("programs"),
+    pytest.mark.needs("redis-server"),
+    pytest.mark.timeout(900),
+]
 
 ENGINES = ("sqlite", "postgresql", "mysql")
 KEY = "key-of-the-operator-0123456789"
-PAST = {"subscribe": "anybody", "publish": "subscribers", "history_size": 100, "history_seconds": 3600}
+PAST = {
+    "subscribe": "anybody",
+    "publish": "subscribers",
+    "history_size": 100,
+    "history_seconds": 3600,
+}
 """History in Redis."""
 IN_LOG = {"subscribe": "anybody", "history": "log"}
 """History in the database."""
@@ -66,9 +79,16 @@ def assert_has_all(now: Any, before: Any) -> None:
 
 
 class Site:
-    """One server: first of the release before, then of this one, at the same addresses."""
+    """One server: first of the release before, then of this one, at the same
+    addresses."""
 
-    def __init__(self, folder: Path, database: DatabaseServer | None, redis: RedisServer, old: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database: DatabaseServer | None,
+        redis: RedisServer,
+        old: Path,
+    ) -> None:
         self._database = database
         url = "" if database is None else database.new_url()
         self._database_name = url.rpartition("/")[2].partition("?")[0]
@@ -85,7 +105,11 @@ class Site:
             "uploads": {"min_free_bytes": 0},
             "apps": {
                 "staff": {"account_tokens": "required", "login_policy": "multi"},
-                "hall": {"open": True, "login_policy": "multi", "channels": {"past": PAST}},
+                "hall": {
+                    "open": True,
+                    "login_policy": "multi",
+                    "channels": {"past": PAST},
+                },
                 "signed": {"jwt": [{}]},
                 "action:9": {"open": True, "keep_talks": True},
                 "gochat": {},
@@ -96,7 +120,9 @@ class Site:
 
     def _start(self, tree: Path, name: str) -> None:
         self.tree = tree
-        self.server = Server(self._folder / name, config=self._config, environment=environment_of(tree))
+        self.server = Server(
+            self._folder / name, config=self._config, environment=environment_of(tree)
+        )
         self.http, self.ws = self.server.http, self.server.ws
 
     def upgrade(self) -> None:
@@ -109,7 +135,9 @@ class Site:
     def command(self, *arguments: str) -> str:
         """The output of ``imserver …``, of the release that runs."""
         config = str(self.server.config_file)
-        return run(self.tree, sys.executable, "-m", "imserver", *arguments, "--config", config)
+        return run(
+            self.tree, sys.executable, "-m", "imserver", *arguments, "--config", config
+        )
 
     def good(self, route: str, body: Any = None, key: str = KEY, **query: Any) -> Any:
         return v1.good(self.http, route, body, key=key, **query)
@@ -118,7 +146,9 @@ class Site:
         """What a statement finds in the database."""
         if self._database is not None:
             return self._database.execute(statement, self._database_name)
-        with closing(sqlite3.connect(self._folder / "data" / "imserver.db")) as connection:
+        with closing(
+            sqlite3.connect(self._folder / "data" / "imserver.db")
+        ) as connection:
             return connection.execute(statement).fetchall()
 
     def app(self, name: str, **settings: Any) -> None:
@@ -127,7 +157,14 @@ class Site:
 
     def store(self, app: str, sender: str, user: str, text: str, **more: Any) -> Any:
         """Store a message as a back end does; the result."""
-        body = {"app": app, "user": user, "sender": sender, "text": text, "store": True, **more}
+        body = {
+            "app": app,
+            "user": user,
+            "sender": sender,
+            "text": text,
+            "store": True,
+            **more,
+        }
         return self.good("push", body)["results"][0]
 
 
@@ -150,14 +187,19 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     key = site.command("key", "create", "--scope", "read", "--app", "made")
     others = {line.split()[0] for line in site.command("key", "list").splitlines()}
     revoked = site.command("key", "create", "--scope", "read")
-    (id,) = {line.split()[0] for line in site.command("key", "list").splitlines()} - others
+    (id,) = {
+        line.split()[0] for line in site.command("key", "list").splitlines()
+    } - others
     site.command("key", "revoke", id)
     site.good("ban", {"app": "hall", "users": ["bad"], "seconds": 3600})
     bans = site.good("bans", app="hall")
     token = site.command("token", "create", "--app", "signed", "--user", "ann")
     yield
     assert_has_all(site.good("apps/show", app="made"), created)
-    assert v1.refused(site.http, "apps/show", key=KEY, app="gone")[:2] == (404, "unknown_app")
+    assert v1.refused(site.http, "apps/show", key=KEY, app="gone")[:2] == (
+        404,
+        "unknown_app",
+    )
     assert site.good("counts", key=key)["apps"][0]["app"] == "made"
     assert v1.refused(site.http, "counts", key=key, app="hall")[0] == 403
     assert v1.refused(site.http, "counts", key=revoked)[0] == 401
@@ -171,15 +213,31 @@ def apps_keys_bans_and_tokens(site: Site) -> Generator[None]:
     site.app("gone")
 
 
-# --- people -------------------------------------------------------------------------------------------------
+# --- people -------------------------------------------------------------------
 
 
 @story
 def accounts_with_friends(site: Site) -> Generator[None]:
-    ann, bob, cid = people = [person(site, f"f_{name}") for name in ("ann", "bob", "cid")]
-    ann.post("accounts/set", nickname="Ann", avatar="https://example.org/a.png", show_presence=False)
-    ann.post("accounts/identifiers", phone="13800000001", email="ann@example.org", password=PASSWORD)
-    for one, word, friend in ((ann, "request", bob), (bob, "accept", ann), (cid, "request", ann)):
+    ann, bob, cid = people = [
+        person(site, f"f_{name}") for name in ("ann", "bob", "cid")
+    ]
+    ann.post(
+        "accounts/set",
+        nickname="Ann",
+        avatar="https://example.org/a.png",
+        show_presence=False,
+    )
+    ann.post(
+        "accounts/identifiers",
+        phone="13800000001",
+        email="ann@example.org",
+        password=PASSWORD,
+    )
+    for one, word, friend in (
+        (ann, "request", bob),
+        (bob, "accept", ann),
+        (cid, "request", ann),
+    ):
         one.post(f"friends/{word}", friend=friend.user)
     bob.post("friends/block", friend=cid.user)
     login = {"app": "staff", "login": "f_ann", "password": PASSWORD}
@@ -199,7 +257,10 @@ def accounts_with_friends(site: Site) -> Generator[None]:
     for identifier in ("f_ann", "13800000001", "ann@example.org"):
         answer = v1.good(site.http, "accounts/login", {**login, "login": identifier})
         assert answer["account"]["user"] == ann.user
-    assert v1.refused(site.http, "accounts/login", {**login, "password": "wrong"})[1] == "wrong_login"
+    assert (
+        v1.refused(site.http, "accounts/login", {**login, "password": "wrong"})[1]
+        == "wrong_login"
+    )
     tablet = User(site, second["token"], ann.user, APP)
     with online(ann, site.ws), online(tablet, site.ws):
         pass
@@ -212,7 +273,9 @@ def accounts_with_friends(site: Site) -> Generator[None]:
 
 @story
 def groups_and_invitations(site: Site) -> Generator[None]:
-    ann, bob, cid, dan = (person(site, f"g_{name}") for name in ("ann", "bob", "cid", "dan"))
+    ann, bob, cid, dan = (
+        person(site, f"g_{name}") for name in ("ann", "bob", "cid", "dan")
+    )
     group = ann.post("groups/create", name="tea", members=[bob.user, cid.user])["group"]
     ann.post("groups/role", group=group, member=bob.user, role="admin")
     ann.post("groups/mute", group=group, member=cid.user, until=4_000_000_000)
@@ -230,12 +293,15 @@ def groups_and_invitations(site: Site) -> Generator[None]:
     assert cid.refused("messages/send", conversation=int(group), text="hi")[0] == 403
     assert dan.post("invitations/accept", code=code)["status"] == "joined"
     eve = person(site, "g_eve")
-    assert eve.refused("invitations/accept", code=code) == (404, "unknown_invitation"), "it was for one"
+    assert eve.refused("invitations/accept", code=code) == (
+        404,
+        "unknown_invitation",
+    ), "it was for one"
     sent = dan.post("messages/send", conversation=int(group), text="hello")
     assert bob.get("messages", conversation=group)["messages"][-1]["id"] == sent["id"]
 
 
-# --- bots and back ends -------------------------------------------------------------------------------------
+# --- bots and back ends -------------------------------------------------------
 
 
 def texts_of(posts: list[Post]) -> list[str]:
@@ -250,8 +316,13 @@ def bots_with_webhooks(site: Site) -> Generator[None]:
     hook = ann.post("hooks", group=group, nickname="Builds")
     other.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
     with Receiver() as receiver:
-        receiver.reply = lambda post: (200, b'{"text":"%b!"}' % post.json["text"].encode())
-        secret = ann.post("bots/update", bot=bot.user, hook_url=receiver.url)["hook_secret"]
+        receiver.reply = lambda post: (
+            200,
+            b'{"text":"%b!"}' % post.json["text"].encode(),
+        )
+        secret = ann.post("bots/update", bot=bot.user, hook_url=receiver.url)[
+            "hook_secret"
+        ]
 
         def answers() -> list[str]:
             entries = ann.get("messages/sync", after=0)["messages"]
@@ -267,25 +338,44 @@ def bots_with_webhooks(site: Site) -> Generator[None]:
         yield
         assert_has_all(ann.get("bots"), bots)
         receiver.forget()
-        receiver.reply = lambda post: (200, b'{"text":"%b!"}' % post.json["text"].encode())
+        receiver.reply = lambda post: (
+            200,
+            b'{"text":"%b!"}' % post.json["text"].encode(),
+        )
         ann.post("messages/send", to=bot.user, text="three")
-        eventually(lambda: answers() == ["one!", "two!", "three!"], what="it goes on where it was")
+        eventually(
+            lambda: answers() == ["one!", "two!", "three!"],
+            what="it goes on where it was",
+        )
         assert texts_of(receiver.posts) == ["two", "three"]
         assert receiver.posts[0].headers["imserver-delivery"] == delivery
         assert secret
-    answer = ask(site.http, request(hook["url"], method="POST", body=b'{"text":"green"}'))
+    answer = ask(
+        site.http, request(hook["url"], method="POST", body=b'{"text":"green"}')
+    )
     assert (answer.status, answer.json["conversation"]) == (200, int(group))
     ann.post("messages/send", conversation=int(group), text="/brew green")
     with online(other, site.ws) as at_other:
         while (seen := entry(at_other))["kind"] != "message":
             pass
-    assert seen["meta"]["command"] == {"bot": other.user, "name": "brew", "text": "green"}
+    assert seen["meta"]["command"] == {
+        "bot": other.user,
+        "name": "brew",
+        "text": "green",
+    }
 
 
 @story
 def durable_events_of_a_back_end(site: Site) -> Generator[None]:
     with Receiver() as receiver:
-        site.app("told", webhook={**receiver.settings, "events": ["message", "absent"], "absent_seconds": 1})
+        site.app(
+            "told",
+            webhook={
+                **receiver.settings,
+                "events": ["message", "absent"],
+                "absent_seconds": 1,
+            },
+        )
         site.app("pulled", webhook={"events": ["message"]})
         receiver.reply = lambda _: (200, b"")
         site.store("told", "ann", "bob", "one")
@@ -297,20 +387,30 @@ def durable_events_of_a_back_end(site: Site) -> Generator[None]:
         for text in ("one", "two"):
             site.store("pulled", "ann", "bob", text)
         page = site.good("events/log", app="pulled", limit=1)
-        log = [{**event, "node": ""} for event in site.good("events/log", app="pulled")["events"]]
+        log = [
+            {**event, "node": ""}
+            for event in site.good("events/log", app="pulled")["events"]
+        ]
         yield
         receiver.forget()
         site.store("told", "ann", "bob", "three")
         texts = [event["text"] for event in receiver.wait_for(2, "message")]
         assert texts == ["two", "three"]
         assert receiver.events("absent") == [], "bob was told of once"
-        assert [{**event, "node": ""} for event in site.good("events/log", app="pulled")["events"]] == log
+        assert [
+            {**event, "node": ""}
+            for event in site.good("events/log", app="pulled")["events"]
+        ] == log
         site.store("pulled", "ann", "bob", "three")
         rest = site.good("events/log", app="pulled", after=page["next"])
-        assert [event["text"] for event in page["events"] + rest["events"]] == ["one", "two", "three"]
+        assert [event["text"] for event in page["events"] + rest["events"]] == [
+            "one",
+            "two",
+            "three",
+        ]
 
 
-# --- messages -----------------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------
 
 
 @story
@@ -319,7 +419,10 @@ def stored_messages(site: Site) -> Generator[None]:
     group = int(ann.post("groups/create", name="m", members=[bob.user])["group"])
     conversation = 0
     for where in ({"to": bob.user}, {"conversation": group}):
-        sent = [ann.post("messages/send", text=f"tea {number}", **where) for number in range(6)]
+        sent = [
+            ann.post("messages/send", text=f"tea {number}", **where)
+            for number in range(6)
+        ]
         ids = [each["id"] for each in sent]
         conversation = sent[0]["conversation"]
         ann.post("messages/edit", id=ids[0], text="coffee")
@@ -343,16 +446,30 @@ def stored_messages(site: Site) -> Generator[None]:
             ("messages/sync", {"after": 0}),
             ("messages/marks", {}),
             ("messages/search", {"text": "tea"}),
-            *((word, {"conversation": conversation}) for word in ("messages", "messages/receipts")),
+            *(
+                (word, {"conversation": conversation})
+                for word in ("messages", "messages/receipts")
+            ),
             ("conversations/pins", {"conversation": conversation}),
         ):
-            views.append(lambda one=one, route=route, query=query: one.get(route, **query))
+            views.append(
+                lambda one=one, route=route, query=query: one.get(route, **query)
+            )
     before = [view() for view in views]
     yield
     assert_has_all([view() for view in views], before)
-    question = ann.post("asks/create", conversation=conversation, text="Tea?", free_text=True, seconds=60)
+    question = ann.post(
+        "asks/create",
+        conversation=conversation,
+        text="Tea?",
+        free_text=True,
+        seconds=60,
+    )
     assert bob.post("asks/answer", id=question["id"], text="yes")["accepted"]
-    assert bob.post("messages/send", conversation=conversation, **message)["repeated"] is True
+    assert (
+        bob.post("messages/send", conversation=conversation, **message)["repeated"]
+        is True
+    )
     ann.post("messages/recall", id=ids[0])
     bob.post("messages/react", id=ids[2], emoji="+1", remove=True)
     ann.post("messages/pin", id=ids[2], remove=True)
@@ -373,13 +490,19 @@ def ids_behind(one: CmdClient, last: int) -> list[int]:
 @story
 def clients_with_cursors(site: Site) -> Generator[None]:
     """A client of each dialect that has a cursor goes on behind it."""
-    ids = [site.store("hall", "ann", "cur", str(number))["stored"]["id"] for number in range(5)]
+    ids = [
+        site.store("hall", "ann", "cur", str(number))["stored"]["id"]
+        for number in range(5)
+    ]
     with logged_in(site.ws, "cur", "hall", cursor=0) as one:
         assert ids_behind(one, ids[2])[-1] == ids[2]
     page = site.good("messages/sync", app="hall", user="cur", after=0, limit=3)
     marks = site.good("messages/marks", app="hall", user="cur")
     yield
-    ids += [site.store("hall", "ann", "cur", str(number))["stored"]["id"] for number in range(5, 8)]
+    ids += [
+        site.store("hall", "ann", "cur", str(number))["stored"]["id"]
+        for number in range(5, 8)
+    ]
     with (
         logged_in(site.ws, "cur", "hall", cursor=ids[2]) as one,
         listening(site.http, "hall", "cur", cursor=ids[2]) as stream,
@@ -391,7 +514,9 @@ def clients_with_cursors(site: Site) -> Generator[None]:
         assert [each["id"] for each in [*page["messages"], *rest["messages"]]] == ids
         ids.append(site.store("hall", "ann", "cur", "live")["stored"]["id"])
         assert entry(one)["id"] == stream.stored()["id"] == ids[-1]
-    changed = site.good("messages/marks", app="hall", user="cur", version=marks["version"])
+    changed = site.good(
+        "messages/marks", app="hall", user="cur", version=marks["version"]
+    )
     assert changed["version"] >= marks["version"]
 
 
@@ -421,17 +546,25 @@ def clients_of_the_action_dialect(site: Site) -> Generator[None]:
         with action_session(site.ws, "bob", 9, "ann") as bob:
             bob.receives("ann", "one", "bob")
             bob.until_pinged()
-        position = "SELECT id FROM talk_position WHERE app = 'action:9' AND member = 'bob'"
-        eventually(lambda: site.rows(position), what="the position, which is written once a second")
+        position = (
+            "SELECT id FROM talk_position WHERE app = 'action:9' AND member = 'bob'"
+        )
+        eventually(
+            lambda: site.rows(position),
+            what="the position, which is written once a second",
+        )
         ann.say("two")
     yield
-    with action_session(site.ws, "ann", 9, "bob") as ann, action_session(site.ws, "bob", 9, "ann") as bob:
+    with (
+        action_session(site.ws, "ann", 9, "bob") as ann,
+        action_session(site.ws, "bob", 9, "ann") as bob,
+    ):
         bob.receives("ann", "two", "bob")
         ann.say("three")
         bob.receives("ann", "three", "bob")
 
 
-# --- files and channels -------------------------------------------------------------------------------------
+# --- files and channels -------------------------------------------------------
 
 
 def fetch(site: Site, path: str) -> Response:
@@ -443,13 +576,20 @@ def uploads(site: Site) -> Generator[None]:
     content = picture()
     authorised = ("Authorization", f"Bearer {KEY}")
     path = f"{v1.PREFIX}uploads?{urlencode({'app': 'hall', 'user': 'ann', 'name': 'tea.png'})}"
-    answer = ask(site.http, request(path, method="POST", headers=[authorised], body=content))
+    answer = ask(
+        site.http, request(path, method="POST", headers=[authorised], body=content)
+    )
     assert answer.status == 201, answer
     file = answer.json
     tus = [authorised, ("Tus-Resumable", "1.0.0")]
     path = f"{v1.PREFIX}uploads/tus?app=hall&user=ann"
     half, length = len(content) // 2, ("Upload-Length", str(len(content)))
-    part = ask(site.http, request(path, method="POST", headers=[*tus, length])).header("Location") or ""
+    part = (
+        ask(site.http, request(path, method="POST", headers=[*tus, length])).header(
+            "Location"
+        )
+        or ""
+    )
 
     def add(offset: int, piece: bytes) -> Response:
         kind = ("Content-Type", "application/offset+octet-stream")
@@ -462,7 +602,9 @@ def uploads(site: Site) -> Generator[None]:
     yield
     assert fetch(site, file["url"]).body == content
     assert fetch(site, f"{file['url']}/thumbnail").body == thumbnail
-    assert_has_all(site.good("uploads", app="hall", user="ann")["files"], listed["files"])
+    assert_has_all(
+        site.good("uploads", app="hall", user="ann")["files"], listed["files"]
+    )
     assert add(half, content[half:]).status == 204
     finished = ask(site.http, request(part, headers=tus)).json
     assert fetch(site, finished["url"]).body == content
@@ -485,7 +627,7 @@ def ids_of_pushes(site: Site) -> Generator[None]:
     assert site.good("push", stored) == answer, "it is where it was"
 
 
-# --- the tests ----------------------------------------------------------------------------------------------
+# --- the tests ----------------------------------------------------------------
 
 
 class StoryRun:
@@ -523,7 +665,9 @@ def database_of(engine: str) -> Iterator[DatabaseServer | None]:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def upgraded(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    shared_redis: RedisServer,
 ) -> Iterator[dict[Story, StoryRun]]:
     """All stories; their server has been upgraded."""
     old = unpack(tmp_path_factory.mktemp("before"))
@@ -541,13 +685,22 @@ def upgraded(
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_what_the_release_before_has_stored_goes_on(upgraded: dict[Story, StoryRun], story: Story) -> None:
+def test_what_the_release_before_has_stored_goes_on(
+    upgraded: dict[Story, StoryRun], story: Story
+) -> None:
     upgraded[story].go_on()
 
 
-def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(tmp_path: Path) -> None:
-    """The settings are its defaults, and what its ``imserver init`` has written."""
-    old, data, copy = unpack(tmp_path / "before"), str(tmp_path / "data"), str(tmp_path / "copy.db")
+def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(
+    tmp_path: Path,
+) -> None:
+    """The settings are its defaults, and what its ``imserver init`` has
+    written."""
+    old, data, copy = (
+        unpack(tmp_path / "before"),
+        str(tmp_path / "data"),
+        str(tmp_path / "copy.db"),
+    )
 
     def command(tree: Path, *arguments: str) -> str:
         return run(tree, sys.executable, "-m", "imserver", *arguments)
@@ -568,7 +721,9 @@ def test_settings_of_the_release_before_are_valid_and_its_backup_is_restored(tmp
 @pytest.mark.full("programs")
 @pytest.mark.needs("git")
 @pytest.mark.parametrize(
-    "commit", ["f37e25a6", "", "f0a2862f", "b9a87c62"], ids=["0020", "1.0", "0038", "0040"]
+    "commit",
+    ["f37e25a6", "", "f0a2862f", "b9a87c62"],
+    ids=["0020", "1.0", "0038", "0040"],
 )
 def test_an_old_database_becomes_as_a_new_one(
     database_servers: dict[str, DatabaseServer],
@@ -597,7 +752,10 @@ def _schema(url: str) -> Any:
         tables = inspect(connection)
         return {
             name: (
-                [{**each, "type": repr(each["type"])} for each in tables.get_columns(name)],
+                [
+                    {**each, "type": repr(each["type"])}
+                    for each in tables.get_columns(name)
+                ],
                 tables.get_pk_constraint(name),
                 sorted(map(str, tables.get_unique_constraints(name))),
                 sorted(map(str, tables.get_indexes(name))),

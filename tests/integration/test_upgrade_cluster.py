@@ -1,9 +1,12 @@
-"""An upgrade without an interruption: nodes of the release before and of this one are one cluster.
+"""An upgrade without an interruption: nodes of the release before and of this
+one are one cluster.
 
-Every test of clusters is run once more with each second node of the release before: people, pushes, channels,
-histories, stored messages, signals, policies, kicks, bans, queries between nodes. What only a cluster of two
-releases can do wrong has its tests below. The data that one server leaves to the next: ``test_upgrade.py``.
-Nodes that are replaced one after the other, up and down: ``tests/upgrade``.
+Every test of clusters is run once more with each second node of the release
+before: people, pushes, channels, histories, stored messages, signals, policies,
+kicks, bans, queries between nodes. What only a cluster of two releases can do
+wrong has its tests below. The data that one server leaves to the next:
+``test_upgrade.py``. Nodes that are replaced one after the other, up and down:
+``tests/upgrade``.
 """
 
 import os
@@ -33,13 +36,15 @@ FILES: Final = (
     "integration/test_messaging",
     "integration/test_stored_conversations_cluster",
 )
-"""Not ``integration/test_failed_publications``: it tests answers that the release before does not give."""
+"""Not ``integration/test_failed_publications``: it tests answers that the
+release before does not give."""
 ABSENT = [file for file in FILES if not (ROOT / "tests" / f"{file}.py").is_file()]
 assert not ABSENT, (
     f"no such files of tests: {ABSENT}"
 )  # while tests are collected, so without the full ones, too
 NOT_WITH_BOTH: Final = (
-    # In demo mode, nodes of the release before listen for other nodes on other addresses than loopback, too.
+    # In demo mode, nodes of the release before listen for other nodes on other
+    # addresses than loopback, too.
     "integration/test_cluster.py::test_in_demo_mode_other_machines_reach_no_port_for_nodes[False]",
     # The release before does not know the command streamStop.
     "integration/test_bots.py::test_a_streamed_answer_is_stopped_at_another_node_and_stored_once_when_its_own_is_killed",
@@ -63,9 +68,14 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clusters_of_both_releases_pass_the_tests_of_clusters(
     old: Path, tmp_path: Path, file: str, number: int
 ) -> None:
-    """``number``: of the first node of the release before; every second one is."""
+    """``number``: of the first node of the release before; every second one
+    is."""
     left_out = [f"--deselect=tests/{test}" for test in NOT_WITH_BOTH]
-    given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "FLAKY"))}
+    given = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "FLAKY"))
+    }
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider"),
@@ -81,15 +91,20 @@ def test_clusters_of_both_releases_pass_the_tests_of_clusters(
     assert " passed" in done.stdout
 
 
-# --- what only two releases can do wrong --------------------------------------------------------------------
+# --- what only two releases can do wrong --------------------------------------
 
 
-def test_nodes_of_both_releases_agree_on_the_features_that_both_know(old: Path, tmp_path: Path) -> None:
-    """What only this release knows keeps neither away. What an operator leaves out of one node does."""
+def test_nodes_of_both_releases_agree_on_the_features_that_both_know(
+    old: Path, tmp_path: Path
+) -> None:
+    """What only this release knows keeps neither away. What an operator leaves
+    out of one node does."""
     with nodes_of(tmp_path, 0) as nodes:
 
         def start(tree: Path, *features: str) -> Server:
-            return nodes.start({"features": [*features]}, environment=environment_of(tree))
+            return nodes.start(
+                {"features": [*features]}, environment=environment_of(tree)
+            )
 
         start(old, "client")
         first = start(ROOT, "client")
@@ -107,12 +122,18 @@ def test_nodes_of_both_releases_agree_on_the_features_that_both_know(old: Path, 
 
 @pytest.mark.parametrize("there", ["old", "new"])
 @pytest.mark.parametrize("app", ["my_app", "50%"])
-def test_users_of_an_app_of_any_name_are_found_by_both(pair: Nodes, app: str, there: str) -> None:
-    """The records of online users in Redis write such names in another way since."""
+def test_users_of_an_app_of_any_name_are_found_by_both(
+    pair: Nodes, app: str, there: str
+) -> None:
+    """The records of online users in Redis write such names in another way
+    since."""
     with logged_in(pair.ws[there == "new"], "ann", app) as ann:
         for http in pair.http:
             assert v1.good(http, "presence", app=app, user="ann")["users"][0]["online"]
-            assert v1.good(http, "push", {"app": app, "user": "ann", "text": "hi"})["sent"] == 1
+            assert (
+                v1.good(http, "push", {"app": app, "user": "ann", "text": "hi"})["sent"]
+                == 1
+            )
             assert ann.push("msg").json["response"]["data"]["msg"] == "hi"
 
 

@@ -1,4 +1,5 @@
-"""Files on both HTTP servers: what goes in comes out, only to whom it belongs, and memory does not grow."""
+"""Files on both HTTP servers: what goes in comes out, only to whom it belongs,
+and memory does not grow."""
 
 import hashlib
 import io
@@ -30,10 +31,23 @@ KEY, READER = "the key of a back end", "a key that only reads"
 QUOTA = 3_000_000 + 2 * FILE_BYTES
 SMALL, LARGE = 200_000, 48_000_000
 SETTINGS: dict[str, Any] = {
-    "api": {"keys": [{"key": KEY, "scopes": ["push", "read"]}, {"key": READER, "scopes": ["read"]}]},
-    "apps": {"101": {"open": True}, "103": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}},
+    "api": {
+        "keys": [
+            {"key": KEY, "scopes": ["push", "read"]},
+            {"key": READER, "scopes": ["read"]},
+        ]
+    },
+    "apps": {
+        "101": {"open": True},
+        "103": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
+    },
     "limits": {"body_bytes": 100_000},
-    "uploads": {"min_free_bytes": 0, "quota_bytes": QUOTA, "max_bytes": 2_000_000, "picture_bytes": SMALL},
+    "uploads": {
+        "min_free_bytes": 0,
+        "quota_bytes": QUOTA,
+        "max_bytes": 2_000_000,
+        "picture_bytes": SMALL,
+    },
 }
 
 
@@ -67,7 +81,9 @@ def head(length: int | None, *more: str, key: str = KEY, **query: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def upload(server: Server, content: bytes, *, key: str = KEY, app: str = "101", **query: str) -> Response:
+def upload(
+    server: Server, content: bytes, *, key: str = KEY, app: str = "101", **query: str
+) -> Response:
     """One upload, on a connection of its own."""
     if app:
         query["app"] = app
@@ -82,7 +98,9 @@ def uploaded(server: Server, content: bytes, **options: str) -> Any:
     return answer.json
 
 
-def fetch(server: Server, path: str, *headers: tuple[str, str], method: str = "GET") -> Response:
+def fetch(
+    server: Server, path: str, *headers: tuple[str, str], method: str = "GET"
+) -> Response:
     return ask(server.http, request(path, method=method, headers=headers))
 
 
@@ -100,10 +118,12 @@ def picture(width: int = 400, height: int = 300, form: str = "PNG") -> bytes:
 
 def count_stored(server: Server) -> int:
     """How many files lie in the folder, half ones too."""
-    return sum(len(names) for _, _, names in os.walk(server.folder / "data" / "uploads"))
+    return sum(
+        len(names) for _, _, names in os.walk(server.folder / "data" / "uploads")
+    )
 
 
-# --- in and out ---------------------------------------------------------------------------------------------
+# --- in and out ---------------------------------------------------------------
 
 
 @pytest.mark.both_servers
@@ -114,20 +134,32 @@ def test_a_file_comes_out_as_it_went_in(own_server: Server, user: str) -> None:
     assert received["sha256"] == hashlib.sha256(content).hexdigest()
     answer = fetch(own_server, received["url"])
     assert (answer.status, answer.body) == (200, content)
-    assert answer.header("Content-Disposition") == "attachment; filename*=UTF-8''p%C3%A4ss%20w%C3%B6rd.bin"
+    assert (
+        answer.header("Content-Disposition")
+        == "attachment; filename*=UTF-8''p%C3%A4ss%20w%C3%B6rd.bin"
+    )
     alone = fetch(own_server, received["url"], method="HEAD")
     assert (alone.status, alone.header("Content-Length")) == (200, str(len(content)))
     received = uploaded(own_server, picture(800, 600), user=user, kind="picture")
-    measures = (received["kind"], received["type"], received["width"], received["height"])
+    measures = (
+        received["kind"],
+        received["type"],
+        received["width"],
+        received["height"],
+    )
     assert measures == ("picture", "image/png", 800, 600)
     answer = fetch(own_server, received["thumbnail"]["url"])
-    assert answer.header("Content-Type") == received["thumbnail"]["type"] == "image/jpeg"
+    assert (
+        answer.header("Content-Type") == received["thumbnail"]["type"] == "image/jpeg"
+    )
     assert len(answer.body) == received["thumbnail"]["bytes"]
     assert fetch(own_server, received["url"]).header("Content-Disposition") == "inline"
 
 
 @pytest.mark.both_servers
-def test_a_range_is_given_and_one_that_there_is_not_is_refused(own_server: Server) -> None:
+def test_a_range_is_given_and_one_that_there_is_not_is_refused(
+    own_server: Server,
+) -> None:
     content = os.urandom(1000)
     url = uploaded(own_server, content, user="thousand")["url"]
     for wanted, first, last in (
@@ -142,25 +174,43 @@ def test_a_range_is_given_and_one_that_there_is_not_is_refused(own_server: Serve
         assert answer.header("Content-Range") == f"bytes {first}-{last}/1000"
     for wanted in ("bytes=7-3", "bytes=-", "lines=1-2", "bytes=0-1,5-6"):
         answer = fetch(own_server, url, ("Range", wanted))
-        assert (answer.status, answer.body, answer.header("Content-Range")) == (200, content, None), wanted
+        assert (answer.status, answer.body, answer.header("Content-Range")) == (
+            200,
+            content,
+            None,
+        ), wanted
     for wanted in ("bytes=1000-", "bytes=1000-1001", "bytes=-0"):
         answer = fetch(own_server, url, ("Range", wanted))
         assert code(answer) == (416, "range_not_satisfiable")
         assert answer.header("Content-Range") == "bytes */1000"
     tag = fetch(own_server, url).header("ETag") or ""
     with Raw(own_server.http) as raw:
-        assert raw.ask(request(url, headers=[("If-None-Match", f'"x", {tag}')])).status == 304
-        assert raw.ask(request(url, headers=[("Range", "bytes=0-9"), ("If-Range", tag)])).status == 206
-        other = raw.ask(request(url, headers=[("Range", "bytes=0-9"), ("If-Range", '"other"')]))
+        assert (
+            raw.ask(request(url, headers=[("If-None-Match", f'"x", {tag}')])).status
+            == 304
+        )
+        assert (
+            raw.ask(
+                request(url, headers=[("Range", "bytes=0-9"), ("If-Range", tag)])
+            ).status
+            == 206
+        )
+        other = raw.ask(
+            request(url, headers=[("Range", "bytes=0-9"), ("If-Range", '"other"')])
+        )
         assert (other.status, other.body) == (200, content)
 
 
 def token(user: str, app: str = "103") -> str:
-    return jwt.encode({"sub": user, "app": app, "exp": int(time.time()) + 60}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": app, "exp": int(time.time()) + 60}, SECRET, "HS256"
+    )
 
 
 def files(server: Server, key: str, **query: str) -> Response:
-    return fetch(server, f"{PATH}?{urlencode(query)}", ("Authorization", f"Bearer {key}"))
+    return fetch(
+        server, f"{PATH}?{urlencode(query)}", ("Authorization", f"Bearer {key}")
+    )
 
 
 def delete(server: Server, key: str, name: str) -> Response:
@@ -168,10 +218,17 @@ def delete(server: Server, key: str, name: str) -> Response:
 
 
 def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) -> None:
-    ids = [uploaded(own_server, b"%d" % number, key=token(user), app="")["id"] for number in range(3)]
+    ids = [
+        uploaded(own_server, b"%d" % number, key=token(user), app="")["id"]
+        for number in range(3)
+    ]
     first = files(own_server, token(user), limit="2").json
     assert [each["id"] for each in first["files"]] == ids[:0:-1]
-    assert (first["total"], first["bytes"], first["quota"]) == (3, 3 + 3 * FILE_BYTES, QUOTA)
+    assert (first["total"], first["bytes"], first["quota"]) == (
+        3,
+        3 + 3 * FILE_BYTES,
+        QUOTA,
+    )
     rest = files(own_server, token(user), limit="2", cursor=first["next"]).json
     assert ([each["id"] for each in rest["files"]], rest["next"]) == (ids[:1], "")
     assert code(delete(own_server, token("somebody"), ids[0])) == (403, "not_allowed")
@@ -183,10 +240,12 @@ def test_a_user_lists_and_removes_what_is_theirs(own_server: Server, user: str) 
     assert files(own_server, token("somebody")).json["files"] == []
 
 
-# --- how much -----------------------------------------------------------------------------------------------
+# --- how much -----------------------------------------------------------------
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_comes(own_server: Server, user: str) -> None:
+def test_a_file_that_is_too_large_is_refused_before_it_comes(
+    own_server: Server, user: str
+) -> None:
     with Raw(own_server.http) as raw:
         raw.send(head(2_000_001, app="101", user=user))  # and not one byte of it
         assert code(raw.response()) == (413, "file_too_large")
@@ -194,7 +253,10 @@ def test_a_file_that_is_too_large_is_refused_before_it_comes(own_server: Server,
     noise = io.BytesIO()
     Image.effect_noise((600, 600), 90).save(noise, "PNG")
     assert len(noise.getvalue()) > SMALL
-    assert code(upload(own_server, noise.getvalue(), user=user)) == (413, "file_too_large")
+    assert code(upload(own_server, noise.getvalue(), user=user)) == (
+        413,
+        "file_too_large",
+    )
     assert uploaded(own_server, bytes(SMALL + 1), user=user)["kind"] == "file"
 
 
@@ -205,14 +267,18 @@ def test_a_length_is_needed(own_server: Server, user: str) -> None:
         raw.send(b"hello")
         assert raw.response().status == 201
         raw.send(head(5, "Expect: 100-continue", app="101", user=user, key=READER))
-        assert code(raw.response()) == (403, "forbidden"), "who may not is not asked for it"
+        assert code(raw.response()) == (403, "forbidden"), (
+            "who may not is not asked for it"
+        )
         raw.ended()
 
     def answer_to(length: int | None, *lines: str, body: bytes = b"") -> Response:
         return ask(own_server.http, head(length, *lines, app="101", user=user) + body)
 
     assert code(answer_to(0)) == code(answer_to(None)) == (411, "length_required")
-    chunks = answer_to(None, "Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n")
+    chunks = answer_to(
+        None, "Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"
+    )
     assert chunks.json["bytes"] == 5  # read whole, as every body in chunks
     long = b"%x\r\n" % 150_000 + bytes(150_000)
     assert answer_to(None, "Transfer-Encoding: chunked", body=long).status == 413
@@ -224,13 +290,20 @@ def test_a_length_is_needed(own_server: Server, user: str) -> None:
 
 
 def test_what_follows_an_unread_body_is_never_a_request(own_server: Server) -> None:
-    """The end of a body that was refused looks like a push: it must not become one."""
+    """The end of a body that was refused looks like a push: it must not become
+    one."""
     push = form_request(
-        "/user/sendMessageAll", {"appID": "101", "userID": "s", "msgID": fresh("m"), "message": "x"}
+        "/user/sendMessageAll",
+        {"appID": "101", "userID": "s", "msgID": fresh("m"), "message": "x"},
     )
     push = bearer(push, KEY)
-    with logged_in(own_server.ws, fresh("victim"), 101) as victim, Raw(own_server.http) as raw:
-        raw.send(head(1_000_000, app="101", user="x", key=READER) + bytes(70_000) + push)
+    with (
+        logged_in(own_server.ws, fresh("victim"), 101) as victim,
+        Raw(own_server.http) as raw,
+    ):
+        raw.send(
+            head(1_000_000, app="101", user="x", key=READER) + bytes(70_000) + push
+        )
         assert code(raw.response()) == (403, "forbidden")
         raw.ended()
         victim.no_push()
@@ -252,7 +325,9 @@ def test_a_large_file_is_never_in_memory(roomy: Server) -> None:
         for _ in range(LARGE // len(piece)):
             raw.send(piece)
         received = raw.response().json
-    assert received["sha256"] == hashlib.sha256(piece * (LARGE // len(piece))).hexdigest()
+    assert (
+        received["sha256"] == hashlib.sha256(piece * (LARGE // len(piece))).hexdigest()
+    )
     with Raw(roomy.http, receive_buffer_bytes=65536) as raw:
         raw.send(request(received["url"]))
         assert raw.response(to_head=True).status == 200
@@ -267,7 +342,9 @@ def count_arriving(server: Server) -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Server) -> None:
+def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(
+    roomy: Server,
+) -> None:
     user, proof = register(roomy.http)
     before = count_stored(roomy)
     with Raw(roomy.http) as raw:
@@ -282,7 +359,9 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
 
 
 @pytest.mark.full("programs")
-def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: str) -> None:
+def test_files_go_to_a_bucket_and_come_from_there(
+    launch: Launch, http_server: str
+) -> None:
     content = picture(900, 700)
     with Standin() as standin:
         bucket = {"s3_url": standin.url, "s3_bucket": NAME, "s3_region": REGION}
@@ -292,8 +371,14 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
         received = uploaded(server, content, key=proof, app="")
         assert standin.objects[received["id"]] == (content, "image/png")
         assert (len(standin.objects), count_stored(server)) == (2, 0)
-        assert fetch(server, received["url"], ("Range", "bytes=10-19")).body == content[10:20]
-        assert len(fetch(server, received["thumbnail"]["url"]).body) == received["thumbnail"]["bytes"]
+        assert (
+            fetch(server, received["url"], ("Range", "bytes=10-19")).body
+            == content[10:20]
+        )
+        assert (
+            len(fetch(server, received["thumbnail"]["url"]).body)
+            == received["thumbnail"]["bytes"]
+        )
         standin.failures = ["500"] * 3
         assert code(fetch(server, received["url"])) == (503, "media_unavailable")
         standin.failures = ["ok", *["500"] * 3]
@@ -302,14 +387,19 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, http_server: s
         assert refused.header("Retry-After")
         assert len(standin.objects) == 2, "the picture goes if its thumbnail is refused"
         standin.failures = ["500"] * 3
-        assert code(call(server.http, "accounts/delete", LEAVE, key=proof)) == (503, "media_unavailable")
+        assert code(call(server.http, "accounts/delete", LEAVE, key=proof)) == (
+            503,
+            "media_unavailable",
+        )
         assert files(server, proof).json["total"] == 1, "nothing is deleted by half"
-        assert call(server.http, "accounts/delete", LEAVE, key=proof).json == {"user": user}
+        assert call(server.http, "accounts/delete", LEAVE, key=proof).json == {
+            "user": user
+        }
         assert not standin.objects
     assert SECRET_KEY not in server.log_text
 
 
-# --- in parts: tus 1.0 --------------------------------------------------------------------------------------
+# --- in parts: tus 1.0 --------------------------------------------------------
 
 
 TUS = "/api/v1/uploads/tus"
@@ -318,11 +408,16 @@ OWN = {"Authorization": f"Bearer {KEY}", "Tus-Resumable": "1.0.0"}
 BYTES = {"Content-Type": "application/offset+octet-stream"}
 
 
-def send(server: Server, method: str, path: str, body: bytes = b"", **headers: str) -> Response:
+def send(
+    server: Server, method: str, path: str, body: bytes = b"", **headers: str
+) -> Response:
     """A request with the key of the back end; ``Upload_Length`` is a header."""
     named = OWN | {name.replace("_", "-"): value for name, value in headers.items()}
     question = request(
-        path, method=method, headers=[(name, value) for name, value in named.items() if value], body=body
+        path,
+        method=method,
+        headers=[(name, value) for name, value in named.items() if value],
+        body=body,
     )
     with Raw(server.http) as raw:
         raw.send(question)
@@ -330,32 +425,66 @@ def send(server: Server, method: str, path: str, body: bytes = b"", **headers: s
 
 
 def begin(server: Server, length: int, user: str = "ann", **headers: str) -> str:
-    answer = send(server, "POST", f"{TUS}?app=101&user={user}", Upload_Length=str(length), **headers)
+    answer = send(
+        server,
+        "POST",
+        f"{TUS}?app=101&user={user}",
+        Upload_Length=str(length),
+        **headers,
+    )
     assert answer.status == 201, answer
     assert answer.header("Upload-Expires")
     return answer.header("Location") or ""
 
 
-def patch(server: Server, path: str, offset: int, content: bytes, **headers: str) -> Response:
-    return send(server, "PATCH", path, content, Upload_Offset=str(offset), **{**BYTES, **headers})
+def patch(
+    server: Server, path: str, offset: int, content: bytes, **headers: str
+) -> Response:
+    return send(
+        server,
+        "PATCH",
+        path,
+        content,
+        Upload_Offset=str(offset),
+        **{**BYTES, **headers},
+    )
 
 
 @pytest.mark.both_servers
 def test_a_file_arrives_in_parts(own_server: Server) -> None:
-    user, metadata = fresh("u") + "/é", f"filename {b64encode('päss.bin'.encode()).decode()},other"
-    path = begin(own_server, len(CONTENT), quote(user, safe=""), Upload_Metadata=metadata)
+    user, metadata = (
+        fresh("u") + "/é",
+        f"filename {b64encode('päss.bin'.encode()).decode()},other",
+    )
+    path = begin(
+        own_server, len(CONTENT), quote(user, safe=""), Upload_Metadata=metadata
+    )
     incoming = own_server.folder / "data" / "uploads" / "incoming"
     with Raw(own_server.http) as raw:  # its line is lost
-        head = [*OWN.items(), *BYTES.items(), ("Upload-Offset", "0"), ("Content-Length", str(len(CONTENT)))]
+        head = [
+            *OWN.items(),
+            *BYTES.items(),
+            ("Upload-Offset", "0"),
+            ("Content-Length", str(len(CONTENT))),
+        ]
         raw.send(request(path, method="PATCH", headers=head) + CONTENT[:100_000])
-        eventually(lambda: any(each.stat().st_size for each in incoming.glob("*/*") if not each.suffix))
+        eventually(
+            lambda: any(
+                each.stat().st_size for each in incoming.glob("*/*") if not each.suffix
+            )
+        )
     # Until the server has seen that the line is lost, the upload is locked.
-    eventually(lambda: send(own_server, "HEAD", path).status != 423, what="the upload is free")
+    eventually(
+        lambda: send(own_server, "HEAD", path).status != 423, what="the upload is free"
+    )
     answer = send(own_server, "HEAD", path)
     assert answer.status == 200
     offset = int(answer.header("Upload-Offset") or "")
     assert 0 < offset <= 100_000
-    assert (answer.header("Upload-Length"), answer.header("Upload-Metadata")) == (str(len(CONTENT)), metadata)
+    assert (answer.header("Upload-Length"), answer.header("Upload-Metadata")) == (
+        str(len(CONTENT)),
+        metadata,
+    )
     assert answer.header("Cache-Control") == "no-store"
     assert code(send(own_server, "GET", path)) == (404, "unknown_upload")
     assert code(patch(own_server, path, offset + 1, b"x")) == (409, "offset_mismatch")
@@ -363,14 +492,20 @@ def test_a_file_arrives_in_parts(own_server: Server) -> None:
     assert (answer.status, answer.header("Upload-Offset")) == (204, str(len(CONTENT)))
     assert answer.header("Tus-Resumable") == "1.0.0"
     file = send(own_server, "GET", path).json
-    assert (file["user"], file["name"], file["bytes"]) == (user, "päss.bin", len(CONTENT))
+    assert (file["user"], file["name"], file["bytes"]) == (
+        user,
+        "päss.bin",
+        len(CONTENT),
+    )
     assert fetch(own_server, file["url"]).body == CONTENT
     assert send(own_server, "POST", path, X_HTTP_Method_Override="DELETE").status == 204
     assert code(fetch(own_server, file["url"])) == (404, "unknown_upload")
     assert send(own_server, "HEAD", path).status == 404
     # It may begin with bytes.
     content, own = picture(), f"{TUS}?app=101&user=ann&kind=picture"
-    answer = send(own_server, "POST", own, content, Upload_Length=str(len(content)), **BYTES)
+    answer = send(
+        own_server, "POST", own, content, Upload_Length=str(len(content)), **BYTES
+    )
     assert (answer.status, answer.header("Upload-Offset")) == (201, str(len(content)))
     file = send(own_server, "GET", answer.header("Location") or "").json
     assert (file["kind"], file["width"], file["height"]) == ("picture", 400, 300)
@@ -383,7 +518,13 @@ def test_options_tell_what_the_server_can(own_server: Server) -> None:
         assert answer.header("Tus-Version") == answer.header("Tus-Resumable") == "1.0.0"
         assert answer.header("Tus-Max-Size") == "2000000"
         assert (answer.header("Tus-Extension") or "").split(",") == [
-            *("creation", "creation-with-upload", "expiration", "termination", "checksum")
+            *(
+                "creation",
+                "creation-with-upload",
+                "expiration",
+                "termination",
+                "checksum",
+            )
         ]
         assert "sha1" in (answer.header("Tus-Checksum-Algorithm") or "")
         assert "PATCH" in (answer.header("Access-Control-Allow-Methods") or "")
@@ -405,10 +546,25 @@ def test_requests_that_break_the_protocol_are_refused(own_server: Server) -> Non
         (400, {"Upload_Length": "5", "Upload_Concat": "partial"}),
     ):
         assert code(send(own_server, "POST", own, **headers))[0] == status, headers
-    assert code(send(own_server, "PATCH", path, b"x", Upload_Offset="0")) == (415, "kind_refused")
-    assert code(send(own_server, "PATCH", path, b"x", **BYTES)) == (400, "invalid_request")
-    for checksum, status in (("crc32 AAAA", 400), ("sha1 ???", 400), ("sha1 AAAA", 460)):
-        assert code(patch(own_server, path, 0, b"x", Upload_Checksum=checksum))[0] == status
+    assert code(send(own_server, "PATCH", path, b"x", Upload_Offset="0")) == (
+        415,
+        "kind_refused",
+    )
+    assert code(send(own_server, "PATCH", path, b"x", **BYTES)) == (
+        400,
+        "invalid_request",
+    )
+    for checksum, status in (
+        ("crc32 AAAA", 400),
+        ("sha1 ???", 400),
+        ("sha1 AAAA", 460),
+    ):
+        assert (
+            code(patch(own_server, path, 0, b"x", Upload_Checksum=checksum))[0]
+            == status
+        )
     right = b64encode(hashlib.sha1(b"x").digest()).decode()
-    assert patch(own_server, path, 0, b"x", Upload_Checksum=f"sha1 {right}").status == 204
+    assert (
+        patch(own_server, path, 0, b"x", Upload_Checksum=f"sha1 {right}").status == 204
+    )
     assert code(patch(own_server, path, 1, b"12345")) == (413, "file_too_large")

@@ -1,4 +1,5 @@
-"""Webhooks and a real back end: what it is told, signed and repeated; what it is asked before a login."""
+"""Webhooks and a real back end: what it is told, signed and repeated; what it
+is asked before a login."""
 
 import hashlib
 import hmac
@@ -25,9 +26,16 @@ from .setting import Launch, stop
 
 def is_signed(post: Post) -> bool:
     """Whether the server has written this, and within the last minute."""
-    parts = dict(part.split("=", 1) for part in post.headers["imserver-signature"].split(","))
-    signed = hmac.new(SECRET.encode(), f"{parts['t']}.".encode() + post.body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(parts["v1"], signed) and abs(time.time() - int(parts["t"])) < 60
+    parts = dict(
+        part.split("=", 1) for part in post.headers["imserver-signature"].split(",")
+    )
+    signed = hmac.new(
+        SECRET.encode(), f"{parts['t']}.".encode() + post.body, hashlib.sha256
+    ).hexdigest()
+    return (
+        hmac.compare_digest(parts["v1"], signed)
+        and abs(time.time() - int(parts["t"])) < 60
+    )
 
 
 def test_what_is_not_taken_comes_again_unchanged_and_does_not_go_where_it_is_sent_to(
@@ -48,7 +56,11 @@ def test_what_is_not_taken_comes_again_unchanged_and_does_not_go_where_it_is_sen
             assert len(delivery) == 32
             assert again[1].time - again[0].time > 0.2, "with a pause"
         sessions = receiver.wait_for(3)
-        assert [event["event"] for event in sessions] == ["connect", "login", "disconnect"]
+        assert [event["event"] for event in sessions] == [
+            "connect",
+            "login",
+            "disconnect",
+        ]
         for post in receiver.posts:
             assert is_signed(post)
             assert post.path == "/events"
@@ -56,11 +68,19 @@ def test_what_is_not_taken_comes_again_unchanged_and_does_not_go_where_it_is_sen
             assert post.headers["user-agent"].startswith("imserver/")
         assert "webhook of 101" in one.log_text
         metrics = ask(one.http, request("/metrics")).body.decode()
-        assert re.search(r'^imserver_webhook_failures_total\{[^}]*,app="101"\} [1-9]', metrics, re.MULTILINE)
-        assert re.search(r'^imserver_webhook_dropped_total\{[^}]*,app="101"\} 0$', metrics, re.MULTILINE)
+        assert re.search(
+            r'^imserver_webhook_failures_total\{[^}]*,app="101"\} [1-9]',
+            metrics,
+            re.MULTILINE,
+        )
+        assert re.search(
+            r'^imserver_webhook_dropped_total\{[^}]*,app="101"\} 0$',
+            metrics,
+            re.MULTILINE,
+        )
 
 
-# --- being asked --------------------------------------------------------------------------------------------
+# --- being asked --------------------------------------------------------------
 
 
 def login(server: Server, **data: Any) -> int:
@@ -93,7 +113,8 @@ def test_a_back_end_that_cannot_show_who_it_is_gets_no_event_and_no_question(
 
 
 def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
-    """A certificate that has signed itself, also for these ``names``, and its key."""
+    """A certificate that has signed itself, also for these ``names``, and its
+    key."""
     subjects = [x509.IPAddress(ip_address("127.0.0.1")), *map(x509.DNSName, names)]
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "back end")])
@@ -114,7 +135,9 @@ def certificate_of_loopback(folder: Path, *names: str) -> tuple[Path, Path]:
     certificate.write_bytes(answer.public_bytes(serialization.Encoding.PEM))
     key.write_bytes(
         private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
     )
     return certificate, key

@@ -1,4 +1,5 @@
-"""Features that use stored messages where there are any, on a node without the messenger."""
+"""Features that use stored messages where there are any, on a node without the
+messenger."""
 
 import json
 
@@ -44,8 +45,17 @@ def test_the_dialects_of_the_originals_are_served(start_server: StartServer) -> 
             "system:shop": {"open": True},
         }
         keys = [{"key": PUSH, "scopes": ["push"]}]
-        server = started(start_server, FEATURES, apps=apps, centrifuge={"app": "7"}, api={"keys": keys})
-        with action_session(server.ws, "ann", to="bob") as ann, action_session(server.ws, "bob") as bob:
+        server = started(
+            start_server,
+            FEATURES,
+            apps=apps,
+            centrifuge={"app": "7"},
+            api={"keys": keys},
+        )
+        with (
+            action_session(server.ws, "ann", to="bob") as ann,
+            action_session(server.ws, "bob") as bob,
+        ):
             ann.say("tea?")
             bob.receives("ann", "tea?", "bob")
         with listening(server.ws, "shop") as one:

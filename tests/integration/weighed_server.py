@@ -1,7 +1,9 @@
-"""The server, which at SIGWINCH adds to its file ``weights`` a line: how many bytes its objects take.
+"""The server, which at SIGWINCH adds to its file ``weights`` a line: how many
+bytes its objects take.
 
-Run as a script. What an allocation takes is what the allocator gives it, a multiple of :data:`STEP_BYTES`.
-Accounts are not what is weighed: a number is the token of the account that has it.
+Run as a script. What an allocation takes is what the allocator gives it, a
+multiple of :data:`STEP_BYTES`. Accounts are not what is weighed: a number is
+the token of the account that has it.
 """
 
 from gevent import monkey
@@ -33,7 +35,10 @@ def holder(_tokens: AccountTokens, token: str, *_: object) -> FullSession:
 def weigh() -> None:
     """Write down what is held now."""
     gc.collect()
-    taken = sum(-(-trace.size // STEP_BYTES) * STEP_BYTES for trace in tracemalloc.take_snapshot().traces)
+    taken = sum(
+        -(-trace.size // STEP_BYTES) * STEP_BYTES
+        for trace in tracemalloc.take_snapshot().traces
+    )
     with Path("weights").open("a") as weights:
         weights.write(f"{taken}\n")
 

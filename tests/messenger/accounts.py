@@ -16,7 +16,14 @@ def insert(store: Store, table: str, **columns: object) -> int:
 def add_account(store: Store, app: str, **columns: object) -> str:
     """Store an account with these columns; returns its user id."""
     texts = dict.fromkeys(("nickname", "avatar", "password"), "")
-    row = {"app": app, "phone": f"{next(_phones)}", **texts, "version": 0, "created": 0, **columns}
+    row = {
+        "app": app,
+        "phone": f"{next(_phones)}",
+        **texts,
+        "version": 0,
+        "created": 0,
+        **columns,
+    }
     return f"{insert(store, 'account', **row)}"
 
 

@@ -5,7 +5,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from imserver.gateway.storage.store import Store
-from imserver.messenger.messages import catch_up, deliverer, message_search, stored_channels
+from imserver.messenger.messages import (
+    catch_up,
+    deliverer,
+    message_search,
+    stored_channels,
+)
 from imserver.messenger.messages.log import groups, transaction, writer
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.messaging_harness import Node
@@ -27,7 +32,14 @@ def node() -> Iterator[Node]:
 @pytest.fixture
 def small(constants: Callable[..., None]) -> None:
     """What takes long or needs much in small, so that it happens often."""
-    constants(deliverer, GAP_SECONDS=0.001, QUIET_SECONDS=0.01, RETRY_SECONDS=0.005, PAGE=4, MAX_WAITING=3)
+    constants(
+        deliverer,
+        GAP_SECONDS=0.001,
+        QUIET_SECONDS=0.01,
+        RETRY_SECONDS=0.005,
+        PAGE=4,
+        MAX_WAITING=3,
+    )
     constants(writer, BATCH_DRAFTS=4)
     constants(catch_up, RECOVERED=6, RESEND_LIMIT=6)
     constants(stored_channels, MAX_RECOVERED=2)

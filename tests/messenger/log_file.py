@@ -1,4 +1,5 @@
-"""A log in a SQLite file that nodes share: a test holds back, refuses or loses what a node asks of it."""
+"""A log in a SQLite file that nodes share: a test holds back, refuses or loses
+what a node asks of it."""
 
 import shutil
 import sqlite3
@@ -55,7 +56,8 @@ class LogFile:
 
 
 class Gates(GreenletRunner):
-    """What stands between one node and the database. A signal that is clear holds something back."""
+    """What stands between one node and the database. A signal that is clear
+    holds something back."""
 
     def __init__(self) -> None:
         self.file: LogFile | None = None
@@ -68,9 +70,11 @@ class Gates(GreenletRunner):
         self.answering: Signal | None = None
         """What is read is held back."""
         self.around: Callable[[], object] = lambda: None
-        """Called before and after each read, and each write of another part than the log."""
+        """Called before and after each read, and each write of another part
+        than the log."""
         self.losing: Signal | None = None
-        """The answer to the next COMMIT is lost. What became of it is known when this is set."""
+        """The answer to the next COMMIT is lost. What became of it is known
+        when this is set."""
         self.unsure: Signal | None = None
         """That of the COMMIT whose answer was lost."""
 
@@ -136,13 +140,17 @@ class Positions(ActionPositions):
         """What is stored, whether the database answers or not."""
         both = "SELECT app, member, '', id FROM talk_position UNION SELECT * FROM room_position"
         with closing(sqlite3.connect(self._file.path)) as database:
-            return {(app, user, room): id for app, user, room, id in database.execute(both)}
+            return {
+                (app, user, room): id for app, user, room, id in database.execute(both)
+            }
 
 
 class Listening:
     """Calls a function for each commit."""
 
-    def __init__(self, committed: Callable[[str, int, int, list[Entry]], object]) -> None:
+    def __init__(
+        self, committed: Callable[[str, int, int, list[Entry]], object]
+    ) -> None:
         self._committed = committed
 
     def committed(self, commit: Commit) -> None:

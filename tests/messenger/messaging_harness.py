@@ -1,4 +1,5 @@
-"""A node's inside with messaging over a log in a file, and clients that speak cmd to it."""
+"""A node's inside with messaging over a log in a file, and clients that speak
+cmd to it."""
 
 from collections.abc import Callable
 from itertools import count
@@ -31,7 +32,8 @@ APP = "102"
 
 
 class Node(Harness):
-    """One node. ``others`` are told what is stored here, through ``wire`` if a test wants to lose some."""
+    """One node. ``others`` are told what is stored here, through ``wire`` if a
+    test wants to lose some."""
 
     app = APP
     dialect = CmdDialect().joined(MESSAGE_COMMANDS)
@@ -60,9 +62,13 @@ class Node(Harness):
             mutes=MutedUsers(),
             relations=Relations(),
         )
-        self.channel_log = ChannelLog(self.store, self.metrics, self.hub, self.table, self.channels)
+        self.channel_log = ChannelLog(
+            self.store, self.metrics, self.hub, self.table, self.channels
+        )
         self.channels.histories.stored = self.channel_log
-        self.messaging = Messaging(core, self.positions, self.ack_tracker, self.channel_log)
+        self.messaging = Messaging(
+            core, self.positions, self.ack_tracker, self.channel_log
+        )
         self.channel_log.follow_log = self.messaging.follower.follow
         self.log.writer.listener = self
         self.signals = Signals(core, self.messaging)
@@ -71,7 +77,9 @@ class Node(Harness):
         self.message_commands = MessageCommands(
             self.sessions, self.messaging, self.receipts, searches, self.store
         )
-        self._make_dispatcher(self.message_commands.rows(), self.receipts.rows(), self.signals.rows())
+        self._make_dispatcher(
+            self.message_commands.rows(), self.receipts.rows(), self.signals.rows()
+        )
 
     def __exit__(self, *error: Any) -> None:
         self.gates.open()
@@ -99,7 +107,8 @@ class Node(Harness):
         self.gates.around = pass_moment
 
     def lose_answer(self, stored: bool = True) -> None:
-        """The answer to the next COMMIT of the log, which was ``stored`` or not, is lost."""
+        """The answer to the next COMMIT of the log, which was ``stored`` or
+        not, is lost."""
         self.log.writer.seconds, self.gates.losing = 0.001, Signal()
         connection = self.log.writer.connection
         if not stored and connection is not None and connection.sql is not None:
@@ -138,7 +147,9 @@ class Node(Harness):
         self.messaging.catch_up.forget(connection)
         super().on_ended(connection, code)
 
-    def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "MessageClient":
+    def speaker(
+        self, user: str, cursor: int | None = None, device: str = ""
+    ) -> "MessageClient":
         """A user who has logged in, with a cursor if one is given."""
         connection, client = self.connect()
         message_client = MessageClient(connection, client)
@@ -166,7 +177,9 @@ class MessageClient:
         """Send a request; its seq."""
         self._seq += 1
         seq = f"r{self._seq}"
-        self.client.send(frame(TEXT, json.encode({"seq": seq, "cmd": cmd, "data": data})))
+        self.client.send(
+            frame(TEXT, json.encode({"seq": seq, "cmd": cmd, "data": data}))
+        )
         return seq
 
     def bodies(self) -> list[Any]:
@@ -186,11 +199,14 @@ class MessageClient:
         return self.ask("send", {**where, "text": text, **more})
 
     def entries(self) -> list[tuple[str, int]]:
-        """The stored entries that it received, in order: ``message`` (a push) or the answered command; id."""
+        """The stored entries that it received, in order: ``message`` (a push)
+        or the answered command; id."""
         found: list[tuple[str, int]] = []
         for body in self.bodies():
             cmd, data = body["cmd"], body["response"]["data"]
-            if cmd == "message" or (cmd in ("send", "recall", "edit") and data is not None):
+            if cmd == "message" or (
+                cmd in ("send", "recall", "edit") and data is not None
+            ):
                 found.append((cmd, data["id"]))
             elif cmd == "sync" and data is not None:
                 found += [(cmd, each["id"]) for each in data["messages"]]
@@ -202,7 +218,11 @@ class MessageClient:
 
     def pushed(self) -> list[Any]:
         """What it was pushed."""
-        return [body["response"]["data"] for body in self.bodies() if body["cmd"] == "message"]
+        return [
+            body["response"]["data"]
+            for body in self.bodies()
+            if body["cmd"] == "message"
+        ]
 
     def texts(self) -> list[str]:
         return [each.get("text", each["kind"]) for each in self.pushed()]

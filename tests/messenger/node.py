@@ -23,7 +23,9 @@ class Accounts(AccountLookup):
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         return user in proof
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Sequence[Holder]:
+    def those_of(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> Sequence[Holder]:
         return [Holder(id=int(user), app=app) for user in users]
 
 
@@ -31,7 +33,9 @@ class Messenger(Harness):
     """A node with the messenger alone, for users with accounts."""
 
     def __init__(self, folder: Path, *features: str) -> None:
-        super().__init__(config(folder, features=("messages", "groups", "ask", *features)))
+        super().__init__(
+            config(folder, features=("messages", "groups", "ask", *features))
+        )
         core = self.node.core
         core.authority.accounts = core.service(Groups).accounts = Accounts()
 

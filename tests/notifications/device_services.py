@@ -13,7 +13,8 @@ LATER = PushResult("later", 503, problem="it answered 503")
 
 
 class FakeService:
-    """A push service whose tokens begin with ``t``. Those of ``gone`` do not exist any more."""
+    """A push service whose tokens begin with ``t``. Those of ``gone`` do not
+    exist any more."""
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name

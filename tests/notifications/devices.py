@@ -14,18 +14,25 @@ from imserver.notifications.contract import PushEndpoint, Shown
 
 
 class Device:
-    """The keys of one subscription. It decrypts what it gets by ``http_ece``."""
+    """The keys of one subscription. It decrypts what it gets by
+    ``http_ece``."""
 
     def __init__(self) -> None:
         self.key = generate_private_key(SECP256R1())
         self.auth = os.urandom(16)
 
-    def endpoint(self, url: str, id: int = 1, app: str = "shop", user: str = "ann") -> PushEndpoint:
-        point = self.key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    def endpoint(
+        self, url: str, id: int = 1, app: str = "shop", user: str = "ann"
+    ) -> PushEndpoint:
+        point = self.key.public_key().public_bytes(
+            Encoding.X962, PublicFormat.UncompressedPoint
+        )
         return PushEndpoint(id, app, user, url, base64url(point), base64url(self.auth))
 
     def decrypt(self, content: bytes) -> bytes:
-        plain: bytes = http_ece.decrypt(content, private_key=self.key, auth_secret=self.auth)
+        plain: bytes = http_ece.decrypt(
+            content, private_key=self.key, auth_secret=self.auth
+        )
         return plain
 
     def shown(self, content: bytes) -> Shown:

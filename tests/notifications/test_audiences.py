@@ -1,4 +1,5 @@
-"""Audiences on each engine, each device once, whatever ends; and notifications of pushes without storage."""
+"""Audiences on each engine, each device once, whatever ends; and notifications
+of pushes without storage."""
 
 import re
 from collections import Counter
@@ -45,9 +46,12 @@ CONTENT = AudienceContent(Notify("Sale", "Until Friday"), Raw(b'{"a":1}'))
 
 
 class Sender:
-    """A node that goes through audiences. What it queues is sent by :meth:`send`."""
+    """A node that goes through audiences. What it queues is sent by
+    :meth:`send`."""
 
-    def __init__(self, store: Store, name: str = "one", rules: AppNotifySettings = RULES) -> None:
+    def __init__(
+        self, store: Store, name: str = "one", rules: AppNotifySettings = RULES
+    ) -> None:
         self.rows = NotificationRows(store, lambda app, url: f"fake/{app}")
         self.audience_rows = AudienceRows(store)
         self.woken: list[Collection[str]] = []
@@ -71,7 +75,9 @@ class Sender:
                 url = f"fake:t-{user}-{number}"
                 self.rows.add_endpoint(PushEndpoint(0, APP, user, url, "", ""), 20)
 
-    def start(self, kind: AudienceKind = "all", name: str = "a", **target: Any) -> Audience:
+    def start(
+        self, kind: AudienceKind = "all", name: str = "a", **target: Any
+    ) -> Audience:
         new = Audience(0, APP, name, kind, AudienceTarget(**target), CONTENT, created=1)
         stored = self.audience_rows.add(new, 5)
         assert stored is not None
@@ -121,7 +127,9 @@ def test_each_device_of_all_users_gets_it_once_page_by_page(node: Sender) -> Non
 
     until(is_done)
     assert {APP: 1} in counts
-    assert sorted(sent) == [each.id for name in names for each in node.rows.endpoints(APP, [name])[name]]
+    assert sorted(sent) == [
+        each.id for name in names for each in node.rows.endpoints(APP, [name])[name]
+    ]
     assert 0 < most <= 4 - 1 + 3 * 2, "little waits at a time"
     ended = node.of(one)
     assert (ended.users, ended.queued, ended.taken) == (10, 20, 20)
@@ -142,7 +150,12 @@ def test_users_who_are_named_and_what_became_of_their_devices(node: Sender) -> N
     ended = node.of(one)
     assert (ended.queued, ended.taken, ended.gone, ended.refused) == (3, 1, 1, 1)
     assert ended.target == AudienceTarget(), "no names are kept"
-    assert set(node.rows.endpoints(APP, ["ann", "bob", "cat", "dan", "eve"])) == {"ann", "cat", "dan", "eve"}
+    assert set(node.rows.endpoints(APP, ["ann", "bob", "cat", "dan", "eve"])) == {
+        "ann",
+        "cat",
+        "dan",
+        "eve",
+    }
 
 
 def test_a_killed_node_leaves_the_rest_to_another_one(store: Store) -> None:
@@ -186,7 +199,15 @@ def test_cancel_ends_it_at_once(node: Sender) -> None:
 
 def test_it_ends_with_the_key_of_its_maker(node: Sender) -> None:
     node.subscribe(*map(str, range(9)))
-    new = Audience(0, APP, "a", "all", AudienceTarget(), replace(CONTENT, proof="key:gone"), created=1)
+    new = Audience(
+        0,
+        APP,
+        "a",
+        "all",
+        AudienceTarget(),
+        replace(CONTENT, proof="key:gone"),
+        created=1,
+    )
     one = node.audience_rows.add(new, 9)
     assert one is not None
     node.audiences.look()
@@ -213,12 +234,16 @@ def test_a_user_who_is_erased_is_named_no_more_and_the_others_get_it_once(
     node.audiences.look()
     until(lambda: node.of(one).state == "queued")
     assert node.of(one).users == 4
-    assert node.send() == [node.rows.endpoints(APP, [user])[user][0].id for user in ("cat", "dan")]
+    assert node.send() == [
+        node.rows.endpoints(APP, [user])[user][0].id for user in ("cat", "dan")
+    ]
     until(lambda: node.of(one).state == "done")
 
 
 @pytest.mark.parametrize("user", ["ann", "bob"])
-def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(node: Sender, user: str) -> None:
+def test_whoever_is_erased_as_the_first_of_an_audience_leaves_no_position(
+    node: Sender, user: str
+) -> None:
     node.lease.until = 0.0
     for one in (node.start("all", "a"), node.start("users", "b", users=(user,))):
         assert node.audience_rows.add_page(one, [user], [], False, "one")
@@ -244,12 +269,19 @@ def test_a_name_starts_one_audience_and_few_run_at_a_time(node: Sender) -> None:
     node.lease.until = 0.0
     some = [node.start(name=f"a{number}") for number in range(5)]
     assert node.start(name="a3") == some[3]
-    assert node.audience_rows.add(Audience(0, APP, "more", "all", AudienceTarget(), CONTENT), 5) is None
-    assert [each.id for each in node.audience_rows.of(APP, 0, 3)] == [each.id for each in some[:1:-1]]
+    assert (
+        node.audience_rows.add(
+            Audience(0, APP, "more", "all", AudienceTarget(), CONTENT), 5
+        )
+        is None
+    )
+    assert [each.id for each in node.audience_rows.of(APP, 0, 3)] == [
+        each.id for each in some[:1:-1]
+    ]
     assert node.audience_rows.of("other", some[0].id, 1) == []
 
 
-# --- notifications of pushes that are not stored -----------------------------------------------------------
+# --- notifications of pushes that are not stored ------------------------------
 
 USUAL = AppNotifySettings()
 
@@ -257,18 +289,30 @@ USUAL = AppNotifySettings()
 class Pushed:
     """Notifications of pushes on a real database."""
 
-    def __init__(self, store: Store, rules: AppNotifySettings = USUAL, **wishes: Wishes) -> None:
+    def __init__(
+        self, store: Store, rules: AppNotifySettings = USUAL, **wishes: Wishes
+    ) -> None:
         self.rows = NotificationRows(store)
         for user, wish in wishes.items():
             self.rows.set_wishes("shop", user, wish)
         self.wakes: list[None] = []
-        self.pushes = PushNotifications(self.rows, lambda: self.wakes.append(None), lambda _app: rules)
+        self.pushes = PushNotifications(
+            self.rows, lambda: self.wakes.append(None), lambda _app: rules
+        )
         store.start()
         self.gates = store.database().runner = Gates()
 
-    def subscribe(self, id: int, user: str, enabled: bool = True, language: str = "en") -> int:
+    def subscribe(
+        self, id: int, user: str, enabled: bool = True, language: str = "en"
+    ) -> int:
         new = PushEndpoint(
-            0, "shop", user, f"https://push{id}.example:8443/x", "key", "auth", language=language
+            0,
+            "shop",
+            user,
+            f"https://push{id}.example:8443/x",
+            "key",
+            "auth",
+            language=language,
         )
         found = self.rows.add_endpoint(new, 9).id
         self.rows.set_enabled("shop", user, found, enabled)
@@ -281,7 +325,9 @@ class Pushed:
     @property
     def deliveries(self) -> list[Delivery]:
         hosts = sorted(self.rows.hosts(1 << 50))
-        return [each for host in hosts for each in self.rows.deliveries(host, 1 << 60, 99)]
+        return [
+            each for host in hosts for each in self.rows.deliveries(host, 1 << 60, 99)
+        ]
 
     @property
     def shown(self) -> list[Shown]:
@@ -290,15 +336,26 @@ class Pushed:
 
 def push(notify: Notify | bool | None = None, **more: Any) -> Event:
     encoded = b"" if notify is None else encode_notify(notify)
-    return Event("msg", "", more.pop("text", "your order has left"), notify=encoded, **more)
+    return Event(
+        "msg", "", more.pop("text", "your order has left"), notify=encoded, **more
+    )
 
 
 def test_each_device_of_an_absent_user_gets_one(open_store: OpenStore) -> None:
     pushed = Pushed(open_store())
-    ids = [pushed.subscribe(id, user) for id, user in ((1, "ann"), (2, "ann"), (3, "bob"), (4, "eve"))]
+    ids = [
+        pushed.subscribe(id, user)
+        for id, user in ((1, "ann"), (2, "ann"), (3, "bob"), (4, "eve"))
+    ]
     pushed.subscribe(5, "bob", enabled=False)
     notify = Notify(
-        "Order 17", "It has left", "/orders/17", "/box.png", (Action("track", "Track"),), "17", 600
+        "Order 17",
+        "It has left",
+        "/orders/17",
+        "/box.png",
+        (Action("track", "Track"),),
+        "17",
+        600,
     )
     pushed.absent(("ann", push(notify)), ("bob", push(notify)))
     assert [(each.user, each.endpoint, each.host) for each in pushed.deliveries] == [
@@ -307,15 +364,24 @@ def test_each_device_of_an_absent_user_gets_one(open_store: OpenStore) -> None:
         ("bob", ids[2], "push3.example:8443"),
     ]
     first = pushed.deliveries[0]
-    assert (first.kind, first.conversation, first.entry, first.ttl, first.attempts) == ("push", 0, 0, 600, 0)
+    assert (first.kind, first.conversation, first.entry, first.ttl, first.attempts) == (
+        "push",
+        0,
+        0,
+        600,
+        0,
+    )
     actions = (ShownAction("track", "Track"),)
-    expected = Shown("push", "17", "Order 17", "It has left", "/box.png", "/orders/17", actions)
+    expected = Shown(
+        "push", "17", "Order 17", "It has left", "/box.png", "/orders/17", actions
+    )
     assert msgspec.structs.replace(pushed.shown[0], time=0) == expected
     assert len(pushed.wakes) == 1
 
 
 @pytest.mark.parametrize(
-    ("notify", "rules"), [(None, USUAL), (False, USUAL), (Notify(), AppNotifySettings(enabled=False))]
+    ("notify", "rules"),
+    [(None, USUAL), (False, USUAL), (Notify(), AppNotifySettings(enabled=False))],
 )
 def test_a_push_that_notifies_nobody_asks_the_database_little(
     open_store: OpenStore, notify: Notify | bool | None, rules: AppNotifySettings
@@ -326,27 +392,41 @@ def test_a_push_that_notifies_nobody_asks_the_database_little(
     assert pushed.gates.reads == 0
     pushed = Pushed(open_store())
     pushed.absent(*((f"user-{number}", push(Notify())) for number in range(100)))
-    assert (pushed.gates.reads, pushed.wakes) == (1, []), "users without endpoints cost one query"
+    assert (pushed.gates.reads, pushed.wakes) == (1, []), (
+        "users without endpoints cost one query"
+    )
 
 
-def test_what_is_left_out_is_made_from_the_push_and_short_data_is_passed_on(open_store: OpenStore) -> None:
+def test_what_is_left_out_is_made_from_the_push_and_short_data_is_passed_on(
+    open_store: OpenStore,
+) -> None:
     pushed = Pushed(open_store())
     pushed.subscribe(1, "ann")
-    pushed.absent(("ann", msgspec.structs.replace(push(Notify(), id="order-17"), sender="shop")))
+    pushed.absent(
+        ("ann", msgspec.structs.replace(push(Notify(), id="order-17"), sender="shop"))
+    )
     for data in (b'{"order":17}', b'"%b"' % (b"x" * 5000)):
         pushed.absent(("ann", push(Notify("Order"), text="", type="order", data=data)))
     first, *others = pushed.shown
-    assert (first.title, first.body, first.tag) == ("shop", "your order has left", "order-17")
+    assert (first.title, first.body, first.tag) == (
+        "shop",
+        "your order has left",
+        "order-17",
+    )
     assert [shown.data for shown in others] == [{"order": 17}, None]
 
 
-def test_a_later_push_with_the_same_tag_replaces_the_first(open_store: OpenStore) -> None:
+def test_a_later_push_with_the_same_tag_replaces_the_first(
+    open_store: OpenStore,
+) -> None:
     pushed = Pushed(open_store())
     pushed.subscribe(1, "ann")
     for tag in ("17", "17", "18", "", ""):
         pushed.absent(("ann", push(Notify("Order", tag=tag))))
     topics = {each.topic for each in pushed.deliveries}
-    assert len(topics) == len(pushed.deliveries) == 4, "each push without a tag has a topic of its own"
+    assert len(topics) == len(pushed.deliveries) == 4, (
+        "each push without a tag has a topic of its own"
+    )
     assert all(len(topic) == 32 for topic in topics)
 
 
@@ -354,16 +434,31 @@ def test_a_later_push_with_the_same_tag_replaces_the_first(open_store: OpenStore
 def test_without_previews_of_the_user_or_the_app_there_is_no_text(
     open_store: OpenStore, by_user: bool
 ) -> None:
-    pushed = Pushed(open_store(), AppNotifySettings(preview=by_user), ann=Wishes(preview=not by_user))
+    pushed = Pushed(
+        open_store(),
+        AppNotifySettings(preview=by_user),
+        ann=Wishes(preview=not by_user),
+    )
     pushed.subscribe(1, "ann", language="zh-CN")
-    pushed.absent(("ann", push(Notify("Order 17", "secret", "/17"), data=b'{"a":1}', text="")))
+    pushed.absent(
+        ("ann", push(Notify("Order 17", "secret", "/17"), data=b'{"a":1}', text=""))
+    )
     (shown,) = pushed.shown
-    assert (shown.title, shown.body, shown.url, shown.data) == ("新消息", "新消息", "/17", None)
+    assert (shown.title, shown.body, shown.url, shown.data) == (
+        "新消息",
+        "新消息",
+        "/17",
+        None,
+    )
 
 
-def test_quiet_hours_postpone_it_and_a_database_that_is_away_fails_no_push(open_store: OpenStore) -> None:
+def test_quiet_hours_postpone_it_and_a_database_that_is_away_fails_no_push(
+    open_store: OpenStore,
+) -> None:
     minute = datetime.now(UTC).hour * 60 + datetime.now(UTC).minute
-    pushed = Pushed(open_store(), ann=Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
+    pushed = Pushed(
+        open_store(), ann=Wishes(quiet=QuietHours(minute, (minute + 120) % 1440))
+    )
     pushed.subscribe(1, "ann")
     pushed.absent(("ann", push(Notify())))
     (one,) = pushed.deliveries

@@ -31,7 +31,8 @@ FAILED = PushResult("later", 500, problem="it answered with status 500")
 
 
 class FakeRows:
-    """The rows of deliveries, in memory. ``is_away``: the database does not answer."""
+    """The rows of deliveries, in memory. ``is_away``: the database does not
+    answer."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, Delivery] = {}
@@ -52,10 +53,17 @@ class FakeRows:
             raise StorageUnavailable("away")
 
     def add(self, url: str, user: str = "", **fields: Any) -> Delivery:
-        """A delivery to an endpoint with this URL, which is added if it is missing."""
+        """A delivery to an endpoint with this URL, which is added if it is
+        missing."""
         user = user or f"user {len(self.known)}"
-        found = [one for one in self.known.values() if (one.url, one.user) == (url, user)]
-        endpoint = found[0] if found else PushEndpoint(len(self.known) + 1, "shop", user, url, "", "")
+        found = [
+            one for one in self.known.values() if (one.url, one.user) == (url, user)
+        ]
+        endpoint = (
+            found[0]
+            if found
+            else PushEndpoint(len(self.known) + 1, "shop", user, url, "", "")
+        )
         self.known[endpoint.id] = endpoint
         self._last += 1
         host = url.split("/")[2]
@@ -74,12 +82,18 @@ class FakeRows:
         self._wait()
         found: dict[str, int] = {}
         for one in self.waiting.values():
-            found[one.host] = max(now_ms, min(one.next_try, found.get(one.host, one.next_try)))
+            found[one.host] = max(
+                now_ms, min(one.next_try, found.get(one.host, one.next_try))
+            )
         return found
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
         self._wait()
-        found = [one for one in self.waiting.values() if one.host == host and one.next_try <= now_ms]
+        found = [
+            one
+            for one in self.waiting.values()
+            if one.host == host and one.next_try <= now_ms
+        ]
         return sorted(found, key=lambda one: (one.next_try, one.id))[:limit]
 
     def endpoints_by_id(self, ids: Sequence[int]) -> dict[int, PushEndpoint]:
@@ -103,15 +117,19 @@ class FakeRows:
                     del self.waiting[one.id]
         for id, next_try in results.retry:
             if one := self.waiting.get(id):  # type: ignore[assignment]
-                self.waiting[id] = replace(one, next_try=next_try, attempts=one.attempts + 1)
+                self.waiting[id] = replace(
+                    one, next_try=next_try, attempts=one.attempts + 1
+                )
         self.events += results.events
 
 
 class FakePush:
-    """Takes the place of :class:`WebPush`. ``answer`` says what becomes of a request; it may take its
-    time."""
+    """Takes the place of :class:`WebPush`. ``answer`` says what becomes of a
+    request; it may take its time."""
 
-    def __init__(self, answer: Callable[[PushEndpoint], PushResult] = lambda _: TAKEN) -> None:
+    def __init__(
+        self, answer: Callable[[PushEndpoint], PushResult] = lambda _: TAKEN
+    ) -> None:
         self.answer = answer
         self.sent: list[tuple[str, bytes, int, str, str]] = []
         """URL, body, ttl, urgency and topic of each request."""
@@ -172,7 +190,9 @@ class Bench:
         self.wanted = {"notified", "gone"}
         rows: Any = self.rows
         push: Any = self.push
-        core: Any = SimpleNamespace(queries=NodeQueries(), ask_others=lambda *_: ({}, []))
+        core: Any = SimpleNamespace(
+            queries=NodeQueries(), ask_others=lambda *_: ({}, [])
+        )
         self.deliveries = Deliveries(
             rows,
             push,
@@ -205,12 +225,18 @@ class Bench:
         self.until(lambda: not self.rows.waiting)
 
     def count(self, result: str) -> int:
-        return sum(number for (_, _, of), number in self.deliveries.counts.items() if of == result)
+        return sum(
+            number
+            for (_, _, of), number in self.deliveries.counts.items()
+            if of == result
+        )
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(hasty_consumers: None, constants: Callable[..., None]) -> None:
-    constants(delivery, RENEW_SECONDS=0.02, LEAST_LOOK_SECONDS=0.0, FIRST_RETRY_SECONDS=0.01)
+    constants(
+        delivery, RENEW_SECONDS=0.02, LEAST_LOOK_SECONDS=0.0, FIRST_RETRY_SECONDS=0.01
+    )
     constants(delivery, SLICE_SECONDS=1.0, STOP_SECONDS=0.3)
 
 
@@ -228,13 +254,17 @@ class TestSending:
         for number in range(250):
             bench.rows.add(f"{URL}{number}", body=b"%d" % number)
         bench.all_gone()
-        assert sorted(bench.push.urls) == sorted(f"{URL}{number}" for number in range(250))
+        assert sorted(bench.push.urls) == sorted(
+            f"{URL}{number}" for number in range(250)
+        )
         assert bench.push.at_once == {"push.example": 4}
         assert bench.deliveries.counts == {("shop", "message", "taken"): 250}
         assert bench.rows.looks <= 5
         assert bench.rows.settled <= 5
 
-    def test_a_service_that_the_operator_has_chosen_gets_more_at_a_time(self, bench: Bench) -> None:
+    def test_a_service_that_the_operator_has_chosen_gets_more_at_a_time(
+        self, bench: Bench
+    ) -> None:
         service = bench.services.by_name["fake"] = CountingService("fake")
         for number in range(90):
             bench.rows.add(f"fake:t{number}//shop", host="fake/shop", body=_SHOWN)
@@ -250,7 +280,9 @@ class TestSending:
     def test_a_request(self, bench: Bench) -> None:
         now = int(time())
         bench.rows.add(URL, body=b"1", topic="a", ttl=3600, created=now - 100)
-        bench.rows.add(URL + "2", body=b"2", topic="b", kind="close", ttl=10, created=now - 20)
+        bench.rows.add(
+            URL + "2", body=b"2", topic="b", kind="close", ttl=10, created=now - 20
+        )
         bench.all_gone()
         (one, other) = bench.push.sent
         assert one[:2] + one[3:] == (URL, b"1", "high", "a")
@@ -258,7 +290,8 @@ class TestSending:
         assert other == (URL + "2", b"2", 0, "normal", "b")
 
     def test_what_was_read_is_not_sent(self, bench: Bench) -> None:
-        """It is looked as late as possible, for many together. What closes a notification is sent anyway."""
+        """It is looked as late as possible, for many together. What closes a
+        notification is sent anyway."""
         for number in range(20):
             one = bench.rows.add(f"{URL}{number}")
             if number % 2:
@@ -308,7 +341,9 @@ class TestSending:
 
     def test_endpoints_that_are_off_or_away(self, bench: Bench) -> None:
         off, away = bench.rows.add(URL + "off"), bench.rows.add(URL + "away")
-        bench.rows.known[off.endpoint] = replace(bench.rows.known[off.endpoint], enabled=False)
+        bench.rows.known[off.endpoint] = replace(
+            bench.rows.known[off.endpoint], enabled=False
+        )
         del bench.rows.known[away.endpoint]
         bench.all_gone()
         assert bench.push.sent == []
@@ -328,7 +363,9 @@ class TestResults:
     def test_events(self, bench: Bench) -> None:
         refusal = PushResult("refused", 400, problem="it answered with status 400")
         results = {"gone": GONE, "refused": refusal}
-        bench.push.answer = lambda endpoint: results.get(endpoint.url.removeprefix(URL), TAKEN)
+        bench.push.answer = lambda endpoint: results.get(
+            endpoint.url.removeprefix(URL), TAKEN
+        )
         refused = bench.rows.add(URL + "refused")
         taken = bench.rows.add(URL + "taken")
         gone = bench.rows.add(URL + "gone")
@@ -336,7 +373,10 @@ class TestResults:
             bench.rows.add(URL + kind, kind=kind)
         bench.rows.add(URL + "push", kind="push", conversation=0, entry=0)
         bench.all_gone()
-        found = {(each.kind, each.user): msgspec.json.decode(each.body) for each in bench.rows.events}
+        found = {
+            (each.kind, each.user): msgspec.json.decode(each.body)
+            for each in bench.rows.events
+        }
         assert len(found) == len(bench.rows.events) == 3
         assert found["notified", taken.user] == {
             "user": taken.user,
@@ -345,12 +385,21 @@ class TestResults:
             "entry": 9,
             "endpoint": taken.endpoint,
         }
-        expected = {"user": gone.user, "endpoint": gone.endpoint, "host": "push.example"}
+        expected = {
+            "user": gone.user,
+            "endpoint": gone.endpoint,
+            "host": "push.example",
+        }
         assert found["gone", gone.user] == expected
-        assert (bench.count("refused"), bench.push.urls.count(URL + "refused")) == (1, 1)
+        assert (bench.count("refused"), bench.push.urls.count(URL + "refused")) == (
+            1,
+            1,
+        )
         assert refused.endpoint in bench.rows.known
 
-    def test_an_endpoint_that_is_gone_goes_with_all_that_waits(self, bench: Bench) -> None:
+    def test_an_endpoint_that_is_gone_goes_with_all_that_waits(
+        self, bench: Bench
+    ) -> None:
         def answer(_: PushEndpoint) -> PushResult:
             gevent.sleep(0.01)
             return GONE
@@ -406,7 +455,8 @@ class TestFailures:
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_retry_after_is_obeyed(self, bench: Bench, status: int) -> None:
-        """By the first delivery, and by all others to a host that has not answered well since."""
+        """By the first delivery, and by all others to a host that has not
+        answered well since."""
         times: list[float] = []
 
         def answer(_: PushEndpoint) -> PushResult:
@@ -419,11 +469,17 @@ class TestFailures:
         assert len(times) == 11
         assert times[1] - times[0] >= 0.3
 
-    def test_one_device_that_is_refused_for_now_delays_no_other(self, bench: Bench) -> None:
+    def test_one_device_that_is_refused_for_now_delays_no_other(
+        self, bench: Bench
+    ) -> None:
         """A host that answers is paused only when no request succeeds."""
 
         def answer(endpoint: PushEndpoint) -> PushResult:
-            return PushResult("later", 429, 500.0) if endpoint.url.endswith("limited") else TAKEN
+            return (
+                PushResult("later", 429, 500.0)
+                if endpoint.url.endswith("limited")
+                else TAKEN
+            )
 
         bench.push.answer = answer
         for number in range(30):
@@ -473,15 +529,24 @@ class TestFailures:
             bench.rows.add(f"https://bad.example/{number}")
             bench.rows.add(f"{URL}{number}")
         bench.deliveries.wake()
-        bench.until(lambda: not any(one.host == "push.example" for one in bench.rows.waiting.values()))
+        bench.until(
+            lambda: (
+                not any(
+                    one.host == "push.example" for one in bench.rows.waiting.values()
+                )
+            )
+        )
         assert bench.count("taken") == 300
         assert len(bench.rows.waiting) == 300
         never.set()
 
     def test_many_hosts_that_hang_delay_none_that_answers(self, bench: Bench) -> None:
-        """Those that have not answered lately share some slots; those that have do not need them."""
+        """Those that have not answered lately share some slots; those that have
+        do not need them."""
         never = Signal()
-        bench.push.answer = lambda endpoint: never.wait() and FAILED if "bad" in endpoint.url else TAKEN
+        bench.push.answer = lambda endpoint: (
+            never.wait() and FAILED if "bad" in endpoint.url else TAKEN
+        )
         bench.rows.add(URL)
         bench.all_gone()
         for number in range(delivery.MOST_OTHERS + 20):
@@ -494,7 +559,9 @@ class TestFailures:
         assert sum("bad" in url for url in bench.push.urls) == delivery.MOST_OTHERS
         never.set()
 
-    def test_many_hosts_that_answer_late_delay_neither_fast_nor_new_ones(self, bench: Bench) -> None:
+    def test_many_hosts_that_answer_late_delay_neither_fast_nor_new_ones(
+        self, bench: Bench
+    ) -> None:
         late = Signal()
 
         def answer(endpoint: PushEndpoint) -> PushResult:
@@ -512,14 +579,21 @@ class TestFailures:
         bench.rows.add(URL)
         bench.all_gone()
         add_slow()
-        bench.until(lambda: sum("slow" in url for url in bench.push.urls) >= delivery.MOST_OTHERS)
+        bench.until(
+            lambda: (
+                sum("slow" in url for url in bench.push.urls) >= delivery.MOST_OTHERS
+            )
+        )
         gevent.sleep(1.2 * delivery.SLICE_SECONDS)  # so long that the answers are late
         late.set()
         bench.all_gone()
         late.clear()
         add_slow()
         bench.until(
-            lambda: len({url for url in bench.push.urls[241:] if "slow" in url}) >= delivery.MOST_SLOW
+            lambda: (
+                len({url for url in bench.push.urls[241:] if "slow" in url})
+                >= delivery.MOST_SLOW
+            )
         )
         bench.rows.add(f"{URL}known")
         bench.rows.add("https://new.example/")
@@ -528,14 +602,18 @@ class TestFailures:
         late.set()
         bench.all_gone()
 
-    def test_fast_hosts_that_hang_leave_their_places_to_others(self, bench: Bench) -> None:
+    def test_fast_hosts_that_hang_leave_their_places_to_others(
+        self, bench: Bench
+    ) -> None:
         late = Signal()
         fast = delivery.MOST_FAST
         bad = [f"https://bad{number}.example/" for number in range(fast)]
         for url in (URL, *bad):
             bench.rows.add(url)
         bench.all_gone()
-        bench.push.answer = lambda endpoint: TAKEN if "bad" not in endpoint.url or late.wait() else FAILED
+        bench.push.answer = lambda endpoint: (
+            TAKEN if "bad" not in endpoint.url or late.wait() else FAILED
+        )
         for url in bad:
             bench.rows.add(url)
         bench.deliveries.wake()
@@ -546,7 +624,9 @@ class TestFailures:
         late.set()
         bench.all_gone()
 
-    def test_hosts_take_turns(self, bench: Bench, constants: Callable[..., None]) -> None:
+    def test_hosts_take_turns(
+        self, bench: Bench, constants: Callable[..., None]
+    ) -> None:
         constants(delivery, MOST_OTHERS=1, MOST_FAST=1, PAGE=10)
         for number in range(100):
             bench.rows.add(f"https://busy.example/{number}")
@@ -564,11 +644,16 @@ class TestFailures:
         assert len(bench.push.sent) == count
         gc.collect()
         hosts = sum(isinstance(each, delivery.Host) for each in gc.get_objects())
-        assert hosts <= delivery.MOST_REMEMBERED + delivery.MOST_FAST + delivery.MOST_OTHERS
+        assert (
+            hosts
+            <= delivery.MOST_REMEMBERED + delivery.MOST_FAST + delivery.MOST_OTHERS
+        )
 
 
 class TestDatabaseAway:
-    def test_sending_stops_while_no_result_can_be_stored_and_each_is_sent_once(self, bench: Bench) -> None:
+    def test_sending_stops_while_no_result_can_be_stored_and_each_is_sent_once(
+        self, bench: Bench
+    ) -> None:
         def answer(_: PushEndpoint) -> PushResult:
             if len(bench.push.sent) >= 25:
                 bench.rows.is_away = True
@@ -643,5 +728,11 @@ def test_a_large_audience_hides_nothing_of_other_users() -> None:
     assert len(recent.of("shop", "", 1000)[0]) == 100
     for number in range(9):
         recent.note(one, str(number))
-    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == ["8", "7", "6", "5", "4"]
+    assert [each.outcome for each in recent.of("shop", "ann", 9)[0]] == [
+        "8",
+        "7",
+        "6",
+        "5",
+        "4",
+    ]
     bench.deliveries.stop()

@@ -1,4 +1,5 @@
-"""Devices of applications: endpoints of the push services that other features bring."""
+"""Devices of applications: endpoints of the push services that other features
+bring."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     folder = Path(tmp_path_factory.mktemp("devices"))
     about = folder / "fakepush-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fakepush\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[imserver.features]\nfakepush = {FEATURE}\n")
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: fakepush\nVersion: 1.0\n"
+    )
+    (about / "entry_points.txt").write_text(
+        f"[imserver.features]\nfakepush = {FEATURE}\n"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         harness = Harness(
@@ -56,11 +61,15 @@ def notices(service: FakeService, token: str) -> list[PushNotice]:
 
 
 def add(user: User, token: str, **more: Any) -> dict[str, Any]:
-    shown: dict[str, Any] = user.post("notifications/endpoints", endpoint=f"fake:{token}", **more)
+    shown: dict[str, Any] = user.post(
+        "notifications/endpoints", endpoint=f"fake:{token}", **more
+    )
     return shown
 
 
-def test_a_device_is_registered_and_gets_a_test(node: Harness, service: FakeService) -> None:
+def test_a_device_is_registered_and_gets_a_test(
+    node: Harness, service: FakeService
+) -> None:
     ann = user_of(node, "ann")
     shown = add(ann, "t1", device="Phone")
     assert (shown["host"], shown["device"]) == ("fake/201", "Phone")
@@ -90,45 +99,87 @@ def test_a_new_token_replaces_that_of_the_same_device(node: Harness) -> None:
     assert add(cat, "t-new", replaces="fake:t-old")["id"] == old["id"]
     # Of another user's device nothing goes.
     new = add(cat, "t-second", replaces="fake:t-dan")
-    assert [each["id"] for each in dan.get("notifications/endpoints")["endpoints"]] == [others["id"]]
+    assert [each["id"] for each in dan.get("notifications/endpoints")["endpoints"]] == [
+        others["id"]
+    ]
     # A token that is known already stays, and the one before goes.
     assert add(cat, "t-new", replaces="fake:t-second")["id"] == old["id"]
-    assert [each["id"] for each in cat.get("notifications/endpoints")["endpoints"]] == [old["id"]]
+    assert [each["id"] for each in cat.get("notifications/endpoints")["endpoints"]] == [
+        old["id"]
+    ]
     assert new["id"] != old["id"]
 
 
-def test_a_device_that_was_registered_after_its_end_stays(node: Harness, service: FakeService) -> None:
+def test_a_device_that_was_registered_after_its_end_stays(
+    node: Harness, service: FakeService
+) -> None:
     jim = user_of(node, "jim")
     service.again.add("t-jim")
     id = add(jim, "t-jim")["id"]
     jim.post("notifications/test")
-    until(lambda: not node.node.core.store.rows("SELECT 1 FROM notify_delivery WHERE endpoint = %s", (id,)))
-    assert [each["id"] for each in jim.get("notifications/endpoints")["endpoints"]] == [id]
+    until(
+        lambda: (
+            not node.node.core.store.rows(
+                "SELECT 1 FROM notify_delivery WHERE endpoint = %s", (id,)
+            )
+        )
+    )
+    assert [each["id"] for each in jim.get("notifications/endpoints")["endpoints"]] == [
+        id
+    ]
 
 
-def test_a_back_end_notifies_an_audience_and_follows_it(node: Harness, service: FakeService) -> None:
+def test_a_back_end_notifies_an_audience_and_follows_it(
+    node: Harness, service: FakeService
+) -> None:
     back_end = User(node, PUSH.key, app="201")
     for name in ("hal", "ida"):
         add(user_of(node, name), f"t-{name}")
     notify = {"title": "Sale", "text": "Until Friday", "silent": True}
-    body = {"app": "201", "users": ["hal", "ida", "nobody"], "notify": notify, "data": {"a": 1}, "key": "k1"}
+    body = {
+        "app": "201",
+        "users": ["hal", "ida", "nobody"],
+        "notify": notify,
+        "data": {"a": 1},
+        "key": "k1",
+    }
     shown = back_end.post("notifications/audiences", **body)
     assert back_end.post("notifications/audiences", **body)["id"] == shown["id"]
 
     def state() -> dict[str, Any]:
-        (found,) = back_end.get("notifications/audiences", app="201", id=shown["id"])["audiences"]
+        (found,) = back_end.get("notifications/audiences", app="201", id=shown["id"])[
+            "audiences"
+        ]
         return dict(found)
 
     until(lambda: state()["state"] == "done")
     done = state()
-    assert (done["users"], done["devices"], done["taken"], done["dropped"]) == (3, 2, 2, 0)
-    counts: dict[str, Any] = {metric.name: metric.read(node.node.core) for metric in metrics()}
+    assert (done["users"], done["devices"], done["taken"], done["dropped"]) == (
+        3,
+        2,
+        2,
+        0,
+    )
+    counts: dict[str, Any] = {
+        metric.name: metric.read(node.node.core) for metric in metrics()
+    }
     assert counts["imserver_notifications_total"]["201", "audience", "taken"] == 2
     assert counts["imserver_notification_audiences"].keys() <= {"201"}
     (notice,) = notices(service, "t-hal")
     found = notice.title, notice.body, notice.silent, notice.data, notice.tag
-    assert found == ("Sale", "Until Friday", True, b'{"a":1}', f"audience {shown['id']}")
-    assert back_end.post("notifications/audiences/cancel", app="201", id=shown["id"])["state"] == "done"
+    assert found == (
+        "Sale",
+        "Until Friday",
+        True,
+        b'{"a":1}',
+        f"audience {shown['id']}",
+    )
+    assert (
+        back_end.post("notifications/audiences/cancel", app="201", id=shown["id"])[
+            "state"
+        ]
+        == "done"
+    )
 
 
 def test_what_is_no_audience_is_refused(node: Harness) -> None:
@@ -142,8 +193,14 @@ def test_what_is_no_audience_is_refused(node: Harness) -> None:
     ):
         body = {"app": "201", "notify": notify, **wrong}
         assert back_end.refused(path, **body) == (400, "invalid_request"), wrong
-    assert back_end.refused(path, app="201", notify=notify, group=1 << 40)[1] == "unknown_conversation"
-    assert back_end.refused(f"{path}/cancel", app="201", id=1 << 40) == (404, "unknown_audience")
+    assert (
+        back_end.refused(path, app="201", notify=notify, group=1 << 40)[1]
+        == "unknown_conversation"
+    )
+    assert back_end.refused(f"{path}/cancel", app="201", id=1 << 40) == (
+        404,
+        "unknown_audience",
+    )
     ann = user_of(node, "ann")
     assert ann.refused(path, app="201", notify=notify, all=True)[0] == 401
 
@@ -160,7 +217,9 @@ def test_a_user_who_is_erased_is_in_no_audience_and_no_list_any_more(
     until(lambda: admin.get("notifications/recent", **recent)["deliveries"])
     audiences = AudienceRows(core.store)
     target, content = AudienceTarget(("lea", "mia")), AudienceContent(Notify("Sale"))
-    stored = audiences.add(Audience(0, "201", "k2", "users", target, content, created=1), 10)
+    stored = audiences.add(
+        Audience(0, "201", "k2", "users", target, content, created=1), 10
+    )
     assert stored is not None
     core.erase_user("201", "lea")
     (left,) = audiences.of("201", stored.id, 1)

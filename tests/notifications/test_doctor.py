@@ -1,4 +1,5 @@
-"""What `imserver doctor` tries out: a notification to the devices of a user, and a mail."""
+"""What `imserver doctor` tries out: a notification to the devices of a user,
+and a mail."""
 
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,23 @@ def tried(name: str, given: str, file: str) -> list[Finding]:
 
 def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
     with Receiver() as service:
-        url, service.reply = service.url, lambda post: (int(post.path.removeprefix("/")), b"")
-        subscribe(tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201")
+        url, service.reply = (
+            service.url,
+            lambda post: (int(post.path.removeprefix("/")), b""),
+        )
+        subscribe(
+            tmp_path, f"{url}/201", f"{url}/410", f"{url}/403", "http://127.0.0.1:1/201"
+        )
         found = tried("notify APP/USER", "shop/ann", settings(tmp_path))
     assert [finding.level for finding in found] == ["ok", "fail", "fail", "fail"]
     assert all(finding.name.startswith("notification to ") for finding in found)
     assert "taken with status 201" in found[0].found
     assert "gone (status 410)" in found[1].found
     assert "status 403" in found[2].found
-    assert (found[3].name, "refused" in found[3].found) == ("notification to 127.0.0.1:1", True)
+    assert (found[3].name, "refused" in found[3].found) == (
+        "notification to 127.0.0.1:1",
+        True,
+    )
     post = service.posts[0]
     assert (post.path, post.headers["content-encoding"]) == ("/201", "aes128gcm")
     assert post.headers["authorization"].startswith("vapid t=")
@@ -69,7 +78,9 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
         ("ann", "there is no such app"),
     ],
 )
-def test_a_user_without_endpoints_is_named(tmp_path: Path, user: str, reason: str) -> None:
+def test_a_user_without_endpoints_is_named(
+    tmp_path: Path, user: str, reason: str
+) -> None:
     subscribe(tmp_path, "https://push.example/1")
     file = settings(tmp_path)
     (finding,) = tried("notify APP/USER", user, file)
@@ -84,10 +95,15 @@ def test_a_name_that_is_no_account_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
-def test_a_mail_is_sent_by_the_server_of_the_settings(tmp_path: Path, sink: Sink) -> None:
+def test_a_mail_is_sent_by_the_server_of_the_settings(
+    tmp_path: Path, sink: Sink
+) -> None:
     file = settings(tmp_path, smtp=sink.settings)
     (finding,) = tried("mail ADDRESS", "ann@example.com", file)
-    assert (finding.level, finding.name) == ("ok", f"mail to ann@example.com by 127.0.0.1:{sink.port}")
+    assert (finding.level, finding.name) == (
+        "ok",
+        f"mail to ann@example.com by 127.0.0.1:{sink.port}",
+    )
     assert finding.found == "taken; the sender is im@example.com"
     ((sender, receivers, text),) = sink.mails
     assert (sender, receivers) == ("im@example.com", ["ann@example.com"])

@@ -1,4 +1,5 @@
-"""Mails about unread conversations: who gets which, when, and what becomes of those that are not taken."""
+"""Mails about unread conversations: who gets which, when, and what becomes of
+those that are not taken."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -43,13 +44,16 @@ SOON = Wishes(mail="soon")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Harness]:
     """In 202 notifications have no texts."""
-    hidden = replace(APPS["202"], of_features=(NotifyOfApp(AppNotifySettings(preview=False)),))
+    hidden = replace(
+        APPS["202"], of_features=(NotifyOfApp(AppNotifySettings(preview=False)),)
+    )
     harness = Harness(
         config(
             Path(tmp_path_factory.mktemp("mails")),
             apps={**APPS, "202": hidden},
             of_features=sections(
-                accounts={"registration": True, "registrations_per_address": 0}, smtp=sink.settings
+                accounts={"registration": True, "registrations_per_address": 0},
+                smtp=sink.settings,
             ),
         )
     )
@@ -120,9 +124,13 @@ class Post:
         return sum(one.user == user.user for one in found)
 
     def next_due(self, user: User) -> float:
-        """The hours until the next mail of a user is looked at; 0: it is not."""
+        """The hours until the next mail of a user is looked at; 0: it is
+        not."""
         found, _ = self.rows.mails_due(user.app, 1 << 60, 1000)
-        return next((one.due / 1000 - time() for one in found if one.user == user.user), 0) / 3600
+        return (
+            next((one.due / 1000 - time() for one in found if one.user == user.user), 0)
+            / 3600
+        )
 
 
 @pytest.fixture
@@ -133,7 +141,9 @@ def post(node: Harness, sink: Sink) -> Iterator[Post]:
     post.mails.stop()
 
 
-def person(node: Harness, name: str, mail: bool = True, is_confirmed: bool = True) -> User:
+def person(
+    node: Harness, name: str, mail: bool = True, is_confirmed: bool = True
+) -> User:
     """Somebody with an account. Each test has its own people."""
     email = {"email": f"{name}@example.com"} if mail else {}
     user = User.register(node, "gochat", name=name, nickname=name.title(), **email)
@@ -161,10 +171,12 @@ def parts_of(mail: EmailMessage) -> tuple[str, str]:
     return text, html
 
 
-# --- content ------------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------
 
 
-def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: Post) -> None:
+def test_a_mail_shows_the_newest_unread_messages_of_others(
+    node: Harness, post: Post
+) -> None:
     ann, bob, cleo = (person(node, name) for name in ("ann", "bob", "cleo"))
     post.wants(ann)
     read(ann, say(bob, ann, "read already"))
@@ -175,12 +187,21 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: 
         cleo.post("messages/send", conversation=group, text=f"group {number}")
     (mail,) = post.send(ann)
     (event,) = post.events()
-    facts = {"user": ann.user, "kind": "mail", "conversation": 0, "entry": 0, "endpoint": 0}
+    facts = {
+        "user": ann.user,
+        "kind": "mail",
+        "conversation": 0,
+        "entry": 0,
+        "endpoint": 0,
+    }
     assert (event.kind, json.decode(event.body)) == ("notified", facts)
     assert post.sink.mails[-1][:2] == ("im@example.com", ["ann@example.com"])
     assert mail["Subject"] == "8 unread messages in 2 conversations"
     assert (mail["From"], mail["To"]) == ("im@example.com", "ann@example.com")
-    assert (mail["Auto-Submitted"], mail["Content-Language"]) == ("auto-generated", "en")
+    assert (mail["Auto-Submitted"], mail["Content-Language"]) == (
+        "auto-generated",
+        "en",
+    )
     assert mail["Message-ID"].endswith("@example.com>")
     assert mail["Date"]
     assert mail["List-Unsubscribe"] == f"<{STOP}>"
@@ -188,13 +209,23 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: 
     text, html = parts_of(mail)
     assert not re.search(r"<(img|link|script|iframe)|url\(|@import|src=\"", html)
     assert "prefers-color-scheme: dark" in html
-    order = [text.index(word) for word in ("tea", "group 2", "group 4", "Bob", "one", "three lines")]
+    order = [
+        text.index(word)
+        for word in ("tea", "group 2", "group 4", "Bob", "one", "three lines")
+    ]
     assert order == sorted(order)
     for content in (text, html):
         for absent in ("read already", "Ann herself", "group 1"):
             assert absent not in content
         links = f"{PAGE}#c/{conversation}", f"{PAGE}#c/{group}", STOP
-        for present in ("group 2", "group 4", "three lines", "Cleo", "2 earlier messages", *links):
+        for present in (
+            "group 2",
+            "group 4",
+            "three lines",
+            "Cleo",
+            "2 earlier messages",
+            *links,
+        ):
             assert present in content
     assert "two <b>&amp;</b>" in text
     assert "two &lt;b&gt;&amp;amp;&lt;/b&gt;" in html
@@ -202,10 +233,15 @@ def test_a_mail_shows_the_newest_unread_messages_of_others(node: Harness, post: 
 
 def test_the_language_is_that_of_the_user(node: Harness, post: Post) -> None:
     hal, ida = person(node, "hal"), person(node, "ida")
-    post.wants(hal, replace(SOON, language="zh-CN", quiet=QuietHours(zone="Asia/Shanghai")))
+    post.wants(
+        hal, replace(SOON, language="zh-CN", quiet=QuietHours(zone="Asia/Shanghai"))
+    )
     say(ida, hal, "你好")
     (mail,) = post.send(hal)
-    assert (mail["Subject"], mail["Content-Language"]) == ("Ida 发来 1 条未读消息", "zh-CN")
+    assert (mail["Subject"], mail["Content-Language"]) == (
+        "Ida 发来 1 条未读消息",
+        "zh-CN",
+    )
     for content in parts_of(mail):
         assert "您有 1 条未读消息" in content
         assert "UTC" not in content
@@ -222,7 +258,9 @@ def test_an_open_question_has_a_link_for_each_answer(node: Harness, post: Post) 
     eve.post("asks/answer", id=closed, value="no")
     mails = [parts_of(mail) for mail in post.send(bob, eve)]
     ((text, html),) = (parts for parts in mails if "Question: Deploy?" in parts[0])
-    ((closed_text, closed_html),) = (parts for parts in mails if "Question: Tea?" in parts[0])
+    ((closed_text, closed_html),) = (
+        parts for parts in mails if "Question: Tea?" in parts[0]
+    )
     url = f"{ANSWER}?token={question['id']}&value="
     assert f"Yes & now: {url}yes%2F1" in text
     assert f'href="{url.replace("&", "&amp;")}no"' in html
@@ -235,18 +273,26 @@ class AnswerPage:
 
     def __init__(self, node: Harness, user: User, question: int) -> None:
         self.node = node
-        self.token = notifications_of(node.node.core).tokens.make_ask("gochat", user.user, question)
+        self.token = notifications_of(node.node.core).tokens.make_ask(
+            "gochat", user.user, question
+        )
 
     def ask(self, method: str, chosen: str = "", **form: str) -> tuple[int, str]:
-        route = next(row for row in ROUTES if (row.method, row.path) == (method, ANSWER_PATH))
+        route = next(
+            row for row in ROUTES if (row.method, row.path) == (method, ANSWER_PATH)
+        )
         query = {"token": self.token, **({"value": chosen} if chosen else {})}
         answer = self.node.ask(route, query=query, body=form)
-        assert dict(answer.headers)["Content-Security-Policy"].startswith("default-src 'none'; ")
+        assert dict(answer.headers)["Content-Security-Policy"].startswith(
+            "default-src 'none'; "
+        )
         assert "<script" not in answer.body.decode()
         return answer.status, answer.body.decode()
 
 
-def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(node: Harness) -> None:
+def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
+    node: Harness,
+) -> None:
     ann, bob, eve = (person(node, f"{name}-page") for name in ("ann", "bob", "eve"))
     options = [{"text": "Yes & now", "value": "yes"}, {"text": "No", "value": "no"}]
     group = ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
@@ -267,7 +313,9 @@ def test_a_question_is_answered_on_the_page_behind_its_mail_and_never_by_a_link(
     )
     assert first.ask("POST", value="no")[0] == 200
     for method in ("GET", "POST"):
-        status, html = second.ask(method, "yes", **({"value": "yes"} if method == "POST" else {}))
+        status, html = second.ask(
+            method, "yes", **({"value": "yes"} if method == "POST" else {})
+        )
         assert (status, "<form" in html) == (200, False)
         assert "Bob-Page answered: No" in html
     (answer,) = ann.post("asks/get", id=question["id"])["answers"]
@@ -279,17 +327,25 @@ def test_the_page_behind_a_mail_takes_own_words_in_the_language_of_the_user(
 ) -> None:
     ann, bob = person(node, "ann-words"), person(node, "bob-words")
     post.wants(bob, replace(SOON, language="de"))
-    question = ann.post("asks/create", to=bob.user, text="Welches Wort?", free_text=True)
+    question = ann.post(
+        "asks/create", to=bob.user, text="Welches Wort?", free_text=True
+    )
     page = AnswerPage(node, bob, question["id"])
     assert '<input name="text" maxlength="1000" required' in page.ask("GET")[1]
     assert page.ask("POST", text="  ")[1].count("<form") == 1
     status, html = page.ask("POST", text="<b>" + "Tee" * 333)
     assert (status, "zu lang: Höchstens 1000 Zeichen" in html) == (400, True)
     assert f'value="&lt;b&gt;{"Tee" * 333}"' in html
-    assert "Du hast geantwortet: Tee &amp; mehr" in page.ask("POST", text=" Tee & mehr ")[1]
+    assert (
+        "Du hast geantwortet: Tee &amp; mehr"
+        in page.ask("POST", text=" Tee & mehr ")[1]
+    )
     late = ann.post("asks/create", to=bob.user, text="Jetzt?", free_text=True)
     ann.post("asks/cancel", id=late["id"])
-    assert "Die Frage wurde zurückgezogen" in AnswerPage(node, bob, late["id"]).ask("GET")[1]
+    assert (
+        "Die Frage wurde zurückgezogen"
+        in AnswerPage(node, bob, late["id"]).ask("GET")[1]
+    )
 
 
 def test_a_link_that_is_not_valid_says_so(node: Harness) -> None:
@@ -300,7 +356,9 @@ def test_a_link_that_is_not_valid_says_so(node: Harness) -> None:
     broken.token = f"A{broken.token}"
     for each in (page, broken):
         for method in ("GET", "POST"):
-            status, html = each.ask(method, **({"text": "yes"} if method == "POST" else {}))
+            status, html = each.ask(
+                method, **({"text": "yes"} if method == "POST" else {})
+            )
             assert (status, "This link is not valid any more." in html) == (404, True)
     assert ann.post("asks/get", id=question["id"])["answers"] == []
 
@@ -312,11 +370,16 @@ def test_a_user_and_an_app_can_hide_texts_and_there_is_no_link_without_a_page(
     post.wants(jan, replace(SOON, preview=False))
     say(kim, jan, "a secret", "and another secret")
     (mail,) = post.send(jan)
-    assert not any("secret" in content for content in (*parts_of(mail), mail["Subject"]))
+    assert not any(
+        "secret" in content for content in (*parts_of(mail), mail["Subject"])
+    )
     assert "Kim · 2 unread messages" in parts_of(mail)[0]
     rows = accounts_of(node.node.core).rows
     ann, bob = (
-        rows.add(Account(0, "202", "", name.title(), email=f"{name}@example.org", name=name), "")
+        rows.add(
+            Account(0, "202", "", name.title(), email=f"{name}@example.org", name=name),
+            "",
+        )
         for name in ("ann", "bob")
     )
     rows.confirm_email(ann.id, lambda _: True)
@@ -331,8 +394,12 @@ def test_a_user_and_an_app_can_hide_texts_and_there_is_no_link_without_a_page(
     assert set(re.findall(r"https?://[^\s\"<>]+", text + html)) == {STOP}
 
 
-def test_wishes_for_conversations_and_blocks_hold_for_mails_too(node: Harness, post: Post) -> None:
-    leo, mia, nat, oli, pia = (person(node, name) for name in ("leo", "mia", "nat", "oli", "pia"))
+def test_wishes_for_conversations_and_blocks_hold_for_mails_too(
+    node: Harness, post: Post
+) -> None:
+    leo, mia, nat, oli, pia = (
+        person(node, name) for name in ("leo", "mia", "nat", "oli", "pia")
+    )
     post.wants(leo)
     muted, silent = say(mia, leo, "muted"), say(nat, leo, "silent")
     group = int(oli.group(leo, pia))
@@ -352,11 +419,15 @@ def test_wishes_for_conversations_and_blocks_hold_for_mails_too(node: Harness, p
     assert mail["Subject"] == "1 unread message in tea"
     assert "for @Leo" in parts_of(mail)[0]
     assert "for nobody" not in parts_of(mail)[0]
-    post.rows.set_conversation_wish("gochat", leo.user, ConversationWish(group, "nothing"))
+    post.rows.set_conversation_wish(
+        "gochat", leo.user, ConversationWish(group, "nothing")
+    )
     assert post.send(leo) == []
 
 
-def test_a_mail_has_a_limit(node: Harness, post: Post, constants: Callable[..., None]) -> None:
+def test_a_mail_has_a_limit(
+    node: Harness, post: Post, constants: Callable[..., None]
+) -> None:
     constants(digests, CONVERSATIONS=2, _PAGE=2)
     quin, *others = (person(node, name) for name in ("quin", "rex", "sam", "tom"))
     post.wants(quin)
@@ -371,12 +442,14 @@ def test_a_mail_has_a_limit(node: Harness, post: Post, constants: Callable[..., 
     assert "other conversations" in text
 
 
-# --- when ---------------------------------------------------------------------------------------------------
+# --- when ---------------------------------------------------------------------
 
 
 def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> None:
     """Who has read everything, wants no mail, or has no address."""
-    una, vic, wes, xia = (person(node, name, mail=name != "xia") for name in ("una", "vic", "wes", "xia"))
+    una, vic, wes, xia = (
+        person(node, name, mail=name != "xia") for name in ("una", "vic", "wes", "xia")
+    )
     for user in (una, wes, xia):
         post.wants(user)
     read(una, say(vic, una, "hi"))
@@ -399,8 +472,11 @@ def test_nothing_is_sent_to_whom_it_is_not_for(node: Harness, post: Post) -> Non
     assert len(post.send(ivo)) == 1
 
 
-def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(node: Harness, post: Post) -> None:
-    """It is question for a confirmation instead, once in the life of the account."""
+def test_an_address_that_nobody_has_confirmed_gets_no_words_of_users(
+    node: Harness, post: Post
+) -> None:
+    """It is question for a confirmation instead, once in the life of the
+    account."""
     eve, mal = person(node, "eve", is_confirmed=False), person(node, "mal")
     mails = accounts_of(node.node.core).resets.mails
     post.wants(eve)
@@ -450,7 +526,9 @@ def test_there_is_one_mail_for_an_absence(node: Harness, post: Post) -> None:
     assert post.send(abe) == [], "what is a week old is no news"
 
 
-def test_daily_mails_and_quiet_hours_are_those_of_the_user(node: Harness, post: Post) -> None:
+def test_daily_mails_and_quiet_hours_are_those_of_the_user(
+    node: Harness, post: Post
+) -> None:
     """The notifier says that a mail is due at eight: see test_decisions.py."""
     dan, eli = person(node, "dan"), person(node, "eli")
     minutes = int(time() // 60) % 1440
@@ -463,7 +541,7 @@ def test_daily_mails_and_quiet_hours_are_those_of_the_user(node: Harness, post: 
     assert post.next_due(dan) == 0
 
 
-# --- mail servers -------------------------------------------------------------------------------------------
+# --- mail servers -------------------------------------------------------------
 
 
 def test_mails_wait_for_a_server_that_is_away_and_are_not_sent_when_read_meanwhile(
@@ -482,7 +560,8 @@ def test_mails_wait_for_a_server_that_is_away_and_are_not_sent_when_read_meanwhi
     until(lambda: post.mails.consumer.failures > 2)
     read(hugo, read_later)
     failures = post.mails.consumer.failures
-    until(lambda: post.mails.consumer.failures > failures + 1)  # what was tried before has ended
+    # what was tried before has ended
+    until(lambda: post.mails.consumer.failures > failures + 1)
     post.mails.smtp = replace(post.mails.smtp, port=post.sink.port)
     until(lambda: not (post.due_of(hugo) or post.due_of(iris)))
     assert [to for _, to, _ in post.sink.mails[before:]] == [["iris@example.com"]]
@@ -527,7 +606,9 @@ def test_a_node_sends_mails_which_one_click_ends(
 ) -> None:
     """From the wish to the mail, by the parts of a node."""
     constants(decisions, SOON_MINUTES=0)
-    at_once = replace(APPS["gochat"], of_features=(NotifyOfApp(AppNotifySettings(after_seconds=0)),))
+    at_once = replace(
+        APPS["gochat"], of_features=(NotifyOfApp(AppNotifySettings(after_seconds=0)),)
+    )
     node = Harness(
         config(
             tmp_path,
@@ -538,13 +619,16 @@ def test_a_node_sends_mails_which_one_click_ends(
     )
     try:
         ann, bob = person(node, "ann"), person(node, "bob")
-        assert ann.post("notifications/wishes", mail="soon", language="en")["mail_possible"]
+        assert ann.post("notifications/wishes", mail="soon", language="en")[
+            "mail_possible"
+        ]
         before = len(sink.messages)
         conversation = say(bob, ann, "tea?")
         until(lambda: len(sink.messages) > before)
         (mail,) = sink.messages[before:]
         assert f"{PAGE}#c/{conversation}" in parts_of(mail)[0]
-        plain = message_from_bytes(sink.contents[-1])  # the header as it stands in the mail
+        # the header as it stands in the mail
+        plain = message_from_bytes(sink.contents[-1])
         assert plain["List-Unsubscribe"] == mail["List-Unsubscribe"]
         path, _, token = mail["List-Unsubscribe"].strip("<>").partition("?token=")
         path = path.removeprefix("https://im.example.com")

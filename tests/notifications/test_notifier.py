@@ -1,4 +1,5 @@
-"""Who is notified of what, once, on a real database; what is sent is taken by a fake push service."""
+"""Who is notified of what, once, on a real database; what is sent is taken by a
+fake push service."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,21 +76,30 @@ class People:
 
 
 class PushService:
-    """Takes deliveries, as the sender of notifications does, and remembers what it got."""
+    """Takes deliveries, as the sender of notifications does, and remembers what
+    it got."""
 
     def __init__(self) -> None:
         self.taken: list[Delivery] = []
 
     def shown(self, user: str = "") -> list[Shown]:
-        return [json.decode(one.body, type=Shown) for one in self.taken if not user or one.user == user]
+        return [
+            json.decode(one.body, type=Shown)
+            for one in self.taken
+            if not user or one.user == user
+        ]
 
     def texts(self, user: str = "") -> list[str]:
-        """``body`` of what was shown, ``close`` for what was closed, in order."""
-        return [one.body if one.kind == "message" else one.kind for one in self.shown(user)]
+        """``body`` of what was shown, ``close`` for what was closed, in
+        order."""
+        return [
+            one.body if one.kind == "message" else one.kind for one in self.shown(user)
+        ]
 
 
 class NotifyingNode:
-    """One node. ``kill`` ends it as a killed process ends: nothing is given back."""
+    """One node. ``kill`` ends it as a killed process ends: nothing is given
+    back."""
 
     def __init__(
         self,
@@ -109,7 +119,9 @@ class NotifyingNode:
         log = self.store.part(MessageLog)
         nobody = SimpleNamespace(is_wanted=lambda app: False, deliver=lambda *_: None)
         self.follower = LogFollower(log, nobody, Metrics())  # type: ignore[arg-type]
-        log.writer.listener = SimpleNamespace(committed=self.follower.committed, batch_stored=lambda *_: 0.0)  # type: ignore[assignment]
+        log.writer.listener = SimpleNamespace(
+            committed=self.follower.committed, batch_stored=lambda *_: 0.0
+        )  # type: ignore[assignment]
         self.rows = NotificationRows(self.store)
         self.lease = DeliveryLease()
         self.recipients = Recipients(self.store, self.people, self.people.is_banned)  # type: ignore[arg-type]
@@ -124,7 +136,9 @@ class NotifyingNode:
             self.recipients,
             self.lease,
             self._send,
-            lambda app, user, endpoint, conversation, entry: f"{user}-{endpoint}-{conversation}-{entry}",
+            lambda app, user, endpoint, conversation, entry: (
+                f"{user}-{endpoint}-{conversation}-{entry}"
+            ),
             lambda app, due_ms: None,
         )
         self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
@@ -134,23 +148,43 @@ class NotifyingNode:
         self._delivers = BoundedSemaphore()
         self._run = gevent.spawn(self.notifier.work.run)
 
-    def subscribe(self, *users: str, app: str = APP, language: str = "en", device: str = "") -> PushEndpoint:
+    def subscribe(
+        self, *users: str, app: str = APP, language: str = "en", device: str = ""
+    ) -> PushEndpoint:
         for user in users:
             url = f"https://{HOST}/{app}/{user}{device}"
-            one = self.rows.add_endpoint(PushEndpoint(0, app, user, url, "p", "a", device, language), 5)
+            one = self.rows.add_endpoint(
+                PushEndpoint(0, app, user, url, "p", "a", device, language), 5
+            )
         self.notifier.work.changed()
         return one
 
-    def send(self, sender: str, to: str | int, *texts: str, meta: bytes = b"") -> list[int]:
+    def send(
+        self, sender: str, to: str | int, *texts: str, meta: bytes = b""
+    ) -> list[int]:
         user, conversation = (to, 0) if isinstance(to, str) else ("", to)
         now = int(time() * 1000)
-        where = {"to_user": user, "conversation": conversation, "time_ms": now, "meta": meta}
+        where = {
+            "to_user": user,
+            "conversation": conversation,
+            "time_ms": now,
+            "meta": meta,
+        }
         drafts = [Draft(sender=sender, body=text.encode(), **where) for text in texts]
-        return [each.entry.id for each in self.store.part(MessageLog).writer.append(APP, drafts)]  # type: ignore[union-attr]
+        return [
+            each.entry.id
+            for each in self.store.part(MessageLog).writer.append(APP, drafts)
+        ]  # type: ignore[union-attr]
 
     def recall(self, message: int, conversation: int = 1) -> None:
         """Ann recalls a message."""
-        recall = Draft(sender="ann", conversation=conversation, kind="recall", about=message, time_ms=1)
+        recall = Draft(
+            sender="ann",
+            conversation=conversation,
+            kind="recall",
+            about=message,
+            time_ms=1,
+        )
         self.store.part(MessageLog).writer.append(APP, [recall])
 
     def read(self, user: str, conversation: int, upto: int = 1 << 40) -> None:
@@ -160,7 +194,10 @@ class NotifyingNode:
     def dues(self) -> list[tuple[str, int, int]]:
         """(user, due, notified) of all rows."""
         statement = "SELECT member, due, notified_id FROM notify_due ORDER BY member, conversation"
-        return [(text_of(user), due, notified) for user, due, notified in self.store.rows(statement)]
+        return [
+            (text_of(user), due, notified)
+            for user, due, notified in self.store.rows(statement)
+        ]
 
     def settled(self, app: str = APP) -> bool:
         """Whether the whole log was looked at, and nothing is due now."""
@@ -175,7 +212,8 @@ class NotifyingNode:
             gevent.spawn(self.deliver)
 
     def deliver(self) -> None:
-        """Send what waits, after a last look; one after the other, as the consumer of a host does."""
+        """Send what waits, after a last look; one after the other, as the
+        consumer of a host does."""
         with self._delivers:
             if self.lease.is_owned:
                 self._deliver()
@@ -184,7 +222,13 @@ class NotifyingNode:
         found = self.rows.deliveries(HOST, int(time() * 1000), 10_000)
         messages = [one for one in found if one.kind == "message"]
         items = [(one.user, one.conversation, one.entry) for one in messages]
-        was_read = dict(zip([one.id for one in messages], self.recipients.are_over(APP, items), strict=True))
+        was_read = dict(
+            zip(
+                [one.id for one in messages],
+                self.recipients.are_over(APP, items),
+                strict=True,
+            )
+        )
         self.service.taken += [one for one in found if not was_read.get(one.id)]
         self.rows.settle(Results([one.id for one in found]))
 
@@ -231,7 +275,9 @@ def node(start: StartNode) -> NotifyingNode:
     return start()
 
 
-def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node: NotifyingNode) -> None:
+def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(
+    node: NotifyingNode,
+) -> None:
     ann = node.people.add(7, "Ann", "/a.png")
     first = node.subscribe("zoe", device="phone")
     second = node.subscribe("zoe", device="desk", language="zh-CN")
@@ -259,7 +305,9 @@ def test_a_receiver_is_notified_on_each_device_with_what_it_needs_to_answer(node
     assert [notified for _, _, notified in node.dues()] == [id]
 
 
-def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(node: NotifyingNode) -> None:
+def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(
+    node: NotifyingNode,
+) -> None:
     node.subscribe("zoe")
     node.rows.add_endpoint(PushEndpoint(0, APP, "zoe", "fake:t1", "", ""), 5)
 
@@ -282,9 +330,15 @@ def test_devices_of_applications_get_the_number_of_conversations_for_their_icon(
     assert {each.badge for each in node.service.shown()} == {None}
 
 
-def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(node: NotifyingNode) -> None:
+def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(
+    node: NotifyingNode,
+) -> None:
     bot = node.people.add(9, "Bot", bot=True)
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", bot]).conversation
+    group = (
+        node.store.part(MessageLog)
+        .groups.create(APP, "ann", "tea", ["zoe", "kim", bot])
+        .conversation
+    )
     node.subscribe("ann", "zoe", bot)
     node.send("ann", group, "hi")
     node.send("ann", bot, "you")
@@ -298,7 +352,9 @@ def test_the_sender_a_bot_and_a_user_without_endpoints_are_not_notified(node: No
 
 
 @pytest.mark.parametrize("how", ["read", "closed", "recalled"])
-def test_what_is_over_before_its_time_is_not_notified(start: StartNode, how: str) -> None:
+def test_what_is_over_before_its_time_is_not_notified(
+    start: StartNode, how: str
+) -> None:
     node = start(rules=AppNotifySettings(after_seconds=1.0))
     node.subscribe("zoe", "kim")
     question = ask(node, "zoe")
@@ -344,8 +400,12 @@ def test_a_question_has_two_answers_for_those_who_may_answer_and_goes_when_it_is
     stored.asks.answer(APP, "kim", question, value="no")
     until(lambda: len(node.service.taken) == 6)
     until(node.settled)
-    assert [json.decode(one.body, type=Shown).kind for one in node.service.taken[3:]] == ["close"] * 3
-    assert stored.conversations.unread(APP, {group: ["zoe"]}, {})[group].count("zoe") == 1
+    assert [
+        json.decode(one.body, type=Shown).kind for one in node.service.taken[3:]
+    ] == ["close"] * 3
+    assert (
+        stored.conversations.unread(APP, {group: ["zoe"]}, {})[group].count("zoe") == 1
+    )
 
 
 def test_those_who_have_not_answered_are_reminded_though_they_have_read_the_question(
@@ -375,9 +435,15 @@ def test_those_who_have_not_answered_are_reminded_though_they_have_read_the_ques
 
 
 @pytest.mark.parametrize("change", ["banned", "left", "blocked", "recalled", "read"])
-def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, change: str) -> None:
+def test_what_is_not_for_the_user_any_more_is_not_sent(
+    node: NotifyingNode, change: str
+) -> None:
     node.is_sending = False
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim"]).conversation
+    group = (
+        node.store.part(MessageLog)
+        .groups.create(APP, "ann", "tea", ["zoe", "kim"])
+        .conversation
+    )
     node.subscribe("zoe", "kim")
     ids = node.send("ann", group, "secret")
     until(lambda: len(node.rows.deliveries(HOST, int(time() * 1000), 9)) == 2)
@@ -393,7 +459,9 @@ def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, chan
         node.recall(ids[0], group)
     node.deliver()
     assert node.service.texts("zoe") == []
-    assert node.service.texts("kim") == ([] if change == "recalled" else ["ann: secret"])
+    assert node.service.texts("kim") == (
+        [] if change == "recalled" else ["ann: secret"]
+    )
     if change not in ("recalled", "read"):
         node.is_sending = True
         node.recall(ids[0], group)
@@ -403,7 +471,10 @@ def test_what_is_not_for_the_user_any_more_is_not_sent(node: NotifyingNode, chan
 def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
     node.subscribe("zoe", "kim")
     node.people.banned.add("zoe")
-    assert node.recipients.are_over(APP, [("zoe", 0, 0), ("kim", 0, 0)]) == [True, False]
+    assert node.recipients.are_over(APP, [("zoe", 0, 0), ("kim", 0, 0)]) == [
+        True,
+        False,
+    ]
     node.send("ann", "zoe", "secret")
     node.send("ann", "kim", "hi")
     until(lambda: node.service.texts("kim"))
@@ -414,7 +485,9 @@ def test_nobody_is_notified_while_they_are_banned(node: NotifyingNode) -> None:
     until(lambda: node.service.texts("zoe") == ["back again"])
 
 
-def test_a_conversation_that_is_read_elsewhere_is_closed_on_all_devices(node: NotifyingNode) -> None:
+def test_a_conversation_that_is_read_elsewhere_is_closed_on_all_devices(
+    node: NotifyingNode,
+) -> None:
     node.subscribe("zoe", device="phone")
     node.subscribe("zoe", device="desk")
     node.send("ann", "zoe", "hi")
@@ -428,7 +501,9 @@ def test_a_conversation_that_is_read_elsewhere_is_closed_on_all_devices(node: No
     until(lambda: not node.dues())
 
 
-def test_what_was_read_in_part_stays_until_the_rest_is_read(node: NotifyingNode) -> None:
+def test_what_was_read_in_part_stays_until_the_rest_is_read(
+    node: NotifyingNode,
+) -> None:
     node.subscribe("zoe")
     (first,) = node.send("ann", "zoe", "one")
     until(lambda: node.service.taken)
@@ -437,7 +512,11 @@ def test_what_was_read_in_part_stays_until_the_rest_is_read(node: NotifyingNode)
     until(lambda: node.rows.hosts(0))
     until(node.settled)
     node.read("zoe", 1, first)
-    until(lambda: node.settled() and [notified for _, _, notified in node.dues()] == [second])
+    until(
+        lambda: (
+            node.settled() and [notified for _, _, notified in node.dues()] == [second]
+        )
+    )
     node.read("zoe", 1, second)
     until(lambda: not node.dues())
     node.deliver()
@@ -446,7 +525,9 @@ def test_what_was_read_in_part_stays_until_the_rest_is_read(node: NotifyingNode)
 
 def test_levels_muted_conversations_and_quiet_hours(node: NotifyingNode) -> None:
     users = ["kim", "mentions", "nothing", "muted", "unmuted", "quiet"]
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    group = (
+        node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    )
     node.subscribe(*users)
     now = int(time())
     for wish in (
@@ -457,7 +538,9 @@ def test_levels_muted_conversations_and_quiet_hours(node: NotifyingNode) -> None
     ):
         node.rows.set_conversation_wish(APP, *wish)
     minute = now // 60 % 1440
-    node.rows.set_wishes(APP, "quiet", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440)))
+    node.rows.set_wishes(
+        APP, "quiet", Wishes(quiet=QuietHours(minute, (minute + 120) % 1440))
+    )
     node.send("ann", group, "look", meta=b'{"mentions":["mentions","nothing"]}')
     until(lambda: len(node.service.taken) == 3)
     until(node.settled)
@@ -473,9 +556,13 @@ def test_levels_muted_conversations_and_quiet_hours(node: NotifyingNode) -> None
 
 def test_keywords_and_a_level_for_all_groups(node: NotifyingNode) -> None:
     users = ["words", "usual", "own"]
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    group = (
+        node.store.part(MessageLog).groups.create(APP, "ann", "tea", users).conversation
+    )
     node.subscribe(*users)
-    node.rows.set_wishes(APP, "words", Wishes(groups="mentions", keywords=("Green Tea", "设计")))
+    node.rows.set_wishes(
+        APP, "words", Wishes(groups="mentions", keywords=("Green Tea", "设计"))
+    )
     for user in ("usual", "own"):
         node.rows.set_wishes(APP, user, Wishes(groups="mentions"))
     node.rows.set_conversation_wish(APP, "own", ConversationWish(group), "mentions")
@@ -488,11 +575,15 @@ def test_keywords_and_a_level_for_all_groups(node: NotifyingNode) -> None:
     assert node.service.texts("usual") == []
     node.send("ann", "usual", "to you alone")
     until(lambda: node.service.texts("usual") == ["to you alone"])
-    assert not searched_text(Message(1, 1, 1, "ann", ("ann", "words"), body=b"green tea"))
+    assert not searched_text(
+        Message(1, 1, 1, "ann", ("ann", "words"), body=b"green tea")
+    )
 
 
 @pytest.mark.parametrize("by", ["user", "app"])
-def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, by: str) -> None:
+def test_texts_are_hidden_if_the_user_or_the_app_wants_it(
+    node: NotifyingNode, by: str
+) -> None:
     if by == "user":
         node.rows.set_wishes(APP, "zoe", Wishes(preview=False))
     else:
@@ -506,9 +597,15 @@ def test_texts_are_hidden_if_the_user_or_the_app_wants_it(node: NotifyingNode, b
     assert node.service.texts("kim") == (["open"] if by == "user" else ["New message"])
 
 
-def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNode) -> None:
+def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(
+    node: NotifyingNode,
+) -> None:
     node.people.blocks.add(("zoe", "ann"))
-    group = node.store.part(MessageLog).groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"]).conversation
+    group = (
+        node.store.part(MessageLog)
+        .groups.create(APP, "ann", "tea", ["zoe", "kim", "bob"])
+        .conversation
+    )
     node.subscribe("zoe", "kim")
     node.send("bob", group, "from bob")
     node.send("ann", group, "from ann")
@@ -518,23 +615,38 @@ def test_nobody_is_notified_of_a_sender_whom_they_have_blocked(node: NotifyingNo
     assert node.service.texts("kim")[-1] == "ann: from ann"
 
 
-def test_a_message_may_say_what_is_shown_or_that_nothing_is(node: NotifyingNode) -> None:
+def test_a_message_may_say_what_is_shown_or_that_nothing_is(
+    node: NotifyingNode,
+) -> None:
     node.subscribe("zoe")
     node.send("", "zoe", "not shown", meta=b'{"notify":false}')
     until(node.settled)
     assert node.dues() == []
-    notify = {"title": "Shop", "text": "Sent", "url": "/o/17", "ttl": 60, "silent": True}
+    notify = {
+        "title": "Shop",
+        "text": "Sent",
+        "url": "/o/17",
+        "ttl": 60,
+        "silent": True,
+    }
     meta = json.encode({"notify": {**notify, "time_sensitive": True}})
     node.send("", "zoe", "order 17", meta=meta)
     until(lambda: node.service.taken)
     shown = node.service.shown()[0]
-    assert (shown.title, shown.body, shown.url, node.service.taken[0].ttl) == ("Shop", "Sent", "/o/17", 60)
+    assert (shown.title, shown.body, shown.url, node.service.taken[0].ttl) == (
+        "Shop",
+        "Sent",
+        "/o/17",
+        60,
+    )
     assert shown.silent
     assert shown.time_sensitive
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["at once", "after a restart"])
-def test_many_messages_without_notifications_stop_nobody(start: StartNode, again: bool) -> None:
+def test_many_messages_without_notifications_stop_nobody(
+    start: StartNode, again: bool
+) -> None:
     node = start(rules=AppNotifySettings(after_seconds=1.0 if again else 0.5))
     users = [f"u{number}" for number in range(150)]
     log = node.store.part(MessageLog)
@@ -573,7 +685,10 @@ def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) ->
     until(lambda: len(node.service.taken) == 4)
     until(node.settled)
     assert node.service.texts("zoe") == ["ann: hi"]
-    assert (node.service.texts("kim"), node.service.texts("bob")) == (["ann: hi", "ann: more"], ["ann: more"])
+    assert (node.service.texts("kim"), node.service.texts("bob")) == (
+        ["ann: hi", "ann: more"],
+        ["ann: more"],
+    )
     node.notifier.read(APP, "zoe", group)
     until(lambda: node.service.texts("zoe") == ["ann: hi", "close"])
 
@@ -590,10 +705,12 @@ def test_what_was_received_or_read_again_closes_nothing(node: NotifyingNode) -> 
     assert heard == [(APP, "zoe", 1)] * 2
 
 
-# --- crashes and outages ------------------------------------------------------------------------------------
+# --- crashes and outages ------------------------------------------------------
 
 
-def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(start: StartNode) -> None:
+def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(
+    start: StartNode,
+) -> None:
     rules, service = AppNotifySettings(after_seconds=1.0), PushService()
     first = start(rules=rules, service=service)
     first.subscribe("zoe", "kim", "bob")
@@ -611,10 +728,16 @@ def test_another_node_goes_on_after_the_one_with_the_lease_was_killed(start: Sta
     until(lambda: len(service.taken) == 3)
     until(second.settled)
     assert second.lease.is_owned
-    assert sorted((one.user, one.entry) for one in service.taken) == [("bob", 3), ("kim", 2), ("zoe", 1)]
+    assert sorted((one.user, one.entry) for one in service.taken) == [
+        ("bob", 3),
+        ("kim", 2),
+        ("zoe", 1),
+    ]
 
 
-def test_a_reminder_that_a_node_has_noted_comes_from_the_next_one(start: StartNode) -> None:
+def test_a_reminder_that_a_node_has_noted_comes_from_the_next_one(
+    start: StartNode,
+) -> None:
     first = start(rules=AppNotifySettings(after_seconds=3600.0))
     first.subscribe("zoe")
     until(lambda: first.lease.is_owned)
@@ -624,10 +747,14 @@ def test_a_reminder_that_a_node_has_noted_comes_from_the_next_one(start: StartNo
     first.store.part(MessageLog).asks.remind(APP, "ann", question)
     until(first.settled)
     first.stop()
-    second = start(rules=AppNotifySettings(after_seconds=0.0), service=first.service, name="two")
+    second = start(
+        rules=AppNotifySettings(after_seconds=0.0), service=first.service, name="two"
+    )
     until(lambda: second.service.taken)
     until(second.settled)
-    assert [(one.user, one.entry) for one in second.service.taken] == [("zoe", question)]
+    assert [(one.user, one.entry) for one in second.service.taken] == [
+        ("zoe", question)
+    ]
 
 
 def test_a_read_on_a_node_without_the_lease_closes_too_and_one_that_stops_gives_the_lease_back(
@@ -650,7 +777,9 @@ def test_a_read_on_a_node_without_the_lease_closes_too_and_one_that_stops_gives_
     assert first.service.texts() == ["one", "close", "two"]
 
 
-def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(start: StartNode) -> None:
+def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
+    start: StartNode,
+) -> None:
     node = start(rules=AppNotifySettings(after_seconds=0.8, again_seconds=0))
     node.subscribe("zoe", "kim")
     node.send("ann", "zoe", "one")
@@ -663,7 +792,10 @@ def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(start: Sta
     gates = Gates()
     node.store.database().runner, gates.away = gates, True
     node.notifier.read(APP, "zoe", 1)
-    until(lambda: time() * 1000 > due + 200, what="it is time to decide, and the database is away")
+    until(
+        lambda: time() * 1000 > due + 200,
+        what="it is time to decide, and the database is away",
+    )
     gates.away = False
     node.read("zoe", 1)
     until(lambda: set(node.service.texts()) == {"close", "one", "two"})

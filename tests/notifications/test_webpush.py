@@ -1,4 +1,5 @@
-"""Encryption, tokens and requests of Web Push, judged by the vectors of the RFCs and by other programs."""
+"""Encryption, tokens and requests of Web Push, judged by the vectors of the
+RFCs and by other programs."""
 
 import json
 import subprocess
@@ -74,18 +75,28 @@ class TestEncryption:
     RECEIVER = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
 
     def test_the_example_of_rfc_8291(self) -> None:
-        content = webpush._encrypt(self.ENDPOINT, self.PLAIN, private_key(self.SENDER), self.SALT)
+        content = webpush._encrypt(
+            self.ENDPOINT, self.PLAIN, private_key(self.SENDER), self.SALT
+        )
         assert base64url(content) == self.CONTENT
 
     def test_the_receiver_of_the_example_reads_what_we_encrypt(self) -> None:
         content = WebPush.encrypt(self.ENDPOINT, self.PLAIN)
         auth = decoded(self.ENDPOINT.auth)
         key = private_key(self.RECEIVER)
-        assert http_ece.decrypt(content, private_key=key, auth_secret=auth) == self.PLAIN
-        contents = [content, *(WebPush.encrypt(self.ENDPOINT, self.PLAIN) for _ in range(9))]
+        assert (
+            http_ece.decrypt(content, private_key=key, auth_secret=auth) == self.PLAIN
+        )
+        contents = [
+            content,
+            *(WebPush.encrypt(self.ENDPOINT, self.PLAIN) for _ in range(9)),
+        ]
         assert len({each[:16] for each in contents}) == 10, "salts are used once"
         assert len({each[21:86] for each in contents}) == 10, "and keys"
-        assert len(WebPush.encrypt(self.ENDPOINT, b"x" * (BODY_BYTES - 86 - 1 - 16))) == BODY_BYTES
+        assert (
+            len(WebPush.encrypt(self.ENDPOINT, b"x" * (BODY_BYTES - 86 - 1 - 16)))
+            == BODY_BYTES
+        )
 
 
 class TestTokens:
@@ -95,7 +106,8 @@ class TestTokens:
 
     @staticmethod
     def read(header: str) -> dict[str, Any]:
-        """The claims of a header, whose signature is verified by py-vapid and by PyJWT."""
+        """The claims of a header, whose signature is verified by py-vapid and
+        by PyJWT."""
         assert Vapid02.verify(header)
         scheme, _, parameters = header.partition(" ")
         assert scheme == "vapid"
@@ -157,7 +169,9 @@ class TestTokens:
         assert len(decoded(largest.public_key)) == 65
 
         public = "BP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8wEqKK6PBru3jl7A8"
-        assert make(key=TestEncryption.SENDER).public_key == public, "the settings', as in RFC 8291"
+        assert make(key=TestEncryption.SENDER).public_key == public, (
+            "the settings', as in RFC 8291"
+        )
 
 
 class TestChecks:
@@ -168,13 +182,20 @@ class TestChecks:
         for end in ("", "=", "=="):
             make().check(one.url, one.p256dh + end, one.auth + end)
         standard = decoded(one.p256dh)
-        assert webpush.from_base64url(one.p256dh.replace("-", "+").replace("_", "/")) == standard
+        assert (
+            webpush.from_base64url(one.p256dh.replace("-", "+").replace("_", "/"))
+            == standard
+        )
 
-    @pytest.mark.parametrize("url", ["http://push.example.net/1", "https://10.0.0.1/1", "ftp://a.example/"])
+    @pytest.mark.parametrize(
+        "url", ["http://push.example.net/1", "https://10.0.0.1/1", "ftp://a.example/"]
+    )
     def test_urls_that_are_refused(self, url: str) -> None:
         one = Device().endpoint(url)
         with pytest.raises(BadUrl):
-            WebPush(PublicRequests(False), NotificationSettings(), SEED).check(url, one.p256dh, one.auth)
+            WebPush(PublicRequests(False), NotificationSettings(), SEED).check(
+                url, one.p256dh, one.auth
+            )
 
     @pytest.mark.parametrize(
         ("p256dh", "auth"),
@@ -190,7 +211,10 @@ class TestChecks:
     )
     def test_keys_that_are_refused(self, p256dh: str | None, auth: str | None) -> None:
         one = Device().endpoint("https://push.example.net/1")
-        keys = (one.p256dh if p256dh is None else p256dh, one.auth if auth is None else auth)
+        keys = (
+            one.p256dh if p256dh is None else p256dh,
+            one.auth if auth is None else auth,
+        )
         with pytest.raises(ValueError, match="expected"):
             make().check(one.url, *keys)
 
@@ -201,16 +225,26 @@ class TestRequests:
     def test_a_request(self, push: WebPush) -> None:
         device = Device()
         with Receiver() as service:
-            service.reply = lambda _: (201, b"", {"Location": "https://push.example.net/m/1"})
+            service.reply = lambda _: (
+                201,
+                b"",
+                {"Location": "https://push.example.net/m/1"},
+            )
             endpoint = device.endpoint(f"{service.url}/push/1")
-            result = push.send(endpoint, body(title="Ann", body="Hello"), 3600, "high", "topic_1-a")
+            result = push.send(
+                endpoint, body(title="Ann", body="Hello"), 3600, "high", "topic_1-a"
+            )
             assert (result.outcome, result.status) == ("taken", 201)
             assert push.send(endpoint, body(), 0, "normal", "").outcome == "taken"
         first, second = service.posts
         assert first.path == "/push/1"
         assert device.shown(first.body) == Shown("message", "t", "Ann", "Hello")
         headers = first.headers
-        assert (headers["ttl"], headers["urgency"], headers["topic"]) == ("3600", "high", "topic_1-a")
+        assert (headers["ttl"], headers["urgency"], headers["topic"]) == (
+            "3600",
+            "high",
+            "topic_1-a",
+        )
         assert headers["content-encoding"] == "aes128gcm"
         assert headers["content-type"] == "application/octet-stream"
         assert TestTokens.read(headers["authorization"])["aud"] == service.url
@@ -232,23 +266,44 @@ class TestRequests:
             (503, "later"),
         ],
     )
-    def test_what_an_answer_means(self, push: WebPush, status: int, outcome: str) -> None:
+    def test_what_an_answer_means(
+        self, push: WebPush, status: int, outcome: str
+    ) -> None:
         with Receiver() as service:
-            service.reply = lambda _: (status, b"", {"Retry-After": "120", "Location": "/other"})
-            result = push.send(Device().endpoint(service.url), body(), 60, "normal", "t")
+            service.reply = lambda _: (
+                status,
+                b"",
+                {"Retry-After": "120", "Location": "/other"},
+            )
+            result = push.send(
+                Device().endpoint(service.url), body(), 60, "normal", "t"
+            )
             assert (result.outcome, result.status) == (outcome, status)
-            assert result.retry_after == (120.0 if outcome in ("later", "refused") else None)
+            assert result.retry_after == (
+                120.0 if outcome in ("later", "refused") else None
+            )
             assert len(service.posts) == 1
 
     def test_nobody_answers(self, push: WebPush) -> None:
         with Receiver() as service:
             service.reply = lambda _: None
-            result = push.send(Device().endpoint(service.url), body(), 60, "normal", "t")
-            assert (result.outcome, result.status, bool(result.problem)) == ("later", 0, True)
+            result = push.send(
+                Device().endpoint(service.url), body(), 60, "normal", "t"
+            )
+            assert (result.outcome, result.status, bool(result.problem)) == (
+                "later",
+                0,
+                True,
+            )
         one = Device().endpoint(service.url)
         assert push.send(one, body(), 60, "normal", "t").outcome == "later"
         for change in ({"p256dh": base64url(b"\4" + bytes(64))}, {"auth": "A"}):
-            assert push.send(msgspec.structs.replace(one, **change), body(), 60, "", "").outcome == "refused"
+            assert (
+                push.send(
+                    msgspec.structs.replace(one, **change), body(), 60, "", ""
+                ).outcome
+                == "refused"
+            )
 
     def test_retry_after(self) -> None:
         now = 1_800_000_000.0
@@ -268,7 +323,8 @@ class TestRequests:
         assert retry_after({}, now) is None
 
 
-# --- web-push-testing of npm: it verifies the token and decrypts, as push service and browser do ------------
+# --- web-push-testing of npm: it verifies the token and decrypts, as push
+# service and browser do
 
 PROGRAM = Path(__file__).with_name("push_service.mjs")
 
@@ -279,10 +335,16 @@ class PushService:
     def __init__(self) -> None:
         command = [require("node"), str(PROGRAM), require("web-push-testing")]
         self._process = spawn(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert self._process.stdout is not None
-        self.url = next(line.strip() for line in self._process.stdout if line.startswith("http://"))
+        self.url = next(
+            line.strip() for line in self._process.stdout if line.startswith("http://")
+        )
 
     def stop(self) -> None:
         self._process.communicate(timeout=60)
@@ -295,14 +357,19 @@ class PushService:
         return json.loads(text)["data"] if text.startswith(b"{") else None
 
     def subscribe(self, key: str) -> PushEndpoint:
-        """What a browser gives for ``pushManager.subscribe({applicationServerKey: key})``."""
+        """What a browser gives for
+        ``pushManager.subscribe({applicationServerKey: key})``."""
         data = self.ask("/subscribe", userVisibleOnly="true", applicationServerKey=key)
         keys = data["keys"]
-        return PushEndpoint(1, "shop", "ann", data["endpoint"], keys["p256dh"], keys["auth"])
+        return PushEndpoint(
+            1, "shop", "ann", data["endpoint"], keys["p256dh"], keys["auth"]
+        )
 
     def shown(self, endpoint: PushEndpoint) -> list[Shown]:
         """The notifications that the browser has decrypted."""
-        data = self.ask("/get-notifications", clientHash=endpoint.url.rpartition("/")[2])
+        data = self.ask(
+            "/get-notifications", clientHash=endpoint.url.rpartition("/")[2]
+        )
         return [msgspec.json.decode(text, type=Shown) for text in data["messages"]]
 
 
@@ -319,8 +386,14 @@ def test_a_browser_verifies_and_decrypts_and_refuses_the_token_of_another_server
 ) -> None:
     endpoint = service.subscribe(push.public_key)
     push.check(endpoint.url, endpoint.p256dh, endpoint.auth)
-    assert push.send(endpoint, body(title="Ann", body="你好"), 60, "high", "topic").status == 201
-    assert push.send(endpoint, body(body="long " * 2000), 60, "normal", "topic").status == 201
+    assert (
+        push.send(endpoint, body(title="Ann", body="你好"), 60, "high", "topic").status
+        == 201
+    )
+    assert (
+        push.send(endpoint, body(body="long " * 2000), 60, "normal", "topic").status
+        == 201
+    )
     first, second = service.shown(endpoint)
     assert first == Shown("message", "t", "Ann", "你好")
     assert second.body.startswith("long long")

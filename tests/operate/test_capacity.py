@@ -1,4 +1,5 @@
-"""`imserver doctor --capacity`: how many users a node holds, and that nothing is left behind."""
+"""`imserver doctor --capacity`: how many users a node holds, and that nothing
+is left behind."""
 
 import re
 import resource
@@ -47,7 +48,11 @@ COSTS = Costs(
 RESOURCES = Resources(free_bytes=1e9 + 50e6, connections=10**7)
 
 
-def users_by_limit(user: Behaviour = Behaviour(), costs: Costs = COSTS, **has: Any) -> dict[str, int]:  # noqa: B008
+def users_by_limit(
+    user: Behaviour = Behaviour(),  # noqa: B008
+    costs: Costs = COSTS,
+    **has: Any,
+) -> dict[str, int]:
     rows = limits(costs, user, msgspec.structs.replace(RESOURCES, **has))
     assert [row.users for row in rows] == sorted(row.users for row in rows)
     assert all(row.found and row.mend for row in rows)
@@ -55,7 +60,8 @@ def users_by_limit(user: Behaviour = Behaviour(), costs: Costs = COSTS, **has: A
 
 
 def test_each_limit_is_what_there_is_by_what_a_user_takes() -> None:
-    # A second of a user: a heartbeat each 30 s; an hour: ten messages to five, ten pushes, a login.
+    # A second of a user: a heartbeat each 30 s; an hour: ten messages to five,
+    # ten pushes, a login.
     busy = 15 / 30 + (10 * (70 + 4 * 5) + 10 * 40 + 50) / 3600
     assert users_by_limit() == {
         "memory": 1_000_000_000 // 6000,
@@ -68,9 +74,16 @@ def test_each_limit_is_what_there_is_by_what_a_user_takes() -> None:
 
 def test_more_that_a_user_does_holds_fewer_users() -> None:
     usual = users_by_limit()
-    for more in (Behaviour(messages=100), Behaviour(receivers=500), Behaviour(pushes=1000)):
+    for more in (
+        Behaviour(messages=100),
+        Behaviour(receivers=500),
+        Behaviour(pushes=1000),
+    ):
         assert users_by_limit(more)["processor"] < usual["processor"]
-    assert users_by_limit(Behaviour(messages=20))["stored messages"] == usual["stored messages"] // 2
+    assert (
+        users_by_limit(Behaviour(messages=20))["stored messages"]
+        == usual["stored messages"] // 2
+    )
     assert users_by_limit(Behaviour(minutes=1))["a restart"] == usual["a restart"] // 5
     assert "stored messages" not in users_by_limit(Behaviour(messages=0))
 
@@ -83,8 +96,13 @@ def test_more_processes_take_more_files_and_no_more_cores_than_there_are() -> No
 
 
 def test_users_of_a_running_node_count_and_say_what_they_take() -> None:
-    assert users_by_limit(users=5000, users_bytes=5000 * 6000)["memory"] == int(1_050_000_000 / 10_000) + 5000
-    assert users_by_limit(users=5, users_bytes=5e6)["memory"] == 1_050_000_000 // 6000 + 5, "few say nothing"
+    assert (
+        users_by_limit(users=5000, users_bytes=5000 * 6000)["memory"]
+        == int(1_050_000_000 / 10_000) + 5000
+    )
+    assert (
+        users_by_limit(users=5, users_bytes=5e6)["memory"] == 1_050_000_000 // 6000 + 5
+    ), "few say nothing"
 
 
 def test_a_slow_database_server_limits_stored_messages() -> None:
@@ -92,9 +110,16 @@ def test_a_slow_database_server_limits_stored_messages() -> None:
 
 
 def test_what_ends_first_is_named_with_its_cure() -> None:
-    first, *_ = limits(COSTS, Behaviour(), msgspec.structs.replace(RESOURCES, connections=100, files=""))
+    first, *_ = limits(
+        COSTS,
+        Behaviour(),
+        msgspec.structs.replace(RESOURCES, connections=100, files=""),
+    )
     assert first == UserLimit(
-        100, "limits.max_connections", "100 for each of 1", "a higher limits.max_connections"
+        100,
+        "limits.max_connections",
+        "100 for each of 1",
+        "a higher limits.max_connections",
     )
 
 
@@ -135,7 +160,9 @@ def test_free_is_what_the_control_group_leaves(
     assert free_memory(7, tmp_path, tmp_path / "groups") == 350_000
 
 
-def test_a_commit_is_measured_and_its_table_is_gone(empty_url: str, tmp_path: Path) -> None:
+def test_a_commit_is_measured_and_its_table_is_gone(
+    empty_url: str, tmp_path: Path
+) -> None:
     settings = StorageSettings(url=empty_url)
     address = database_address(settings, str(tmp_path))
     assert 0 < commit_seconds(address, settings, 3) < 60
@@ -147,15 +174,21 @@ def test_a_commit_is_measured_and_its_table_is_gone(empty_url: str, tmp_path: Pa
 
 def test_what_other_programs_do_to_the_kernel_is_no_figure() -> None:
     assert kernel_bytes_of_one(10**9, 10**9 + 8 * 10**6, 1000) == 4000
-    assert kernel_bytes_of_one(10**9, 9 * 10**8, 1000) is None, "they closed much meanwhile"
+    assert kernel_bytes_of_one(10**9, 9 * 10**8, 1000) is None, (
+        "they closed much meanwhile"
+    )
     assert kernel_bytes_of_one(10**9, 2 * 10**9, 1000) is None, "they opened much"
     usual = msgspec.structs.replace(COSTS, kernel_connection_bytes=None)
-    row = next(each for each in limits(usual, Behaviour(), RESOURCES) if each.limit == "memory")
+    row = next(
+        each for each in limits(usual, Behaviour(), RESOURCES) if each.limit == "memory"
+    )
     assert row.users == 1_000_000_000 // (2000 + TYPICAL_KERNEL_BYTES)
     assert "not measured" in row.found
 
 
-@pytest.mark.parametrize("name", ["rss_connection_bytes", "login_cpu_us", "beat_cpu_us"])
+@pytest.mark.parametrize(
+    "name", ["rss_connection_bytes", "login_cpu_us", "beat_cpu_us"]
+)
 def test_an_impossible_figure_is_an_error_that_names_it(name: str) -> None:
     assert check(COSTS) is COSTS
     with pytest.raises(RuntimeError, match=f"{name} is -3.0"):
@@ -164,11 +197,22 @@ def test_an_impossible_figure_is_an_error_that_names_it(name: str) -> None:
 
 @pytest.mark.linux
 def test_an_interrupted_measurement_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "imserver", "doctor", "--capacity", "--data-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "imserver",
+        "doctor",
+        "--capacity",
+        "--data-dir",
+        str(tmp_path),
+    ]
     errors = tmp_path.with_name("errors")
     with errors.open("wb") as output:
         process = spawn(command, env=clean_environment(), stderr=output)
-    eventually(lambda: [*tmp_path.glob("capacity-*/imserver-bench-*/data/imserver.db")], what="a server")
+    eventually(
+        lambda: [*tmp_path.glob("capacity-*/imserver-bench-*/data/imserver.db")],
+        what="a server",
+    )
     assert end(process, signal.SIGINT) == 1
     assert errors.read_text("utf-8").count("Aborted!") == 1
     assert not [*tmp_path.iterdir()]
@@ -178,8 +222,13 @@ def test_an_interrupted_measurement_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.full("load")
 def test_the_command_says_how_many_users_and_what_ends_first(tmp_path: Path) -> None:
-    result = run_cli("doctor", "--capacity", "--data-dir", str(tmp_path), "--online", "50")
+    result = run_cli(
+        "doctor", "--capacity", "--data-dir", str(tmp_path), "--online", "50"
+    )
     assert result.returncode == 0, result.stderr
-    assert re.search(r"holds about [\d,]+ connected users. What ends first: [a-z. ]+\.\n", result.stdout)
+    assert re.search(
+        r"holds about [\d,]+ connected users. What ends first: [a-z. ]+\.\n",
+        result.stdout,
+    )
     assert "stored messages" in result.stdout
     assert not [*tmp_path.iterdir()]

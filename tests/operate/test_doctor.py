@@ -1,4 +1,5 @@
-"""`imserver doctor`: each check sees what is wrong, says what it means and how to mend it."""
+"""`imserver doctor`: each check sees what is wrong, says what it means and how
+to mend it."""
 
 import os
 import re
@@ -36,7 +37,16 @@ from imserver.operate.database import damage_of
 from imserver.operate.upgrade import lack_of
 from imserver.people.oauth.declared import OAuthOfApp, ProviderSettings
 from imserver.version import running_version
-from tests.gateway.storage.test_faults import FRAME, HEAD, begin, commits_in, damage_page, flip, kill, log_of
+from tests.gateway.storage.test_faults import (
+    FRAME,
+    HEAD,
+    begin,
+    commits_in,
+    damage_page,
+    flip,
+    kill,
+    log_of,
+)
 from tests.integration.receiver import Receiver
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.ports import free_ports
@@ -50,11 +60,16 @@ def by_name(config: Config) -> dict[str, Any]:
 
 
 def config(folder: Path, **sections: Any) -> Config:
-    base = Config(app=AppSettings(http_port=0, websocket_port=0), server=ServerSettings(data_dir=str(folder)))
+    base = Config(
+        app=AppSettings(http_port=0, websocket_port=0),
+        server=ServerSettings(data_dir=str(folder)),
+    )
     return msgspec.structs.replace(base, **sections)
 
 
-def clustered(folder: Path, rpc_port: int, http_port: int = 0, **sections: Any) -> Config:
+def clustered(
+    folder: Path, rpc_port: int, http_port: int = 0, **sections: Any
+) -> Config:
     """A node of a cluster, whose Redis is away."""
     return config(
         folder,
@@ -89,11 +104,21 @@ def test_all_checks_run_and_a_new_folder_is_fine(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_ok_has_a_meaning_and_a_cure(tmp_path: Path, kernel: dict[str, str]) -> None:
-    small = {"fs.file-max": "100", "net.core.somaxconn": "128", "net.ipv4.tcp_max_syn_backlog": "128"}
+def test_what_is_not_ok_has_a_meaning_and_a_cure(
+    tmp_path: Path, kernel: dict[str, str]
+) -> None:
+    small = {
+        "fs.file-max": "100",
+        "net.core.somaxconn": "128",
+        "net.ipv4.tcp_max_syn_backlog": "128",
+    }
     small |= {"net.ipv4.tcp_mem": "1\t2\t99999999999"}
     kernel |= small
-    limited = config(tmp_path, limits=LimitSettings(max_connections=10**9), app=AppSettings(http_port=8080))
+    limited = config(
+        tmp_path,
+        limits=LimitSettings(max_connections=10**9),
+        app=AppSettings(http_port=8080),
+    )
     found = by_name(limited)
     for name in ("open files", "ip_local_port_range", *list(small)[:4]):
         assert found[name].level == "warn", name
@@ -102,37 +127,55 @@ def test_what_is_not_ok_has_a_meaning_and_a_cure(tmp_path: Path, kernel: dict[st
     assert found["net.core.somaxconn"].mend == "sysctl -w net.core.somaxconn=65535"
     assert "ip_local_reserved_ports=8080,8089" in found["ip_local_port_range"].mend
     kernel["net.ipv4.ip_local_reserved_ports"] = "8080-8089"
-    assert by_name(config(tmp_path, app=AppSettings()))["ip_local_port_range"].level == "ok"
+    assert (
+        by_name(config(tmp_path, app=AppSettings()))["ip_local_port_range"].level
+        == "ok"
+    )
 
 
 def test_more_processes_than_cores_are_named(tmp_path: Path) -> None:
     number = 2 * doctor.cores()
     server = ServerSettings(data_dir=str(tmp_path), processes=number)
     found = by_name(config(tmp_path, server=server))["processes"]
-    assert (found.level, found.found) == ("warn", f"{number} on {number // 2} core{'s' * (number > 2)}")
+    assert (found.level, found.found) == (
+        "warn",
+        f"{number} on {number // 2} core{'s' * (number > 2)}",
+    )
     assert "LimitNOFILE=" in found.mend
-    auto = by_name(config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), processes=0)))["processes"]
+    auto = by_name(
+        config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), processes=0))
+    )["processes"]
     assert auto.level == "ok"
     assert auto.found.startswith("1 (")
 
 
 def test_a_unix_socket_needs_a_folder_that_the_server_may_write(tmp_path: Path) -> None:
     path = tmp_path / "im.sock"
-    rows = (ListenSettings(socket=str(path)), ListenSettings(socket=str(tmp_path / "absent" / "im.sock")))
-    settings = config(tmp_path, server=ServerSettings(data_dir=str(tmp_path), extra_listen=rows))
+    rows = (
+        ListenSettings(socket=str(path)),
+        ListenSettings(socket=str(tmp_path / "absent" / "im.sock")),
+    )
+    settings = config(
+        tmp_path, server=ServerSettings(data_dir=str(tmp_path), extra_listen=rows)
+    )
     found = by_name(settings)
     assert found["server.extra_listen[0]"].level == "ok"
     assert "so the server does not start" in found["server.extra_listen[1]"].meaning
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        assert "another process listens there" in by_name(settings)["server.extra_listen[0]"].found
+        assert (
+            "another process listens there"
+            in by_name(settings)["server.extra_listen[0]"].found
+        )
 
 
 def test_the_ports_of_all_listeners_are_checked(tmp_path: Path) -> None:
     first = free_ports(4)
     server = ServerSettings(
-        data_dir=str(tmp_path), processes=2, extra_listen=(ListenSettings(0, "127.0.0.2"), ListenSettings(0))
+        data_dir=str(tmp_path),
+        processes=2,
+        extra_listen=(ListenSettings(0, "127.0.0.2"), ListenSettings(0)),
     )
     settings = clustered(tmp_path, rpc_port=first, server=server)
     name = f"app.rpc_port {first} to {first + 3}"
@@ -168,12 +211,25 @@ def test_a_node_that_needs_one_port_twice_is_named(tmp_path: Path) -> None:
 
 def test_every_host_of_the_settings_is_looked_up(tmp_path: Path) -> None:
     app = TenantSettings(
-        jwt=(JwtSettings(issuer="https://one.invalid"), JwtSettings(issuer="https://two.invalid")),
+        jwt=(
+            JwtSettings(issuer="https://one.invalid"),
+            JwtSettings(issuer="https://two.invalid"),
+        ),
         back_ends=BackEndSettings(publish="https://four.invalid/publish"),
         webhook=WebhookSettings(url="https://six.invalid/im", secret="x" * 32),
-        of_features=(OAuthOfApp({"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}),),
+        of_features=(
+            OAuthOfApp(
+                {"work": ProviderSettings("oidc", "id", issuer="https://three.invalid")}
+            ),
+        ),
     )
-    found = by_name(config(tmp_path, apps={"shop": app}, of_features=sections(smtp={"host": "five.invalid"})))
+    found = by_name(
+        config(
+            tmp_path,
+            apps={"shop": app},
+            of_features=sections(smtp={"host": "five.invalid"}),
+        )
+    )
     unknown = {name: finding for name, finding in found.items() if ".invalid" in name}
     assert {finding.level for finding in unknown.values()} == {"fail"}
     assert {name: finding.meaning for name, finding in unknown.items()} == {
@@ -206,7 +262,10 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
     file.touch()
     found = by_name(config(file / below))
     assert "disk fsync" not in found
-    assert (found["data folder"].level, found["data folder"].found) == ("fail", f"{file} is not a folder")
+    assert (found["data folder"].level, found["data folder"].found) == (
+        "fail",
+        f"{file} is not a folder",
+    )
     assert found["data folder"].mend == "name another server.data_dir"
     (tmp_path / "restoring").touch()
     assert by_name(config(tmp_path))["restore"].level == "fail"
@@ -217,11 +276,18 @@ def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path) -> None:
     file = tmp_path / "im.yaml"
     file.write_text(f"server: {{data_dir: {tmp_path}}}\n")
     limit = "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0));"
-    code = f"{limit} from imserver.cli import main; main(['doctor', '-c', {str(file)!r}])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True
+    code = (
+        f"{limit} from imserver.cli import main; main(['doctor', '-c', {str(file)!r}])"
     )
-    assert f"fail  disk fsync: {tmp_path} takes no file: File too large\n" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        f"fail  disk fsync: {tmp_path} takes no file: File too large\n" in done.stdout
+    )
     assert "      to mend: df " in done.stdout
 
 
@@ -233,7 +299,9 @@ def test_redis_is_measured(tmp_path: Path, redis_url: str) -> None:
     assert found["clock and Redis"].level == "ok"
 
 
-def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(tmp_path: Path) -> None:
+def test_a_database_that_is_there_is_measured_and_one_that_is_not_fails(
+    tmp_path: Path,
+) -> None:
     result = run_cli("app", "create", "shop", "--data-dir", str(tmp_path))
     assert result.returncode == 0, result.stderr
     found = by_name(config(tmp_path))
@@ -266,7 +334,9 @@ def test_a_database_that_had_lost_entries_is_named_for_a_month(tmp_path: Path) -
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("trusted", [True, False])
-def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+def test_certificates_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
     certificate, key = certificate_of_loopback(tmp_path)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -301,13 +371,17 @@ def test_its_own_running_server_is_no_stranger_on_its_ports(tmp_path: Path) -> N
         next(line for line in server.stdout if f":{ports + 1}" in line)
         done = run_cli("doctor", "-c", str(file))
         settings = load_config(str(file))
-        assert lack_of(settings, running_version()) == "", "it is what imserver upgrade has restarted"
+        assert lack_of(settings, running_version()) == "", (
+            "it is what imserver upgrade has restarted"
+        )
         assert lack_of(settings, "9.9.9").endswith(" and not 9.9.9")
     finally:
         end(server)
     for name in ("http_port", "websocket_port"):
         assert re.search(
-            rf"^ok    app\.{name} \d+: the server of this data folder listens", done.stdout, re.M
+            rf"^ok    app\.{name} \d+: the server of this data folder listens",
+            done.stdout,
+            re.M,
         )
     running = f"ok    server: imserver {running_version()} runs (pid {server.pid}) and is ready"
     assert running in done.stdout.splitlines()
@@ -328,7 +402,8 @@ def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:
     file = str(tmp_path / "secret.old")
     changing = config(tmp_path)
     changing = msgspec.structs.replace(
-        changing, server=msgspec.structs.replace(changing.server, second_secret_file=file)
+        changing,
+        server=msgspec.structs.replace(changing.server, second_secret_file=file),
     )
     assert by_name(changing)["second secret"].found == file
     assert "second secret" not in by_name(config(tmp_path))
@@ -339,7 +414,10 @@ def test_a_damaged_log_is_named(tmp_path: Path) -> None:
     *_, before, _last = commits_in(log_of(database).read_bytes())
     flip(log_of(database), HEAD + before * FRAME + 500)
     found = run_cli("doctor", "--data-dir", str(database.parent))
-    assert f"fail  write-ahead log: 2 commits in {log_of(database)} cannot be read" in found.stdout
+    assert (
+        f"fail  write-ahead log: 2 commits in {log_of(database)} cannot be read"
+        in found.stdout
+    )
 
 
 def test_a_damaged_page_is_named(tmp_path: Path) -> None:
@@ -373,9 +451,18 @@ def test_each_node_of_a_folder_is_known_by_its_port(tmp_path: Path) -> None:
     ):
         assert node.stdin is not None
         port = int(node.stdout.readline())
-        folder, ports = DataDirectory(str(tmp_path), shared=True), (port, ours.getsockname()[1])
-        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [node.pid, 0]
+        folder, ports = (
+            DataDirectory(str(tmp_path), shared=True),
+            (port, ours.getsockname()[1]),
+        )
+        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [
+            node.pid,
+            0,
+        ]
         folder.start()
-        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [node.pid, os.getpid()]
+        assert [doctor.server_at(str(tmp_path), each) for each in ports] == [
+            node.pid,
+            os.getpid(),
+        ]
         folder.stop()
         node.stdin.close()

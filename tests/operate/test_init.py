@@ -1,4 +1,5 @@
-"""`imserver init`: one file, with which a server starts, a user logs in and a back end pushes."""
+"""`imserver init`: one file, with which a server starts, a user logs in and a
+back end pushes."""
 
 import os
 import pty
@@ -47,7 +48,16 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
     (secret,) = config.apps["default"].jwt
     assert secret.key not in output
     assert run_init(tmp_path, "two") != output, "another file has other keys"
-    assert len([line for line in output.splitlines() if re.match(r"  (imserver|curl) ", line)]) == 3
+    assert (
+        len(
+            [
+                line
+                for line in output.splitlines()
+                if re.match(r"  (imserver|curl) ", line)
+            ]
+        )
+        == 3
+    )
 
 
 def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
@@ -59,7 +69,9 @@ def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
     done = run_cli("check-config", "--production", folder=tmp_path)
     assert done.returncode == 1
     (finding,) = done.stdout.splitlines()
-    assert finding.startswith("server.trusted_proxies: 0.0.0.0 accepts unencrypted connections")
+    assert finding.startswith(
+        "server.trusted_proxies: 0.0.0.0 accepts unencrypted connections"
+    )
 
 
 def test_commands_of_the_folder_use_it(tmp_path: Path) -> None:
@@ -86,7 +98,9 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "imserver.yaml").write_text("app: {}\n")
     done = run_cli("init", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "imserver: imserver.yaml exists already; nothing was changed\n"
+    assert (
+        done.stderr == "imserver: imserver.yaml exists already; nothing was changed\n"
+    )
     assert (tmp_path / "imserver.yaml").read_text() == "app: {}\n"
 
 
@@ -119,7 +133,9 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
         ("--app", "gochat"),
     ],
 )
-def test_what_the_file_could_not_hold_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_what_the_file_could_not_hold_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     assert run_cli("init", *arguments, folder=tmp_path).returncode == 1
     assert not (tmp_path / "imserver.yaml").exists()
 
@@ -136,11 +152,17 @@ def test_a_name_without_a_scheme_has_tls_and_a_machine_of_ones_own_has_not(
     tmp_path: Path, written: str, url: str
 ) -> None:
     run_init(tmp_path, "--url", written)
-    assert load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app.http_url == url
+    assert (
+        load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app.http_url == url
+    )
 
 
-@pytest.mark.parametrize("name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"])
-def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["105", "0x10", "1_000", "true", "null", "2024-01-01", "2024-13-45"]
+)
+def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(
+    tmp_path: Path, name: str
+) -> None:
     run_init(tmp_path, "--app", name)
     config = load_with_locations(str(tmp_path / "imserver.yaml"), {})[0]
     assert config.apps[name].jwt
@@ -157,21 +179,25 @@ def test_an_app_may_have_a_name_that_yaml_reads_as_something_else(tmp_path: Path
         ("https://chat.example.org:8443", (8080, 8089)),
     ],
 )
-def test_the_ports_follow_the_address(tmp_path: Path, url: str, ports: tuple[int, int]) -> None:
+def test_the_ports_follow_the_address(
+    tmp_path: Path, url: str, ports: tuple[int, int]
+) -> None:
     output = run_init(tmp_path, "--url", url)
     app = load_with_locations(str(tmp_path / "imserver.yaml"), {})[0].app
     assert (app.http_port, app.websocket_port, app.http_url) == (*ports, url)
     assert f"http://127.0.0.1:{ports[0]}/api/v1/push" in output
 
 
-# --- a chat -------------------------------------------------------------------------------------------------
+# --- a chat -------------------------------------------------------------------
 
 
 def links(folder: Path, *arguments: str) -> dict[str, str]:
     """What is printed: owner → name, code and group; invite → code."""
     done = run_cli(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
-    return dict(re.findall(r"http://127\.0\.0\.1:8080/home/messages#(\w+)=(\S+)", done.stdout))
+    return dict(
+        re.findall(r"http://127\.0\.0\.1:8080/home/messages#(\w+)=(\S+)", done.stdout)
+    )
 
 
 class Stored:
@@ -197,35 +223,52 @@ class Stored:
         return InvitationStore(self.store).page("gochat", None, None, 0, "", 10)
 
 
-def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(tmp_path: Path) -> None:
+def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(
+    tmp_path: Path,
+) -> None:
     printed = links(tmp_path, "init", "--chat")
     assert printed.keys() == {"owner", "invite"}
     name, code, group = printed["owner"].split(".")
     config = load_config(str(tmp_path / "imserver.yaml"))
     assert [key.apps for key in config.api.keys] == [("default", "gochat"), ()]
-    assert settings_of(config, AccountSettings).guests_per_address > 200, "an office behind one address"
+    assert settings_of(config, AccountSettings).guests_per_address > 200, (
+        "an office behind one address"
+    )
     with Stored(tmp_path) as stored:
         (owner,) = stored.accounts
         assert (owner.name, owner.guest, name) == ("owner", False, "owner")
         (invitation,) = stored.invitations
-        found = (invitation.code, invitation.user, invitation.guests, invitation.max_uses)
+        found = (
+            invitation.code,
+            invitation.user,
+            invitation.guests,
+            invitation.max_uses,
+        )
         assert found == (printed["invite"], owner.user, True, 0)
         assert invitation.expires_at - invitation.created == 7 * 86400
         assert invitation.group == group
-        member = stored.store.part(MessageLog).conversations.member("gochat", int(group), owner.user)
+        member = stored.store.part(MessageLog).conversations.member(
+            "gochat", int(group), owner.user
+        )
         assert member.role == "owner"
-        (row,) = stored.store.rows("SELECT code, expires_at, account FROM password_reset", ())
+        (row,) = stored.store.rows(
+            "SELECT code, expires_at, account FROM password_reset", ()
+        )
         assert row[0] != code, "only its hash is stored"
         assert row[1] - invitation.created == 86400
         assert row[2] == owner.id
     shown = run_cli("app", "show", "gochat", folder=tmp_path).stdout
     assert "gochat" not in config.apps, "its owner changes it at run time"
-    assert all(each in shown for each in ("guests: true", "search: true", "previews: true"))
+    assert all(
+        each in shown for each in ("guests: true", "search: true", "previews: true")
+    )
     production = run_cli("check-config", "--production", folder=tmp_path)
     assert (production.returncode, production.stdout) == (0, "nothing is open\n")
 
 
-def test_a_second_call_prints_a_new_link_for_the_owner_and_the_same_for_others(tmp_path: Path) -> None:
+def test_a_second_call_prints_a_new_link_for_the_owner_and_the_same_for_others(
+    tmp_path: Path,
+) -> None:
     first, second = links(tmp_path, "init", "--chat"), links(tmp_path, "chat")
     assert first["invite"] == second["invite"]
     assert first["owner"] != second["owner"]
@@ -247,7 +290,9 @@ def test_a_server_without_a_chat_gets_one(tmp_path: Path) -> None:
     assert "account_tokens: required" in shown
 
 
-def test_a_chat_whose_settings_take_no_guests_invites_people_with_accounts(tmp_path: Path) -> None:
+def test_a_chat_whose_settings_take_no_guests_invites_people_with_accounts(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "imserver.yaml").write_text("apps: {gochat: {}}\n")
     done = run_cli("chat", folder=tmp_path)
     assert "logs in and is in" in done.stdout
@@ -267,10 +312,16 @@ def test_a_chat_whose_settings_take_no_guests_invites_people_with_accounts(tmp_p
 def test_links_name_the_address_where_people_open_the_chat(
     tmp_path: Path, url: str, host: str, port: int
 ) -> None:
-    done = run_cli("init", "--chat", "--url", url, "--name", 'Tea: "green"', folder=tmp_path)
+    done = run_cli(
+        "init", "--chat", "--url", url, "--name", 'Tea: "green"', folder=tmp_path
+    )
     assert f"  {url}/home/messages#owner=owner." in done.stdout
     config = load_config(str(tmp_path / "imserver.yaml"))
-    assert (config.server.host, config.app.http_port, config.app.http_url) == (host, port, url)
+    assert (config.server.host, config.app.http_port, config.app.http_url) == (
+        host,
+        port,
+        url,
+    )
     assert settings_of(config, ChatSettings).name == 'Tea: "green"'
 
 
@@ -282,7 +333,13 @@ def test_in_a_terminal_init_asks_for_a_chat_and_draws_a_code(
     command = [sys.executable, "-P", "-m", "imserver", "init"]
     environment: dict[str, Any] = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     process = spawn(
-        command, cwd=tmp_path, env=environment, stdin=inner, stdout=inner, stderr=inner, close_fds=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        close_fds=True,
     )
     os.close(inner)
     os.write(outer, f"{answer}\nTea\n".encode())

@@ -1,4 +1,5 @@
-"""Every command whose work grows with what is stored says every few seconds that it goes on."""
+"""Every command whose work grows with what is stored says every few seconds
+that it goes on."""
 
 import re
 import subprocess
@@ -39,8 +40,16 @@ def test_long_commands_say_that_they_go_on(tmp_path: Path) -> None:
     commands = ["app create shop", *COMMANDS.format(folder=tmp_path).split("\n")[1:-1]]
     script, text = [sys.executable, "-c", HASTY], "\n".join(commands)
     done = subprocess.run(
-        script, cwd=tmp_path, env=clean_environment(), input=text, capture_output=True, text=True, check=True
+        script,
+        cwd=tmp_path,
+        env=clean_environment(),
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = done.stdout.splitlines()
     assert [line.split(" |")[0] for line in lines] == commands
-    assert [line for line in lines[1:] if not re.search(r"\|[a-z][^|]+, \d+ s\|", line)] == []
+    assert [
+        line for line in lines[1:] if not re.search(r"\|[a-z][^|]+, \d+ s\|", line)
+    ] == []

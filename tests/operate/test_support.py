@@ -1,4 +1,5 @@
-"""``imserver support``: what helps is in the file, and no secret, name or message."""
+"""``imserver support``: what helps is in the file, and no secret, name or
+message."""
 
 import json
 import zipfile
@@ -11,7 +12,16 @@ from tests.support import run_cli
 
 SECRETS = {
     name: f"planted-secret-of-{name}-0123456789"
-    for name in ("key", "jwt", "mail", "hook", "database", "redis", "file", "environment")
+    for name in (
+        "key",
+        "jwt",
+        "mail",
+        "hook",
+        "database",
+        "redis",
+        "file",
+        "environment",
+    )
 }
 PEOPLE = ("Annelore", "annelore@example.org", "+4915112345678", "Meet me at the bridge")
 
@@ -19,7 +29,12 @@ SETTINGS = {
     "app": {"log_file": "server.log", "http_port": 1},
     "api": {"keys": [{"key": SECRETS["key"], "scopes": ["admin"]}]},
     "storage": {"url": f"postgresql://im:{SECRETS['database']}@127.0.0.1:1/im"},
-    "smtp": {"host": "127.0.0.1", "user": "chat", "password": SECRETS["mail"], "sender": PEOPLE[1]},
+    "smtp": {
+        "host": "127.0.0.1",
+        "user": "chat",
+        "password": SECRETS["mail"],
+        "sender": PEOPLE[1],
+    },
     "apps": {
         "shop": {
             "jwt": [{"algorithm": "HS256", "key": SECRETS["jwt"]}],
@@ -50,12 +65,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_bundle_has_what_helps_and_nothing_of_anybody(folder: Path) -> None:
-    done = run_cli("support", "help.zip", folder=folder, IMSERVER_KEY=SECRETS["environment"])
+    done = run_cli(
+        "support", "help.zip", folder=folder, IMSERVER_KEY=SECRETS["environment"]
+    )
     assert done.returncode == 0, done
     assert (folder / "help.zip").stat().st_mode & 0o077 == 0
     with zipfile.ZipFile(folder / "help.zip") as archive:
-        parts = {name: archive.read(name).decode("utf-8") for name in archive.namelist()}
-    assert list(parts) == ["settings.yaml", "versions.txt", "doctor.txt", "log.txt", "metrics.txt"]
+        parts = {
+            name: archive.read(name).decode("utf-8") for name in archive.namelist()
+        }
+    assert list(parts) == [
+        "settings.yaml",
+        "versions.txt",
+        "doctor.txt",
+        "log.txt",
+        "metrics.txt",
+    ]
     everything = "\n".join(parts.values())
     for planted in (*SECRETS.values(), *PEOPLE):
         assert planted not in everything
@@ -70,7 +95,10 @@ def test_the_bundle_has_what_helps_and_nothing_of_anybody(folder: Path) -> None:
 
 def test_nothing_is_replaced_and_broken_settings_are_named(folder: Path) -> None:
     (folder / "help.zip").write_text("of yesterday")
-    assert "help.zip exists already" in run_cli("support", "help.zip", folder=folder).stderr
+    assert (
+        "help.zip exists already"
+        in run_cli("support", "help.zip", folder=folder).stderr
+    )
     (folder / "imserver.yaml").write_text("nonsense: 1")
     done = run_cli("support", "new.zip", folder=folder)
     assert (done.returncode, "imserver.yaml, line 1" in done.stderr) == (1, True)

@@ -1,4 +1,5 @@
-"""``imserver upgrade``: what it says beforehand, and that the link names what it should at every moment."""
+"""``imserver upgrade``: what it says beforehand, and that the link names what
+it should at every moment."""
 
 import os
 import subprocess
@@ -14,7 +15,12 @@ from msgspec.structs import replace
 
 import imserver
 from imserver import __version__
-from imserver.gateway.config.settings import AppSettings, Config, ServerSettings, StorageSettings
+from imserver.gateway.config.settings import (
+    AppSettings,
+    Config,
+    ServerSettings,
+    StorageSettings,
+)
 from imserver.operate.upgrade import findings, read_release, step_in_work, switch
 from tests.gateway.storage.servers import migrate
 from tests.gateway.storage.test_migrations import at_step
@@ -30,7 +36,9 @@ def wheel(folder: Path, version: str, step: int) -> Path:
     with zipfile.ZipFile(file, "w") as file_of_wheel:
         file_of_wheel.writestr("imserver/__init__.py", "")
         if step:
-            file_of_wheel.writestr("imserver/storage/steps.py", f"STEPS = {{\n    {step}: '',\n}}\n")
+            file_of_wheel.writestr(
+                "imserver/storage/steps.py", f"STEPS = {{\n    {step}: '',\n}}\n"
+            )
         head = f"Metadata-Version: 2.1\nName: imserver\nVersion: {version}\n"
         file_of_wheel.writestr(f"imserver-{version}.dist-info/METADATA", head)
     return file
@@ -50,17 +58,24 @@ def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
     tmp_path: Path, version: str, step: int, level: str, words: str
 ) -> None:
     migrate(f"sqlite:///{tmp_path}/imserver.db")
-    config = Config(app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path)))
+    config = Config(
+        app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path))
+    )
     file = wheel(tmp_path, version, step)
     with ExitStack() as stack:
         found = [*findings(config, release := read_release(file, stack), file)]
     rows = {each.name: each for each in found}
-    assert (rows["version"].level, "--back leads back" in rows["version"].found) == (level, level == "ok")
+    assert (rows["version"].level, "--back leads back" in rows["version"].found) == (
+        level,
+        level == "ok",
+    )
     assert rows["server"].found == "none of these settings runs here"
     assert rows["steps of the database"].found.startswith(words)
     assert "of messages" in rows["steps of the database"].found, "it does not have them"
     gone = replace(config, storage=StorageSettings("postgresql://im@127.0.0.1:1/im"))
-    assert ("fail", "database") in [(each.level, each.name) for each in findings(gone, release, file)]
+    assert ("fail", "database") in [
+        (each.level, each.name) for each in findings(gone, release, file)
+    ]
 
 
 def test_it_names_the_step_for_which_it_waits(tmp_path: Path) -> None:
@@ -77,15 +92,24 @@ def test_it_names_the_step_for_which_it_waits(tmp_path: Path) -> None:
 
 
 def test_a_check_fails_where_an_upgrade_would(tmp_path: Path) -> None:
-    """This installation has no link, as one from a package index, and its folder may be another's."""
-    config = Config(app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path)))
+    """This installation has no link, as one from a package index, and its
+    folder may be another's."""
+    config = Config(
+        app=AppSettings(http_port=0), server=ServerSettings(data_dir=str(tmp_path))
+    )
     file = wheel(tmp_path, "1.1.0", 1)
     (tmp_path / "release").mkdir()
     wheel(tmp_path / "release", "1.1.0", 1)
     with ExitStack() as stack:
-        of_wheel = {each.name: each for each in findings(config, read_release(file, stack), file)}
+        of_wheel = {
+            each.name: each
+            for each in findings(config, read_release(file, stack), file)
+        }
         folder = tmp_path / "release"
-        of_folder = {each.name: each for each in findings(config, read_release(folder, stack), folder)}
+        of_folder = {
+            each.name: each
+            for each in findings(config, read_release(folder, stack), folder)
+        }
     assert (of_wheel["link"].level, of_folder["requirements"].level) == ("fail", "fail")
     assert of_wheel["link"].found == f"no link names {sys.prefix}"
     assert "requirements" not in of_wheel
@@ -101,10 +125,17 @@ def test_the_link_names_a_release_wherever_it_is(tmp_path: Path) -> None:
     assert os.readlink(link) == "imserver-1"
 
 
-@pytest.mark.parametrize("command", ["systemctl 'restart", "no-such-program restart", ""])
-def test_a_restart_that_cannot_be_called_is_refused_before_anything_changes(command: str) -> None:
+@pytest.mark.parametrize(
+    "command", ["systemctl 'restart", "no-such-program restart", ""]
+)
+def test_a_restart_that_cannot_be_called_is_refused_before_anything_changes(
+    command: str,
+) -> None:
     done = run_cli("upgrade", "--restart", command, ".")
-    assert (done.returncode, "Invalid value for '--restart'" in done.stderr) == (2, True)
+    assert (done.returncode, "Invalid value for '--restart'" in done.stderr) == (
+        2,
+        True,
+    )
 
 
 class Installation:
@@ -125,20 +156,31 @@ class Installation:
         tree = self.folder / f"tree-{version}" / "tree"
         copy_sources(ROOT, tree)
         package = tree / "imserver" / "__init__.py"
-        package.write_text(package.read_text("utf-8").replace(f'"{__version__}"', f'"{version}"'), "utf-8")
+        package.write_text(
+            package.read_text("utf-8").replace(f'"{__version__}"', f'"{version}"'),
+            "utf-8",
+        )
         return build(tree)
 
     def run(self, *words: object, fails: bool = False) -> str:
-        return self._call(self.folder / "imserver" / "bin" / "imserver", *words, fails=fails)
+        return self._call(
+            self.folder / "imserver" / "bin" / "imserver", *words, fails=fails
+        )
 
     def _call(self, *words: object, fails: bool = False) -> str:
         where = {"cwd": self.folder, "env": self.environment}
-        done = subprocess.run([*map(str, words)], **where, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*map(str, words)], **where, capture_output=True, text=True, check=False
+        )
         assert done.returncode == fails, done
         return done.stdout + done.stderr
 
     def links(self) -> dict[str, str]:
-        return {each.name: os.readlink(each) for each in self.folder.iterdir() if each.is_symlink()}
+        return {
+            each.name: os.readlink(each)
+            for each in self.folder.iterdir()
+            if each.is_symlink()
+        }
 
 
 @pytest.mark.full("programs")
@@ -163,7 +205,9 @@ def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> Non
     command = f"{sys.executable} -c 'raise SystemExit(3)'"
     assert "status 3" in here.run("upgrade", "--restart", command, new, fails=True)
     assert here.links()["imserver"] == old
-    (tmp_path / "imserver.yaml").write_text("server: {data_dir: data}\nbackups: {folder: /absent}\n", "utf-8")
+    (tmp_path / "imserver.yaml").write_text(
+        "server: {data_dir: data}\nbackups: {folder: /absent}\n", "utf-8"
+    )
     assert "fail  backups" in here.run("upgrade", "--back")
     (tmp_path / "imserver.yaml").write_text("unknown: {}\n", "utf-8")
     assert "unknown" in here.run("upgrade", "--back", fails=True)

@@ -1,4 +1,5 @@
-"""`imserver doctor --webhook`: a real event to a back end, and what is wrong if it is not taken."""
+"""`imserver doctor --webhook`: a real event to a back end, and what is wrong if
+it is not taken."""
 
 import json
 import ssl
@@ -24,7 +25,9 @@ def settings(folder: Path, url: str) -> str:
 def tried(folder: Path, url: str, app: str = "shop") -> tuple[int, str]:
     done = run_cli("doctor", "-c", settings(folder, url), "--webhook", app)
     lines = done.stdout.splitlines()
-    (at,) = [number for number, line in enumerate(lines) if f"webhook of {app}: " in line]
+    (at,) = [
+        number for number, line in enumerate(lines) if f"webhook of {app}: " in line
+    ]
     return done.returncode, "\n".join(lines[at : at + 3])
 
 
@@ -55,19 +58,34 @@ def test_the_certificate_is_not_trusted(tmp_path: Path) -> None:
     with Receiver(tls) as receiver:
         status, shown = tried(tmp_path, f"{receiver.url}/events")
     assert status == 1
-    assert f"{receiver.url}/events: its certificate is not trusted, or it does not speak TLS\n" in shown
+    assert (
+        f"{receiver.url}/events: its certificate is not trusted, or it does not speak TLS\n"
+        in shown
+    )
 
 
 @pytest.mark.parametrize(
     ("url", "app", "why", "mend"),
     [
-        ("http://127.0.0.1:1/events", "shop", "refuses connections", "to mend: curl -v http://127.0.0.1"),
-        ("http://no.invalid/events", "shop", "no name server knows the host", "getent ahosts no.invalid"),
+        (
+            "http://127.0.0.1:1/events",
+            "shop",
+            "refuses connections",
+            "to mend: curl -v http://127.0.0.1",
+        ),
+        (
+            "http://no.invalid/events",
+            "shop",
+            "no name server knows the host",
+            "getent ahosts no.invalid",
+        ),
         ("", "nobody", "there is no such app", ""),
         ("", "shop", "webhook.url is not set", ""),
     ],
 )
-def test_nobody_is_there(tmp_path: Path, url: str, app: str, why: str, mend: str) -> None:
+def test_nobody_is_there(
+    tmp_path: Path, url: str, app: str, why: str, mend: str
+) -> None:
     status, shown = tried(tmp_path, url, app)
     assert status == 1
     assert why in shown

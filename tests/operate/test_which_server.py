@@ -1,4 +1,5 @@
-"""A command that asks a server asks that of the settings, or the one that is named, and never another."""
+"""A command that asks a server asks that of the settings, or the one that is
+named, and never another."""
 
 import sys
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ WATCHED: list[list[Any]] = []
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note a connection instead of making it. An audit hook stays, and does nothing between tests."""
+    """Note a connection instead of making it. An audit hook stays, and does
+    nothing between tests."""
     if event == "socket.connect" and WATCHED:
         _, address = arguments
         WATCHED[-1].append(address)
@@ -85,7 +87,9 @@ def connections() -> Iterator[list[Any]]:
 
 def run(folder: Path, command: str, *more: str, **environment: str) -> str:
     """What a command says that fails."""
-    done = run_cli(*command.split(), *more, *WORDS[command].split(), folder=folder, **environment)
+    done = run_cli(
+        *command.split(), *more, *WORDS[command].split(), folder=folder, **environment
+    )
     assert done.returncode in (1, 2), done
     assert done.stdout == "", done
     return done.stderr
@@ -97,25 +101,37 @@ def test_each_command_that_asks_a_server_is_here() -> None:
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_it_asks_the_server_of_the_settings(tmp_path: Path, connections: list[Any], command: str) -> None:
+def test_it_asks_the_server_of_the_settings(
+    tmp_path: Path, connections: list[Any], command: str
+) -> None:
     (tmp_path / "imserver.yaml").write_text(SETTINGS, encoding="utf-8")
     assert "{}:{}".format(*ADDRESS) in run(tmp_path, command)
     assert set(connections) == {ADDRESS}
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_with_broken_settings_it_asks_nobody(tmp_path: Path, connections: list[Any], command: str) -> None:
-    (tmp_path / "imserver.yaml").write_text(f"{SETTINGS}nonsense: 1\n", encoding="utf-8")
+def test_with_broken_settings_it_asks_nobody(
+    tmp_path: Path, connections: list[Any], command: str
+) -> None:
+    (tmp_path / "imserver.yaml").write_text(
+        f"{SETTINGS}nonsense: 1\n", encoding="utf-8"
+    )
     assert "imserver.yaml, line 3: unknown key 'nonsense'" in run(tmp_path, command)
     words = run(tmp_path, command, IMSERVER_CONFIG="/nowhere.yaml")
     assert "/nowhere.yaml: cannot be read: No such file or directory" in words
     (tmp_path / "imserver.yaml").unlink()
-    assert "IMSERVER_APP_HTTP_PORT" in run(tmp_path, command, IMSERVER_APP_HTTP_PORT="many")
+    assert "IMSERVER_APP_HTTP_PORT" in run(
+        tmp_path, command, IMSERVER_APP_HTTP_PORT="many"
+    )
     assert connections == []
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_it_asks_the_server_that_is_named(tmp_path: Path, connections: list[Any], command: str) -> None:
+def test_it_asks_the_server_that_is_named(
+    tmp_path: Path, connections: list[Any], command: str
+) -> None:
     (tmp_path / "imserver.yaml").write_text(SETTINGS, encoding="utf-8")
-    assert "http://192.0.2.1:99" in run(tmp_path, command, "--url", "http://192.0.2.1:99")
+    assert "http://192.0.2.1:99" in run(
+        tmp_path, command, "--url", "http://192.0.2.1:99"
+    )
     assert set(connections) == {("192.0.2.1", 99)}

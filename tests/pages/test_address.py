@@ -1,11 +1,18 @@
-"""Where a page finds the WebSocket and the HTTP interface, also below a path (``app.http_url``)."""
+"""Where a page finds the WebSocket and the HTTP interface, also below a path
+(``app.http_url``)."""
 
 import json
 import re
 
 import pytest
 
-from imserver.pages.address import Configured, is_host, parse_configured, resolve, websocket_address
+from imserver.pages.address import (
+    Configured,
+    is_host,
+    parse_configured,
+    resolve,
+    websocket_address,
+)
 from imserver.pages.assets import STATIC as ASSETS
 from tests.conftest import StartServer
 from tests.integration.cmd import get, post
@@ -34,7 +41,8 @@ def test_without_settings_the_request_decides(host: str, websocket: str) -> None
 
 
 def test_the_policy_names_the_websocket_in_both_securities() -> None:
-    # A proxy may end TLS without a word; then only the page itself knows that it is secure.
+    # A proxy may end TLS without a word; then only the page itself knows that
+    # it is secure.
     named = ("'self'", "ws://im.example.com", "wss://im.example.com")
     assert resolve("im.example.com", PORTS).sources == named
     # Policies know no address of IPv6.
@@ -44,13 +52,27 @@ def test_the_policy_names_the_websocket_in_both_securities() -> None:
 @pytest.mark.parametrize(
     ("setting", "websocket", "source"),
     [
-        ("127.0.0.1:8089", "//127.0.0.1:8089/acc", ["ws://127.0.0.1:8089", "wss://127.0.0.1:8089"]),
+        (
+            "127.0.0.1:8089",
+            "//127.0.0.1:8089/acc",
+            ["ws://127.0.0.1:8089", "wss://127.0.0.1:8089"],
+        ),
         ("wss://im.example.com", "wss://im.example.com/acc", ["wss://im.example.com"]),
-        ("wss://im.example.com/chat/acc", "wss://im.example.com/chat/acc", ["wss://im.example.com"]),
-        ("https://im.example.com/", "wss://im.example.com/acc", ["wss://im.example.com"]),
+        (
+            "wss://im.example.com/chat/acc",
+            "wss://im.example.com/chat/acc",
+            ["wss://im.example.com"],
+        ),
+        (
+            "https://im.example.com/",
+            "wss://im.example.com/acc",
+            ["wss://im.example.com"],
+        ),
     ],
 )
-def test_a_configured_websocket_address_wins(setting: str, websocket: str, source: list[str]) -> None:
+def test_a_configured_websocket_address_wins(
+    setting: str, websocket: str, source: list[str]
+) -> None:
     addresses = resolve("other:8080", PORTS, parse_configured(setting))
     assert addresses.websocket == websocket
     assert addresses.seen_host == ""
@@ -60,19 +82,33 @@ def test_a_configured_websocket_address_wins(setting: str, websocket: str, sourc
 @pytest.mark.parametrize(
     ("setting", "http", "source"),
     [
-        ("127.0.0.1:8080", "//127.0.0.1:8080", ["http://127.0.0.1:8080", "https://127.0.0.1:8080"]),
-        ("https://api.example.com/im", "https://api.example.com/im", ["https://api.example.com"]),
+        (
+            "127.0.0.1:8080",
+            "//127.0.0.1:8080",
+            ["http://127.0.0.1:8080", "https://127.0.0.1:8080"],
+        ),
+        (
+            "https://api.example.com/im",
+            "https://api.example.com/im",
+            ["https://api.example.com"],
+        ),
     ],
 )
-def test_a_configured_http_address_wins(setting: str, http: str, source: list[str]) -> None:
+def test_a_configured_http_address_wins(
+    setting: str, http: str, source: list[str]
+) -> None:
     addresses = resolve("im.example.com", PORTS, None, parse_configured(setting))
     assert addresses.http == http
     assert list(addresses.sources[3:]) == source
 
 
 def test_below_a_path_the_websocket_has_the_path_too() -> None:
-    addresses = resolve("www.example.com:8080", PORTS, None, parse_configured("www.example.com:8080/im"))
-    assert addresses.websocket == "//www.example.com:8080/im/acc", "a proxy has the port of the page"
+    addresses = resolve(
+        "www.example.com:8080", PORTS, None, parse_configured("www.example.com:8080/im")
+    )
+    assert addresses.websocket == "//www.example.com:8080/im/acc", (
+        "a proxy has the port of the page"
+    )
     assert addresses.seen_host == "www.example.com:8080"
 
 
@@ -82,14 +118,28 @@ def test_nothing_configured_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["a b", "ftp://x", "x; script-src *", "host:port", "http://", "//x", "x/?q"]
+    "setting",
+    ["a b", "ftp://x", "x; script-src *", "host:port", "http://", "//x", "x/?q"],
 )
 def test_a_text_that_is_no_address_is_none(setting: str) -> None:
     assert parse_configured(setting) is None
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a b", "a;b", "a,b", "a'b", "a\nb", "[::1", "a:b", "a:123456", "é.example", "*"]
+    "host",
+    [
+        "",
+        "a b",
+        "a;b",
+        "a,b",
+        "a'b",
+        "a\nb",
+        "[::1",
+        "a:b",
+        "a:123456",
+        "é.example",
+        "*",
+    ],
 )
 def test_a_host_that_could_break_out_of_a_header_is_none(host: str) -> None:
     assert not is_host(host)
@@ -114,7 +164,14 @@ def test_a_public_address_is_completed(value: str, address: str) -> None:
 
 ROOT = "/im"
 PAGES = (
-    *("/", "/home/index", "/home/index?uid=1&to_uid=2", "/home/messages", "/home/channels", "/status"),
+    *(
+        "/",
+        "/home/index",
+        "/home/index?uid=1&to_uid=2",
+        "/home/messages",
+        "/home/channels",
+        "/status",
+    ),
     *("/cluster", "/admin", "/api/v1/docs", "/nowhere"),
 )
 
@@ -149,7 +206,10 @@ def test_what_a_browser_installs_has_the_path(server: Server) -> None:
     addresses = [*shell["files"], shell["release"], shell["releases"]]
     assert [each for each in addresses if not each.startswith(f"{ROOT}/")] == []
     files = [each.removeprefix(ROOT) for each in shell["files"]]
-    assert {get(server.http, each).status for each in (files[0], files[-1], "/static/favicon.svg")} == {200}
+    assert {
+        get(server.http, each).status
+        for each in (files[0], files[-1], "/static/favicon.svg")
+    } == {200}
 
 
 def test_programs_learn_the_path(server: Server) -> None:
@@ -157,4 +217,6 @@ def test_programs_learn_the_path(server: Server) -> None:
     assert document["servers"] == [{"url": ROOT}]
     gateway = ask(server.http, request("/gateway", host="www.example.com"))
     assert gateway.json == {"url": f"ws://www.example.com{ROOT}/acc"}
-    assert post(server.http, "/home/index").status == 405, "the path is only in what the server says"
+    assert post(server.http, "/home/index").status == 405, (
+        "the path is only in what the server says"
+    )

@@ -1,4 +1,5 @@
-"""GET /gateway: which node it recommends, and what it says where nodes have no address of their own."""
+"""GET /gateway: which node it recommends, and what it says where nodes have no
+address of their own."""
 
 from collections import Counter
 from typing import Any
@@ -11,10 +12,16 @@ from imserver.gateway.config.settings import AppSettings, Config, ServerSettings
 from tests.pages.test_routes import FakeNode, client_for
 
 
-def lease(number: int, connections: int = 0, url: str = "?", draining: bool = False) -> Lease:
+def lease(
+    number: int, connections: int = 0, url: str = "?", draining: bool = False
+) -> Lease:
     url = f"wss://im{number}.example.com/acc" if url == "?" else url
     return Lease(
-        f"10.0.0.{number}:9001", number, public_ws_url=url, connections=connections, draining=draining
+        f"10.0.0.{number}:9001",
+        number,
+        public_ws_url=url,
+        connections=connections,
+        draining=draining,
     )
 
 
@@ -48,7 +55,9 @@ def test_of_two_nodes_one_is_named(leases: tuple[Lease, ...]) -> None:
 
 @pytest.mark.full("load")
 def test_of_many_only_the_fullest_is_never_named_and_no_one_gets_all() -> None:
-    named = urls(client_of(*(lease(number, number * 100) for number in range(1, 6))), 1000)
+    named = urls(
+        client_of(*(lease(number, number * 100) for number in range(1, 6))), 1000
+    )
     assert set(named) == {f"wss://im{number}.example.com/acc" for number in range(1, 5)}
     # Of two out of five the emptiest is among them in 40 % of all cases.
     assert 300 < named["wss://im1.example.com/acc"] < 500
@@ -62,13 +71,23 @@ def test_without_node_addresses_the_callers_own_address_is_returned() -> None:
     assert ask(client, **forwarded).json == {"url": "wss://im.example.com/acc"}
 
 
-def test_no_stranger_says_where_others_shall_connect_but_a_configured_address_counts() -> None:
+def test_no_stranger_says_where_others_shall_connect_but_a_configured_address_counts() -> (
+    None
+):
     forwarded = {"X_Forwarded_Host": "evil.example.com", "X_Forwarded_Proto": "https"}
     for config, url in (
-        (Config(server=ServerSettings(trusted_proxies=("10.0.0.0/8",))), "ws://127.0.0.1:8089/acc"),
-        (Config(app=AppSettings(websocket_url="im.example.com:8089")), "wss://im.example.com:8089/acc"),
+        (
+            Config(server=ServerSettings(trusted_proxies=("10.0.0.0/8",))),
+            "ws://127.0.0.1:8089/acc",
+        ),
+        (
+            Config(app=AppSettings(websocket_url="im.example.com:8089")),
+            "wss://im.example.com:8089/acc",
+        ),
     ):
-        assert ask(client_of(lease(1, url=""), config=config), **forwarded).json == {"url": url}
+        assert ask(client_of(lease(1, url=""), config=config), **forwarded).json == {
+            "url": url
+        }
 
 
 def test_when_every_node_is_about_to_stop_the_answer_is_503() -> None:
@@ -82,4 +101,7 @@ def test_pages_of_other_origins_may_ask_and_the_answer_is_not_cached() -> None:
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.headers["Cache-Control"] == "no-store"
     preflight = client.options("/gateway")
-    assert (preflight.status_code, preflight.headers["Access-Control-Allow-Origin"]) == (204, "*")
+    assert (
+        preflight.status_code,
+        preflight.headers["Access-Control-Allow-Origin"],
+    ) == (204, "*")

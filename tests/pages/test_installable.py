@@ -1,4 +1,5 @@
-"""The manifest and worker of the messages page, how its files are sent, and what its modules do in node."""
+"""The manifest and worker of the messages page, how its files are sent, and
+what its modules do in node."""
 
 import gzip
 import io
@@ -32,7 +33,8 @@ def client() -> FlaskClient:
 
 def shell_of(client: FlaskClient) -> dict[str, Any]:
     found = re.match(
-        r"self\.SHELL = (\{.*?\});\n", client.get("/home/messages-worker.js").get_data(as_text=True)
+        r"self\.SHELL = (\{.*?\});\n",
+        client.get("/home/messages-worker.js").get_data(as_text=True),
     )
     assert found
     shell: dict[str, Any] = json.loads(found[1])
@@ -40,14 +42,19 @@ def shell_of(client: FlaskClient) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("language", "name"), [("en", "Messages"), ("zh", "消息")])
-def test_the_manifest_names_page_and_icons_that_exist(client: FlaskClient, language: str, name: str) -> None:
+def test_the_manifest_names_page_and_icons_that_exist(
+    client: FlaskClient, language: str, name: str
+) -> None:
     page = client.get(f"/home/messages?lang={language}").text
     found = re.search(r'<link rel="manifest" href="([^"]+)"', page)
     assert found
     answer = client.get(found[1])
     assert answer.mimetype == "application/manifest+json"
     manifest = json.loads(answer.data)
-    assert (manifest["short_name"], manifest["start_url"]) == (name, f"/home/messages?lang={language}")
+    assert (manifest["short_name"], manifest["start_url"]) == (
+        name,
+        f"/home/messages?lang={language}",
+    )
     assert client.get(manifest["start_url"]).status_code == 200
     assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
     for icon in manifest["icons"]:
@@ -59,7 +66,8 @@ def test_the_manifest_names_page_and_icons_that_exist(client: FlaskClient, langu
 
 
 def test_the_worker_lists_every_file_of_the_page(client: FlaskClient) -> None:
-    """So the page opens from its store: the list has what the page names, and what its modules import."""
+    """So the page opens from its store: the list has what the page names, and
+    what its modules import."""
     shell = shell_of(client)
     files = set(shell["files"])
     for address in files:
@@ -70,14 +78,19 @@ def test_the_worker_lists_every_file_of_the_page(client: FlaskClient) -> None:
     named -= {"/static/icons/touch-180.png"}
     assert named <= files, named - files
     assert {f"{shell['release']}{module}" for module in installable.modules()} <= files
-    assert [client.get(f"{shell['page']}?lang={language}").status_code for language in shell["languages"]]
+    assert [
+        client.get(f"{shell['page']}?lang={language}").status_code
+        for language in shell["languages"]
+    ]
     policy = client.get("/home/messages").headers["Content-Security-Policy"]
     assert "manifest-src 'self'" in policy
     assert "worker-src 'self'" in policy
     assert "unsafe" not in policy
 
 
-def test_the_worker_changes_with_the_files(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_changes_with_the_files(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = shell_of(client)
     assert before == shell_of(client)
     monkeypatch.setitem(TEXT["en"], "messages_title", "Letters")
@@ -89,15 +102,28 @@ def test_the_worker_changes_with_the_files(client: FlaskClient, monkeypatch: pyt
     assert before["release"] == texts["release"] != files["release"]
 
 
-def test_files_of_the_release_are_stored_for_good_and_those_of_another_are_not(client: FlaskClient) -> None:
+def test_files_of_the_release_are_stored_for_good_and_those_of_another_are_not(
+    client: FlaskClient,
+) -> None:
     release = shell_of(client)["release"]
     for path in ("static/messages/app.js", "static/chat.css", "sdk/messenger.js"):
         with client.get(f"{release}{path}") as file, client.get(f"/{path}") as plain:
-            assert file.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-            assert (file.data, plain.headers["Cache-Control"]) == (plain.data, "no-cache")
+            assert (
+                file.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            )
+            assert (file.data, plain.headers["Cache-Control"]) == (
+                plain.data,
+                "no-cache",
+            )
         with client.get(f"/release/other/{path}") as other:
-            assert (other.status_code, other.headers["Cache-Control"]) == (200, "no-cache")
-    with client.get(f"{release}messages.css") as sheet, client.get("/release/other/messages.css") as other:
+            assert (other.status_code, other.headers["Cache-Control"]) == (
+                200,
+                "no-cache",
+            )
+    with (
+        client.get(f"{release}messages.css") as sheet,
+        client.get("/release/other/messages.css") as other,
+    ):
         assert sheet.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert (other.data, other.headers["Cache-Control"]) == (sheet.data, "no-cache")
     assert client.get(f"{release}static/none.js").status_code == 404
@@ -117,10 +143,16 @@ def _close(one: Any, other: Any) -> bool:
     return max(abs(a - b) for a, b in zip(one, other, strict=True)) < 24
 
 
-def test_the_page_is_compressed_for_browsers_that_accept_it(client: FlaskClient) -> None:
+def test_the_page_is_compressed_for_browsers_that_accept_it(
+    client: FlaskClient,
+) -> None:
     plain = client.get("/home/messages?lang=en")
     packed = client.get("/home/messages?lang=en", headers={"Accept-Encoding": "gzip"})
-    assert packed.headers["Vary"] == plain.headers["Vary"] == "Accept-Language, Accept-Encoding"
+    assert (
+        packed.headers["Vary"]
+        == plain.headers["Vary"]
+        == "Accept-Language, Accept-Encoding"
+    )
     assert gzip.decompress(packed.data) == plain.data
     assert len(packed.data) < 0.5 * len(plain.data)
 
@@ -130,7 +162,9 @@ def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -
         text = plain.data
         assert "Content-Encoding" not in plain.headers
         assert plain.headers["Vary"] == "Accept-Encoding"
-    with client.get("/static/chat.js", headers={"Accept-Encoding": "gzip, br"}) as packed:
+    with client.get(
+        "/static/chat.js", headers={"Accept-Encoding": "gzip, br"}
+    ) as packed:
         assert packed.headers["Content-Encoding"] == "gzip"
         assert packed.headers["Vary"] == "Accept-Encoding"
         assert gzip.decompress(packed.data) == text
@@ -139,14 +173,18 @@ def test_files_are_compressed_for_browsers_that_accept_it(client: FlaskClient) -
     again = {"Accept-Encoding": "gzip", "If-None-Match": etag}
     with client.get("/static/chat.js", headers=again) as unchanged:
         assert (unchanged.status_code, unchanged.data) == (304, b"")
-    with client.get("/static/icons/app-192.png", headers={"Accept-Encoding": "gzip"}) as picture:
+    with client.get(
+        "/static/icons/app-192.png", headers={"Accept-Encoding": "gzip"}
+    ) as picture:
         assert "Content-Encoding" not in picture.headers
     part = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
     with client.get("/static/chat.js", headers=part) as first:
         assert (first.status_code, first.data) == (206, text[:10])
 
 
-def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(client: FlaskClient) -> None:
+def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(
+    client: FlaskClient,
+) -> None:
     def get(path: str) -> int:
         with client.get(path, headers={"Accept-Encoding": "gzip"}) as answer:
             return answer.status_code
@@ -160,20 +198,35 @@ def test_a_file_is_compressed_once_whatever_way_to_it_is_asked_for(client: Flask
 
 
 @pytest.mark.needs("esbuild")
-def test_modules_without_their_comments_are_the_same_programs(client: FlaskClient, tmp_path: Path) -> None:
+def test_modules_without_their_comments_are_the_same_programs(
+    client: FlaskClient, tmp_path: Path
+) -> None:
     release = shell_of(client)["release"]
     for number, address in enumerate(installable.modules()):
         path = f"{release}{address}"
-        with client.get(path) as whole, client.get(path, headers={"Accept-Encoding": "gzip"}) as short:
+        with (
+            client.get(path) as whole,
+            client.get(path, headers={"Accept-Encoding": "gzip"}) as short,
+        ):
             sent = gzip.decompress(short.data)
             assert len(sent.splitlines()) == len(whole.data.splitlines())
             (tmp_path / f"{number}.whole.js").write_bytes(whole.data)
             (tmp_path / f"{number}.short.js").write_bytes(sent)
     files = [str(path) for path in tmp_path.iterdir()]
     out = tmp_path / "out"
-    run([require("esbuild"), "--minify-whitespace", "--legal-comments=none", f"--outdir={out}", *files])
+    run(
+        [
+            require("esbuild"),
+            "--minify-whitespace",
+            "--legal-comments=none",
+            f"--outdir={out}",
+            *files,
+        ]
+    )
     for number, address in enumerate(installable.modules()):
-        whole_file, short_file = (out / f"{number}.{kind}.js" for kind in ("whole", "short"))
+        whole_file, short_file = (
+            out / f"{number}.{kind}.js" for kind in ("whole", "short")
+        )
         assert whole_file.read_text() == short_file.read_text(), address
 
 
@@ -187,8 +240,11 @@ def test_the_first_view_needs_few_modules() -> None:
     assert len(installable.first_modules()) <= 30
 
 
-def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskClient) -> None:
-    """So browsers load them at once, and not one after the other as they find the imports."""
+def test_the_page_names_each_module_that_it_will_need_soon_once(
+    client: FlaskClient,
+) -> None:
+    """So browsers load them at once, and not one after the other as they find
+    the imports."""
     page = client.get("/home/messages").text
     link = r'<link rel="modulepreload" href="/release/\w+/([^"]+)"(?: fetchpriority="(\w+)")?>'
     at_once, *later = page.split("<template id=")
@@ -201,7 +257,10 @@ def test_the_page_names_each_module_that_it_will_need_soon_once(client: FlaskCli
     named = re.findall(link, at_once)
     assert [address for address, _ in named] == list(first)
     assert [address for address, priority in named if priority == "high"] == list(start)
-    templates = {part.partition('"')[2].partition('"')[0]: re.findall(link, part) for part in later}
+    templates = {
+        part.partition('"')[2].partition('"')[0]: re.findall(link, part)
+        for part in later
+    }
     assert templates["login-modules"] == [(address, "") for address in login]
     assert templates["next-modules"] == [(address, "low") for address in following]
     assert "static/messages/login/login.js" in login
@@ -215,7 +274,8 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """The files laid out as the server serves them: the modules of sdk/js are in /sdk/."""
+    """The files laid out as the server serves them: the modules of sdk/js are
+    in /sdk/."""
     shutil.copytree(STATIC, tmp_path / "static")
     shutil.copytree(HERE.parents[1] / "imserver/media/emoji/page", tmp_path / "emoji")
     (tmp_path / "sdk").mkdir()
@@ -241,7 +301,9 @@ def test_the_scripts_of_the_pages_have_no_type_errors(site: Path) -> None:
 
 def test_the_modules_of_the_messages_page(site: Path) -> None:
     shutil.copy(HERE.parent / "vectors" / "links.json", site)
-    run_node(*(str(shutil.copy(test, site)) for test in HERE.glob("messages.*.test.mjs")))
+    run_node(
+        *(str(shutil.copy(test, site)) for test in HERE.glob("messages.*.test.mjs"))
+    )
 
 
 @pytest.mark.needs("qr")

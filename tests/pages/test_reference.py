@@ -1,4 +1,5 @@
-"""The page that explains the HTTP interface: what it makes of the document, in both languages."""
+"""The page that explains the HTTP interface: what it makes of the document, in
+both languages."""
 
 import re
 import shlex
@@ -14,7 +15,14 @@ from flask.testing import FlaskClient
 from imserver.gateway.api.v1.table import document_of
 from imserver.gateway.config.settings import Config
 from imserver.gateway.http.openapi import document
-from imserver.pages.reference import chinese, curl_of, fields_of, kind_of, marked, operations_of
+from imserver.pages.reference import (
+    chinese,
+    curl_of,
+    fields_of,
+    kind_of,
+    marked,
+    operations_of,
+)
 from imserver.pages.text import REFERENCE
 from tests.pages.test_routes import POLICY, FakeNode, client_for
 from tests.rows import DOCUMENTED
@@ -38,7 +46,9 @@ def client() -> Iterator[FlaskClient]:
 
 def page(client: FlaskClient, query: str = "", **headers: str) -> str:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = client.get(f"/api/v1/docs{query}", headers={"Host": "im.example.com", **names})
+    answer = client.get(
+        f"/api/v1/docs{query}", headers={"Host": "im.example.com", **names}
+    )
     assert answer.status_code == 200
     assert answer.headers["Content-Security-Policy"] == POLICY.format("'self'")
     assert answer.headers["Vary"] == "Accept-Language"
@@ -50,10 +60,16 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_every_operation_is_shown_with_scope_fields_and_refusals(client: FlaskClient, language: str) -> None:
+def test_every_operation_is_shown_with_scope_fields_and_refusals(
+    client: FlaskClient, language: str
+) -> None:
     text = page(client, f"?lang={language}")
-    articles = dict(re.findall(r'<article class="operation" id="(\w+)">(.*?)</article>', text, re.S))
-    assert sorted(articles) == sorted(operation["operationId"] for _, _, operation in OPERATIONS)
+    articles = dict(
+        re.findall(r'<article class="operation" id="(\w+)">(.*?)</article>', text, re.S)
+    )
+    assert sorted(articles) == sorted(
+        operation["operationId"] for _, _, operation in OPERATIONS
+    )
     other = chinese() if language == "zh" else {}
     for path, method, operation in OPERATIONS:
         article = words_of(articles[operation["operationId"]])
@@ -61,15 +77,26 @@ def test_every_operation_is_shown_with_scope_fields_and_refusals(client: FlaskCl
         assert method.upper() in article
         summary = other.get(operation["summary"], operation["summary"])
         assert summary.replace("`", "") in article
-        credentials = {name: scopes for need in operation["security"] for name, scopes in need.items()}
+        credentials = {
+            name: scopes
+            for need in operation["security"]
+            for name, scopes in need.items()
+        }
         for scope in credentials.get("key", ()):
             assert f"{REFERENCE[language]['scope']} {scope}" in article
         if "token" in credentials:
-            assert REFERENCE[language]["or_token" if credentials.get("key") else "token"] in article
+            assert (
+                REFERENCE[language]["or_token" if credentials.get("key") else "token"]
+                in article
+            )
         for parameter in operation["parameters"]:
             assert parameter["name"] in article
         for response in operation["responses"].values():
-            for name in response.get("content", {}).get("application/json", {}).get("examples", {}):
+            for name in (
+                response.get("content", {})
+                .get("application/json", {})
+                .get("examples", {})
+            ):
                 assert name == "example" or name in article
 
 
@@ -90,14 +117,21 @@ def test_its_language_is_the_one_asked_for_or_accepted(client: FlaskClient) -> N
     assert "Show which of these users are online" in page(client, "?lang=en")
 
 
-def test_lines_for_the_shell_name_the_server_as_it_was_called(client: FlaskClient) -> None:
+def test_lines_for_the_shell_name_the_server_as_it_was_called(
+    client: FlaskClient,
+) -> None:
     assert "http://im.example.com/api/v1/push" in page(client)
-    assert "https://im.example.com/api/v1/push" in page(client, X_Forwarded_Proto="https")
+    assert "https://im.example.com/api/v1/push" in page(
+        client, X_Forwarded_Proto="https"
+    )
 
 
 def test_others_are_served_while_document_and_page_are_made() -> None:
     with client_of(demo=False) as client:
-        for make in (lambda: document_of(DOCUMENTED)(77, False, ""), lambda: page(client)):
+        for make in (
+            lambda: document_of(DOCUMENTED)(77, False, ""),
+            lambda: page(client),
+        ):
             others: list[str] = []
             gevent.spawn(others.append, "served")
             make()
@@ -114,8 +148,12 @@ PLAIN = {("get", False), ("post", True)}
 """What curl sends without being told: a method, and whether there is a body."""
 
 
-@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=[each[0] for each in OPERATIONS])
-def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any) -> None:
+@pytest.mark.parametrize(
+    ("path", "method", "operation"), OPERATIONS, ids=[each[0] for each in OPERATIONS]
+)
+def test_every_line_for_the_shell_is_one(
+    path: str, method: str, operation: Any
+) -> None:
     words = shlex.split(curl_of("http://127.0.0.1:8080", method, path, operation))
     assert words[0] == "curl"
     plain = path
@@ -124,7 +162,9 @@ def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any)
             plain = plain.replace("{" + parameter["name"] + "}", parameter["example"])
     assert words[-1].startswith(f"http://127.0.0.1:8080{plain}")
     assert bool({"-d", "--data-binary"} & set(words)) == ("requestBody" in operation)
-    assert ("-X" in words or "-I" in words) == ((method, "requestBody" in operation) not in PLAIN)
+    assert ("-X" in words or "-I" in words) == (
+        (method, "requestBody" in operation) not in PLAIN
+    )
     for parameter in operation["parameters"]:
         if parameter["in"] == "header" and parameter["required"]:
             assert f"{parameter['name']}: {parameter['example']}" in words
@@ -139,8 +179,14 @@ def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any)
         ({"type": "array", "items": {"type": "integer"}}, "[integer]"),
         ({"enum": ["a", "b"]}, '"a" | "b"'),
         ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "string"),
-        ({"anyOf": [{"$ref": "#/components/schemas/Message"}, {"type": "string"}]}, "Message | string"),
-        ({"type": "object", "additionalProperties": {"type": "string"}}, "{… : string}"),
+        (
+            {"anyOf": [{"$ref": "#/components/schemas/Message"}, {"type": "string"}]},
+            "Message | string",
+        ),
+        (
+            {"type": "object", "additionalProperties": {"type": "string"}},
+            "{… : string}",
+        ),
         ({"$ref": "#/components/schemas/Problem"}, "Problem"),
         ({}, "any"),
     ],
@@ -150,7 +196,10 @@ def test_a_kind_is_described_in_a_few_words(schema: Any, kind: str) -> None:
 
 
 def test_fields_show_their_bounds_defaults_and_shapes() -> None:
-    found = {field.name: field for field in fields_of({"$ref": "#/components/schemas/BanRequest"}, DOCUMENT)}
+    found = {
+        field.name: field
+        for field in fields_of({"$ref": "#/components/schemas/BanRequest"}, DOCUMENT)
+    }
     assert (found["app"].required, found["app"].bounds) == (True, (("minLength", "1"),))
     assert found["users"].bounds == (("maxItems", "1000"),)
     assert found["seconds"].bounds == (("minimum", "0"), ("maximum", "31622400"))
@@ -169,4 +218,6 @@ def test_every_chapter_has_a_name_of_its_own_in_both_languages() -> None:
     chapters = {tag["name"] for tag in DOCUMENT["tags"]}
     for words in REFERENCE.values():
         assert chapters <= set(words["chapters"])
-        assert len({*words["chapters"].values()}) == len(words["chapters"]), "screen readers tell them apart"
+        assert len({*words["chapters"].values()}) == len(words["chapters"]), (
+            "screen readers tell them apart"
+        )

@@ -1,4 +1,5 @@
-"""The folders of the messages page: a module imports from its own folder, and from those below it."""
+"""The folders of the messages page: a module imports from its own folder, and
+from those below it."""
 
 from graphlib import TopologicalSorter
 
@@ -13,17 +14,30 @@ FOLDERS = (
 
 
 def test_imports_run_one_way() -> None:
-    modules = [each for each in installable.modules() if each.startswith("static/messages/")]
+    modules = [
+        each for each in installable.modules() if each.startswith("static/messages/")
+    ]
     imports = {each: installable.imports_of(each) for each in modules}
     TopologicalSorter(imports).prepare()  # raises CycleError
 
     def floor(module: str) -> int:
         folder = module.split("/")[-2]
-        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS) * (folder == "messages")
+        return (
+            FOLDERS.index(folder)
+            if folder in FOLDERS
+            else len(FOLDERS) * (folder == "messages")
+        )
 
-    assert not [(one, each) for one, below in imports.items() for each in below if floor(each) > floor(one)]
+    assert not [
+        (one, each)
+        for one, below in imports.items()
+        for each in below
+        if floor(each) > floor(one)
+    ]
 
 
 def test_a_file_has_one_subject() -> None:
     files = [*STATIC.rglob("*.js"), *STATIC.rglob("*.css")]
-    assert not [path.name for path in files if len(path.read_text("utf-8").splitlines()) > 600]
+    assert not [
+        path.name for path in files if len(path.read_text("utf-8").splitlines()) > 600
+    ]

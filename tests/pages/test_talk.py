@@ -22,7 +22,9 @@ def client() -> Iterator[FlaskClient]:
         yield client
 
 
-def opened(client: FlaskClient, path: str, host: str = "127.0.0.1:8080", **headers: str) -> Any:
+def opened(
+    client: FlaskClient, path: str, host: str = "127.0.0.1:8080", **headers: str
+) -> Any:
     return client.get(path, headers={"Host": host, **headers})
 
 
@@ -41,22 +43,38 @@ def test_the_address_names_user_and_receiver(
     client: FlaskClient, path: str, user: str, peer: str, room: str
 ) -> None:
     data = page_data(opened(client, path).text)
-    assert (data["app"], data["user"], data["peer"], data["room"]) == (1, user, peer, room)
+    assert (data["app"], data["user"], data["peer"], data["room"]) == (
+        1,
+        user,
+        peer,
+        room,
+    )
     assert data["websocketUrl"] == "//127.0.0.1:8089/ws"
 
 
-@pytest.mark.parametrize("path", ["/home/index", "/home/index?appID=101", "/home/index?groups_id=1"])
-def test_without_a_user_the_page_is_that_of_the_chat_rooms(client: FlaskClient, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", ["/home/index", "/home/index?appID=101", "/home/index?groups_id=1"]
+)
+def test_without_a_user_the_page_is_that_of_the_chat_rooms(
+    client: FlaskClient, path: str
+) -> None:
     assert page_data(opened(client, path).text)["app"] == 101
 
 
-@pytest.mark.parametrize(("query", "app"), [("appId=2", 2), ("appname=2", 2), ("appId=3", 1), ("appId=x", 1)])
-def test_the_app_is_one_that_there_is(client: FlaskClient, query: str, app: int) -> None:
+@pytest.mark.parametrize(
+    ("query", "app"), [("appId=2", 2), ("appname=2", 2), ("appId=3", 1), ("appId=x", 1)]
+)
+def test_the_app_is_one_that_there_is(
+    client: FlaskClient, query: str, app: int
+) -> None:
     assert page_data(opened(client, f"/home/room?uid=1&{query}").text)["app"] == app
 
 
 def test_the_words_of_the_original_are_in_the_pages(client: FlaskClient) -> None:
-    room, peer = (opened(client, f"/home/{name}?uid=1&to_uid=2").text for name in ("room", "index"))
+    room, peer = (
+        opened(client, f"/home/{name}?uid=1&to_uid=2").text
+        for name in ("room", "index")
+    )
     assert "<h1>欢迎进入聊天室</h1>" in room
     assert ">测试1群</a>" in room
     for text in (room, peer):
@@ -67,12 +85,20 @@ def test_the_words_of_the_original_are_in_the_pages(client: FlaskClient) -> None
 
 @pytest.mark.parametrize(
     ("query", "stored"),
-    [("appId=2&to_uid=2", True), ("appId=1&to_uid=2", False), ("appId=2&to_uid=2&lang=en", True)],
+    [
+        ("appId=2&to_uid=2", True),
+        ("appId=1&to_uid=2", False),
+        ("appId=2&to_uid=2&lang=en", True),
+    ],
 )
-def test_a_page_says_whether_messages_are_stored(client: FlaskClient, query: str, stored: bool) -> None:
+def test_a_page_says_whether_messages_are_stored(
+    client: FlaskClient, query: str, stored: bool
+) -> None:
     text = opened(client, f"/home/index?uid=1&{query}").text
     hints = TEXT["en" if "lang=en" in query else "zh"]
-    output = [f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")]
+    output = [
+        f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")
+    ]
     assert output == [stored, not stored]
 
 
@@ -92,4 +118,6 @@ def test_links_keep_user_app_and_token(client: FlaskClient) -> None:
     text = opened(client, "/home/index?uid=1&to_uid=2&appId=2&token=t").text
     links = re.findall(r'href="(/home/(?:room|index)\?[^"]*)"', text)
     assert links
-    assert all("uid=1" in link and "appId=2" in link and "token=t" in link for link in links)
+    assert all(
+        "uid=1" in link and "appId=2" in link and "token=t" in link for link in links
+    )

@@ -27,14 +27,20 @@ GENERATED = re.compile(
 
 def test_no_two_pages_have_a_text_of_the_same_name() -> None:
     files = (TEMPLATES / "words.zh.json", *TEMPLATES.glob("*/pages.zh.json"))
-    pages = [row for file in files for row in json.loads(file.read_text(encoding="utf-8")).items()]
+    pages = [
+        row
+        for file in files
+        for row in json.loads(file.read_text(encoding="utf-8")).items()
+    ]
     keys = [key for page, words in pages if page != "reference" for key in words]
     assert sorted(keys) == sorted(TEXT["zh"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_group_of_emoji_has_a_name(language: str) -> None:
-    groups = json.loads((STATIC / "messages" / "emoji" / f"{language}.json").read_text(encoding="utf-8"))
+    groups = json.loads(
+        (STATIC / "messages" / "emoji" / f"{language}.json").read_text(encoding="utf-8")
+    )
     assert len(TEXT[language]["messages_emoji_groups"].split("|")) == len(groups)
 
 
@@ -52,12 +58,14 @@ def blanks(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", ["words", "mail"])
 def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> None:
-    """Those of notifications and mails, and of features that add to the messages page."""
+    """Those of notifications and mails, and of features that add to the
+    messages page."""
     features = Path(imserver.__file__).parent.rglob(f"page/**/{name}.*.json")
     files = [*TEMPLATES.glob(f"*/{name}.*.json"), *features]
     for folder in {file.parent for file in files}:
         first, *others = (
-            json.loads((folder / f"{name}.{language}.json").read_text("utf-8")) for language in LANGUAGES
+            json.loads((folder / f"{name}.{language}.json").read_text("utf-8"))
+            for language in LANGUAGES
         )
         for other in others:
             assert other.keys() == first.keys(), folder
@@ -76,7 +84,9 @@ def test_a_text_has_forms_for_all_numbers_or_for_one_and_more(language: str) -> 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_search_understands_the_filters_of_each_language(language: str) -> None:
     source = (STATIC / "messages" / "search" / "search-query.js").read_text("utf-8")
-    names = re.compile("messages_(filter_(from|in|has|before|after)|has_(picture|video|voice|file|link))")
+    names = re.compile(
+        "messages_(filter_(from|in|has|before|after)|has_(picture|video|voice|file|link))"
+    )
     for key, text in TEXT[language].items():
         if names.fullmatch(key):
             assert f'"{text.lower()}"' in source, key
@@ -92,7 +102,9 @@ def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
 
 def test_every_text_is_used_and_every_used_text_exists() -> None:
     used = {
-        key for source in TEMPLATE_SOURCES for key in re.findall(r"(?<!['\"])\b(?:text|page)\.(\w+)", source)
+        key
+        for source in TEMPLATE_SOURCES
+        for key in re.findall(r"(?<!['\"])\b(?:text|page)\.(\w+)", source)
     }
     for source in SCRIPT_SOURCES:
         used |= set(re.findall(r"\bwords\.(\w+)", source))
@@ -118,12 +130,16 @@ def test_every_text_is_used_and_every_used_text_exists() -> None:
         ("xx", [("zh", 1)], "zh"),
     ],
 )
-def test_the_language(in_address: str, accepted: list[tuple[str, float]], language: str) -> None:
+def test_the_language(
+    in_address: str, accepted: list[tuple[str, float]], language: str
+) -> None:
     assert choose_language(in_address, LanguageAccept(accepted)) == language
 
 
 def test_a_mention_of_all_is_known_by_its_name_in_each_language() -> None:
-    (names,) = re.findall(r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages/parts/names.js").read_text())
+    (names,) = re.findall(
+        r"ALL_NAMES = (\[.*?\]);", (STATIC / "messages/parts/names.js").read_text()
+    )
     assert set(json.loads(names)) == {words["messages_all"] for words in TEXT.values()}
 
 
@@ -132,9 +148,12 @@ def test_every_name_is_a_valid_user_id(language: str) -> None:
     figures = FIGURES[language]
     assert len(figures) == len(set(figures)) > 150
     assert all(len(f"{name}-abcdef".encode()) < 20 for name in figures)
-    assert all(name.isascii() for name in FIGURES["en"]), "an English keyboard has these letters"
+    assert all(name.isascii() for name in FIGURES["en"]), (
+        "an English keyboard has these letters"
+    )
     given = [pick_name(language) for _ in range(1000)]
     assert len(set(given)) == len(given)
     assert all(
-        name.partition("-")[0] in FIGURES[language] and len(name.partition("-")[2]) == 6 for name in given
+        name.partition("-")[0] in FIGURES[language] and len(name.partition("-")[2]) == 6
+        for name in given
     )

@@ -1,4 +1,5 @@
-"""What a deleted account takes with it, on a node with and without the features to which it belongs."""
+"""What a deleted account takes with it, on a node with and without the features
+to which it belongs."""
 
 import json
 from pathlib import Path
@@ -15,13 +16,17 @@ from tests.security.test_bots import person
 REGISTRATION = sections(accounts={"registration": True, "registrations_per_address": 0})
 
 
-@pytest.mark.parametrize("features", [None, ("messages", "accounts"), ("messages", "accounts", "groups")])
+@pytest.mark.parametrize(
+    "features", [None, ("messages", "accounts"), ("messages", "accounts", "groups")]
+)
 def test_a_deleted_account_leaves_its_groups_and_takes_bots_and_invitations_with_it(
     tmp_path: Path, features: tuple[str, ...] | None
 ) -> None:
     first = Harness(config(tmp_path, of_features=REGISTRATION))
     ann, bob, eve = (person(first, name) for name in ("ann", "bob", "eve"))
-    group = int(ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"])
+    group = int(
+        ann.post("groups/create", name="tea", members=[bob.user, eve.user])["group"]
+    )
     for one in (ann, bob):
         one.post("invitations/create", group=str(group))
         one.post("invitations/create")
@@ -29,15 +34,24 @@ def test_a_deleted_account_leaves_its_groups_and_takes_bots_and_invitations_with
     first.close()
     node = Harness(config(tmp_path, of_features=REGISTRATION, features=features))
     parts = node.node.core
-    status, _ = node.call("GET", "/api/v1/conversations", None, bot.token, query={"app": "201"})
+    status, _ = node.call(
+        "GET", "/api/v1/conversations", None, bot.token, query={"app": "201"}
+    )
     assert status == (200 if features is None else 401)
-    log, before = (parts.store.part(MessageLog), parts.store.part(MessageLog).entries.head("201"))
+    log, before = (
+        parts.store.part(MessageLog),
+        parts.store.part(MessageLog).entries.head("201"),
+    )
     assert ("groups" in parts.features) == (features != ("messages", "accounts"))
     accounts_of(parts).accounts.remove("201", ann.user)
-    left = accounts_of(parts).rows.by_ids("201", [int(each.user) for each in (ann, bot, other)])
+    left = accounts_of(parts).rows.by_ids(
+        "201", [int(each.user) for each in (ann, bot, other)]
+    )
     assert [account.user for account in left] == [other.user]
     assert log.conversations.memberships("201", ann.user) == []
-    roles = {row.user: row.role for row in log.conversations.members("201", group, "", 10)}
+    roles = {
+        row.user: row.role for row in log.conversations.members("201", group, "", 10)
+    }
     assert roles == {bob.user: "owner", eve.user: "member"}
     role, leaving = log.entries.read("201", before, 10)
     assert (role.kind, leaving.kind) == ("group", "leave")

@@ -1,4 +1,5 @@
-"""Settings of accounts and providers: in ``imserver app``, secrets among them, and mistakes in a file."""
+"""Settings of accounts and providers: in ``imserver app``, secrets among them,
+and mistakes in a file."""
 
 import sqlite3
 from pathlib import Path
@@ -17,10 +18,17 @@ class App:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, command: str, *settings: str, stdin: str = "", fails: bool = False) -> str:
+    def run(
+        self, command: str, *settings: str, stdin: str = "", fails: bool = False
+    ) -> str:
         """What the command prints."""
         done = run_cli(
-            "app", command, "105", *settings, stdin=stdin, IMSERVER_SERVER_DATA_DIR=str(self.folder)
+            "app",
+            command,
+            "105",
+            *settings,
+            stdin=stdin,
+            IMSERVER_SERVER_DATA_DIR=str(self.folder),
         )
         assert done.returncode == fails, done
         return done.stderr if fails else done.stdout
@@ -38,7 +46,9 @@ def app(tmp_path: Path) -> App:
     return App(tmp_path / "data")
 
 
-def test_a_secret_is_read_from_a_file_and_one_field_is_changed(app: App, tmp_path: Path) -> None:
+def test_a_secret_is_read_from_a_file_and_one_field_is_changed(
+    app: App, tmp_path: Path
+) -> None:
     app.run("create", *HOOK, stdin="quite a secret\n")
     shown = app.run("set", "WebHook.events=[login]")
     assert "url: https://e.org/hook\n" in shown
@@ -50,12 +60,34 @@ def test_a_secret_is_read_from_a_file_and_one_field_is_changed(app: App, tmp_pat
 
 
 def test_one_field_of_a_provider_is_changed_or_reset(app: App) -> None:
-    row = ("kind=github", "client_id=c", "client_secret=@-", "scopes=[user]", "title=Git")
-    app.run("create", *(f"oauth.git.{field}" for field in row), "webhook.events=[login]", stdin="0123\n")
-    changed = app.run(
-        "set", "oauth.git.register=true", "--unset", "oauth.git.title", "--unset", "webhook.events"
+    row = (
+        "kind=github",
+        "client_id=c",
+        "client_secret=@-",
+        "scopes=[user]",
+        "title=Git",
     )
-    for line in ("client_id: c", "register: true", "- user", "title: ''", "client_secret: (hidden)"):
+    app.run(
+        "create",
+        *(f"oauth.git.{field}" for field in row),
+        "webhook.events=[login]",
+        stdin="0123\n",
+    )
+    changed = app.run(
+        "set",
+        "oauth.git.register=true",
+        "--unset",
+        "oauth.git.title",
+        "--unset",
+        "webhook.events",
+    )
+    for line in (
+        "client_id: c",
+        "register: true",
+        "- user",
+        "title: ''",
+        "client_secret: (hidden)",
+    ):
         assert line in changed
     assert '"client_secret":"0123"' in app.stored()
     assert "login" not in app.stored()
@@ -66,8 +98,16 @@ def test_one_field_of_a_provider_is_changed_or_reset(app: App) -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        *("webhook.secret=12345678901234567890", "web-hook.Secret=x", "webhook={secret: x}"),
-        *("oauth={c: {client_secret: x}}", "oauth.c={client_secret: x}", "oauth.c.clientSecret=x"),
+        *(
+            "webhook.secret=12345678901234567890",
+            "web-hook.Secret=x",
+            "webhook={secret: x}",
+        ),
+        *(
+            "oauth={c: {client_secret: x}}",
+            "oauth.c={client_secret: x}",
+            "oauth.c.clientSecret=x",
+        ),
     ],
 )
 def test_a_secret_among_the_arguments_is_refused(app: App, setting: str) -> None:
@@ -106,5 +146,7 @@ def test_a_secret_among_the_arguments_is_refused(app: App, setting: str) -> None
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, output: str) -> None:
+def test_a_mistake_is_named_with_its_line(
+    tmp_path: Path, text: str, output: str
+) -> None:
     assert refusal(tmp_path, text).startswith(output)

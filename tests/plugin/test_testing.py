@@ -32,7 +32,9 @@ def test_a_client_on_one_node_hears_a_back_end_on_another(redis_url: str) -> Non
         push = {"app": "shop", "user": "ann", "text": "hello"}
         assert first.post("/api/v1/push", push, key=KEY).json["sent"] == 1
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(lambda: next(line for line in lines if "hello" in line)).result(30)
+            assert pool.submit(
+                lambda: next(line for line in lines if "hello" in line)
+            ).result(30)
 
 
 def test_a_node_that_does_not_start_leaves_no_folder() -> None:
@@ -53,7 +55,10 @@ def test_a_failure_gets_the_end_of_the_log_of_the_node() -> None:
 
 
 def test_a_present_feature_is_not_absent() -> None:
-    with NodeProcess(features=["messages", "inbox"]) as node, pytest.raises(AssertionError):
+    with (
+        NodeProcess(features=["messages", "inbox"]) as node,
+        pytest.raises(AssertionError),
+    ):
         check_absent(node, FEATURE)
 
 
@@ -61,17 +66,25 @@ def test_rows_that_stay_are_noticed() -> None:
     def fill(store: Store, app: str, user: str) -> None:
         values = "(app, member, conversation, version, pinned, archived, marked, draft)"
         store.execute(
-            f"INSERT INTO arrangement {values} VALUES (%s, %s, 7, 1, 0, 0, 0, %s)", (app, user, b"")
+            f"INSERT INTO arrangement {values} VALUES (%s, %s, 7, 1, 0, 0, 0, %s)",
+            (app, user, b""),
         )
 
     def with_erasure(statement: str) -> FeatureRow:
         (table,) = FEATURE.tables
-        return structs.replace(FEATURE, tables=(structs.replace(table, erase_user=(statement,)),))
+        return structs.replace(
+            FEATURE, tables=(structs.replace(table, erase_user=(statement,)),)
+        )
 
     check_tables(FEATURE, fill)
     with pytest.raises(AssertionError, match="no row in arrangement"):
         check_tables(FEATURE, lambda *_: None)
     with pytest.raises(AssertionError):
-        check_tables(with_erasure("DELETE FROM arrangement WHERE app = %s AND member < %s"), fill)
+        check_tables(
+            with_erasure("DELETE FROM arrangement WHERE app = %s AND member < %s"), fill
+        )
     with pytest.raises(AssertionError, match="rows of others were erased"):
-        check_tables(with_erasure("DELETE FROM arrangement WHERE app = %s AND member >= %s"), fill)
+        check_tables(
+            with_erasure("DELETE FROM arrangement WHERE app = %s AND member >= %s"),
+            fill,
+        )

@@ -1,7 +1,9 @@
-"""A tester that reads the OpenAPI document asks the running server whatever the document allows, and what it
-does not: no answer may be one that the document does not tell, and none a failure.
+"""A tester that reads the OpenAPI document asks the running server whatever the
+document allows, and what it does not: no answer may be one that the document
+does not tell, and none a failure.
 
-``make schema`` asks far more questions than the suite, which asks about 18,500 per HTTP server.
+``make schema`` asks far more questions than the suite, which asks about 18,500
+per HTTP server.
 """
 
 import os
@@ -20,10 +22,19 @@ KEY = "a key of the schema-driven tester, which may do everything"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 HOOKS = Path(__file__).with_name("hooks.py")
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "0"))
-"""Questions that are made up for an operation, besides those at its limits. 0: a few, always the same."""
-GENERATED = ["--max-examples", str(EXAMPLES)] if EXAMPLES else ["--max-examples", "5", "--seed", "1"]
+"""Questions that are made up for an operation, besides those at its limits. 0:
+a few, always the same."""
+GENERATED = (
+    ["--max-examples", str(EXAMPLES)]
+    if EXAMPLES
+    else ["--max-examples", "5", "--seed", "1"]
+)
 
-pytestmark = [pytest.mark.full("load"), pytest.mark.slow, pytest.mark.timeout(1200 + 60 * EXAMPLES)]
+pytestmark = [
+    pytest.mark.full("load"),
+    pytest.mark.slow,
+    pytest.mark.timeout(1200 + 60 * EXAMPLES),
+]
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
@@ -47,7 +58,9 @@ def test_the_server_answers_as_its_document_says(
                 *GENERATED,
             ],
             cwd=tmp_path,
-            env=clean_environment(NO_PROXY="*", no_proxy="*", SCHEMATHESIS_HOOKS=str(HOOKS)),
+            env=clean_environment(
+                NO_PROXY="*", no_proxy="*", SCHEMATHESIS_HOOKS=str(HOOKS)
+            ),
             capture_output=True,
             text=True,
             check=False,

@@ -13,8 +13,9 @@ _LOOK_SECONDS: Final = 0.1
 
 
 class LossyProxy(ThreadingTCPServer):
-    """Carries connections to ``target``. Each piece of bytes that it carries, in either direction, ends its
-    connection with the probability ``share`` instead. ``cut``: how many connections it has cut.
+    """Carries connections to ``target``. Each piece of bytes that it carries,
+    in either direction, ends its connection with the probability ``share``
+    instead. ``cut``: how many connections it has cut.
     """
 
     def __init__(self, target: tuple[str, int], share: float, seed: int = 7) -> None:
@@ -34,19 +35,23 @@ class LossyProxy(ThreadingTCPServer):
         self.server_close()
 
     def cut_after(self, most: int) -> None:
-        """End the connection that carries the byte behind so many more ones of the server: there."""
+        """End the connection that carries the byte behind so many more ones of
+        the server: there."""
         with self._lock:
             self._left = most
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Carry a connection, until it is cut, the node was killed, or the client has gone."""
+        """Carry a connection, until it is cut, the node was killed, or the
+        client has gone."""
         with suppress(OSError), socket.create_connection(self.target) as server:
             self._exchange({request: server, server: request}, server)
 
     def shutdown_request(self, request: Any) -> None:
         request.close()
 
-    def _exchange(self, ends: dict[socket.socket, socket.socket], server: socket.socket) -> None:
+    def _exchange(
+        self, ends: dict[socket.socket, socket.socket], server: socket.socket
+    ) -> None:
         while not self._closing:
             for source in select.select(list(ends), [], [], _LOOK_SECONDS)[0]:
                 piece = source.recv(32768)
@@ -64,6 +69,8 @@ class LossyProxy(ThreadingTCPServer):
                     return
                 if lost:
                     for each in ends:
-                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        each.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
                     return
                 ends[source].sendall(piece)

@@ -1,4 +1,5 @@
-"""Runs JavaScript: tests under Node.js, npm, and the npm packages as their users install them."""
+"""Runs JavaScript: tests under Node.js, npm, and the npm packages as their
+users install them."""
 
 import os
 import subprocess
@@ -24,12 +25,13 @@ NODE_FLAGS: Final = ("--no-warnings", "--experimental-websocket")
 MOST_SECONDS: Final = 250
 """Time after which a program is ended."""
 NODE_SECONDS: Final = 220
-"""Time after which node's test runner ends a file, and says which tests have passed."""
+"""Time after which node's test runner ends a file, and says which tests have
+passed."""
 
 
 def run(command: Sequence[str], folder: Path = ROOT, **environment: str) -> str:
-    """Run a program, in the source tree or in ``folder``; a failure or a time-out shows what it printed.
-    Returns its output."""
+    """Run a program, in the source tree or in ``folder``; a failure or a
+    time-out shows what it printed. Returns its output."""
     try:
         done = subprocess.run(
             command,
@@ -51,14 +53,22 @@ def run(command: Sequence[str], folder: Path = ROOT, **environment: str) -> str:
 
 def run_node(*arguments: str, **environment: str) -> None:
     timeout = f"--test-timeout={NODE_SECONDS * 1000}"
-    shown = run([require("node"), *NODE_FLAGS, "--test", timeout, *arguments], **environment)
+    shown = run(
+        [require("node"), *NODE_FLAGS, "--test", timeout, *arguments], **environment
+    )
     assert "pass 0" not in shown
 
 
 @contextmanager
-def printing(output: Path, script: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A script that Node.js runs while this is entered; it prints to a file. Its input ends with it."""
-    command, given = [require("node"), *NODE_FLAGS, str(script)], {**os.environ, **environment}
+def printing(
+    output: Path, script: Path, **environment: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A script that Node.js runs while this is entered; it prints to a file.
+    Its input ends with it."""
+    command, given = (
+        [require("node"), *NODE_FLAGS, str(script)],
+        {**os.environ, **environment},
+    )
     with (
         output.open("w") as printed,
         running(command, stdin=subprocess.PIPE, stdout=printed, env=given) as process,
@@ -75,13 +85,17 @@ def npm(*arguments: str, folder: Path) -> str:
 
 
 def install_packages(folder: Path) -> Path:
-    """Pack the packages with npm, and install them into a project in ``folder``.
+    """Pack the packages with npm, and install them into a project in
+    ``folder``.
 
-    Returns the project. What else it needs (React, its types) it finds in sdk/node_modules.
+    Returns the project. What else it needs (React, its types) it finds in
+    sdk/node_modules.
     """
     project = folder / "project"
     project.mkdir()
-    (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
+    (project / "package.json").write_text(
+        '{"private": true, "type": "module"}', encoding="utf-8"
+    )
     for package in PACKAGES:
         npm("pack", "--pack-destination", str(project), folder=ROOT / "sdk" / package)
     packed = sorted(path.name for path in project.glob("*.tgz"))
@@ -93,5 +107,14 @@ def install_packages(folder: Path) -> Path:
 
 
 def bundle(entry: Path, output: Path, *flags: str) -> bytes:
-    run([require("esbuild"), str(entry), "--bundle", "--format=esm", f"--outfile={output}", *flags])
+    run(
+        [
+            require("esbuild"),
+            str(entry),
+            "--bundle",
+            "--format=esm",
+            f"--outfile={output}",
+            *flags,
+        ]
+    )
     return output.read_bytes()

@@ -1,4 +1,5 @@
-"""The SDKs: rules of the JavaScript one by node, restarts, uploads by tus, logins by providers."""
+"""The SDKs: rules of the JavaScript one by node, restarts, uploads by tus,
+logins by providers."""
 
 import json
 import os
@@ -28,28 +29,41 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.needs("node")
-@pytest.mark.parametrize("what", ["client", "messenger", "conversation", "notifications"])
+@pytest.mark.parametrize(
+    "what", ["client", "messenger", "conversation", "notifications"]
+)
 def test_the_rules_of_the_sdk(what: str) -> None:
     run_node(str(HERE / f"{what}.test.mjs"))
 
 
 @pytest.mark.needs("node")
 def test_the_sdk_against_a_real_server(server: Server) -> None:
-    run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
+    run_node(
+        str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url
+    )
 
 
 @pytest.mark.needs("node")
 @pytest.mark.full("programs")
-def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
+def test_the_sdk_comes_back_after_a_restart(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     config = {"app": fixed_ports()}
     server = start_server(config=config)
     output = tmp_path / "states.txt"
-    with printing(output, HERE / "stay.mjs", IM_HTTP=server.http_url, IM_WS=server.ws_url):
+    with printing(
+        output, HERE / "stay.mjs", IM_HTTP=server.http_url, IM_WS=server.ws_url
+    ):
         eventually(lambda: "online" in output.read_text(), what="logged in")
         server.stop()
-        eventually(lambda: "waiting 1001" in output.read_text(), what="told that the server goes")
+        eventually(
+            lambda: "waiting 1001" in output.read_text(),
+            what="told that the server goes",
+        )
         start_server(config=config, folder=server.folder)
-        eventually(lambda: output.read_text().count("online") == 2, what="logged in again")
+        eventually(
+            lambda: output.read_text().count("online") == 2, what="logged in again"
+        )
 
 
 @pytest.mark.needs("node")
@@ -60,9 +74,9 @@ def test_the_examples_of_the_readme_run(server: Server, project: Path) -> None:
     blocks = re.findall(r"^```js\n(.*?)^```$", readme, re.S | re.M)
     assert len(blocks) == 5
     text = "\n".join(blocks).replace("ws://127.0.0.1:8089/acc", server.ws_url)
-    text = text.replace("ws://127.0.0.1:8089/ws", server.ws_url.replace("/acc", "/ws")).replace(
-        "http://127.0.0.1:8080", server.http_url
-    )
+    text = text.replace(
+        "ws://127.0.0.1:8089/ws", server.ws_url.replace("/acc", "/ws")
+    ).replace("http://127.0.0.1:8080", server.http_url)
     script = project / "example.mjs"
     script.write_text(text, encoding="utf-8")
     shown = run([require("node"), *NODE_FLAGS, str(script)])
@@ -80,7 +94,11 @@ def test_the_rules_of_push_notifications_on_phones() -> None:
 
 @pytest.mark.needs("node", "react-test-renderer")
 def test_an_app_against_a_real_server(server: Server) -> None:
-    run_node(str(HERE / "native_server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
+    run_node(
+        str(HERE / "native_server.test.mjs"),
+        IM_HTTP=server.http_url,
+        IM_WS=server.ws_url,
+    )
 
 
 SCRIPT = Path(__file__).with_name("tus.mjs")
@@ -108,12 +126,18 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
         with printing(output, SCRIPT, TUS=options) as process:
             parts = tmp_path / "media" / "incoming"
             eventually(
-                lambda: any(path.stat().st_size > LARGE // 3 for path in parts.glob("*/*") if path.exists()),
+                lambda: any(
+                    path.stat().st_size > LARGE // 3
+                    for path in parts.glob("*/*")
+                    if path.exists()
+                ),
                 what="a third of the large file has arrived",
             )
             os.kill(first.pid, signal.SIGKILL)
             line.target = (second.http.host, second.http.port)
-            eventually(lambda: process.poll() is not None, 200, what="all files have arrived")
+            eventually(
+                lambda: process.poll() is not None, 200, what="all files have arrived"
+            )
         cut = line.cut
     lines = output.read_text()
     assert process.returncode == 0, lines
@@ -122,7 +146,9 @@ def test_files_arrive_whole_over_a_bad_line_and_after_a_kill(
     assert all(each["file"]["sha256"] == each["sent"] for each in reported)
     assert cut > 10
     status, body = second.get("/api/v1/uploads?app=101&user=ann")
-    assert (status, json.loads(body)["total"]) == (200, len(SIZES)), "none is stored twice"
+    assert (status, json.loads(body)["total"]) == (200, len(SIZES)), (
+        "none is stored twice"
+    )
 
 
 SECONDS = 300
@@ -133,12 +159,22 @@ PASSWORD = "correct horse"
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     provider, ports = StandIn(), fixed_ports()
-    row = {"kind": "oidc", "client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
+    row = {
+        "kind": "oidc",
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "issuer": provider.issuer,
+    }
     with Server(
         tmp_path_factory.mktemp("shop"),
         config={
             "app": {**ports, "http_url": f"http://127.0.0.1:{ports['http_port']}"},
-            "apps": {APP: {"account_tokens": "required", "oauth": {"main": {**row, "register": True}}}},
+            "apps": {
+                APP: {
+                    "account_tokens": "required",
+                    "oauth": {"main": {**row, "register": True}},
+                }
+            },
         },
     ) as server:
         yield server
@@ -160,7 +196,11 @@ def agree(started: StartedLogin) -> None:
 def test_the_python_client_logs_in_and_links(shop: Server) -> None:
     with Accounts(shop.http_url, APP, timeout_seconds=SECONDS) as accounts:
         (provider,) = accounts.oauth_providers()
-        assert (provider.provider, provider.kind, provider.register) == ("main", "oidc", True)
+        assert (provider.provider, provider.kind, provider.register) == (
+            "main",
+            "oidc",
+            True,
+        )
         login = accounts.oauth_login("main", device="laptop", show=agree)
         assert login.nickname == "Ann Lee"
         with pytest.raises(RequestRefused, match="not_implemented"):

@@ -1,1 +1,2 @@
-"""Attacks on a running server, and the findings of a security audit: each must fail."""
+"""Attacks on a running server, and the findings of a security audit: each must
+fail."""

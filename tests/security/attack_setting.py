@@ -5,7 +5,9 @@ from typing import Any
 
 import jwt
 
-ADMIN, OF_205, PUSH_OF_TOKENS = (f"key-{name}-of-the-attacks" for name in ("admin", "two-apps", "push"))
+ADMIN, OF_205, PUSH_OF_TOKENS = (
+    f"key-{name}-of-the-attacks" for name in ("admin", "two-apps", "push")
+)
 SECRET = "a" * 40
 TOKENS = "301"
 """An app whose logins need a session token."""
@@ -24,4 +26,6 @@ CONFIG: dict[str, Any] = {
 
 def session_token(app: str, user: str) -> str:
     """A token as the back end of an app makes it."""
-    return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256"
+    )

@@ -1,4 +1,5 @@
-"""The server that the attack suite attacks: API keys, apps with and without login rules."""
+"""The server that the attack suite attacks: API keys, apps with and without
+login rules."""
 
 from collections.abc import Iterator
 
@@ -21,13 +22,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """A node with keys where anybody registers. ``NODE`` of a module has more settings, by their sections."""
+def node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Harness]:
+    """A node with keys where anybody registers. ``NODE`` of a module has more
+    settings, by their sections."""
     more = dict(getattr(request.module, "NODE", {}))
     unlimited = {"registrations_per_address": 0, "logins_per_address": 0}
     accounts = {"registration": True, **unlimited, **more.pop("accounts", {})}
     apps = more.pop("apps", APPS)
     folder = tmp_path_factory.mktemp("node")
-    harness = Harness(config(folder, apps=apps, of_features=sections(accounts=accounts, **more)))
+    harness = Harness(
+        config(folder, apps=apps, of_features=sections(accounts=accounts, **more))
+    )
     yield harness
     harness.close()

@@ -1,4 +1,5 @@
-"""A node in this process without listeners, and every kind of principal that may ask it something."""
+"""A node in this process without listeners, and every kind of principal that
+may ask it something."""
 
 from __future__ import annotations
 
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
 
 SECRET: Final = "a secret of the back end, long enough"
 RULED: Final = TenantSettings(
-    jwt=(JwtSettings("HS256", SECRET),), account_tokens="required", api_allow_from=("10.0.0.0/8",)
+    jwt=(JwtSettings("HS256", SECRET),),
+    account_tokens="required",
+    api_allow_from=("10.0.0.0/8",),
 )
 OPEN: Final = TenantSettings(open=True)
 FAMILIES: Final = ("", "system:", "action:")
-"""Prefixes of the apps of the dialects, so that one number stands for one app in each of them."""
+"""Prefixes of the apps of the dialects, so that one number stands for one app
+in each of them."""
 APPS: Final = {
     **{f"{family}201": RULED for family in FAMILIES},
     **{f"{family}202": replace(RULED, api_allow_from=()) for family in FAMILIES},
@@ -50,11 +54,14 @@ APPS: Final = {
     **{f"{family}204": OPEN for family in FAMILIES},
     **{f"{family}206": TenantSettings(same_as=f"{family}204") for family in FAMILIES},
     "205": TenantSettings(),
-    "207": TenantSettings(webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")),
+    "207": TenantSettings(
+        webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")
+    ),
     "gochat": TenantSettings(),
 }
-"""201 is the app of most principals, 202 a foreign one, 203 an alias of 201. 204 is open, 206 its alias; 205
-has no rule and is not open; 207 asks its back end."""
+"""201 is the app of most principals, 202 a foreign one, 203 an alias of 201.
+204 is open, 206 its alias; 205 has no rule and is not open; 207 asks its back
+end."""
 OF_201: Final = tuple(f"{family}201" for family in FAMILIES)
 OF_202: Final = tuple(f"{family}202" for family in FAMILIES)
 
@@ -64,11 +71,19 @@ def searched(*apps: str) -> dict[str, TenantSettings]:
     from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 
     rules = AccountsOfApp(AppAccountSettings(search=True))
-    return {**APPS, **{app: replace(APPS[app], of_features=(*APPS[app].of_features, rules)) for app in apps}}
+    return {
+        **APPS,
+        **{
+            app: replace(APPS[app], of_features=(*APPS[app].of_features, rules))
+            for app in apps
+        },
+    }
 
 
 def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:
-    return KeySettings(f"key-of-a-test-that-may-{'-'.join(scopes)}-{'-'.join(apps)}", scopes, apps)
+    return KeySettings(
+        f"key-of-a-test-that-may-{'-'.join(scopes)}-{'-'.join(apps)}", scopes, apps
+    )
 
 
 PUSH, READ, ADMIN, ALL = key("push"), key("read"), key("admin"), key("admin", apps=())
@@ -101,11 +116,13 @@ class Harness:
     def close(self) -> None:
         self.node.stop()
 
-    # --- principals -----------------------------------------------------------------------------------------
+    # --- principals -----------------------------------------------------------
 
     def session(self, app: str, user: str = "u1") -> str:
         """A session token."""
-        return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
+        return jwt.encode(
+            {"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256"
+        )
 
     @property
     def people(self) -> AccountParts:
@@ -118,14 +135,20 @@ class Harness:
         self._accounts += 1
         account = self._new_account(app, f"1380{self._accounts:07}", "no hash")
         if role:
-            self.people.people.set_role(Principal("command", apps=None), app, account.user, role)
+            self.people.people.set_role(
+                Principal("command", apps=None), app, account.user, role
+            )
         return self.people.accounts.token(account).token
 
     def guest(self, app: str, nickname: str = "Gil") -> str:
         """The token of a new guest."""
-        return self.people.accounts.token(self._new_account(app, "", "", nickname, guest=True)).token
+        return self.people.accounts.token(
+            self._new_account(app, "", "", nickname, guest=True)
+        ).token
 
-    def _new_account(self, app: str, phone: str, password: str, nickname: str = "", **more: bool) -> Account:
+    def _new_account(
+        self, app: str, phone: str, password: str, nickname: str = "", **more: bool
+    ) -> Account:
         from imserver.people.accounts.contract import Account
 
         return self.people.rows.add(Account(0, app, phone, nickname, **more), password)
@@ -139,7 +162,7 @@ class Harness:
     def page(self, app: str, user: str = "u1") -> str:
         return self.node.core.page_tokens.make(app, user)
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------
 
     def ask(
         self,
@@ -151,10 +174,11 @@ class Harness:
         path: str = "",
         sign: Callable[[str, str, dict[str, Any], bytes], dict[str, str]] | None = None,
     ) -> HttpResponse:
-        """Ask a row of the table. ``body``: bytes, fields of a form, or (in a list of one) JSON.
+        """Ask a row of the table. ``body``: bytes, fields of a form, or (in a
+        list of one) JSON.
 
-        ``path``: if the row has a pattern. ``sign``: (method, path, query, body) → the query with a
-        signature.
+        ``path``: if the row has a pattern. ``sign``: (method, path, query,
+        body) → the query with a signature.
         """
         sent = dict(headers or {})
         if isinstance(body, dict):
@@ -171,13 +195,19 @@ class Harness:
         request = HttpRequest(route.method, path, text, body, sent, host)
         return answer(api, api.endpoints[route.method, route.path], request)
 
-    def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
+    def call(
+        self, method: str, path: str, document: Any = None, token: str = "", **more: Any
+    ) -> Any:
         """Ask a path for JSON; (status, decoded body)."""
         route = next(row for row in ROUTES if (row.method, row.path) == (method, path))
         headers = {"authorization": f"Bearer {token}"} if token else {}
         headers |= more.pop("headers", {})
-        finished = self.ask(route, headers, body=b"" if document is None else [document], **more)
-        return finished.status, msgspec.json.decode(finished.body) if finished.body else None
+        finished = self.ask(
+            route, headers, body=b"" if document is None else [document], **more
+        )
+        return finished.status, msgspec.json.decode(
+            finished.body
+        ) if finished.body else None
 
 
 def written(rows: dict[str, list[str]], columns: Sequence[str], spaces: int) -> str:

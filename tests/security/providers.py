@@ -1,4 +1,5 @@
-"""Login providers on loopback that behave as the documents of OpenID Connect, GitHub and WeChat say."""
+"""Login providers on loopback that behave as the documents of OpenID Connect,
+GitHub and WeChat say."""
 
 import base64
 import hashlib
@@ -21,14 +22,20 @@ GITHUB_USER = {
     "name": None,
     "avatar_url": "https://img.example.com/cat.png",
 }
-WECHAT_USER = {"nickname": "安", "sex": 0, "headimgurl": "https://img.example.com/an/0", "privilege": []}
+WECHAT_USER = {
+    "nickname": "安",
+    "sex": 0,
+    "headimgurl": "https://img.example.com/an/0",
+    "privilege": [],
+}
 
 
 class StandIn(Receiver):
     """All three providers. A test changes what they answer.
 
-    ``claims``: of ID tokens, in addition to the usual ones. ``answers``: path → status and document instead
-    of the usual answer. ``calls``: the requests, as (path, parameters, headers).
+    ``claims``: of ID tokens, in addition to the usual ones. ``answers``: path →
+    status and document instead of the usual answer. ``calls``: the requests, as
+    (path, parameters, headers).
     """
 
     def __init__(self) -> None:
@@ -49,25 +56,44 @@ class StandIn(Receiver):
 
     def _reply(self, post: Post) -> Answer:
         parts = urlsplit(post.path)
-        params = {name: values[0] for name, values in parse_qs(post.body.decode() or parts.query).items()}
+        params = {
+            name: values[0]
+            for name, values in parse_qs(post.body.decode() or parts.query).items()
+        }
         status, document = self.answer(parts.path, params, post.headers)
-        return status, json.dumps(document).encode(), {"location": document} if status == 302 else {}
+        return (
+            status,
+            json.dumps(document).encode(),
+            {"location": document} if status == 302 else {},
+        )
 
     def reset(self) -> None:
         """Answer as usual again."""
-        self.signing, self.claims, self.user, self.unionid = self._key, {}, dict(ANN), ""
+        self.signing, self.claims, self.user, self.unionid = (
+            self._key,
+            {},
+            dict(ANN),
+            "",
+        )
         self.openid = "oAnn"
         self.answers, self.calls = {}, []
 
-    # --- the browser ----------------------------------------------------------------------------------------
+    # --- the browser ----------------------------------------------------------
 
     def agree(self, url: str) -> dict[str, str]:
-        """The user agrees at this address; the query with which the browser comes back."""
+        """The user agrees at this address; the query with which the browser
+        comes back."""
         parts = urlsplit(url)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         assert query["response_type"] == "code"
         if parts.path.startswith("/connect/"):
-            assert list(query) == ["appid", "redirect_uri", "response_type", "scope", "state"]
+            assert list(query) == [
+                "appid",
+                "redirect_uri",
+                "response_type",
+                "scope",
+                "state",
+            ]
             assert parts.fragment == "wechat_redirect"
             official = parts.path == "/connect/oauth2/authorize"
             assert query["scope"] == ("snsapi_userinfo" if official else "snsapi_login")
@@ -81,9 +107,11 @@ class StandIn(Receiver):
         self._grants[code] = query
         return {"code": code, "state": query["state"]}
 
-    # --- the provider ---------------------------------------------------------------------------------------
+    # --- the provider ---------------------------------------------------------
 
-    def answer(self, path: str, params: dict[str, str], headers: dict[str, str]) -> tuple[int, Any]:
+    def answer(
+        self, path: str, params: dict[str, str], headers: dict[str, str]
+    ) -> tuple[int, Any]:
         """Status and document of the answer to a request."""
         self.calls.append((path, params, headers))
         if path in self.answers:
@@ -91,11 +119,17 @@ class StandIn(Receiver):
         if path == "/.well-known/openid-configuration":
             ends = ("authorization", "token", "userinfo")
             endpoints = {f"{end}_endpoint": f"{self.issuer}/{end}" for end in ends}
-            return 200, {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks", **endpoints}
+            return 200, {
+                "issuer": self.issuer,
+                "jwks_uri": f"{self.issuer}/jwks",
+                **endpoints,
+            }
         if path == "/authorization":  # everybody agrees
             return 302, f"{params['redirect_uri']}?{urlencode(self._grant(params))}"
         if path == "/jwks":
-            jwk = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+            jwk = jwt.algorithms.ECAlgorithm.to_jwk(
+                self._key.public_key(), as_dict=True
+            )
             return 200, {"keys": [{**jwk, "kid": "k", "use": "sig", "alg": "ES256"}]}
         if path == "/userinfo":
             assert headers["authorization"] == "Bearer access"
@@ -111,18 +145,34 @@ class StandIn(Receiver):
             assert params["grant_type"] == "authorization_code"
             if grant is None or (params["appid"], params["secret"]) != (CLIENT, SECRET):
                 return 200, {"errcode": 40029, "errmsg": "invalid code"}
-            return 200, {"access_token": "access", "expires_in": 7200, "scope": grant["scope"], **self._ids()}
+            return 200, {
+                "access_token": "access",
+                "expires_in": 7200,
+                "scope": grant["scope"],
+                **self._ids(),
+            }
         return self._token(path, params, headers, grant)
 
     def _ids(self) -> dict[str, str]:
-        return {"openid": self.openid, **({"unionid": self.unionid} if self.unionid else {})}
+        return {
+            "openid": self.openid,
+            **({"unionid": self.unionid} if self.unionid else {}),
+        }
 
     def _token(
-        self, path: str, params: dict[str, str], headers: dict[str, str], grant: dict[str, str] | None
+        self,
+        path: str,
+        params: dict[str, str],
+        headers: dict[str, str],
+        grant: dict[str, str] | None,
     ) -> tuple[int, Any]:
         """The token endpoints of OpenID Connect and GitHub."""
         verifier = params.get("code_verifier", "").encode()
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier).digest()).rstrip(b"=").decode()
+        challenge = (
+            base64.urlsafe_b64encode(hashlib.sha256(verifier).digest())
+            .rstrip(b"=")
+            .decode()
+        )
         if (
             grant is None
             or grant["code_challenge"] != challenge
@@ -130,7 +180,9 @@ class StandIn(Receiver):
             or params["grant_type"] != "authorization_code"
         ):
             # GitHub answers with 200, others with 400.
-            return (200 if path.startswith("/login") else 400), {"error": "invalid_grant"}
+            return (200 if path.startswith("/login") else 400), {
+                "error": "invalid_grant"
+            }
         token = {"access_token": "access", "token_type": "bearer", "scope": ""}
         if path == "/login/oauth/access_token":
             assert (params["client_id"], params["client_secret"]) == (CLIENT, SECRET)
@@ -138,9 +190,17 @@ class StandIn(Receiver):
             return 200, token
         assert path == "/token"
         kind, _, proof = headers["authorization"].partition(" ")
-        assert (kind, base64.b64decode(proof).decode()) == ("Basic", f"{CLIENT}:{SECRET}")
+        assert (kind, base64.b64decode(proof).decode()) == (
+            "Basic",
+            f"{CLIENT}:{SECRET}",
+        )
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "sub": self.user["sub"], "nonce": grant["nonce"]}
+        claims = {
+            "iss": self.issuer,
+            "aud": CLIENT,
+            "sub": self.user["sub"],
+            "nonce": grant["nonce"],
+        }
         claims |= {"iat": now, "exp": now + 600, **self.claims}
         claims = {name: value for name, value in claims.items() if value is not None}
         id_token = jwt.encode(claims, self.signing, "ES256", {"kid": "k"})

@@ -1,4 +1,5 @@
-"""Deletion of an app: nothing of it is left, and a new app of its name loses and gets nothing."""
+"""Deletion of an app: nothing of it is left, and a new app of its name loses
+and gets nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 
 
 class Waits(list[float]):
-    """The seconds for which a deletion waited. ``meanwhile``: what happens then."""
+    """The seconds for which a deletion waited. ``meanwhile``: what happens
+    then."""
 
     meanwhile: Callable[[], object] = list
 
@@ -55,12 +57,16 @@ def delete(harness: Harness) -> None:
 
 def upload(harness: Harness) -> Any:
     sent = harness.web.post(
-        "/api/v1/uploads?app=shop&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
+        "/api/v1/uploads?app=shop&user=ann",
+        data=b"text",
+        headers={"Authorization": f"Bearer {ALL.key}"},
     )
     return sent.status_code, sent.get_json()
 
 
-def test_an_app_that_is_created_anew_meanwhile_loses_nothing(harness: Harness, waits: Waits) -> None:
+def test_an_app_that_is_created_anew_meanwhile_loses_nothing(
+    harness: Harness, waits: Waits
+) -> None:
     parts = harness.node.core
 
     def create_anew() -> None:
@@ -125,7 +131,9 @@ def test_a_change_of_an_app_ends_no_session(harness: Harness) -> None:
     assert deleted == []
 
 
-def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(harness: Harness, waits: Waits) -> None:
+def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(
+    harness: Harness, waits: Waits
+) -> None:
     parts = harness.node.core
     uploads = parts.service(Uploads)
     receive = uploads.receive
@@ -140,8 +148,14 @@ def test_a_file_whose_app_is_deleted_during_the_upload_is_not_stored(harness: Ha
     assert parts.store.contents("shop").uploads == 0
 
 
-def test_rows_are_deleted_after_the_last_review_of_a_message(harness: Harness, waits: Waits) -> None:
-    webhook = {"secret": "x" * 20, "review_url": "http://127.0.0.1:9/", "review_seconds": 20.0}
+def test_rows_are_deleted_after_the_last_review_of_a_message(
+    harness: Harness, waits: Waits
+) -> None:
+    webhook = {
+        "secret": "x" * 20,
+        "review_url": "http://127.0.0.1:9/",
+        "review_seconds": 20.0,
+    }
     harness.node.core.tenants.change("shop", {"webhook": webhook})
     delete(harness)
     assert waits == [60.0 * 1.5 + 20.0]
@@ -155,7 +169,9 @@ def test_an_app_is_deleted_with_the_accounts_that_it_had(tmp_path: Path) -> None
     first.close()
     node = Harness(config(tmp_path, features=()))
     parts = node.node.core
-    assert parts.logins.wants_tokens("shop"), "nobody gets in who has not shown what the app demands"
+    assert parts.logins.wants_tokens("shop"), (
+        "nobody gets in who has not shown what the app demands"
+    )
     assert parts.store.contents("shop").accounts == 1
     AppDeletion(parts.store, parts.tenants, 0.01).delete("shop", parts.erasures)
     for table in ("account", "account_device"):

@@ -1,4 +1,5 @@
-"""Bots: who makes and manages them, what their tokens prove, and what ends with them."""
+"""Bots: who makes and manages them, what their tokens prove, and what ends with
+them."""
 
 from types import SimpleNamespace
 
@@ -22,8 +23,13 @@ def test_an_owner_manages_a_bot_and_nobody_else_does(node: Harness) -> None:
     ann, eve = person(node, "ann"), person(node, "eve")
     weather = ann.bot("Weather")
     assert weather.token.startswith(f"bot_{weather.user}_")
-    changed = ann.post("bots/update", bot=weather.user, nickname="Sun", commands=[{"name": "today"}])
-    assert (changed["nickname"], changed["commands"]) == ("Sun", [{"name": "today", "description": ""}])
+    changed = ann.post(
+        "bots/update", bot=weather.user, nickname="Sun", commands=[{"name": "today"}]
+    )
+    assert (changed["nickname"], changed["commands"]) == (
+        "Sun",
+        [{"name": "today", "description": ""}],
+    )
     (shown,) = ann.get("bots")["bots"]
     assert (shown["name"], shown["owner"]) == ("weather", ann.user)
     assert eve.get("bots")["bots"] == []
@@ -33,9 +39,15 @@ def test_an_owner_manages_a_bot_and_nobody_else_does(node: Harness) -> None:
         assert ann.refused(route, bot=ann.user) == (404, "unknown_account")
     admin = User(node, ADMIN.key, app="201")
     assert weather.user in [each["id"] for each in admin.get("bots")["bots"]]
-    assert admin.post("bots/update", bot=weather.user, nickname="Rain")["nickname"] == "Rain"
+    assert (
+        admin.post("bots/update", bot=weather.user, nickname="Rain")["nickname"]
+        == "Rain"
+    )
     assert weather.refused("bots", name="child") == (403, "not_allowed")
-    assert admin.refused("bots", name="child", user=weather.user) == (404, "unknown_account")
+    assert admin.refused("bots", name="child", user=weather.user) == (
+        404,
+        "unknown_account",
+    )
 
 
 def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
@@ -48,7 +60,12 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
     logins = node.node.core.logins
     source = SimpleNamespace(peer="192.0.2.1:1", origin="")
     decision = logins.check("201", "", clock.token, "cmd", source, "left")  # type: ignore[arg-type]
-    assert (decision.ok, decision.user, decision.device, decision.expires_at) == (True, clock.user, "left", 0)
+    assert (decision.ok, decision.user, decision.device, decision.expires_at) == (
+        True,
+        clock.user,
+        "left",
+        0,
+    )
     assert not logins.check("202", "", clock.token, "cmd", source).ok  # type: ignore[arg-type]
     wrong = (
         clock.token[:-1] + ("A" if clock.token[-1] != "A" else "B"),
@@ -60,7 +77,9 @@ def test_a_bot_has_a_token_and_no_password(node: Harness) -> None:
         f"bot_²_{'x' * 43}",
     )
     for token in wrong:
-        refused = User(node, token, app="201").refused("messages/send", to=bob.user, text="x")
+        refused = User(node, token, app="201").refused(
+            "messages/send", to=bob.user, text="x"
+        )
         assert refused == (401, "token_invalid")
         assert not logins.check("201", "", token, "cmd", source).ok  # type: ignore[arg-type]
 
@@ -72,18 +91,34 @@ def test_bots_end_with_their_owner(node: Harness) -> None:
     for bot in (mine, other):
         bot.post("messages/send", to=mia.user, text="sunny")
     dan.post("bots/delete", bot=other.user)
-    assert other.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
+    assert other.refused("messages/send", to=dan.user, text="x") == (
+        401,
+        "token_invalid",
+    )
     dan.post("accounts/delete", password=PASSWORD)
     texts = [
-        [each.get("text") for each in mia.get("messages", conversation=one["conversation"])["messages"]]
+        [
+            each.get("text")
+            for each in mia.get("messages", conversation=one["conversation"])[
+                "messages"
+            ]
+        ]
         for one in mia.get("conversations")["conversations"]
     ]
     assert texts == [["sunny"], ["sunny"]], "what bots wrote stays, however they end"
-    assert mine.refused("messages/send", to=dan.user, text="x") == (401, "token_invalid")
-    assert User(node, ADMIN.key, app="201").refused("bots/rotate", bot=mine.user) == (404, "unknown_account")
+    assert mine.refused("messages/send", to=dan.user, text="x") == (
+        401,
+        "token_invalid",
+    )
+    assert User(node, ADMIN.key, app="201").refused("bots/rotate", bot=mine.user) == (
+        404,
+        "unknown_account",
+    )
 
 
-def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness) -> None:
+def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(
+    node: Harness,
+) -> None:
     mia, admin = person(node, "mia"), User(node, ADMIN.key, app="201")
     group = mia.post("groups/create", name="g")["group"]
     bot = mia.bot("miabot")
@@ -95,7 +130,9 @@ def test_a_banned_account_cannot_go_on_over_http_or_with_a_new_bot(node: Harness
         (bot, "bots/commands", {"commands": []}),
     ):
         assert asking.refused(route, **fields) == (403, "banned")
-    assert admin.post("groups/rename", user=mia.user, group=group, name="by the back end")
+    assert admin.post(
+        "groups/rename", user=mia.user, group=group, name="by the back end"
+    )
     admin.post("unban", users=[mia.user, bot.user])
     assert mia.post("accounts/set", nickname="back")["nickname"] == "back"
 
@@ -113,8 +150,11 @@ def test_a_bot_that_was_removed_or_blocked_does_not_go_on_with_its_answer(
         (result,) = bot.post("messages/stream/append", pieces=pieces)["results"]
         return str(result["status"])
 
-    admin = User(node, ADMIN.key, app="201")  # the messages of a back end count against no rate
-    to_group = admin.post("messages/stream/open", user=bot.user, conversation=group)["stream"]
+    # the messages of a back end count against no rate
+    admin = User(node, ADMIN.key, app="201")
+    to_group = admin.post("messages/stream/open", user=bot.user, conversation=group)[
+        "stream"
+    ]
     to_pia = admin.post("messages/stream/open", user=bot.user, to=pia.user)["stream"]
     assert (status(to_group, 1), status(to_pia, 1)) == ("appended", "appended")
     pia.post("groups/remove", group=str(group), members=[bot.user])
@@ -122,10 +162,15 @@ def test_a_bot_that_was_removed_or_blocked_does_not_go_on_with_its_answer(
     pia.post("friends/block", friend=bot.user)
     assert status(to_pia, 3) == "closed"
     assert bot.refused("messages/stream/close", stream=to_pia) == (403, "not_allowed")
-    assert bot.refused("messages/stream/close", stream=to_group) == (404, "unknown_conversation")
+    assert bot.refused("messages/stream/close", stream=to_group) == (
+        404,
+        "unknown_conversation",
+    )
 
 
-def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness) -> None:
+def test_the_number_of_bots_and_the_forms_of_commands_are_limited(
+    node: Harness,
+) -> None:
     fay = person(node, "fay")
     bots = [fay.bot(f"limit{number}") for number in range(3)]
     assert fay.refused("bots", name="limit4") == (409, "too_many_bots")
@@ -145,7 +190,10 @@ def test_the_number_of_bots_and_the_forms_of_commands_are_limited(node: Harness)
         [{"name": "a", "description": "d" * 129}],
         [{"name": "a", "description": "\u0007"}],
     ):
-        assert one.refused("bots/commands", commands=wrong) == (400, "invalid_request"), wrong
+        assert one.refused("bots/commands", commands=wrong) == (
+            400,
+            "invalid_request",
+        ), wrong
     one.post("bots/commands", commands=[{"name": "x" * 32}])
     assert fay.refused("bots/commands", commands=[]) == (403, "not_allowed")
 
@@ -154,15 +202,27 @@ def test_members_of_a_conversation_see_the_commands_of_its_bot(node: Harness) ->
     guy, eva = person(node, "guy"), person(node, "eva")
     tea = guy.bot("tea")
     tea.post("bots/commands", commands=[{"name": "brew", "description": "Make tea"}])
-    conversation_id = eva.post("messages/send", to=tea.user, text="hello")["conversation"]
-    shown = {"bot": tea.user, "name": "tea", "nickname": "", "command": "brew", "description": "Make tea"}
+    conversation_id = eva.post("messages/send", to=tea.user, text="hello")[
+        "conversation"
+    ]
+    shown = {
+        "bot": tea.user,
+        "name": "tea",
+        "nickname": "",
+        "command": "brew",
+        "description": "Make tea",
+    }
     assert eva.get("bots/commands", conversation=conversation_id)["commands"] == [shown]
-    assert eva.get("bots/commands", bot=tea.user)["commands"] == [shown]  # before the first message
+    # before the first message
+    assert eva.get("bots/commands", bot=tea.user)["commands"] == [shown]
     assert eva.get("bots/commands", bot=guy.user)["commands"] == []
     for wrong in ({}, {"bot": tea.user, "conversation": conversation_id}):
         assert eva.refused_get("bots/commands", **wrong)[0] == 400
     for by, conversation in ((guy, conversation_id), (eva, conversation_id + 1000)):
-        assert by.refused_get("bots/commands", conversation=conversation) == (404, "unknown_conversation")
+        assert by.refused_get("bots/commands", conversation=conversation) == (
+            404,
+            "unknown_conversation",
+        )
 
 
 def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
@@ -170,9 +230,15 @@ def test_a_bot_has_a_message_rate_and_a_block_stops_it(node: Harness) -> None:
     bot, first, second = (jan.bot(name) for name in ("talker", "first", "second"))
     kim.post("friends/block", friend=bot.user)
     assert bot.refused("messages/send", to=kim.user, text="x") == (403, "not_allowed")
-    assert bot.refused("messages/send", to=jan.user, text="x") == (429, "too_many_requests")
+    assert bot.refused("messages/send", to=jan.user, text="x") == (
+        429,
+        "too_many_requests",
+    )
     assert first.post("messages/send", to=kim.user, text="x")
-    assert first.refused("messages/send", to=kim.user, text="x") == (429, "too_many_requests")
+    assert first.refused("messages/send", to=kim.user, text="x") == (
+        429,
+        "too_many_requests",
+    )
     assert second.post("messages/send", to=kim.user, text="x")
     for _ in range(3):
         assert kim.post("messages/send", to=first.user, text="x")
@@ -193,25 +259,40 @@ def test_a_press_goes_to_the_bot_of_the_button_once(node: Harness) -> None:
     (entry,) = bot.get("messages/sync", after=pressed["id"] - 1, limit=10)["messages"]
     assert (entry["kind"], entry["from"], entry["to"]) == ("press", lea.user, bot.user)
     own = pressed["conversation"]
-    assert (entry["about"], entry["text"], entry["conversation"]) == (message_id, "n", own)
+    assert (entry["about"], entry["text"], entry["conversation"]) == (
+        message_id,
+        "n",
+        own,
+    )
     assert own != group
     assert bot.get("messages", conversation=own)["messages"] == []
-    (only,) = [each for each in bot.get("conversations")["conversations"] if each["kind"] == "user"]
+    (only,) = [
+        each
+        for each in bot.get("conversations")["conversations"]
+        if each["kind"] == "user"
+    ]
     assert (only["unread"], only["last"]) == (0, None)
     unknown = (404, "unknown_message")
     assert lea.refused("messages/press", id=message_id, value="other") == unknown
-    assert moe.refused("messages/press", id=message_id, value="y") == unknown, "not a member"
+    assert moe.refused("messages/press", id=message_id, value="y") == unknown, (
+        "not a member"
+    )
     assert bot.refused("messages/press", id=message_id, value="y") == unknown, "its own"
     own = lea.post("messages/send", conversation=group, text="no buttons")["id"]
     assert lea.refused("messages/press", id=own, value="y") == unknown
     back_end.post("messages/edit", user=bot.user, id=message_id, text="Decided")
-    assert lea.refused("messages/press", id=message_id, value="y") == unknown, "the edit has no buttons"
+    assert lea.refused("messages/press", id=message_id, value="y") == unknown, (
+        "the edit has no buttons"
+    )
 
 
 def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
     nia, back_end = person(node, "nia"), User(node, ADMIN.key, app="201")
     bot = nia.bot("buttons")
-    assert nia.refused("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (403, "not_allowed")
+    assert nia.refused("messages/send", to=bot.user, text="x", buttons=BUTTONS) == (
+        403,
+        "not_allowed",
+    )
     one = {"text": "x", "value": "v"}
     for wrong in (
         [[one]] * 9,
@@ -226,30 +307,54 @@ def test_buttons_of_persons_and_bad_buttons_are_refused(node: Harness) -> None:
         [[{"text": "x"}]],
         [one],
     ):
-        sent = back_end.refused("messages/send", user=bot.user, to=nia.user, text="x", buttons=wrong)
+        sent = back_end.refused(
+            "messages/send", user=bot.user, to=nia.user, text="x", buttons=wrong
+        )
         assert sent == (400, "invalid_request"), wrong
-    most = [[{"text": "x" * 64, "value": f"{row}{column}" * 32} for column in range(4)] for row in range(8)]
-    assert back_end.post("messages/send", user=bot.user, to=nia.user, text="x", buttons=most)["id"]
+    most = [
+        [{"text": "x" * 64, "value": f"{row}{column}" * 32} for column in range(4)]
+        for row in range(8)
+    ]
+    assert back_end.post(
+        "messages/send", user=bot.user, to=nia.user, text="x", buttons=most
+    )["id"]
 
 
 def listed(user: User) -> list[str]:
     return [each["nickname"] for each in user.get("bots/listed", limit=100)["bots"]]
 
 
-def test_owners_offer_bots_to_all_accounts_but_those_they_have_blocked(node: Harness) -> None:
-    ora, pat, back_end = person(node, "ora"), person(node, "pat"), User(node, ADMIN.key, app="201")
+def test_owners_offer_bots_to_all_accounts_but_those_they_have_blocked(
+    node: Harness,
+) -> None:
+    ora, pat, back_end = (
+        person(node, "ora"),
+        person(node, "pat"),
+        User(node, ADMIN.key, app="201"),
+    )
     sun, moon = ora.bot("sun", nickname="Sun"), ora.bot("moon", nickname="Moon")
     assert "Sun" not in listed(pat)
     commands = [{"name": "today", "description": "Weather"}]
-    about = {"description": "Weather\nof your town", "listed": True, "commands": commands}
+    about = {
+        "description": "Weather\nof your town",
+        "listed": True,
+        "commands": commands,
+    }
     changed = ora.post("bots/update", bot=sun.user, **about)
     assert {name: changed[name] for name in about} == about
-    (card,) = [each for each in pat.get("bots/listed")["bots"] if each["bot"] == sun.user]
+    (card,) = [
+        each for each in pat.get("bots/listed")["bots"] if each["bot"] == sun.user
+    ]
     shown = {"name": "sun", "nickname": "Sun", "avatar": "", **about, "bot": sun.user}
     del shown["listed"]
     assert card == shown == pat.get("bots/show", bot=sun.user)
-    assert pat.get("bots/show", bot=moon.user)["nickname"] == "Moon", "whoever knows its id"
-    assert pat.refused("bots/update", bot=sun.user, listed=False) == (404, "unknown_account")
+    assert pat.get("bots/show", bot=moon.user)["nickname"] == "Moon", (
+        "whoever knows its id"
+    )
+    assert pat.refused("bots/update", bot=sun.user, listed=False) == (
+        404,
+        "unknown_account",
+    )
     guest = User(node, node.guest("201"), app="201")
     assert guest.refused_get("bots/listed") == (403, "not_allowed")
     ora.post("friends/block", friend=pat.user)
@@ -260,17 +365,25 @@ def test_owners_offer_bots_to_all_accounts_but_those_they_have_blocked(node: Har
     assert "Sun" not in listed(back_end)
 
 
-def test_an_account_lists_few_bots(node: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_lists_few_bots(
+    node: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bots, "MOST_LISTED", 1)
     rob, back_end = person(node, "rob"), User(node, ADMIN.key, app="201")
     first, second = rob.bot("first_listed"), rob.bot("second_listed")
     for _ in range(2):
         assert rob.post("bots/update", bot=first.user, listed=True)["listed"]
-    assert rob.refused("bots/update", bot=second.user, listed=True) == (400, "invalid_request")
+    assert rob.refused("bots/update", bot=second.user, listed=True) == (
+        400,
+        "invalid_request",
+    )
     rob.post("bots/update", bot=first.user, listed=False)
     assert rob.post("bots/update", bot=second.user, listed=True)["listed"]
     for name in ("of_back_end_1", "of_back_end_2"):
         bot = back_end.post("bots", name=name)["id"]
         assert back_end.post("bots/update", bot=bot, listed=True)["listed"]
     for wrong in ("x" * 501, "a\u0000"):
-        assert rob.refused("bots/update", bot=second.user, description=wrong) == (400, "invalid_request")
+        assert rob.refused("bots/update", bot=second.user, description=wrong) == (
+            400,
+            "invalid_request",
+        )

@@ -1,4 +1,5 @@
-"""Answers whose type or bytes a user has chosen: none of them ever runs as a page of the chat."""
+"""Answers whose type or bytes a user has chosen: none of them ever runs as a
+page of the chat."""
 
 import ast
 import json
@@ -17,8 +18,14 @@ from tests.support import ROOT
 KEY = "admin-key-of-the-tests"
 POLICY = "default-src 'none'; sandbox"
 PAGE = b"<!doctype html><script>alert(document.domain)</script>"
-OURS = ("application/json; charset=utf-8", "application/json", "text/event-stream", "text/html")
-"""Types of answers that we encode ourselves. Pages have policies of their own."""
+OURS = (
+    "application/json; charset=utf-8",
+    "application/json",
+    "text/event-stream",
+    "text/html",
+)
+"""Types of answers that we encode ourselves. Pages have policies of their
+own."""
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,9 @@ OURS = ("application/json; charset=utf-8", "application/json", "text/event-strea
         ("", "application/octet-stream", False),
     ],
 )
-def test_only_what_a_browser_shows_or_plays_keeps_its_type(given: str, served: str, is_shown: bool) -> None:
+def test_only_what_a_browser_shows_or_plays_keeps_its_type(
+    given: str, served: str, is_shown: bool
+) -> None:
     headers = dict(content_headers(given, "a b.html"))
     disposition = "inline" if is_shown else "attachment"
     assert headers == {
@@ -53,7 +62,10 @@ def test_only_what_a_browser_shows_or_plays_keeps_its_type(given: str, served: s
 @pytest.fixture(scope="module")
 def node() -> Iterator[NodeProcess]:
     features = ("messages", "accounts", "groups", "exports", "uploads")
-    settings = {"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}, "uploads": {"min_free_bytes": 0}}
+    settings = {
+        "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+        "uploads": {"min_free_bytes": 0},
+    }
     with NodeProcess(features=features, settings=settings) as node:
         yield node
 
@@ -73,7 +85,12 @@ def export(node: NodeProcess, path: str, key: str) -> str:
     """The address of an export that is done."""
     start = node.post(f"/api/v1/exports/start{path}", {"app": "gochat"}, key=key)
     query = f"app=gochat&id={start.json['id']}"
-    eventually(lambda: node.get(f"/api/v1/exports/show{path}?{query}", key=key).json["state"] == "done")
+    eventually(
+        lambda: (
+            node.get(f"/api/v1/exports/show{path}?{query}", key=key).json["state"]
+            == "done"
+        )
+    )
     return f"/api/v1/exports/file{path}?{query}"
 
 
@@ -85,26 +102,38 @@ def person(node: NodeProcess) -> str:
 
 ADDRESS_OF: dict[str, Callable[[NodeProcess], tuple[str, str]]] = {
     "/api/v1/uploads/{id}": lambda node: (upload(node, PAGE, "a.html")["url"], ""),
-    "/api/v1/uploads/{id}/thumbnail": lambda node: (upload(node, picture(), "a.png")["thumbnail"]["url"], ""),
+    "/api/v1/uploads/{id}/thumbnail": lambda node: (
+        upload(node, picture(), "a.png")["thumbnail"]["url"],
+        "",
+    ),
     "/api/v1/exports/file": lambda node: (export(node, "", KEY), KEY),
-    "/api/v1/exports/file/self": lambda node: (export(node, "/self", token := person(node)), token),
+    "/api/v1/exports/file/self": lambda node: (
+        export(node, "/self", token := person(node)),
+        token,
+    ),
 }
 """Route → makes something that it serves; its address, and the key for it."""
 
 
 def test_each_route_that_serves_what_users_gave_is_known() -> None:
-    assert {row.path for row in DOCUMENTED if row.content_type not in OURS} == ADDRESS_OF.keys()
+    assert {
+        row.path for row in DOCUMENTED if row.content_type not in OURS
+    } == ADDRESS_OF.keys()
 
 
 @pytest.mark.parametrize("route", ADDRESS_OF)
 def test_what_users_gave_never_runs(node: NodeProcess, route: str) -> None:
     address, key = ADDRESS_OF[route](node)
-    given = Request(url_of(node, address), headers={"Authorization": f"Bearer {key}"} if key else {})
+    given = Request(
+        url_of(node, address), headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
     with urlopen(given, timeout=60) as answer:
         assert answer.headers["Content-Security-Policy"] == POLICY
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         is_picture = answer.headers["Content-Type"] == "image/jpeg"
-        assert answer.headers["Content-Disposition"].startswith("inline" if is_picture else "attachment")
+        assert answer.headers["Content-Disposition"].startswith(
+            "inline" if is_picture else "attachment"
+        )
         assert "html" not in answer.headers["Content-Type"]
 
 
@@ -112,14 +141,22 @@ WRITERS = ("imserver/gateway/http/views.py", "imserver/pages/")
 """Where responses are made of finished answers, and pages of ours."""
 
 
-def test_whoever_makes_a_response_of_flask_takes_its_headers_from_the_one_function() -> None:
-    """A view that streams bytes makes a Response itself, so nothing else would add them."""
+def test_whoever_makes_a_response_of_flask_takes_its_headers_from_the_one_function() -> (
+    None
+):
+    """A view that streams bytes makes a Response itself, so nothing else would
+    add them."""
     forgetting = []
-    for path in (*ROOT.glob("imserver/**/*.py"), *ROOT.glob("plugins/*/imserver_*/**/*.py")):
+    for path in (
+        *ROOT.glob("imserver/**/*.py"),
+        *ROOT.glob("plugins/*/imserver_*/**/*.py"),
+    ):
         name = path.relative_to(ROOT).as_posix()
         nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
         called = {
-            each.func.id for each in nodes if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
+            each.func.id
+            for each in nodes
+            if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)
         }
         called |= {each.attr for each in nodes if isinstance(each, ast.Attribute)}
         makes_response = "Response" in called and not name.startswith(WRITERS)

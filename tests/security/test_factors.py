@@ -1,4 +1,5 @@
-"""The second factor of accounts: what asks for it, that a code is used once, and that nobody guesses it."""
+"""The second factor of accounts: what asks for it, that a code is used once,
+and that nobody guesses it."""
 
 from time import time
 from typing import Any
@@ -13,7 +14,9 @@ from tests.users import PASSWORD, User
 from .node_harness import ADMIN, ALL, APPS, RULED, Harness
 
 STAFF = AccountsOfApp(AppAccountSettings(factor_for=("owner", "moderator")))
-NODE = {"apps": {**APPS, "guarded": replace(RULED, api_allow_from=(), of_features=(STAFF,))}}
+NODE = {
+    "apps": {**APPS, "guarded": replace(RULED, api_allow_from=(), of_features=(STAFF,))}
+}
 """Roles of the app ``guarded`` take a second factor."""
 
 
@@ -31,16 +34,22 @@ class Person:
 
     def turn_on(self) -> list[str]:
         """Turn on the second factor; the recovery codes."""
-        self.secret = self.user.post("accounts/factor/begin", password=PASSWORD)["secret"]
-        codes: list[str] = self.user.post("accounts/factor/confirm", code=self.code(0))["codes"]
+        self.secret = self.user.post("accounts/factor/begin", password=PASSWORD)[
+            "secret"
+        ]
+        codes: list[str] = self.user.post("accounts/factor/confirm", code=self.code(0))[
+            "codes"
+        ]
         return codes
 
     def code(self, drift: int = 1) -> str:
-        """The code of the next half minute, or of another one. It is accepted even if the present half minute
-        ends meanwhile."""
+        """The code of the next half minute, or of another one. It is accepted
+        even if the present half minute ends meanwhile."""
         return pyotp.TOTP(self.secret).generate_otp(int(time()) // 30 + drift)
 
-    def log_in(self, code: str = "", password: str = PASSWORD, earlier: str = "") -> tuple[int, Any]:
+    def log_in(
+        self, code: str = "", password: str = PASSWORD, earlier: str = ""
+    ) -> tuple[int, Any]:
         fields = {"login": self.name, "password": password}
         status, document = User(self.node, earlier, app=self.app).ask(
             "POST", "accounts/login", {**fields, "code": code} if code else fields
@@ -80,14 +89,28 @@ def test_codes_and_recovery_codes_are_used_once(node: Harness) -> None:
     assert ann.log_in(renewed[2]) == (200, "in")
 
 
-def test_a_stolen_token_turns_nothing_on_or_off_and_a_back_end_does(node: Harness) -> None:
+def test_a_stolen_token_turns_nothing_on_or_off_and_a_back_end_does(
+    node: Harness,
+) -> None:
     ann, user = (one := Person(node)), one.user
     assert user.refused("accounts/factor/begin") == (401, "wrong_login")
-    assert user.refused("accounts/factor/confirm", code="000000") == (409, "second_factor_off")
+    assert user.refused("accounts/factor/confirm", code="000000") == (
+        409,
+        "second_factor_off",
+    )
     ann.turn_on()
-    assert user.refused("accounts/factor/begin", password=PASSWORD) == (409, "second_factor_on")
-    assert user.refused("accounts/factor/remove", code=ann.code()) == (401, "wrong_login")
-    assert user.refused("accounts/factor/remove", password=PASSWORD) == (401, "second_factor_required")
+    assert user.refused("accounts/factor/begin", password=PASSWORD) == (
+        409,
+        "second_factor_on",
+    )
+    assert user.refused("accounts/factor/remove", code=ann.code()) == (
+        401,
+        "wrong_login",
+    )
+    assert user.refused("accounts/factor/remove", password=PASSWORD) == (
+        401,
+        "second_factor_required",
+    )
     assert user.refused("accounts/factor/codes", code="000000") == (401, "wrong_code")
     assert user.post("accounts/factor/remove", password=PASSWORD, code=ann.code())
     assert ann.log_in() == (200, "in")
@@ -95,11 +118,16 @@ def test_a_stolen_token_turns_nothing_on_or_off_and_a_back_end_does(node: Harnes
     ann.turn_on()
     keyed = User(node, ADMIN.key, app="201")
     assert keyed.post("accounts/factor/remove", user=ann.user.user)
-    assert keyed.refused("accounts/factor/remove", user=ann.user.user) == (409, "second_factor_off")
+    assert keyed.refused("accounts/factor/remove", user=ann.user.user) == (
+        409,
+        "second_factor_off",
+    )
     assert ann.log_in() == (200, "in")
 
 
-def test_codes_are_not_guessed_and_a_known_device_is_not_locked_out(node: Harness) -> None:
+def test_codes_are_not_guessed_and_a_known_device_is_not_locked_out(
+    node: Harness,
+) -> None:
     ann = Person(node)
     codes = ann.turn_on()
     answers = [ann.log_in("000000")[1] for _ in range(21)]
@@ -115,7 +143,10 @@ def test_an_account_with_a_factor_is_not_deleted_by_its_password_alone_and_leave
     ann.turn_on()
     gone, alone = ann.user, {"password": PASSWORD}
     assert gone.refused("accounts/delete", **alone) == (401, "second_factor_required")
-    assert gone.refused("accounts/delete", **alone, code="000000") == (401, "wrong_code")
+    assert gone.refused("accounts/delete", **alone, code="000000") == (
+        401,
+        "wrong_code",
+    )
     assert gone.refused("accounts/delete", code=ann.code()) == (401, "wrong_login")
     for proof in (alone, {**alone, "code": "000000"}, {"code": ann.code()}):
         assert gone.refused("users/erase/self", **proof) == (403, "not_allowed")
@@ -130,9 +161,14 @@ def test_an_account_with_a_factor_is_not_deleted_by_its_password_alone_and_leave
 
 def test_roles_take_a_second_factor_where_the_app_says_so(node: Harness) -> None:
     ann = Person(node, "guarded")
-    User(node, ALL.key, app="guarded").post("accounts/role", user=ann.user.user, role="moderator")
+    User(node, ALL.key, app="guarded").post(
+        "accounts/role", user=ann.user.user, role="moderator"
+    )
     status, document = ann.user.ask("GET", "accounts/list", {})
     assert (status, document["code"]) == (403, "not_allowed")
-    assert document["message"] == "The role of the account takes a second factor: set one up first"
+    assert (
+        document["message"]
+        == "The role of the account takes a second factor: set one up first"
+    )
     ann.turn_on()
     assert ann.user.get("accounts/list")["accounts"]

@@ -1,4 +1,5 @@
-"""Passwords cannot be guessed on one node after the other, and strangers lock nobody out."""
+"""Passwords cannot be guessed on one node after the other, and strangers lock
+nobody out."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +37,18 @@ def guess(accounts: Accounts, address: str, earlier: str = "") -> None:
 @pytest.fixture
 def accounts(tmp_path: Path) -> Iterator[Accounts]:
     """The accounts of a node in demo mode: one of each app has the phone 1."""
-    limits = {"failures": 3, "failures_per_account": 6, "failures_per_address": 12, "logins_per_address": 40}
-    apps = {name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")}
-    settings = config(tmp_path, api=ApiSettings(), apps=apps, of_features=sections(accounts=limits))
+    limits = {
+        "failures": 3,
+        "failures_per_account": 6,
+        "failures_per_address": 12,
+        "logins_per_address": 40,
+    }
+    apps = {
+        name: TenantSettings(account_tokens="required") for name in ("gochat", "shop")
+    }
+    settings = config(
+        tmp_path, api=ApiSettings(), apps=apps, of_features=sections(accounts=limits)
+    )
     node = Harness(settings)
     one = node.people.accounts
     for app in apps:
@@ -71,7 +81,9 @@ def fail_from(accounts: Accounts, address: str, app: str = "gochat") -> None:
         accounts.login(app, "1", PASSWORD, address)
 
 
-def test_failures_at_an_address_lock_neither_another_app_nor_a_known_device_out(accounts: Accounts) -> None:
+def test_failures_at_an_address_lock_neither_another_app_nor_a_known_device_out(
+    accounts: Accounts,
+) -> None:
     one = accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
     earlier = accounts.token(one).token
     for _ in range(3):
@@ -86,7 +98,9 @@ def test_failures_at_an_address_lock_neither_another_app_nor_a_known_device_out(
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", forged)
 
 
-def test_failures_of_a_known_device_count_for_it_wherever_it_is(accounts: Accounts) -> None:
+def test_failures_of_a_known_device_count_for_it_wherever_it_is(
+    accounts: Accounts,
+) -> None:
     one = accounts.login("gochat", "1", PASSWORD, "192.0.2.1")
     stolen, other = accounts.token(one).token, accounts.token(one).token
     for number in range(3):
@@ -94,10 +108,15 @@ def test_failures_of_a_known_device_count_for_it_wherever_it_is(accounts: Accoun
     with pytest.raises(TooManyRequests):
         accounts.login("gochat", "1", PASSWORD, "198.51.100.9", stolen)
     for earlier in (other, ""):
-        assert accounts.login("gochat", "1", PASSWORD, "198.51.100.0", earlier).phone == "1"
+        assert (
+            accounts.login("gochat", "1", PASSWORD, "198.51.100.0", earlier).phone
+            == "1"
+        )
 
 
-def test_a_known_device_may_try_no_more_logins_than_an_address(accounts: Accounts) -> None:
+def test_a_known_device_may_try_no_more_logins_than_an_address(
+    accounts: Accounts,
+) -> None:
     earlier = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
     for _ in range(40):
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
@@ -105,7 +124,9 @@ def test_a_known_device_may_try_no_more_logins_than_an_address(accounts: Account
         accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier)
 
 
-def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(accounts: Accounts) -> None:
+def test_a_token_of_one_account_opens_no_other_and_is_counted_by_address(
+    accounts: Accounts,
+) -> None:
     mine = accounts.token(accounts.register("gochat", {"phone": "2"}, PASSWORD)).token
     for _ in range(3):
         guess(accounts, "192.0.2.1", mine)
@@ -128,15 +149,21 @@ def test_a_flood_of_logins_locks_nobody_out(accounts: Accounts) -> None:
         accounts.login("gochat", "1", PASSWORD, "192.0.2.2")
 
 
-def test_every_route_that_takes_a_password_knows_a_device_by_its_token(start_server: StartServer) -> None:
-    """Whoever shares the address of the account (here all do) cannot lock its devices out."""
+def test_every_route_that_takes_a_password_knows_a_device_by_its_token(
+    start_server: StartServer,
+) -> None:
+    """Whoever shares the address of the account (here all do) cannot lock its
+    devices out."""
     accounts = {"failures": 3, "registration": True}
     server = start_server(config={"accounts": accounts}).http
     body = {"phone": fresh_phone(), "password": PASSWORD}
     token = good(server, "accounts/register", body)["token"]
     typed = {"phone_number": body["phone"], "password": PASSWORD}
     for _ in range(3):
-        assert call(server, "accounts/login", {**body, "password": "a wrong one"}).status == 401
+        assert (
+            call(server, "accounts/login", {**body, "password": "a wrong one"}).status
+            == 401
+        )
     assert call(server, "accounts/login", body).status == 429
     assert code_and_message(form(server, "/login", typed))[0] == -1
     assert call(server, "accounts/login", body, key=token).status == 200
@@ -147,11 +174,18 @@ def test_every_route_that_takes_a_password_knows_a_device_by_its_token(start_ser
     assert call(server, "accounts/password", again, key=token).status == 200
     body["password"] = "battery staple"
     token = good(server, "accounts/login", body, key=token)["token"]
-    assert call(server, "accounts/delete", {"password": "battery staple"}, key=token).status == 200
+    assert (
+        call(
+            server, "accounts/delete", {"password": "battery staple"}, key=token
+        ).status
+        == 200
+    )
 
 
 @pytest.mark.full("processes")
-def test_nodes_count_together(start_server: StartServer, redis_server: RedisServer, tmp_path: Path) -> None:
+def test_nodes_count_together(
+    start_server: StartServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
     config = {
         "redis": {"addr": f"127.0.0.1:{redis_server.port}"},
         "app": {"rpc_port": 0},
@@ -162,13 +196,17 @@ def test_nodes_count_together(start_server: StartServer, redis_server: RedisServ
     body = {"phone": fresh_phone(), "password": PASSWORD}
     good(nodes[0].http, "accounts/register", body)
     answers = [
-        call(nodes[turn % 3].http, "accounts/login", {**body, "password": "a wrong one"}).status
+        call(
+            nodes[turn % 3].http, "accounts/login", {**body, "password": "a wrong one"}
+        ).status
         for turn in range(15)
     ]
     assert answers == [401] * 10 + [429] * 5
 
 
-def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(accounts: Accounts) -> None:
+def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(
+    accounts: Accounts,
+) -> None:
     accounts.refused = reported = Mock()
     for _ in range(3):
         guess(accounts, "192.0.2.1")
@@ -182,11 +220,15 @@ def test_a_login_with_a_password_that_is_refused_is_reported_with_its_reason(acc
     assert "1" not in reported.call_args_list[0].args, "identifiers are personal"
 
 
-def test_a_stranger_cannot_lock_a_user_out_nor_probe_for_phone_numbers(accounts: Accounts) -> None:
+def test_a_stranger_cannot_lock_a_user_out_nor_probe_for_phone_numbers(
+    accounts: Accounts,
+) -> None:
     rate = AccountSettings().registrations_per_address
     for _ in range(rate):
         with pytest.raises(Taken):
-            accounts.register("gochat", {"phone": "1"}, PASSWORD, address="198.51.100.1")
+            accounts.register(
+                "gochat", {"phone": "1"}, PASSWORD, address="198.51.100.1"
+            )
     with pytest.raises(TooManyRequests):
         accounts.register("gochat", {"phone": "1"}, PASSWORD, address="198.51.100.1")
     with pytest.raises(Taken):

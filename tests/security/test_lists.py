@@ -1,5 +1,6 @@
-"""Every list has a budget: an answer holds at most 4 MiB, and one to a connection half of an outbox, however
-long and however many its rows are. Who adds a list says how it is bounded, or this test fails."""
+"""Every list has a budget: an answer holds at most 4 MiB, and one to a
+connection half of an outbox, however long and however many its rows are. Who
+adds a list says how it is bounded, or this test fails."""
 
 import typing
 from collections.abc import Iterator
@@ -23,15 +24,45 @@ from .node_harness import ADMIN, Harness, config
 
 CUT: Final = frozenset(
     {
-        *("conversations", "conversations/pins", "messages", "messages/search", "messages/sync"),
-        *("messages/marks", "threads/list", "threads/get", "channels/messages", "channels/history"),
-        *("channels/presence", "events/log", "events/dead", "bots", "bots/listed", "inbox"),
+        *(
+            "conversations",
+            "conversations/pins",
+            "messages",
+            "messages/search",
+            "messages/sync",
+        ),
+        *(
+            "messages/marks",
+            "threads/list",
+            "threads/get",
+            "channels/messages",
+            "channels/history",
+        ),
+        *(
+            "channels/presence",
+            "events/log",
+            "events/dead",
+            "bots",
+            "bots/listed",
+            "inbox",
+        ),
     }
 )
-"""Pages of as many rows as fit, which go on by a cursor: ``count_fitting``, or a number of small rows."""
+"""Pages of as many rows as fit, which go on by a cursor: ``count_fitting``, or
+a number of small rows."""
 CUT_FOR_CONNECTIONS: Final = frozenset(
     {
-        *("conversations", "history", "pins", "search", "sync", "marks", "threads", "thread", "arrangements"),
+        *(
+            "conversations",
+            "history",
+            "pins",
+            "search",
+            "sync",
+            "marks",
+            "threads",
+            "thread",
+            "arrangements",
+        ),
         *("channelHistory", "channelPresence", "subscribe"),
     }
 )
@@ -39,45 +70,80 @@ _ECHO: Final = (10_000, 300)
 """One row for each target that the request itself has named."""
 _ID, _CARD, _ROW = 300, 2_000, 4_000
 ROWS: Final[dict[str, tuple[int, int]]] = {
-    **dict.fromkeys(("presence", "push", "disconnect", "ban", "channels/broadcast"), _ECHO),
-    **dict.fromkeys(("channels/subscribe", "channels/unsubscribe", "channels/stream/append"), _ECHO),
-    **dict.fromkeys(("messages/stream/append", "previews/show", "apps/usage", "counts"), (1_000, _ROW)),
-    **dict.fromkeys(("users", "bans", "apps", "channels/list", "connections/show"), (10_000, 400)),
-    **dict.fromkeys(("accounts/list", "friends", "groups", "uploads", "audit"), (1_000, _ROW)),
-    **dict.fromkeys(("groups/members", "keys/usage", "messages/receipts"), (1_000, 700)),
+    **dict.fromkeys(
+        ("presence", "push", "disconnect", "ban", "channels/broadcast"), _ECHO
+    ),
+    **dict.fromkeys(
+        ("channels/subscribe", "channels/unsubscribe", "channels/stream/append"), _ECHO
+    ),
+    **dict.fromkeys(
+        ("messages/stream/append", "previews/show", "apps/usage", "counts"),
+        (1_000, _ROW),
+    ),
+    **dict.fromkeys(
+        ("users", "bans", "apps", "channels/list", "connections/show"), (10_000, 400)
+    ),
+    **dict.fromkeys(
+        ("accounts/list", "friends", "groups", "uploads", "audit"), (1_000, _ROW)
+    ),
+    **dict.fromkeys(
+        ("groups/members", "keys/usage", "messages/receipts"), (1_000, 700)
+    ),
     **dict.fromkeys(("invitations", "invitations/list"), (1_000, 700)),
     "groups/open": (50, _ROW),
     "groups/mentions": (50, _CARD),
     "notifications/wishes": (100, _ID),
-    **dict.fromkeys(("accounts/search", "accounts/directory", "accounts/cards"), (1_000, _CARD)),
-    **dict.fromkeys(("groups/create", "groups/invite", "groups/remove", "groups/leave"), (1_000, 2 * _ID)),
+    **dict.fromkeys(
+        ("accounts/search", "accounts/directory", "accounts/cards"), (1_000, _CARD)
+    ),
+    **dict.fromkeys(
+        ("groups/create", "groups/invite", "groups/remove", "groups/leave"),
+        (1_000, 2 * _ID),
+    ),
     **dict.fromkeys(("groups/role", "groups/mute"), (2, _ID)),
     **dict.fromkeys(("refusals", "reports"), (1_000, _ROW)),
     "limits/lift": (1_000, 1_000),
-    **dict.fromkeys(("notifications/recent", "webhooks", "webhooks/address"), (100, 20_000)),
+    **dict.fromkeys(
+        ("notifications/recent", "webhooks", "webhooks/address"), (100, 20_000)
+    ),
     **dict.fromkeys(("find", "connections/list"), (200, 20_000)),
     **dict.fromkeys(("bots/update", "bots/show", "bots/commands"), (500, 800)),
     **dict.fromkeys(
-        ("asks/create", "asks/get", "asks/answer", "asks/cancel", "asks/remind", "asks/escalate"),
+        (
+            "asks/create",
+            "asks/get",
+            "asks/answer",
+            "asks/cancel",
+            "asks/remind",
+            "asks/escalate",
+        ),
         (100, 6_000),
     ),
     "asks/voters": (200, _ID),
     **dict.fromkeys(("invitations/mail", "invitations/mails"), (1_000, 2_600)),
     "scheduled": (200, 20_000),
-    **dict.fromkeys(("scheduled/create", "scheduled/change", "scheduled/remind"), (100, _ID)),
+    **dict.fromkeys(
+        ("scheduled/create", "scheduled/change", "scheduled/remind"), (100, _ID)
+    ),
     "reports/show": (11, 6 * 60_000),
     "nodes": (1_000, _ROW),
     **dict.fromkeys(("nodes/timings", "keys/deprecated"), (1_000, _ROW)),
-    **dict.fromkeys(("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)),
+    **dict.fromkeys(
+        ("keys", "keys/create", "keys/revoke", "keys/rotate"), (1_000, _ROW)
+    ),
     "moderation/count": (10_000, 60),
     "moderation/holds": (200, 1_500),
-    **dict.fromkeys(("hooks", "accounts/devices", "notifications/endpoints", "exports"), (100, _ROW)),
+    **dict.fromkeys(
+        ("hooks", "accounts/devices", "notifications/endpoints", "exports"), (100, _ROW)
+    ),
     "notifications/conversations": (50_000, 80),
     "notifications/audiences": (1_000, 500),
     **dict.fromkeys(("accounts/oauth/providers", "accounts/oauth/links"), (100, _ROW)),
     **dict.fromkeys(("accounts/rules", "reports/reasons", "admin/rights"), (300, 200)),
     **dict.fromkeys(("accounts/factor/confirm", "accounts/factor/codes"), (10, 50)),
-    **dict.fromkeys(("apps/create", "apps/set", "apps/show", "apps/settings"), (1, 1 << 20)),
+    **dict.fromkeys(
+        ("apps/create", "apps/set", "apps/show", "apps/settings"), (1, 1 << 20)
+    ),
     "batch": (1, MAX_BATCH_BYTES),
     "inbox/folders": (20, 300),
 }
@@ -90,9 +156,36 @@ ROWS_FOR_CONNECTIONS: Final = {
 }
 NO_LIST: Final = frozenset(
     {
-        *("send", "recall", "edit", "press", "answer", "react", "pin", "followThread", "readThread", "read"),
-        *("hide", "ack", "received", "typing", "arrange", "report", "streamOpen", "streamAppend"),
-        *("streamClose", "streamStop", "createGroup", "updateGroup", "inviteToGroup", "joinGroup"),
+        *(
+            "send",
+            "recall",
+            "edit",
+            "press",
+            "answer",
+            "react",
+            "pin",
+            "followThread",
+            "readThread",
+            "read",
+        ),
+        *(
+            "hide",
+            "ack",
+            "received",
+            "typing",
+            "arrange",
+            "report",
+            "streamOpen",
+            "streamAppend",
+        ),
+        *(
+            "streamClose",
+            "streamStop",
+            "createGroup",
+            "updateGroup",
+            "inviteToGroup",
+            "joinGroup",
+        ),
         *("leaveGroup", "heartbeat", "login", "ping", "publish", "unsubscribe"),
     }
 )
@@ -100,12 +193,21 @@ NO_LIST: Final = frozenset(
 
 
 def lists_in(kind: Any) -> bool:
-    if typing.get_origin(kind) in (list, tuple) or typing.get_origin(kind) is typing.Annotated:
-        return typing.get_origin(kind) is not typing.Annotated or lists_in(typing.get_args(kind)[0])
+    if (
+        typing.get_origin(kind) in (list, tuple)
+        or typing.get_origin(kind) is typing.Annotated
+    ):
+        return typing.get_origin(kind) is not typing.Annotated or lists_in(
+            typing.get_args(kind)[0]
+        )
     return (
         isinstance(kind, type)
         and issubclass(kind, Struct)
-        and any(lists_in(each.type) for each in msgspec.structs.fields(kind) if each.name != "missing_nodes")
+        and any(
+            lists_in(each.type)
+            for each in msgspec.structs.fields(kind)
+            if each.name != "missing_nodes"
+        )
     )
 
 
@@ -113,7 +215,11 @@ def lists_in(kind: Any) -> bool:
     ("lists", "cut", "rows", "most"),
     [
         (
-            {row.path.removeprefix("/api/v1/") for row in OPERATIONS if lists_in(row.answer)},
+            {
+                row.path.removeprefix("/api/v1/")
+                for row in OPERATIONS
+                if lists_in(row.answer)
+            },
             *(CUT, ROWS, MAX_BATCH_BYTES),
         ),
         (
@@ -142,16 +248,22 @@ COUNT: Final = 30
 
 @pytest.fixture(scope="module")
 def long_rows(back_end: User) -> MessageLog:
-    """Messages whose characters have six bytes in JSON, and messages with long names in ``meta``; all are
-    pinned, and have threads."""
+    """Messages whose characters have six bytes in JSON, and messages with long
+    names in ``meta``; all are pinned, and have threads."""
     log: MessageLog = back_end.server.node.core.store.part(MessageLog)
-    mentions = msgspec.json.encode({"mentions": [f"{number:0180}" for number in range(100)]})
+    mentions = msgspec.json.encode(
+        {"mentions": [f"{number:0180}" for number in range(100)]}
+    )
     drafts = [Draft(sender="ann", to_user="bob", body=b"\1" * 60_000)] * (COUNT // 2)
-    drafts += [Draft(sender="ann", to_user="bob", body=b"x" * 20_000, meta=mentions)] * (COUNT // 2)
+    drafts += [
+        Draft(sender="ann", to_user="bob", body=b"x" * 20_000, meta=mentions)
+    ] * (COUNT // 2)
     log.writer.append("201", drafts)
     for id in range(1, COUNT + 1):
         log.annotations.pin("201", "ann", id)
-        log.writer.append("201", [Draft(sender="bob", conversation=1, body=b"ok", thread=id)])
+        log.writer.append(
+            "201", [Draft(sender="bob", conversation=1, body=b"ok", thread=id)]
+        )
     return log
 
 
@@ -165,7 +277,12 @@ def long_rows(back_end: User) -> MessageLog:
     ],
 )
 def test_long_rows_come_on_several_pages(
-    back_end: User, long_rows: MessageLog, route: str, rows: str, cursor: str, fields: dict[str, Any]
+    back_end: User,
+    long_rows: MessageLog,
+    route: str,
+    rows: str,
+    cursor: str,
+    fields: dict[str, Any],
 ) -> None:
     found: list[int] = []
     at: dict[str, int] = {}
@@ -181,7 +298,9 @@ def test_long_rows_come_on_several_pages(
 
 
 def test_marks_come_on_several_pages(back_end: User, long_rows: MessageLog) -> None:
-    long_rows.writer.append("201", [Draft(sender="bob", to_user="cid", body=b"x")] * 2_500)
+    long_rows.writer.append(
+        "201", [Draft(sender="bob", to_user="cid", body=b"x")] * 2_500
+    )
     last = long_rows.entries.head("201")
     ids = [*range(last - 2_499, last + 1)]
     for begin in range(0, len(ids), 1_000):
@@ -195,7 +314,8 @@ def test_marks_come_on_several_pages(back_end: User, long_rows: MessageLog) -> N
 
 def test_a_page_of_subscribers_has_as_many_as_fit() -> None:
     members = [
-        ChannelMember(f"c{number}", "u", "", "cmd", float(number), "1" * 6_000) for number in range(1_000)
+        ChannelMember(f"c{number}", "u", "", "cmd", float(number), "1" * 6_000)
+        for number in range(1_000)
     ]
     seen = 0
     while True:

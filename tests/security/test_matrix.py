@@ -1,10 +1,13 @@
-"""Every route and every command, asked as every kind of principal, compared with a table that people read.
+"""Every route and every command, asked as every kind of principal, compared
+with a table that people read.
 
-``matrix.txt`` has a row for each route and a column for each principal. A cell has three characters: what
-happens in the principal's own app (201), in a foreign app (202), and by an alias of the own app (203).
-``+``: the principal may; ``-``: refused for want of identity. ``python -m tests.security.test_matrix`` writes
-the table anew; read the difference before you commit it. What a user may know of another one, and do to
-them, is in :mod:`tests.security.test_relations`.
+``matrix.txt`` has a row for each route and a column for each principal. A cell
+has three characters: what happens in the principal's own app (201), in a
+foreign app (202), and by an alias of the own app (203). ``+``: the principal
+may; ``-``: refused for want of identity. ``python -m
+tests.security.test_matrix`` writes the table anew; read the difference before
+you commit it. What a user may know of another one, and do to them, is in
+:mod:`tests.security.test_relations`.
 """
 
 import copy
@@ -41,7 +44,18 @@ from imserver.media.uploads.uploads import Offer, Uploads
 from imserver.pages.blueprint import SDK_PATH
 from tests.rows import DIALECTS, DOCUMENTED, FEATURE_OF, OPERATIONS, ROUTES
 
-from .node_harness import ADMIN, ALL, FOREIGN, METRICS, PUSH, READ, Harness, config, searched, written
+from .node_harness import (
+    ADMIN,
+    ALL,
+    FOREIGN,
+    METRICS,
+    PUSH,
+    READ,
+    Harness,
+    config,
+    searched,
+    written,
+)
 
 TABLE: Final = Path(__file__).with_name("matrix.txt")
 APPS: Final = ("201", "202", "203")
@@ -51,18 +65,52 @@ OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
 STRANGER: Final = "192.0.2.1"
 
 COLUMNS: Final = (
-    *("nobody", "wrong", "push", "read", "metrics", "admin", "foreign", "all", "session", "account"),
-    *("gochat", "guest", "bot", "moderator", "owner", "page", "address", "browser", "signed", "demo"),
+    *(
+        "nobody",
+        "wrong",
+        "push",
+        "read",
+        "metrics",
+        "admin",
+        "foreign",
+        "all",
+        "session",
+        "account",
+    ),
+    *(
+        "gochat",
+        "guest",
+        "bot",
+        "moderator",
+        "owner",
+        "page",
+        "address",
+        "browser",
+        "signed",
+        "demo",
+    ),
     "demo+bad",
 )
-"""``foreign``: a key with all scopes for 202 only. ``all``, ``metrics``: a key with the scope ``admin`` or
-``metrics`` for all apps. ``gochat``: an account of gochat. ``guest``, ``bot``: one of 201. ``moderator``,
-``owner``: an account of 201 with this role. ``browser``: one at the address of a back end. ``signed``: who
-signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in demo mode; ``demo+bad``: with a
-token that proves nothing."""
+"""``foreign``: a key with all scopes for 202 only. ``all``, ``metrics``: a key
+with the scope ``admin`` or ``metrics`` for all apps. ``gochat``: an account of
+gochat. ``guest``, ``bot``: one of 201. ``moderator``, ``owner``: an account of
+201 with this role. ``browser``: one at the address of a back end. ``signed``:
+who signs as Pusher's libraries do, with the secret of 201. ``demo``: nobody in
+demo mode; ``demo+bad``: with a token that proves nothing."""
 ROLES: Final = ("moderator", "owner")
-OF_USERS: Final = ("session", "account", "gochat", "guest", "bot", "moderator", "owner", "page")
-REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
+OF_USERS: Final = (
+    "session",
+    "account",
+    "gochat",
+    "guest",
+    "bot",
+    "moderator",
+    "owner",
+    "page",
+)
+REFUSED: Final = frozenset(
+    {"unauthorized", "token_invalid", "forbidden", "not_allowed"}
+)
 ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
 
 
@@ -72,12 +120,17 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
     with tempfile.TemporaryDirectory() as keyed, tempfile.TemporaryDirectory() as demo:
         settings = config(Path(demo), api=ApiSettings())
         settings = replace(
-            settings, apps={n: replace(t, jwt=(), of_features=()) for n, t in settings.apps.items()}
+            settings,
+            apps={
+                n: replace(t, jwt=(), of_features=()) for n, t in settings.apps.items()
+            },
         )
         apps = searched("201", "202")
         for app, secret in PUSHER_SECRETS.items():
             signing = PusherOfApp(PusherSettings(f"id{app}", f"key{app}", secret))
-            apps[app] = replace(apps[app], of_features=(signing, *apps[app].of_features))
+            apps[app] = replace(
+                apps[app], of_features=(signing, *apps[app].of_features)
+            )
         both = Harness(config(Path(keyed), apps=apps)), Harness(settings)
         try:
             yield both
@@ -86,21 +139,37 @@ def harnesses() -> Iterator[tuple[Harness, Harness]]:
                 harness.close()
 
 
-def signed(app: str, method: str, path: str, query: dict[str, Any], body: bytes) -> dict[str, str]:
-    """The parameters of a request that the back end of an app signs as Pusher's libraries do."""
+def signed(
+    app: str, method: str, path: str, query: dict[str, Any], body: bytes
+) -> dict[str, str]:
+    """The parameters of a request that the back end of an app signs as Pusher's
+    libraries do."""
     params = {name: str(value) for name, value in query.items()}
-    params |= {"auth_key": f"key{app}", "auth_version": "1.0", "auth_timestamp": f"{time.time():.0f}"}
+    params |= {
+        "auth_key": f"key{app}",
+        "auth_version": "1.0",
+        "auth_timestamp": f"{time.time():.0f}",
+    }
     if body:
         params["body_md5"] = hashlib.md5(body, usedforsecurity=False).hexdigest()
     text = "&".join(f"{name}={params[name]}" for name in sorted(params))
     secret = PUSHER_SECRETS[app].encode()
-    signature = hmac.digest(secret, f"{method}\n{path}\n{text}".encode(), "sha256").hex()
+    signature = hmac.digest(
+        secret, f"{method}\n{path}\n{text}".encode(), "sha256"
+    ).hex()
     return {**params, "auth_signature": signature}
 
 
 def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]:
     """Token, address and headers of a principal."""
-    keys = {"push": PUSH, "read": READ, "metrics": METRICS, "admin": ADMIN, "foreign": FOREIGN, "all": ALL}
+    keys = {
+        "push": PUSH,
+        "read": READ,
+        "metrics": METRICS,
+        "admin": ADMIN,
+        "foreign": FOREIGN,
+        "all": ALL,
+    }
     if column in keys:
         token = keys[column].key
     elif column in ROLES:
@@ -109,7 +178,9 @@ def credential(harness: Harness, column: str) -> tuple[str, str, dict[str, str]]
         token = getattr(harness, column)("204" if column == "page" else "201")
     else:
         others = {"wrong": "wrong", "demo+bad": "eyJhbGciOiJIUzI1NiJ9.e30.x"}
-        token = harness.account("gochat") if column == "gochat" else others.get(column, "")
+        token = (
+            harness.account("gochat") if column == "gochat" else others.get(column, "")
+        )
     host = "10.0.0.7" if column in ("address", "browser") else STRANGER
     return token, host, {"origin": "http://evil.example"} if column == "browser" else {}
 
@@ -125,20 +196,31 @@ def fill(document: Any, app: str) -> Any:
     if isinstance(document, dict):
         filled = {name: fill(value, app) for name, value in document.items()}
         return {**filled, "app": app} if "app" in filled else filled
-    return [fill(each, app) for each in document] if isinstance(document, list) else document
+    return (
+        [fill(each, app) for each in document]
+        if isinstance(document, list)
+        else document
+    )
 
 
 def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
     """Whether a principal may."""
     token, host, headers = credential(harness, column)
     if token:
-        headers |= {"token": token} if route.token_in == "token" else {"authorization": f"Bearer {token}"}
+        headers |= (
+            {"token": token}
+            if route.token_in == "token"
+            else {"authorization": f"Bearer {token}"}
+        )
     originals = {"appID": app, "userIDs": ["u1"], "message": "x"}
     form = {**originals, "userID": "u1", "friend_id": "9", "group_id": "9"}
     query: dict[str, Any] = {}
     body: Any = b""
     path = ""
-    row, feature = ROWS.get((route.method, route.path)), FEATURE_OF.get((route.method, route.path))
+    row, feature = (
+        ROWS.get((route.method, route.path)),
+        FEATURE_OF.get((route.method, route.path)),
+    )
     if row is not None:
         token_of_user = column in OF_USERS and not (column in ROLES and row.need.right)
         if row.query is not None:
@@ -152,7 +234,9 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
             if token_of_user and given.get("user"):
                 del given["user"]
     elif feature == "pusher":
-        path = route.path.replace("/*", f"/id{'201' if app == '203' else app}", 1).replace("*", "presence-r")
+        path = route.path.replace(
+            "/*", f"/id{'201' if app == '203' else app}", 1
+        ).replace("*", "presence-r")
         event = {"name": "e", "channel": "c", "data": "x"}
         body = [{**event, "batch": [event]}] if route.method == "POST" else b""
     elif feature == "client":
@@ -189,10 +273,13 @@ def ask(harness: Harness, route: Route, app: str, column: str) -> bool:
 
 def routes() -> Iterator[tuple[str, Callable[[Harness, str, str], bool]]]:
     for route in ROUTES:
-        yield f"{route.method} {route.path}", lambda h, a, c, route=route: ask(h, route, a, c)
+        yield (
+            f"{route.method} {route.path}",
+            lambda h, a, c, route=route: ask(h, route, a, c),
+        )
 
 
-# --- what does not stand in the table of routes -------------------------------------------------------------
+# --- what does not stand in the table of routes -------------------------------
 
 
 def upload(harness: Harness, app: str, column: str) -> bool:
@@ -200,41 +287,65 @@ def upload(harness: Harness, app: str, column: str) -> bool:
     user = "" if column in OF_USERS else "&user=u1"
     query = f"?app={app}{user}"
     environ = {"REMOTE_ADDR": host}
-    sent = harness.web.post(f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base=environ)
+    sent = harness.web.post(
+        f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base=environ
+    )
     return sent.status_code not in (401, 403)
 
 
 def fetch_export(others: bool) -> Callable[[Harness, str, str], bool]:
-    """Whether a principal may fetch an archive: as who operates the app, or its own."""
+    """Whether a principal may fetch an archive: as who operates the app, or its
+    own."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
         headers, host = shown(harness, column)
         user = "" if others or column in OF_USERS else "&user=u1"
-        path = f"/api/v1/exports/file{'' if others else '/self'}?app={app}&id=none{user}"
-        sent = harness.web.get(path, headers=headers, environ_base={"REMOTE_ADDR": host})
+        path = (
+            f"/api/v1/exports/file{'' if others else '/self'}?app={app}&id=none{user}"
+        )
+        sent = harness.web.get(
+            path, headers=headers, environ_base={"REMOTE_ADDR": host}
+        )
         return sent.status_code not in (401, 403)
 
     return check
 
 
-def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str, str], bool]:
-    """Whether a principal may use an upload in parts: its own one (a back end: of any user), or another."""
+def upload_in_parts(
+    method: str, others: bool = False
+) -> Callable[[Harness, str, str], bool]:
+    """Whether a principal may use an upload in parts: its own one (a back end:
+    of any user), or another."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
         parts = harness.node.core
         headers, host = shown(harness, column)
-        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
+        user = (
+            "u2"
+            if others
+            else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user
+            or "u1"
+        )
         uploads = parts.service(Uploads)
-        name = ResumableUploads(uploads).create(Offer(parts.tenants.resolve(app), user, "f", "", 1, host), "")
+        name = ResumableUploads(uploads).create(
+            Offer(parts.tenants.resolve(app), user, "f", "", 1, host), ""
+        )
         owner = "" if column in OF_USERS else f"&user={user}"
-        headers |= {"tus-resumable": "1.0.0", "upload-offset": "0", "upload-length": "1"}
+        headers |= {
+            "tus-resumable": "1.0.0",
+            "upload-offset": "0",
+            "upload-length": "1",
+        }
         headers["content-type"] = "application/offset+octet-stream"
         path = f"/api/v1/uploads/tus{'' if method == 'POST' else f'/{name}'}?app={app}{owner}"
         body = b"x" if method in ("POST", "PATCH") else b""
         environ = {"REMOTE_ADDR": host}
-        sent = harness.web.open(path, method=method, data=body, headers=headers, environ_base=environ)
+        sent = harness.web.open(
+            path, method=method, data=body, headers=headers, environ_base=environ
+        )
         shutil.rmtree(uploads.incoming(), ignore_errors=True)
-        if method == "GET" and sent.status_code == 404:  # the upload is known, and unfinished
+        # the upload is known, and unfinished
+        if method == "GET" and sent.status_code == 404:
             return sent.json["message"] == "The upload is unfinished"
         return sent.status_code not in (401, 403, 404)
 
@@ -242,13 +353,21 @@ def upload_in_parts(method: str, others: bool = False) -> Callable[[Harness, str
 
 
 def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
-    """Whether a principal may remove a file of its own (a back end: of any user), or of somebody else."""
+    """Whether a principal may remove a file of its own (a back end: of any
+    user), or of somebody else."""
 
     def check(harness: Harness, app: str, column: str) -> bool:
         parts = harness.node.core
         headers, host = shown(harness, column)
-        user = "u2" if others else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user or "u1"
-        file = parts.service(Uploads).receive(Offer(app, user, "f", "", 1, host), lambda _: b"x")
+        user = (
+            "u2"
+            if others
+            else parts.authority.identify(Needs.PUSH_OR_USER, headers, host).user
+            or "u1"
+        )
+        file = parts.service(Uploads).receive(
+            Offer(app, user, "f", "", 1, host), lambda _: b"x"
+        )
         answer = harness.ask(_DELETE, headers, body=[{"id": file.id}], host=host)
         allowed = answer.status == 200
         assert allowed == (parts.service(Uploads).find(file.id) is None), (app, column)
@@ -258,7 +377,8 @@ def delete_file(others: bool) -> Callable[[Harness, str, str], bool]:
 
 
 def stream_channels(harness: Harness, app: str, column: str) -> bool:
-    """Whether an event stream of the principal may subscribe to channels by itself."""
+    """Whether an event stream of the principal may subscribe to channels by
+    itself."""
     from imserver.gateway.dialects.sse.api import EventStreams
     from imserver.gateway.http.reply import ApiProblem
     from imserver.gateway.transport.http1 import HttpRequest
@@ -276,15 +396,22 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
 
 def connect_publisher(harness: Harness, app: str, column: str) -> bool:
     token, host, headers = credential(harness, column)
-    head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
+    head = SimpleNamespace(
+        headers={**headers, "authorization": f"Bearer {token}"}, host=host
+    )
     choose: Any = harness.node.core.network.gate.paths["/api/v1/publisher"]
     return not isinstance(choose(head), errors.HttpProblem)
 
 
 def renew(harness: Harness, app: str, column: str) -> bool:
     token, _, headers = credential(harness, column)
-    data, headers = {"appID": app, "userID": "u1"}, {**headers, "Authorization": f"Bearer {token}"}
-    return harness.web.post("/home/token", data=data, headers=headers).status_code != 401
+    data, headers = (
+        {"appID": app, "userID": "u1"},
+        {**headers, "Authorization": f"Bearer {token}"},
+    )
+    return (
+        harness.web.post("/home/token", data=data, headers=headers).status_code != 401
+    )
 
 
 def page(path: str) -> Callable[[Harness, str, str], bool]:
@@ -304,7 +431,12 @@ def login(dialect: str) -> Callable[[Harness, str, str], bool]:
         logins = harness.node.core.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
-        user = "" if dialect == "client" or column in ("account", "gochat", "guest", "bot", *ROLES) else "u1"
+        user = (
+            ""
+            if dialect == "client"
+            or column in ("account", "gochat", "guest", "bot", *ROLES)
+            else "u1"
+        )
         if column == "page":
             token = harness.page(logins.resolve(family + "204"))
         elif column in ROLES:
@@ -325,7 +457,10 @@ OTHERS: Final[dict[str, Callable[[Harness, str, str], bool]]] = {
     **{
         f"{method} {path}": upload_in_parts(method, others)
         for method in ("HEAD", "PATCH", "GET", "DELETE")
-        for path, others in (("/api/v1/uploads/tus/{id}", False), ("uploads/tus of somebody else", True))
+        for path, others in (
+            ("/api/v1/uploads/tus/{id}", False),
+            ("uploads/tus of somebody else", True),
+        )
     },
     "GET /api/v1/exports/file": fetch_export(others=True),
     "GET /api/v1/exports/file/self": fetch_export(others=False),
@@ -342,7 +477,9 @@ OTHERS: Final[dict[str, Callable[[Harness, str, str], bool]]] = {
     **{f"login {name} to 204 205 207": login(name) for name in ("cmd", "sse")},
     "GET /home/index of 204 205 207": page("/home/index"),
     "GET /home/channels of 204 205 207": page("/home/channels"),
-    "GET /user/list of 204 205 207": lambda harness, app, column: ask(harness, _USERS, app, column),
+    "GET /user/list of 204 205 207": lambda harness, app, column: ask(
+        harness, _USERS, app, column
+    ),
 }
 ANYBODY_MAY: Final = frozenset(
     {
@@ -356,19 +493,39 @@ ANYBODY_MAY: Final = frozenset(
         ),
         "/api/v1/uploads/{id}",
         "/api/v1/uploads/{id}/thumbnail",
-        *("/", "/admin", "/api/v1/docs", "/status", "/cluster", "/favicon.ico", "/static/<path:name>"),
-        *(f"/home/messages{end}" for end in ("", ".webmanifest", ".css", ".png", "-worker.js")),
-        *(f"/release/<release>/{file}" for file in ("static/<path:name>", "messages.css")),
+        *(
+            "/",
+            "/admin",
+            "/api/v1/docs",
+            "/status",
+            "/cluster",
+            "/favicon.ico",
+            "/static/<path:name>",
+        ),
+        *(
+            f"/home/messages{end}"
+            for end in ("", ".webmanifest", ".css", ".png", "-worker.js")
+        ),
+        *(
+            f"/release/<release>/{file}"
+            for file in ("static/<path:name>", "messages.css")
+        ),
         *("/home/embed", "/release/<release>/features/<feature>/<path:name>"),
         "/gateway",
         *(f"{base}{SDK_PATH}" for base in ("", "/release/<release>")),
     }
 )
-"""Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""
+"""Paths beside the table of routes that need no identity: they show what is
+public, or their id is secret."""
 
 
-def cell(harness: Harness, do: Callable[[Harness, str, str], bool], name: str, column: str) -> str:
-    apps = [OF_PAGE[app] if column == "page" and "/home/" not in name else app for app in APPS]
+def cell(
+    harness: Harness, do: Callable[[Harness, str, str], bool], name: str, column: str
+) -> str:
+    apps = [
+        OF_PAGE[app] if column == "page" and "/home/" not in name else app
+        for app in APPS
+    ]
     if name.endswith("204 205 207"):
         apps = ["204", "205", "207"]
     elif name.startswith("GET /home"):
@@ -383,7 +540,10 @@ def matrix(keyed: Harness, demo: Harness) -> dict[str, list[str]]:
     rows = dict(routes())
     rows.update(OTHERS)
     return {
-        name: [cell(demo if "demo" in column else keyed, do, name, column) for column in COLUMNS]
+        name: [
+            cell(demo if "demo" in column else keyed, do, name, column)
+            for column in COLUMNS
+        ]
         for name, do in rows.items()
     }
 
@@ -397,20 +557,36 @@ def test_permissions_match_the_table() -> None:
 
 def test_what_is_in_no_table_of_routes_has_a_row_too() -> None:
     named = {name.split()[1].partition("?")[0] for name in OTHERS}
-    elsewhere = {row.path for row in DOCUMENTED if isinstance(row, Operation) and row not in OPERATIONS}
+    elsewhere = {
+        row.path
+        for row in DOCUMENTED
+        if isinstance(row, Operation) and row not in OPERATIONS
+    }
     assert elsewhere <= named | ANYBODY_MAY
     with harnesses() as (keyed, _):
         paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
     named = {name.split()[1] for name in OTHERS}
-    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named}
-    upgrades = {path.replace("*", "<segment>") for path in keyed.node.servers.websocket_paths}
+    known = {
+        path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY | named
+    }
+    upgrades = {
+        path.replace("*", "<segment>") for path in keyed.node.servers.websocket_paths
+    }
     assert paths - known <= {*upgrades, "/api/v1/publisher"}
 
 
-# --- commands -----------------------------------------------------------------------------------------------
+# --- commands -----------------------------------------------------------------
 
-WITHOUT_A_SESSION: Final = {"Login", "ActionLogin", "ChatLogin", "Resume", "CentrifugeLogin", "Ping"}
-"""The commands that anybody may use. A login proves by itself who comes, see the rows "login …"."""
+WITHOUT_A_SESSION: Final = {
+    "Login",
+    "ActionLogin",
+    "ChatLogin",
+    "Resume",
+    "CentrifugeLogin",
+    "Ping",
+}
+"""The commands that anybody may use. A login proves by itself who comes, see
+the rows "login …"."""
 
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
@@ -420,9 +596,14 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
         assert {kind.__name__ for kind in open_to_all} == WITHOUT_A_SESSION
         for kind in rules.keys() - open_to_all:
             command: Any = kind(*[None] * len(kind.__struct_fields__))
-            dialect = Mock(decode=lambda _, command=command: Request("1", "x", command), encode_reply=Mock())
+            dialect = Mock(
+                decode=lambda _, command=command: Request("1", "x", command),
+                encode_reply=Mock(),
+            )
             dialect.encode_reply.return_value = None
-            stranger = Mock(encoding=Mock(dialect=dialect), app=None, user=None, peer="192.0.2.1:1")
+            stranger = Mock(
+                encoding=Mock(dialect=dialect), app=None, user=None, peer="192.0.2.1:1"
+            )
             keyed.node.core.dispatcher.serve(stranger, b"", True)
             ((_, reply), _options) = dialect.encode_reply.call_args
             assert reply.code == errors.ReplyCode.NOT_LOGGED_IN, kind

@@ -1,4 +1,5 @@
-"""Logins with providers: whom they let in, and what nobody can do with the login of somebody else."""
+"""Logins with providers: whom they let in, and what nobody can do with the
+login of somebody else."""
 
 import re
 from collections.abc import Iterator
@@ -47,19 +48,32 @@ def usual(provider: StandIn) -> None:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, provider: StandIn) -> Iterator[Harness]:
-    """201 makes accounts. In 202 only linked accounts log in, and there are no passwords."""
+def node(
+    tmp_path_factory: pytest.TempPathFactory, provider: StandIn
+) -> Iterator[Harness]:
+    """201 makes accounts. In 202 only linked accounts log in, and there are no
+    passwords."""
 
     def app(register: bool, *more: Any) -> TenantSettings:
-        one: Any = {"client_id": CLIENT, "client_secret": SECRET, "issuer": provider.issuer}
-        rows = {kind: ProviderSettings(kind, **one, register=register) for kind in NAMES}  # type: ignore[arg-type]
+        one: Any = {
+            "client_id": CLIENT,
+            "client_secret": SECRET,
+            "issuer": provider.issuer,
+        }
+        rows = {
+            kind: ProviderSettings(kind, **one, register=register) for kind in NAMES
+        }  # type: ignore[arg-type]
         return replace(RULED, api_allow_from=(), of_features=(OAuthOfApp(rows), *more))
 
     no_passwords = AccountsOfApp(AppAccountSettings(passwords=False))
     apps = {**APPS, "201": app(True), "202": app(False, no_passwords)}
     limits = {"logins_per_address": 0, "failures": FAILURES, "failure_seconds": 86_400}
     of_features = sections(accounts={"registration": True, **limits})
-    settings = {"apps": apps, "app": AppSettings(http_url=HOME), "of_features": of_features}
+    settings = {
+        "apps": apps,
+        "app": AppSettings(http_url=HOME),
+        "of_features": of_features,
+    }
     harness = Harness(config(Path(tmp_path_factory.mktemp("oauth")), **settings))
     yield harness
     harness.close()
@@ -76,7 +90,12 @@ class Login:
     """A login of a client, and its browser."""
 
     def __init__(
-        self, node: Harness, name: str = "oidc", app: str = "201", token: str = "", **more: Any
+        self,
+        node: Harness,
+        name: str = "oidc",
+        app: str = "201",
+        token: str = "",
+        **more: Any,
     ) -> None:
         self.node, self.app, self.name = node, app, name
         status, self.started = self.call("start", {"provider": name, **more}, token)
@@ -84,12 +103,16 @@ class Login:
 
     def call(self, route: str, body: Any, token: str = "") -> tuple[int, Any]:
         path = f"/api/v1/accounts/oauth/{route}"
-        answer: tuple[int, Any] = self.node.call("POST", path, {"app": self.app, **body}, token)
+        answer: tuple[int, Any] = self.node.call(
+            "POST", path, {"app": self.app, **body}, token
+        )
         return answer
 
     def come_back(self, query: dict[str, str], **more: Any) -> Any:
         path = f"/oauth/callback/{quote(self.app)}/{self.name}"
-        return self.node.web.get(f"{path}?{urlencode({**query, **more})}", headers={"Accept-Language": "en"})
+        return self.node.web.get(
+            f"{path}?{urlencode({**query, **more})}", headers={"Accept-Language": "en"}
+        )
 
     def answer(self, page: Any, agreed: str = "yes") -> int:
         """The user answers the question of a page."""
@@ -97,7 +120,9 @@ class Login:
         hidden = dict(re.findall(r'name="(code)" value="([^"]+)"', text))
         assert self.started["shown"] in text
         form = {**hidden, "agreed": agreed}
-        status: int = self.node.web.post(f"/oauth/callback/{self.app}/{self.name}", data=form).status_code
+        status: int = self.node.web.post(
+            f"/oauth/callback/{self.app}/{self.name}", data=form
+        ).status_code
         return status
 
     def finish(self, code: str = "") -> tuple[int, Any]:
@@ -129,7 +154,10 @@ def test_the_first_login_makes_an_account_with_name_and_picture_and_later_ones_f
 ) -> None:
     provider.user["sub"] = "first"
     answer = account(node, provider)
-    assert (answer["nickname"], answer["avatar"]) == ("Ann Lee", "https://img.example.com/ann.png")
+    assert (answer["nickname"], answer["avatar"]) == (
+        "Ann Lee",
+        "https://img.example.com/ann.png",
+    )
     assert (answer["phone"], answer["email"], answer["name"]) == ("", "", "")
     provider.user["name"] = "Another Name"
     assert account(node, provider) == answer, "they are taken over once"
@@ -137,24 +165,36 @@ def test_the_first_login_makes_an_account_with_name_and_picture_and_later_ones_f
     assert (paths.count("/userinfo"), paths.count("/jwks")) <= (1, 1)
 
 
-def test_githubs_and_wechats_users_are_known_by_their_ids(node: Harness, provider: StandIn) -> None:
+def test_githubs_and_wechats_users_are_known_by_their_ids(
+    node: Harness, provider: StandIn
+) -> None:
     answer = account(node, provider, "github")
-    assert (answer["nickname"], answer["avatar"]) == ("octocat", GITHUB_USER["avatar_url"])
+    assert (answer["nickname"], answer["avatar"]) == (
+        "octocat",
+        GITHUB_USER["avatar_url"],
+    )
     assert account(node, provider, "github") == answer
     wechat = account(node, provider, "wechat")
-    assert (wechat["nickname"], wechat["avatar"]) == ("安", "https://img.example.com/an/0")
+    assert (wechat["nickname"], wechat["avatar"]) == (
+        "安",
+        "https://img.example.com/an/0",
+    )
     provider.unionid = "uAnn"
     assert account(node, provider, "wechat") == wechat, "the openid is still known"
     provider.openid, provider.unionid = "oBob of the account", "uBob"
     answer = account(node, provider, "wechat_official")
     provider.openid = "oBob of the website"
-    assert account(node, provider, "wechat") == answer, "the union id is one user in all clients"
+    assert account(node, provider, "wechat") == answer, (
+        "the union id is one user in all clients"
+    )
     links = node.node.core.service(OAuth).link_store.of(int(answer["user"]))
     known = [(link.provider, link.subject) for link in links]
     assert known == [("wechat", "uBob"), ("wechat_official", "uBob")]
 
 
-def test_where_providers_make_no_accounts_only_linked_ones_log_in(node: Harness, provider: StandIn) -> None:
+def test_where_providers_make_no_accounts_only_linked_ones_log_in(
+    node: Harness, provider: StandIn
+) -> None:
     provider.user["sub"] = "nobody"
     status, answer = Login(node, app="202").done(provider)
     assert (status, answer["code"]) == (403, "registration_closed")
@@ -167,13 +207,32 @@ def test_where_providers_make_no_accounts_only_linked_ones_log_in(node: Harness,
     assert (status, session["account"]) == (200, shown)
 
 
-def test_an_app_lists_its_providers_and_browsers_come_back_to_this_server_only(node: Harness) -> None:
-    listed = node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "201"})[1]["providers"]
+def test_an_app_lists_its_providers_and_browsers_come_back_to_this_server_only(
+    node: Harness,
+) -> None:
+    listed = node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "201"})[
+        1
+    ]["providers"]
     assert [row["provider"] for row in listed] == list(NAMES)
-    assert listed[0] == {"provider": "oidc", "kind": "oidc", "title": "oidc", "register": True}
+    assert listed[0] == {
+        "provider": "oidc",
+        "kind": "oidc",
+        "title": "oidc",
+        "register": True,
+    }
     assert node.call("GET", "/api/v1/accounts/oauth/providers")[1] == {"providers": []}
-    assert node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "204"})[0] == 403
-    for path in ("//evil.example", "https://evil.example", "/\\evil", "home", "/a#b", "/a\n"):
+    assert (
+        node.call("GET", "/api/v1/accounts/oauth/providers", query={"app": "204"})[0]
+        == 403
+    )
+    for path in (
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil",
+        "home",
+        "/a#b",
+        "/a\n",
+    ):
         body = {"app": "201", "provider": "oidc", "return_to": path}
         status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
         assert (status, answer["code"]) == (400, "invalid_request"), path
@@ -216,17 +275,37 @@ def test_an_id_token_that_was_not_made_for_this_login_is_refused(
         ("oidc", "/token", (200, []), 503),
         ("oidc", "/token", (200, {"access_token": "access"}), 403),
         ("oidc", "/userinfo", (200, {"sub": "somebody else", "name": "Eve"}), 403),
-        ("github", "/login/oauth/access_token", (200, {"error": "bad_verification_code"}), 403),
+        (
+            "github",
+            "/login/oauth/access_token",
+            (200, {"error": "bad_verification_code"}),
+            403,
+        ),
         ("github", "/api/v3/user", (401, {"message": "Bad credentials"}), 403),
         ("github", "/api/v3/user", (200, {"login": "nobody"}), 403),
         ("github", "/api/v3/user", (502, "later"), 503),
-        ("wechat", "/sns/oauth2/access_token", (200, {"errcode": 40163, "errmsg": "code been used"}), 403),
+        (
+            "wechat",
+            "/sns/oauth2/access_token",
+            (200, {"errcode": 40163, "errmsg": "code been used"}),
+            403,
+        ),
         ("wechat", "/sns/oauth2/access_token", (200, {"access_token": "access"}), 403),
-        ("wechat_official", "/sns/userinfo", (200, {"openid": "oEve", "nickname": "Eve"}), 403),
+        (
+            "wechat_official",
+            "/sns/userinfo",
+            (200, {"openid": "oEve", "nickname": "Eve"}),
+            403,
+        ),
     ],
 )
 def test_an_error_of_the_provider_lets_nobody_in(
-    node: Harness, provider: StandIn, name: str, path: str, answer: tuple[int, Any], outcome: int
+    node: Harness,
+    provider: StandIn,
+    name: str,
+    path: str,
+    answer: tuple[int, Any],
+    outcome: int,
 ) -> None:
     provider.user["sub"] = f"unknown {path}"
     provider.answers[path] = answer
@@ -252,14 +331,18 @@ def test_a_browser_that_comes_back_twice_to_another_provider_or_with_an_error_ch
     assert other.come_back(provider.agree(other.started["url"])).status_code == 403
     refused = Login(node)
     state = provider.agree(refused.started["url"])["state"]
-    assert refused.come_back({"state": state, "error": "access_denied"}).status_code == 403
+    assert (
+        refused.come_back({"state": state, "error": "access_denied"}).status_code == 403
+    )
     assert refused.finish()[1]["code"] == "login_refused"
     mixed = Login(node)
     query = provider.agree(mixed.started["url"])
     assert mixed.come_back({**query, "iss": "https://evil.example"}).status_code == 403
 
 
-def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: StandIn) -> None:
+def test_the_user_may_refuse_what_they_did_not_start(
+    node: Harness, provider: StandIn
+) -> None:
     login = Login(node, device="phone <b>")
     page = login.come_back(provider.agree(login.started["url"]))
     assert "phone &lt;b&gt;" in page.text
@@ -270,7 +353,9 @@ def test_the_user_may_refuse_what_they_did_not_start(node: Harness, provider: St
     assert login.answer(page) == 404, "it was answered"
 
 
-def test_a_browser_that_returns_while_redis_is_away_may_try_again(node: Harness, provider: StandIn) -> None:
+def test_a_browser_that_returns_while_redis_is_away_may_try_again(
+    node: Harness, provider: StandIn
+) -> None:
     login = Login(node)
     query = provider.agree(login.started["url"])
     page = login.come_back(query)
@@ -287,8 +372,11 @@ def test_a_browser_that_returns_while_redis_is_away_may_try_again(node: Harness,
     assert login.answer(page) == 200, "the answer still counts"
 
 
-def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness, provider: StandIn) -> None:
-    """Whoever sends the address of a login of their own to somebody else gets nothing."""
+def test_a_page_finishes_with_the_code_that_only_its_browser_gets(
+    node: Harness, provider: StandIn
+) -> None:
+    """Whoever sends the address of a login of their own to somebody else gets
+    nothing."""
     provider.user["sub"] = "victim"
     for stolen in ("", "wrong"):
         login = Login(node, return_to="/home/messages?lang=en")
@@ -296,33 +384,52 @@ def test_a_page_finishes_with_the_code_that_only_its_browser_gets(node: Harness,
         assert page.status_code == 303
         assert login.finish(stolen)[1]["code"] == "login_refused"
     login = Login(node, return_to="/home/messages?lang=en")
-    address, _, code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")
+    address, _, code = login.come_back(
+        provider.agree(login.started["url"])
+    ).location.partition("#oauth=")
     assert address == f"{HOME}/home/messages?lang=en"
     assert login.finish(code)[1]["account"]["nickname"] == "Ann Lee"
     login = Login(node, return_to="/home/messages")
     state = provider.agree(login.started["url"])["state"]
-    assert login.come_back({"state": state, "error": "no"}).location.endswith("/home/messages#oauth=refused")
+    assert login.come_back({"state": state, "error": "no"}).location.endswith(
+        "/home/messages#oauth=refused"
+    )
 
 
-def test_the_front_answers_the_callback_as_flask_does_to_its_origin(node: Harness, provider: StandIn) -> None:
+def test_the_front_answers_the_callback_as_flask_does_to_its_origin(
+    node: Harness, provider: StandIn
+) -> None:
     login = Login(node)
     query = urlencode(provider.agree(login.started["url"])).encode()
     path = "/oauth/callback/%3201/oidc"
     front = row_of(routes_at(node.node.servers.api, hot=True), "GET", path)
     assert front is not None
-    assert row_of(routes_at(node.node.servers.api, everywhere=True, hot=True), "GET", path) is None
-    request = HttpRequest("GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1")
+    assert (
+        row_of(routes_at(node.node.servers.api, everywhere=True, hot=True), "GET", path)
+        is None
+    )
+    request = HttpRequest(
+        "GET", path, query, b"", {"accept-language": "en;q=0.9, zh;q=0.1"}, "192.0.2.1"
+    )
     first, again = front(request), front(request)
-    assert (first.status, login.started["shown"].encode() in first.body, again.status) == (200, True, 404)
+    assert (
+        first.status,
+        login.started["shown"].encode() in first.body,
+        again.status,
+    ) == (200, True, 404)
     flask = login.come_back({"state": "unknown"})
     assert again.body == flask.data
     lines = header_block(again).decode().splitlines()
-    assert {*lines, f"Content-Length: {len(again.body)}"} == {f"{k}: {v}" for k, v in flask.headers}
+    assert {*lines, f"Content-Length: {len(again.body)}"} == {
+        f"{k}: {v}" for k, v in flask.headers
+    }
     assert "no-store" in str(lines)
     assert "Access-Control" not in str(lines)
 
 
-def test_logins_are_forgotten(node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logins_are_forgotten(
+    node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logins, "LOGIN_SECONDS", 0)
     login = Login(node)
     assert login.come_back(provider.agree(login.started["url"])).status_code == 404
@@ -336,49 +443,76 @@ def test_too_many_that_wait_for_a_provider_are_refused_at_once(
     node: Harness, provider: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Login(node, app="202")
-    monkeypatch.setattr(logins, "AT_ONCE", 0)  # counts for a provider that was not asked before
+    # counts for a provider that was not asked before
+    monkeypatch.setattr(logins, "AT_ONCE", 0)
     body = {"app": "202", "provider": "wechat_official"}
     status, answer = node.call("POST", "/api/v1/accounts/oauth/start", body)
     assert (status, answer["code"]) == (503, "provider_unavailable")
     assert Login(node, app="202").started["url"], "others go on"
 
 
-def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(node: Harness, provider: StandIn) -> None:
+def test_an_account_links_and_unlinks_but_keeps_a_way_to_log_in(
+    node: Harness, provider: StandIn
+) -> None:
     provider.user["sub"] = "cid"
     cid, links = User.register(node, "201", name="cid"), "accounts/oauth/links"
     mine: dict[str, Any] = {"token": cid.token, "link": True, "password": PASSWORD}
     for _ in "linked", "it is linked":
         assert Login(node, **mine).done(provider) == (200, {"linked": "oidc"})
-    assert [(row["provider"], row["title"]) for row in cid.get(links)["links"]] == [("oidc", "oidc")]
+    assert [(row["provider"], row["title"]) for row in cid.get(links)["links"]] == [
+        ("oidc", "oidc")
+    ]
     provider.user["sub"] = "another identity"
     assert Login(node, **mine).done(provider)[1]["code"] == "link_taken"
     answer = account(node, provider)
     login = Login(node, **mine, return_to="/")
-    code = login.come_back(provider.agree(login.started["url"])).location.partition("#oauth=")[2]
-    assert login.finish(code)[1]["code"] == "link_taken", f"it belongs to {answer['user']}"
+    code = login.come_back(provider.agree(login.started["url"])).location.partition(
+        "#oauth="
+    )[2]
+    assert login.finish(code)[1]["code"] == "link_taken", (
+        f"it belongs to {answer['user']}"
+    )
 
     def unlink(user: User) -> Any:
-        return user.ask("POST", "accounts/oauth/unlink", {"provider": "oidc"})[1].get("code", "done")
+        return user.ask("POST", "accounts/oauth/unlink", {"provider": "oidc"})[1].get(
+            "code", "done"
+        )
 
     assert [unlink(cid), unlink(cid)] == ["done", "unknown_provider"]
-    assert unlink(User(node, Login(node).done(provider)[1]["token"], app="201")) == "last_login"
-    assert len(User(node, ADMIN.key, app="201").get(links, user=answer["user"])["links"]) == 1
+    assert (
+        unlink(User(node, Login(node).done(provider)[1]["token"], app="201"))
+        == "last_login"
+    )
+    assert (
+        len(User(node, ADMIN.key, app="201").get(links, user=answer["user"])["links"])
+        == 1
+    )
 
 
 def test_a_stolen_token_adds_no_way_to_log_in(node: Harness) -> None:
-    gus, route, link = User.register(node, "201", name="gus"), "accounts/oauth/start", {"provider": "oidc"}
+    gus, route, link = (
+        User.register(node, "201", name="gus"),
+        "accounts/oauth/start",
+        {"provider": "oidc"},
+    )
     refused, limited = (401, "wrong_login"), (429, "too_many_requests")
     for given in ({}, {"password": "wrong horse"}):
         assert gus.refused(route, **link, link=True, **given) == refused
-    assert gus.post(route, **link, link=True, password=PASSWORD), "this ends the count of failures"
+    assert gus.post(route, **link, link=True, password=PASSWORD), (
+        "this ends the count of failures"
+    )
     for _ in range(FAILURES):
         assert gus.refused(route, **link, link=True, password="wrong horse") == refused
-    assert gus.refused(route, **link, link=True, password=PASSWORD) == limited, "failures are limited"
+    assert gus.refused(route, **link, link=True, password=PASSWORD) == limited, (
+        "failures are limited"
+    )
     given = {"password": "battery staple", "old_password": PASSWORD}
     assert gus.refused("accounts/password", **given) == limited, "they count together"
 
 
-def test_a_link_that_outlives_its_session_or_has_no_token_fails(node: Harness, provider: StandIn) -> None:
+def test_a_link_that_outlives_its_session_or_has_no_token_fails(
+    node: Harness, provider: StandIn
+) -> None:
     provider.user["sub"] = "dan"
     token = User.register(node, "201", name="dan").token
     login = Login(node, token=token, link=True, password=PASSWORD)
@@ -391,19 +525,25 @@ def test_a_link_that_outlives_its_session_or_has_no_token_fails(node: Harness, p
         assert (status, answer["code"]) == (401, "token_invalid")
 
 
-def test_a_deleted_account_leaves_its_identity_free(node: Harness, provider: StandIn) -> None:
+def test_a_deleted_account_leaves_its_identity_free(
+    node: Harness, provider: StandIn
+) -> None:
     provider.user["sub"] = "eve"
     first = Login(node).done(provider)[1]
     provider.openid = "oEve"
     linked = Login(node, "wechat", token=first["token"], link=True).done(provider)
-    assert linked == (200, {"linked": "wechat"}), "an account without a password links without one"
+    assert linked == (200, {"linked": "wechat"}), (
+        "an account without a password links without one"
+    )
     user = {"user": first["account"]["user"]}
     done = node.call("POST", "/api/v1/accounts/delete", {"app": "201"}, first["token"])
     assert done == (200, user), "it has no password"
     assert account(node, provider)["user"] != user["user"]
 
 
-def test_two_first_logins_at_once_make_one_account(node: Harness, provider: StandIn) -> None:
+def test_two_first_logins_at_once_make_one_account(
+    node: Harness, provider: StandIn
+) -> None:
     provider.user["sub"] = "fay"
     store, began, faster = accounts_of(node.node.core).rows, [], []
     add = store.add_linked

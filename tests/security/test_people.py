@@ -1,4 +1,5 @@
-"""Who finds an account, who sees when somebody is online, and who is invited."""
+"""Who finds an account, who sees when somebody is online, and who is
+invited."""
 
 from contextlib import closing
 from itertools import chain
@@ -36,9 +37,9 @@ RULED_BY = {
     "asking": AppAccountSettings(ask_strangers=True),
     "listed": AppAccountSettings(search=True, show_emails=True),
 }
-"""The accounts of 202 have e-mail addresses only and do not find each other; those of 205 are searched by
-their names; those of the app ``asking`` do not add strangers to groups; those of ``listed`` see e-mail
-addresses."""
+"""The accounts of 202 have e-mail addresses only and do not find each other;
+those of 205 are searched by their names; those of the app ``asking`` do not add
+strangers to groups; those of ``listed`` see e-mail addresses."""
 NODE = {
     "apps": APPS
     | {
@@ -60,7 +61,9 @@ def person(node: Harness, app: str = "201", **fields: Any) -> User:
     return User.register(node, app, **fields)
 
 
-def log_in(node: Harness, login: str, password: str = PASSWORD, **more: Any) -> tuple[int, Any]:
+def log_in(
+    node: Harness, login: str, password: str = PASSWORD, **more: Any
+) -> tuple[int, Any]:
     body = {"app": "201", "login": login, "password": password}
     return node.call("POST", "/api/v1/accounts/login", body, **more)
 
@@ -86,7 +89,9 @@ def test_an_account_logs_in_with_any_spelling_of_its_identifier(
         assert node.call("POST", "/api/v1/accounts/register", body)[0] == 409
 
 
-def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harness) -> None:
+def test_identifiers_of_one_account_can_be_changed_with_its_password(
+    node: Harness,
+) -> None:
     one = person(node, phone="4711", email="cid@example.com", name="cid", login="Cid")
     other = person(node, phone="someone")
     route, proof = "accounts/identifiers", {"password": PASSWORD}
@@ -95,24 +100,43 @@ def test_identifiers_of_one_account_can_be_changed_with_its_password(node: Harne
     assert one.refused(route, email="", phone="", name="", **proof)[0] == 400
     changed = one.post(route, email="", phone="", name="CID", **proof)
     assert (changed["phone"], changed["email"], changed["name"]) == ("", "", "cid")
-    logins = [log_in(node, text, host="192.0.2.9")[0] for text in ("4711", "cid@example.com", "cid")]
+    logins = [
+        log_in(node, text, host="192.0.2.9")[0]
+        for text in ("4711", "cid@example.com", "cid")
+    ]
     assert logins == [401, 401, 200]
     assert other.post(route, email="cid@example.com", phone="", **proof)["phone"] == ""
     back_end = User(node, ADMIN.key, app="201")
-    assert back_end.post(route, user=one.user, phone="4711"), "a back end needs no password"
+    assert back_end.post(route, user=one.user, phone="4711"), (
+        "a back end needs no password"
+    )
 
 
-def test_a_stolen_token_deletes_no_account_and_failures_count_for_all_identifiers(node: Harness) -> None:
+def test_a_stolen_token_deletes_no_account_and_failures_count_for_all_identifiers(
+    node: Harness,
+) -> None:
     one, refused = person(node, name="leaver"), (401, "wrong_login")
     assert one.refused("accounts/delete") == refused
-    assert [one.refused("accounts/delete", password="wrong horse") for _ in range(2)] == [refused] * 2
-    assert one.refused("accounts/delete", password=PASSWORD) == (429, "too_many_requests")
+    assert [
+        one.refused("accounts/delete", password="wrong horse") for _ in range(2)
+    ] == [refused] * 2
+    assert one.refused("accounts/delete", password=PASSWORD) == (
+        429,
+        "too_many_requests",
+    )
     assert one.post("accounts/set", nickname="Here")["user"] == one.user
     fields = {"app": "201", "user": one.user}
-    assert node.call("POST", "/api/v1/accounts/delete", fields, ADMIN.key) == (200, {"user": one.user})
+    assert node.call("POST", "/api/v1/accounts/delete", fields, ADMIN.key) == (
+        200,
+        {"user": one.user},
+    )
     person(node, phone="7001", email="hal@example.com", name="hal")
     here, logins = "198.51.100.1", ("7001", "hal@example.com", "hal")
-    assert [log_in(node, text, "wrong", host=here)[0] for text in logins] == [401, 401, 401]
+    assert [log_in(node, text, "wrong", host=here)[0] for text in logins] == [
+        401,
+        401,
+        401,
+    ]
     assert log_in(node, "HAL@example.com", host=here)[0] == 429
     assert log_in(node, "hal", host="198.51.100.2")[0] == 200
 
@@ -120,11 +144,27 @@ def test_a_stolen_token_deletes_no_account_and_failures_count_for_all_identifier
 def test_an_invalid_identifier_is_refused(node: Harness) -> None:
     anybody = User(node, "", app="201")
     for given in (
-        *({}, {"login": "张三"}, {"login": "a b"}, {"email": "ann"}, {"name": "9lives"}, {"name": "an"}),
+        *(
+            {},
+            {"login": "张三"},
+            {"login": "a b"},
+            {"email": "ann"},
+            {"name": "9lives"},
+            {"name": "an"},
+        ),
         *({"login": "eve", "name": "dan"}, {"email": "x@" + "e" * 253}),
-        # Limits of mails count addresses: these would be others of the same mailbox.
-        *({"email": "<x@y.example>"}, {"email": "a,x@y.example"}, {"login": "x@y.example."}),
-        *({"login": '"x"@y.example'}, {"email": "x(1)@y.example"}, {"email": "x@y.example;"}),
+        # Limits of mails count addresses: these would be others of the same
+        # mailbox.
+        *(
+            {"email": "<x@y.example>"},
+            {"email": "a,x@y.example"},
+            {"login": "x@y.example."},
+        ),
+        *(
+            {"login": '"x"@y.example'},
+            {"email": "x(1)@y.example"},
+            {"email": "x@y.example;"},
+        ),
     ):
         refused = anybody.refused("accounts/register", password=PASSWORD, **given)
         assert refused == (400, "invalid_request"), given
@@ -137,31 +177,54 @@ def test_an_app_chooses_the_identifiers_of_its_accounts(node: Harness) -> None:
     person(node, "202", login="gus@example.com")
     assert fay.refused("accounts/find", text="gus@example.com") == (403, "not_allowed")
     assert fay.refused("accounts/identifiers", name="fay", password=PASSWORD)[0] == 400
-    rules = {"registration": True, "identifiers": ["email"], "find": False, "search": False}
+    rules = {
+        "registration": True,
+        "identifiers": ["email"],
+        "find": False,
+        "search": False,
+    }
     rules |= {"passwords": True, "reset": False, "guests": False}
     assert User(node, "", app="202").get("accounts/rules") == rules
     assert User(node, "", app="204").refused_get("accounts/rules")[0] == 403
 
 
 def test_an_account_is_found_by_what_it_allows(node: Harness) -> None:
-    ida = person(node, phone="8001", email="ida@example.com", name="ida", nickname="Ida")
+    ida = person(
+        node, phone="8001", email="ida@example.com", name="ida", nickname="Ida"
+    )
     jim = person(node, name="jim")
     for text in ("8001", "IDA@example.com", "Ida"):
         found = jim.post("accounts/find", text=text)
-        assert (found["user"], found["nickname"], found["name"]) == (ida.user, "Ida", "ida")
+        assert (found["user"], found["nickname"], found["name"]) == (
+            ida.user,
+            "Ida",
+            "ida",
+        )
         assert (found["presence"], found["last_seen"]) == ("", 0), "a stranger"
     assert jim.refused("accounts/find", text="id") == (404, "unknown_account")
     ida.post("accounts/set", findable=False)
     assert jim.refused("accounts/find", text="ida") == (404, "unknown_account")
     assert jim.card(ida)["name"] == ""
-    assert jim.card(ida.bot("teabot"))["name"] == "teabot", "a bot may have no other name"
-    assert ida.post("accounts/find", text="ida")["relation"] == ida.card(ida)["relation"] == "self"
+    assert jim.card(ida.bot("teabot"))["name"] == "teabot", (
+        "a bot may have no other name"
+    )
+    assert (
+        ida.post("accounts/find", text="ida")["relation"]
+        == ida.card(ida)["relation"]
+        == "self"
+    )
     jim.post("friends/request", friend=ida.user)
-    assert (jim.card(ida)["relation"], ida.card(jim)["relation"]) == ("outgoing", "incoming")
+    assert (jim.card(ida)["relation"], ida.card(jim)["relation"]) == (
+        "outgoing",
+        "incoming",
+    )
     assert jim.refused("accounts/cards", users=["1"] * 101)[0] == 400
     assert jim.refused("accounts/find", text="ida") == (429, "too_many_requests"), FINDS
     body = {"app": "201", "text": "ida"}
-    assert node.call("POST", "/api/v1/accounts/find", body, ADMIN.key)[1]["user"] == ida.user
+    assert (
+        node.call("POST", "/api/v1/accounts/find", body, ADMIN.key)[1]["user"]
+        == ida.user
+    )
 
 
 def test_who_has_blocked_somebody_is_not_found_by_them_and_what_they_had_in_common_goes_on(
@@ -171,15 +234,22 @@ def test_who_has_blocked_somebody_is_not_found_by_them_and_what_they_had_in_comm
     group = int(person(node).group(kim, lea))
     direct = kim.post("messages/send", to=lea.user, text="before")["conversation"]
     lea.post("friends/block", friend=kim.user)
-    assert kim.post("messages/send", conversation=group, text="to all")["conversation"] == group
+    assert (
+        kim.post("messages/send", conversation=group, text="to all")["conversation"]
+        == group
+    )
     for each in (kim, lea):
-        assert [row["text"] for row in each.get("messages", conversation=direct)["messages"]] == ["before"]
+        assert [
+            row["text"] for row in each.get("messages", conversation=direct)["messages"]
+        ] == ["before"]
     assert kim.refused("accounts/find", text="lea") == (404, "unknown_account")
     assert kim.card(lea)["relation"] == ""
     assert lea.card(kim)["relation"] == "blocked"
 
 
-def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(node: Harness) -> None:
+def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(
+    node: Harness,
+) -> None:
     zoe = person(node, "205", name="zoe", nickname="Zoe Miller")
     others = [
         person(node, "205", name="milly", nickname="米丽"),
@@ -188,14 +258,26 @@ def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(no
     ]
     others[2].post("friends/block", friend=zoe.user)
     locked = person(node, "205", name="locked", nickname="Mill locked")
-    assert node.call("POST", "/api/v1/accounts/lock", {"app": "205", "user": locked.user}, ALL.key)[0] == 200
+    assert (
+        node.call(
+            "POST",
+            "/api/v1/accounts/lock",
+            {"app": "205", "user": locked.user},
+            ALL.key,
+        )[0]
+        == 200
+    )
     blocked = person(node, "205", name="blocked", nickname="Mill blocked")
     zoe.post("friends/block", friend=blocked.user)
     found = zoe.post("accounts/search", text="míLL")
     assert [card["user"] for card in found["cards"]] == [others[1].user, others[0].user]
     assert [card["presence"] for card in found["cards"]] == ["", ""]
     assert (found["more"], found["next"]) == (False, "")
-    assert zoe.post("accounts/search", text=" ") == {"cards": [], "more": False, "next": ""}
+    assert zoe.post("accounts/search", text=" ") == {
+        "cards": [],
+        "more": False,
+        "next": "",
+    }
     for wrong in ({"text": "m" * 65}, {"text": "mill", "after": "2.7"}):
         assert zoe.refused("accounts/search", **wrong)[0] == 400
     for _ in range(SEARCHES - 2):
@@ -205,9 +287,10 @@ def test_people_are_searched_by_a_part_of_their_names_where_the_app_allows_it(no
     found = node.call("POST", "/api/v1/accounts/search", body, ALL.key)[1]
     expected = {zoe.user, blocked.user, *(each.user for each in others)}
     assert {card["user"] for card in found["cards"]} == expected
-    assert person(node, name="ole").refused("accounts/search", text="ole") == (403, "not_allowed"), (
-        "off by default"
-    )
+    assert person(node, name="ole").refused("accounts/search", text="ole") == (
+        403,
+        "not_allowed",
+    ), "off by default"
 
 
 def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin_so(
@@ -217,7 +300,10 @@ def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin
     monkeypatch.setattr(cards, "FIRST_STEP", 1)
     una = person(node, "205", name="una")
     inside = person(node, "205", name="opal", nickname="Opal")
-    pals = [person(node, "205", name=f"pal{number}", nickname=f"Pal {number}") for number in range(3)]
+    pals = [
+        person(node, "205", name=f"pal{number}", nickname=f"Pal {number}")
+        for number in range(3)
+    ]
     pages: list[list[str]] = []
     after = ""
     while not pages or after:
@@ -232,11 +318,15 @@ def test_a_search_for_people_shows_pages_that_begin_with_those_whose_names_begin
     assert (found["cards"], found["more"]) == ([], True), "no time"
 
 
-def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(node: Harness) -> None:
+def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(
+    node: Harness,
+) -> None:
     ada = person(node, "listed", name="ada", nickname="Ada")
     names = ("Żoë", "émile", "Bob", "bob a", "米丽")
     people = {each: person(node, "listed", nickname=each) for each in names}
-    hidden = [person(node, "listed", nickname=f"Hidden {number}") for number in range(4)]
+    hidden = [
+        person(node, "listed", nickname=f"Hidden {number}") for number in range(4)
+    ]
     hidden[0].post("accounts/set", findable=False)
     hidden[1].post("friends/block", friend=ada.user)
     ada.post("friends/block", friend=hidden[2].user)
@@ -250,45 +340,84 @@ def test_the_directory_has_everybody_whom_a_search_finds_from_a_to_z(node: Harne
         page = back_end.get("accounts/directory", user=ada.user, limit=5, cursor=cursor)
         pages.append([card["nickname"] for card in page["cards"]])
         cursor = page["next"]
-        assert "hidden" not in (read_cursor(cursor) or ""), "it names nobody whom the page does not show"
+        assert "hidden" not in (read_cursor(cursor) or ""), (
+            "it names nobody whom the page does not show"
+        )
     in_order = ["Bob", "bob a", "émile", "Żoë", "米丽"]
     assert list(chain.from_iterable(pages)) == in_order, "nobody twice, nobody left out"
     assert len(ada.get("accounts/directory")["cards"]) == len(people)
-    assert {each["nickname"] for each in back_end.get("accounts/directory")["cards"]} > {"Ada", "Hidden 1"}
-    with closing(Session(node, "listed", people["Bob"].user)), closing(Session(node, "listed", bot.user)):
+    assert {
+        each["nickname"] for each in back_end.get("accounts/directory")["cards"]
+    } > {"Ada", "Hidden 1"}
+    with (
+        closing(Session(node, "listed", people["Bob"].user)),
+        closing(Session(node, "listed", bot.user)),
+    ):
         assert ada.get("accounts/directory", online="true")["cards"] == [], "a stranger"
         ada.befriend(people["Bob"])
         (card,) = ada.get("accounts/directory", online="true")["cards"]
         assert (card["user"], card["presence"]) == (people["Bob"].user, "online")
-    assert [each["user"] for each in ada.post("accounts/search", text="bobbot")["cards"]] == [bot.user]
-    assert node.call("POST", "/api/v1/accounts/lock", {**lock, "user": bot.user}, ALL.key)[0] == 200
+    assert [
+        each["user"] for each in ada.post("accounts/search", text="bobbot")["cards"]
+    ] == [bot.user]
+    assert (
+        node.call("POST", "/api/v1/accounts/lock", {**lock, "user": bot.user}, ALL.key)[
+            0
+        ]
+        == 200
+    )
     assert back_end.post("accounts/search", text="bobbot")["cards"] == [], "locked"
-    assert User(node, guest, app="listed").refused_get("accounts/directory") == (403, "not_allowed")
+    assert User(node, guest, app="listed").refused_get("accounts/directory") == (
+        403,
+        "not_allowed",
+    )
     assert ada.refused_get("accounts/directory", limit=201)[0] == 400
-    assert person(node).refused_get("accounts/directory") == (403, "not_allowed"), "off by default"
+    assert person(node).refused_get("accounts/directory") == (403, "not_allowed"), (
+        "off by default"
+    )
     assert len(pages) - 1 + 4 == SEARCHES
     assert ada.refused_get("accounts/directory") == (429, "too_many_requests")
 
 
-def test_titles_are_shown_to_all_and_confirmed_addresses_where_the_app_wants_it(node: Harness) -> None:
+def test_titles_are_shown_to_all_and_confirmed_addresses_where_the_app_wants_it(
+    node: Harness,
+) -> None:
     admin = User(node, ALL.key, app="listed")
-    bea = User.register(node, "listed", email="bea@example.com", email_confirmed=True, key=ALL.key)
+    bea = User.register(
+        node, "listed", email="bea@example.com", email_confirmed=True, key=ALL.key
+    )
     cem = User.register(node, "listed", email="cem@example.com")
     assert bea.post("accounts/set", title="Head of tea")["title"] == "Head of tea"
     for wrong in ("x" * 65, "a\nb", "a\u202eb"):
         assert bea.refused("accounts/set", title=wrong)[0] == 400
-    assert (cem.card(bea)["title"], cem.card(bea)["email"]) == ("Head of tea", ""), "a stranger"
-    assert cem.post("accounts/find", text="bea@example.com")["email"] == "bea@example.com"
+    assert (cem.card(bea)["title"], cem.card(bea)["email"]) == ("Head of tea", ""), (
+        "a stranger"
+    )
+    assert (
+        cem.post("accounts/find", text="bea@example.com")["email"] == "bea@example.com"
+    )
     bea.befriend(cem)
-    assert (cem.card(bea)["email"], bea.card(cem)["email"]) == ("bea@example.com", ""), "confirmed ones only"
+    assert (cem.card(bea)["email"], bea.card(cem)["email"]) == (
+        "bea@example.com",
+        "",
+    ), "confirmed ones only"
     guest = node.guest("listed")
-    gus = User(node, guest, User(node, guest, app="listed").get("accounts/show")["user"], "listed")
+    gus = User(
+        node,
+        guest,
+        User(node, guest, app="listed").get("accounts/show")["user"],
+        "listed",
+    )
     admin.post("groups/create", user=bea.user, name="tea", members=[gus.user])
     assert (gus.card(bea)["title"], gus.card(bea)["email"]) == ("Head of tea", "")
     bea.post("accounts/set", findable=False)
     assert cem.card(bea)["email"] == ""
-    User.register(node, "205", email="dan@example.com", email_confirmed=True, key=ALL.key)
-    assert person(node, "205").post("accounts/find", text="dan@example.com")["email"] == "", "off by default"
+    User.register(
+        node, "205", email="dan@example.com", email_confirmed=True, key=ALL.key
+    )
+    assert (
+        person(node, "205").post("accounts/find", text="dan@example.com")["email"] == ""
+    ), "off by default"
 
 
 def test_groups_in_common_are_those_of_both_now(node: Harness) -> None:
@@ -301,8 +430,14 @@ def test_groups_in_common_are_those_of_both_now(node: Harness) -> None:
     assert one.get("groups", member="nobody")["groups"] == []
 
 
-def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_ends(node: Harness) -> None:
-    ivy, jan, kai = person(node, name="ivy"), person(node, name="jan"), person(node, name="kai")
+def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_ends(
+    node: Harness,
+) -> None:
+    ivy, jan, kai = (
+        person(node, name="ivy"),
+        person(node, name="jan"),
+        person(node, name="kai"),
+    )
     ivy.befriend(jan)
 
     def seen(by: User) -> tuple[str, bool, int]:
@@ -311,8 +446,14 @@ def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_e
 
     end = int(time()) + 3600
     own = ivy.post("accounts/set", status="Back at two", away=True, status_until=end)
-    assert (own["status"], own["away"], own["status_until"]) == ("Back at two", True, end)
-    assert (seen(jan), seen(ivy), seen(kai)) == (("Back at two", True, end),) * 2 + (("", False, 0),)
+    assert (own["status"], own["away"], own["status_until"]) == (
+        "Back at two",
+        True,
+        end,
+    )
+    assert (seen(jan), seen(ivy), seen(kai)) == (("Back at two", True, end),) * 2 + (
+        ("", False, 0),
+    )
     assert "status" not in kai.get("accounts/show", of=ivy.user)
     jan.post("friends/block", friend=ivy.user)
     ivy.post("friends/block", friend=jan.user)
@@ -320,21 +461,35 @@ def test_what_users_say_of_themselves_is_shown_to_those_who_know_them_until_it_e
     ivy.post("accounts/set", status_until=int(time()) - 1)
     assert seen(ivy) == ("", False, 0), "it has ended"
     ivy.post("accounts/set", away=True)
-    assert seen(ivy) == ("Back at two", True, 0), "a new one without an end does not end"
-    for wrong in ({"status": "x" * 81}, {"status": "a\nb"}, {"status": "a\u202eb"}, {"status_until": -1}):
+    assert seen(ivy) == ("Back at two", True, 0), (
+        "a new one without an end does not end"
+    )
+    for wrong in (
+        {"status": "x" * 81},
+        {"status": "a\nb"},
+        {"status": "a\u202eb"},
+        {"status_until": -1},
+    ):
         assert ivy.refused("accounts/set", **wrong)[0] == 400
     assert ivy.post("accounts/set", status="", away=False)["status"] == ""
 
 
-def test_presence_is_shown_to_friends_and_in_common_conversations(node: Harness) -> None:
+def test_presence_is_shown_to_friends_and_in_common_conversations(
+    node: Harness,
+) -> None:
     """To whom otherwise: ``relations.txt``."""
-    ola, pia, quo = person(node, name="ola"), person(node, name="pia"), person(node, name="quo")
+    ola, pia, quo = (
+        person(node, name="ola"),
+        person(node, name="pia"),
+        person(node, name="quo"),
+    )
     ola.befriend(pia)
     assert quo.card(ola)["presence"] == ""
     group = ola.group(quo)
     with closing(Session(node, "201", ola.user)):
         assert [one.card(ola)["presence"] for one in (pia, quo)] == ["online"] * 2
-    accounts_of(node.node.core).rows.saw([("201", int(ola.user), 2_000_000_000)])  # it may still store now
+    # it may still store now
+    accounts_of(node.node.core).rows.saw([("201", int(ola.user), 2_000_000_000)])
 
     def seen(one: User) -> tuple[str, int]:
         card = one.card(ola)
@@ -345,7 +500,9 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(node: Harness)
     assert seen(quo) == ("", 0)
     ola.post("accounts/set", show_presence=False)
     assert (seen(pia), seen(ola)[0]) == (("", 0), "offline"), "to oneself"
-    (card,) = User(node, ADMIN.key, app="201").post("accounts/cards", users=[ola.user])["cards"]
+    (card,) = User(node, ADMIN.key, app="201").post("accounts/cards", users=[ola.user])[
+        "cards"
+    ]
     assert card["presence"] == "offline", "to a back end"
 
 
@@ -370,7 +527,9 @@ def invite(one: User, **given: Any) -> str:
 
 def preview(node: Harness, code: str) -> tuple[int, Any]:
     """What somebody without a token sees."""
-    return node.call("GET", "/api/v1/invitations/show", query={"app": "201", "code": code})
+    return node.call(
+        "GET", "/api/v1/invitations/show", query={"app": "201", "code": code}
+    )
 
 
 def codes(one: User, **query: Any) -> list[str]:
@@ -381,14 +540,25 @@ UNKNOWN = (404, "unknown_invitation")
 
 
 def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
-    tom, uma, vic = (person(node, name=name, nickname=name.title()) for name in ("tom", "uma", "vic"))
+    tom, uma, vic = (
+        person(node, name=name, nickname=name.title()) for name in ("tom", "uma", "vic")
+    )
     group = tom.post("groups/create", name="tea", members=[])["group"]
     code = invite(tom, group=group, uses=1)
     status, shown = preview(node, code)
     assert status == 200
-    assert (shown["name"], shown["members"], shown["nickname"], shown["group"]) == ("tea", 1, "Tom", group)
+    assert (shown["name"], shown["members"], shown["nickname"], shown["group"]) == (
+        "tea",
+        1,
+        "Tom",
+        group,
+    )
     assert tom.post("invitations/accept", code=code)["status"] == "already"
-    assert uma.post("invitations/accept", code=code) == {"status": "joined", "group": group, "user": tom.user}
+    assert uma.post("invitations/accept", code=code) == {
+        "status": "joined",
+        "group": group,
+        "user": tom.user,
+    }
     assert uma.refused("invitations/accept", code=code) == UNKNOWN, "it was for one"
     assert preview(node, code)[0] == 404
 
@@ -396,7 +566,9 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     assert codes(uma) == [code]
     assert codes(tom, group=group) == [code], "the owner sees all"
     tom.post("groups/options", group=group, invite="admin")
-    assert vic.refused("invitations/accept", code=code) == UNKNOWN, "uma may not invite any more"
+    assert vic.refused("invitations/accept", code=code) == UNKNOWN, (
+        "uma may not invite any more"
+    )
     assert uma.refused("invitations/create", group=group) == (403, "role_too_low")
     assert preview(node, code)[0] == 404
     tom.post("groups/options", group=group, invite="member")
@@ -411,7 +583,10 @@ def test_an_invitation_link_leads_into_a_group(node: Harness) -> None:
     full = person(node, name="wes")
     assert full.refused("invitations/accept", code=code) == (409, "too_many_members")
     for _ in range(GROUPS + 1):
-        assert full.refused("groups/join", group="999999999") == (404, "unknown_group"), "it does not count"
+        assert full.refused("groups/join", group="999999999") == (
+            404,
+            "unknown_group",
+        ), "it does not count"
     for number in range(GROUPS):
         full.post("groups/create", name=f"own {number}")
     vic.post("groups/leave", group=group)
@@ -451,15 +626,24 @@ def test_an_invitation_is_not_used_up_while_the_database_is_away(
             (store, "write_or", write_once),
         ):
             patched.setattr(owner, name, replaced)
-        assert oli.refused("invitations/accept", code=code) == (503, "storage_unavailable")
+        assert oli.refused("invitations/accept", code=code) == (
+            503,
+            "storage_unavailable",
+        )
     assert oli.post("invitations/accept", code=code)["status"] == status
 
 
 def test_an_invitation_link_makes_friends(node: Harness) -> None:
-    xia, yan, zoe = (person(node, name=name, nickname=name.title()) for name in ("xia", "yan", "zoe"))
+    xia, yan, zoe = (
+        person(node, name=name, nickname=name.title()) for name in ("xia", "yan", "zoe")
+    )
     code = invite(xia, seconds=3600)
     assert preview(node, code)[1]["nickname"] == "Xia"
-    assert yan.post("invitations/accept", code=code) == {"status": "friends", "group": "", "user": xia.user}
+    assert yan.post("invitations/accept", code=code) == {
+        "status": "friends",
+        "group": "",
+        "user": xia.user,
+    }
     assert yan.post("invitations/accept", code=code)["status"] == "already"
     assert xia.post("invitations/accept", code=code)["status"] == "already", "oneself"
     assert xia.card(yan)["relation"] == "friend"
@@ -468,15 +652,23 @@ def test_an_invitation_link_makes_friends(node: Harness) -> None:
     xia.post("friends/block", friend=zoe.user)
     assert zoe.refused("invitations/accept", code=code) == UNKNOWN
     fields = {"query": {"app": "201", "user": xia.user}}
-    (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **fields)[1]["invitations"]
-    assert (shown["uses"], shown["max_uses"], shown["expires_at"] - shown["created"]) == (1, 0, 3600)
+    (shown,) = node.call("GET", "/api/v1/invitations", token=ADMIN.key, **fields)[1][
+        "invitations"
+    ]
+    assert (
+        shown["uses"],
+        shown["max_uses"],
+        shown["expires_at"] - shown["created"],
+    ) == (1, 0, 3600)
 
     for _ in range(2):
         invite(xia)
     assert xia.refused("invitations/create") == (409, "too_many_invitations")
     xia.post("accounts/delete", password=PASSWORD)
     assert zoe.refused("invitations/accept", code=code) == UNKNOWN
-    rows = node.node.core.store.read(lambda sql: sql.query("SELECT member FROM invitation"))
+    rows = node.node.core.store.read(
+        lambda sql: sql.query("SELECT member FROM invitation")
+    )
     assert (xia.user,) not in rows
 
 
@@ -488,14 +680,25 @@ def test_invitations_of_one_app_lead_nowhere_in_another(node: Harness) -> None:
     assert one.refused("invitations/create", seconds=367 * 86400)[0] == 400
 
 
-# --- whom nobody adds to groups without asking --------------------------------------------------------------
+# --- whom nobody adds to groups without asking --------------------------------
 
 
 def invitation_between(user: User, other: User) -> dict[str, Any]:
-    """The newest invitation between two users that was sent, as one of them reads it."""
-    (row,) = [each for each in user.get("conversations")["conversations"] if each.get("peer") == other.user]
-    found = user.get("messages", conversation=row["conversation"], limit=200)["messages"]
-    invitations = [each for each in found if each.get("type") == "invitation" and each["kind"] == "message"]
+    """The newest invitation between two users that was sent, as one of them
+    reads it."""
+    (row,) = [
+        each
+        for each in user.get("conversations")["conversations"]
+        if each.get("peer") == other.user
+    ]
+    found = user.get("messages", conversation=row["conversation"], limit=200)[
+        "messages"
+    ]
+    invitations = [
+        each
+        for each in found
+        if each.get("type") == "invitation" and each["kind"] == "message"
+    ]
     return dict(max(invitations, key=lambda each: int(each["id"]))["data"])
 
 
@@ -506,20 +709,27 @@ def test_strangers_are_invited_and_whom_one_knows_is_added(node: Harness) -> Non
     assert ann.post("groups/create", name="tea", members=[met.user])["users"] == []
     met.post("messages/send", to=ann.user, text="hello")
     assert ann.roles(ann.group(met))[met.user] == "member"
-    for route, fields in (("groups/create", {"name": "tea"}), ("groups/invite", {"group": ann.group()})):
+    for route, fields in (
+        ("groups/create", {"name": "tea"}),
+        ("groups/invite", {"group": ann.group()}),
+    ):
         done = ann.post(route, **fields, members=[friend.user, bob.user])
         assert (done["users"], done["invited"]) == ([friend.user], [bob.user])
         assert set(ann.roles(done["group"])) == {ann.user, friend.user}
     content = invitation_between(bob, ann)
     assert (content["group"], content["name"]) == (done["group"], "tea")
-    assert friend.refused("invitations/accept", code=content["code"]) == UNKNOWN, "it is for one user"
+    assert friend.refused("invitations/accept", code=content["code"]) == UNKNOWN, (
+        "it is for one user"
+    )
     assert friend.refused("invitations/revoke", code=content["code"]) == UNKNOWN
     bob.post("invitations/accept", code=content["code"])
     assert ann.roles(done["group"])[bob.user] == "member"
     for user, other in ((bob, ann), (ann, bob)):
         settled = invitation_between(user, other)
         assert settled == {"group": done["group"], "name": "tea", "status": "accepted"}
-    assert ann.roles(ann.group(bob))[bob.user] == "member", "they have a group in common now"
+    assert ann.roles(ann.group(bob))[bob.user] == "member", (
+        "they have a group in common now"
+    )
 
 
 def test_an_invitation_is_declined_or_revoked_and_both_see_it(node: Harness) -> None:
@@ -529,35 +739,59 @@ def test_an_invitation_is_declined_or_revoked_and_both_see_it(node: Harness) -> 
         code = invitation_between(bob, ann)["code"]
         user.post("invitations/revoke", code=code)
         for one, other in ((bob, ann), (ann, bob)):
-            assert invitation_between(one, other) == {"group": group, "name": "tea", "status": status}
+            assert invitation_between(one, other) == {
+                "group": group,
+                "name": "tea",
+                "status": status,
+            }
         assert bob.refused("invitations/accept", code=code) == UNKNOWN
-        assert ann.post("groups/invite", group=group, members=[bob.user])["invited"] == [bob.user]
-    assert ann.group(bob), "a stranger who was asked does not become somebody whom one knows"
+        assert ann.post("groups/invite", group=group, members=[bob.user])[
+            "invited"
+        ] == [bob.user]
+    assert ann.group(bob), (
+        "a stranger who was asked does not become somebody whom one knows"
+    )
     assert set(ann.roles(group)) == {ann.user}
 
 
-def test_whoever_has_blocked_a_user_is_not_asked_and_few_are_asked_at_once(node: Harness) -> None:
+def test_whoever_has_blocked_a_user_is_not_asked_and_few_are_asked_at_once(
+    node: Harness,
+) -> None:
     ann, bob = (User.register(node, "asking") for _ in range(2))
     group = ann.group(bob)
     bob.post("friends/block", friend=ann.user)
-    assert ann.refused("groups/invite", group=group, members=[bob.user]) == (403, "not_allowed")
+    assert ann.refused("groups/invite", group=group, members=[bob.user]) == (
+        403,
+        "not_allowed",
+    )
     bob.post("invitations/revoke", code=invitation_between(bob, ann)["code"])
     assert invitation_between(bob, ann)["status"] == "declined"
     ann = User.register(node, "asking")
-    group, people = ann.group(), [User.register(node, "asking") for _ in range(INVITATIONS + 1)]
-    done = ann.post("groups/invite", group=group, members=[each.user for each in people])
+    group, people = (
+        ann.group(),
+        [User.register(node, "asking") for _ in range(INVITATIONS + 1)],
+    )
+    done = ann.post(
+        "groups/invite", group=group, members=[each.user for each in people]
+    )
     assert (done["users"], len(done["invited"])) == ([], INVITATIONS)
     listed = [bool(each.get("conversations")["conversations"]) for each in people]
     assert listed == [True] * INVITATIONS + [False]
 
 
-def test_back_ends_and_bots_add_without_asking_and_commands_of_clients_ask(node: Harness) -> None:
+def test_back_ends_and_bots_add_without_asking_and_commands_of_clients_ask(
+    node: Harness,
+) -> None:
     ann, bob = (User.register(node, "asking") for _ in range(2))
     group, bot = ann.group(), ann.bot(f"tea{ann.user}")
     ann.post("groups/invite", group=group, members=[bot.user])
-    assert bot.post("groups/invite", group=group, members=[bob.user])["invited"] == [bob.user]
+    assert bot.post("groups/invite", group=group, members=[bob.user])["invited"] == [
+        bob.user
+    ]
     assert bob.user not in ann.roles(group)
-    User(node, ALL.key, app="asking").post("groups/invite", user=ann.user, group=group, members=[bob.user])
+    User(node, ALL.key, app="asking").post(
+        "groups/invite", user=ann.user, group=group, members=[bob.user]
+    )
     assert set(ann.roles(group)) == {ann.user, bob.user, bot.user}
     ann, bob, friend = (User.register(node, "asking") for _ in range(3))
     ann.befriend(friend)
@@ -569,18 +803,35 @@ def test_back_ends_and_bots_add_without_asking_and_commands_of_clients_ask(node:
     assert invitation_between(bob, ann)["group"] == str(group)
 
 
-# --- what a user who is muted says nowhere ------------------------------------------------------------------
+# --- what a user who is muted says nowhere ------------------------------------
 
 
-SHOWN = {"text", "data", "value", "emoji", "name", "nickname", "avatar", "description", "status", "commands"}
+SHOWN = {
+    "text",
+    "data",
+    "value",
+    "emoji",
+    "name",
+    "nickname",
+    "avatar",
+    "description",
+    "status",
+    "commands",
+}
 """Fields of requests whose content others see."""
 ELSEWHERE = {
-    **dict.fromkeys(("messages/send", "messages/edit", "asks/create", "notifications/act"), "messaging asks"),
+    **dict.fromkeys(
+        ("messages/send", "messages/edit", "asks/create", "notifications/act"),
+        "messaging asks",
+    ),
     **dict.fromkeys(("asks/answer", "messages/stream/open"), "the service asks"),
     **dict.fromkeys(("accounts/find", "accounts/search"), "it is searched"),
     "messages/press": "a value that the bot has chosen",
     **dict.fromkeys(("reports/send", "reports/appeal"), "moderators alone read it"),
-    **dict.fromkeys(("accounts/register", "accounts/promote", "invitations/join"), "the account is new"),
+    **dict.fromkeys(
+        ("accounts/register", "accounts/promote", "invitations/join"),
+        "the account is new",
+    ),
 }
 """Operations with such a field that need no ``voice``, and why."""
 
@@ -589,7 +840,10 @@ def test_each_route_with_which_a_user_shows_others_something_has_a_voice() -> No
     silent = {
         row.path.removeprefix("/api/v1/")
         for row in DOCUMENTED
-        if isinstance(row, Operation) and of_users(row.need) and row.body and not row.voice
+        if isinstance(row, Operation)
+        and of_users(row.need)
+        and row.body
+        and not row.voice
         if SHOWN & {*row.body.__struct_fields__}
     }
     assert silent == ELSEWHERE.keys()
@@ -610,7 +864,13 @@ def test_who_is_muted_names_nothing_for_others(node: Harness) -> None:
         assert eve.refused(path, **body) == (403, "muted"), path
     assert not eve.post("accounts/set", show_presence=False)["show_presence"]
     back_end = User(node, ALL.key, app=eve.app)
-    assert back_end.post("groups/rename", user=eve.user, group=group, name="tea")["name"] == "tea"
+    assert (
+        back_end.post("groups/rename", user=eve.user, group=group, name="tea")["name"]
+        == "tea"
+    )
     with closing(Session(node, eve.app, eve.user)) as session:
-        for command in (CreateGroup("spam", (bob.user,)), UpdateGroup(int(group), name="spam")):
+        for command in (
+            CreateGroup("spam", (bob.user,)),
+            UpdateGroup(int(group), name="spam"),
+        ):
             assert session.run(command) == "-"

@@ -27,7 +27,9 @@ FOREIGN = key("admin", "push", apps=("205", "206", "301"))
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
     settings = config(tmp_path, of_features=sections(accounts={"registration": True}))
-    one = Harness(replace(settings, api=ApiSettings(keys=(*settings.api.keys, FOREIGN))))
+    one = Harness(
+        replace(settings, api=ApiSettings(keys=(*settings.api.keys, FOREIGN)))
+    )
     yield one
     one.close()
 
@@ -44,16 +46,22 @@ def route(method: str, path: str) -> Any:
     return next(row for row in ROUTES if (row.method, row.path) == (method, path))
 
 
-def decide(harness: Harness, app: str, user: str = "u1", token: str = "", dialect: str = "cmd") -> bool:
+def decide(
+    harness: Harness, app: str, user: str = "u1", token: str = "", dialect: str = "cmd"
+) -> bool:
     source = SimpleNamespace(peer="192.0.2.1:1", origin="")
     return harness.node.core.logins.check(app, user, token, dialect, source).ok
 
 
 @pytest.mark.parametrize("app", ["205", "207", "204", "206"])
-def test_registration_is_refused_in_an_app_without_accounts(harness: Harness, app: str) -> None:
+def test_registration_is_refused_in_an_app_without_accounts(
+    harness: Harness, app: str
+) -> None:
     registration = {"app": app, "phone": "13800000001", "password": "correct horse"}
     for name, token in (("register", ""), ("register", ALL.key), ("login", "")):
-        status, answer = harness.call("POST", f"/api/v1/accounts/{name}", registration, token)
+        status, answer = harness.call(
+            "POST", f"/api/v1/accounts/{name}", registration, token
+        )
         assert (status, answer["code"]) == (403, "not_allowed")
 
 
@@ -62,26 +70,41 @@ def test_the_token_of_an_account_is_invalid_where_there_are_none_and_without_its
 ) -> None:
     token = harness.account("205")
     for app in ("205", "207", "201"):
-        status, answer = harness.call("GET", "/api/v1/messages/sync", token=token, query={"app": app})
+        status, answer = harness.call(
+            "GET", "/api/v1/messages/sync", token=token, query={"app": app}
+        )
         assert (status, answer["code"]) == (401, "token_invalid"), app
         assert not decide(harness, app, "", token)
     token = harness.account("201")
     found = accounts_of(harness.node.core).tokens.holder(token)
-    other = accounts_of(harness.node.core).tokens.make(found.account.id, 0, found.expires_at, 0)
-    status, answer = harness.call("GET", "/api/v1/messages/sync", token=other, query={"app": "201"})
+    other = accounts_of(harness.node.core).tokens.make(
+        found.account.id, 0, found.expires_at, 0
+    )
+    status, answer = harness.call(
+        "GET", "/api/v1/messages/sync", token=other, query={"app": "201"}
+    )
     assert (status, answer["code"]) == (401, "token_invalid")
 
 
 @pytest.mark.parametrize(
     ("registration", "is_demo", "is_open"),
-    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+    [
+        (None, True, True),
+        (None, False, False),
+        (True, False, True),
+        (False, True, False),
+    ],
 )
 def test_registration_is_off_once_there_are_keys_unless_it_is_set(
     tmp_path: Path, registration: bool | None, is_demo: bool, is_open: bool
 ) -> None:
     of_features = sections(accounts={"registration": registration})
     more = {"api": ApiSettings()} if is_demo else {}
-    one = Harness(config(tmp_path, apps={"gochat": TenantSettings()}, of_features=of_features, **more))
+    one = Harness(
+        config(
+            tmp_path, apps={"gochat": TenantSettings()}, of_features=of_features, **more
+        )
+    )
     rules = one.call("GET", "/api/v1/accounts/rules", query={"app": "gochat"})[1]
     one.close()
     assert rules["registration"] is is_open
@@ -91,15 +114,27 @@ def test_demo_mode_has_accounts_of_gochat_alone_and_takes_unregistered_systems(
     demo: Harness, harness: Harness
 ) -> None:
     registration = {"phone": "13800000001", "password": "correct horse"}
-    assert demo.call("POST", "/api/v1/accounts/register", {**registration, "app": "gochat"})[0] == 201
-    assert demo.call("POST", "/api/v1/accounts/register", {**registration, "app": "101"})[0] == 403
+    assert (
+        demo.call(
+            "POST", "/api/v1/accounts/register", {**registration, "app": "gochat"}
+        )[0]
+        == 201
+    )
+    assert (
+        demo.call("POST", "/api/v1/accounts/register", {**registration, "app": "101"})[
+            0
+        ]
+        == 403
+    )
     assert demo.node.core.logins.takes_unregistered
     assert not harness.node.core.logins.takes_unregistered
     assert not decide(harness, "system:unknown", "", dialect="client")
 
 
 @pytest.mark.parametrize("target", ["201", "gochat", "203"])
-def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(harness: Harness, target: str) -> None:
+def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(
+    harness: Harness, target: str
+) -> None:
     first = harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)
     assert first[0] == 201
     for path, document in (
@@ -112,20 +147,29 @@ def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(harness: Harness,
 
 
 def test_a_key_follows_its_app_when_that_becomes_an_alias(harness: Harness) -> None:
-    assert harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)[0] == 201
+    assert (
+        harness.call("POST", "/api/v1/apps/create", {"app": "301"}, FOREIGN.key)[0]
+        == 201
+    )
     ban = {"app": "301", "users": ["u"]}
     assert harness.call("POST", "/api/v1/unban", ban, FOREIGN.key)[0] == 200
     alias = {"app": "301", "settings": {"same_as": "205"}}
     assert harness.call("POST", "/api/v1/apps/set", alias, ALL.key)[0] == 200
     keys: Any = harness.node.core.keys
     assert keys.find(FOREIGN.key).apps == {"205", "204"}, "206 is an alias of 204"
-    assert harness.call("POST", "/api/v1/apps/set", {"app": "301", "unset": ["same_as"]}, ALL.key)[0] == 200
+    assert (
+        harness.call(
+            "POST", "/api/v1/apps/set", {"app": "301", "unset": ["same_as"]}, ALL.key
+        )[0]
+        == 200
+    )
     assert keys.find(FOREIGN.key).apps == {"205", "204", "301"}
 
 
 @pytest.mark.parametrize("second", ["appID", "appId"])
 def test_two_apps_on_one_request_are_one(harness: Harness, second: str) -> None:
-    """The app that is authorised is the app that is used, wherever it is named."""
+    """The app that is authorised is the app that is used, wherever it is
+    named."""
     shown = {"authorization": f"Bearer {FOREIGN.key}"}
     query: Any = [("appID", "205"), (second, "201")]
     with closing(Session(harness, "201", "secret-user")):
@@ -135,20 +179,30 @@ def test_two_apps_on_one_request_are_one(harness: Harness, second: str) -> None:
         assert found.startswith(b'{"code":200'), "the attack is well formed"
 
 
-def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: Harness) -> None:
+def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(
+    demo: Harness,
+) -> None:
     assert decide(demo, "101")
     assert demo.node.core.logins.exposure() == []
     digest = hashlib.sha256(b"the first").hexdigest()
     demo.node.learn_keys(Changes(1, keys=(KeyRow("k", digest, ("admin",)),)))
     assert not decide(demo, "101")
     lines = demo.node.core.logins.exposure()
-    assert [line for line in lines if line.startswith("app gochat: a login needs an account")]
-    (closed,) = [line for line in lines if line.startswith("closed, nobody may log in: ")]
+    assert [
+        line
+        for line in lines
+        if line.startswith("app gochat: a login needs an account")
+    ]
+    (closed,) = [
+        line for line in lines if line.startswith("closed, nobody may log in: ")
+    ]
     assert " 101" in closed
     assert not [line for line in lines if line.startswith("app 101")]
 
 
-def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Harness) -> None:
+def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(
+    harness: Harness,
+) -> None:
     tenants = harness.node.core.tenants
     assert tenants.register("302", open=True)
     assert decide(harness, tenants.resolve("302"))
@@ -157,11 +211,19 @@ def test_a_login_goes_to_the_alias_of_a_name_that_was_an_app_before(harness: Har
     assert not decide(harness, tenants.resolve("302"))
 
 
-def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: Harness) -> None:
+def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(
+    harness: Harness,
+) -> None:
     session, account, bot = token_of("u1"), harness.account("201"), harness.bot("201")
     of_account, of_bot = "the token of an account", "the token of a bot"
     for method, path, token, takes, shown in (
-        ("GET", "/api/v1/messages/sync", session, f"{of_account} or {of_bot}", "a session token"),
+        (
+            "GET",
+            "/api/v1/messages/sync",
+            session,
+            f"{of_account} or {of_bot}",
+            "a session token",
+        ),
         ("POST", "/api/v1/messages/stream/open", session, of_bot, "a session token"),
         ("POST", "/api/v1/messages/stream/open", account, of_bot, of_account),
         ("POST", "/api/v1/friends/request", session, of_account, "a session token"),
@@ -169,9 +231,13 @@ def test_a_valid_token_is_not_called_invalid_where_it_is_not_accepted(harness: H
     ):
         status, answer = harness.call(method, path, token=token, query={"app": "201"})
         assert (status, answer["code"]) == (403, "not_allowed"), path
-        wanted = f"This request takes {takes}, or an API key of scope `admin`, not {shown}"
+        wanted = (
+            f"This request takes {takes}, or an API key of scope `admin`, not {shown}"
+        )
         assert answer["message"] == wanted
-        assert harness.call(method, path, token=token[:-3], query={"app": "201"})[0] == 401
+        assert (
+            harness.call(method, path, token=token[:-3], query={"app": "201"})[0] == 401
+        )
 
 
 def test_a_stranger_sends_no_gzip(harness: Harness, demo: Harness) -> None:
@@ -183,21 +249,32 @@ def test_a_stranger_sends_no_gzip(harness: Harness, demo: Harness) -> None:
         ("/api/v1/accounts/register", 415),
         ("/api/v1/uploads/delete", 415),
     ):
-        assert harness.ask(route("POST", path), headers, body=body).status == status, path
-    assert demo.ask(route("POST", "/api/v1/accounts/login"), headers, body=body).status == 415
+        assert harness.ask(route("POST", path), headers, body=body).status == status, (
+            path
+        )
+    assert (
+        demo.ask(route("POST", "/api/v1/accounts/login"), headers, body=body).status
+        == 415
+    )
 
 
 def token_of(user: str) -> str:
-    return jwt.encode({"sub": user, "app": "201", "exp": time.time() + 60}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": "201", "exp": time.time() + 60}, SECRET, "HS256"
+    )
 
 
 @pytest.mark.parametrize("user", ["a\0b", "\0", ""])
-def test_a_token_names_no_user_that_no_login_could_have(harness: Harness, user: str) -> None:
+def test_a_token_names_no_user_that_no_login_could_have(
+    harness: Harness, user: str
+) -> None:
     assert not decide(harness, "201", "", token_of(user), "sse")
     assert harness.node.core.logins.session_of(token_of(user)) is None
 
 
-def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(harness: Harness) -> None:
+def test_a_session_token_of_a_user_with_too_long_an_id_is_refused_over_http_too(
+    harness: Harness,
+) -> None:
     logins = harness.node.core.logins
     longest = "u" * harness.node.core.tenants.get("201").user_bytes_of("201")  # type: ignore[union-attr]
     assert logins.takes_user("201", longest)

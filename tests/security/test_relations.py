@@ -1,10 +1,13 @@
-"""Every route and command with which one user sees or reaches another, asked by users in every relation.
+"""Every route and command with which one user sees or reaches another, asked by
+users in every relation.
 
-``relations.txt`` has a row for each, and a column for what the user who asks is to Ann. A cell is ``+``: the
-user sees Ann, or reaches her; ``-``: refused; ``0``: the answer is the same whether Ann is online or not, or
-nothing reaches her; ``.``: such a user cannot ask this. ``python -m tests.security.test_relations`` writes
-the table anew; read the difference before you commit it. A new route or command that names another user needs
-a row, or a reason in :data:`NO_ROW`.
+``relations.txt`` has a row for each, and a column for what the user who asks is
+to Ann. A cell is ``+``: the user sees Ann, or reaches her; ``-``: refused;
+``0``: the answer is the same whether Ann is online or not, or nothing reaches
+her; ``.``: such a user cannot ask this. ``python -m
+tests.security.test_relations`` writes the table anew; read the difference
+before you commit it. A new route or command that names another user needs a
+row, or a reason in :data:`NO_ROW`.
 """
 
 import re
@@ -51,20 +54,35 @@ TABLE: Final = Path(__file__).with_name("relations.txt")
 APP: Final = "201"
 ACTION: Final = "action:201"
 RELATIONS: Final = (
-    *("friend", "met", "stranger", "hidden", "blocking", "blocked", "bot", "its owner", "itself", "key"),
+    *(
+        "friend",
+        "met",
+        "stranger",
+        "hidden",
+        "blocking",
+        "blocked",
+        "bot",
+        "its owner",
+        "itself",
+        "key",
+    ),
 )
-"""What the user who asks is to Ann. ``friend``, ``stranger``: without a conversation. ``met``: they have one.
-``hidden``: a friend, and Ann does not show her presence. ``blocking``: they have a conversation, and the user
-has blocked Ann. ``blocked``: Ann has blocked the user. ``bot``: a bot that she does not know. ``its owner``:
-Ann has blocked the owner of the bot; ``itself``: the bot, with which she had a conversation. ``key``: a back
-end asks for a user whom Ann has blocked."""
+"""What the user who asks is to Ann. ``friend``, ``stranger``: without a
+conversation. ``met``: they have one. ``hidden``: a friend, and Ann does not
+show her presence. ``blocking``: they have a conversation, and the user has
+blocked Ann. ``blocked``: Ann has blocked the user. ``bot``: a bot that she does
+not know. ``its owner``: Ann has blocked the owner of the bot; ``itself``: the
+bot, with which she had a conversation. ``key``: a back end asks for a user whom
+Ann has blocked."""
 OF_BOTS: Final = frozenset({"bot", "its owner", "itself"})
 
 
 class Session:
     """A connection of a user in this process, and what it has received."""
 
-    def __init__(self, harness: Harness, app: str, user: str, dialect: Any = None) -> None:
+    def __init__(
+        self, harness: Harness, app: str, user: str, dialect: Any = None
+    ) -> None:
         self.parts = harness.node.core
         near, self.far = socket.socketpair()
         self.far.setblocking(False)
@@ -72,7 +90,9 @@ class Session:
         codec = dialect or self.parts.codec(CmdDialect())
         encoding = Encoding(codec, self.parts.dispatcher.serve, 65536, 0)
         sock = socket._socket.socket(fileno=near.detach())  # type: ignore[attr-defined]
-        self.connection = Connection(self.parts.network.context, sock, "192.0.2.1:1", encoding, monotonic())
+        self.connection = Connection(
+            self.parts.network.context, sock, "192.0.2.1:1", encoding, monotonic()
+        )
         self.parts.hub.join(self.parts.hub.apps[app], self.connection, user, "")
         self.received = b""
 
@@ -80,7 +100,12 @@ class Session:
         """End it without a word."""
         self.connection.close(1001)
         self.far.close()
-        until(lambda: self.connection.app is None or not self.parts.hub.is_online(*self.names()))
+        until(
+            lambda: (
+                self.connection.app is None
+                or not self.parts.hub.is_online(*self.names())
+            )
+        )
 
     def names(self) -> tuple[str, str]:
         return self.connection.app or "", self.connection.user or ""
@@ -94,7 +119,9 @@ class Session:
         """Run a command; ``-`` if it is refused."""
         row, replies = self.parts.dispatcher.table[type(command)], list[Reply]()
         try:
-            found = row.run(self.connection, command, *([replies.append] if row.answers else []))
+            found = row.run(
+                self.connection, command, *([replies.append] if row.answers else [])
+            )
         except errors.ServiceRefused:
             return "-"
         if row.answers and found is None:
@@ -122,7 +149,9 @@ class Pair:
         if relation in ("friend", "hidden"):
             self.relate(self.ann, self.user, friends.add)
         if relation == "hidden":
-            accounts_of(self.parts).accounts.change(app, self.ann, {"show_presence": False})
+            accounts_of(self.parts).accounts.change(
+                app, self.ann, {"show_presence": False}
+            )
         self.token = ALL.key if relation == "key" else self.token
         self.session_token = harness.session(app, self.user)
         self.before: dict[str, Any] = {}
@@ -182,27 +211,36 @@ class Pair:
         for session in (*self.asking, *([self.online] if self.online else [])):
             session.close()
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------
 
-    def post(self, path: str, document: dict[str, Any], token: str = "") -> tuple[int, Any]:
+    def post(
+        self, path: str, document: dict[str, Any], token: str = ""
+    ) -> tuple[int, Any]:
         """Ask a path of /api/v1 with the token of the user."""
         document = {"app": self.app, **document}
         if self.relation == "key":
             document = {"user": self.user, **document}
-        return self.harness.call("POST", f"/api/v1/{path}", document, token or self.token)
+        return self.harness.call(
+            "POST", f"/api/v1/{path}", document, token or self.token
+        )
 
     def form(self, method: str, path: str, fields: dict[str, Any]) -> Any:
-        """Ask a route of the originals, with a session token or as a back end; the decoded answer."""
+        """Ask a route of the originals, with a session token or as a back end;
+        the decoded answer."""
         route = next(row for row in ROUTES if (row.method, row.path) == (method, path))
         token = ALL.key if self.relation == "key" else self.session_token
         fields = {"appID": self.app.removeprefix("action:"), **fields}
         query, body = (fields, b"") if method == "GET" else ({}, fields)
-        finished = self.harness.ask(route, {"authorization": f"Bearer {token}"}, query, body)
+        finished = self.harness.ask(
+            route, {"authorization": f"Bearer {token}"}, query, body
+        )
         return msgspec.json.decode(finished.body)
 
     def gochat(self, path: str, fields: dict[str, Any]) -> Any:
         route = next(row for row in GOCHAT if row.path == path)
-        return msgspec.json.decode(self.harness.ask(route, {"token": self.token}, body=fields).body)
+        return msgspec.json.decode(
+            self.harness.ask(route, {"token": self.token}, body=fields).body
+        )
 
 
 PERSON: Final = frozenset({"account", "key"})
@@ -213,10 +251,12 @@ def nothing(_: Pair) -> None:
 
 
 class Row(Struct, frozen=True):
-    """One row. ``kinds``: the users who ask this. ``prepare`` runs before Ann blocks anybody.
+    """One row. ``kinds``: the users who ask this. ``prepare`` runs before Ann
+    blocks anybody.
 
-    ``ask`` returns the answer (``sees``: it is compared between Ann online and offline), or ``+``, ``-``
-    for an action that was accepted or refused; it has reached Ann if her connection receives something.
+    ``ask`` returns the answer (``sees``: it is compared between Ann online and
+    offline), or ``+``, ``-`` for an action that was accepted or refused; it has
+    reached Ann if her connection receives something.
     """
 
     ask: Callable[[Pair], Any]
@@ -225,14 +265,17 @@ class Row(Struct, frozen=True):
     app: str = APP
     prepare: Callable[[Pair], None] = nothing
     names: tuple[str, ...] = ()
-    """The commands or routes that this row is about, if its name is not that."""
+    """The commands or routes that this row is about, if its name is not
+    that."""
 
 
 def sign(status: int) -> str:
     return "+" if status in (200, 201) else "-"
 
 
-def posts(path: str, document: Callable[[Pair], dict[str, Any]]) -> Callable[[Pair], str]:
+def posts(
+    path: str, document: Callable[[Pair], dict[str, Any]]
+) -> Callable[[Pair], str]:
     return lambda pair: sign(pair.post(path, document(pair))[0])
 
 
@@ -240,7 +283,12 @@ def list_online(pair: Pair) -> Any:
     """Whom the directory has online, and everybody."""
     query = {"app": pair.app, **({"user": pair.user} if pair.relation == "key" else {})}
     return [
-        pair.harness.call("GET", "/api/v1/accounts/directory", token=pair.token, query={**query, **more})
+        pair.harness.call(
+            "GET",
+            "/api/v1/accounts/directory",
+            token=pair.token,
+            query={**query, **more},
+        )
         for more in ({"online": "true"}, {})
     ]
 
@@ -251,7 +299,9 @@ def to_ann(pair: Pair) -> dict[str, Any]:
 
 def schedule(pair: Pair) -> str:
     """Await her coming: she is there."""
-    answer = posts("scheduled/create", lambda pair: {**to_ann(pair), "awaits": True})(pair)
+    answer = posts("scheduled/create", lambda pair: {**to_ann(pair), "awaits": True})(
+        pair
+    )
     rows = pair.parts.service(ScheduledMessages).rows
     until(lambda: all(row.reason for row in rows.of_user(pair.app, pair.user)[0]))
     return answer
@@ -271,7 +321,9 @@ def own_group(pair: Pair) -> None:
 def invited(pair: Pair) -> None:
     """Ann has made a link to be friends."""
     body = {"app": pair.app}
-    pair.before = pair.harness.call("POST", "/api/v1/invitations/create", body, pair.ann_token)[1]
+    pair.before = pair.harness.call(
+        "POST", "/api/v1/invitations/create", body, pair.ann_token
+    )[1]
 
 
 def programmed(pair: Pair) -> None:
@@ -279,13 +331,20 @@ def programmed(pair: Pair) -> None:
     body = {"app": pair.app, "name": f"weather{pair.ann}"}
     pair.before = pair.harness.call("POST", "/api/v1/bots", body, pair.ann_token)[1]
     body = {"app": pair.app, "commands": [{"name": "today"}]}
-    assert pair.harness.call("POST", "/api/v1/bots/commands", body, pair.before["token"])[0] == 200
+    assert (
+        pair.harness.call("POST", "/api/v1/bots/commands", body, pair.before["token"])[
+            0
+        ]
+        == 200
+    )
 
 
 def ask_commands(pair: Pair) -> str:
     query = {"app": pair.app, "bot": pair.before["id"]}
     query |= {"user": pair.user} if pair.relation == "key" else {}
-    _, answer = pair.harness.call("GET", "/api/v1/bots/commands", query=query, token=pair.token)
+    _, answer = pair.harness.call(
+        "GET", "/api/v1/bots/commands", query=query, token=pair.token
+    )
     return "+" if answer["commands"] else "-"
 
 
@@ -295,12 +354,22 @@ def done(answer: Any) -> str:
 
 
 def push(pair: Pair) -> str:
-    return done(pair.form("POST", "/user/sendMessage", {"userID": pair.ann, "msgID": "1", "message": "x"}))
+    return done(
+        pair.form(
+            "POST",
+            "/user/sendMessage",
+            {"userID": pair.ann, "msgID": "1", "message": "x"},
+        )
+    )
 
 
 def push_twice(pair: Pair) -> Any:
     """What a push tells, and the repeat of one with the same id."""
-    fields = {"userID": pair.ann, "msgID": f"twice-{pair.online is None}", "message": "x"}
+    fields = {
+        "userID": pair.ann,
+        "msgID": f"twice-{pair.online is None}",
+        "message": "x",
+    }
     return [pair.form("POST", "/user/sendMessage", fields) for _ in range(2)]
 
 
@@ -318,7 +387,10 @@ def chat(pair: Pair) -> str:
     session = pair.session(FullProtobufDialect())
     session.connection.dialect_state = ProtobufState()
     message = ChatMessage(1, 1, int(pair.ann), int(pair.user), 1, b"x", 1795155801000)
-    assert pair.parts.dispatcher.table[ChatMessage].run(session.connection, message) is None
+    assert (
+        pair.parts.dispatcher.table[ChatMessage].run(session.connection, message)
+        is None
+    )
     until(session.read)
     return "+" if session.connection.dialect_state.last[1] else "-"
 
@@ -336,12 +408,18 @@ CLIENT: Final = frozenset({"account", "bot"})
 ROWS: Final[dict[str, Row]] = {
     # who sees whether Ann is online
     "GET /user/online": Row(
-        lambda p: p.form("GET", "/user/online", {"userID": p.ann}), sees=True, kinds=SESSION
+        lambda p: p.form("GET", "/user/online", {"userID": p.ann}),
+        sees=True,
+        kinds=SESSION,
     ),
     "POST /user/onlineBatch": Row(
-        lambda p: p.form("POST", "/user/onlineBatch", {"userIDs": [p.ann]}), sees=True, kinds=SESSION
+        lambda p: p.form("POST", "/user/onlineBatch", {"userIDs": [p.ann]}),
+        sees=True,
+        kinds=SESSION,
     ),
-    "GET /user/list": Row(lambda p: p.form("GET", "/user/list", {}), sees=True, kinds=SESSION),
+    "GET /user/list": Row(
+        lambda p: p.form("GET", "/user/list", {}), sees=True, kinds=SESSION
+    ),
     "GET /user/list?groupsId=": Row(
         list_room, sees=True, kinds=SESSION, app=ACTION, names=("GET /user/list",)
     ),
@@ -351,19 +429,28 @@ ROWS: Final[dict[str, Row]] = {
     "POST /api/v1/accounts/cards": Row(
         lambda p: p.post("accounts/cards", {"users": [p.ann]}), sees=True, kinds=MEMBER
     ),
-    "POST /api/v1/accounts/find": Row(lambda p: p.post("accounts/find", {"text": p.name()}), sees=True),
-    "POST /api/v1/accounts/search": Row(lambda p: p.post("accounts/search", {"text": p.name()}), sees=True),
+    "POST /api/v1/accounts/find": Row(
+        lambda p: p.post("accounts/find", {"text": p.name()}), sees=True
+    ),
+    "POST /api/v1/accounts/search": Row(
+        lambda p: p.post("accounts/search", {"text": p.name()}), sees=True
+    ),
     "GET /api/v1/accounts/directory": Row(list_online, sees=True),
     # who reaches Ann
     "POST /user/sendMessage": Row(push, kinds=SESSION),
     "POST /user/sendMessageAll": Row(
-        lambda p: done(p.form("POST", "/user/sendMessageAll", {"userID": p.user, "message": "x"})),
+        lambda p: done(
+            p.form("POST", "/user/sendMessageAll", {"userID": p.user, "message": "x"})
+        ),
         kinds=SESSION,
     ),
     "POST /api/v1/messages/send": Row(posts("messages/send", to_ann), kinds=MEMBER),
     "POST /api/v1/scheduled/create": Row(schedule, kinds=MEMBER),
     "messages/send to a conversation": Row(
-        posts("messages/send", lambda p: {"conversation": p.before["conversation"], "text": "x"}),
+        posts(
+            "messages/send",
+            lambda p: {"conversation": p.before["conversation"], "text": "x"},
+        ),
         kinds=MEMBER,
         prepare=talked,
         names=("POST /api/v1/messages/send",),
@@ -371,15 +458,45 @@ ROWS: Final[dict[str, Row]] = {
     **{
         f"POST /api/v1/{path}": Row(posts(path, document), kinds=kinds, prepare=prepare)
         for path, kinds, document, prepare in (
-            ("asks/create", MEMBER, lambda p: {**to_ann(p), "free_text": True}, nothing),
-            ("messages/edit", MEMBER, lambda p: {"id": p.before["id"], "text": "y"}, talked),
-            ("messages/react", MEMBER, lambda p: {"id": p.before["hers"], "emoji": "👍"}, talked),
+            (
+                "asks/create",
+                MEMBER,
+                lambda p: {**to_ann(p), "free_text": True},
+                nothing,
+            ),
+            (
+                "messages/edit",
+                MEMBER,
+                lambda p: {"id": p.before["id"], "text": "y"},
+                talked,
+            ),
+            (
+                "messages/react",
+                MEMBER,
+                lambda p: {"id": p.before["hers"], "emoji": "👍"},
+                talked,
+            ),
             ("messages/pin", MEMBER, lambda p: {"id": p.before["hers"]}, talked),
             ("messages/stream/open", frozenset({"bot", "key"}), to_ann, nothing),
             ("friends/request", PERSON, lambda p: {"friend": p.ann}, nothing),
-            ("invitations/accept", PERSON, lambda p: {"code": p.before["code"]}, invited),
-            ("groups/create", MEMBER, lambda p: {"name": "tea", "members": [p.ann]}, nothing),
-            ("groups/invite", MEMBER, lambda p: {"group": p.before["group"], "members": [p.ann]}, own_group),
+            (
+                "invitations/accept",
+                PERSON,
+                lambda p: {"code": p.before["code"]},
+                invited,
+            ),
+            (
+                "groups/create",
+                MEMBER,
+                lambda p: {"name": "tea", "members": [p.ann]},
+                nothing,
+            ),
+            (
+                "groups/invite",
+                MEMBER,
+                lambda p: {"group": p.before["group"], "members": [p.ann]},
+                own_group,
+            ),
         )
     },
     "GET /api/v1/bots/commands": Row(ask_commands, kinds=MEMBER, prepare=programmed),
@@ -395,36 +512,75 @@ ROWS: Final[dict[str, Row]] = {
     ),
     "Send": Row(run(lambda p: Send(to=p.ann, body=b"x")), kinds=CLIENT),
     "Typing": Row(run(lambda p: Typing(to=p.ann)), kinds=CLIENT),
-    "React": Row(run(lambda p: React(p.before["hers"], "👍")), kinds=CLIENT, prepare=talked),
+    "React": Row(
+        run(lambda p: React(p.before["hers"], "👍")), kinds=CLIENT, prepare=talked
+    ),
     "Pin": Row(run(lambda p: Pin(p.before["hers"])), kinds=CLIENT, prepare=talked),
-    "OpenAnswer": Row(run(lambda p: OpenAnswer(to=p.ann, text="x")), kinds=frozenset({"bot"})),
+    "OpenAnswer": Row(
+        run(lambda p: OpenAnswer(to=p.ann, text="x")), kinds=frozenset({"bot"})
+    ),
     "CreateGroup": Row(run(lambda p: CreateGroup("tea", (p.ann,))), kinds=CLIENT),
     "InviteToGroup": Row(
-        run(lambda p: InviteToGroup(int(p.before["group"]), (p.ann,))), kinds=CLIENT, prepare=own_group
+        run(lambda p: InviteToGroup(int(p.before["group"]), (p.ann,))),
+        kinds=CLIENT,
+        prepare=own_group,
     ),
     "ChatMessage": Row(chat, kinds=CLIENT),
     "Say": Row(say, kinds=CLIENT, app=ACTION),
 }
 
 NAMING: Final = frozenset(
-    {"to", "users", "members", "member", "friend", "of", "person", "bot", "peer", "receiver", "sender"}
+    {
+        "to",
+        "users",
+        "members",
+        "member",
+        "friend",
+        "of",
+        "person",
+        "bot",
+        "peer",
+        "receiver",
+        "sender",
+    }
 )
-"""Fields of requests and commands that name another user. Whatever has none of them is about the user who
-asks, or about a conversation, group or channel, whose members or options decide."""
+"""Fields of requests and commands that name another user. Whatever has none of
+them is about the user who asks, or about a conversation, group or channel,
+whose members or options decide."""
 _END: Final = "ends something between the two, or limits the other"
 _OWN: Final = "about the user who asks, and nobody else"
 _NOBODY: Final = "anybody, and no other user is named or shown"
 NO_ROW: Final[dict[str, str]] = {
-    **dict.fromkeys(("GET /oauth/callback/*", "POST /oauth/callback/*", "POST /login"), "a secret proves it"),
-    **dict.fromkeys(("GET /group_user/list", "POST /hooks/*"), "only members, or whoever has the secret"),
-    **dict.fromkeys((f"POST /api/v1/groups/{what}" for what in ("mute", "remove", "role")), "only members"),
-    **dict.fromkeys(("GET /api/v1/messages/search", "POST /api/v1/asks/escalate"), "only members"),
     **dict.fromkeys(
-        (f"POST /api/v1/friends/{what}" for what in ("accept", "decline", "remove", "block", "unblock")), _END
+        ("GET /oauth/callback/*", "POST /oauth/callback/*", "POST /login"),
+        "a secret proves it",
     ),
-    **dict.fromkeys((f"POST /api/v1/bots/{what}" for what in ("update", "rotate", "delete")), "own bots"),
+    **dict.fromkeys(
+        ("GET /group_user/list", "POST /hooks/*"),
+        "only members, or whoever has the secret",
+    ),
+    **dict.fromkeys(
+        (f"POST /api/v1/groups/{what}" for what in ("mute", "remove", "role")),
+        "only members",
+    ),
+    **dict.fromkeys(
+        ("GET /api/v1/messages/search", "POST /api/v1/asks/escalate"), "only members"
+    ),
+    **dict.fromkeys(
+        (
+            f"POST /api/v1/friends/{what}"
+            for what in ("accept", "decline", "remove", "block", "unblock")
+        ),
+        _END,
+    ),
+    **dict.fromkeys(
+        (f"POST /api/v1/bots/{what}" for what in ("update", "rotate", "delete")),
+        "own bots",
+    ),
     **dict.fromkeys(("POST /emulation", "ActionLogin"), _OWN),
-    **dict.fromkeys(("GET /health", "GET /ready", "GET /up", "POST /register"), _NOBODY),
+    **dict.fromkeys(
+        ("GET /health", "GET /ready", "GET /up", "POST /register"), _NOBODY
+    ),
     "GET /api/v1/accounts/show": "what accounts show to everybody: nickname and picture",
     "GET /api/v1/groups": "groups of both, whose members see each other",
     "GET /api/v1/bots/show": "those of owners who have blocked the user are left out (test_bots.py)",
@@ -434,13 +590,20 @@ NO_ROW: Final[dict[str, str]] = {
 
 @contextmanager
 def harness() -> Iterator[Harness]:
-    """A node where all apps that matter have accounts, without limits that would end a test."""
+    """A node where all apps that matter have accounts, without limits that
+    would end a test."""
     many = 100_000
     of_features = sections(
-        accounts={"registration": True, "finds_per_account": many, "finds_per_address": many}
+        accounts={
+            "registration": True,
+            "finds_per_account": many,
+            "finds_per_address": many,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
-        answer = Harness(config(Path(folder), apps=searched(APP), of_features=of_features))
+        answer = Harness(
+            config(Path(folder), apps=searched(APP), of_features=of_features)
+        )
         try:
             yield answer
         finally:
@@ -472,7 +635,9 @@ def cell(node: Harness, row: Row, relation: str) -> str:
         before = pair.online.read()
         result = str(row.ask(pair))
         pair.parts.reach.to_user(pair.app, pair.ann, Event("msg", "", "the last one"))
-        came = until(lambda: (found := pair.online.read()) and b"the last one" in found and found)
+        came = until(
+            lambda: (found := pair.online.read()) and b"the last one" in found and found
+        )
         reached = came[len(before) :].count(b"\x81") > 1
         assert not (result == "-" and reached), "refused, and done"
         return "-" if result == "-" else "+" if reached else "0"
@@ -480,7 +645,10 @@ def cell(node: Harness, row: Row, relation: str) -> str:
 
 def table() -> str:
     with harness() as node:
-        cells = {name: [cell(node, row, each) for each in RELATIONS] for name, row in ROWS.items()}
+        cells = {
+            name: [cell(node, row, each) for each in RELATIONS]
+            for name, row in ROWS.items()
+        }
         return written(cells, RELATIONS, 11)
 
 
@@ -488,10 +656,12 @@ def test_relations_match_the_table() -> None:
     assert table().splitlines() == TABLE.read_text(encoding="utf-8").splitlines()
 
 
-# --- what a cell cannot show --------------------------------------------------------------------------------
+# --- what a cell cannot show --------------------------------------------------
 
 
-def test_a_list_for_a_user_names_and_counts_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_for_a_user_names_and_counts_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cmd, "LIST_PAGE", 2)
     with harness() as node, closing(Pair(node, "friend", APP)) as pair:
         pair.log_in()
@@ -503,10 +673,14 @@ def test_a_list_for_a_user_names_and_counts_nobody_else(monkeypatch: pytest.Monk
         second = pair.form("GET", "/user/list", {"cursor": first["next"]})["data"]
         assert second == {"userCount": 1, "userList": seen[2:]}
         pair.relation = "key"
-        assert pair.form("GET", "/user/list", {})["data"]["userCount"] == len(seen) + len(hidden)
+        assert pair.form("GET", "/user/list", {})["data"]["userCount"] == len(
+            seen
+        ) + len(hidden)
 
 
-def test_whom_too_many_have_blocked_does_not_send_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whom_too_many_have_blocked_does_not_send_to_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cmd, "MOST_BLOCKERS", 1)
     with harness() as node, closing(Pair(node, "blocked", APP)) as pair:
         pair.block()
@@ -514,7 +688,10 @@ def test_whom_too_many_have_blocked_does_not_send_to_all(monkeypatch: pytest.Mon
         assert pair.form("POST", "/user/sendMessageAll", fields)["code"] == 200
         pair.relate(pair.account()[0], pair.user, friends.block)
         answer = pair.form("POST", "/user/sendMessageAll", fields)
-        assert (answer["code"], answer["data"]) == (errors.ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
+        assert (answer["code"], answer["data"]) == (
+            errors.ReplyCode.UNAUTHORIZED,
+            {"refused": "blocked"},
+        )
 
 
 def test_a_refused_push_has_the_code_and_reason_of_a_refused_message() -> None:
@@ -522,35 +699,51 @@ def test_a_refused_push_has_the_code_and_reason_of_a_refused_message() -> None:
         pair.block()
         session = pair.session()
         send = {"seq": "s", "cmd": "send", "data": {"to": pair.ann, "text": "x"}}
-        session.connection.encoding.serve(session.connection, msgspec.json.encode(send), True)
+        session.connection.encoding.serve(
+            session.connection, msgspec.json.encode(send), True
+        )
         found = until(lambda: re.search(rb'{"seq".*', session.read(), re.DOTALL))
         stored = msgspec.json.decode(found[0])["response"]
-        pushed = pair.form("POST", "/user/sendMessage", {"userID": pair.ann, "msgID": "1", "message": "x"})
+        pushed = pair.form(
+            "POST",
+            "/user/sendMessage",
+            {"userID": pair.ann, "msgID": "1", "message": "x"},
+        )
         assert (pushed["code"], pushed["data"]) == (stored["code"], stored["data"])
 
 
-# --- nothing is left out ------------------------------------------------------------------------------------
+# --- nothing is left out ------------------------------------------------------
 
 
 def of_users(need: Need) -> bool:
-    """Whether others than back ends, and accounts that act as one by their role, may ask."""
+    """Whether others than back ends, and accounts that act as one by their
+    role, may ask."""
     return not need.users <= {"signature", "staff"}
 
 
 def test_every_route_and_command_that_names_a_user_has_a_row() -> None:
     with harness() as node:
-        known = {kind.__name__: {*kind.__struct_fields__} for kind in node.node.core.dispatcher.table}
+        known = {
+            kind.__name__: {*kind.__struct_fields__}
+            for kind in node.node.core.dispatcher.table
+        }
     for row in DOCUMENTED:
         if isinstance(row, Operation) and of_users(row.need):
             structs = [each for each in (row.body, row.query) if each is not None]
-            known[f"{row.method} {row.path}"] = {name for each in structs for name in each.__struct_fields__}
+            known[f"{row.method} {row.path}"] = {
+                name for each in structs for name in each.__struct_fields__
+            }
     wanted = {name for name, fields in known.items() if fields & NAMING}
     # Those of the originals have no struct: they may name anybody.
-    wanted |= {f"{row.method} {row.path}" for row in ROUTES if of_users(row.need)} - known.keys()
+    wanted |= {
+        f"{row.method} {row.path}" for row in ROUTES if of_users(row.need)
+    } - known.keys()
     have = {name for key, row in ROWS.items() for name in row.names or (key,)}
     assert not wanted - have - NO_ROW.keys(), "each needs a row, or a reason for none"
     assert not have & NO_ROW.keys()
-    assert not have - wanted - known.keys() | (NO_ROW.keys() - wanted), "what is not there needs no row"
+    assert not have - wanted - known.keys() | (NO_ROW.keys() - wanted), (
+        "what is not there needs no row"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What accounts with a role may do to others, that nobody raises themselves, and what a lock stops."""
+"""What accounts with a role may do to others, that nobody raises themselves,
+and what a lock stops."""
 
 from typing import Any
 
@@ -17,7 +18,9 @@ def back_end(node: Harness, key: str = ADMIN.key) -> User:
     return User(node, key, app="201")
 
 
-def person(node: Harness, role: str = "member", app: str = "201", **fields: Any) -> User:
+def person(
+    node: Harness, role: str = "member", app: str = "201", **fields: Any
+) -> User:
     """An account with a role. With ``name`` it has a password."""
     if "name" in fields:
         user = User.register(node, app, **fields)
@@ -36,15 +39,22 @@ def row_of(node: Harness, user: User) -> Any:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("of", ROLES)
-def test_an_owner_gives_roles_to_those_below_it_and_locks_them(node: Harness, role: str, of: str) -> None:
+def test_an_owner_gives_roles_to_those_below_it_and_locks_them(
+    node: Harness, role: str, of: str
+) -> None:
     one = person(node, role)
     for wanted in ROLES:
         other, may = person(node, of), role == "owner" and of != "owner"
-        status, _ = one.ask("POST", "accounts/role", {"user": other.user, "role": wanted})
+        status, _ = one.ask(
+            "POST", "accounts/role", {"user": other.user, "role": wanted}
+        )
         assert (status == 200) == may
         assert row_of(node, other)["role"] == (wanted if may else of)
         if wanted != role:
-            assert one.refused("accounts/role", user=one.user, role=wanted) == (403, "not_allowed"), "oneself"
+            assert one.refused("accounts/role", user=one.user, role=wanted) == (
+                403,
+                "not_allowed",
+            ), "oneself"
     other = person(node, of)
     may = role == "owner" and of != "owner"
     for route in ("accounts/lock", "accounts/unlock", "ban", "unban"):
@@ -58,9 +68,15 @@ def _user_of(node: Harness, token: str) -> str:
     return node.node.core.accounts.holder(token).account.user
 
 
-def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(node: Harness) -> None:
+def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(
+    node: Harness,
+) -> None:
     ann = person(node, email="ann@example.com", name="ann")
-    moderator, owner, member = person(node, "moderator"), person(node, "owner"), person(node)
+    moderator, owner, member = (
+        person(node, "moderator"),
+        person(node, "owner"),
+        person(node),
+    )
     seen = moderator.get("accounts/list", text="ann")["accounts"][0]
     assert (seen["user"], {"email", "phone"} & seen.keys()) == (ann.user, set())
     assert moderator.get("accounts/list", text="example.com")["accounts"] == []
@@ -85,17 +101,27 @@ def test_a_moderator_sees_no_contacts_and_finds_open_groups_alone(node: Harness)
 
 def test_no_role_reads_a_conversation_of_others(node: Harness) -> None:
     ann, bob = person(node), person(node)
-    conversation = ann.post("messages/send", to=bob.user, text="a secret")["conversation"]
+    conversation = ann.post("messages/send", to=bob.user, text="a secret")[
+        "conversation"
+    ]
     assert len(bob.get("messages", conversation=conversation)["messages"]) == 1
     for one in (person(node, "owner"), person(node, "moderator")):
         assert one.get("messages", conversation=conversation)["messages"] == []
-        assert one.refused_get("messages", conversation=conversation, user=ann.user) == (403, "not_allowed")
+        assert one.refused_get(
+            "messages", conversation=conversation, user=ann.user
+        ) == (403, "not_allowed")
 
 
-@pytest.mark.parametrize(("route", "field"), [("unban", "users"), ("moderation/unban", "user")])
-def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: str, field: str) -> None:
+@pytest.mark.parametrize(
+    ("route", "field"), [("unban", "users"), ("moderation/unban", "user")]
+)
+def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(
+    node: Harness, route: str, field: str
+) -> None:
     core, owner = node.node.core, person(node, "owner")
-    secret = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])["secret"]
+    secret = User(node, owner.token).post(
+        "keys/create", scopes=["admin"], apps=["201"]
+    )["secret"]
 
     def works() -> bool:
         core.keys.expire(core.sessions.is_banned)
@@ -104,7 +130,9 @@ def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: st
     assert works()
     back_end(node).post("accounts/lock", user=owner.user)
     assert not works()
-    back_end(node).post(route, **{field: [owner.user] if field == "users" else owner.user})
+    back_end(node).post(
+        route, **{field: [owner.user] if field == "users" else owner.user}
+    )
     assert not works()
     back_end(node).post("accounts/unlock", user=owner.user)
     assert works()
@@ -114,14 +142,18 @@ def test_a_lifted_ban_leaves_the_lock_and_what_it_stops(node: Harness, route: st
 def test_keys_of_an_owner_end_with_the_role(node: Harness, end: str) -> None:
     """At once on the node that has taken it; on the others when they look."""
     owner = person(node, "owner")
-    created = User(node, owner.token).post("keys/create", scopes=["admin"], apps=["201"])
+    created = User(node, owner.token).post(
+        "keys/create", scopes=["admin"], apps=["201"]
+    )
     key = back_end(node, created["secret"])
     assert key.ask("GET", "accounts/list", {})[0] == 200
     role = {"role": "moderator"} if end == "role" else {}
     back_end(node).post(f"accounts/{end}", user=owner.user, **role)
     assert key.ask("GET", "accounts/list", {})[0] == 401
     keys = back_end(node).get("keys", ended="true")["keys"]
-    assert [each["state"] for each in keys if each["id"] == created["key"]["id"]] == ["revoked"]
+    assert [each["state"] for each in keys if each["id"] == created["key"]["id"]] == [
+        "revoked"
+    ]
 
 
 def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
@@ -146,7 +178,9 @@ def test_a_bot_is_muted_and_banned_with_its_owner(node: Harness) -> None:
 
 def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> None:
     ann, owner = person(node, name="ann_locked"), person(node, "owner")
-    bot = User(node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201")
+    bot = User(
+        node, bots_of(node.node.core).bots.create("201", ann.user, "")[1], app="201"
+    )
     login = {"login": "ann_locked", "password": PASSWORD}
     answer = owner.post("accounts/lock", user=ann.user, reason="lost phone")
     assert answer["account"]["locked"]
@@ -157,10 +191,16 @@ def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> Non
     status, document = anybody.ask("POST", "accounts/login", login)
     assert (status, document["code"]) == (403, "account_locked")
     assert document["message"] == "The account is locked: lost phone"
-    wrong = anybody.refused("accounts/login", login="ann_locked", password="wrong horse")
+    wrong = anybody.refused(
+        "accounts/login", login="ann_locked", password="wrong horse"
+    )
     assert wrong == (401, "wrong_login")
     row = row_of(node, ann)
-    assert (row["locked"], row["locked_until"], row["lock_reason"]) == (True, 0, "lost phone")
+    assert (row["locked"], row["locked_until"], row["lock_reason"]) == (
+        True,
+        0,
+        "lost phone",
+    )
     owner.post("accounts/unlock", user=ann.user)
     assert ann.get("accounts/show")["user"] == ann.user
     assert bot.get("accounts/show")["user"]
@@ -170,7 +210,11 @@ def test_a_lock_stops_logins_and_tokens_until_it_is_lifted(node: Harness) -> Non
 
 
 def test_a_banned_user_gets_no_token(node: Harness) -> None:
-    ann, keyed, login = person(node, name="ann_banned"), back_end(node), {"login": "ann_banned"}
+    ann, keyed, login = (
+        person(node, name="ann_banned"),
+        back_end(node),
+        {"login": "ann_banned"},
+    )
     keyed.post("ban", users=[ann.user], seconds=3600, reason="spam")
     status, document = User(node, "", app="201").ask(
         "POST", "accounts/login", {**login, "password": PASSWORD}
@@ -178,12 +222,18 @@ def test_a_banned_user_gets_no_token(node: Harness) -> None:
     assert (status, document["code"]) == (403, "banned")
     assert document["message"].startswith("banned until 20")
     assert document["message"].endswith(" UTC: spam")
-    wrong = User(node, "", app="201").refused("accounts/login", **login, password="wrong horse")
+    wrong = User(node, "", app="201").refused(
+        "accounts/login", **login, password="wrong horse"
+    )
     assert wrong == (401, "wrong_login")
 
 
 def test_a_lock_is_lifted_with_all_else_by_those_above(node: Harness) -> None:
-    ann, owner, moderator = person(node), person(node, "owner"), person(node, "moderator")
+    ann, owner, moderator = (
+        person(node),
+        person(node, "owner"),
+        person(node, "moderator"),
+    )
     keyed = back_end(node)
     for user in (ann, owner):
         keyed.post("accounts/lock", user=user.user, seconds=60, reason="spam")
@@ -210,8 +260,14 @@ def test_an_owner_changes_what_does_not_let_others_in(node: Harness) -> None:
     keyed.post("apps/create", app="shop", settings={"account_tokens": "required"})
     owner, moderator = person(node, "owner", "shop"), person(node, "moderator", "shop")
     shown = owner.post("apps/set", settings={"login_policy": "single", "webhook": HOOK})
-    assert (shown["login_policy"], shown["webhook"]["url"]) == ("single", "http://1.1.1.1/")
-    assert moderator.refused("apps/set", settings={"login_policy": "multi"}) == (403, "not_allowed")
+    assert (shown["login_policy"], shown["webhook"]["url"]) == (
+        "single",
+        "http://1.1.1.1/",
+    )
+    assert moderator.refused("apps/set", settings={"login_policy": "multi"}) == (
+        403,
+        "not_allowed",
+    )
     assert moderator.refused_get("apps/show") == (403, "not_allowed")
     for settings in (
         {"open": True},
@@ -226,7 +282,15 @@ def test_an_owner_changes_what_does_not_let_others_in(node: Harness) -> None:
         assert (status, document["code"]) == (403, "not_allowed"), settings
         assert "an API key of scope `admin` changes it" in document["message"]
     for name in ("account_tokens", "webhook"):
-        assert owner.refused("apps/set", settings={}, unset=[name]) == (403, "not_allowed")
-    assert [each["app"] for each in User(node, owner.token).get("apps")["apps"]] == ["shop"]
-    assert owner.refused("apps/create", app="another", settings={}) == (401, "unauthorized")
+        assert owner.refused("apps/set", settings={}, unset=[name]) == (
+            403,
+            "not_allowed",
+        )
+    assert [each["app"] for each in User(node, owner.token).get("apps")["apps"]] == [
+        "shop"
+    ]
+    assert owner.refused("apps/create", app="another", settings={}) == (
+        401,
+        "unauthorized",
+    )
     assert owner.refused("apps/delete", confirm="shop") == (401, "unauthorized")

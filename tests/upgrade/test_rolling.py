@@ -1,6 +1,8 @@
-"""The files of an older release and those of this tree, installed beside each other: up, and down again.
+"""The files of an older release and those of this tree, installed beside each
+other: up, and down again.
 
-``last_release`` of :mod:`tests.integration.release` says which commit the last release is.
+``last_release`` of :mod:`tests.integration.release` says which commit the last
+release is.
 """
 
 import random
@@ -33,13 +35,15 @@ pytestmark = [
 ]
 
 MOST_SECONDS = 5.0
-"""So long a write may be refused, on a busy machine too. On an idle one it is less than a second."""
+"""So long a write may be refused, on a busy machine too. On an idle one it is
+less than a second."""
 Options = dict[str, Any]
 """How a node is started."""
 
 
 def install(tree: Path, folder: Path) -> Options:
-    """Build the wheel of a tree and install it; the packages of others are borrowed from this environment.
+    """Build the wheel of a tree and install it; the packages of others are
+    borrowed from this environment.
 
     Returns the arguments of ``Nodes.start``.
     """
@@ -51,17 +55,29 @@ def install(tree: Path, folder: Path) -> Options:
     command = [sys.executable, "-m", "pip", "--python", str(python), *how]
     subprocess.run(command, env=clean_environment(PYTHONPATH=""), check=True)
     (packages,) = home.glob("lib/python*/site-packages")
-    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (packages / "borrowed.pth").write_text(
+        sysconfig.get_path("purelib"), encoding="utf-8"
+    )
     where = [str(python), "-c", "import imserver; print(imserver.__file__)"]
     done = subprocess.run(
-        where, cwd=folder, env=clean_environment(PYTHONPATH=""), stdout=subprocess.PIPE, text=True, check=True
+        where,
+        cwd=folder,
+        env=clean_environment(PYTHONPATH=""),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     assert done.stdout.startswith(str(home))
-    return {"command": (str(home / "bin" / "imserver"),), "environment": {"PYTHONPATH": ""}}
+    return {
+        "command": (str(home / "bin" / "imserver"),),
+        "environment": {"PYTHONPATH": ""},
+    }
 
 
 @pytest.fixture(scope="module")
-def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Options:
+def old(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Options:
     """The last release, or another commit on the way to this one."""
     folder = tmp_path_factory.mktemp("old")
     return install(unpack(folder / "tree", request.param), folder)
@@ -76,9 +92,11 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Options:
 
 
 class Reader(threading.Thread):
-    """Reads what is pushed to one user, and comes back at any node when its connection ends.
+    """Reads what is pushed to one user, and comes back at any node when its
+    connection ends.
 
-    A client with a cursor, or a subscriber of a channel with a position. ``read``: the texts, in their order.
+    A client with a cursor, or a subscriber of a channel with a position.
+    ``read``: the texts, in their order.
     """
 
     def __init__(self, nodes: Nodes, channel: str = "") -> None:
@@ -93,7 +111,10 @@ class Reader(threading.Thread):
     def run(self) -> None:
         while not self.over.is_set():
             # A node that ends refuses, or closes where an answer should come.
-            with suppress(Ended, OSError), cmd_client(random.choice(self._nodes.running).ws) as one:
+            with (
+                suppress(Ended, OSError),
+                cmd_client(random.choice(self._nodes.running).ws) as one,
+            ):
                 self._follow(one)
 
     def _follow(self, one: CmdClient) -> None:
@@ -115,7 +136,9 @@ class Reader(threading.Thread):
             one.login("ann", "hall", cursor=self._cursor)
             return
         one.login(f"u {self._channel}", "hall")
-        code, _, answer = one.ask_cmd("subscribe", {"channel": self._channel, **self._position})
+        code, _, answer = one.ask_cmd(
+            "subscribe", {"channel": self._channel, **self._position}
+        )
         assert code == 200, code
         if not self._position:
             self._position = {name: answer[name] for name in ("epoch", "offset")}
@@ -134,10 +157,12 @@ class Reader(threading.Thread):
 
 
 class Writer(threading.Thread):
-    """Writes all the time: stored messages, and publications with a history in Redis and in the database.
+    """Writes all the time: stored messages, and publications with a history in
+    Redis and in the database.
 
-    Each is sent to any node until one accepts it; its id makes sure that it counts once. ``slowest``: the
-    longest time until one was accepted, in seconds, and which it was.
+    Each is sent to any node until one accepts it; its id makes sure that it
+    counts once. ``slowest``: the longest time until one was accepted, in
+    seconds, and which it was.
     """
 
     def __init__(self, nodes: Nodes) -> None:
@@ -151,16 +176,25 @@ class Writer(threading.Thread):
         while not self.over.is_set():
             text = str(len(self.texts))
             stored = {"user": "ann", "sender": "bob", "store": True}
-            self._send("push", {"app": "hall", "text": text, "id": f"m{text}", **stored})
+            self._send(
+                "push", {"app": "hall", "text": text, "id": f"m{text}", **stored}
+            )
             for channel in ("past:1", "kept:1"):
-                body = {"app": "hall", "channel": channel, "text": text, "id": f"{channel} {text}"}
+                body = {
+                    "app": "hall",
+                    "channel": channel,
+                    "text": text,
+                    "id": f"{channel} {text}",
+                }
                 self._send("channels/publish", body)
             self.texts.append(text)
 
     def _send(self, route: str, body: dict[str, Any]) -> None:
         began = monotonic()
         eventually(lambda: self._is_accepted(route, body), what=f"{route} {body}")
-        self.slowest = max(self.slowest, (monotonic() - began, f"{route} {body['text']}"))
+        self.slowest = max(
+            self.slowest, (monotonic() - began, f"{route} {body['text']}")
+        )
 
     def _is_accepted(self, route: str, body: dict[str, Any]) -> bool:
         with suppress(Ended, OSError):
@@ -187,34 +221,57 @@ def assert_each_reaches_all(nodes: Nodes) -> None:
     for there in nodes.running:
         with logged_in(there.ws, f"live {there.http.port}", "hall") as one:
             for here in nodes.running:
-                body = {"app": "hall", "user": f"live {there.http.port}", "text": f"from {here.http.port}"}
+                body = {
+                    "app": "hall",
+                    "user": f"live {there.http.port}",
+                    "text": f"from {here.http.port}",
+                }
                 assert v1.good(here.http, "push", body)["sent"] == 1
                 assert one.push("msg").json["response"]["data"]["msg"] == body["text"]
 
 
 @pytest.mark.parametrize(
-    ("old", "engine"), [*(("", engine) for engine in ENGINES), ("f0a2862f", "sqlite")], indirect=["old"]
+    ("old", "engine"),
+    [*(("", engine) for engine in ENGINES), ("f0a2862f", "sqlite")],
+    indirect=["old"],
 )
 def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
-    old: Options, new: Options, tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+    old: Options,
+    new: Options,
+    tmp_path: Path,
+    engine: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Two nodes of an older release become two of this one, and these two of the older release again,
-    with default settings. Meanwhile one of the old nodes starts again beside the first new one.
+    """Two nodes of an older release become two of this one, and these two of
+    the older release again, with default settings. Meanwhile one of the old
+    nodes starts again beside the first new one.
 
-    All the time messages are stored, and published with a history in Redis and in the database.
+    All the time messages are stored, and published with a history in Redis and
+    in the database.
     """
-    hall = {"open": True, "login_policy": "multi", "channels": {"past": PAST, "kept": IN_LOG}}
+    hall = {
+        "open": True,
+        "login_policy": "multi",
+        "channels": {"past": PAST, "kept": IN_LOG},
+    }
     with ExitStack() as stack:
         database = stack.enter_context(database_of(engine))
         storage = {"url": "" if database is None else database.new_url()}
-        nodes = stack.enter_context(nodes_of(tmp_path, 0, apps={"hall": hall}, storage=storage))
+        nodes = stack.enter_context(
+            nodes_of(tmp_path, 0, apps={"hall": hall}, storage=storage)
+        )
         for _ in range(2):
             nodes.start(**old)
         nodes.wait_until_met()
-        readers = {channel: Reader(nodes, channel) for channel in ("", "past:1", "kept:1")}
+        readers = {
+            channel: Reader(nodes, channel) for channel in ("", "past:1", "kept:1")
+        }
         for reader in readers.values():
             reader.start()
-        eventually(lambda: len(subscribed(nodes)) == 2, what="readers of both channels are there")
+        eventually(
+            lambda: len(subscribed(nodes)) == 2,
+            what="readers of both channels are there",
+        )
         writer = Writer(nodes)
         writer.start()
         writer.more(20)
@@ -233,10 +290,15 @@ def test_nodes_are_replaced_one_after_the_other_and_clients_miss_nothing(
         writer.join()
         texts = writer.texts
         for name, reader in readers.items():
-            eventually(lambda reader=reader: len(reader.read) >= len(texts), what=f"all, by {name!r}")
+            eventually(
+                lambda reader=reader: len(reader.read) >= len(texts),
+                what=f"all, by {name!r}",
+            )
             reader.over.set()
             assert (reader.read, reader.problems) == (texts, []), name
     seconds, what = writer.slowest
     with capsys.disabled():
-        print(f"\n{engine}: {len(texts)} of each kind, the slowest after {seconds:.2f} s ({what})")
+        print(
+            f"\n{engine}: {len(texts)} of each kind, the slowest after {seconds:.2f} s ({what})"
+        )
     assert seconds < MOST_SECONDS, what

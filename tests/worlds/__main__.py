@@ -22,7 +22,8 @@ _MINUTES = 5.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command. Returns 0 if all worlds were well, and each bug was found."""
+    """Run the command. Returns 0 if all worlds were well, and each bug was
+    found."""
     parser = argparse.ArgumentParser("python -m tests.worlds")
     for name, default, words in (
         ("--seed", 1, "the first seed"),
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str]) -> int:
     ):
         parser.add_argument(name, type=type(default), default=default, help=words)
     parser.add_argument(
-        "--bug", default=[], action="append", choices=[*BUGS], help="look for a bug of the past"
+        "--bug",
+        default=[],
+        action="append",
+        choices=[*BUGS],
+        help="look for a bug of the past",
     )
     for name, words in (
         ("--bugs", "look for each bug of the past, from --seed on"),
@@ -49,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout)
         logging.getLogger().handlers[0].setFormatter(seams.Lines())
     try:
-        names = options.bug or (list(BUGS) if options.bugs or options.known or options.control else [])
+        names = options.bug or (
+            list(BUGS) if options.bugs or options.known or options.control else []
+        )
         if options.control:
             return sum([_control(name, options) for name in names])
         if names:
@@ -63,12 +70,20 @@ def _run(options: argparse.Namespace) -> int:
     """Run healthy worlds. Returns the number of those with findings."""
     focus = tuple(filter(None, options.focus.split(",")))
     failed, hours, used, worlds = 0, 0.0, 0.0, 0
-    seeds = map(int, options.seeds.split(",")) if options.seeds else itertools.count(options.seed)
+    seeds = (
+        map(int, options.seeds.split(","))
+        if options.seeds
+        else itertools.count(options.seed)
+    )
     for seed in itertools.islice(seeds, None if options.seeds else options.worlds):
         if used > options.seconds:
             break
         result = _run_one(seed, options.minutes or _MINUTES, focus, options)
-        used, hours, worlds = used + result.took, hours + result.seconds / 3600, worlds + 1
+        used, hours, worlds = (
+            used + result.took,
+            hours + result.seconds / 3600,
+            worlds + 1,
+        )
         failed += bool(result.findings)
         _print(result)
     print(
@@ -83,25 +98,37 @@ def _look_for(name: str, options: argparse.Namespace) -> bool:
     bug = BUGS[name]
     first = bug.seed if options.known else options.seed
     used, hours = 0.0, 0.0
-    for seed in range(first, first + (1 if options.known else max(options.worlds, 1000))):
+    for seed in range(
+        first, first + (1 if options.known else max(options.worlds, 1000))
+    ):
         if used > options.seconds:
             break
         focus = tuple(filter(None, options.focus.split(","))) or bug.focus
-        result = _run_one(seed, options.minutes or bug.minutes, focus, options, name, bug.pace)
+        result = _run_one(
+            seed, options.minutes or bug.minutes, focus, options, name, bug.pace
+        )
         used, hours = used + result.took, hours + result.seconds / 3600
         if result.findings:
-            print(f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours")
+            print(
+                f"{name}: seed {seed}, {used:.1f} CPU seconds, {hours:.2f} cluster-hours"
+            )
             print(f"  {result.findings[0].splitlines()[0][:200]}", flush=True)
             return True
-    print(f"{name}: not found in {used:.1f} CPU seconds, {hours:.2f} cluster-hours", flush=True)
+    print(
+        f"{name}: not found in {used:.1f} CPU seconds, {hours:.2f} cluster-hours",
+        flush=True,
+    )
     return False
 
 
 def _control(name: str, options: argparse.Namespace) -> bool:
-    """Run the world that finds a bug, without the bug. Returns whether there are findings, nevertheless."""
+    """Run the world that finds a bug, without the bug. Returns whether there
+    are findings, nevertheless."""
     print(f"{name}, not put back:", end=" ")
     bug = BUGS[name]
-    result = _run_one(bug.seed, options.minutes or bug.minutes, bug.focus, options, pace=bug.pace)
+    result = _run_one(
+        bug.seed, options.minutes or bug.minutes, bug.focus, options, pace=bug.pace
+    )
     _print(result)
     return bool(result.findings)
 
@@ -123,17 +150,25 @@ def _run_one(
 def _print(result: runs.Result) -> None:
     took = f"{result.seconds / 60:.1f} minutes in {result.took:.1f} CPU seconds"
     print(f"seed {result.seed}: {took}, {result.calls} calls, {result.digest}")
-    print(*(f"  {finding}\n" for finding in result.findings[:5]), sep="", end="", flush=True)
+    print(
+        *(f"  {finding}\n" for finding in result.findings[:5]),
+        sep="",
+        end="",
+        flush=True,
+    )
 
 
 def _repeat() -> None:
-    """Begin this program anew so that no order depends on hashes or addresses."""
+    """Begin this program anew so that no order depends on hashes or
+    addresses."""
     personality = ctypes.CDLL(None).personality
     now = personality(_ASK)
     if os.environ.get("PYTHONHASHSEED") != "0" or not now & _NO_RANDOM_ADDRESSES:
         os.environ["PYTHONHASHSEED"] = "0"
         if personality(now | _NO_RANDOM_ADDRESSES) >= 0:
-            os.execv(sys.executable, [sys.executable, "-m", "tests.worlds", *sys.argv[1:]])
+            os.execv(
+                sys.executable, [sys.executable, "-m", "tests.worlds", *sys.argv[1:]]
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Bugs of the server's past, put back one at a time.
 
-Each row names what was wrong, the commit that mended it, and the steps of a world that lead to it.
-``put_back`` replaces what the server does now by what it did then. It raises an error if the server no longer
-has what it replaces: whoever changes that part adapts the row.
+Each row names what was wrong, the commit that mended it, and the steps of a
+world that lead to it. ``put_back`` replaces what the server does now by what it
+did then. It raises an error if the server no longer has what it replaces:
+whoever changes that part adapts the row.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from tests.worlds.seams import replace
 
 
 class Bug(Struct, frozen=True):
-    """A bug of the past. ``seed``: of a world that finds it, with ``minutes``. ``focus``: the kinds of steps
-    of its worlds."""
+    """A bug of the past. ``seed``: of a world that finds it, with ``minutes``.
+    ``focus``: the kinds of steps of its worlds."""
 
     what: str
     mended_by: str
@@ -29,7 +30,9 @@ class Bug(Struct, frozen=True):
     pace: float = 1.0
 
 
-def _method(path: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], object]:
+def _method(
+    path: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[[], object]:
     """Replace a function: ``make`` gets the one of now."""
 
     def put_back() -> None:
@@ -68,14 +71,23 @@ class _Refused(StorageUnavailable):
 
 
 def _never_late(now: Callable[..., Any]) -> Callable[..., Any]:
-    def register(commands: Any, session: Any, replacing: Any = (), late: bool = False) -> Any:
+    def register(
+        commands: Any, session: Any, replacing: Any = (), late: bool = False
+    ) -> Any:
         return now(commands, session, replacing)
 
     return register
 
 
 def _only_registered(now: Callable[..., Any]) -> Callable[..., Any]:
-    def push(reach: Any, app: str, user: str, event: Any, refs: Any, device: str | None = None) -> Outcome:
+    def push(
+        reach: Any,
+        app: str,
+        user: str,
+        event: Any,
+        refs: Any,
+        device: str | None = None,
+    ) -> Outcome:
         if refs is not None and not refs:
             return Outcome.NOT_SENT
         outcome: Outcome = now(reach, app, user, event, refs, device)
@@ -93,8 +105,16 @@ BUGS: Final[dict[str, Bug]] = {
     "own message before its answer": Bug(
         "A node that read a gap of the log delivered to a sender what it was still storing for them.",
         "20b80a5b",
-        ("burst of messages", "cut nodes one way", "cut database one way", "slow database"),
-        _method("imserver.messenger.messages.log.writer:LogWriter.senders", lambda _: lambda *_: ()),
+        (
+            "burst of messages",
+            "cut nodes one way",
+            "cut database one way",
+            "slow database",
+        ),
+        _method(
+            "imserver.messenger.messages.log.writer:LogWriter.senders",
+            lambda _: lambda *_: (),
+        ),
         seed=1,
     ),
     "cursor of another node": Bug(
@@ -111,21 +131,29 @@ BUGS: Final[dict[str, Bug]] = {
         "When the database had lost its newest commits, their ids were given again.",
         "561a21a3",
         ("burst of messages", "messages", "database loses commits"),
-        _method("imserver.messenger.messages.log.writer:LogWriter.learn", lambda _: lambda *_: None),
+        _method(
+            "imserver.messenger.messages.log.writer:LogWriter.learn",
+            lambda _: lambda *_: None,
+        ),
         seed=1,
     ),
     "late commit refused": Bug(
         "A message whose COMMIT was not answered in time was called refused, and was stored.",
         "9b0424b2",
         ("notes", "cut database one way"),
-        lambda: replace("imserver.messenger.messages.log.writer:StorageUnsure", _Refused),
+        lambda: replace(
+            "imserver.messenger.messages.log.writer:StorageUnsure", _Refused
+        ),
         seed=1,
     ),
     "late login wins": Bug(
         "A session that began while Redis was away replaced a newer one when it was registered.",
         "fc8d8fb5",
         ("logins", "cut redis"),
-        _method("imserver.gateway.cluster.redis.presence:SessionCommands.register", _never_late),
+        _method(
+            "imserver.gateway.cluster.redis.presence:SessionCommands.register",
+            _never_late,
+        ),
         minutes=4.0,
         pace=3.0,
         seed=4,
@@ -155,8 +183,16 @@ BUGS: Final[dict[str, Bug]] = {
         "ed195224",
         ("publications", "redis loses a second"),
         _all(
-            _script("imserver.gateway.cluster.redis.history:APPEND_HISTORY", _LIFE_NOW, _LIFE_THEN),
-            _script("imserver.gateway.cluster.redis.history:READ_HISTORY", _LIFE_NOW, _LIFE_THEN),
+            _script(
+                "imserver.gateway.cluster.redis.history:APPEND_HISTORY",
+                _LIFE_NOW,
+                _LIFE_THEN,
+            ),
+            _script(
+                "imserver.gateway.cluster.redis.history:READ_HISTORY",
+                _LIFE_NOW,
+                _LIFE_THEN,
+            ),
         ),
         seed=1,
     ),
@@ -165,8 +201,14 @@ BUGS: Final[dict[str, Bug]] = {
         "32e5f0b2",
         ("subscriptions", "pushes", "slow nodes"),
         _all(
-            _method("imserver.gateway.push.routing:ReorderDelay.wait_seconds", lambda _: lambda *_: 0.0),
-            _method("imserver.gateway.push.routing:ReorderGuard.is_overtaken", lambda _: lambda *_: False),
+            _method(
+                "imserver.gateway.push.routing:ReorderDelay.wait_seconds",
+                lambda _: lambda *_: 0.0,
+            ),
+            _method(
+                "imserver.gateway.push.routing:ReorderGuard.is_overtaken",
+                lambda _: lambda *_: False,
+            ),
         ),
         seed=7,
     ),

@@ -1,4 +1,5 @@
-"""Simulated clients: the state machines of the Python client without I/O, over simulated sockets."""
+"""Simulated clients: the state machines of the Python client without I/O, over
+simulated sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from imserver_client.errors import REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED
 from imserver_client.messages import Entry
 from imserver_client.protocol import ChannelNotice, CmdCodec, Publication, Push, Reply
-from imserver_client.session import SILENT_SECONDS, Backoff, MessengerCore, PushCore, SessionCore, State
+from imserver_client.session import (
+    SILENT_SECONDS,
+    Backoff,
+    MessengerCore,
+    PushCore,
+    SessionCore,
+    State,
+)
 from tests.integration.raw import CLOSE, PING, PONG, TEXT, frame, take_frame, text
 from tests.worlds.network import Pipe, SimSocket
 
@@ -19,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class Wire:
-    """One connection of a client to a node. ``number`` grows: what an older one brings does not count."""
+    """One connection of a client to a node. ``number`` grows: what an older one
+    brings does not count."""
 
     def __init__(self, client: Client, node: SimNode) -> None:
         world = client.world
@@ -84,7 +93,8 @@ class Answer:
 
 
 class Client:
-    """A client that stays logged in: on any node, and on another one when a connection is lost.
+    """A client that stays logged in: on any node, and on another one when a
+    connection is lost.
 
     ``address``: its end of routes.
     """
@@ -103,7 +113,7 @@ class Client:
         self.login_began = self.login_ended = 0.0
         self._ticks = 0
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------
 
     def start(self) -> None:
         """Connect and log in, and stay so."""
@@ -113,7 +123,11 @@ class Client:
             self._connect()
 
     def _connect(self) -> None:
-        nodes = [node for node in self.world.nodes if node.serves and self.home in (None, node.number)]
+        nodes = [
+            node
+            for node in self.world.nodes
+            if node.serves and self.home in (None, node.number)
+        ]
         if not nodes:
             self.world.loop.call_later(0.3, self.world.clients, self._failed, None)
             return
@@ -123,7 +137,9 @@ class Client:
 
     def _failed(self, wire: Wire | None) -> None:
         """Connecting has taken too long."""
-        if wire is self.wire and (wire is None or (wire.is_open and self.core.state is State.CONNECTING)):
+        if wire is self.wire and (
+            wire is None or (wire.is_open and self.core.state is State.CONNECTING)
+        ):
             if wire is not None:
                 wire.close()
             self.lost(1006)
@@ -136,11 +152,14 @@ class Client:
             self.pump()
 
     def cut(self) -> None:
-        """The client loses its connection, and the node does not hear of it at once."""
+        """The client loses its connection, and the node does not hear of it at
+        once."""
         if self.wire is not None and self.wire.is_open:
             self.wire.is_open = False
             late = self.random.uniform(0.0, 20.0)
-            self.world.loop.call_later(late, self.world.clients, self.wire.out.send, None)
+            self.world.loop.call_later(
+                late, self.world.clients, self.wire.out.send, None
+            )
             self.lost(1006)
 
     def leave(self) -> None:
@@ -201,7 +220,9 @@ class Client:
         if deadline < inf:
             self._ticks += 1
             tick = self._tick, self._ticks
-            self.world.loop.call_later(max(deadline - now, 0.001), self.world.clients, *tick)
+            self.world.loop.call_later(
+                max(deadline - now, 0.001), self.world.clients, *tick
+            )
 
     def _tick(self, number: int) -> None:
         if number != self._ticks or not self.is_wanted:
@@ -231,7 +252,8 @@ class Client:
 
 
 class Messenger(Client):
-    """Sends messages until each is stored, and sees all of its conversations, each entry once."""
+    """Sends messages until each is stored, and sees all of its conversations,
+    each entry once."""
 
     def __init__(self, world: Simulation, name: str) -> None:
         core = MessengerCore("102", name, 0, device="phone", backoff=Backoff(0.2, 3.0))
@@ -252,7 +274,9 @@ class Messenger(Client):
         self._numbers += 1
         id = f"{self.user}-{self._numbers}"
         self.unsent[id] = conversation
-        self.operations[id] = self.world.ask(self.name, "send", f"c{conversation}", message=id)
+        self.operations[id] = self.world.ask(
+            self.name, "send", f"c{conversation}", message=id
+        )
         self._send(id)
 
     def _send(self, id: str) -> None:
@@ -269,7 +293,11 @@ class Messenger(Client):
         super().opened(wire)
 
     def frame(self, wire: Wire, payload: bytes) -> None:
-        entry = self.codec.read(payload) if b'"message"' in payload and wire is self.wire else None
+        entry = (
+            self.codec.read(payload)
+            if b'"message"' in payload and wire is self.wire
+            else None
+        )
         if isinstance(entry, Entry):
             self._entry(entry)
         super().frame(wire, payload)
@@ -278,9 +306,15 @@ class Messenger(Client):
         """An entry that the node sends, unasked or as missed."""
         self.world.stored(entry.id, entry.text if entry.kind == "message" else None)
         if entry.id <= self.cursor_at_login:
-            self.fail(f"entry {entry.id} came again, the cursor was {self.cursor_at_login}")
+            self.fail(
+                f"entry {entry.id} came again, the cursor was {self.cursor_at_login}"
+            )
         id = entry.text or ""
-        if entry.sender == self.user and id in self.unsent and self.first_login.get(id) == self.logins:
+        if (
+            entry.sender == self.user
+            and id in self.unsent
+            and self.first_login.get(id) == self.logins
+        ):
             self.fail(f"its own message {id} came before the answer")
 
     def _late(self, id: str, logins: int) -> None:
@@ -320,9 +354,12 @@ class Messenger(Client):
 
 
 class Listener(Client):
-    """Receives pushes and publications. Its user has one session: the newest."""
+    """Receives pushes and publications. Its user has one session: the
+    newest."""
 
-    def __init__(self, world: Simulation, name: str, channels: tuple[str, ...], number: str = "") -> None:
+    def __init__(
+        self, world: Simulation, name: str, channels: tuple[str, ...], number: str = ""
+    ) -> None:
         core = PushCore("101", name, backoff=Backoff(0.2, 3.0))
         super().__init__(world, f"{name} listener{number}", core)
         self.user = name
@@ -331,7 +368,8 @@ class Listener(Client):
         """Origin of pushes → the last number."""
         self.ids: dict[str, float] = {}
         self.last: dict[str, tuple[str, int]] = {}
-        """Channel → position of the last publication; absent: it loads the state anew."""
+        """Channel → position of the last publication; absent: it loads the
+        state anew."""
         self.pushes = 0
         for channel in channels:
             self.core.subscriptions.add(channel, "", None)
@@ -363,7 +401,9 @@ class Listener(Client):
     def _published(self, event: Publication) -> None:
         last = self.last.get(event.channel)
         if last is not None and last[0] == event.epoch and event.offset != last[1] + 1:
-            self.fail(f"publication {event.offset} of {event.channel} came after {last[1]}, without a reload")
+            self.fail(
+                f"publication {event.offset} of {event.channel} came after {last[1]}, without a reload"
+            )
         self.last[event.channel] = event.epoch, event.offset
         text = self.world.published.get((event.channel, event.epoch, event.offset))
         if text is not None and text != event.text:

@@ -1,6 +1,8 @@
-"""A simulated database: SQLite in memory files, behind delays, errors, late answers and restarts.
+"""A simulated database: SQLite in memory files, behind delays, errors, late
+answers and restarts.
 
-Each transaction runs whole, at one moment; the nodes see the moments through the network.
+Each transaction runs whole, at one moment; the nodes see the moments through
+the network.
 """
 
 from __future__ import annotations
@@ -25,10 +27,16 @@ T = TypeVar("T")
 
 
 class SimDatabase:
-    """The server. ``is_down``: it refuses everything. ``loses_answers``: the share of commits whose answer is
-    lost."""
+    """The server. ``is_down``: it refuses everything. ``loses_answers``: the
+    share of commits whose answer is lost."""
 
-    def __init__(self, loop: VirtualLoop, file: Path, seed: int, route: Callable[[str, str], Route]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        file: Path,
+        seed: int,
+        route: Callable[[str, str], Route],
+    ) -> None:
         self.loop = loop
         self.file = file
         self.route = route
@@ -54,7 +62,9 @@ class SimDatabase:
 
     def loses_this(self) -> bool:
         """Whether the answer to this commit is lost."""
-        return self.is_down or (self.loses_answers > 0 and self.random.random() < self.loses_answers)
+        return self.is_down or (
+            self.loses_answers > 0 and self.random.random() < self.loses_answers
+        )
 
     def engine(self, address: Any, settings: Any) -> Any:
         """As :func:`imserver.gateway.storage.engines.make_engine`."""
@@ -63,7 +73,9 @@ class SimDatabase:
         @event.listens_for(engine, "begin")
         def _begin(_connection: object) -> None:
             if self.is_down:
-                raise OperationalError("BEGIN", {}, sqlite3.OperationalError("the server is down"))
+                raise OperationalError(
+                    "BEGIN", {}, sqlite3.OperationalError("the server is down")
+                )
 
         return engine
 
@@ -89,8 +101,9 @@ class _Statements(SqliteStatements):
 
 
 class SimRunner(GreenletRunner):
-    """In place of :class:`imserver.gateway.storage.database.ThreadRunner`, as a pool of connections: work may
-    overtake other work, and goes on when its caller has stopped waiting."""
+    """In place of :class:`imserver.gateway.storage.database.ThreadRunner`, as a
+    pool of connections: work may overtake other work, and goes on when its
+    caller has stopped waiting."""
 
     def __init__(self, server: SimDatabase, owner: Owner) -> None:
         self._server = server
@@ -104,10 +117,14 @@ class SimRunner(GreenletRunner):
     def _ask(self, function: Callable[[], T]) -> T:
         result: AsyncResult[T] = AsyncResult()
         answers = Pipe(self._back, self._owner, _answer)
-        Pipe(self._there, self._server.loop.world, self._work).send(function, result, answers)
+        Pipe(self._there, self._server.loop.world, self._work).send(
+            function, result, answers
+        )
         return result.get()  # type: ignore[return-value]
 
-    def _work(self, function: Callable[[], Any], result: AsyncResult[Any], answers: Pipe) -> None:
+    def _work(
+        self, function: Callable[[], Any], result: AsyncResult[Any], answers: Pipe
+    ) -> None:
         server = self._server
         if not self._owner.alive:
             return

@@ -1,7 +1,9 @@
-"""A loop for gevent's hub whose time is virtual: it runs what is due, then jumps to the next timer.
+"""A loop for gevent's hub whose time is virtual: it runs what is due, then
+jumps to the next timer.
 
-Nothing here waits, and nothing depends on the clock of the machine. So all code that waits by gevent runs
-unmodified, a thousand times faster, and in the same order for the same seed.
+Nothing here waits, and nothing depends on the clock of the machine. So all code
+that waits by gevent runs unmodified, a thousand times faster, and in the same
+order for the same seed.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ _LATE_SECONDS: Final = 0.000_5
 
 
 class Owner:
-    """A simulated process: whoever a callback belongs to. Callbacks inherit it from the one that schedules
-    them.
+    """A simulated process: whoever a callback belongs to. Callbacks inherit it
+    from the one that schedules them.
 
-    ``number``: of its process id. ``skew``: how far its clock of Unix seconds is off.
+    ``number``: of its process id. ``skew``: how far its clock of Unix seconds
+    is off.
     """
 
     def __init__(self, name: str, number: int = 0) -> None:
@@ -44,7 +47,9 @@ class Callback:
 
     __slots__ = ("args", "callback", "owner")
 
-    def __init__(self, owner: Owner, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, owner: Owner, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         self.owner = owner
         self.callback: Callable[..., object] | None = callback
         self.args: tuple[Any, ...] | None = args
@@ -76,13 +81,19 @@ class Timer:
         self.callback: Callable[..., object] | None = None
         self.args: tuple[Any, ...] = ()
 
-    def start(self, callback: Callable[..., object], *args: Any, update: bool = True) -> None:
+    def start(
+        self, callback: Callable[..., object], *args: Any, update: bool = True
+    ) -> None:
         self._start(self._after, callback, args)
 
-    def again(self, callback: Callable[..., object], *args: Any, update: bool = True) -> None:
+    def again(
+        self, callback: Callable[..., object], *args: Any, update: bool = True
+    ) -> None:
         self._start(self._repeat, callback, args)
 
-    def _start(self, after: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _start(
+        self, after: float, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         self.callback, self.args, self.owner = callback, args, self._loop.current
         self.number = self._loop.push(after, self)
 
@@ -91,7 +102,9 @@ class Timer:
 
     close = stop
 
-    def fired(self, number: int) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+    def fired(
+        self, number: int
+    ) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
         """What to call now; None: it was stopped, or started again."""
         if self.callback is None or number != self.number:
             return None
@@ -117,7 +130,8 @@ class Timer:
 
 
 class Watcher:
-    """A watcher that a world makes ready: of a simulated socket (``io``), or one that never fires."""
+    """A watcher that a world makes ready: of a simulated socket (``io``), or
+    one that never fires."""
 
     def __init__(self, loop: VirtualLoop, fd: int = -1) -> None:
         self._loop = loop
@@ -157,7 +171,8 @@ class Stopped(Exception):
 
 
 class VirtualLoop:
-    """A loop for :class:`gevent.hub.Hub`. Owner of the time, and of all that is scheduled.
+    """A loop for :class:`gevent.hub.Hub`. Owner of the time, and of all that is
+    scheduled.
 
     ``failures``: what escaped from callbacks and greenlets.
     """
@@ -177,7 +192,8 @@ class VirtualLoop:
         self.calls = 0
         self.failures: list[str] = []
         self.leftovers: list[object] = []
-        """What dead processes had: their greenlets must not run on because somebody collects them."""
+        """What dead processes had: their greenlets must not run on because
+        somebody collects them."""
         self.watchers: dict[int, Watcher] = {}
         """File descriptor → what waits until something can be read there."""
         self.readable: Callable[[int], bool] = lambda _: False
@@ -187,7 +203,7 @@ class VirtualLoop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._ends = False
 
-    # --- what gevent asks -----------------------------------------------------------------------------------
+    # --- what gevent asks -----------------------------------------------------
 
     def run_callback(self, callback: Callable[..., object], *args: Any) -> Callback:
         entry = Callback(self.current, callback, args)
@@ -197,11 +213,17 @@ class VirtualLoop:
     run_callback_threadsafe = run_callback
 
     def timer(
-        self, after: float, repeat: float = 0.0, ref: bool = True, priority: int | None = None
+        self,
+        after: float,
+        repeat: float = 0.0,
+        ref: bool = True,
+        priority: int | None = None,
     ) -> Timer:
         return Timer(self, after, repeat)
 
-    def io(self, fd: int, events: int, ref: bool = True, priority: int | None = None) -> Watcher:
+    def io(
+        self, fd: int, events: int, ref: bool = True, priority: int | None = None
+    ) -> Watcher:
         return Watcher(self, fd if events & 1 else -1)
 
     def never(self, *_: Any, **__: Any) -> Watcher:
@@ -229,7 +251,9 @@ class VirtualLoop:
         import traceback
 
         text = "".join(traceback.format_exception(kind, value, _trace))
-        self.failures.append(f"{self.clock:.6f} {self.current.name}: {context!r}\n{text}")
+        self.failures.append(
+            f"{self.clock:.6f} {self.current.name}: {context!r}\n{text}"
+        )
 
     def run(self) -> None:
         """Run until :meth:`end`."""
@@ -244,25 +268,29 @@ class VirtualLoop:
             while self._timers and self._timers[0][0] <= self.clock:
                 self._advance()
 
-    # --- processes ------------------------------------------------------------------------------------------
+    # --- processes ------------------------------------------------------------
 
     @contextmanager
     def acting(self, owner: Owner) -> Iterator[None]:
-        """What is scheduled in the block belongs to ``owner``. The block must not switch."""
+        """What is scheduled in the block belongs to ``owner``. The block must
+        not switch."""
         before, self.current = self.current, owner
         try:
             yield
         finally:
             self.current = before
 
-    def call_later(self, seconds: float, owner: Owner, call: Callable[..., object], *args: Any) -> None:
+    def call_later(
+        self, seconds: float, owner: Owner, call: Callable[..., object], *args: Any
+    ) -> None:
         """Call as ``owner``, at exactly this time, unless it has died."""
         timer = Timer(self, seconds, 0.0)
         timer.callback, timer.args, timer.owner = call, args, owner
         timer.number = self._push(self.clock + seconds, timer)
 
     def kill(self, owner: Owner) -> None:
-        """Nothing of a process runs any more. Its greenlets stay where they are."""
+        """Nothing of a process runs any more. Its greenlets stay where they
+        are."""
         owner.alive = False
         self.leftovers.append(owner.waiting)
 
@@ -293,11 +321,15 @@ class VirtualLoop:
             watcher.ready()
             self.look(fd)
 
-    # --- internal -------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------
 
     def push(self, after: float, timer: Timer) -> int:
-        """Schedule a timer; it is a little late, as all are. Returns the number of this start."""
-        return self._push(self.clock + max(after, 0.0) + self.random.expovariate(1 / _LATE_SECONDS), timer)
+        """Schedule a timer; it is a little late, as all are. Returns the number
+        of this start."""
+        return self._push(
+            self.clock + max(after, 0.0) + self.random.expovariate(1 / _LATE_SECONDS),
+            timer,
+        )
 
     def _push(self, at: float, timer: Timer, number: int = 0) -> int:
         self._numbers += 1
@@ -331,7 +363,9 @@ class VirtualLoop:
             entry.stop()
             self._run(entry.owner, callback, args)
 
-    def _run(self, owner: Owner, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _run(
+        self, owner: Owner, callback: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         self.current = owner
         self.calls += 1
         self.clock += _CALL_SECONDS

@@ -1,5 +1,5 @@
-"""The simulated network: routes with delays that can be cut, sockets of clients, and messages between
-nodes."""
+"""The simulated network: routes with delays that can be cut, sockets of
+clients, and messages between nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ import gevent
 from gevent.event import AsyncResult
 
 from imserver.gateway.cluster.registry import Lease
-from imserver.gateway.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.gateway.cluster.rpc.counters import (
+    PeerUnavailable,
+    RpcCounters,
+    UnknownQuery,
+)
 from imserver.gateway.cluster.rpc.peer import PING
 from imserver.gateway.transport.poller import Parked, Readers
 from tests.worlds.loop import Owner, VirtualLoop
@@ -27,7 +31,8 @@ DESCRIPTORS = count(1_000_000)
 
 
 class Route:
-    """One direction between two places. What is on the way while it is cut arrives when it is mended.
+    """One direction between two places. What is on the way while it is cut
+    arrives when it is mended.
 
     ``slow``: factor of the delays.
     """
@@ -40,7 +45,8 @@ class Route:
         self._waiting: list[tuple[Owner, Callable[..., object], tuple[Any, ...]]] = []
 
     def delay(self) -> float:
-        """Seconds that something takes: usually half a millisecond, sometimes far more."""
+        """Seconds that something takes: usually half a millisecond, sometimes
+        far more."""
         seconds = self.random.expovariate(1 / (0.5 * _MILLISECOND))
         if self.random.random() < 0.01:
             seconds += self.random.uniform(0.0, 60 * _MILLISECOND)
@@ -49,7 +55,9 @@ class Route:
     @property
     def is_known_cut(self) -> bool:
         """Whether it is cut for so long that both ends know."""
-        return self.cut_at is not None and self.loop.clock - self.cut_at > _NOTICED_SECONDS
+        return (
+            self.cut_at is not None and self.loop.clock - self.cut_at > _NOTICED_SECONDS
+        )
 
     def cut(self) -> None:
         if self.cut_at is None:
@@ -61,7 +69,9 @@ class Route:
         for number, (owner, call, args) in enumerate(waiting):
             self.loop.call_later(0.001 + number * 1e-6, owner, call, *args)
 
-    def arrive(self, owner: Owner, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def arrive(
+        self, owner: Owner, call: Callable[..., object], args: tuple[Any, ...]
+    ) -> None:
         if self.cut_at is None and not self._waiting:
             if owner is self.loop.current:
                 call(*args)
@@ -90,11 +100,12 @@ class Pipe:
         self._route.arrive(self.owner, self._call, args)
 
 
-# --- sockets of clients -------------------------------------------------------------------------------------
+# --- sockets of clients -------------------------------------------------------
 
 
 class SimSocket:
-    """The end of a TCP connection at a node. ``pipe`` takes bytes to the client, and None for the end."""
+    """The end of a TCP connection at a node. ``pipe`` takes bytes to the
+    client, and None for the end."""
 
     family = _socket.AF_UNIX
 
@@ -205,11 +216,12 @@ class SimPoller(Readers):
         self._parked.clear()
 
 
-# --- messages between nodes ---------------------------------------------------------------------------------
+# --- messages between nodes ---------------------------------------------------
 
 
 class RpcNetwork:
-    """All nodes that listen. ``route(a, b)``: the route from one process to another."""
+    """All nodes that listen. ``route(a, b)``: the route from one process to
+    another."""
 
     def __init__(self, loop: VirtualLoop, route: Callable[[str, str], Route]) -> None:
         self.loop = loop
@@ -218,13 +230,15 @@ class RpcNetwork:
         """Address → who listens there."""
 
     def make(self, _secret: object, answer: Any, received: Any, **_: Any) -> SimRpc:
-        """As the constructor of :class:`imserver.gateway.cluster.rpc.server.Rpc`."""
+        """As the constructor of
+        :class:`imserver.gateway.cluster.rpc.server.Rpc`."""
         return SimRpc(self, answer, received)
 
 
 class SimRpc:
-    """In place of :class:`imserver.gateway.cluster.rpc.server.Rpc`: the same promises without ZeroMQ.
-    Messages of one node to another keep their order, and each may be lost with all that are on the way."""
+    """In place of :class:`imserver.gateway.cluster.rpc.server.Rpc`: the same
+    promises without ZeroMQ. Messages of one node to another keep their order,
+    and each may be lost with all that are on the way."""
 
     def __init__(
         self,
@@ -262,7 +276,8 @@ class SimRpc:
     kill = stop
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Peers without a lease are disconnected: what is on the way to them has an old epoch."""
+        """Peers without a lease are disconnected: what is on the way to them
+        has an old epoch."""
 
     def _reach(self, lease: Lease) -> tuple[SimRpc, Route, Route] | None:
         other = self._network.listening.get(lease.data)
@@ -279,7 +294,9 @@ class SimRpc:
         other, there, _ = reach
         pipe = self._pipes.get(other.data_address)
         if pipe is None or pipe.owner is not other.owner:
-            pipe = self._pipes[other.data_address] = Pipe(there, other.owner, other.accept)
+            pipe = self._pipes[other.data_address] = Pipe(
+                there, other.owner, other.accept
+            )
         pipe.send(self.epoch, lease.epoch, item)
         return True
 
@@ -292,7 +309,13 @@ class SimRpc:
             self._received(sender, [item])
 
     def query(
-        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+        self,
+        lease: Lease,
+        kind: str,
+        body: bytes,
+        timeout: float = 1.0,
+        *,
+        slow: bool = False,
     ) -> bytes:
         reach = self._reach(lease)
         if reach is None:

@@ -1,8 +1,8 @@
-"""A simulated Redis: the commands that the server uses, its own Lua scripts in Lua, and connections with
-delays.
+"""A simulated Redis: the commands that the server uses, its own Lua scripts in
+Lua, and connections with delays.
 
-The real pipeline, leases and registry of the server talk to it in bytes. ``restart`` loses what the setting
-of its append-only file allows.
+The real pipeline, leases and registry of the server talk to it in bytes.
+``restart`` loses what the setting of its append-only file allows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SimRedis:
         self._run_id = f"{self._random.getrandbits(160):040x}"
         self._replication = f"{self._random.getrandbits(160):040x}"
 
-    # --- faults ---------------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------
 
     def copy(self) -> tuple[Any, Any]:
         """The data as of now, for a restart that loses what comes after."""
@@ -76,14 +76,15 @@ class SimRedis:
         if data is not None:
             self._data, self._ends = deepcopy(data)
 
-    # --- commands -------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------
 
     @property
     def _now_ms(self) -> int:
         return int((EPOCH + self.loop.clock) * 1000)
 
     def execute(self, connection: SimConnection, words: list[bytes]) -> bytes:
-        """Execute a command; the bytes of its reply, behind reports of keys that changed."""
+        """Execute a command; the bytes of its reply, behind reports of keys
+        that changed."""
         self._changed.clear()
         caching, connection.caching = connection.caching, False
         try:
@@ -109,11 +110,15 @@ class SimRedis:
             self._load(words[2])
             return sha1(words[2], usedforsecurity=False).hexdigest().encode()
         if name in ("EVAL", "EVALSHA"):
-            script = self._load(words[1]) if name == "EVAL" else self._scripts.get(words[1])
+            script = (
+                self._load(words[1]) if name == "EVAL" else self._scripts.get(words[1])
+            )
             if script is None:
                 raise Refusal("NOSCRIPT No matching script.")
             number = int(words[2])
-            return _LUA.run(script, words[3 : 3 + number], words[3 + number :], self.call)
+            return _LUA.run(
+                script, words[3 : 3 + number], words[3 + number :], self.call
+            )
         return self.call(name, words[1:])
 
     def _load(self, text: bytes) -> Any:
@@ -128,7 +133,8 @@ class SimRedis:
         return getattr(self, f"_{name.lower()}")(*words)
 
     def _get_value(self, key: bytes, make: type) -> Any:
-        """The value of a key; a new empty one, which is not stored, if there is none."""
+        """The value of a key; a new empty one, which is not stored, if there is
+        none."""
         end = self._ends.get(key)
         if end is not None and end <= self._now_ms:
             del self._data[key], self._ends[key]
@@ -168,7 +174,9 @@ class SimRedis:
             self._ends.pop(key, None)
         for unit, factor in ((b"EX", 1000), (b"PX", 1)):
             if unit in words:
-                self._ends[key] = self._now_ms + int(options[words.index(unit) + 1]) * factor
+                self._ends[key] = (
+                    self._now_ms + int(options[words.index(unit) + 1]) * factor
+                )
         return _OK
 
     def _incr(self, key: bytes) -> int:
@@ -206,7 +214,9 @@ class SimRedis:
         return added
 
     def _hsetnx(self, key: bytes, field: bytes, text: bytes) -> int:
-        return 0 if field in self._get_value(key, dict) else self._hset(key, field, text)
+        return (
+            0 if field in self._get_value(key, dict) else self._hset(key, field, text)
+        )
 
     def _hdel(self, key: bytes, *fields: bytes) -> int:
         value = self._get_value(key, dict)
@@ -236,7 +246,10 @@ class SimRedis:
 
     def _scan(self, _cursor: bytes, *options: bytes) -> list[Any]:
         pattern = options[1].decode("latin-1")
-        return [b"0", [key for key in self._data if fnmatchcase(key.decode("latin-1"), pattern)]]
+        return [
+            b"0",
+            [key for key in self._data if fnmatchcase(key.decode("latin-1"), pattern)],
+        ]
 
     def _zadd(self, key: bytes, score: bytes, member: bytes) -> int:
         return self._hset(key, member, float(score))
@@ -246,7 +259,9 @@ class SimRedis:
         return None if score is None else b"%.17g" % score
 
     def _zrangebyscore(self, key: bytes, _low: bytes, high: bytes) -> list[bytes]:
-        rows = sorted((score, member) for member, score in self._get_value(key, dict).items())
+        rows = sorted(
+            (score, member) for member, score in self._get_value(key, dict).items()
+        )
         return [member for score, member in rows if score <= float(high)]
 
     def _rpush(self, key: bytes, *values: bytes) -> int:
@@ -267,7 +282,11 @@ class SimRedis:
         return _OK
 
     def _lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
-        value, begin, end = self._get_value(key, list), int(float(first)), int(float(last))
+        value, begin, end = (
+            self._get_value(key, list),
+            int(float(first)),
+            int(float(last)),
+        )
         begin = max(0, len(value) + begin) if begin < 0 else begin
         return list(value[begin : (len(value) + end if end < 0 else end) + 1])
 
@@ -276,7 +295,7 @@ class SimRedis:
         return _OK
 
 
-# --- Lua ----------------------------------------------------------------------------------------------------
+# --- Lua ----------------------------------------------------------------------
 
 
 class _Lua:
@@ -293,24 +312,32 @@ class _Lua:
         """A function of KEYS and ARGV."""
         return self._runtime.execute(b"return function(KEYS, ARGV)\n" + text + b"\nend")
 
-    def run(self, script: Any, keys: list[bytes], arguments: list[bytes], call: Any) -> Any:
+    def run(
+        self, script: Any, keys: list[bytes], arguments: list[bytes], call: Any
+    ) -> Any:
         """What a script returns, as a reply."""
         self._call = call
         try:
-            value = script(self._runtime.table_from(keys), self._runtime.table_from(arguments))
+            value = script(
+                self._runtime.table_from(keys), self._runtime.table_from(arguments)
+            )
         except lua51.LuaError as error:
             raise Refusal(f"ERR {error}") from None
         return self._reply(value)
 
     def _redis_call(self, name: bytes, *words: Any) -> Any:
-        return self._value(self._call(name.decode().upper(), [_word(each) for each in words]))
+        return self._value(
+            self._call(name.decode().upper(), [_word(each) for each in words])
+        )
 
     def _decode(self, text: bytes) -> Any:
         return self._table(json.loads(text))
 
     def _table(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return self._runtime.table_from({name.encode(): self._table(value[name]) for name in value})
+            return self._runtime.table_from(
+                {name.encode(): self._table(value[name]) for name in value}
+            )
         if isinstance(value, list):
             return self._runtime.table_from([self._table(each) for each in value])
         return value.encode() if isinstance(value, str) else value
@@ -362,7 +389,7 @@ def packed(reply: Any) -> bytes:
     return b"*%d\r\n%b" % (len(reply), b"".join(map(packed, reply)))
 
 
-# --- connections --------------------------------------------------------------------------------------------
+# --- connections --------------------------------------------------------------
 
 
 class SimConnection:
@@ -411,9 +438,12 @@ class SimConnection:
 
 
 class RedisClients:
-    """Makes connections for nodes, as :func:`imserver.gateway.cluster.redis.link.connect` does."""
+    """Makes connections for nodes, as
+    :func:`imserver.gateway.cluster.redis.link.connect` does."""
 
-    def __init__(self, loop: VirtualLoop, server: SimRedis, route: Callable[[str, str], Route]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, server: SimRedis, route: Callable[[str, str], Route]
+    ) -> None:
         self.loop = loop
         self.server = server
         self.route = route
@@ -433,12 +463,15 @@ class RedisClients:
 
 
 class SimRedisSocket(DirectSocket):
-    """The end of a connection at a node. Its methods are those that the link uses."""
+    """The end of a connection at a node. Its methods are those that the link
+    uses."""
 
     def __new__(cls, *_: object) -> SimRedisSocket:
         return object.__new__(cls)
 
-    def __init__(self, clients: RedisClients, owner: Owner, there: Route, back: Route) -> None:
+    def __init__(
+        self, clients: RedisClients, owner: Owner, there: Route, back: Route
+    ) -> None:
         self._clients = clients
         self._chunks: deque[bytes] = deque()
         self._ended = False
@@ -481,8 +514,13 @@ class SimRedisSocket(DirectSocket):
         return len(data)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        waits = gevent.getcurrent() is not gevent.get_hub()  # a greenlet may, the hub cannot
-        if waits and not self.is_readable and self._clients.sockets.get(self._fd) is self:
+        # a greenlet may, the hub cannot
+        waits = gevent.getcurrent() is not gevent.get_hub()
+        if (
+            waits
+            and not self.is_readable
+            and self._clients.sockets.get(self._fd) is self
+        ):
             self._read_event = Event()
             self._read_event.wait()
             self._read_event = None

@@ -1,4 +1,5 @@
-"""Runs worlds, each in a process of its own: what it leaves behind ends with it."""
+"""Runs worlds, each in a process of its own: what it leaves behind ends with
+it."""
 
 import gc
 import os
@@ -66,7 +67,9 @@ def scratch() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="worlds-", dir=_memory()))
 
     def make() -> None:
-        store = Store(StorageSettings(f"sqlite:///{folder}/template/world.db"), "", threaded=False)
+        store = Store(
+            StorageSettings(f"sqlite:///{folder}/template/world.db"), "", threaded=False
+        )
         (folder / "template").mkdir()
         store.start()
         store.part(MessageLog)
@@ -83,7 +86,8 @@ def clean() -> None:
 
 
 def _children_seconds() -> float:
-    """The CPU seconds of the worlds so far: those of the clock depend on what else the machine does."""
+    """The CPU seconds of the worlds so far: those of the clock depend on what
+    else the machine does."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

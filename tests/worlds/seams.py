@@ -1,9 +1,10 @@
-"""Takes the clock, the randomness and the process id of this process away from all code that is imported
-later.
+"""Takes the clock, the randomness and the process id of this process away from
+all code that is imported later.
 
-Import this module first, in a process of its own: ``python -m tests.worlds``. The names of the standard
-library are replaced before the server is imported, so the server needs no seam for its clocks. What does I/O
-is replaced by :func:`replace`.
+Import this module first, in a process of its own: ``python -m tests.worlds``.
+The names of the standard library are replaced before the server is imported, so
+the server needs no seam for its clocks. What does I/O is replaced by
+:func:`replace`.
 """
 
 from gevent import monkey
@@ -36,7 +37,11 @@ def _monotonic() -> float:
 
 
 def _time() -> float:
-    return EPOCH + _Here.loop.clock + _Here.loop.current.skew if _Here.loop is not None else EPOCH
+    return (
+        EPOCH + _Here.loop.clock + _Here.loop.current.skew
+        if _Here.loop is not None
+        else EPOCH
+    )
 
 
 def _pid() -> int:
@@ -72,9 +77,11 @@ def begin(loop: VirtualLoop, seed: int) -> None:
 
 
 def replace(path: str, value: object) -> object:
-    """Replace ``module:name`` or ``module:Class.name`` by something else. Returns what was there.
+    """Replace ``module:name`` or ``module:Class.name`` by something else.
+    Returns what was there.
 
-    Raises AttributeError if it is not there: whoever renames it in the server mends the simulation, too.
+    Raises AttributeError if it is not there: whoever renames it in the server
+    mends the simulation, too.
     """
     module, _, name = path.partition(":")
     owner: Any = import_module(module)
@@ -87,7 +94,8 @@ def replace(path: str, value: object) -> object:
 
 
 class Errors(logging.Handler):
-    """Collects what the server logs with a traceback: it met what it does not expect."""
+    """Collects what the server logs with a traceback: it met what it does not
+    expect."""
 
     def __init__(self, findings: list[str], loop: VirtualLoop) -> None:
         super().__init__(logging.ERROR)

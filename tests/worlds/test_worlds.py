@@ -1,7 +1,8 @@
 """Worlds from seeds: healthy ones, and those that find bugs of the past.
 
-Each test runs ``python -m tests.worlds`` in a process of its own, which has no clock. A test that fails
-prints the seed; the same command with it repeats the failure exactly.
+Each test runs ``python -m tests.worlds`` in a process of its own, which has no
+clock. A test that fails prints the seed; the same command with it repeats the
+failure exactly.
 """
 
 import os
@@ -27,14 +28,19 @@ def worlds(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command."""
     command = [sys.executable, "-m", "tests.worlds", *arguments]
     result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     print(" ".join(command[1:]), result.stdout, result.stderr, sep="\n")
     return result
 
 
 def test_healthy_worlds_and_the_same_again() -> None:
-    """A world from a fixed seed and one from a fresh seed are well. The same seed makes the same world."""
+    """A world from a fixed seed and one from a fresh seed are well. The same
+    seed makes the same world."""
     fresh = SystemRandom().randrange(1_000_000_000)
     first = worlds("--seeds", "1", "--minutes", "0.5")
     second = worlds("--seeds", f"1,{fresh}", "--minutes", "0.5")

@@ -1,9 +1,12 @@
-"""A world: three whole nodes, a Redis, a database and their clients, under a virtual clock.
+"""A world: three whole nodes, a Redis, a database and their clients, under a
+virtual clock.
 
-The nodes are real: :class:`imserver.gateway.node.node.Node` with its hub, sessions, leases, claims, pushes,
-channels and message log, and its real pipeline to Redis. Simulated are the clock, the network, Redis (the
-scripts run in Lua), and what runs the transactions of the database (in SQLite). What may not happen is
-checked while the world runs, and at its end, when all faults have ended.
+The nodes are real: :class:`imserver.gateway.node.node.Node` with its hub,
+sessions, leases, claims, pushes, channels and message log, and its real
+pipeline to Redis. Simulated are the clock, the network, Redis (the scripts run
+in Lua), and what runs the transactions of the database (in SQLite). What may
+not happen is checked while the world runs, and at its end, when all faults have
+ended.
 """
 
 from __future__ import annotations
@@ -107,7 +110,9 @@ class SimNode:
             self.world.loop.leftovers.append(node)
         for client in self.world.all_clients:
             if client.wire is not None and client.wire.node is self:
-                self.world.loop.call_later(0.001, self.world.clients, client.wire.lost, 1006)
+                self.world.loop.call_later(
+                    0.001, self.world.clients, client.wire.lost, 1006
+                )
 
     def stop(self) -> None:
         """Let it drain, and start it again."""
@@ -127,9 +132,19 @@ class SimNode:
             self.start()
 
     def addressed(self, user: str) -> object:
-        """The session on this node that receives pushes to a user; None: there is none."""
-        some = self.node.core.network.context.connections if self.node is not None else ()
-        return next((each for each in some if each.user == user and each.is_addressed and each.is_open), None)
+        """The session on this node that receives pushes to a user; None: there
+        is none."""
+        some = (
+            self.node.core.network.context.connections if self.node is not None else ()
+        )
+        return next(
+            (
+                each
+                for each in some
+                if each.user == user and each.is_addressed and each.is_open
+            ),
+            None,
+        )
 
     def admit(self, sock: SimSocket, wire: Wire) -> None:
         """A client wants to connect. Called as this node."""
@@ -140,13 +155,20 @@ class SimNode:
 
     def _admit(self, node: Node, sock: SimSocket, wire: Wire) -> None:
         world = self.world
-        headers = {"sec-websocket-version": "13", "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="}
-        head = Head("GET", "/acc", "1.1", "10.1.0.1", 40000 + sock.fileno() % 20000, headers)
+        headers = {
+            "sec-websocket-version": "13",
+            "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }
+        head = Head(
+            "GET", "/acc", "1.1", "10.1.0.1", 40000 + sock.fileno() % 20000, headers
+        )
         admission = node.core.network.gate.decide(head, upgraded=True)
         assert isinstance(admission, Admission), admission
         sock.poller = node.core.network.poller  # type: ignore[assignment]
         node.servers.admit(sock, admission, b"")  # type: ignore[arg-type]
-        world.loop.call_later(wire.back.delay(), world.clients, wire.client.opened, wire)
+        world.loop.call_later(
+            wire.back.delay(), world.clients, wire.client.opened, wire
+        )
 
 
 def _nothing(*_: object) -> None:
@@ -227,17 +249,31 @@ class Simulation:
     def ask(self, client: str, name: str, object: str, **arguments: Any) -> int:
         """A client asks for something. Returns the number of the question."""
         self._questions += 1
-        self.note("ask", number=self._questions, client=client, name=name, object=object, **arguments)
+        self.note(
+            "ask",
+            number=self._questions,
+            client=client,
+            name=name,
+            object=object,
+            **arguments,
+        )
         return self._questions
 
     def note(self, event: str, *, seq: int | None = None, **fields: Any) -> None:
-        """Write a line for the checker. ``seq``: of the message in its conversation."""
+        """Write a line for the checker. ``seq``: of the message in its
+        conversation."""
         rest = {} if seq is None else {"place": seq}
-        self.lines.append(json.dumps({"at": round(self.now, 7), "event": event, **fields, **rest}))
+        self.lines.append(
+            json.dumps({"at": round(self.now, 7), "event": event, **fields, **rest})
+        )
 
-    def see(self, client: str, conversation: int, message: str | None, seq: int) -> None:
+    def see(
+        self, client: str, conversation: int, message: str | None, seq: int
+    ) -> None:
         """A client sees an entry of a conversation."""
-        self.note("see", client=client, object=f"c{conversation}", message=message, seq=seq)
+        self.note(
+            "see", client=client, object=f"c{conversation}", message=message, seq=seq
+        )
 
     def stored(self, id: int, text: str | None) -> None:
         """An entry that somebody was shown, or was told of."""
@@ -252,19 +288,26 @@ class Simulation:
         return self._routes[one, other]
 
     def was_calm(self, since: float, before: float = 20.0) -> bool:
-        """Whether no fault has lasted since ``before`` seconds before a moment."""
+        """Whether no fault has lasted since ``before`` seconds before a
+        moment."""
         return not self.faults and self.fault_ended < since - before
 
-    # --- nodes ----------------------------------------------------------------------------------------------
+    # --- nodes ----------------------------------------------------------------
 
     def config_of(self, number: int) -> settings.Config:
         """The configuration of a node."""
-        channel = settings.ChannelSettings(subscribe="anybody", history_size=200, history_seconds=3600.0)
-        push = settings.TenantSettings(login_policy="newest", open=True, channels={"": channel})
+        channel = settings.ChannelSettings(
+            subscribe="anybody", history_size=200, history_seconds=3600.0
+        )
+        push = settings.TenantSettings(
+            login_policy="newest", open=True, channels={"": channel}
+        )
         messages = settings.TenantSettings(login_policy="single", open=True)
         url = f"sqlite:///{self.folder}/world.db"
         return settings.Config(
-            app=settings.AppSettings(http_port=0, websocket_port=0, rpc_port=7000 + 10 * number),
+            app=settings.AppSettings(
+                http_port=0, websocket_port=0, rpc_port=7000 + 10 * number
+            ),
             features=("messages",),
             server=settings.ServerSettings(
                 data_dir=str(self.folder / f"n{number}"),
@@ -279,7 +322,7 @@ class Simulation:
             cluster=settings.ClusterSettings(advertise=f"10.0.0.{number}"),
         )
 
-    # --- the script -----------------------------------------------------------------------------------------
+    # --- the script -----------------------------------------------------------
 
     def run(self) -> Result:
         """Run the plan to its end, and judge."""
@@ -293,7 +336,9 @@ class Simulation:
         self.script = script = gevent.spawn(self._script)
         script.join()
         if script.exception is not None:
-            self.findings.append(f"{self.now:.6f} the script failed: {script.exception!r}")
+            self.findings.append(
+                f"{self.now:.6f} the script failed: {script.exception!r}"
+            )
         self.findings += loop.failures
         self._judge()
         record = "\n".join((*self.lines, *self.findings, str(loop.calls)))
@@ -304,9 +349,13 @@ class Simulation:
         """What does I/O is simulated from now on."""
         for path, value in (
             ("imserver.gateway.storage.database:ThreadRunner", self.database.runner),
-            ("imserver.gateway.storage.database:direct_statements", self.database.statements),
+            (
+                "imserver.gateway.storage.database:direct_statements",
+                self.database.statements,
+            ),
             ("imserver.gateway.storage.database:make_engine", self.database.engine),
-            ("imserver.gateway.storage.database:refuse_damaged", _nothing),  # reads megabytes at each start
+            # reads megabytes at each start
+            ("imserver.gateway.storage.database:refuse_damaged", _nothing),
             ("imserver.gateway.cluster.redis.link:connect", self.redis_clients.connect),
             ("imserver.gateway.core.cluster:Rpc", self.rpc.make),
             ("imserver.gateway.transport.poller:make", SimPoller),
@@ -318,7 +367,11 @@ class Simulation:
         for node in self.nodes:
             node.start()
             gevent.sleep(0.2)
-        self._wait(lambda: all(node.serves for node in self.nodes), 30.0, "the nodes do not start")
+        self._wait(
+            lambda: all(node.serves for node in self.nodes),
+            30.0,
+            "the nodes do not start",
+        )
         self._make_conversations()
         for client in self.all_clients:
             with self.loop.acting(self.clients):
@@ -344,13 +397,18 @@ class Simulation:
             gevent.sleep(0.25)
         return True
 
-    def on_node(self, node: SimNode, call: Callable[..., object], *args: Any) -> gevent.Greenlet[..., Any]:
+    def on_node(
+        self, node: SimNode, call: Callable[..., object], *args: Any
+    ) -> gevent.Greenlet[..., Any]:
         """Run a function in the process of a node."""
         with self.loop.acting(node.owner):
             return gevent.spawn(call, *args)
 
-    def finish_on_node(self, node: SimNode, call: Callable[..., object], *args: Any) -> None:
-        """Run it, and wait for its end. Who joins the greenlet would go on as a part of the node."""
+    def finish_on_node(
+        self, node: SimNode, call: Callable[..., object], *args: Any
+    ) -> None:
+        """Run it, and wait for its end. Who joins the greenlet would go on as a
+        part of the node."""
         greenlet = self.on_node(node, call, *args)
         self._wait(lambda: greenlet.dead, 60.0, "a node does not answer")
 
@@ -364,23 +422,32 @@ class Simulation:
         self.finish_on_node(self.nodes[0], make)
 
     def _look(self) -> None:
-        """Several times a second: an epoch is that of one process, and the newest login wins."""
+        """Several times a second: an epoch is that of one process, and the
+        newest login wins."""
         for node in self.nodes:
             epoch = node.node.core.registry.lease.epoch if node.node is not None else 0
-            if epoch and self.epochs.setdefault(epoch, (node.number, node.life)) != (node.number, node.life):
-                self.fail(f"epoch {epoch} is that of n{node.number}, and of {self.epochs[epoch]}")
+            if epoch and self.epochs.setdefault(epoch, (node.number, node.life)) != (
+                node.number,
+                node.life,
+            ):
+                self.fail(
+                    f"epoch {epoch} is that of n{node.number}, and of {self.epochs[epoch]}"
+                )
         if self.was_calm(self.now, 12.0) and all(node.serves for node in self.nodes):
             self._check_sessions(self.now - 8.0)
         self.loop.call_later(0.25, self.world, self._look)
 
-    # --- steps ----------------------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------
 
     def _step(self, step: Step) -> None:
         kind, _, target = step.name.partition(" ")
         if kind in ("cut", "slow"):
             getattr(self, f"_do_{kind}")(step, target)
         elif kind in ("pause", "stall"):
-            self._pause(self._node(step), step.amount**3 * 40.0 if kind == "pause" else step.amount * 0.5)
+            self._pause(
+                self._node(step),
+                step.amount**3 * 40.0 if kind == "pause" else step.amount * 0.5,
+            )
         elif kind == "redis":
             lost = {"restarts": 0.0, "loses a second": 1.0, "loses all": None}
             self._restart_redis(step, lost[target])
@@ -415,22 +482,35 @@ class Simulation:
             self.loop.call_later(self.random.expovariate(300.0), self.clients, *some)
         if step.which & 1:  # some come back in the midst of it
             for number in range(1 + step.which // 2 % 3):
-                messenger = self.messengers[(step.which // 5 + number) % len(self.messengers)]
-                self.loop.call_later(0.25 * self.random.random(), self.clients, messenger.cut)
+                messenger = self.messengers[
+                    (step.which // 5 + number) % len(self.messengers)
+                ]
+                self.loop.call_later(
+                    0.25 * self.random.random(), self.clients, messenger.cut
+                )
 
     def _send_some(self, which: int) -> None:
         messenger = self.messengers[which % len(self.messengers)]
-        own = [each for each, members in self.conversations.items() if messenger.user in members]
+        own = [
+            each
+            for each, members in self.conversations.items()
+            if messenger.user in members
+        ]
         messenger.send(own[which // 31 % len(own)])
 
     def _do_notes(self, step: Step) -> None:
-        """The back end stores messages without an id: each is stored once, or refused."""
+        """The back end stores messages without an id: each is stored once, or
+        refused."""
         for number in range(1 + step.which % 3):
             node = self._serving(step.which + number)
             if node is not None:
                 self._numbers += 1
-                conversation = list(self.conversations)[step.which // 11 % len(self.conversations)]
-                self.on_node(node, self._note, node, conversation, f"note {self._numbers}")
+                conversation = list(self.conversations)[
+                    step.which // 11 % len(self.conversations)
+                ]
+                self.on_node(
+                    node, self._note, node, conversation, f"note {self._numbers}"
+                )
 
     def _note(self, node: SimNode, conversation: int, text: str) -> None:
         if node.node is None:
@@ -460,14 +540,31 @@ class Simulation:
         queue = node.pushes.setdefault(user, deque())
         queue.append(self._numbers)
         if len(queue) == 1:
-            self.on_node(node, self._push_all, node, user, queue, f"{node.owner.name}.{node.life}")
+            self.on_node(
+                node,
+                self._push_all,
+                node,
+                user,
+                queue,
+                f"{node.owner.name}.{node.life}",
+            )
 
-    def _push_all(self, node: SimNode, user: str, queue: deque[int], origin: str) -> None:
+    def _push_all(
+        self, node: SimNode, user: str, queue: deque[int], origin: str
+    ) -> None:
         while queue and node.node is not None:
             before = node.addressed(user)
-            outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, "", f"{origin}:{queue[0]}"))
-            if outcome is Outcome.NOT_SENT and before is not None and node.addressed(user) is before:
-                self.fail(f"push {queue[0]} of {origin} missed {user}, who is on this node")
+            outcome = node.node.core.pushes.from_back_end(
+                _PUSH, UserPush(user, "", f"{origin}:{queue[0]}")
+            )
+            if (
+                outcome is Outcome.NOT_SENT
+                and before is not None
+                and node.addressed(user) is before
+            ):
+                self.fail(
+                    f"push {queue[0]} of {origin} missed {user}, who is on this node"
+                )
             queue.popleft()
 
     def _do_claims(self, step: Step) -> None:
@@ -480,24 +577,35 @@ class Simulation:
         for number in range(2 + step.which % 2):
             node = self._serving(step.which + number)
             if node is not None:
-                pause = self.random.choice((0.0, 0.0, 0.001, 0.02)) * self.random.random()
+                pause = (
+                    self.random.choice((0.0, 0.0, 0.001, 0.02)) * self.random.random()
+                )
                 claim = self._claim, node, user, id, outcomes, began
-                self.loop.call_later(pause, self.world, self._if_serving, node, self.on_node, *claim)
+                self.loop.call_later(
+                    pause, self.world, self._if_serving, node, self.on_node, *claim
+                )
 
-    def _if_serving(self, node: SimNode, call: Callable[..., object], *args: Any) -> None:
+    def _if_serving(
+        self, node: SimNode, call: Callable[..., object], *args: Any
+    ) -> None:
         if node.serves and node.owner.alive:
             call(node, *args)
 
-    def _claim(self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float) -> None:
+    def _claim(
+        self, node: SimNode, user: str, id: str, outcomes: list[Outcome], began: float
+    ) -> None:
         if node.node is None:
             return
-        outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
+        outcome = node.node.core.pushes.from_back_end(
+            _PUSH, UserPush(user, id, f"once{id}:1")
+        )
         outcomes.append(outcome)
         if outcomes.count(Outcome.SENT) > 1 and self.was_calm(began):
             self.fail(f"push {id} to {user} was accepted twice: {outcomes}")
 
     def _do_retries(self, step: Step) -> None:
-        """A push that was not sent is tried again by the same node: nobody else has its id."""
+        """A push that was not sent is tried again by the same node: nobody else
+        has its id."""
         user = LISTENERS[step.which // 5 % len(LISTENERS)]
         for node in self.nodes:
             if node.serves and not node.owner.paused:
@@ -509,7 +617,9 @@ class Simulation:
             if node.node is None:
                 return
             began = self.now
-            outcome = node.node.core.pushes.from_back_end(_PUSH, UserPush(user, id, f"once{id}:1"))
+            outcome = node.node.core.pushes.from_back_end(
+                _PUSH, UserPush(user, id, f"once{id}:1")
+            )
             if self.now - began > _LONG_SECONDS and self.was_calm(began, 0.0):
                 self.fail(f"push {id} has waited for a claim that nobody has")
             if outcome is Outcome.REPEATED:
@@ -531,11 +641,15 @@ class Simulation:
             return
         event = Event("msg", "back end", text)
         with suppress(ChannelRefused):
-            position = node.node.core.channels.publishing.publish_event(_PUSH, channel, event).position
+            position = node.node.core.channels.publishing.publish_event(
+                _PUSH, channel, event
+            ).position
             if position is not None:
                 key = channel, position.epoch, position.offset
                 if key in self.published:
-                    self.fail(f"two publications to {channel} have the offset {position.offset}")
+                    self.fail(
+                        f"two publications to {channel} have the offset {position.offset}"
+                    )
                 self.published[key] = text
 
     def _do_logins(self, step: Step) -> None:
@@ -543,7 +657,9 @@ class Simulation:
         user = f"visitor{step.which % 3}"
         for _ in range(1 + step.which // 3 % 3):
             within = step.amount * (3.0 if step.which & 1024 else 0.05)
-            self.loop.call_later(self.random.random() * within, self.clients, self._visit, user)
+            self.loop.call_later(
+                self.random.random() * within, self.clients, self._visit, user
+            )
 
     def _visit(self, user: str, home: int | None = None) -> None:
         self._numbers += 1
@@ -551,7 +667,9 @@ class Simulation:
         visitor.home = home
         self.visitors.append(visitor)
         visitor.start()
-        self.loop.call_later(self.random.expovariate(1 / 60.0), self.clients, self._leave, visitor)
+        self.loop.call_later(
+            self.random.expovariate(1 / 60.0), self.clients, self._leave, visitor
+        )
 
     def _leave(self, visitor: Listener) -> None:
         if not self.is_ending:
@@ -567,7 +685,9 @@ class Simulation:
             push = self._if_serving, node, self._push, listener.user
             self.loop.call_later(0.08 * number * step.amount, self.world, *push)
         for number in range(5 if step.which & 2 else 0):
-            self.loop.call_later(0.1 * number * step.amount, self.world, self._do_publications, step)
+            self.loop.call_later(
+                0.1 * number * step.amount, self.world, self._do_publications, step
+            )
         self.loop.call_later(0.3 * step.amount, self.clients, listener.cut)
 
     def _push_at_home(self, which: int) -> None:
@@ -580,7 +700,7 @@ class Simulation:
         with self.loop.acting(self.clients):
             self.messengers[step.which % len(self.messengers)].cut()
 
-    # --- faults ---------------------------------------------------------------------------------------------
+    # --- faults ---------------------------------------------------------------
 
     def _begin(self, name: str, seconds: float, end: Callable[[], object]) -> None:
         self.faults[name] = self.faults.get(name, 0) + 1
@@ -588,7 +708,9 @@ class Simulation:
         def ends() -> None:
             end()
             self.faults[name] -= 1
-            self.faults = {each: number for each, number in self.faults.items() if number}
+            self.faults = {
+                each: number for each, number in self.faults.items() if number
+            }
             self.fault_ended = self.now
 
         self.loop.call_later(seconds, self.world, ends)
@@ -616,7 +738,10 @@ class Simulation:
         """Cut the routes between a node and a place, or one of both."""
         node, seconds = self._node(step), 0.05 + step.amount**2 * 25.0
         target, _, one_way = target.partition(" ")
-        there = node.owner.name, self._other(step).owner.name if target == "nodes" else target
+        there = (
+            node.owner.name,
+            self._other(step).owner.name if target == "nodes" else target,
+        )
         pairs = [there, there[::-1]]
         if one_way:
             pairs = pairs[:1] if target == "nodes" or step.which & 1 else pairs[1:]
@@ -625,12 +750,25 @@ class Simulation:
             route.cut()
 
         self._begin("cut", seconds, lambda: [route.mend() for route in routes])
-        if target == "redis" and not one_way and step.which & 8 and seconds > _NOTICED_SECONDS:
+        if (
+            target == "redis"
+            and not one_way
+            and step.which & 8
+            and seconds > _NOTICED_SECONDS
+        ):
             # A user logs in there, and then elsewhere.
             user = f"visitor{step.which % 3}"
-            self.loop.call_later(_NOTICED_SECONDS, self.clients, self._visit, user, node.number)
+            self.loop.call_later(
+                _NOTICED_SECONDS, self.clients, self._visit, user, node.number
+            )
             other = self._other(step).number
-            self.loop.call_later(_NOTICED_SECONDS + 0.5 + step.amount, self.clients, self._visit, user, other)
+            self.loop.call_later(
+                _NOTICED_SECONDS + 0.5 + step.amount,
+                self.clients,
+                self._visit,
+                user,
+                other,
+            )
 
     def _do_slow(self, step: Step, name: str) -> None:
         def fits(pair: tuple[str, str]) -> bool:
@@ -661,29 +799,42 @@ class Simulation:
                     push = self._push_at_home, step.which + number
                     self.loop.call_later(down + 0.08 * number, self.world, *push)
 
-        self._begin("redis", (lost_seconds or 0.0) + 0.1 + step.amount**2 * 15.0, _nothing)
+        self._begin(
+            "redis", (lost_seconds or 0.0) + 0.1 + step.amount**2 * 15.0, _nothing
+        )
         self.loop.call_later(lost_seconds or 0.0, self.world, stop)
 
-    def _spoil_database(self, name: str, fault: float, well: float, seconds: float) -> None:
+    def _spoil_database(
+        self, name: str, fault: float, well: float, seconds: float
+    ) -> None:
         """Set an attribute of the database for so long."""
         attributes = vars(self.database)
         attributes[name] = fault
         self._begin("database", seconds, partial(attributes.update, {name: well}))
 
     def _do_machines_restart(self, step: Step) -> None:
-        """All nodes begin anew at about the same time, and Redis, which has lost the last moments."""
-        if self.faults or self.redis.is_down or not all(node.serves for node in self.nodes):
+        """All nodes begin anew at about the same time, and Redis, which has
+        lost the last moments."""
+        if (
+            self.faults
+            or self.redis.is_down
+            or not all(node.serves for node in self.nodes)
+        ):
             return
         for node in self.nodes:
             node.kill()
             self.loop.call_later(0.2 + self.random.random(), self.world, node.start)
         self._begin("machines", 3.0, _nothing)
-        self.loop.call_later(0.2 + self.random.random(), self.world, self._restart_redis, step, 0.3)
+        self.loop.call_later(
+            0.2 + self.random.random(), self.world, self._restart_redis, step, 0.3
+        )
 
     def _do_database_loses_commits(self, step: Step) -> None:
         """The database restarts with the data of some moments before."""
         copy = self.database.copy()
-        self._begin("commits", 0.05 + step.amount * 0.5, lambda: self.database.restore(copy))
+        self._begin(
+            "commits", 0.05 + step.amount * 0.5, lambda: self.database.restore(copy)
+        )
 
     def _do_clock_jumps(self, step: Step) -> None:
         node = self._node(step)
@@ -696,23 +847,32 @@ class Simulation:
                 if client.wire is not None and client.wire.node is node:
                     client.cut()
 
-    # --- the end --------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------
 
     def _end(self) -> None:
         """All faults have ended: all must become well."""
         self.is_ending = True
-        # While clients settle, work goes on a little, so that nothing waits for news.
+        # While clients settle, work goes on a little, so that nothing waits for
+        # news.
         gevent.sleep(10.0)
         served = "a node does not serve again"
-        if not self._wait(lambda: all(node.serves for node in self.nodes), 60.0, served):
+        if not self._wait(
+            lambda: all(node.serves for node in self.nodes), 60.0, served
+        ):
             return
         for client in (*self.messengers, *self.listeners):
             words = f"{client.name} does not log in again"
             self._wait(lambda c=client: c.core.state == "online", 60.0, words)  # type: ignore[misc]
-        self._wait(lambda: not any(each.unsent for each in self.messengers), 60.0, "messages are not stored")
+        self._wait(
+            lambda: not any(each.unsent for each in self.messengers),
+            60.0,
+            "messages are not stored",
+        )
         with self.loop.acting(self.clients):
             for conversation, members in self.conversations.items():
-                next(each for each in self.messengers if each.user == members[0]).send(conversation)
+                next(each for each in self.messengers if each.user == members[0]).send(
+                    conversation
+                )
         gevent.sleep(CALM_SECONDS)
         if self.findings:
             return
@@ -723,7 +883,9 @@ class Simulation:
         for messenger in self.messengers:
             for conversation, members in self.conversations.items():
                 if messenger.user in members:
-                    self.note("followed", client=messenger.name, object=f"c{conversation}")
+                    self.note(
+                        "followed", client=messenger.name, object=f"c{conversation}"
+                    )
 
     def _read_all(self) -> None:
         def read() -> None:
@@ -733,9 +895,17 @@ class Simulation:
                 rows: list[list[Any]] = []
                 before, more = 0, True
                 while more:
-                    entries, more = log.entries.history(_LOG, members[0], conversation, before, 100)
-                    texts = [each.body.decode() if each.kind == "message" else None for each in entries]
-                    rows[:0] = [[each.seq, text] for each, text in zip(entries, texts, strict=True)]
+                    entries, more = log.entries.history(
+                        _LOG, members[0], conversation, before, 100
+                    )
+                    texts = [
+                        each.body.decode() if each.kind == "message" else None
+                        for each in entries
+                    ]
+                    rows[:0] = [
+                        [each.seq, text]
+                        for each, text in zip(entries, texts, strict=True)
+                    ]
                     before = entries[0].id if more else 0
                 self.note("ok", number=number, messages=rows)
 
@@ -755,19 +925,35 @@ class Simulation:
     def _check_channels(self) -> None:
         """All listeners are at the same position of each channel: its last."""
         for channel in CHANNELS:
-            self.on_node(self.nodes[0], self._publish, self.nodes[0], channel, f"last of {channel}")
+            self.on_node(
+                self.nodes[0],
+                self._publish,
+                self.nodes[0],
+                channel,
+                f"last of {channel}",
+            )
         gevent.sleep(5.0)
         for channel in CHANNELS:
-            ends = [key[2] for key, text in self.published.items() if text == f"last of {channel}"]
+            ends = [
+                key[2]
+                for key, text in self.published.items()
+                if text == f"last of {channel}"
+            ]
             last = max(ends, default=0)
             for each in self.listeners:
                 if each.last.get(channel, ("", 0))[1] != last:
-                    self.fail(f"{each.name} is at {each.last.get(channel)} of {channel}, whose end is {last}")
+                    self.fail(
+                        f"{each.name} is at {each.last.get(channel)} of {channel}, whose end is {last}"
+                    )
 
     def _check_sessions(self, until: float) -> None:
-        """Each user who is logged in has one session that is addressed: that of the last login, which ended
-        before ``until``."""
-        some = [each for each in (*self.visitors, *self.listeners) if each.core.state == "online"]
+        """Each user who is logged in has one session that is addressed: that of
+        the last login, which ended before ``until``."""
+        some = [
+            each
+            for each in (*self.visitors, *self.listeners)
+            if each.core.state == "online"
+        ]
         connections = [
             connection
             for node in self.nodes
@@ -784,19 +970,34 @@ class Simulation:
                 for each in self.all_clients
                 if isinstance(each, Listener) and each.user == user
             )
-            if self.departed.get(user, 0.0) > min(last.login_began, until) or changed > until:
+            if (
+                self.departed.get(user, 0.0) > min(last.login_began, until)
+                or changed > until
+            ):
                 continue  # the newest has left: nobody takes its place
-            holders = [each for each in clients if each.wire is not None and each.wire.sock in addressed]
+            holders = [
+                each
+                for each in clients
+                if each.wire is not None and each.wire.sock in addressed
+            ]
             if len(addressed) != 1:
-                self.fail(f"{user} has {len(addressed)} addressed sessions of {len(clients)}")
-            elif last not in holders and all(last.login_began > each.login_ended + 0.01 for each in holders):
-                self.fail(f"{user}: the login at {last.login_ended:.3f} lost against an older one")
+                self.fail(
+                    f"{user} has {len(addressed)} addressed sessions of {len(clients)}"
+                )
+            elif last not in holders and all(
+                last.login_began > each.login_ended + 0.01 for each in holders
+            ):
+                self.fail(
+                    f"{user}: the login at {last.login_ended:.3f} lost against an older one"
+                )
 
     def _judge(self) -> None:
         """What the checker says of the history."""
         if self.findings or self.is_losing:
             return
-        self.findings += [f"checker: {finding}" for finding in check(read_history(self.lines))]
+        self.findings += [
+            f"checker: {finding}" for finding in check(read_history(self.lines))
+        ]
 
 
 def fresh_folder(folder: Path, template: Path) -> None:

@@ -1,4 +1,5 @@
-"""Webhooks: the back ends of apps hear what happens, review messages, and decide about clients."""
+"""Webhooks: the back ends of apps hear what happens, review messages, and
+decide about clients."""
 
 from typing import Any
 
@@ -10,7 +11,15 @@ from imserver.backends.webhooks.parts import offline, webhooks_of
 from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.plugin import FeatureRow
 
-__all__ = ["FEATURE", "Failure", "HookSender", "LogHook", "LogHooks", "Webhooks", "webhooks_of"]
+__all__ = [
+    "FEATURE",
+    "Failure",
+    "HookSender",
+    "LogHook",
+    "LogHooks",
+    "Webhooks",
+    "webhooks_of",
+]
 
 
 def _commands() -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Absences: which back ends hear that a user is offline and has not read a stored message."""
+"""Absences: which back ends hear that a user is offline and has not read a
+stored message."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -14,7 +15,12 @@ from imserver.backends.webhooks.feeds import Feed, Feeds
 from imserver.backends.webhooks.log_window import RememberedMembers
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Holder
-from imserver.plugin.messages import Conversation, ConversationSummary, Entry, MessageLog
+from imserver.plugin.messages import (
+    Conversation,
+    ConversationSummary,
+    Entry,
+    MessageLog,
+)
 from imserver.plugin.runtime import steady_time
 from imserver.plugin.services import Presence
 from imserver.plugin.storage import Store
@@ -22,13 +28,15 @@ from imserver.plugin.storage import Store
 GATHER_SECONDS: Final = 0.1
 """How long new entries wait for others."""
 MIN_PAUSE_SECONDS: Final = 0.05
-"""Pause while an absence is due and cannot be decided, because the registry is away."""
+"""Pause while an absence is due and cannot be decided, because the registry is
+away."""
 DUE_AT_ONCE: Final = 200
 _NEVER: Final = 1 << 62
 
 
 class _Work(Struct):
-    """What is looked at together: entries up to a position, or absences that are due."""
+    """What is looked at together: entries up to a position, or absences that
+    are due."""
 
     entries: list[Entry] = []
     position: int = 0
@@ -36,11 +44,14 @@ class _Work(Struct):
 
 
 class Absences(Struct, frozen=True):
-    """Decides about ``absent`` events, in the apps whose feeds this node delivers and that want ``absent``.
+    """Decides about ``absent`` events, in the apps whose feeds this node
+    delivers and that want ``absent``.
 
-    A receiver of a stored message who is offline is noted. If they are offline ``absent_seconds`` later, have
-    not read it, and are no bot, an ``absent`` event is added; then no other one for this conversation until
-    they were online. What is noted is in the database, so it survives the node. Each app has a consumer.
+    A receiver of a stored message who is offline is noted. If they are offline
+    ``absent_seconds`` later, have not read it, and are no bot, an ``absent``
+    event is added; then no other one for this conversation until they were
+    online. What is noted is in the database, so it survives the node. Each app
+    has a consumer.
     """
 
     feeds: Feeds
@@ -82,7 +93,8 @@ class Absences(Struct, frozen=True):
             return _Work(entries, window.after(len(entries)))
         now = int(steady_time() * 1000)
         if feed.next_due <= now and self.is_registry_up():
-            if not feed.next_due:  # the clock of the process before this one may have been ahead
+            # the clock of the process before this one may have been ahead
+            if not feed.next_due:
                 latest = now + int(feed.receiver.absent_seconds * 1000)
                 self.feeds.events.bound_absences(feed.app, latest)
             due, next_due = self.feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
@@ -92,11 +104,14 @@ class Absences(Struct, frozen=True):
         return None
 
     def _look_at(self, feed: Feed, work: _Work) -> None:
-        """Note who is offline, or add the events that are due, unless the users have come or read."""
+        """Note who is offline, or add the events that are due, unless the users
+        have come or read."""
         app, events, window = feed.app, self.feeds.events, feed.noting
         if work.due:
             reported, over = self._decide(app, work.due)
-            self.feeds.added(events.end_absences(app, self.feeds.node(), reported, over))
+            self.feeds.added(
+                events.end_absences(app, self.feeds.node(), reported, over)
+            )
             return
         absences = self._absences(feed, work.entries)
         if absences:
@@ -104,7 +119,7 @@ class Absences(Struct, frozen=True):
             feed.next_due = min(feed.next_due, absences[0].due)
         window.take(work.position)
 
-    # --- who is offline -------------------------------------------------------------------------------------
+    # --- who is offline -------------------------------------------------------
 
     def _absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
         """The users who are to read one of these entries, and are offline."""
@@ -130,7 +145,7 @@ class Absences(Struct, frozen=True):
             if user in offline
         ]
 
-    # --- who is to be notified ------------------------------------------------------------------------------
+    # --- who is to be notified ------------------------------------------------
 
     def _decide(
         self, app: str, due: Sequence[Absence]
@@ -138,11 +153,18 @@ class Absences(Struct, frozen=True):
         users = [each.user for each in due]
         online = self.presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
-            raise StorageUnavailable(f"nodes do not answer: {', '.join(online.missing)}")
+            raise StorageUnavailable(
+                f"nodes do not answer: {', '.join(online.missing)}"
+            )
         bots = {account.user for account in self.accounts_of(app, users) if account.bot}
         stored = self.store.part(MessageLog)
-        entries = {entry.id: entry for entry in stored.entries.find(app, list({each.entry for each in due}))}
-        states = stored.conversations.find(app, list({each.conversation for each in due}))
+        entries = {
+            entry.id: entry
+            for entry in stored.entries.find(app, list({each.entry for each in due}))
+        }
+        states = stored.conversations.find(
+            app, list({each.conversation for each in due})
+        )
         conversations = {conversation.id: conversation for conversation in states}
         reported, over = [], []
         for absence, here in zip(due, online.users, strict=True):
@@ -154,14 +176,26 @@ class Absences(Struct, frozen=True):
             if facts is None:
                 over.append(absence)
             else:
-                reported.append((absence, NewEvent(app, absence.user, "absent", msgspec.json.encode(facts))))
+                reported.append(
+                    (
+                        absence,
+                        NewEvent(
+                            app, absence.user, "absent", msgspec.json.encode(facts)
+                        ),
+                    )
+                )
         return reported, over
 
 
 def _facts(
-    stored: MessageLog, app: str, absence: Absence, entry: Entry, conversations: Mapping[int, Conversation]
+    stored: MessageLog,
+    app: str,
+    absence: Absence,
+    entry: Entry,
+    conversations: Mapping[int, Conversation],
 ) -> dict[str, Any] | None:
-    """The fields of an ``absent`` event; None: the user has read the message, or may not any more."""
+    """The fields of an ``absent`` event; None: the user has read the message,
+    or may not any more."""
     summary = _summary(stored, app, absence, conversations.get(absence.conversation))
     if summary is None or not summary.unread or summary.read >= absence.entry:
         return None
@@ -172,7 +206,11 @@ def _facts(
         "kind": conversation.kind,
         "sender": entry.sender,
         "unread": summary.unread,
-        "stored": {"id": entry.id, "conversation": entry.conversation, "seq": entry.seq},
+        "stored": {
+            "id": entry.id,
+            "conversation": entry.conversation,
+            "seq": entry.seq,
+        },
     }
     if conversation.kind == "group":
         facts |= {"group": str(conversation.id), "name": conversation.name}
@@ -185,11 +223,13 @@ def _facts(
 def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
-    """The conversation as the user sees it; None: the user is no member any more."""
+    """The conversation as the user sees it; None: the user is no member any
+    more."""
     if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
     while known is not None:
-        # The list is ordered by the newest entry, which no other conversation has.
+        # The list is ordered by the newest entry, which no other conversation
+        # has.
         page, _ = stored.conversations.page(app, absence.user, known.last_id + 1, 1)
         if page and page[0].conversation.id == known.id:
             return page[0]

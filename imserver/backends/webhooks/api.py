@@ -1,4 +1,5 @@
-"""Durable events: read them from a cursor, list dead ones, replay them; the state of webhooks."""
+"""Durable events: read them from a cursor, list dead ones, replay them; the
+state of webhooks."""
 
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -30,14 +31,19 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-PageSize = Annotated[int, about("The maximum number of events on this page.", ge=1, le=1000)]
+PageSize = Annotated[
+    int, about("The maximum number of events on this page.", ge=1, le=1000)
+]
 
 
 class EventsAnswer(Struct):
     """Events, in order per user."""
 
     events: Annotated[list[Any], about("Events as a webhook receives them.")]
-    next: Annotated[str, about("`after` of the next page. Store it when you have stored the events.")]
+    next: Annotated[
+        str,
+        about("`after` of the next page. Store it when you have stored the events."),
+    ]
     more: Annotated[bool, about("Whether there are more events now.")]
 
 
@@ -49,7 +55,10 @@ class DeadEvent(Struct):
     attempts: int
     since: Annotated[int, about("The time of the first failure, in Unix seconds.")]
     event: Annotated[
-        Any, about("The event as it was sent; for an account that operates the app without its contents.")
+        Any,
+        about(
+            "The event as it was sent; for an account that operates the app without its contents."
+        ),
     ]
 
 
@@ -74,11 +83,18 @@ class WebhookShown(Struct):
     """The webhook of an app."""
 
     app: str
-    url: Annotated[str, about("The address of the receiver; empty: the back end reads the events itself.")]
+    url: Annotated[
+        str,
+        about(
+            "The address of the receiver; empty: the back end reads the events itself."
+        ),
+    ]
     events: Annotated[list[str], about("The events that it wants.")]
     failing: Annotated[bool, about("Whether the last request of a node has failed.")]
     waiting: Annotated[int, about("Events that wait in memory.")]
-    stored: Annotated[int, about("Durable events that have to be delivered, as far as it is known.")]
+    stored: Annotated[
+        int, about("Durable events that have to be delivered, as far as it is known.")
+    ]
     aside: Annotated[
         int,
         about(
@@ -86,30 +102,44 @@ class WebhookShown(Struct):
         ),
     ]
     next_try: Annotated[
-        int, about("When the next of those is tried, in Unix seconds; 0: at once, or there is none.")
+        int,
+        about(
+            "When the next of those is tried, in Unix seconds; 0: at once, or there is none."
+        ),
     ]
-    dead: Annotated[int, about("Events that the receiver did not take for three days; at most 10,000 count.")]
-    answers: Annotated[list[AnswerShown], about("The last answers of all nodes, the newest first.")]
+    dead: Annotated[
+        int,
+        about(
+            "Events that the receiver did not take for three days; at most 10,000 count."
+        ),
+    ]
+    answers: Annotated[
+        list[AnswerShown], about("The last answers of all nodes, the newest first.")
+    ]
 
 
 class WebhooksAnswer(Struct):
-    """The webhook of one app, or a page of those that the key reaches, ordered by app."""
+    """The webhook of one app, or a page of those that the key reaches, ordered
+    by app."""
 
     webhooks: list[WebhookShown]
     next: NextCursor
     missing_nodes: Annotated[
-        list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+        list[str],
+        about("Nodes that did not answer in time. The answer lacks their part."),
     ]
 
 
 class EventApi(Struct, frozen=True):
-    """The services that the routes use. Calls switch, and raise StorageUnavailable."""
+    """The services that the routes use. Calls switch, and raise
+    StorageUnavailable."""
 
     webhooks: Webhooks
     core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
-        """The states of apps that have a receiver, and the nodes that did not answer."""
+        """The states of apps that have a receiver, and the nodes that did not
+        answer."""
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
@@ -120,26 +150,33 @@ class EventApi(Struct, frozen=True):
         )
         states = []
         for app, own in zip(named, zip(*parts, strict=True), strict=True):
-            newest = sorted((one for part in own for one in part.answers), key=lambda one: one.time)[::-1]
+            newest = sorted(
+                (one for part in own for one in part.answers), key=lambda one: one.time
+            )[::-1]
             aside, dead, next_try = counts.get(app, (0, 0, 0))
             states.append(
                 WebhookShown(
                     app=app,
                     url=receivers[app].url,
                     events=sorted(receivers[app].events),
-                    failing=any(part.failing for part in own) or bool(newest and newest[0].problem),
+                    failing=any(part.failing for part in own)
+                    or bool(newest and newest[0].problem),
                     waiting=sum(part.waiting for part in own),
                     stored=sum(part.stored for part in own),
                     aside=aside,
                     next_try=next_try,
                     dead=dead,
-                    answers=msgspec.convert(newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True),
+                    answers=msgspec.convert(
+                        newest[:MOST_ANSWERS], list[AnswerShown], from_attributes=True
+                    ),
                 )
             )
         return states, missing
 
 
-routes = Resource("events", lambda core, _: EventApi(webhooks_of(core), core), hot=False)
+routes = Resource(
+    "events", lambda core, _: EventApi(webhooks_of(core), core), hot=False
+)
 
 
 @routes.get("/events/log", Needs.ADMIN)
@@ -158,8 +195,9 @@ def log(
 ) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
-    They are the durable events of the app's webhook. With `webhook.events` and no `webhook.url` an app has
-    them, too. Messages and groups stay as long as stored messages do, other events for four days.
+    They are the durable events of the app's webhook. With `webhook.events` and
+    no `webhook.url` an app has them, too. Messages and groups stay as long as
+    stored messages do, other events for four days.
     """
     text = read_cursor(after)
     entry, _, event = "0.0".partition(".") if text is None else text.partition(".")
@@ -167,12 +205,19 @@ def log(
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
-        raise ApiProblem.invalid("The app has neither `webhook.url` nor `webhook.events`")
+        raise ApiProblem.invalid(
+            "The app has neither `webhook.url` nor `webhook.events`"
+        )
     entries = feeds.entries_after(call.app, entry_id, limit)
     rows = feeds.events.read(call.app, event_id, limit)
-    page = page_of(call.app, entries, rows, feeds.node(), feed.receiver.events, limit, 1 << 20)
+    page = page_of(
+        call.app, entries, rows, feeds.node(), feed.receiver.events, limit, 1 << 20
+    )
     if page.is_full:
-        entry_id, event_id = max(entry_id, page.last_entry), max(event_id, page.last_row)
+        entry_id, event_id = (
+            max(entry_id, page.last_entry),
+            max(event_id, page.last_row),
+        )
     else:
         entry_id = entries[-1].id if entries else entry_id
         event_id = rows[-1].id if rows else event_id
@@ -183,36 +228,57 @@ def log(
 
 
 @routes.get("/events/dead", Needs.OPERATE)
-def dead(api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100) -> DeadAnswer:
+def dead(
+    api: EventApi, call: Call, app: App, cursor: PageCursor = "", limit: PageSize = 100
+) -> DeadAnswer:
     """List the events that the webhook of an app did not take for three days.
 
-    An account that operates the app sees of an event its `id`, `event` and `time`, and no contents.
+    An account that operates the app sees of an event its `id`, `event` and
+    `time`, and no contents.
     """
     behind = read_cursor(cursor)
     number = 0 if behind is None else _number("cursor", behind)
     shown_of = _head_of if call.principal.staff else msgspec.Raw
-    retries = dead_events.list_retries(api.core.store, call.app, True, number, limit + 1)
+    retries = dead_events.list_retries(
+        api.core.store, call.app, True, number, limit + 1
+    )
     rows, following = page_and_cursor(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
     shown = [
-        view(DeadEvent, row, id=row.event, since=row.first_failed, event=shown_of(row.body)) for row in rows
+        view(
+            DeadEvent,
+            row,
+            id=row.event,
+            since=row.first_failed,
+            event=shown_of(row.body),
+        )
+        for row in rows
     ]
     return DeadAnswer(shown, following)
 
 
-@routes.post("/events/replay", Needs.OPERATE, schema=("ReplayRequest", "The event to send again."))
+@routes.post(
+    "/events/replay",
+    Needs.OPERATE,
+    schema=("ReplayRequest", "The event to send again."),
+)
 def replay(
     api: EventApi,
     call: Call,
     app: App,
     id: Annotated[
-        str, about("The `id` of the event; empty: all that are dead or were put aside.", max_length=64)
+        str,
+        about(
+            "The `id` of the event; empty: all that are dead or were put aside.",
+            max_length=64,
+        ),
     ] = "",
 ) -> ReplayAnswer:
     """Send refused events again.
 
-    Those that were put aside are tried at once, dead ones again for up to three days.
+    Those that were put aside are tried at once, dead ones again for up to three
+    days.
     """
     return ReplayAnswer(dead_events.send_again(api.core.store, call.app, id))
 
@@ -220,7 +286,9 @@ def replay(
 def _head_of(body: bytes) -> dict[str, Any]:
     """What an event says of itself, without what users wrote."""
     event: dict[str, Any] = msgspec.json.decode(body)
-    return {name: event[name] for name in ("id", "event", "app", "time") if name in event}
+    return {
+        name: event[name] for name in ("id", "event", "app", "time") if name in event
+    }
 
 
 @routes.get("/webhooks", Needs.OPERATE, reach="optional")
@@ -229,19 +297,23 @@ def webhooks(
     call: Call,
     app: Annotated[str, about("The app; empty: all that the key reaches.")] = "",
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of webhooks on this page.", ge=1, le=100)] = 50,
+    limit: Annotated[
+        int, about("The maximum number of webhooks on this page.", ge=1, le=100)
+    ] = 50,
 ) -> WebhooksAnswer:
     """Show what waits for webhooks, and their last answers.
 
-    Of one app, or of all apps that the key reaches and that have a webhook, page by page. Nodes keep the last
-    20 answers of each app in memory.
+    Of one app, or of all apps that the key reaches and that have a webhook,
+    page by page. Nodes keep the last 20 answers of each app in memory.
     """
     if app:
         names, following = [call.app], ""
     else:
         after = read_cursor(cursor) or ""
         behind = [
-            name for name in sorted(api.webhooks.feeds.feeds) if name > after and call.principal.reaches(name)
+            name
+            for name in sorted(api.webhooks.feeds.feeds)
+            if name > after and call.principal.reaches(name)
         ]
         page, following = page_and_cursor(behind, limit, str)
         names = list(page)
@@ -252,25 +324,36 @@ def webhooks(
 @routes.post(
     "/webhooks/address",
     Needs.OWN,
-    schema=("AddressRequest", "An app that was created at run time, and the new address of its webhook."),
+    schema=(
+        "AddressRequest",
+        "An app that was created at run time, and the new address of its webhook.",
+    ),
     problems=(Problems.APP_CONFIGURED,),
 )
 def set_address(
     api: EventApi,
     call: Call,
     app: App,
-    url: Annotated[str, about("The URL to which the server posts events.", min_length=1, max_length=2000)],
+    url: Annotated[
+        str,
+        about(
+            "The URL to which the server posts events.", min_length=1, max_length=2000
+        ),
+    ],
 ) -> WebhookShown:
     """Change the address of the webhook of an app.
 
-    Its secret and its other settings stay. What waits goes to the new address, at once.
+    Its secret and its other settings stay. What waits goes to the new address,
+    at once.
     """
     tenant = api.core.tenants.find(call.app)
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
-    before = {name: value for name, value in asdict(tenant.webhook).items() if value != ""}
+    before = {
+        name: value for name, value in asdict(tenant.webhook).items() if value != ""
+    }
     api.core.tenants.change(call.app, {"webhook": {**before, "url": url}})
     states, _ = api.states([call.app])
     if not states:
@@ -278,7 +361,11 @@ def set_address(
     return states[0]
 
 
-@routes.post("/webhooks/test", Needs.OPERATE, schema=("TestRequest", "The app whose webhook is tried."))
+@routes.post(
+    "/webhooks/test",
+    Needs.OPERATE,
+    schema=("TestRequest", "The app whose webhook is tried."),
+)
 def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """Send an event `test` to the webhook of an app, and show its answer.
 
@@ -286,7 +373,9 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     """
     feed, answers = api.webhooks.feeds.feeds.get(call.app), api.webhooks.feeds.answers
     if feed is None or not feed.receiver.url:
-        raise ApiProblem.invalid("The app has no `webhook.url`, or no secret to sign with")
+        raise ApiProblem.invalid(
+            "The app has no `webhook.url`, or no secret to sign with"
+        )
     body = feed.receiver.body(api.webhooks.event(call.app, "test", {}))
     feed.receiver.attempt(api.webhooks.outgoing, body, token_hex(16), answers, 1)
     return msgspec.convert(answers.of(call.app)[-1], AnswerShown, from_attributes=True)

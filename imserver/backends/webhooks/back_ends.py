@@ -1,7 +1,8 @@
-"""Back ends that decide about logins, subscriptions and publications, and answer other methods of clients.
+"""Back ends that decide about logins, subscriptions and publications, and
+answer other methods of clients.
 
-Requests and answers have the form of Centrifugo's proxies. One address of the app's ``back_ends`` gets each
-kind of request.
+Requests and answers have the form of Centrifugo's proxies. One address of the
+app's ``back_ends`` gets each kind of request.
 """
 
 import re
@@ -14,18 +15,32 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from imserver.backends.webhooks.requests import Asking, AuthoriseHook, Authoriser, T, document_in
+from imserver.backends.webhooks.requests import (
+    Asking,
+    AuthoriseHook,
+    Authoriser,
+    T,
+    document_in,
+)
 from imserver.plugin.errors import ClientError
-from imserver.plugin.identity import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, LoginAnswer
+from imserver.plugin.identity import (
+    BackEndCall,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+    LoginAnswer,
+)
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
-"""A header that a client may set: ASCII without control characters, which could begin another header."""
+"""A header that a client may set: ASCII without control characters, which could
+begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
-    """The app's ``back_ends``, and the secret that signs. ``urls``: call → its URL."""
+    """The app's ``back_ends``, and the secret that signs. ``urls``: call → its
+    URL."""
 
     app: str
     secret: bytes
@@ -58,24 +73,32 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
     "refresh": _EXPIRED,
     "sub_refresh": _EXPIRED,
 }
-"""The meaning of an answer without result, error and disconnect, if it does not allow."""
+"""The meaning of an answer without result, error and disconnect, if it does not
+allow."""
 
 
 class BackEndRequests(BackEnds):
-    """Asks the back ends of apps. Owner of the counters. A slow back end delays only who asks it.
+    """Asks the back ends of apps. Owner of the counters. A slow back end delays
+    only who asks it.
 
     An app without ``back_ends`` costs one look-up in :attr:`hooks`.
     """
 
     def __init__(
-        self, outgoing: Outgoing, connection_id: Callable[[Connection], str], node: Callable[[], str]
+        self,
+        outgoing: Outgoing,
+        connection_id: Callable[[Connection], str],
+        node: Callable[[], str],
     ) -> None:
         self._connection_id = connection_id
         self._node = node
         self._authorise: dict[str, AuthoriseHook] = {}
         self._ready: set[str] = set()
         self.authoriser = Authoriser(outgoing)
-        self._asking = {call: Asking(outgoing, f"back_ends.{call}") for call in get_args(BackEndCall)}
+        self._asking = {
+            call: Asking(outgoing, f"back_ends.{call}")
+            for call in get_args(BackEndCall)
+        }
         self.hooks: dict[str, BackEndHook] = {}
         """App → its hook. Do not change it."""
         self.asked: Counter[str] = Counter()
@@ -89,7 +112,8 @@ class BackEndRequests(BackEnds):
         authorise: AuthoriseHook | None = None,
         is_ready: bool = False,
     ) -> None:
-        """Set who decides for an app; None: nobody. ``is_ready``: all its hooks have a usable secret."""
+        """Set who decides for an app; None: nobody. ``is_ready``: all its hooks
+        have a usable secret."""
         if hook is None:
             self.hooks.pop(app, None)
         else:
@@ -98,20 +122,23 @@ class BackEndRequests(BackEnds):
             self._authorise.pop(app, None)
         else:
             self._authorise[app] = authorise
-            self.authoriser.undecided[app] += 0  # a metric that begins with its first event shows no increase
+            # a metric that begins with its first event shows no increase
+            self.authoriser.undecided[app] += 0
         if is_ready:
             self._ready.add(app)
         else:
             self._ready.discard(app)
 
     def is_ready(self, app: str) -> bool:
-        """Whether the back end of an app can be asked: requests are signed with its secret."""
+        """Whether the back end of an app can be asked: requests are signed with
+        its secret."""
         return app in self._ready
 
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask about a login; None: no valid answer. Waits up to :data:`ASK_SECONDS`."""
+        """Ask about a login; None: no valid answer. Waits up to
+        :data:`ASK_SECONDS`."""
         where = self._authorise.get(app)
         if where is None:
             return None
@@ -134,23 +161,35 @@ class BackEndRequests(BackEnds):
         return hook is not None and call in hook.urls
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """Those headers of a new client that requests about it repeat; None: the app has no back end."""
+        """Those headers of a new client that requests about it repeat; None:
+        the app has no back end."""
         hook = self.hooks.get(app)
         return None if hook is None else _named(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers set in the SDK of a client that requests about it repeat. Never switches."""
+        """The headers set in the SDK of a client that requests about it repeat.
+        Never switches."""
         hook = self.hooks.get(app)
         if hook is None or not hook.emulated_headers:
             return {}
-        valid = {name.lower(): value for name, value in given.items() if _HEADER_VALUE.fullmatch(value)}
+        valid = {
+            name.lower(): value
+            for name, value in given.items()
+            if _HEADER_VALUE.fullmatch(value)
+        }
         return _named(hook.emulated_headers, valid)
 
     def ask(
-        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
+        self,
+        app: str,
+        call: BackEndCall,
+        connection: Connection,
+        facts: Mapping[str, Any],
+        kind: type[T],
     ) -> T:
-        """Ask for a connection, and return the result. Switches, at most for ``back_ends.seconds``.
-        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
+        """Ask for a connection, and return the result. Switches, at most for
+        ``back_ends.seconds``. Raises :class:`BackEndUnavailable` and
+        :class:`BackEndRefused`."""
         asking, hook = self._asking[call], self.hooks.get(app)
         self.asked[app] += 1
         try:
@@ -158,28 +197,36 @@ class BackEndRequests(BackEnds):
                 raise Unreachable("it is not set")
             with asking.counting(app, "requests"):
                 state = connection.dialect_state
-                headers = {} if state is None or state.facts is None else state.facts.headers
+                headers = (
+                    {} if state is None or state.facts is None else state.facts.headers
+                )
                 client = self._client(connection)
                 if call != "connect":
                     client["user"] = connection.user or ""
                 body, url = msgspec.json.encode({**client, **facts}), hook.urls[call]
-                reply = asking.post(app, url, hook.secret, lambda: body, hook.seconds, headers=headers)
+                reply = asking.post(
+                    app, url, hook.secret, lambda: body, hook.seconds, headers=headers
+                )
                 answer, result = document_in(*reply, partial(_read, call, kind))
         except Unreachable as problem:
             self.failed[app] += 1
             asking.warn(app, problem)
             raise BackEndUnavailable(str(problem)) from None
         if answer.disconnect is not None:
-            raise BackEndRefused(None, (answer.disconnect.code, answer.disconnect.reason))
+            raise BackEndRefused(
+                None, (answer.disconnect.code, answer.disconnect.reason)
+            )
         if result is None:
             assert answer.error is not None
             error = answer.error
-            raise BackEndRefused(ClientError(error.code, error.message, error.temporary))
+            raise BackEndRefused(
+                ClientError(error.code, error.message, error.temporary)
+            )
         return result
 
     def _client(self, connection: Connection) -> dict[str, Any]:
-        """The part of each request that is about its client. ``protocol`` is the dialect, or the codec of one
-        that has several."""
+        """The part of each request that is about its client. ``protocol`` is
+        the dialect, or the codec of one that has several."""
         dialect, state = connection.encoding.dialect, connection.dialect_state
         facts = None if state is None else state.facts
         protocol = dialect.name
@@ -202,10 +249,17 @@ def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T 
     given = without_nulls(content, 2)
     answer = msgspec.json.decode(given, type=_Answer)
     if answer == _Answer():
-        if msgspec.json.decode(given):  # an error in another form must not allow anything
+        # an error in another form must not allow anything
+        if msgspec.json.decode(given):
             raise ValueError("it has neither result nor error nor disconnect")
-        answer = msgspec.json.decode(_NOTHING_MEANS.get(call, b'{"result":{}}'), type=_Answer)
-    result = None if answer.result is UNSET else msgspec.json.decode(answer.result, type=kind)
+        answer = msgspec.json.decode(
+            _NOTHING_MEANS.get(call, b'{"result":{}}'), type=_Answer
+        )
+    result = (
+        None
+        if answer.result is UNSET
+        else msgspec.json.decode(answer.result, type=kind)
+    )
     return answer, None if answer.error is not None else result
 
 

@@ -1,4 +1,5 @@
-"""``imserver app events``: events that the webhook of an app refused; and what ``imserver doctor`` sends."""
+"""``imserver app events``: events that the webhook of an app refused; and what
+``imserver doctor`` sends."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,10 +11,22 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver.backends.webhooks.dead_events import list_retries, next_try, send_again, waiting
+from imserver.backends.webhooks.dead_events import (
+    list_retries,
+    next_try,
+    send_again,
+    waiting,
+)
 from imserver.backends.webhooks.declared import secret_of
 from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, Receiver
-from imserver.plugin.commands import CommandLine, Finding, fail, opened, record_act, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    Finding,
+    fail,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.plugin.identity import BadKey, Tenants
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.settings import Config
@@ -23,14 +36,23 @@ from imserver.plugin.storage import Store
 @click.command(short_help="List or replay events that a webhook refused.")
 @settings_options
 @CommandLine.prints_data
-@click.option("--dead", is_flag=True, help="List events that the receiver did not take for three days.")
-@click.option("--replay", metavar="ID", help="Send an event again at once, or all of them (all).")
+@click.option(
+    "--dead",
+    is_flag=True,
+    help="List events that the receiver did not take for three days.",
+)
+@click.option(
+    "--replay", metavar="ID", help="Send an event again at once, or all of them (all)."
+)
 @click.argument("name")
-def events(path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str) -> None:
+def events(
+    path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str
+) -> None:
     """List or replay events that a webhook refused, and say what waits for it.
 
-    Without --dead it lists the oldest 1000 that were refused and are tried again. While the receiver does not
-    answer at all, events wait in order, and are counted. GET /api/v1/webhooks has its last answers.
+    Without --dead it lists the oldest 1000 that were refused and are tried
+    again. While the receiver does not answer at all, events wait in order, and
+    are counted. GET /api/v1/webhooks has its last answers.
     """
     with opened(path, data_dir) as (settings, store, tenants):
         if tenants.get(name) is None:
@@ -39,12 +61,16 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
         if replay is not None:
             count = send_again(store, app, "" if replay == "all" else replay)
             if not count and replay != "all":
-                fail(f"app {name} has no event {replay} that is dead or waits to be tried")
+                fail(
+                    f"app {name} has no event {replay} that is dead or waits to be tried"
+                )
             record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"events sent again: {count}")
             return
         rows = list_retries(store, app, dead, 0, 1000)
-        counted = store.rows("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,))
+        counted = store.rows(
+            "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
+        )
         aside = sum(count for (count,) in counted)
         following = store.read(lambda sql: next_try(sql, app)) if aside else 0
         behind, entries = store.read_or((0, 0), lambda sql: waiting(sql, app))
@@ -52,7 +78,9 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
     if dead or CommandLine.wants_json():
         return
     if aside:
-        click.echo(f"put aside: {aside}, the next is tried {_time(following) or 'at once'}")
+        click.echo(
+            f"put aside: {aside}, the next is tried {_time(following) or 'at once'}"
+        )
     if behind or entries:
         click.echo(
             f"waiting until the receiver answers: {behind} events, and at most {entries} messages; "
@@ -61,7 +89,11 @@ def events(path: str | None, data_dir: str | None, dead: bool, replay: str | Non
 
 
 def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    return (
+        datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+        if seconds
+        else ""
+    )
 
 
 _NOTHING: Final = "the back end hears of nothing that happens in the app"
@@ -72,35 +104,70 @@ _MENDS: Final = (
         "its certificate is not trusted, or it does not speak TLS",
         "openssl s_client -connect {host}:{port}",
     ),
-    ("ProtocolError", "it ended the connection before its answer was whole", "curl -v {url}"),
+    (
+        "ProtocolError",
+        "it ended the connection before its answer was whole",
+        "curl -v {url}",
+    ),
     ("NewConnectionError", "no connection to its address is possible", "curl -v {url}"),
 )
 """What the problem begins with → what is wrong, and a command that shows it."""
 
 
-def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iterator[Finding]:
+def webhook(
+    _config: Config, _store: Store, tenants: Tenants, name: str
+) -> Iterator[Finding]:
     """Send a test event to the back end of an app."""
     app = tenants.resolve(name)
     tenant, label = tenants.find(app), f"webhook of {name}"
     if tenant is None:
-        yield Finding("fail", label, "there is no such app", "nothing was sent", "imserver app list")
+        yield Finding(
+            "fail",
+            label,
+            "there is no such app",
+            "nothing was sent",
+            "imserver app list",
+        )
         return
     url = tenant.webhook.url
     if not url:
-        yield Finding("fail", label, "webhook.url is not set", "nothing was sent", "set it for the app")
+        yield Finding(
+            "fail",
+            label,
+            "webhook.url is not set",
+            "nothing was sent",
+            "set it for the app",
+        )
         return
     try:
         secret = secret_of(tenant)
     except BadKey as bad:
-        yield Finding("fail", label, str(bad), "nothing was sent", "set webhook.secret for the app")
+        yield Finding(
+            "fail",
+            label,
+            str(bad),
+            "nothing was sent",
+            "set webhook.secret for the app",
+        )
         return
     now = int(time())
-    event = {"id": f"test-{token_hex(6)}", "event": "test", "app": app, "time": now, "node": "doctor"}
+    event = {
+        "id": f"test-{token_hex(6)}",
+        "event": "test",
+        "app": app,
+        "time": now,
+        "node": "doctor",
+    }
     receiver, outgoing = Receiver(app, url, secret, frozenset()), Outgoing()
     began = perf_counter()
     try:
         status, answer = outgoing.post(
-            url, secret, receiver.body(msgspec.json.encode(event)), now, token_hex(16), POST_SECONDS
+            url,
+            secret,
+            receiver.body(msgspec.json.encode(event)),
+            now,
+            token_hex(16),
+            POST_SECONDS,
         )
     except Unreachable as problem:
         yield _unreachable(label, url, problem)
@@ -114,7 +181,9 @@ def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iter
     text = ascii(answer[:200].decode("utf-8", "replace"))
     meaning = "it is sent again, and events wait behind it"
     if 400 <= status < 500 and status not in MISCONFIGURED:
-        meaning = "events that it refuses so are set aside, and are dead after three days"
+        meaning = (
+            "events that it refuses so are set aside, and are dead after three days"
+        )
     yield Finding(
         "fail",
         label,
@@ -126,12 +195,25 @@ def webhook(_config: Config, _store: Store, tenants: Tenants, name: str) -> Iter
 
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
     address = urlsplit(url)
-    host, port = address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+    host, port = (
+        address.hostname or "",
+        address.port or (443 if address.scheme == "https" else 80),
+    )
     if problem.is_refused:
         what, mend = "it refuses connections: no program listens there", "curl -v {url}"
     else:
         what, mend = next(
-            ((what, mend) for begin, what, mend in _MENDS if str(problem).startswith(begin)),
+            (
+                (what, mend)
+                for begin, what, mend in _MENDS
+                if str(problem).startswith(begin)
+            ),
             (str(problem), "curl -v {url}"),
         )
-    return Finding("fail", label, f"{url}: {what}", _NOTHING, mend.format(url=url, host=host, port=port))
+    return Finding(
+        "fail",
+        label,
+        f"{url}: {what}",
+        _NOTHING,
+        mend.format(url=url, host=host, port=port),
+    )

@@ -1,9 +1,12 @@
-"""The consumer: delivers what a source has to one receiver, in order and at least once.
+"""The consumer: delivers what a source has to one receiver, in order and at
+least once.
 
-Who uses it brings four functions: what is next, how it is delivered, how the position is stored, and when
-there is something to do that no news announces. The consumer has the rest: the lease, repeats with pauses,
-and when to store. Each receiver has a consumer, so one that hangs or fails holds up nobody else. What one
-node does for all receivers is :class:`LeasedWork`: it renews a lease, and looks for work when there is news.
+Who uses it brings four functions: what is next, how it is delivered, how the
+position is stored, and when there is something to do that no news announces.
+The consumer has the rest: the lease, repeats with pauses, and when to store.
+Each receiver has a consumer, so one that hangs or fails holds up nobody else.
+What one node does for all receivers is :class:`LeasedWork`: it renews a lease,
+and looks for work when there is news.
 """
 
 from __future__ import annotations
@@ -24,14 +27,17 @@ from imserver.plugin.runtime import RateLimitedLog, Service, retry_pause, until_
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1
-"""The clock of the database has whole seconds, so a lease may end by so much earlier."""
+"""The clock of the database has whole seconds, so a lease may end by so much
+earlier."""
 SAVE_SECONDS: Final = 1.0
-"""How often a position is stored while the receiver takes everything; a node that is killed then leaves what
-was delivered in this time to be delivered again."""
+"""How often a position is stored while the receiver takes everything; a node
+that is killed then leaves what was delivered in this time to be delivered
+again."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
 WAIT_SECONDS: Final = 1.0
-"""Pause while the database does not answer, or this node does not hold the lease."""
+"""Pause while the database does not answer, or this node does not hold the
+lease."""
 LOOK_SECONDS: Final = 0.2
 """Least time between two looks for work, so that a busy app costs few."""
 
@@ -44,7 +50,8 @@ class NotOwner(ImserverError):
 
 
 class DeliveryLease(Service):
-    """The right to deliver, as far as this node knows: the database has the lease itself."""
+    """The right to deliver, as far as this node knows: the database has the
+    lease itself."""
 
     SECONDS = 10
     """How long the database grants it."""
@@ -62,8 +69,9 @@ class DeliveryLease(Service):
     def renew(self, since: float, is_granted: bool) -> bool:
         """Note the answer to a request that was made at ``since`` (monotonic).
 
-        Whether this node has had the lease without a break. If not, another node may have delivered
-        meanwhile: consumers begin anew at the positions that are stored.
+        Whether this node has had the lease without a break. If not, another
+        node may have delivered meanwhile: consumers begin anew at the positions
+        that are stored.
         """
         is_unbroken = is_granted and since < self.until
         self.until = since + self.SECONDS - CLOCK_SECONDS if is_granted else 0.0
@@ -73,8 +81,9 @@ class DeliveryLease(Service):
 class Failure(Struct, frozen=True):
     """Why a receiver has not taken a batch.
 
-    ``longest_pause``: the limit of the pause before the next attempt, in seconds; None: the usual one.
-    ``is_dead``: there is no other attempt. The batch was dropped, or stored among dead events.
+    ``longest_pause``: the limit of the pause before the next attempt, in
+    seconds; None: the usual one. ``is_dead``: there is no other attempt. The
+    batch was dropped, or stored among dead events.
     """
 
     text: str
@@ -83,18 +92,19 @@ class Failure(Struct, frozen=True):
 
 
 class Consumer(Generic[Batch]):
-    """Delivers to one receiver while this node has the lease. It has a greenlet while there is work.
+    """Delivers to one receiver while this node has the lease. It has a greenlet
+    while there is work.
 
-    - ``read``: the next batch, behind the last one that was delivered; None: there is none. What it returns
-      is all that waits in memory here.
-    - ``deliver``: tries to deliver a batch. None: done, also if parts are to be tried later. It is called
-      again with the same batch after a failure.
+    - ``read``: the next batch, behind the last one that was delivered; None:
+      there is none. What it returns is all that waits in memory here.
+    - ``deliver``: tries to deliver a batch. None: done, also if parts are to be
+      tried later. It is called again with the same batch after a failure.
     - ``save``: stores the position; None: it is in memory only.
-    - ``until_due``: seconds until there is something to read that :meth:`wake` does not announce; None: there
-      is nothing.
+    - ``until_due``: seconds until there is something to read that :meth:`wake`
+      does not announce; None: there is nothing.
 
-    The functions may switch, and raise StorageUnavailable and :class:`NotOwner`; ``until_due`` may not.
-    ``name`` is for log lines.
+    The functions may switch, and raise StorageUnavailable and
+    :class:`NotOwner`; ``until_due`` may not. ``name`` is for log lines.
     """
 
     def __init__(
@@ -143,10 +153,12 @@ class Consumer(Generic[Batch]):
         self.wake()
 
     def save(self) -> None:
-        """Store the position, if it has moved. Switches. Raises StorageUnavailable."""
+        """Store the position, if it has moved. Switches. Raises
+        StorageUnavailable."""
         self._saved_at = monotonic()
         if self.is_unsaved and self._save is not None:
-            self.is_unsaved = False  # what is delivered meanwhile is stored the next time
+            # what is delivered meanwhile is stored the next time
+            self.is_unsaved = False
             try:
                 self._save()
             except BaseException:
@@ -162,7 +174,8 @@ class Consumer(Generic[Batch]):
 
     @staticmethod
     def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
-        """Stop consumers, wait at most ``seconds`` for what they do, and store the positions. Switches.
+        """Stop consumers, wait at most ``seconds`` for what they do, and store
+        the positions. Switches.
 
         Raises StorageUnavailable.
         """
@@ -182,7 +195,8 @@ class Consumer(Generic[Batch]):
             self._greenlet = None
 
     def _step(self) -> bool:
-        """Try to deliver a batch, or wait for one; False: there is nothing to do. Switches."""
+        """Try to deliver a batch, or wait for one; False: there is nothing to
+        do. Switches."""
         try:
             if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
@@ -216,7 +230,11 @@ class Consumer(Generic[Batch]):
         failure = self._deliver(batch)
         self.failures = 0 if failure is None else self.failures + 1
         if failure is not None and not failure.is_dead:
-            longest = LONGEST_PAUSE_SECONDS if failure.longest_pause is None else failure.longest_pause
+            longest = (
+                LONGEST_PAUSE_SECONDS
+                if failure.longest_pause is None
+                else failure.longest_pause
+            )
             self._retry.wait(retry_pause(self.failures, FIRST_PAUSE_SECONDS, longest))
             return
         self._batch = None
@@ -225,7 +243,9 @@ class Consumer(Generic[Batch]):
     def _wait(self) -> bool:
         """Wait for news; False: nothing else has to be done."""
         due = self._until_due()
-        pause = min(inf if due is None else due, SAVE_SECONDS if self.is_unsaved else inf)
+        pause = min(
+            inf if due is None else due, SAVE_SECONDS if self.is_unsaved else inf
+        )
         if pause == inf and not self._news.is_set():
             return False
         self._news.wait(None if pause == inf else pause)
@@ -235,23 +255,28 @@ class Consumer(Generic[Batch]):
 class LeasedWork:
     """Owner of the signal that there is news.
 
-    ``renew`` takes or renews the lease, and learns what there is to do. ``look`` looks for new work, also
-    after each renewal: it finds what nodes have stored whose messages to this one were lost. Both may switch,
-    and raise StorageUnavailable. ``name``, in the plural, is for log lines.
+    ``renew`` takes or renews the lease, and learns what there is to do.
+    ``look`` looks for new work, also after each renewal: it finds what nodes
+    have stored whose messages to this one were lost. Both may switch, and raise
+    StorageUnavailable. ``name``, in the plural, is for log lines.
     """
 
-    def __init__(self, name: str, renew: Callable[[], object], look: Callable[[], object]) -> None:
+    def __init__(
+        self, name: str, renew: Callable[[], object], look: Callable[[], object]
+    ) -> None:
         self._name = name
         self._renew = renew
         self._look = look
         self.news = Signal()
-        """Set when there may be work: ``LogFollower.watch`` of the messenger does so."""
+        """Set when there may be work: ``LogFollower.watch`` of the messenger
+        does so."""
         self._trouble = RateLimitedLog(log, f"{name} wait: %s")
         self._has_changed = False
         self.has_ended = False
 
     def changed(self) -> None:
-        """What there is to do was changed on this node: renew at once. Never switches."""
+        """What there is to do was changed on this node: renew at once. Never
+        switches."""
         self._has_changed = True
         self.news.set()
 
@@ -261,7 +286,8 @@ class LeasedWork:
         self.news.set()
 
     def run(self) -> None:
-        """Greenlet: renew the lease, and look when there is news, until :meth:`end`."""
+        """Greenlet: renew the lease, and look when there is news, until
+        :meth:`end`."""
         renew_at = 0.0
         while not self.has_ended:
             looked = monotonic()

@@ -1,6 +1,8 @@
-"""Events that a receiver has refused: those that are dead after three days, and those that are tried again.
+"""Events that a receiver has refused: those that are dead after three days, and
+those that are tried again.
 
-The command ``imserver app events`` reads them where no node runs. Functions raise StorageUnavailable.
+The command ``imserver app events`` reads them where no node runs. Functions
+raise StorageUnavailable.
 """
 
 from typing import Final
@@ -11,10 +13,11 @@ from imserver.plugin.storage import RowsOf, Statements, Store
 
 
 class RetryRow(Struct, frozen=True):
-    """An event that the receiver refused, or that waits behind such a one of the same user.
+    """An event that the receiver refused, or that waits behind such a one of
+    the same user.
 
-    ``event`` is its id, ``body`` what is sent. ``first_failed``: when it was put aside, Unix seconds; 0: not
-    tried yet since a replay.
+    ``event`` is its id, ``body`` what is sent. ``first_failed``: when it was
+    put aside, Unix seconds; 0: not tried yet since a replay.
     """
 
     number: int
@@ -30,16 +33,18 @@ FIRST_WAITING: Final = "SELECT min(number) AS n FROM event_retry WHERE app = %s 
 """The event of each user that is tried next."""
 
 
-def list_retries(store: Store, app: str, dead: bool, after: int, limit: int) -> list[RetryRow]:
-    """The dead events of an app, or those that wait, behind a number. Switches. Raises StorageUnavailable."""
+def list_retries(
+    store: Store, app: str, dead: bool, after: int, limit: int
+) -> list[RetryRow]:
+    """The dead events of an app, or those that wait, behind a number. Switches.
+    Raises StorageUnavailable."""
     which = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
-NEXT_TRY: Final = (
-    "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
-)
-"""Only the event of each user that is tried next has a time; those behind it have 0, as what is due has."""
+NEXT_TRY: Final = "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
+"""Only the event of each user that is tried next has a time; those behind it
+have 0, as what is due has."""
 DUE_AT_ONCE: Final = (
     "SELECT 1 FROM (SELECT member, number FROM event_retry WHERE app = %s AND dead = 0 AND next_try = 0 "
     "ORDER BY number LIMIT 100) r WHERE number = (SELECT min(e.number) FROM event_retry e WHERE e.app = %s "
@@ -50,21 +55,28 @@ MOST_COUNTED: Final = 10_000
 
 
 def next_try(sql: Statements, app: str) -> int:
-    """When the next event is tried that was put aside, Unix seconds; 0: at once, or there is none."""
+    """When the next event is tried that was put aside, Unix seconds; 0: at
+    once, or there is none."""
     rows = [] if sql.query(DUE_AT_ONCE, (app, app)) else sql.query(NEXT_TRY, (app,))
     return rows[0][0] if rows else 0
 
 
 def waiting(sql: Statements, app: str) -> tuple[int, int]:
-    """What waits until the receiver answers: how many events (at most MOST_COUNTED count), and how many
-    entries of the log, of which the receiver may want some only. Positions are stored after a batch, so a
-    receiver that answers may have had some of them."""
-    feeds = sql.query("SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0", (app,))
+    """What waits until the receiver answers: how many events (at most
+    MOST_COUNTED count), and how many entries of the log, of which the receiver
+    may want some only. Positions are stored after a batch, so a receiver that
+    answers may have had some of them."""
+    feeds = sql.query(
+        "SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0",
+        (app,),
+    )
     if not feeds:
         return 0, 0
     entry, event = feeds[0]
     behind = "SELECT id FROM event WHERE app = %s AND id > %s LIMIT %s"
-    ((events,),) = sql.query(f"SELECT count(*) FROM ({behind}) e", (app, event, MOST_COUNTED))
+    ((events,),) = sql.query(
+        f"SELECT count(*) FROM ({behind}) e", (app, event, MOST_COUNTED)
+    )
     logs = sql.query("SELECT last_id FROM log WHERE part = 0 AND app = %s", (app,))
     last = logs[0][0] if logs else entry
     return events, max(0, last - entry)
@@ -74,14 +86,18 @@ def counts(sql: Statements, app: str) -> tuple[int, int, int]:
     """How many events wait that were put aside, how many are dead (of both at most MOST_COUNTED count), and
     :func:`next_try`."""
     statement = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE app = %s AND dead = %s LIMIT %s) r"
-    aside, dead = (sql.query(statement, (app, dead, MOST_COUNTED))[0][0] for dead in (0, 1))
+    aside, dead = (
+        sql.query(statement, (app, dead, MOST_COUNTED))[0][0] for dead in (0, 1)
+    )
     return aside, dead, next_try(sql, app)
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:
-    """Try one event again, or (``""``) all: at once those that were put aside, dead ones for three days more.
+    """Try one event again, or (``""``) all: at once those that were put aside,
+    dead ones for three days more.
 
-    Returns how many, also of those that wait behind others of their users. Switches.
+    Returns how many, also of those that wait behind others of their users.
+    Switches.
     """
     which, values = ("AND event = %s", (app, event)) if event else ("", (app,))
     statement = (

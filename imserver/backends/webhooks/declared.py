@@ -9,13 +9,15 @@ from imserver.plugin.storage import Reason, Table
 
 
 def secret_of(settings: TenantSettings) -> bytes:
-    """The secret that signs requests to the app's URLs; ``b""`` if there are none. Raises BadKey."""
+    """The secret that signs requests to the app's URLs; ``b""`` if there are
+    none. Raises BadKey."""
     urls = settings.webhook.urls or settings.back_ends.urls
     return AppSecrets.read("webhook", settings.webhook) if urls else b""
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """Why an app cannot have these webhooks; ``""`` if it can. Reads the file of the secret."""
+    """Why an app cannot have these webhooks; ``""`` if it can. Reads the file
+    of the secret."""
     try:
         secret_of(settings)
     except BadKey as bad:
@@ -23,10 +25,14 @@ def objection(_name: str, settings: TenantSettings) -> str:
     return ""
 
 
-SETTINGS: Final = SettingsRow({"apps.*.webhook": None, "apps.*.back_ends": None}, objection)
+SETTINGS: Final = SettingsRow(
+    {"apps.*.webhook": None, "apps.*.back_ends": None}, objection
+)
 
 
-_EVENTS: Final = Reason("the feature deletes them, and those of others that name the user")
+_EVENTS: Final = Reason(
+    "the feature deletes them, and those of others that name the user"
+)
 _HEARD: Final = Reason("the back end hears of it from the server where it happened")
 
 TABLES: Final = (
@@ -54,7 +60,9 @@ TABLES: Final = (
         name="event_feed",
         types="""app name500*, last_id big, entry_id big, event_id big, noted_id big, owner name255,
             lease_until big""",
-        of_app=Reason("it stays with the last id, which is not given again if the app is created anew"),
+        of_app=Reason(
+            "it stays with the last id, which is not given again if the app is created anew"
+        ),
         erase_app=(
             # The feed begins anew.
             "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "

@@ -1,4 +1,5 @@
-"""Durable events as JSON: entries of the message log, and rows of the table ``event``."""
+"""Durable events as JSON: entries of the message log, and rows of the table
+``event``."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _GROUP_KINDS: Final = ("join", "leave", "group")
 
 
 class Outbound(Struct, frozen=True):
-    """An event to be sent. ``id`` is the same each time; the events of a ``user`` are sent in order."""
+    """An event to be sent. ``id`` is the same each time; the events of a
+    ``user`` are sent in order."""
 
     id: str
     user: str
@@ -52,16 +54,25 @@ def page_of(
     limit: int,
     limit_bytes: int,
 ) -> Page:
-    """The first events of entries and rows, by time, but never against the order of either.
+    """The first events of entries and rows, by time, but never against the
+    order of either.
 
-    One event may have more than ``limit_bytes``. The time of an entry may be that of a client's clock, so one
-    in the future counts as now.
+    One event may have more than ``limit_bytes``. The time of an entry may be
+    that of a client's clock, so one in the future counts as now.
     """
     page, now = Page(), int(time())
-    of_log = [(event, entry.id, 0) for entry in entries if (event := of_entry(app, entry, node, wanted))]
-    of_table = [(event, 0, row.id) for row in rows if (event := of_row(app, row, node, wanted))]
+    of_log = [
+        (event, entry.id, 0)
+        for entry in entries
+        if (event := of_entry(app, entry, node, wanted))
+    ]
+    of_table = [
+        (event, 0, row.id) for row in rows if (event := of_row(app, row, node, wanted))
+    ]
     size = 0
-    for event, entry_id, row_id in merge(of_log, of_table, key=lambda each: min(each[0].time, now)):
+    for event, entry_id, row_id in merge(
+        of_log, of_table, key=lambda each: min(each[0].time, now)
+    ):
         size += len(event.body)
         if len(page.events) >= limit or (page.events and size > limit_bytes):
             page.is_full = True
@@ -72,9 +83,13 @@ def page_of(
     return page
 
 
-def encode(id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]) -> bytes:
+def encode(
+    id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]
+) -> bytes:
     """An event as JSON."""
-    return msgspec.json.encode({"id": id, "event": event, "app": app, "time": time, "node": node, **facts})
+    return msgspec.json.encode(
+        {"id": id, "event": event, "app": app, "time": time, "node": node, **facts}
+    )
 
 
 class StoredPosition(Struct, frozen=True):
@@ -110,9 +125,12 @@ class MessageEvent(Struct, omit_defaults=True):
     """The bot that the event is for; empty: it is for the back end."""
 
 
-def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbound | None:
-    """The event of an entry; None if it has none, or an unwanted one. Back ends send without a sender; their
-    messages have none. What closes a question is ``ask_closed``, else a message as any press."""
+def of_entry(
+    app: str, entry: Entry, node: str, wanted: frozenset[str]
+) -> Outbound | None:
+    """The event of an entry; None if it has none, or an unwanted one. Back ends
+    send without a sender; their messages have none. What closes a question is
+    ``ask_closed``, else a message as any press."""
     id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
     if entry.kind in _GROUP_KINDS:
         if "group" not in wanted:
@@ -128,16 +146,21 @@ def of_entry(app: str, entry: Entry, node: str, wanted: frozenset[str]) -> Outbo
 
 
 def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
-    """The event of an entry for a bot, which may read it. Messages of back ends have events, too."""
+    """The event of an entry for a bot, which may read it. Messages of back ends
+    have events, too."""
     id, time = f"{LOG_PREFIX}{entry.id}", entry.time_ms // 1000
     if entry.kind in _GROUP_KINDS:
         body = encode(id, "group", app, time, node, {"bot": bot, **_group_facts(entry)})
     else:
-        body = msgspec.json.encode(replace(_message_event(id, app, time, node, entry), bot=bot))
+        body = msgspec.json.encode(
+            replace(_message_event(id, app, time, node, entry), bot=bot)
+        )
     return Outbound(id, entry.sender, time, body)
 
 
-def of_row(app: str, row: StoredEvent, node: str, wanted: frozenset[str]) -> Outbound | None:
+def of_row(
+    app: str, row: StoredEvent, node: str, wanted: frozenset[str]
+) -> Outbound | None:
     """The event of a row; None if it is unwanted."""
     if row.kind not in wanted:
         return None
@@ -146,9 +169,13 @@ def of_row(app: str, row: StoredEvent, node: str, wanted: frozenset[str]) -> Out
     return Outbound(id, row.user, row.time, b"%b,%b" % (head[:-1], row.body[1:]))
 
 
-def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> MessageEvent:
+def _message_event(
+    id: str, app: str, time: int, node: str, entry: Entry
+) -> MessageEvent:
     seen = entry.view()
-    event = MessageEvent(id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type)
+    event = MessageEvent(
+        id, "message", app, time, node, entry.sender, kind=entry.kind, type=seen.type
+    )
     if entry.members:
         event.to = seen.to
     elif entry.room:
@@ -157,26 +184,45 @@ def _message_event(id: str, app: str, time: int, node: str, entry: Entry) -> Mes
         event.group = str(entry.conversation)
     event.text = seen.text or ""
     event.data, event.base64 = seen.data, seen.base64
-    event.client_msg_id, event.about, event.meta = entry.client_msg_id, entry.about, seen.meta
+    event.client_msg_id, event.about, event.meta = (
+        entry.client_msg_id,
+        entry.about,
+        seen.meta,
+    )
     event.stored = _position(entry)
     return event
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """Which group was changed by whom, and how: what the entry says of it as ``meta``."""
-    facts = {"group": str(entry.conversation), "user": entry.sender, "change": entry.kind}
+    """Which group was changed by whom, and how: what the entry says of it as
+    ``meta``."""
+    facts = {
+        "group": str(entry.conversation),
+        "user": entry.sender,
+        "change": entry.kind,
+    }
     details = msgspec.json.decode(entry.meta, type=dict[str, Any]) if entry.meta else {}
     return {**facts, **details, "stored": _position(entry)}
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
-    """Which question was closed by whom, and how; nothing: the entry closes none."""
+    """Which question was closed by whom, and how; nothing: the entry closes
+    none."""
     if entry.kind != "press" or not entry.type:
         return {}
-    change = msgspec.json.decode(entry.meta, type=dict[str, Any]).get("ask") if entry.meta else None
+    change = (
+        msgspec.json.decode(entry.meta, type=dict[str, Any]).get("ask")
+        if entry.meta
+        else None
+    )
     if not isinstance(change, dict) or "state" not in change:
         return {}
-    return {"ask": entry.about, "user": entry.sender, **change, "stored": _position(entry)}
+    return {
+        "ask": entry.about,
+        "user": entry.sender,
+        **change,
+        "stored": _position(entry),
+    }
 
 
 def _position(entry: Entry) -> StoredPosition:

@@ -1,8 +1,10 @@
-"""The durable events of apps, how far their receivers have got, retries, and users who are to be notified.
+"""The durable events of apps, how far their receivers have got, retries, and
+users who are to be notified.
 
-Events of stored messages and groups are the entries of the message log themselves. All others are rows of the
-table ``event``. The *feed* of an app is both. Its row says which node delivers it (a lease by the clock of
-the database), and up to which positions its receiver has it.
+Events of stored messages and groups are the entries of the message log
+themselves. All others are rows of the table ``event``. The *feed* of an app is
+both. Its row says which node delivers it (a lease by the clock of the
+database), and up to which positions its receiver has it.
 """
 
 from __future__ import annotations
@@ -32,13 +34,15 @@ MAX_WAITING: Final = 10_000
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 """Limit of their bodies."""
 MAX_RETRIES: Final = 100_000
-"""Rows of retries and dead events of an app. Beyond it the oldest dead events are deleted."""
+"""Rows of retries and dead events of an app. Beyond it the oldest dead events
+are deleted."""
 _AT_ONCE: Final = 200
 """Rows in one statement."""
 
 
 class NewEvent(Struct, frozen=True):
-    """An event to be stored. ``body``: its fields, a JSON object; ``user``: whose events stay in order."""
+    """An event to be stored. ``body``: its fields, a JSON object; ``user``:
+    whose events stay in order."""
 
     app: str
     user: str
@@ -67,7 +71,8 @@ class FeedRow(Struct, frozen=True):
 
 
 class FeedHead(Struct, frozen=True):
-    """The last ids of the log and the events of a feed. ``has_retries``: events were put aside."""
+    """The last ids of the log and the events of a feed. ``has_retries``: events
+    were put aside."""
 
     entries: int
     events: int
@@ -75,7 +80,8 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """A user who was offline when ``entry`` was stored. ``due``: when to notify (:func:`steady_time`, ms)."""
+    """A user who was offline when ``entry`` was stored. ``due``: when to notify
+    (:func:`steady_time`, ms)."""
 
     user: str
     conversation: int
@@ -105,19 +111,22 @@ class EventStore(Store.Rows):
         self._batch = _Batch()
         self._writer: gevent.Greenlet[[], None] | None = None
         self.known: dict[str, int] = {}
-        """App → the greatest known id of an event: not given again if the database has lost it."""
+        """App → the greatest known id of an event: not given again if the
+        database has lost it."""
 
-    # --- events ---------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------
 
     def append(self, events: Sequence[NewEvent]) -> dict[str, int]:
-        """Store events; returns after the commit: app → the id of its last event.
+        """Store events; returns after the commit: app → the id of its last
+        event.
 
         Events that are appended meanwhile share the next transaction.
         """
         batch = self._batch
         size = sum(len(event.body) for event in events)
         if batch.events and (
-            len(batch.events) + len(events) > MAX_WAITING or batch.size + size > MAX_WAITING_BYTES
+            len(batch.events) + len(events) > MAX_WAITING
+            or batch.size + size > MAX_WAITING_BYTES
         ):
             raise StorageUnavailable("too many events wait to be stored")
         batch.events += events
@@ -147,8 +156,9 @@ class EventStore(Store.Rows):
         return _EVENTS.find(self._store.rows, which, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
-        """Delete events that are older than any attempt. Those that a feed has not delivered stay as long as
-        its app has a webhook (is one of ``apps``), and three days longer.
+        """Delete events that are older than any attempt. Those that a feed has
+        not delivered stay as long as its app has a webhook (is one of
+        ``apps``), and three days longer.
         """
         nothing: list[tuple[str, int, int]] = []
         for row in self._store.write_or(nothing, partial(_end_feeds, apps)):
@@ -174,20 +184,27 @@ class EventStore(Store.Rows):
         while self._store.write_or(0, work):
             pass
 
-    # --- feeds ----------------------------------------------------------------------------------------------
+    # --- feeds ----------------------------------------------------------------
 
     @Store.writing_or({})
     def claim(
-        self, sql: Statements, begins: Mapping[str, int | None], owner: str, seconds: int
+        self,
+        sql: Statements,
+        begins: Mapping[str, int | None],
+        owner: str,
+        seconds: int,
     ) -> dict[str, FeedRow]:
         """Take or renew the leases of apps; the feeds that ``owner`` has now.
 
-        ``begins``: app → the position in the log at which a new feed begins (None: the end of the log). A
-        feed that has ended (:meth:`expire`) begins there, too. Any other one continues at its positions,
-        however old its lease is.
+        ``begins``: app → the position in the log at which a new feed begins
+        (None: the end of the log). A feed that has ended (:meth:`expire`)
+        begins there, too. Any other one continues at its positions, however old
+        its lease is.
         """
         now = sql.now
-        statement = f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
+        statement = (
+            f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
+        )
         until: dict[str, int] = {}
         mine: set[str] = set()
         for name, owned_by, lease, at in sql.query_in(statement, (), sorted(begins)):
@@ -224,8 +241,12 @@ class EventStore(Store.Rows):
     @Store.reading_or({})
     def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
         """The contents of each app."""
-        entries = sql.query_in("SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps)
-        events = sql.query_in("SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps)
+        entries = sql.query_in(
+            "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps
+        )
+        events = sql.query_in(
+            "SELECT app, last_id FROM event_feed WHERE app IN {}", (), apps
+        )
         retries = (
             "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
             "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}"
@@ -233,11 +254,14 @@ class EventStore(Store.Rows):
         aside = {text_of(app) for (app,) in sql.query_in(retries, (), apps)}
         ends = {text_of(app): last for app, last in entries}
         found = ((text_of(app), last) for app, last in events)
-        return {app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found}
+        return {
+            app: FeedHead(ends.get(app, 0), last, app in aside) for app, last in found
+        }
 
     @Store.reading_or(None)
     def undelivered(self, sql: Statements, app: str) -> int | None:
-        """The position in the log up to which an app's receiver has everything; None: it has no receiver."""
+        """The position in the log up to which an app's receiver has everything;
+        None: it has no receiver."""
         statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
         rows = sql.query(statement, (app,))
         return min(rows[0]) if rows else None
@@ -253,53 +277,80 @@ class EventStore(Store.Rows):
         aside: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """The receiver has everything up to these positions, but what is put ``aside``. Raises NotOwner."""
+        """The receiver has everything up to these positions, but what is put
+        ``aside``. Raises NotOwner."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (entry_id, event_id, app, owner)):
             raise NotOwner(app)
         if aside:
             _put_aside(sql, app, aside, dead)
 
-    def save(self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int) -> None:
+    def save(
+        self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int
+    ) -> None:
         """Store all positions, unless ``owner`` has the feed no longer."""
-        statement = (
-            "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
+        statement = "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
+        self._store.write(
+            lambda sql: sql.execute(
+                statement, (entry_id, event_id, noted_id, app, owner)
+            )
         )
-        self._store.write(lambda sql: sql.execute(statement, (entry_id, event_id, noted_id, app, owner)))
 
-    # --- retries --------------------------------------------------------------------------------------------
+    # --- retries --------------------------------------------------------------
 
     def waiting_users(self, app: str) -> set[str]:
         """Users with events that are to be tried again."""
-        statement = "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
+        statement = (
+            "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
+        )
         return {text_of(user) for (user,) in self._store.rows(statement, (app,))}
 
-    def due_retries(self, app: str, now: int, latest: int, limit: int) -> list[RetryRow]:
-        """The first waiting event of each user, if it is due, or was after ``latest``: the clock was set."""
+    def due_retries(
+        self, app: str, now: int, latest: int, limit: int
+    ) -> list[RetryRow]:
+        """The first waiting event of each user, if it is due, or was after
+        ``latest``: the clock was set."""
         due = "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
         rest = f"JOIN ({FIRST_WAITING}) f ON f.n = number {due}"
         return RETRIES.find(self._store.rows, rest, app, now, latest, limit)
 
     def end_retry(self, row: RetryRow) -> None:
         """The receiver has taken it."""
-        self._store.write(lambda sql: sql.execute("DELETE FROM event_retry WHERE number = %s", (row.number,)))
+        self._store.write(
+            lambda sql: sql.execute(
+                "DELETE FROM event_retry WHERE number = %s", (row.number,)
+            )
+        )
 
     def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
-        """It was refused again: try it ``seconds`` later, or never after three days. Whether it is dead."""
+        """It was refused again: try it ``seconds`` later, or never after three
+        days. Whether it is dead."""
         first = row.first_failed or now
         dead = now - first >= TRY_SECONDS
         statement = (
             "UPDATE event_retry SET attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
             "WHERE number = %s"
         )
-        self._store.write(lambda sql: sql.execute(statement, (now + seconds, first, int(dead), row.number)))
+        self._store.write(
+            lambda sql: sql.execute(
+                statement, (now + seconds, first, int(dead), row.number)
+            )
+        )
         return dead
 
-    # --- users to be notified -------------------------------------------------------------------------------
+    # --- users to be notified -------------------------------------------------
 
     @Store.writing
-    def note(self, sql: Statements, app: str, owner: str, noted_id: int, absences: Sequence[Absence]) -> None:
-        """Store absences, and that the log was looked through up to ``noted_id``. Raises NotOwner."""
+    def note(
+        self,
+        sql: Statements,
+        app: str,
+        owner: str,
+        noted_id: int,
+        absences: Sequence[Absence],
+    ) -> None:
+        """Store absences, and that the log was looked through up to
+        ``noted_id``. Raises NotOwner."""
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
@@ -311,8 +362,11 @@ class EventStore(Store.Rows):
         statement = "UPDATE absence SET due = %s WHERE app = %s AND due > %s"
         self._store.execute(statement, (latest_ms, app, latest_ms))
 
-    def due_absences(self, app: str, now_ms: int, limit: int) -> tuple[list[Absence], int]:
-        """Absences whose time has come, and when (Unix milliseconds, 0: never) the next one's comes."""
+    def due_absences(
+        self, app: str, now_ms: int, limit: int
+    ) -> tuple[list[Absence], int]:
+        """Absences whose time has come, and when (Unix milliseconds, 0: never)
+        the next one's comes."""
         where = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         found = _ABSENCES.find(self._store.rows, where, app, limit + 1)
         due = [each for each in found[:limit] if each.due <= now_ms]
@@ -327,24 +381,33 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add events once until users were online, and forget what is ``over``. Raises NotOwner."""
-        if not sql.query("SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)):
+        """Add events once until users were online, and forget what is ``over``.
+        Raises NotOwner."""
+        if not sql.query(
+            "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (app, owner)
+        ):
             raise NotOwner(app)
         where = "WHERE app = %s AND member = %s AND conversation = %s"
         over_now = f"UPDATE absence SET due = 0 {where} AND due > 0"
         new = [
             event
             for one, event in reported
-            if sql.execute(over_now, (app, one.user, one.conversation))  # else the user was online meanwhile
+            # else the user was online meanwhile
+            if sql.execute(over_now, (app, one.user, one.conversation))
         ]
-        sql.execute_many(f"DELETE FROM absence {where}", [(app, one.user, one.conversation) for one in over])
+        sql.execute_many(
+            f"DELETE FROM absence {where}",
+            [(app, one.user, one.conversation) for one in over],
+        )
         return add_events(sql, new, self.known)
 
     @Store.writing_or(None)
     def came_online(self, sql: Statements, users: Collection[tuple[str, str]]) -> None:
-        """Let users, as (app, user), be notified again of conversations whose event was added.
+        """Let users, as (app, user), be notified again of conversations whose
+        event was added.
 
-        Rows whose time has not come stay: presence is checked then, and the user may have left meanwhile.
+        Rows whose time has not come stay: presence is checked then, and the
+        user may have left meanwhile.
         """
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
@@ -355,8 +418,11 @@ class EventStore(Store.Rows):
                 sql.execute(statement.format(marks_of(len(some))), (app, *some))
 
 
-def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]) -> dict[str, int]:
-    """Store events in a transaction, after those that are ``known``; app → the id of its last event."""
+def add_events(
+    sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]
+) -> dict[str, int]:
+    """Store events in a transaction, after those that are ``known``; app → the
+    id of its last event."""
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
@@ -371,38 +437,52 @@ def add_events(sql: Statements, events: Sequence[NewEvent], known: Mapping[str, 
             (app, before + number, _member(event.user), event.kind, now, event.body)
             for number, event in enumerate(by_app[app], 1)
         ]
-        sql.execute_many(f"INSERT INTO event (app, id, member, kind, time, body) VALUES {marks_of(6)}", rows)
+        sql.execute_many(
+            f"INSERT INTO event (app, id, member, kind, time, body) VALUES {marks_of(6)}",
+            rows,
+        )
         last[app] = before + len(rows)
-        sql.execute("UPDATE event_feed SET last_id = %s WHERE app = %s", (last[app], app))
+        sql.execute(
+            "UPDATE event_feed SET last_id = %s WHERE app = %s", (last[app], app)
+        )
     return last
 
 
 def _member(user: str) -> str:
-    """A user id, cut to the size of the column: pushes may name ids that are too long for a login."""
+    """A user id, cut to the size of the column: pushes may name ids that are
+    too long for a login."""
     return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    return _FEEDS.first(sql.query, f"WHERE app = %s{sql.for_update if lock else ''}", app)
+    return _FEEDS.first(
+        sql.query, f"WHERE app = %s{sql.for_update if lock else ''}", app
+    )
 
 
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if there is none. Until :func:`_begin` it has no position in the log."""
+    """Make the row of a feed if there is none. Until :func:`_begin` it has no
+    position in the log."""
     if _feed(sql, app) is None:
         new = (app, *_FEEDS.values(FeedRow(0, 0, 0, 0, "")), 0)
         sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [new])
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
-    """End the feeds of all other apps that nobody has delivered for three days: they have no position from
-    now on. Returns (app, entry, event) of those with more to deliver: what was delivered last."""
+    """End the feeds of all other apps that nobody has delivered for three days:
+    they have no position from now on. Returns (app, entry, event) of those with
+    more to deliver: what was delivered last."""
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
         "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id FROM event_feed f "
         f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
     )
     end = f"UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 WHERE app = %s AND {is_old}"
-    ended = [row for row in rows if text_of(row[0]) not in apps and sql.execute(end, (row[0],))]
+    ended = [
+        row
+        for row in rows
+        if text_of(row[0]) not in apps and sql.execute(end, (row[0],))
+    ]
     return [
         (text_of(app), entry, event)
         for app, entry, event, last_entry, last_event in ended
@@ -411,7 +491,8 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
 
 
 def _begin(sql: Statements, app: str, begin: int | None) -> None:
-    """Give a feed without a position in the log one (None: its end). Earlier events stay to be delivered."""
+    """Give a feed without a position in the log one (None: its end). Earlier
+    events stay to be delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         begin = rows[0][0] if rows else 0
@@ -423,20 +504,34 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
-    """Store retries. Those that are there already stay: the positions were not advanced the last time."""
+    """Store retries. Those that are there already stay: the positions were not
+    advanced the last time."""
     there = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
-    known = {text_of(event) for (event,) in sql.query_in(there, (app,), [row.event for row in rows])}
+    known = {
+        text_of(event)
+        for (event,) in sql.query_in(there, (app,), [row.event for row in rows])
+    }
     values = [
-        (app, *RETRIES.values(row)[1:], row.first_failed + 1 if row.attempts else 0, int(dead))
+        (
+            app,
+            *RETRIES.values(row)[1:],
+            row.first_failed + 1 if row.attempts else 0,
+            int(dead),
+        )
         for row in rows
         if row.event not in known
     ]
     columns = f"app, {RETRIES.columns.removeprefix('number, ')}, next_try, dead"
-    sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks_of(8)}", values)
-    count = sql.query("SELECT count(*) FROM event_retry WHERE app = %s AND dead = 1", (app,))[0][0]
+    sql.execute_many(
+        f"INSERT INTO event_retry ({columns}) VALUES {marks_of(8)}", values
+    )
+    count = sql.query(
+        "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 1", (app,)
+    )[0][0]
     if count > MAX_RETRIES:
-        oldest = (
-            "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
-        )
+        oldest = "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
         upto = sql.query(oldest, (app, count - MAX_RETRIES - 1))[0][0]
-        sql.execute("DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s", (app, upto))
+        sql.execute(
+            "DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s",
+            (app, upto),
+        )

@@ -1,13 +1,15 @@
-"""Feeds: the durable events of apps, delivered by one node per app, at least once and in order per user.
+"""Feeds: the durable events of apps, delivered by one node per app, at least
+once and in order per user.
 
-The events of a feed are the entries of the app's message log and the rows of the table ``event``. The node
-with the lease of a feed sends them and stores the positions up to which the receiver has everything. After
-its death another node continues from these positions.
+The events of a feed are the entries of the app's message log and the rows of
+the table ``event``. The node with the lease of a feed sends them and stores the
+positions up to which the receiver has everything. After its death another node
+continues from these positions.
 
-- While a receiver does not answer, or refuses all events for a reason other than their content, its feed is
-  paused and retried.
-- An event that it refuses for its content, or while it accepts others, is put aside with all later events of
-  the same user, and retried alone.
+- While a receiver does not answer, or refuses all events for a reason other
+  than their content, its feed is paused and retried.
+- An event that it refuses for its content, or while it accepts others, is put
+  aside with all later events of the same user, and retried alone.
 - After three days an event is dead. An operator may replay it.
 """
 
@@ -28,7 +30,13 @@ from msgspec import field
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure
 from imserver.backends.webhooks.dead_events import RetryRow
 from imserver.backends.webhooks.event_json import EVENT_PREFIX, Outbound, Page, page_of
-from imserver.backends.webhooks.event_rows import TRY_SECONDS, EventStore, FeedRow, NewEvent, StoredEvent
+from imserver.backends.webhooks.event_rows import (
+    TRY_SECONDS,
+    EventStore,
+    FeedRow,
+    NewEvent,
+    StoredEvent,
+)
 from imserver.backends.webhooks.log_window import LogWindow, RememberedMembers
 from imserver.backends.webhooks.requests import (
     BATCH_BYTES,
@@ -50,27 +58,33 @@ log = logging.getLogger(__name__)
 RENEW_SECONDS: Final = 3.0
 """How often leases are renewed."""
 LOOK_SECONDS: Final = 0.5
-"""How often the ends of the logs are compared with the positions: for what other nodes have stored."""
+"""How often the ends of the logs are compared with the positions: for what
+other nodes have stored."""
 GATHER_SECONDS: Final = 0.2
-"""How long the first event waits for others, so that a busy app sends few requests."""
+"""How long the first event waits for others, so that a busy app sends few
+requests."""
 REQUEST_EVENTS: Final = 250
-"""Limit of the events in one request. A request costs 0.4 ms of CPU, each event in it 2 µs."""
+"""Limit of the events in one request. A request costs 0.4 ms of CPU, each event
+in it 2 µs."""
 RETRY_SECONDS: Final = 1.0
 """How long retries may hold up the other events of an app."""
 MAX_RETRY_SECONDS: Final = 300
 _SPLIT_AFTER: Final = 3
-"""After so many failed requests with the same events they are sent one by one."""
+"""After so many failed requests with the same events they are sent one by
+one."""
 _EMPTY: Final = LogWindow(lambda _after, _limit: (), 0)
 
 
 class Feed(Service):
-    """The feed of one app on this node. Owner of its positions while this node has the lease."""
+    """The feed of one app on this node. Owner of its positions while this node
+    has the lease."""
 
     app: str
     receiver: Receiver
     lease: DeliveryLease = field(default_factory=DeliveryLease)
     begin: int | None = None
-    """Where the feed begins, if it is new: before the first entry that this node saw."""
+    """Where the feed begins, if it is new: before the first entry that this
+    node saw."""
     is_known: bool = False
     """Whether this node has tried to get the lease."""
     entries: LogWindow = _EMPTY
@@ -89,7 +103,8 @@ class Feed(Service):
     """Whether there are events that were put aside, as far as it is known."""
     retried_at: float = 0.0
     next_due: int = 0
-    """When the next user is to be notified (:func:`steady_time`, ms); 0: now, or not known."""
+    """When the next user is to be notified (:func:`steady_time`, ms); 0: now,
+    or not known."""
     members: RememberedMembers | None = None
     """As of the entries that the notifications have looked at."""
     saved: tuple[int, int, int] = (0, 0, 0)
@@ -103,7 +118,11 @@ class Feed(Service):
     @property
     def count(self) -> int:
         """The number of entries and rows to be sent, as far as it is known."""
-        return 0 if self.sender is None else self.entries.count + self.event_head - self.event_id
+        return (
+            0
+            if self.sender is None
+            else self.entries.count + self.event_head - self.event_id
+        )
 
     @property
     def consumers(self) -> list[Consumer[Any]]:
@@ -126,7 +145,8 @@ class Feed(Service):
 class Feeds(Service, dict=True):
     """Owner of the feeds of all apps, and of the greenlets that send them.
 
-    ``node`` is the name of this node: as owner of a lease it is the same after a restart.
+    ``node`` is the name of this node: as owner of a lease it is the same after
+    a restart.
     """
 
     store: Store
@@ -139,7 +159,8 @@ class Feeds(Service, dict=True):
         self.feeds: dict[str, Feed] = {}
         """Look, do not touch."""
         self.log: MessageLog | None = None
-        """The stored messages, set before :meth:`run`; None: this node has none."""
+        """The stored messages, set before :meth:`run`; None: this node has
+        none."""
         self.notifier: Callable[[Feed], Consumer[Any]] | None = None
         """Makes the consumer that looks for users to be notified."""
         self.answers = LastAnswers()
@@ -147,10 +168,11 @@ class Feeds(Service, dict=True):
         self._online: set[tuple[str, str]] = set()
         """(app, user): who came online since the last look."""
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- what happens ---------------------------------------------------------
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app; None: it has no events any more. Never switches."""
+        """Set the receiver of an app; None: it has no events any more. Never
+        switches."""
         feed = self.feeds.get(app)
         if receiver is None:
             if feed is not None:
@@ -166,8 +188,11 @@ class Feeds(Service, dict=True):
                 feed.begin = 0
             self._changed.set()
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """This node's transaction stored these entries of an app that has a feed. Never switches."""
+    def committed(
+        self, app: str, first: int, last: int, entries: Sequence[Entry]
+    ) -> None:
+        """This node's transaction stored these entries of an app that has a
+        feed. Never switches."""
         feed = self.feeds[app]
         if feed.sender is None:
             if feed.begin is None:
@@ -188,10 +213,17 @@ class Feeds(Service, dict=True):
         feed = self.feeds.get(app)
         return feed is not None and kind in feed.receiver.events
 
-    def add(self, app: str, kind: str, facts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Store (user, fields) of events; returns after the commit. Raises StorageUnavailable."""
-        for some in chunks(facts, 500):  # a push to many absent users may have a large content
-            events = [NewEvent(app, user, kind, msgspec.json.encode(each)) for user, each in some]
+    def add(
+        self, app: str, kind: str, facts: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> None:
+        """Store (user, fields) of events; returns after the commit. Raises
+        StorageUnavailable."""
+        # a push to many absent users may have a large content
+        for some in chunks(facts, 500):
+            events = [
+                NewEvent(app, user, kind, msgspec.json.encode(each))
+                for user, each in some
+            ]
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:
@@ -208,18 +240,23 @@ class Feeds(Service, dict=True):
 
     @property
     def backlog(self) -> dict[str, int]:
-        """App → entries and events that this node has to deliver to its receiver, as far as it is known."""
-        return {app: feed.count for app, feed in self.feeds.items() if feed.receiver.url}
+        """App → entries and events that this node has to deliver to its
+        receiver, as far as it is known."""
+        return {
+            app: feed.count for app, feed in self.feeds.items() if feed.receiver.url
+        }
 
     def came_online(self, app: str, user: str) -> None:
-        """A user has logged in, so absences may be reported again. Never switches."""
+        """A user has logged in, so absences may be reported again. Never
+        switches."""
         if self.wants(app, "absent"):
             self._online.add((app, user))
 
-    # --- leases ---------------------------------------------------------------------------------------------
+    # --- leases ---------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: renew the leases and look for entries of other nodes, until it is killed."""
+        """Greenlet: renew the leases and look for entries of other nodes, until
+        it is killed."""
         renewed = 0.0
         while True:
             try:
@@ -240,7 +277,9 @@ class Feeds(Service, dict=True):
             return
         since = monotonic()
         rows = self.events.claim(
-            {app: feed.begin for app, feed in self.feeds.items()}, self.node(), DeliveryLease.SECONDS
+            {app: feed.begin for app, feed in self.feeds.items()},
+            self.node(),
+            DeliveryLease.SECONDS,
         )
         for app, feed in tuple(self.feeds.items()):
             feed.is_known = True
@@ -272,11 +311,13 @@ class Feeds(Service, dict=True):
             consumer.wake()
 
     def entries_after(self, app: str, after: int, limit: int) -> list[Entry]:
-        """The first entries of an app after an id. Switches. Raises StorageUnavailable."""
+        """The first entries of an app after an id. Switches. Raises
+        StorageUnavailable."""
         return [] if self.log is None else self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
-        """Store positions that have moved. Switches. Raises StorageUnavailable."""
+        """Store positions that have moved. Switches. Raises
+        StorageUnavailable."""
         if feed.sender is not None and (positions := feed.positions) != feed.saved:
             self.events.save(feed.app, self.node(), *positions)
             feed.saved = positions
@@ -288,7 +329,8 @@ class Feeds(Service, dict=True):
         feed.sender = feed.notifier = None
 
     def look(self) -> None:
-        """Learn the new ends of the feeds that this node delivers. Switches. Raises StorageUnavailable."""
+        """Learn the new ends of the feeds that this node delivers. Switches.
+        Raises StorageUnavailable."""
         if self._online:
             users, self._online = self._online, set()
             try:
@@ -315,17 +357,23 @@ class Feeds(Service, dict=True):
                 feed.notifier.wake()
 
     def stop(self, seconds: float) -> None:
-        """Send the waiting events of receivers that answer, for at most ``seconds``; give the leases back."""
+        """Send the waiting events of receivers that answer, for at most
+        ``seconds``; give the leases back."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
-            feed.owned and feed.count and feed.receiver.url and not (feed.sender and feed.sender.failures)
+            feed.owned
+            and feed.count
+            and feed.receiver.url
+            and not (feed.sender and feed.sender.failures)
             for feed in self.feeds.values()
         ):
             gevent.sleep(GATHER_SECONDS)
         feeds = [feed for feed in self.feeds.values() if feed.sender is not None]
         self.feeds.clear()
         try:
-            Consumer.stop_all([consumer for feed in feeds for consumer in feed.consumers])
+            Consumer.stop_all(
+                [consumer for feed in feeds for consumer in feed.consumers]
+            )
             for feed in feeds:
                 self.save(feed)
             if feeds:
@@ -333,10 +381,11 @@ class Feeds(Service, dict=True):
         except StorageUnavailable as error:
             log.debug("the leases of events could not be given back: %s", error)
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
     def _next(self, feed: Feed) -> _Batch | None:
-        """The next events; before them, those are tried again that were put aside."""
+        """The next events; before them, those are tried again that were put
+        aside."""
         assert feed.sender is not None
         if not feed.receiver.url:  # the back end reads the events itself
             feed.sender.is_unsaved |= bool(feed.count)
@@ -352,14 +401,24 @@ class Feeds(Service, dict=True):
             gevent.sleep(GATHER_SECONDS)
         of_log = feed.entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
-        head = feed.event_head  # what is added while the rows are read is not among them
+        # what is added while the rows are read is not among them
+        head = feed.event_head
         if head > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
-        page = page_of(feed.app, of_log, rows, self.node(), feed.receiver.events, REQUEST_EVENTS, BATCH_BYTES)
+        page = page_of(
+            feed.app,
+            of_log,
+            rows,
+            self.node(),
+            feed.receiver.events,
+            REQUEST_EVENTS,
+            BATCH_BYTES,
+        )
         return _Batch(page, len(of_log), rows[-1].id if rows else head, feed.waiting)
 
     def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
-        """Send events, unless they wait behind others of their users; put those aside that are refused."""
+        """Send events, unless they wait behind others of their users; put those
+        aside that are refused."""
         if batch.events:
             if not feed.receiver.url:
                 return None
@@ -374,18 +433,25 @@ class Feeds(Service, dict=True):
             self._succeeded(feed, len(batch.events))
         return None
 
-    def _post(self, feed: Feed, events: Sequence[Outbound], delivery: str) -> PostProblem | None:
+    def _post(
+        self, feed: Feed, events: Sequence[Outbound], delivery: str
+    ) -> PostProblem | None:
         body = feed.receiver.body(b",".join([event.body for event in events]))
-        return feed.receiver.attempt(self.outgoing, body, delivery, self.answers, len(events))
+        return feed.receiver.attempt(
+            self.outgoing, body, delivery, self.answers, len(events)
+        )
 
     def _succeeded(self, feed: Feed, count: int) -> None:
         self.tally.delivered[feed.app] += count
         if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
 
-    def _failed(self, feed: Feed, batch: _Batch, problem: PostProblem) -> Failure | None:
-        """A request failed. Its events are sent one by one, moved to the dead ones, or tried again: after an
-        hour every five minutes, but every two seconds while the receiver refuses connections."""
+    def _failed(
+        self, feed: Feed, batch: _Batch, problem: PostProblem
+    ) -> Failure | None:
+        """A request failed. Its events are sent one by one, moved to the dead
+        ones, or tried again: after an hour every five minutes, but every two
+        seconds while the receiver refuses connections."""
         assert feed.sender is not None
         self.tally.failures[feed.app] += 1
         failures = feed.sender.failures + 1
@@ -394,9 +460,11 @@ class Feeds(Service, dict=True):
         is_split = problem.is_final or (problem.status and failures % _SPLIT_AFTER == 0)
         if is_split and self._send_one_by_one(feed, batch, problem):
             return None
-        # After so many failures pauses are long: events may be old enough to be dead.
+        # After so many failures pauses are long: events may be old enough to be
+        # dead.
         if failures >= 7 and self._bury(feed, batch, failures):
-            # Without anything left there is no failure, or replayed events would wait for ever.
+            # Without anything left there is no failure, or replayed events
+            # would wait for ever.
             return Failure(problem.text, is_dead=True) if feed.count else None
         if problem.is_refused:
             return Failure(problem.text, REFUSED_PAUSE_SECONDS)
@@ -404,7 +472,8 @@ class Feeds(Service, dict=True):
         return Failure(problem.text, MAX_RETRY_SECONDS if is_long else None)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
-        """Find the events that the receiver refuses, and put them aside; False: it takes none of them."""
+        """Find the events that the receiver refuses, and put them aside; False:
+        it takes none of them."""
         refused: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
         taken = 0
@@ -412,14 +481,20 @@ class Feeds(Service, dict=True):
             if event.user in refused:
                 aside.append((event, 0))
                 continue
-            found = problem if len(batch.events) == 1 else self._post(feed, [event], token_hex(16))
+            found = (
+                problem
+                if len(batch.events) == 1
+                else self._post(feed, [event], token_hex(16))
+            )
             if found is None:
                 taken += 1
                 continue
             problem = found
             refused.add(event.user)
             aside.append((event, 1))
-            if not problem.status or (not (taken or problem.is_final) and len(refused) >= _SPLIT_AFTER):
+            if not problem.status or (
+                not (taken or problem.is_final) and len(refused) >= _SPLIT_AFTER
+            ):
                 return False
         if not (taken or problem.is_final):
             return False
@@ -437,28 +512,43 @@ class Feeds(Service, dict=True):
         return True
 
     def _advance(
-        self, feed: Feed, batch: _Batch, refused: Sequence[RetryRow] = (), dead: bool = False
+        self,
+        feed: Feed,
+        batch: _Batch,
+        refused: Sequence[RetryRow] = (),
+        dead: bool = False,
     ) -> None:
-        """Store how far the receiver is, with the events that were put aside. Raises NotOwner."""
+        """Store how far the receiver is, with the events that were put aside.
+        Raises NotOwner."""
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
         feed.take(entry_id, event_id)
 
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
-        """Move events that have failed for three days to the dead ones. Whether there were any."""
+        """Move events that have failed for three days to the dead ones. Whether
+        there were any."""
         before = int(time()) - TRY_SECONDS
         ids = batch.entry_ids
-        stored_at = {} if self.log is None else self.log.entries.stored_at(feed.app, ids)
+        stored_at = (
+            {} if self.log is None else self.log.entries.stored_at(feed.app, ids)
+        )
         old = batch.begin(stored_at, before)
         if old is None:
             return False
-        self._advance(feed, old, [_retry_row(event, failures) for event in old.events], dead=True)
-        log.error("webhook of %s: %d events are dead after three days", feed.app, len(old.events))
+        self._advance(
+            feed, old, [_retry_row(event, failures) for event in old.events], dead=True
+        )
+        log.error(
+            "webhook of %s: %d events are dead after three days",
+            feed.app,
+            len(old.events),
+        )
         return True
 
     def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
-        """Try the events again that were put aside: of each user the first one."""
+        """Try the events again that were put aside: of each user the first
+        one."""
         feed.waiting = self.events.waiting_users(feed.app)
         now, deadline = int(time()), monotonic() + RETRY_SECONDS
         while feed.waiting and not sender.failures:
@@ -468,7 +558,9 @@ class Feeds(Service, dict=True):
             for row in rows:
                 if not feed.owned or monotonic() > deadline:
                     return
-                problem = self._post(feed, [Outbound(row.event, row.user, now, row.body)], token_hex(16))
+                problem = self._post(
+                    feed, [Outbound(row.event, row.user, now, row.body)], token_hex(16)
+                )
                 if problem is None:
                     self.events.end_retry(row)
                     self.tally.delivered[feed.app] += 1
@@ -478,13 +570,18 @@ class Feeds(Service, dict=True):
                     self.tally.failures[feed.app] += 1
                     pause = min(2 ** min(row.attempts, 10), MAX_RETRY_SECONDS)
                     if self.events.put_off(row, now, pause):
-                        log.error("webhook of %s: event %s is dead after three days", feed.app, row.event)
+                        log.error(
+                            "webhook of %s: event %s is dead after three days",
+                            feed.app,
+                            row.event,
+                        )
             feed.waiting = self.events.waiting_users(feed.app)
 
 
 class _Batch:
-    """Events that are sent together, and the positions behind them; those of ``waiting`` users are put
-    aside. ``seen`` entries were looked at, and rows up to ``last_row``."""
+    """Events that are sent together, and the positions behind them; those of
+    ``waiting`` users are put aside. ``seen`` entries were looked at, and rows
+    up to ``last_row``."""
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
         self.events = [event for event in page.events if event.user not in waiting]
@@ -497,9 +594,12 @@ class _Batch:
         """The same for each attempt."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
-        """The positions in the log and in the events behind this batch, until they are taken."""
+        """The positions in the log and in the events behind this batch, until
+        they are taken."""
         if self._page.is_full:
-            return max(self._page.last_entry, feed.entries.position), max(self._page.last_row, feed.event_id)
+            return max(self._page.last_entry, feed.entries.position), max(
+                self._page.last_row, feed.event_id
+            )
         return feed.entries.after(self._seen), max(self._last_row, feed.event_id)
 
     @property
@@ -508,9 +608,11 @@ class _Batch:
         return [_number_of(event) for event in self._page.events if not _is_row(event)]
 
     def begin(self, stored_at: Mapping[int, int], before: int) -> _Batch | None:
-        """The first events, as far as they were stored before ``before``; None: there are none.
+        """The first events, as far as they were stored before ``before``; None:
+        there are none.
 
-        ``stored_at``: entry → when it was stored. Entries without a time have expired.
+        ``stored_at``: entry → when it was stored. Entries without a time have
+        expired.
         """
         page = Page([], True)
         for event in self._page.events:
@@ -526,7 +628,8 @@ class _Batch:
 
 
 def _is_row(event: Outbound) -> bool:
-    """Whether an event is a row of the table ``event``; otherwise it is an entry."""
+    """Whether an event is a row of the table ``event``; otherwise it is an
+    entry."""
     return event.id.startswith(EVENT_PREFIX)
 
 

@@ -1,4 +1,5 @@
-"""The entries of a log that a consumer reads, by position, and webhooks that get what one user may read."""
+"""The entries of a log that a consumer reads, by position, and webhooks that
+get what one user may read."""
 
 from __future__ import annotations
 
@@ -10,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure, LeasedWork
+from imserver.backends.webhooks.consumer import (
+    Consumer,
+    DeliveryLease,
+    Failure,
+    LeasedWork,
+)
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.runtime import Service
 
@@ -29,12 +35,18 @@ PAGE: Final = 500
 
 
 class LogWindow:
-    """Entries of a log after a position. What this node commits need not be read back from the database.
+    """Entries of a log after a position. What this node commits need not be
+    read back from the database.
 
     ``read`` may leave out entries that are not for the receiver.
     """
 
-    def __init__(self, read: Callable[[int, int], Sequence[Entry]], position: int, page: int = PAGE) -> None:
+    def __init__(
+        self,
+        read: Callable[[int, int], Sequence[Entry]],
+        position: int,
+        page: int = PAGE,
+    ) -> None:
         self._read = read
         self.page = page
         """The number of entries that are read together."""
@@ -49,8 +61,13 @@ class LogWindow:
         """Up to this id entries are known to be stored."""
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """A transaction stored the ids from ``first`` to ``last``. Never switches."""
-        if first == self._end + 1 and len(self._entries) < MAX_BUFFERED and self._size < MAX_BUFFERED_BYTES:
+        """A transaction stored the ids from ``first`` to ``last``. Never
+        switches."""
+        if (
+            first == self._end + 1
+            and len(self._entries) < MAX_BUFFERED
+            and self._size < MAX_BUFFERED_BYTES
+        ):
             self._add(entries)
             self._end = last
         self.head = max(self.head, last)
@@ -71,16 +88,24 @@ class LogWindow:
         self.position = self._end = self.head
 
     def first(self, limit: int = 0) -> list[Entry]:
-        """The first entries after the position; 0: a page of them. May switch; raises StorageUnavailable."""
+        """The first entries after the position; 0: a page of them. May switch;
+        raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
             head, page = self.head, self._read(self._end, self.page)
-            # A commit that continues the window may have come while this was read.
+            # A commit that continues the window may have come while this was
+            # read.
             self._add([entry for entry in page if entry.id > self._end])
-            end = page[-1].id if len(page) == self.page else max(head, page[-1].id if page else 0)
+            end = (
+                page[-1].id
+                if len(page) == self.page
+                else max(head, page[-1].id if page else 0)
+            )
             self._end = max(self._end, end)
             self.head = max(self.head, self._end)
-        return [self._entries[number] for number in range(min(limit, len(self._entries)))]
+        return [
+            self._entries[number] for number in range(min(limit, len(self._entries)))
+        ]
 
     def after(self, seen: int) -> int:
         """The position behind the first ``seen`` entries. Never switches."""
@@ -96,8 +121,9 @@ class LogWindow:
 
 
 class RememberedMembers:
-    """The members of groups of an app who are no bots. They are remembered until :meth:`forget`: whoever
-    reads the log calls it when somebody joins or leaves."""
+    """The members of groups of an app who are no bots. They are remembered
+    until :meth:`forget`: whoever reads the log calls it when somebody joins or
+    leaves."""
 
     MOST = 100_000
     """Members that are remembered, of all groups together."""
@@ -118,7 +144,9 @@ class RememberedMembers:
         if group not in self._by_group:
             users: list[str] = []
             after = ""
-            while rows := self._conversations.members(self._app, group, after, self.PAGE):
+            while rows := self._conversations.members(
+                self._app, group, after, self.PAGE
+            ):
                 users += [row.user for row in rows if not row.bot]
                 after = rows[-1].user
                 if len(rows) < self.PAGE:
@@ -140,7 +168,8 @@ class RememberedMembers:
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets what ``user`` may read. ``position``: in the log; its receiver has all before."""
+    """A webhook that gets what ``user`` may read. ``position``: in the log; its
+    receiver has all before."""
 
     app: str
     user: str
@@ -151,28 +180,34 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """Whose webhooks they are. The calls may switch, and raise StorageUnavailable."""
+    """Whose webhooks they are. The calls may switch, and raise
+    StorageUnavailable."""
 
     def hooks(self) -> Mapping[Any, H]:
-        """Key → the webhook, of all apps. One that has another key begins anew."""
+        """Key → the webhook, of all apps. One that has another key begins
+        anew."""
 
     def wants(self, hook: H, entry: Entry) -> bool | None:
         """Whether the receiver gets an entry; None: not now."""
 
     def deliver(self, sender: HookSender[H], entry: Entry) -> Failure | None:
-        """Try to deliver an entry. Who has delivered or dropped it takes it from the window."""
+        """Try to deliver an entry. Who has delivered or dropped it takes it
+        from the window."""
 
     def advance(self, hook: H, position: int) -> None:
         """Store a position."""
 
 
 class LogHooks(Service, Generic[H], dict=True):
-    """Delivers to webhooks, at least once and in order. Owner of the lease, and of the consumers.
+    """Delivers to webhooks, at least once and in order. Owner of the lease, and
+    of the consumers.
 
-    One node delivers for all, by a lease in the table of feeds: it is held under the name of this node, which
-    a restart does not change. What a user may read is read as clients do, with a cursor: the stored position.
-    Each webhook has a consumer, so a URL that fails or hangs delays nobody else. ``lease_name``: in the place
-    of an app; no app has it. ``are_bots``: all users are bots, so :meth:`Entries.readers` knows them.
+    One node delivers for all, by a lease in the table of feeds: it is held
+    under the name of this node, which a restart does not change. What a user
+    may read is read as clients do, with a cursor: the stored position. Each
+    webhook has a consumer, so a URL that fails or hangs delays nobody else.
+    ``lease_name``: in the place of an app; no app has it. ``are_bots``: all
+    users are bots, so :meth:`Entries.readers` knows them.
     """
 
     name: str
@@ -192,8 +227,11 @@ class LogHooks(Service, Generic[H], dict=True):
         """Look, do not touch."""
         self.more_apps: Callable[[], Collection[str]] = tuple
         """Other apps in which this node looks for what is new."""
-        self.on_look: list[Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]] = []
-        """Called with the newest entry of each app, and those who may read something new."""
+        self.on_look: list[
+            Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]
+        ] = []
+        """Called with the newest entry of each app, and those who may read
+        something new."""
         self._seen: dict[str, int] = {}
         """App → the log was looked through up to this id."""
 
@@ -202,15 +240,19 @@ class LogHooks(Service, Generic[H], dict=True):
         if not self.store.has_database:
             return
         since, hooks, name = monotonic(), self.owner.hooks(), self.lease_name
-        is_granted = bool(hooks) and name in self.events.claim({name: 0}, self.node(), DeliveryLease.SECONDS)
+        is_granted = bool(hooks) and name in self.events.claim(
+            {name: 0}, self.node(), DeliveryLease.SECONDS
+        )
         if not self.lease.renew(since, is_granted):
-            # Another node may have delivered meanwhile: begin at the positions that are stored now.
+            # Another node may have delivered meanwhile: begin at the positions
+            # that are stored now.
             self._set({})
             hooks = self.owner.hooks() if is_granted else {}
         self._set(hooks)
 
     def _set(self, hooks: Mapping[Any, H]) -> None:
-        """Send to these webhooks, and no others; to none after the end. Never switches."""
+        """Send to these webhooks, and no others; to none after the end. Never
+        switches."""
         hooks = {} if self.work.has_ended else hooks
         for key in self.senders.keys() - hooks.keys():
             self.senders.pop(key).consumer.stop()
@@ -221,7 +263,8 @@ class LogHooks(Service, Generic[H], dict=True):
                 self.senders[key] = HookSender(self, hook)
 
     def _look(self) -> None:
-        """Wake the consumers with something new to read. Switches. Raises StorageUnavailable."""
+        """Wake the consumers with something new to read. Switches. Raises
+        StorageUnavailable."""
         apps = {each.hook.app for each in self.senders.values()}.union(self.more_apps())
         self._follower.watch(self.work.news, apps)
         if not apps or not self.store.has_database:
@@ -230,10 +273,15 @@ class LogHooks(Service, Generic[H], dict=True):
         entries = self.stored().entries
         heads = entries.heads(list(apps))
         seen = {app: heads.get(app, 0) for app in apps}
-        readers = {app: entries.readers(app, self._seen[app], seen[app]) for app in apps & self._seen.keys()}
+        readers = {
+            app: entries.readers(app, self._seen[app], seen[app])
+            for app in apps & self._seen.keys()
+        }
         for sender in self.senders.values():
             app = sender.hook.app
-            sender.look(seen[app], not self.are_bots or sender.hook.user in readers.get(app, ()))
+            sender.look(
+                seen[app], not self.are_bots or sender.hook.user in readers.get(app, ())
+            )
         for on_look in self.on_look:
             on_look(heads, readers)
         self._seen = seen
@@ -275,7 +323,8 @@ class HookSender(Generic[H]):
         )
 
     def look(self, head: int, has_more: bool) -> None:
-        """The log has entries up to ``head``; ``has_more``: new ones for this user. Never switches."""
+        """The log has entries up to ``head``; ``has_more``: new ones for this
+        user. Never switches."""
         window = self.window
         if head > window.head:
             if self._has_looked and not has_more:
@@ -285,10 +334,13 @@ class HookSender(Generic[H]):
             self.consumer.wake()
 
     def _read(self, after: int, limit: int) -> Sequence[Entry]:
-        return self._hooks.stored().entries.sync(self.hook.app, self.hook.user, after, limit)[0]
+        return self._hooks.stored().entries.sync(
+            self.hook.app, self.hook.user, after, limit
+        )[0]
 
     def _next(self) -> Entry | None:
-        """The next entry that is wanted. Switches. Raises StorageUnavailable."""
+        """The next entry that is wanted. Switches. Raises
+        StorageUnavailable."""
         window = self.window
         while window.count:
             for entry in window.first(1):

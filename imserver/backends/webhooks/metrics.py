@@ -44,7 +44,13 @@ def rows() -> tuple[Metric, ...]:
 
     def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
         for name, help_ in helps.items():
-            yield Metric(f"{prefix}_{name}_total", "counter", help_, _read(f"{path}.{name}"), "app")
+            yield Metric(
+                f"{prefix}_{name}_total",
+                "counter",
+                help_,
+                _read(f"{path}.{name}"),
+                "app",
+            )
 
     return (
         Metric(

@@ -1,4 +1,5 @@
-"""The parts of webhooks on one node, and what the settings of apps make of them."""
+"""The parts of webhooks on one node, and what the settings of apps make of
+them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,50 +25,70 @@ from imserver.plugin.wire import Connection
 
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
-    """Delete the events of a user, and those that name them, but that their account was removed. Switches.
+    """Delete the events of a user, and those that name them, but that their
+    account was removed. Switches.
 
-    Without a ``name`` in their place what they wrote stays, and so do its events.
+    Without a ``name`` in their place what they wrote stays, and so do its
+    events.
     """
     if not name:
         return
     names = {msgspec.json.encode(user), json.dumps(user).encode()}
-    for table, number in (("event", "id"), ("event_retry", "number")):  # what their rows are numbered by
-        for rows in store.pages(table, number, f"{number}, member, body", "app = %s", (app,)):
+    # what their rows are numbered by
+    for table, number in (("event", "id"), ("event_retry", "number")):
+        for rows in store.pages(
+            table, number, f"{number}, member, body", "app = %s", (app,)
+        ):
             gone = [
                 (app, each)
                 for each, member, body in rows
-                if (text_of(member) == user or any(name in bytes(body) for name in names))
+                if (
+                    text_of(member) == user
+                    or any(name in bytes(body) for name in names)
+                )
                 and b'"change":"removed"' not in bytes(body)
             ]
             if gone:
                 statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
-                store.write(partial(PooledStatements.execute_many, statement=statement, rows=gone))
+                store.write(
+                    partial(
+                        PooledStatements.execute_many, statement=statement, rows=gone
+                    )
+                )
 
 
 @contextmanager
-def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+def offline(
+    _config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[Erasure]]:
     """The same in a command."""
     yield (Erasure(frozenset(), partial(erase_user, store), lambda _: None),)
 
 
 VACATED_SECONDS: Final = 3.0
-"""A channel without subscribers for this long is reported as vacated: clients reconnect."""
+"""A channel without subscribers for this long is reported as vacated: clients
+reconnect."""
 
 
 class Occupancy:
-    """Notifies the back ends of apps about channels. Owner of the channels whose last subscriber has gone.
+    """Notifies the back ends of apps about channels. Owner of the channels
+    whose last subscriber has gone.
 
     An app without webhooks costs one look-up.
     """
 
     def __init__(
-        self, channels: Channels, connection_id: Callable[[Connection], str], webhooks: Webhooks
+        self,
+        channels: Channels,
+        connection_id: Callable[[Connection], str],
+        webhooks: Webhooks,
     ) -> None:
         self._channels = channels
         self._connection_id = connection_id
         self._webhooks = webhooks
         self._empty: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
-        """Channels without subscribers → the greenlet that will notify the back end."""
+        """Channels without subscribers → the greenlet that will notify the back
+        end."""
         self._channels.members.report_to(self._joined, self._parted, self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
@@ -88,7 +109,9 @@ class Occupancy:
         """No node has a subscriber of a channel any more."""
         wanted = self._webhooks.wants_any(app, frozenset({"occupied", "vacated"}))
         if wanted and (app, channel) not in self._empty:
-            self._empty[app, channel] = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
+            self._empty[app, channel] = gevent.spawn_later(
+                VACATED_SECONDS, self._vacate, app, channel
+            )
 
     def _vacate(self, app: str, channel: str) -> None:
         """Greenlet: nobody on this node has subscribed since."""
@@ -96,7 +119,9 @@ class Occupancy:
         if not self._channels.members.count(app, channel):
             self._webhooks.channel(app, "vacated", channel, {})
 
-    def _report_member(self, event: Literal["joined", "left"], connection: Connection, channel: str) -> None:
+    def _report_member(
+        self, event: Literal["joined", "left"], connection: Connection, channel: str
+    ) -> None:
         app = connection.app or ""
         if self._webhooks.wants_any(app, frozenset({"joined", "left"})):
             facts = {
@@ -110,16 +135,26 @@ class Occupancy:
 
 LAST_SECONDS: Final = 2.0
 """Time limit for sending the last events."""
-EVENTS: Final = frozenset({"connect", "disconnect", "login", "message", "group", "account", "absent"})
-"""Events of an app that selects none. Those of channels and notifications are too many."""
+EVENTS: Final = frozenset(
+    {"connect", "disconnect", "login", "message", "group", "account", "absent"}
+)
+"""Events of an app that selects none. Those of channels and notifications are
+too many."""
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:
-    """The receiver of the events of an app. None: there is none, or no secret to sign with."""
+    """The receiver of the events of an app. None: there is none, or no secret
+    to sign with."""
     webhook = settings.webhook
     if not ((webhook.url and secret) or (webhook.events and not webhook.url)):
         return None
-    return Receiver(app, webhook.url, secret, frozenset(webhook.events) or EVENTS, webhook.absent_seconds)
+    return Receiver(
+        app,
+        webhook.url,
+        secret,
+        frozenset(webhook.events) or EVENTS,
+        webhook.absent_seconds,
+    )
 
 
 def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
@@ -127,9 +162,20 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
 
     def take(tenant: Tenant, secret: bytes) -> None:
         app, hook, back_ends = tenant.name, tenant.webhook, tenant.back_ends
-        review = ReviewHook(app, hook.review_url, secret, hook.review_seconds, hook.review_failure == "allow")
+        review = ReviewHook(
+            app,
+            hook.review_url,
+            secret,
+            hook.review_seconds,
+            hook.review_failure == "allow",
+        )
         decides = BackEndHook(
-            app, secret, back_ends.urls, back_ends.seconds, back_ends.headers, back_ends.emulated_headers
+            app,
+            secret,
+            back_ends.urls,
+            back_ends.seconds,
+            back_ends.headers,
+            back_ends.emulated_headers,
         )
         authorise = AuthoriseHook(app, hook.authorise_url, secret)
         webhooks.reviews.set(app, review if hook.review_url else None)
@@ -157,7 +203,12 @@ def webhooks_of(core: Core) -> Webhooks:
 def answers(base: Core) -> tuple[object, ...]:
     """Build what answers the questions of the core, before there are logins."""
     registry = base.registry
-    webhooks = Webhooks(base.outgoing, base.connection_table.id_of, lambda: registry.lease.node, base.store)
+    webhooks = Webhooks(
+        base.outgoing,
+        base.connection_table.id_of,
+        lambda: registry.lease.node,
+        base.store,
+    )
     return webhooks, webhooks.reviews, webhooks.back_ends
 
 
@@ -176,14 +227,20 @@ def build(core: Core) -> Parts:
         store, accounts = core.store, core.accounts
         webhooks.feeds.log = store.part(MessageLog)
         is_up, those_of = core.registry.healthy, accounts.those_of
-        webhooks.feeds.notifier = Absences(webhooks.feeds, core.presence, is_up, store, those_of).consumer
+        webhooks.feeds.notifier = Absences(
+            webhooks.feeds, core.presence, is_up, store, those_of
+        ).consumer
         core.service(MessageServices).observers.append(webhooks)
     return Parts(
         (Erasure(frozenset(), partial(erase_user, core.store), lambda _: None),),
         configure=apps.configure,
         run=(
             webhooks.feeds.run,
-            every(core.config.storage.expire_seconds, expire, "events could not be expired"),
+            every(
+                core.config.storage.expire_seconds,
+                expire,
+                "events could not be expired",
+            ),
         ),
         stop=lambda: webhooks.stop(LAST_SECONDS),
     )

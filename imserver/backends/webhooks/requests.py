@@ -1,4 +1,5 @@
-"""Requests to back ends: the queue of an app's events, and the authorisation of logins."""
+"""Requests to back ends: the queue of an app's events, and the authorisation of
+logins."""
 
 import logging
 from collections import Counter, deque
@@ -33,8 +34,9 @@ POST_SECONDS: Final = 10.0
 MOST_ANSWERS: Final = 20
 """Last answers of one app that a node remembers."""
 REFUSED_PAUSE_SECONDS: Final = 1.2
-"""The longest pause if the connection was refused, which costs both sides next to nothing. Pauses vary by
-half: a back end that starts again gets its events within two seconds."""
+"""The longest pause if the connection was refused, which costs both sides next
+to nothing. Pauses vary by half: a back end that starts again gets its events
+within two seconds."""
 MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
 """Statuses of 400 to 499 that say nothing about the content of the request."""
 REPEAT_SECONDS: Final = 600.0
@@ -42,7 +44,8 @@ REPEAT_SECONDS: Final = 600.0
 
 
 class WebhookCounts(Struct):
-    """Counts by app; ``waiting_bytes``: of all apps. ``waiting`` and ``waiting_bytes`` are as of now."""
+    """Counts by app; ``waiting_bytes``: of all apps. ``waiting`` and
+    ``waiting_bytes`` are as of now."""
 
     delivered: Counter[str] = msgspec.field(default_factory=Counter)
     failures: Counter[str] = msgspec.field(default_factory=Counter)
@@ -56,7 +59,9 @@ class LastAnswer(Struct, frozen=True, array_like=True):
 
     time: Annotated[int, about("When, in Unix seconds.")]
     status: Annotated[int, about("The status of the answer; 0: there was none.")]
-    problem: Annotated[str, about("Why it failed; empty: the receiver took the events.")]
+    problem: Annotated[
+        str, about("Why it failed; empty: the receiver took the events.")
+    ]
     seconds: Annotated[float, about("How long it took.")]
     events: Annotated[int, about("The number of events in the request.")]
 
@@ -66,7 +71,9 @@ class LastAnswers(Service):
 
     _by_app: dict[str, deque[LastAnswer]] = field(default_factory=dict)
 
-    def note(self, app: str, status: int, problem: str, began: float, events: int) -> None:
+    def note(
+        self, app: str, status: int, problem: str, began: float, events: int
+    ) -> None:
         """Note an answer to a request of ``began`` (monotonic)."""
         seconds = round(monotonic() - began, 4)
         answer = LastAnswer(int(time()), status, problem[:200], seconds, events)
@@ -82,7 +89,8 @@ class LastAnswers(Service):
 
 
 class PostProblem(Struct, frozen=True):
-    """Why a request failed. ``status`` 0: there was no answer. ``is_refused``: nothing listens there."""
+    """Why a request failed. ``status`` 0: there was no answer. ``is_refused``:
+    nothing listens there."""
 
     status: int
     text: str
@@ -95,7 +103,8 @@ class PostProblem(Struct, frozen=True):
 
 
 class Receiver(Struct, frozen=True):
-    """The receiver of events: the app's ``webhook.url``, the secret that signs, and which events are wanted.
+    """The receiver of events: the app's ``webhook.url``, the secret that signs,
+    and which events are wanted.
 
     Without a ``url`` the back end reads its events itself.
     """
@@ -112,16 +121,25 @@ class Receiver(Struct, frozen=True):
         return b'{"events":[%b]}' % events
 
     def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
-        """Send a signed body. Returns the status of the answer. Other forms of webhooks sign otherwise.
+        """Send a signed body. Returns the status of the answer. Other forms of
+        webhooks sign otherwise.
 
         Waits and raises like :meth:`Outgoing.post`.
         """
-        return outgoing.post(self.url, self.secret, body, int(time()), delivery, POST_SECONDS)[0]
+        return outgoing.post(
+            self.url, self.secret, body, int(time()), delivery, POST_SECONDS
+        )[0]
 
     def attempt(
-        self, outgoing: Outgoing, body: bytes, delivery: str, answers: LastAnswers, events: int
+        self,
+        outgoing: Outgoing,
+        body: bytes,
+        delivery: str,
+        answers: LastAnswers,
+        events: int,
     ) -> PostProblem | None:
-        """As :meth:`post`, and note the answer. Returns why it failed; None: it is delivered."""
+        """As :meth:`post`, and note the answer. Returns why it failed; None: it
+        is delivered."""
         problem, status, began = None, 0, monotonic()
         try:
             status = self.post(outgoing, body, delivery)
@@ -141,14 +159,20 @@ class _Batch(Struct, frozen=True):
 
 
 class WebhookQueue:
-    """Owner of the waiting events of one app. A consumer sends them in their order while there are any.
+    """Owner of the waiting events of one app. A consumer sends them in their
+    order while there are any.
 
-    A failed request is repeated unchanged, after random pauses that double, so that many nodes do not repeat
-    at the same time. They stay short while the back end refuses connections.
+    A failed request is repeated unchanged, after random pauses that double, so
+    that many nodes do not repeat at the same time. They stay short while the
+    back end refuses connections.
     """
 
     def __init__(
-        self, receiver: Receiver, outgoing: Outgoing, tally: WebhookCounts, answers: LastAnswers
+        self,
+        receiver: Receiver,
+        outgoing: Outgoing,
+        tally: WebhookCounts,
+        answers: LastAnswers,
     ) -> None:
         self.receiver = receiver
         """May be replaced; used from the next request on."""
@@ -162,7 +186,10 @@ class WebhookQueue:
         self._sent = 0
         """The number of events in the request that is under way."""
         self.consumer = Consumer(
-            f"the webhook of {receiver.app}", DeliveryLease(inf), self._next, self._deliver
+            f"the webhook of {receiver.app}",
+            DeliveryLease(inf),
+            self._next,
+            self._deliver,
         )
         self._unlogged = 0
         self._logged_at = 0.0
@@ -171,7 +198,8 @@ class WebhookQueue:
         """Queue an event. Never switches."""
         tally = self._tally
         while self._waiting and (
-            len(self._waiting) >= MAX_EVENTS or tally.waiting_bytes + len(event) > MAX_BYTES
+            len(self._waiting) >= MAX_EVENTS
+            or tally.waiting_bytes + len(event) > MAX_BYTES
         ):
             self._take()
             self._drop(1, "too much waits")
@@ -185,7 +213,8 @@ class WebhookQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of events that wait, those of a request that is under way among them."""
+        """The number of events that wait, those of a request that is under way
+        among them."""
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:
@@ -210,7 +239,12 @@ class WebhookQueue:
         self._unlogged += count
         now = monotonic()
         if not self._logged_at or now - self._logged_at > 10.0:
-            log.warning("webhook of %s: %d events were dropped: %s", self.receiver.app, self._unlogged, why)
+            log.warning(
+                "webhook of %s: %d events were dropped: %s",
+                self.receiver.app,
+                self._unlogged,
+                why,
+            )
             self._unlogged = 0
             self._logged_at = now
 
@@ -223,7 +257,11 @@ class WebhookQueue:
                 break
             events.append(self._take())
         self._sent = len(events)
-        return _Batch(len(events), self.receiver.body(b",".join(events)), token_hex(16)) if events else None
+        return (
+            _Batch(len(events), self.receiver.body(b",".join(events)), token_hex(16))
+            if events
+            else None
+        )
 
     def _deliver(self, batch: _Batch) -> Failure | None:
         """Send a request. After ten minutes its events are dropped."""
@@ -245,24 +283,32 @@ class WebhookQueue:
         if not self.consumer.failures:
             log.warning("webhook of %s: %s; trying again", app, problem.text)
         if monotonic() - self.consumer.since <= REPEAT_SECONDS:
-            return Failure(problem.text, REFUSED_PAUSE_SECONDS if problem.is_refused else None)
-        self._drop(batch.count, f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}")
+            return Failure(
+                problem.text, REFUSED_PAUSE_SECONDS if problem.is_refused else None
+            )
+        self._drop(
+            batch.count,
+            f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}",
+        )
         self._sent = 0
         return Failure(problem.text, is_dead=True)
 
 
 ASK_SECONDS: Final = 2.0
-"""Time for an answer, with the wait for a turn and for the connection; later the login is refused."""
+"""Time for an answer, with the wait for a turn and for the connection; later
+the login is refused."""
 ANSWER_BYTES: Final = 65536
 """Longest answer about a client."""
 REQUESTS_AT_ONCE: Final = 64
 """Requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
-"""Logins, or messages, of one app that wait for an answer; beyond it they are refused at once."""
+"""Logins, or messages, of one app that wait for an answer; beyond it they are
+refused at once."""
 
 
 class Asking(Service):
-    """Asks the back ends of apps. Owner of the turns: a slow back end delays its own app only.
+    """Asks the back ends of apps. Owner of the turns: a slow back end delays
+    its own app only.
 
     ``setting`` names the address in log lines.
     """
@@ -284,7 +330,8 @@ class Asking(Service):
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Wait for a turn, call ``body``, send what it returns, and wait for the answer: status and body.
+        """Wait for a turn, call ``body``, send what it returns, and wait for
+        the answer: status and body.
 
         All of it takes at most ``seconds``. Raises :class:`Unreachable`.
         """
@@ -293,7 +340,14 @@ class Asking(Service):
         try:
             with timeout, turns:
                 return self.outgoing.post(
-                    url, secret, body(), int(time()), token_hex(16), seconds, answer_bytes, headers
+                    url,
+                    secret,
+                    body(),
+                    int(time()),
+                    token_hex(16),
+                    seconds,
+                    answer_bytes,
+                    headers,
                 )
         except gevent.Timeout as over:
             if over is not timeout:
@@ -302,7 +356,8 @@ class Asking(Service):
 
     @contextmanager
     def counting(self, app: str, kind: str) -> Iterator[None]:
-        """A question of an app waits. Raises :class:`Unreachable` if too many of this ``kind`` do."""
+        """A question of an app waits. Raises :class:`Unreachable` if too many
+        of this ``kind`` do."""
         if self.waiting[app] >= MAX_WAITING:
             raise Unreachable(f"{MAX_WAITING} {kind} wait already")
         self.waiting[app] += 1
@@ -322,7 +377,9 @@ class Asking(Service):
         """Log a problem, not too often."""
         warning = self._warnings.get(app)
         if warning is None:
-            warning = self._warnings[app] = RateLimitedLog(log, f"{self.setting} of %s: %s")
+            warning = self._warnings[app] = RateLimitedLog(
+                log, f"{self.setting} of %s: %s"
+            )
         warning(app, problem)
 
 
@@ -335,7 +392,8 @@ class AuthoriseHook(Struct, frozen=True):
 
 
 def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
-    """The document of an answer. Raises :class:`Unreachable` for an answer with another status or form."""
+    """The document of an answer. Raises :class:`Unreachable` for an answer with
+    another status or form."""
     if not 200 <= status < 300:
         raise Unreachable(f"it answered with status {status}")
     try:
@@ -358,16 +416,24 @@ class Authoriser:
         """Without a valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """Ask about a login; None if there is no valid answer. Waits at most :data:`ASK_SECONDS`.
+        """Ask about a login; None if there is no valid answer. Waits at most
+        :data:`ASK_SECONDS`.
 
-        Status 2xx with ``{"allow": true}`` allows the login; ``{"allow": false}``, 401 or 403 refuse it.
+        Status 2xx with ``{"allow": true}`` allows the login; ``{"allow":
+        false}``, 401 or 403 refuse it.
         """
         self.asked[where.app] += 1
         asking, answer, body = self._asking, None, msgspec.json.encode(facts)
         try:
             with asking.counting(where.app, "logins"):
-                reply = asking.post(where.app, where.url, where.secret, lambda: body, ASK_SECONDS)
-            answer = LoginAnswer() if reply[0] in (401, 403) else document_in(*reply, _decode)
+                reply = asking.post(
+                    where.app, where.url, where.secret, lambda: body, ASK_SECONDS
+                )
+            answer = (
+                LoginAnswer()
+                if reply[0] in (401, 403)
+                else document_in(*reply, _decode)
+            )
         except Unreachable as problem:
             asking.warn(where.app, problem)
         if answer is None:
@@ -378,7 +444,8 @@ class Authoriser:
 
 
 class WebhookQueues(Service):
-    """Owner of the queues of webhooks in one form: one for each app with a receiver."""
+    """Owner of the queues of webhooks in one form: one for each app with a
+    receiver."""
 
     outgoing: Outgoing
     tally: WebhookCounts
@@ -393,22 +460,29 @@ class WebhookQueues(Service):
         return self._queues.get(app)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events. Without one they are dropped."""
+        """Set the receiver of an app, also for waiting events. Without one they
+        are dropped."""
         queue = self._queues.get(app)
         if receiver is None or not receiver.url:
             if queue is not None:
                 del self._queues[app]
                 queue.stop()
         elif queue is None:
-            self._queues[app] = WebhookQueue(receiver, self.outgoing, self.tally, self.answers)
+            self._queues[app] = WebhookQueue(
+                receiver, self.outgoing, self.tally, self.answers
+            )
         else:
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send what waits until ``deadline`` (monotonic), but not to failing back ends. Switches."""
+        """Send what waits until ``deadline`` (monotonic), but not to failing
+        back ends. Switches."""
         queues = tuple(self._queues.values())
         sending = [queue.consumer for queue in queues]
-        while any(each.is_busy and not each.failures for each in sending) and monotonic() < deadline:
+        while (
+            any(each.is_busy and not each.failures for each in sending)
+            and monotonic() < deadline
+        ):
             gevent.sleep(0.02)
         for queue in queues:
             queue.stop()

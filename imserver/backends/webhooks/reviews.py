@@ -1,4 +1,5 @@
-"""Reviews: the back end of an app allows, replaces or rejects what users send, before it takes effect."""
+"""Reviews: the back end of an app allows, replaces or rejects what users send,
+before it takes effect."""
 
 import logging
 from collections import Counter, deque
@@ -12,7 +13,13 @@ import msgspec
 from gevent.event import AsyncResult
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from imserver.backends.webhooks.requests import BATCH_BYTES, BATCH_EVENTS, MAX_WAITING, Asking, document_in
+from imserver.backends.webhooks.requests import (
+    BATCH_BYTES,
+    BATCH_EVENTS,
+    MAX_WAITING,
+    Asking,
+    document_in,
+)
 from imserver.plugin.identity import ReviewDecision, Reviews
 from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, Limit
@@ -35,7 +42,8 @@ _UNDECIDED: Final = ReviewDecision("undecided")
 
 
 class ReviewHook(Struct, frozen=True):
-    """The app's ``webhook.review_url``, the secret that signs, and the time for an answer.
+    """The app's ``webhook.review_url``, the secret that signs, and the time for
+    an answer.
 
     ``allows_failure``: what could not be reviewed is sent as it is.
     """
@@ -64,7 +72,9 @@ class _Question:
 
     __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
 
-    def __init__(self, facts: Mapping[str, Any], then: _Then, connection: Connection | None) -> None:
+    def __init__(
+        self, facts: Mapping[str, Any], then: _Then, connection: Connection | None
+    ) -> None:
         self.body: bytes = msgspec.json.encode(facts)
         self.kind: str = facts.get("kind", "")
         self.type: str = facts.get("type", "")
@@ -81,11 +91,13 @@ class _Batch(Struct):
 
 
 class ReviewRequests(Reviews):
-    """Asks back ends about messages. Owner of the messages that wait for a decision.
+    """Asks back ends about messages. Owner of the messages that wait for a
+    decision.
 
-    Messages of one app that wait at the same time are asked about in one request; its time begins with the
-    first of them. Those of one connection get their decisions in their order. An app without a ``review_url``
-    costs one look-up in :attr:`apps`. ``node`` names this node.
+    Messages of one app that wait at the same time are asked about in one
+    request; its time begins with the first of them. Those of one connection get
+    their decisions in their order. An app without a ``review_url`` costs one
+    look-up in :attr:`apps`. ``node`` names this node.
     """
 
     def __init__(self, outgoing: Outgoing, node: Callable[[], str]) -> None:
@@ -110,7 +122,8 @@ class ReviewRequests(Reviews):
             self.apps.pop(app, None)
         else:
             self.apps[app] = hook
-            self.undecided[app] += 0  # a metric that begins with its first event shows no increase
+            # a metric that begins with its first event shows no increase
+            self.undecided[app] += 0
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
         """Ask about a message and wait for the decision. Switches."""
@@ -119,11 +132,17 @@ class ReviewRequests(Reviews):
         return cast(ReviewDecision, decided.get())
 
     def review(
-        self, app: str, facts: Mapping[str, Any], then: _Then, connection: Connection | None = None
+        self,
+        app: str,
+        facts: Mapping[str, Any],
+        then: _Then,
+        connection: Connection | None = None,
     ) -> None:
-        """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
+        """Ask about a message; ``then`` gets the decision, after those of
+        earlier messages of ``connection``.
 
-        If too many of these wait, it is undecided at once. The app must have a hook. Never switches.
+        If too many of these wait, it is undecided at once. The app must have a
+        hook. Never switches.
         """
         hook = self.apps[app]
         question = _Question(facts, then, connection)
@@ -149,13 +168,15 @@ class ReviewRequests(Reviews):
         batch.size += len(question.body)
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow what is not reviewed, after what ``connection`` has sent before. Never switches."""
+        """Allow what is not reviewed, after what ``connection`` has sent
+        before. Never switches."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)
 
     def _queue(self, question: _Question, connection: Connection) -> bool:
-        """Put a message behind the earlier ones of its connection; False: too many wait, it is undecided."""
+        """Put a message behind the earlier ones of its connection; False: too
+        many wait, it is undecided."""
         lane = self._lanes.setdefault(connection, deque())
         if len(lane) < MAX_OF_CONNECTION:
             lane.append(question)
@@ -173,7 +194,7 @@ class ReviewRequests(Reviews):
             return f"messages of {MAX_WAITING_BYTES} bytes wait already"
         return ""
 
-    # --- one request ----------------------------------------------------------------------------------------
+    # --- one request ----------------------------------------------------------
 
     def _ask(self, batch: _Batch) -> None:
         """Greenlet: ask about messages, and pass on the decisions."""
@@ -202,28 +223,45 @@ class ReviewRequests(Reviews):
                 self._decide(question, decision)
 
     def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
-        """Ask; the decisions, None where an answer is not valid. Switches. Raises Unreachable."""
+        """Ask; the decisions, None where an answer is not valid. Switches.
+        Raises Unreachable."""
         hook = batch.hook
 
         def body() -> bytes:
             self._close(batch)
             head = msgspec.json.encode(
-                {"event": "review", "app": hook.app, "time": int(time()), "node": self._node()}
+                {
+                    "event": "review",
+                    "app": hook.app,
+                    "time": int(time()),
+                    "node": self._node(),
+                }
             )
             messages = b",".join(question.body for question in batch.questions)
             return b'%b,"messages":[%b]}' % (head[:-1], messages)
 
-        status, content = self._asking.post(hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES)
-        answers = document_in(status, content, partial(msgspec.json.decode, type=_Answers)).answers
+        status, content = self._asking.post(
+            hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES
+        )
+        answers = document_in(
+            status, content, partial(msgspec.json.decode, type=_Answers)
+        ).answers
         if len(answers) != len(batch.questions):
-            raise Unreachable(f"it gave {len(answers)} answers for {len(batch.questions)} messages")
-        return [self._decision(hook, *pair) for pair in zip(batch.questions, answers, strict=True)]
+            raise Unreachable(
+                f"it gave {len(answers)} answers for {len(batch.questions)} messages"
+            )
+        return [
+            self._decision(hook, *pair)
+            for pair in zip(batch.questions, answers, strict=True)
+        ]
 
     def _close(self, batch: _Batch) -> None:
         if self._open.get(batch.hook.app) is batch:
             del self._open[batch.hook.app]
 
-    def _decision(self, hook: ReviewHook, question: _Question, answer: _Answer) -> ReviewDecision | None:
+    def _decision(
+        self, hook: ReviewHook, question: _Question, answer: _Answer
+    ) -> ReviewDecision | None:
         if answer.action == "allow":
             return _ALLOWED
         if answer.action == "reject":
@@ -231,17 +269,20 @@ class ReviewRequests(Reviews):
         try:
             return _replacement(question, answer)
         except (ValueError, RecursionError) as error:
-            self._asking.warn(hook.app, f"its replacement of a message is not valid: {error}")
+            self._asking.warn(
+                hook.app, f"its replacement of a message is not valid: {error}"
+            )
             return None
 
-    # --- decisions ------------------------------------------------------------------------------------------
+    # --- decisions ------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
         self.undecided[hook.app] += 1
         self._decide(question, _ALLOWED if hook.allows_failure else _UNDECIDED)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
-        """Pass on a decision when all earlier messages of the connection have theirs."""
+        """Pass on a decision when all earlier messages of the connection have
+        theirs."""
         question.decision = decision
         connection = question.connection
         if connection is None:
@@ -262,15 +303,22 @@ def _pass_on(question: _Question, decision: ReviewDecision) -> None:
 
 
 def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
-    """The decision of an answer that replaces a message. Raises ValueError or RecursionError if it cannot."""
+    """The decision of an answer that replaces a message. Raises ValueError or
+    RecursionError if it cannot."""
     if question.kind == "upload":
         raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
     if answer.text is not UNSET:
-        kind, body = answer.type or (question.type if question.is_text else "text"), answer.text.encode()
+        kind, body = (
+            answer.type or (question.type if question.is_text else "text"),
+            answer.text.encode(),
+        )
     else:
-        kind, body = answer.type or (question.type if not question.is_text else "custom"), bytes(answer.data)  # type: ignore[arg-type]
+        kind, body = (
+            answer.type or (question.type if not question.is_text else "custom"),
+            bytes(answer.data),  # type: ignore[arg-type]
+        )
         if kind == "text":
             raise ValueError("data is not text")
         msgspec.json.decode(body)  # it was skipped over so far

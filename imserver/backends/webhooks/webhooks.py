@@ -1,4 +1,5 @@
-"""Webhooks: events about users for the back end of an app, and who is asked about them."""
+"""Webhooks: events about users for the back end of an app, and who is asked
+about them."""
 
 from __future__ import annotations
 
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUERY: Final = "webhooks.state"
-"""The query with which nodes ask each other for a :class:`NodePart` of each app."""
+"""The query with which nodes ask each other for a :class:`NodePart` of each
+app."""
 
 
 class NodePart(Struct, frozen=True, array_like=True):
-    """What one node knows of the webhook of an app. ``waiting``: events in its memory; ``stored``: durable
-    events that it has to deliver. ``failing``: whether its last request has failed."""
+    """What one node knows of the webhook of an app. ``waiting``: events in its
+    memory; ``stored``: durable events that it has to deliver. ``failing``:
+    whether its last request has failed."""
 
     waiting: int = 0
     stored: int = 0
@@ -50,7 +53,8 @@ class NodePart(Struct, frozen=True, array_like=True):
 
 
 class WebhookForm(Protocol):
-    """Webhooks as another server sends them, beside our own. Its calls never switch."""
+    """Webhooks as another server sends them, beside our own. Its calls never
+    switch."""
 
     queues: WebhookQueues
 
@@ -58,11 +62,13 @@ class WebhookForm(Protocol):
         """Whether the app's back end wants any of these events in this form."""
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Something has happened to a channel: queue it if the back end wants that."""
+        """Something has happened to a channel: queue it if the back end wants
+        that."""
 
 
 class Webhooks(Observer):
-    """Owner of the queues, one for each app with a webhook, and of the connections of these apps.
+    """Owner of the queues, one for each app with a webhook, and of the
+    connections of these apps.
 
     Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
     :meth:`absent`, :meth:`undelivered` and :meth:`stop` switch. An app without a webhook costs one look-up.
@@ -79,15 +85,18 @@ class Webhooks(Observer):
         self._connection_id = connection_id
         self._node = node
         self.known: dict[Connection, tuple[str, str]] = {}
-        """Connections whose ``connect`` was queued: (app, id). Do not change it."""
+        """Connections whose ``connect`` was queued: (app, id). Do not change
+        it."""
         self._numbers = count(1)
         self._origin = token_hex(6)
         self.tally = WebhookCounts()
         self.queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
-        """Forms of other servers, in which back ends may also want events of channels."""
+        """Forms of other servers, in which back ends may also want events of
+        channels."""
         self.on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
-        """Other features that hear of pushes to users who are offline, also in apps without a webhook."""
+        """Other features that hear of pushes to users who are offline, also in
+        apps without a webhook."""
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
         """The apps whose stored entries it hears of."""
@@ -95,7 +104,8 @@ class Webhooks(Observer):
         self.back_ends = BackEndRequests(outgoing, connection_id, node)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events. Without one they are dropped."""
+        """Set the receiver of an app, also for waiting events. Without one they
+        are dropped."""
         if receiver is None:
             self.queues.answers.forget(app)
             self.feeds.answers.forget(app)
@@ -103,12 +113,17 @@ class Webhooks(Observer):
         self.queues.set(app, receiver)
 
     def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
-        """What this node knows of the webhooks of these apps. Never switches."""
+        """What this node knows of the webhooks of these apps. Never
+        switches."""
         parts = []
         for app in apps:
             queue, feed = self.queues.get(app), self.feeds.feeds.get(app)
             is_sending = feed is not None and feed.owned and bool(feed.receiver.url)
-            failures = feed.sender.failures if feed is not None and feed.sender is not None else 0
+            failures = (
+                feed.sender.failures
+                if feed is not None and feed.sender is not None
+                else 0
+            )
             parts.append(
                 NodePart(
                     0 if queue is None else queue.waiting,
@@ -119,10 +134,11 @@ class Webhooks(Observer):
             )
         return parts
 
-    # --- what happens ---------------------------------------------------------------------------------------
+    # --- what happens ---------------------------------------------------------
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether the back end of an app with these settings hears events. Never switches."""
+        """Whether the back end of an app with these settings hears events.
+        Never switches."""
         return bool(settings.webhook.url or settings.webhook.events)
 
     def began(self, connection: Connection) -> None:
@@ -151,24 +167,30 @@ class Webhooks(Observer):
         del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """A user has sent a message; ``facts`` are its ``type``, ``text`` and receiver."""
+        """A user has sent a message; ``facts`` are its ``type``, ``text`` and
+        receiver."""
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "message", {"sender": sender, **facts})
 
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
-        """Whether the app's back end is sent one of these events of connections. Never switches."""
+        """Whether the app's back end is sent one of these events of
+        connections. Never switches."""
         queue = self.queues.get(app)
         if queue is not None and not events.isdisjoint(queue.receiver.events):
             return True
         return any(form.wants(app, events) for form in self.forms)
 
     def has_receiver(self, app: str) -> bool:
-        """Whether the app's back end is sent any events, in whatever form. Never switches."""
+        """Whether the app's back end is sent any events, in whatever form.
+        Never switches."""
         return app in self.queues or any(app in form.queues for form in self.forms)
 
-    def channel(self, app: str, event: str, channel: str, facts: Mapping[str, Any]) -> None:
-        """Something has happened to a channel, or to one of its subscribers. Never switches."""
+    def channel(
+        self, app: str, event: str, channel: str, facts: Mapping[str, Any]
+    ) -> None:
+        """Something has happened to a channel, or to one of its subscribers.
+        Never switches."""
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
@@ -176,9 +198,11 @@ class Webhooks(Observer):
             form.channel(app, event, channel)
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """(user, push) for users who are offline. Returns when the events are stored.
+        """(user, push) for users who are offline. Returns when the events are
+        stored.
 
-        If the database is away, the events wait in memory as those of connections do.
+        If the database is away, the events wait in memory as those of
+        connections do.
         """
         for on_absent in self.on_absent:
             on_absent(app, pushes)
@@ -186,8 +210,17 @@ class Webhooks(Observer):
             return
         facts: list[tuple[str, dict[str, Any]]] = []
         for user, event in pushes:
-            content = {"data": msgspec.Raw(event.data)} if event.data else {"text": event.text}
-            about = {"user": user, "message": event.id, "sender": event.sender, "type": event.type}
+            content = (
+                {"data": msgspec.Raw(event.data)}
+                if event.data
+                else {"text": event.text}
+            )
+            about = {
+                "user": user,
+                "message": event.id,
+                "sender": event.sender,
+                "type": event.type,
+            }
             facts.append((user, {**about, **content}))
         try:
             self.feeds.add(app, "absent", facts)
@@ -197,17 +230,27 @@ class Webhooks(Observer):
                 for _, each in facts:
                     self._add(queue, "absent", each)
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """This node's transaction stored these entries of an app that has a feed. Never switches."""
+    def committed(
+        self, app: str, first: int, last: int, entries: Sequence[Entry]
+    ) -> None:
+        """This node's transaction stored these entries of an app that has a
+        feed. Never switches."""
         self.feeds.committed(app, first, last, entries)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind; None: the back end does not want it."""
+        """The function that stores an event of this kind; None: the back end
+        does not want it."""
         if not self.feeds.wants(app, kind):
             return None
 
-        def record(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
-            add_events(sql, [NewEvent(app, user, kind, msgspec.json.encode(facts))], self.feeds.events.known)
+        def record(
+            sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
+        ) -> None:
+            add_events(
+                sql,
+                [NewEvent(app, user, kind, msgspec.json.encode(facts))],
+                self.feeds.events.known,
+            )
 
         return record
 
@@ -235,10 +278,11 @@ class Webhooks(Observer):
         head = {"id": number, "event": event, "app": app, "time": int(time())}
         return msgspec.json.encode({**head, "node": self._node(), **facts})
 
-    # --- at the end -----------------------------------------------------------------------------------------
+    # --- at the end -----------------------------------------------------------
 
     def stop(self, seconds: float) -> None:
-        """Send the waiting events for at most ``seconds``, except to failing back ends; drop the rest."""
+        """Send the waiting events for at most ``seconds``, except to failing
+        back ends; drop the rest."""
         deadline = monotonic() + seconds
         self.feeds.stop(seconds)
         for queues in (self.queues, *(form.queues for form in self.forms)):

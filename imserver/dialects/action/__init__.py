@@ -1,4 +1,5 @@
-"""The dialect of the original whose users send messages to one other user, or to a room."""
+"""The dialect of the original whose users send messages to one other user, or
+to a room."""
 
 from typing import Final
 
@@ -27,15 +28,22 @@ def _build(core: Core) -> Parts:
     core.hub.report_to(acks.clear)
     core.tenants.report_to(acks.forget)
     service = ActionService(core, messages, acks)
-    return Parts(commands=service.rows(), opened={DIALECT.name: service.opened}, ended=(acks.ended,))
+    return Parts(
+        commands=service.rows(),
+        opened={DIALECT.name: service.opened},
+        ended=(acks.ended,),
+    )
 
 
 def groups_list(tenants: Tenants, call: Call) -> HttpResponse:
-    """``GET /user/groupslist``: the rooms of an app that have stored members."""
+    """``GET /user/groupslist``: the rooms of an app that have stored
+    members."""
     tenant = tenants.get(call.app)
     if tenant is None:
         text = msgspec.json.encode(reply_text(ReplyCode.NO_APP))
-        return HttpResponse(200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text))
+        return HttpResponse(
+            200, b'{"code":%d,"msg":%b,"data":null}' % (ReplyCode.NO_APP, text)
+        )
     rooms = msgspec.json.encode([{"ID": room_id(room)} for room in tenant.room_members])
     return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % rooms)
 

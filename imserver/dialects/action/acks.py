@@ -1,9 +1,12 @@
-"""Acknowledged delivery of the action dialect, for clients that ask for it at login.
+"""Acknowledged delivery of the action dialect, for clients that ask for it at
+login.
 
-Each message to such a client has a number. Messages that it does not acknowledge are sent again on the same
-connection, then the connection is closed. When the connection ends, unstored messages become pending pushes,
-and stored ones are read from the log at the next login. Then all nodes await the user for ten minutes:
-messages of other users become pending pushes too, on the nodes of their senders.
+Each message to such a client has a number. Messages that it does not
+acknowledge are sent again on the same connection, then the connection is
+closed. When the connection ends, unstored messages become pending pushes, and
+stored ones are read from the log at the next login. Then all nodes await the
+user for ten minutes: messages of other users become pending pushes too, on the
+nodes of their senders.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ from imserver.dialects.action.wire import DIALECT, AckedActionDialect, AckNumber
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
-from imserver.plugin.wire import AckedState, Connection, Event, Outcome, Reply, app_and_user
+from imserver.plugin.wire import (
+    AckedState,
+    Connection,
+    Event,
+    Outcome,
+    Reply,
+    app_and_user,
+)
 
 if TYPE_CHECKING:
     from imserver.plugin.messages import Messaging
@@ -39,7 +49,8 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
 
 
 class ActionAcks(Service, dict=True):
-    """Turns acknowledged delivery on and off. Owner of the users who are awaited: their clients have gone."""
+    """Turns acknowledged delivery on and off. Owner of the users who are
+    awaited: their clients have gone."""
 
     core: Core
     messaging: Messaging | None
@@ -56,15 +67,17 @@ class ActionAcks(Service, dict=True):
         if self.core.rerouting is not None:
             self.core.rerouting.report_to(self._unreached)
 
-    # --- commands -------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------
 
     @property
     def available(self) -> bool:
-        """Whether clients may acknowledge messages: not on a node without stored messages."""
+        """Whether clients may acknowledge messages: not on a node without
+        stored messages."""
         return self.messaging is not None
 
     def turn_on(self, connection: Connection) -> None:
-        """Number the messages to a connection from now on, if :attr:`available`. Never switches."""
+        """Number the messages to a connection from now on, if
+        :attr:`available`. Never switches."""
         if self.messaging is None:
             return
         state = connection.dialect_state
@@ -83,7 +96,8 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
-        """After the answer to a login: deliver what waits for its user on this node. Never switches."""
+        """After the answer to a login: deliver what waits for its user on this
+        node. Never switches."""
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)
@@ -98,36 +112,42 @@ class ActionAcks(Service, dict=True):
             self.messaging.catch_up.prove(connection, id)
         return Reply.OK
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
     def reach(self, app: str, user: str, event: Event) -> None:
-        """Send an unstored message to a user; if the user is awaited, it waits. May switch."""
+        """Send an unstored message to a user; if the user is awaited, it waits.
+        May switch."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
             self._hold(app, user, event)
 
     def _unreached(self, app: str, user: str, event: Event) -> None:
-        """A push was on its way to this node when its user left. Never switches."""
+        """A push was on its way to this node when its user left. Never
+        switches."""
         if event.kind == "msg":
             self._hold(app, user, event)
 
     def _hold(self, app: str, user: str, event: Event) -> None:
-        """Let a message wait that has not reached its user, if the user is awaited. Never switches."""
+        """Let a message wait that has not reached its user, if the user is
+        awaited. Never switches."""
         seconds = self._awaited.get((app, user), 0.0) - self.clock()
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
 
-    # --- ends -----------------------------------------------------------------------------------------------
+    # --- ends -----------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
-        """The unstored messages of a session that ends wait for the next one. Never switches."""
+        """The unstored messages of a session that ends wait for the next one.
+        Never switches."""
         unacked = acked_state(connection).unacked
         events = [] if unacked is None else unacked.clear()
         app, user = connection.app, connection.user
         if app is not None and user is not None:
             for event in events:
-                self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
+                self._pending.add(
+                    app, user, replace(event, channel=None), AWAIT_SECONDS
+                )
 
     def ended(self, connection: Connection, _code: int) -> None:
         """A connection has ended. Never switches."""
@@ -136,7 +156,8 @@ class ActionAcks(Service, dict=True):
             self.await_user(*app_and_user(connection))
 
     def await_user(self, app: str, user: str) -> None:
-        """Await a user on all nodes for :data:`AWAIT_SECONDS`. Never switches."""
+        """Await a user on all nodes for :data:`AWAIT_SECONDS`. Never
+        switches."""
         awaited = Awaited(app, user)
         self._await(awaited)
         if self._node_messages is not None:
@@ -156,6 +177,7 @@ class ActionAcks(Service, dict=True):
 
 
 def acked_state(connection: Connection) -> AckedState:
-    """What the client of a connection has to acknowledge; without ``unacked`` it does not do so."""
+    """What the client of a connection has to acknowledge; without ``unacked``
+    it does not do so."""
     state = connection.dialect_state
     return state if isinstance(state, AckedState) else AckedState()

@@ -1,7 +1,8 @@
 """The action dialect: a user sends messages to one other user, or to a room.
 
-If an app stores these messages (:mod:`imserver.dialects.action.stored`), absent users receive them at their
-next login. Clients that acknowledge are in :mod:`imserver.dialects.action.acks`.
+If an app stores these messages (:mod:`imserver.dialects.action.stored`), absent
+users receive them at their next login. Clients that acknowledge are in
+:mod:`imserver.dialects.action.acks`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ LEFT_TEXT: Final = "用户已经离开"
 
 
 class ActionState(AckedState, gc=False):
-    """The receiver of a connection's messages, set by its latest login: the user ``peer``, or ``room``, in
-    which it may not be yet; both empty: nobody. Stored messages of rooms come from the log."""
+    """The receiver of a connection's messages, set by its latest login: the
+    user ``peer``, or ``room``, in which it may not be yet; both empty: nobody.
+    Stored messages of rooms come from the log."""
 
     peer: str = ""
     room: str = ""
@@ -47,14 +49,17 @@ _NOT_STORED: Final = Reply(ReplyCode.NOT_STORED)
 
 
 class ActionService:
-    """Carries out the commands of the action dialect. Owner of :class:`ActionState`.
+    """Carries out the commands of the action dialect. Owner of
+    :class:`ActionState`.
 
-    All sessions of a stored member are in the member's rooms, whatever their receiver is. A room with more
-    than ``notice_members`` members gets no notice when one leaves. ``messages``: None on a node without
-    stored messages.
+    All sessions of a stored member are in the member's rooms, whatever their
+    receiver is. A room with more than ``notice_members`` members gets no notice
+    when one leaves. ``messages``: None on a node without stored messages.
     """
 
-    def __init__(self, core: Core, messages: ActionMessages | None, acks: ActionAcks) -> None:
+    def __init__(
+        self, core: Core, messages: ActionMessages | None, acks: ActionAcks
+    ) -> None:
         self._sessions = core.sessions
         self._channels = core.channels
         self._tenants = core.tenants
@@ -82,11 +87,16 @@ class ActionService:
         connection.send(dialect.greet())
 
     def login(self, connection: Connection, command: ActionLogin) -> Reply:
-        """Begin a session and enter the room. A connection may log in again. May switch.
+        """Begin a session and enter the room. A connection may log in again.
+        May switch.
 
-        After the answer 200, messages to the user and to the room reach this connection.
+        After the answer 200, messages to the user and to the room reach this
+        connection.
         """
-        acked, acks = acked_state(connection).unacked is not None, command.acks and self._acks.available
+        acked, acks = (
+            acked_state(connection).unacked is not None,
+            command.acks and self._acks.available,
+        )
         if acks:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
@@ -97,7 +107,8 @@ class ActionService:
         app, user = app_and_user(connection)
         messages, tenant = self._stored_in(app), self._tenants.get(app)
         members = {} if tenant is None else tenant.room_members
-        rooms = [name for name, users in members.items() if user in users]  # in which the user is stored
+        # in which the user is stored
+        rooms = [name for name, users in members.items() if user in users]
         # Nobody has an id that is too long.
         reachable = not command.room and self._sessions.takes_user(app, command.peer)
         connection.dialect_state = ActionState(
@@ -107,10 +118,16 @@ class ActionService:
             room=command.room,
         )
         try:
-            self._enter(connection, dict.fromkeys([command.room, *rooms] if command.room else rooms))
+            self._enter(
+                connection,
+                dict.fromkeys([command.room, *rooms] if command.room else rooms),
+            )
         except ChannelRefused as refused:
             log.info(
-                "%s cannot enter the room: %s", command.user, refused, extra={"connection": connection.peer}
+                "%s cannot enter the room: %s",
+                command.user,
+                refused,
+                extra={"connection": connection.peer},
             )
             self._sessions.leave(connection)
             return Reply(ReplyCode.FAILED)
@@ -132,19 +149,27 @@ class ActionService:
             self._channels.members.leave_all(connection)
 
     def _stored_in(self, app: str) -> ActionMessages | None:
-        """The service of stored messages, if the app stores those of its users."""
-        return self._messages if self._channels.options.stores_conversations(app) else None
+        """The service of stored messages, if the app stores those of its
+        users."""
+        return (
+            self._messages if self._channels.options.stores_conversations(app) else None
+        )
 
-    def send(self, connection: Connection, command: Say, answer: Callable[[Reply], None]) -> Reply | None:
-        """Send a message to the session's receiver. The answer does not say whether anybody received it. May
-        switch.
+    def send(
+        self, connection: Connection, command: Say, answer: Callable[[Reply], None]
+    ) -> Reply | None:
+        """Send a message to the session's receiver. The answer does not say
+        whether anybody received it. May switch.
 
-        Stored messages are answered after the commit: all of an app that stores them, except messages to
-        oneself, and those to stored channels. The back end reviews the message first, if the app wants that.
+        Stored messages are answered after the commit: all of an app that stores
+        them, except messages to oneself, and those to stored channels. The back
+        end reviews the message first, if the app wants that.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
-        peer, room = (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
+        peer, room = (
+            (state.peer, state.room) if isinstance(state, ActionState) else ("", "")
+        )
         messages = self._stored_in(app)
         if messages is None and room and self._channels.options.is_stored(app, room):
             messages = self._messages
@@ -155,11 +180,19 @@ class ActionService:
             return Reply(ReplyCode.UNAUTHORIZED)
         to = {"room": room} if room else {"to": peer}
         if (mute := self._mutes.mute_of(app, user)) is not None:
-            return Reply(ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until})
+            return Reply(
+                ReplyCode.UNAUTHORIZED, {"reason": mute.text, "until": mute.until}
+            )
         self._channels.publishing.here.metrics.pushes.require(app)
         kind, text = command.type, command.text
         if app in self._reviews.apps:
-            facts = {"kind": "message", "sender": user, **to, "type": kind, "text": text}
+            facts = {
+                "kind": "message",
+                "sender": user,
+                **to,
+                "type": kind,
+                "text": text,
+            }
             decision = self._reviews.decide(app, facts)
             if decision.action == "reject":
                 return Reply(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
@@ -177,13 +210,20 @@ class ActionService:
         return Reply.OK
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
-        """Handle the end of a connection that was in these rooms. May switch."""
+        """Handle the end of a connection that was in these rooms. May
+        switch."""
         state = connection.dialect_state
-        if not isinstance(state, ActionState) or state.room not in rooms or connection.is_open:
+        if (
+            not isinstance(state, ActionState)
+            or state.room not in rooms
+            or connection.is_open
+        ):
             return
         app, user = app_and_user(connection)
         if self._messages is not None:
             self._messages.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         members = self._notice_members
-        self._channels.publishing.publish(app, state.room, event, except_users=(user,), at_most=members)
+        self._channels.publishing.publish(
+            app, state.room, event, except_users=(user,), at_most=members
+        )

@@ -1,9 +1,12 @@
-"""Stored messages of the action dialect: what users have missed, and what they send.
+"""Stored messages of the action dialect: what users have missed, and what they
+send.
 
-Messages of a room are delivered from the log. So all messages of a connection have one order, and a message
-that is sent during a login arrives exactly once. A user belongs to a room if the user has a position in it.
-Stored members have one from the first message, other users from their first login to the room. A message
-without proof of arrival (the pong to a ping after it) is sent again at the next login.
+Messages of a room are delivered from the log. So all messages of a connection
+have one order, and a message that is sent during a login arrives exactly once.
+A user belongs to a room if the user has a position in it. Stored members have
+one from the first message, other users from their first login to the room. A
+message without proof of arrival (the pong to a ping after it) is sent again at
+the next login.
 """
 
 import logging
@@ -18,7 +21,14 @@ import gevent
 from imserver.dialects.action.acks import acked_state
 from imserver.dialects.action.wire import Say, with_seq
 from imserver.plugin.errors import CloseCode, ReplyCode, StorageUnavailable
-from imserver.plugin.messages import Appended, Draft, MessageLog, Messaging, Rejected, RejectReason
+from imserver.plugin.messages import (
+    Appended,
+    Draft,
+    MessageLog,
+    Messaging,
+    Rejected,
+    RejectReason,
+)
 from imserver.plugin.storage import Store
 from imserver.plugin.wire import Connection, DialectState, Reply, app_and_user
 
@@ -29,7 +39,8 @@ _LOOK_SECONDS: Final = 0.05
 
 
 class ActionMessages:
-    """Delivers missed messages, and stores new ones. Owner of the numbers of those that are being stored."""
+    """Delivers missed messages, and stores new ones. Owner of the numbers of
+    those that are being stored."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -38,13 +49,15 @@ class ActionMessages:
         self._store = store
         self.sending: dict[Connection, int] = {}
 
-    # --- catch-up -------------------------------------------------------------------------------------------
+    # --- catch-up -------------------------------------------------------------
 
     def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
-        """Deliver missed messages after the answer to a login, for its ``room`` (``""``: none) and for the
-        ``rooms`` in which the user is a stored member.
+        """Deliver missed messages after the answer to a login, for its ``room``
+        (``""``: none) and for the ``rooms`` in which the user is a stored
+        member.
 
-        Switches for a login to a room. Messages that are sent there after the return are delivered.
+        Switches for a login to a room. Messages that are sent there after the
+        return are delivered.
         """
         state, (app, user) = connection.dialect_state, app_and_user(connection)
         read = partial(self._positions_of, app, user, room, rooms)
@@ -63,8 +76,8 @@ class ActionMessages:
         positions: dict[str, int] | None,
         read_positions: Callable[[], dict[str, int]],
     ) -> None:
-        """Greenlet: deliver all missed messages, and then new ones, when the database answers. Ends when the
-        connection logs in again."""
+        """Greenlet: deliver all missed messages, and then new ones, when the
+        database answers. Ends when the connection logs in again."""
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
@@ -73,23 +86,38 @@ class ActionMessages:
                     if connection.dialect_state is not state:
                         return
                     log_subscription = self._catch_up.subscribe_from(
-                        connection, positions, pinged=acked_state(connection).unacked is None
+                        connection,
+                        positions,
+                        pinged=acked_state(connection).unacked is None,
                     )
                 if connection.log_subscription is log_subscription:
-                    self._catch_up.send_missed(connection, log_subscription.delivered, _wait_until_read)
+                    self._catch_up.send_missed(
+                        connection, log_subscription.delivered, _wait_until_read
+                    )
                 return
             except StorageUnavailable:
                 gevent.sleep(RETRY_SECONDS)
             except Exception:
-                log.exception("missed messages could not be sent", extra={"connection": connection.peer})
+                log.exception(
+                    "missed messages could not be sent",
+                    extra={"connection": connection.peer},
+                )
                 connection.close(CloseCode.INTERNAL_ERROR)
 
     def _positions_of(
-        self, app: str, user: str, room: str, rooms: Collection[str], login_time: int | None = None
+        self,
+        app: str,
+        user: str,
+        room: str,
+        rooms: Collection[str],
+        login_time: int | None = None,
     ) -> dict[str, int]:
-        """A user's positions, also in the user's rooms. The first login to a room creates one at the time of
-        the login: now, or ``login_time`` in Unix seconds if the database did not answer then."""
-        positions = self._positions.get(app, user, dict.fromkeys([*rooms, room] if room else rooms))
+        """A user's positions, also in the user's rooms. The first login to a
+        room creates one at the time of the login: now, or ``login_time`` in
+        Unix seconds if the database did not answer then."""
+        positions = self._positions.get(
+            app, user, dict.fromkeys([*rooms, room] if room else rooms)
+        )
         if room and room not in positions:
             stored = self._store.part(MessageLog)
             if room in rooms:
@@ -101,7 +129,7 @@ class ActionMessages:
             self._positions.begin(app, user, room, positions[room])
         return dict.fromkeys(rooms, 0) | positions
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
     def send(
         self,
@@ -112,7 +140,8 @@ class ActionMessages:
         to: str = "",
         room: str = "",
     ) -> None:
-        """Store a message to a user or to a room. The answer follows the commit. Never switches."""
+        """Store a message to a user or to a room. The answer follows the
+        commit. Never switches."""
         draft = Draft(
             sender=connection.user or "",
             type=command.type,
@@ -133,7 +162,8 @@ class ActionMessages:
         self._messaging.send_of_user(connection.app or "", draft, done, connection)
 
     def finish(self, connection: Connection) -> None:
-        """Wait at most a second until the messages of an ended connection are delivered: before its exit."""
+        """Wait at most a second until the messages of an ended connection are
+        delivered: before its exit."""
         deadline = monotonic() + 1.0
         while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
@@ -145,13 +175,16 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, {"reason": result.detail})
     if isinstance(result, Rejected):
-        data = {"reason": result.detail, "until": result.until} if result.until else None
+        data = (
+            {"reason": result.detail, "until": result.until} if result.until else None
+        )
         return Reply(result.reply_code, data)
     return Reply(ReplyCode.NOT_STORED)
 
 
 def _wait_until_read(connection: Connection) -> None:
-    """Wait until a page of missed messages has left the outbox, and is acknowledged if the client does so."""
+    """Wait until a page of missed messages has left the outbox, and is
+    acknowledged if the client does so."""
     connection.wait_until_sent()
     unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:

@@ -1,7 +1,9 @@
-"""The ``action`` dialect: JSON text frames on ``/ws?uid=`` (docs/reference/action-dialect.md).
+"""The ``action`` dialect: JSON text frames on ``/ws?uid=``
+(docs/reference/action-dialect.md).
 
-A user sends messages to one other user, or to a room. The login names the receiver. Pushed frames name their
-receiver. Decoding has two paths, as in :mod:`imserver.gateway.dialects.cmd.wire`.
+A user sends messages to one other user, or to a room. The login names the
+receiver. Pushed frames name their receiver. Decoding has two paths, as in
+:mod:`imserver.gateway.dialects.cmd.wire`.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ NOBODY = "null"
 
 
 class ActionLogin(Login, frozen=True, gc=False):
-    """A login that names the receiver of its messages: the user ``peer``, or the ``room`` (``""``: none).
-    ``acks``: the client acknowledges messages."""
+    """A login that names the receiver of its messages: the user ``peer``, or
+    the ``room`` (``""``: none). ``acks``: the client acknowledges messages."""
 
     peer: str = ""
     room: str = ""
@@ -50,7 +52,8 @@ class ActionLogin(Login, frozen=True, gc=False):
 
 
 class Say(Command, frozen=True, gc=False):
-    """Send a message to the receiver named at login. ``type``: of ``text``. ``id``: made by the client."""
+    """Send a message to the receiver named at login. ``type``: of ``text``.
+    ``id``: made by the client."""
 
     type: str
     text: str
@@ -70,7 +73,8 @@ class _Frame(Struct, forbid_unknown_fields=True):
 
 
 class _SayData(Struct, forbid_unknown_fields=True, gc=False):
-    """The data of a message from a client. Only the first two fields are used."""
+    """The data of a message from a client. Only the first two fields are
+    used."""
 
     type: str = field(default="", name="msgType")
     text: str = field(default="", name="message")
@@ -91,7 +95,11 @@ _decode_say = msgspec.json.Decoder(_SayData).decode
 
 def _login(data: bytes, _seq: str) -> ActionLogin:
     fields = Fields.of(data)
-    user, peer, room = fields.text("userid"), fields.text("touid"), fields.text("groupsid")
+    user, peer, room = (
+        fields.text("userid"),
+        fields.text("touid"),
+        fields.text("groupsid"),
+    )
     token, app = fields.text("token"), fields.number("appid")
     acks = fields.values.get("acks") is True
     if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
@@ -101,7 +109,9 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
     if room in ("", "0"):
         # No user has this name: there is no receiver.
         nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
-        return ActionLogin(f"action:{app}", user, token, peer="" if nobody else peer, acks=acks)
+        return ActionLogin(
+            f"action:{app}", user, token, peer="" if nobody else peer, acks=acks
+        )
     return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
 
 
@@ -131,12 +141,12 @@ ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
     "sendmsg": _say,
     "ack": lambda data, _seq: AckNumber(Fields.of(data).number("ackid")),
 }
-"""Name of a command on the wire → the function that decodes its ``data``, called with its ``seq``."""
+"""Name of a command on the wire → the function that decodes its ``data``,
+called with its ``seq``."""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
-"""Kind of event → its name on the wire. Enter and exit of an app are not sent."""
-_BEFORE = (
-    b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
-)
+"""Kind of event → its name on the wire. Enter and exit of an app are not
+sent."""
+_BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 
 
 @cache
@@ -145,7 +155,8 @@ def _text_of(code: int) -> bytes:
 
 
 def with_seq(seq: str) -> bytes:
-    """The metadata stored with a message: the ``seq`` that its sender gave it."""
+    """The metadata stored with a message: the ``seq`` that its sender gave
+    it."""
     return encode({"seq": seq}) if seq else b""
 
 
@@ -183,7 +194,8 @@ class ActionDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """The answer to ``request``: its ``seq`` and ``action``, and the code with its text."""
+        """The answer to ``request``: its ``seq`` and ``action``, and the code
+        with its text."""
         return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
             encode(request.seq),
             encode(request.name),
@@ -198,12 +210,14 @@ class ActionDialect(Dialect):
         return None if halves is None else b'%b""%b' % halves
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """Encode a pushed frame, without its receiver. None for enter and exit of an app."""
+        """Encode a pushed frame, without its receiver. None for enter and exit
+        of an app."""
         name = PUSHED.get(event.kind)
         return None if name is None else self._halves(name, event)
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
-        """Encode a stored message as a push, without its receiver. None for entries of other kinds."""
+        """Encode a stored message as a push, without its receiver. None for
+        entries of other kinds."""
         if message.kind != "message":
             return None
         try:
@@ -211,7 +225,14 @@ class ActionDialect(Dialect):
         except (ValueError, RecursionError):
             seq = ""
         text, name = message.body.decode("utf-8", "replace"), seq or str(message.id)
-        event = Event("msg", message.sender, text, name, message.type, time=message.time_ms // 1000)
+        event = Event(
+            "msg",
+            message.sender,
+            text,
+            name,
+            message.type,
+            time=message.time_ms // 1000,
+        )
         return self._halves("sendmsg", event)
 
     def greet(self) -> bytes:
@@ -221,7 +242,9 @@ class ActionDialect(Dialect):
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
         before = _BEFORE % (
             encode(name),
-            encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
+            encode(
+                event.id if event.id or event.kind == "msg" else str(next(self._digits))
+            ),
             encode(event.type),
             encode(event.data.decode() if event.data else event.text),
             encode(event.sender),

@@ -1,12 +1,20 @@
-"""Centrifugo's protocol with its streams, and its server API, for the clients and libraries of Centrifugo."""
+"""Centrifugo's protocol with its streams, and its server API, for the clients
+and libraries of Centrifugo."""
 
 from typing import Any
 
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.declared import SETTINGS
-from imserver.dialects.centrifuge.service import NAME, CentrifugeAnswers, CentrifugeService
+from imserver.dialects.centrifuge.service import (
+    NAME,
+    CentrifugeAnswers,
+    CentrifugeService,
+)
 from imserver.dialects.centrifuge.streams import CentrifugeStreams, Emulation
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeProtobufDialect
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeProtobufDialect,
+)
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.services import Core
 

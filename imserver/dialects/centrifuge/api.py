@@ -1,9 +1,12 @@
-"""The routes of Centrifugo's server API for its unchanged clients: ``POST /api/<method>`` with ``X-API-Key``.
+"""The routes of Centrifugo's server API for its unchanged clients: ``POST
+/api/<method>`` with ``X-API-Key``.
 
-A key for one app acts in it, any other key in the app of ``centrifuge.app``. Every method answers with status
-200 and ``{"result": …}`` or ``{"error": {"code", "message"}}``; with ``X-Centrifugo-Error-Mode: transport``
-an error has a status of its own and is the whole body. A refused principal and an unreadable body get the
-status of the problem. Older clients send ``{"method", "params"}`` to ``POST /api``.
+A key for one app acts in it, any other key in the app of ``centrifuge.app``.
+Every method answers with status 200 and ``{"result": …}`` or ``{"error":
+{"code", "message"}}``; with ``X-Centrifugo-Error-Mode: transport`` an error has
+a status of its own and is the whole body. A refused principal and an unreadable
+body get the status of the problem. Older clients send ``{"method", "params"}``
+to ``POST /api``.
 """
 
 import logging
@@ -39,12 +42,28 @@ from imserver.dialects.centrifuge.wire import (
     Since,
 )
 from imserver.plugin.errors import CloseCode, ImserverError, Unavailable
-from imserver.plugin.http import PROBLEM, Api, ApiProblem, BadBody, BatchAnswers, Call, HttpResponse, Route
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    BadBody,
+    BatchAnswers,
+    Call,
+    HttpResponse,
+    Route,
+)
 from imserver.plugin.identity import Need, Needs, token_end
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import ChannelRefused, Left, Position
 from imserver.plugin.settings import ChannelSettings, settings_of
-from imserver.plugin.wire import ChannelPart, Event, Limit, Partial, Refused, without_nulls
+from imserver.plugin.wire import (
+    ChannelPart,
+    Event,
+    Limit,
+    Partial,
+    Refused,
+    without_nulls,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,7 +79,8 @@ _MIN_CODE, _MAX_CODE = 3000, 4999
 
 
 class MethodFailed(Exception):
-    """Ends a method with an error. ``code``: of ``codes.ERRORS``. ``detail``: why."""
+    """Ends a method with an error. ``code``: of ``codes.ERRORS``. ``detail``:
+    why."""
 
     def __init__(self, code: int, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -68,7 +88,7 @@ class MethodFailed(Exception):
         self.detail = detail
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------
 
 
 class _Request(Partial, frozen=True):
@@ -158,7 +178,8 @@ class _Channels(_Request, frozen=True):
 
 
 class CommandBatch(Struct):
-    """The request of a batch. Each command becomes an object when its length is known."""
+    """The request of a batch. Each command becomes an object when its length is
+    known."""
 
     commands: list[Raw] | None = None
 
@@ -171,7 +192,7 @@ class NamedCommand(Struct):
     params: Raw = Raw(b"{}")
 
 
-# --- methods ------------------------------------------------------------------------------------------------
+# --- methods ------------------------------------------------------------------
 
 
 def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
@@ -189,11 +210,15 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
     if not request.channels:
         raise MethodFailed(codes.BAD_DATA)
     if len(request.channels) > MAX_CHANNELS:
-        raise MethodFailed(codes.LIMIT_EXCEEDED, f"a broadcast has at most {MAX_CHANNELS} channels")
+        raise MethodFailed(
+            codes.LIMIT_EXCEEDED, f"a broadcast has at most {MAX_CHANNELS} channels"
+        )
     return {"responses": _publish_each(api, app, request, request.channels)}
 
 
-def _publish_each(api: Api, app: str, request: _Message, channels: list[str]) -> list[dict[str, Any]]:
+def _publish_each(
+    api: Api, app: str, request: _Message, channels: list[str]
+) -> list[dict[str, Any]]:
     """Publish once to each channel for an idempotency key. May switch."""
     data = bytes(request.data)
     try:
@@ -218,30 +243,46 @@ def _publish_each(api: Api, app: str, request: _Message, channels: list[str]) ->
     for each in published:
         if isinstance(each, ChannelRefused):
             answers.append(_refused(each))
-        elif isinstance(each, ImserverError):  # the idempotency key belongs to another request
+        # the idempotency key belongs to another request
+        elif isinstance(each, ImserverError):
             answers.append(_error(codes.BAD_DATA))
         else:
             at = each.position
-            answers.append({"result": {} if at is None else {"offset": at.offset, "epoch": at.epoch}})
+            answers.append(
+                {
+                    "result": {}
+                    if at is None
+                    else {"offset": at.offset, "epoch": at.epoch}
+                }
+            )
     return answers
 
 
 def _channel_of(name: str) -> str:
     """The channel that back ends of Centrifugo call ``name``."""
-    return f"{USER_CHANNEL}{name[1:]}" if name.startswith(ALIAS) and len(name) > 1 else name
+    return (
+        f"{USER_CHANNEL}{name[1:]}"
+        if name.startswith(ALIAS) and len(name) > 1
+        else name
+    )
 
 
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
     """The error, with the limit that was exceeded."""
     text, code = str(refused), REFUSALS[refused.reason].code
-    return _error(code, "" if text == refused.reason or code == codes.INTERNAL else text)
+    return _error(
+        code, "" if text == refused.reason or code == codes.INTERNAL else text
+    )
 
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
-    """The ids of a user's connections of this dialect, or the named one if it is that user's. May switch."""
+    """The ids of a user's connections of this dialect, or the named one if it
+    is that user's. May switch."""
     if request.client:
         (found,) = api.core.connections.about(app, [request.client])
-        mine = found is not None and found.user == request.user and found.dialect == NAME
+        mine = (
+            found is not None and found.user == request.user and found.dialect == NAME
+        )
         return [request.client] if mine else []
     if not request.user:
         raise MethodFailed(codes.BAD_DATA)
@@ -251,18 +292,25 @@ def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
 
 def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
     """Subscribe the connections of a user to a channel. May switch."""
-    about = SubscriptionAbout(bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at))
+    about = SubscriptionAbout(
+        bytes_of(request.info), bytes_of(request.data), token_end(0, request.expire_at)
+    )
     if request.channel.startswith("#"):
-        raise MethodFailed(codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it")
+        raise MethodFailed(
+            codes.BAD_DATA, "#… is the channel of a user, who is subscribed to it"
+        )
     api.channels.options.known(app, request.channel)
     ids, since = _connections_of(api, app, request), request.recover_since
     position = None if since is None else Position(since.epoch, _bounded(since.offset))
-    api.core.connections.join_each(app, ids, request.channel, msgspec.msgpack.encode(about), position)
+    api.core.connections.join_each(
+        app, ids, request.channel, msgspec.msgpack.encode(about), position
+    )
     return {}
 
 
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
-    """End the subscriptions of a user to a channel; ``""``: to all channels. May switch."""
+    """End the subscriptions of a user to a channel; ``""``: to all channels.
+    May switch."""
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
@@ -270,18 +318,23 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     channels = {_channel_of(request.channel): None}
     if not request.channel:
         rows = connections.about(app, ids)
-        channels = dict.fromkeys(channel for each in rows if each is not None for channel in each.channels)
+        channels = dict.fromkeys(
+            channel for each in rows if each is not None for channel in each.channels
+        )
     for channel in channels:
         code, part = codes.UNSUBSCRIBED_BY_SERVER, ChannelPart(channel)
         event = Event("unsubscribed", "", "server unsubscribe", code=code, channel=part)
-        for connection, left in zip(ids, connections.leave_each(app, ids, channel), strict=True):
+        for connection, left in zip(
+            ids, connections.leave_each(app, ids, channel), strict=True
+        ):
             if left is Left.LEFT:
                 connections.push(app, connection, event)
     return {}
 
 
 def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
-    """Close connections of a user: all of them, in every dialect, unless some are named. May switch."""
+    """Close connections of a user: all of them, in every dialect, unless some
+    are named. May switch."""
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
         if not request.user:
@@ -293,19 +346,27 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
-            api.core.connections.close(app, connection, code or CloseCode.KICKED, reason, code != 0)
+            api.core.connections.close(
+                app, connection, code or CloseCode.KICKED, reason, code != 0
+            )
     return {}
 
 
 def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
-    """Change when the sessions of a user end and what others see of them, or end them now. May switch."""
+    """Change when the sessions of a user end and what others see of them, or
+    end them now. May switch."""
     connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
             connections.close(app, connection, CloseCode.TOKEN_INVALID)
         else:
             end, info = token_end(0, request.expire_at), bytes_of(request.info)
-            connections.query(connection, "refresh", RefreshConnection(app, connection, end, info), bool)
+            connections.query(
+                connection,
+                "refresh",
+                RefreshConnection(app, connection, end, info),
+                bool,
+            )
     return {}
 
 
@@ -313,23 +374,32 @@ def _bounded(offset: int) -> int:
     return min(max(offset, 0), MAX_OFFSET)
 
 
-def _find(api: Api, app: str, name: str, needed: Callable[[ChannelSettings], bool]) -> str:
-    """A channel whose options have what is ``needed``. Raises :class:`ChannelRefused`."""
+def _find(
+    api: Api, app: str, name: str, needed: Callable[[ChannelSettings], bool]
+) -> str:
+    """A channel whose options have what is ``needed``. Raises
+    :class:`ChannelRefused`."""
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
-    if channel.startswith(ALIAS) or not needed(api.channels.options.known(app, channel)):
+    if channel.startswith(ALIAS) or not needed(
+        api.channels.options.known(app, channel)
+    ):
         raise ChannelRefused("not_available")
     return channel
 
 
-def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, ClientView]]:
+def presence(
+    api: Api, app: str, request: _OfChannel
+) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     clients: dict[str, ClientView] = {}
     after = ""
     for _ in range(8):  # pages of subscribers: 4 MB
-        page = api.channels.members.page(app, channel, after, Limit.PRESENCE - len(clients))
+        page = api.channels.members.page(
+            app, channel, after, Limit.PRESENCE - len(clients)
+        )
         clients |= infos_of_members(page.members)
         if not (after := page.next) or len(clients) >= Limit.PRESENCE:
             break
@@ -339,14 +409,22 @@ def presence(api: Api, app: str, request: _OfChannel) -> dict[str, dict[str, Cli
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
     """How many subscribers and users a channel has. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
-    return PresenceStatsResult(*api.channels.members.count_users(app, channel, Limit.PRESENCE))
+    return PresenceStatsResult(
+        *api.channels.members.count_users(app, channel, Limit.PRESENCE)
+    )
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
     """Publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
-    since = None if request.since is None else (request.since.epoch, _bounded(request.since.offset))
-    page = api.channels.histories.read_since(app, channel, since, max(request.limit, -1), request.reverse)
+    since = (
+        None
+        if request.since is None
+        else (request.since.epoch, _bounded(request.since.offset))
+    )
+    page = api.channels.histories.read_since(
+        app, channel, since, max(request.limit, -1), request.reverse
+    )
     return history_view(page.publications, page.position)
 
 
@@ -358,9 +436,12 @@ def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
 
 
 def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
-    """The channels with subscribers, all or those that fit a pattern. May switch."""
+    """The channels with subscribers, all or those that fit a pattern. May
+    switch."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
-        raise MethodFailed(codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes")
+        raise MethodFailed(
+            codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"
+        )
     fits = _matcher_of(request.pattern)
     found: dict[str, dict[str, int]] = {}
     after = ""
@@ -381,8 +462,9 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
 
 
 def _matcher_of(pattern: str) -> Callable[[str], bool]:
-    """The function that says whether a name fits a pattern. Raises :class:`MethodFailed`. May switch: to
-    compile 255 wildcards takes milliseconds, and a pattern may stand for 64 others."""
+    """The function that says whether a name fits a pattern. Raises
+    :class:`MethodFailed`. May switch: to compile 255 wildcards takes
+    milliseconds, and a pattern may stand for 64 others."""
     matches = []
     for each in alternatives_of(pattern):
         matches.append(re.compile(translate(each)).match)
@@ -392,7 +474,8 @@ def _matcher_of(pattern: str) -> Callable[[str], bool]:
 
 
 def alternatives_of(pattern: str) -> list[str]:
-    """The patterns without ``{a,b}`` that together mean the same. Raises :class:`MethodFailed`."""
+    """The patterns without ``{a,b}`` that together mean the same. Raises
+    :class:`MethodFailed`."""
     patterns, plain = [pattern], list[str]()
     while patterns:
         one = patterns.pop()
@@ -403,7 +486,10 @@ def alternatives_of(pattern: str) -> list[str]:
             before, after = one[: braces.start()], one[braces.end() :]
             patterns += [f"{before}{each}{after}" for each in braces[1].split(",")]
         if len(patterns) + len(plain) > MAX_ALTERNATIVES:
-            raise MethodFailed(codes.LIMIT_EXCEEDED, f"a pattern has at most {MAX_ALTERNATIVES} alternatives")
+            raise MethodFailed(
+                codes.LIMIT_EXCEEDED,
+                f"a pattern has at most {MAX_ALTERNATIVES} alternatives",
+            )
     return plain
 
 
@@ -428,8 +514,8 @@ def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
 
 
 class Method(Struct, frozen=True):
-    """One method: what its principal must have proved, its request, its function, and the name of its act. A
-    batch has several."""
+    """One method: what its principal must have proved, its request, its
+    function, and the name of its act. A batch has several."""
 
     need: Need
     request: type[Partial]
@@ -447,14 +533,16 @@ METHODS: Final[Mapping[str, Method]] = {
     "presence": Method(Needs.READ, _OfChannel, presence),
     "presence_stats": Method(Needs.READ, _OfChannel, count_presence),
     "history": Method(Needs.READ, _History, history),
-    "history_remove": Method(Needs.PUSH, _OfChannel, remove_history, "channels.history.remove"),
+    "history_remove": Method(
+        Needs.PUSH, _OfChannel, remove_history, "channels.history.remove"
+    ),
     "channels": Method(Needs.READ, _Channels, list_channels),
     "info": Method(Needs.READ, _Request, info),
 }
 """Every method but ``batch``, which runs several of them."""
 
 
-# --- answering ----------------------------------------------------------------------------------------------
+# --- answering ----------------------------------------------------------------
 
 
 def _error(code: int, detail: str = "") -> dict[str, Any]:
@@ -473,10 +561,12 @@ _STATUSES: Final = {
     codes.TOO_MANY_REQUESTS: 429,
     codes.UNRECOVERABLE: 416,
 }
-"""The HTTP status of an error in the error mode ``transport``; of all others 400."""
+"""The HTTP status of an error in the error mode ``transport``; of all others
+400."""
 
 _TOO_LARGE: Final = _error(
-    codes.LIMIT_EXCEEDED, "the replies of a batch have at most 4 MiB; send this command alone"
+    codes.LIMIT_EXCEEDED,
+    "the replies of a batch have at most 4 MiB; send this command alone",
 )
 
 
@@ -491,15 +581,18 @@ _decode_command = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _decode_lines(content: bytes) -> list[NamedCommand]:
-    """The commands of ``POST /api``. Raises ValueError, RecursionError and :class:`ApiProblem`."""
-    if content.count(b"\n") > 2 * MAX_CHANNELS:  # some may be empty, but each other one becomes an object
+    """The commands of ``POST /api``. Raises ValueError, RecursionError and
+    :class:`ApiProblem`."""
+    # some may be empty, but each other one becomes an object
+    if content.count(b"\n") > 2 * MAX_CHANNELS:
         raise _too_many_commands()
     Call.require_few_values(content, MOST_VALUES_OF_LINES)
     return _decode_all_lines(content)
 
 
 def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
-    """The commands of a batch. May switch. Raises ValueError, RecursionError and :class:`ApiProblem`."""
+    """The commands of a batch. May switch. Raises ValueError, RecursionError
+    and :class:`ApiProblem`."""
     Call.require_few_commands(content, MAX_CHANNELS)
     if is_long_turn():
         serve_others()
@@ -516,7 +609,8 @@ def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
 
 
 def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
-    """Decode the request, and choose the app by the key. Raises :class:`ApiProblem`."""
+    """Decode the request, and choose the app by the key. Raises
+    :class:`ApiProblem`."""
     try:
         call.input = decode(call.body)
     except (ValueError, RecursionError) as error:
@@ -525,7 +619,9 @@ def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
     if apps is not None and len(apps) == 1:
         (call.app,) = apps
     else:
-        call.app = api.core.tenants.resolve(settings_of(api.core.config, CentrifugeSettings).app)
+        call.app = api.core.tenants.resolve(
+            settings_of(api.core.config, CentrifugeSettings).app
+        )
 
 
 def _too_many_commands() -> ApiProblem:
@@ -533,7 +629,8 @@ def _too_many_commands() -> ApiProblem:
 
 
 def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -> None:
-    """As :func:`_read`, of a request with several commands. Each counts as one request."""
+    """As :func:`_read`, of a request with several commands. Each counts as one
+    request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
         raise _too_many_commands()
@@ -561,26 +658,38 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
 
 def respond(method: Method, api: Api, call: Call) -> HttpResponse:
     reply = _run(method, api, call, call.input)
-    if "error" in reply and call.request.headers.get("x-centrifugo-error-mode") == "transport":
+    if (
+        "error" in reply
+        and call.request.headers.get("x-centrifugo-error-mode") == "transport"
+    ):
         error = reply["error"]
         return HttpResponse(_STATUSES.get(error["code"], 400), encode(error))
     return HttpResponse(200, encode(reply))
 
 
 def _answer_batch(api: Api, call: Call) -> HttpResponse:
-    """Run several methods, one after the other. Each needs its own permission."""
+    """Run several methods, one after the other. Each needs its own
+    permission."""
     commands: list[dict[str, Raw]] = call.input
     answers = BatchAnswers()
     for command in commands:
-        parts = [(name, bytes(content)) for name, content in command.items() if bytes(content) != b"null"]
+        parts = [
+            (name, bytes(content))
+            for name, content in command.items()
+            if bytes(content) != b"null"
+        ]
         name, content = parts[0] if len(parts) == 1 else ("", b"")
         reply = _run_command(api, call, name, content)
-        answers.add(encode(reply if "error" in reply else {name: reply["result"]}), encode(_TOO_LARGE))
+        answers.add(
+            encode(reply if "error" in reply else {name: reply["result"]}),
+            encode(_TOO_LARGE),
+        )
     return HttpResponse(200, b'{"replies":[%b]}' % b",".join(answers.parts))
 
 
 def _answer_commands(api: Api, call: Call) -> HttpResponse:
-    """Run the commands of older clients, one after the other. Each needs its own permission."""
+    """Run the commands of older clients, one after the other. Each needs its
+    own permission."""
     commands: list[NamedCommand] = call.input
     if not commands:
         raise BadBody("a request has a command")
@@ -611,7 +720,12 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
     except Unavailable:
         return _error(codes.INTERNAL)
     except Exception:  # the other commands have answers
-        log.exception("%s of %s failed", name, call.request.path, extra={"request": call.request.id})
+        log.exception(
+            "%s of %s failed",
+            name,
+            call.request.path,
+            extra={"request": call.request.id},
+        )
         return _error(codes.INTERNAL)
 
 
@@ -639,11 +753,26 @@ def _route(
 
 ROUTES: Final = (
     *(
-        _route(f"/{name}", each.need, partial(respond, each), partial(_read, partial(_decode, each.request)))
+        _route(
+            f"/{name}",
+            each.need,
+            partial(respond, each),
+            partial(_read, partial(_decode, each.request)),
+        )
         for name, each in METHODS.items()
     ),
     _route(
-        "/batch", Needs.ANY_KEY, _answer_batch, partial(_read_commands, _decode_commands), takes_many=True
+        "/batch",
+        Needs.ANY_KEY,
+        _answer_batch,
+        partial(_read_commands, _decode_commands),
+        takes_many=True,
     ),
-    _route("", Needs.ANY_KEY, _answer_commands, partial(_read_commands, _decode_lines), takes_many=True),
+    _route(
+        "",
+        Needs.ANY_KEY,
+        _answer_commands,
+        partial(_read_commands, _decode_lines),
+        takes_many=True,
+    ),
 )

@@ -11,10 +11,11 @@ from imserver.plugin.wire import Partial
 
 
 class SubscriptionClaims(Partial, frozen=True):
-    """The claims of a connection token about a channel to which the server subscribes the client.
+    """The claims of a connection token about a channel to which the server
+    subscribes the client.
 
-    ``info``: JSON about the client for others in the channel. ``data``: JSON for the client. ``expire_at``:
-    when the subscription ends (0: never).
+    ``info``: JSON about the client for others in the channel. ``data``: JSON
+    for the client. ``expire_at``: when the subscription ends (0: never).
     """
 
     info: Raw | UnsetType = UNSET
@@ -26,15 +27,21 @@ class SubscriptionClaims(Partial, frozen=True):
     server_tags_filter: Raw | UnsetType = UNSET
     cache_recover: Raw | UnsetType = UNSET
 
-    not_supported: ClassVar[tuple[str, ...]] = ("override", "server_tags_filter", "cache_recover")
+    not_supported: ClassVar[tuple[str, ...]] = (
+        "override",
+        "server_tags_filter",
+        "cache_recover",
+    )
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
 class ConnectionClaims(Partial, frozen=True):
-    """The facts about a client besides user and end, from a verified connection token or a back end.
+    """The facts about a client besides user and end, from a verified connection
+    token or a back end.
 
-    ``info``: JSON about the client for others. ``data``: JSON for the client. ``channels``, ``subs``: the
-    channels in which the server subscribes the client. ``meta``: JSON about it for the back end only.
+    ``info``: JSON about the client for others. ``data``: JSON for the client.
+    ``channels``, ``subs``: the channels in which the server subscribes the
+    client. ``meta``: JSON about it for the back end only.
     """
 
     info: Raw | UnsetType = UNSET
@@ -57,8 +64,9 @@ class ConnectionClaims(Partial, frozen=True):
 
 
 class ConnectionRequest(UnverifiedClaims, frozen=True):
-    """What a connection token asks for in an open app, where nobody verifies it: the name that the client
-    gives itself, and channels to which it subscribes by its own right."""
+    """What a connection token asks for in an open app, where nobody verifies
+    it: the name that the client gives itself, and channels to which it
+    subscribes by its own right."""
 
     sub: str = ""
     channels: tuple[str, ...] = ()
@@ -76,5 +84,6 @@ _decode_request = msgspec.json.Decoder(ConnectionRequest).decode
 
 
 def connection_request(token: str) -> ConnectionRequest:
-    """Read a connection token for an open app, without verifying it. Raises BadToken."""
+    """Read a connection token for an open app, without verifying it. Raises
+    BadToken."""
     return UnverifiedClaims.read(_decode_request, token)

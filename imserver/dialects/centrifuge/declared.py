@@ -12,10 +12,13 @@ from imserver.plugin.settings import TenantSettings, app_settings_of
 class CentrifugeSettings(Struct, frozen=True):
     """Section ``centrifuge``: clients of Centrifugo.
 
-    ``app``: their app on ``/connection/websocket``, and of API requests with a key for all apps.
+    ``app``: their app on ``/connection/websocket``, and of API requests with a
+    key for all apps.
     """
 
-    app: Annotated[str, about("The app of clients that name none.", min_length=1, number=True)] = "default"
+    app: Annotated[
+        str, about("The app of clients that name none.", min_length=1, number=True)
+    ] = "default"
 
 
 class CentrifugeOfApp(Struct, frozen=True):
@@ -29,18 +32,29 @@ class CentrifugeOfApp(Struct, frozen=True):
         ),
     ] = True
     anonymous_tokens: Annotated[
-        bool, about("Whether connection tokens of clients of Centrifugo may name no user (no `sub`).")
+        bool,
+        about(
+            "Whether connection tokens of clients of Centrifugo may name no user (no `sub`)."
+        ),
     ] = False
 
 
 def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
-    """Whether clients of an app have the channel of their user without asking for it."""
-    return tenant is None or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel
+    """Whether clients of an app have the channel of their user without asking
+    for it."""
+    return (
+        tenant is None
+        or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel
+    )
 
 
 def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
     """Whether the connection tokens of an app may name no user."""
-    return tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
+    return (
+        tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
+    )
 
 
-SETTINGS: Final = SettingsRow({"centrifuge": CentrifugeSettings, "apps.*": CentrifugeOfApp})
+SETTINGS: Final = SettingsRow(
+    {"centrifuge": CentrifugeSettings, "apps.*": CentrifugeOfApp}
+)

@@ -1,6 +1,8 @@
-"""``imserver from-centrifugo``: settings of Centrifugo as settings of this server, and what it lacks.
+"""``imserver from-centrifugo``: settings of Centrifugo as settings of this
+server, and what it lacks.
 
-Options have the names of Centrifugo 6, with dots. Those of version 5, which are flat, are renamed first.
+Options have the names of Centrifugo 6, with dots. Those of version 5, which are
+flat, are renamed first.
 """
 
 import sys
@@ -32,13 +34,16 @@ _OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
 
 
 class Migration:
-    """Settings of this server, as their file has them, and notes about options that they lack.
+    """Settings of this server, as their file has them, and notes about options
+    that they lack.
 
-    ``with_secrets``: secrets have their values, and not placeholders, with which the server does not start.
-    Raises :class:`BadSettings`.
+    ``with_secrets``: secrets have their values, and not placeholders, with
+    which the server does not start. Raises :class:`BadSettings`.
     """
 
-    def __init__(self, document: Document, app: str, with_secrets: bool = False) -> None:
+    def __init__(
+        self, document: Document, app: str, with_secrets: bool = False
+    ) -> None:
         self.notes: list[str] = []
         self._app: Document = {}
         self._with_secrets = with_secrets
@@ -61,12 +66,21 @@ class Migration:
         if self._back_ends:
             self._app["webhook"] = {"secret": "replace-me: openssl rand -hex 32"}
             self._app["back_ends"] = self._back_ends
-            self.notes.append("webhook.secret: choose a secret; it signs the requests to your back end")
+            self.notes.append(
+                "webhook.secret: choose a secret; it signs the requests to your back end"
+            )
         settings["apps"] = {app: self._app}
         if key := take("http_api.key", str, ""):
             if len(key) < MIN_KEY_CHARACTERS:
-                self._note("http_api.key", f"choose one with at least {MIN_KEY_CHARACTERS} characters")
-            row = {"key": self._secret("http_api.key", key), "scopes": ["admin"], "apps": [app]}
+                self._note(
+                    "http_api.key",
+                    f"choose one with at least {MIN_KEY_CHARACTERS} characters",
+                )
+            row = {
+                "key": self._secret("http_api.key", key),
+                "scopes": ["admin"],
+                "apps": [app],
+            }
             settings["api"] = {"keys": [row]}
         return settings
 
@@ -76,7 +90,7 @@ class Migration:
     def _secret(self, option: str, value: str) -> str:
         return value if self._with_secrets else f"replace-me: the value of {option}"
 
-    # --- sections -------------------------------------------------------------------------------------------
+    # --- sections -------------------------------------------------------------
 
     def _sections(self) -> Document:
         """Addresses and limits of the node."""
@@ -85,7 +99,9 @@ class Migration:
         host = take("http_server.address", str, "") or "0.0.0.0"  # as Centrifugo does
         if not str(port).isdecimal():
             raise BadSettings("http_server.port: expected a number")
-        sections: Document = {"server": {"extra_listen": [{"port": int(port), "host": host}]}}
+        sections: Document = {
+            "server": {"extra_listen": [{"port": int(port), "host": host}]}
+        }
         limits = {
             "message_bytes": take("websocket.message_size_limit", int, 0),
             "outbox_bytes": take("client.queue_max_size", int, 0),
@@ -107,14 +123,24 @@ class Migration:
         addresses = take("engine.redis.address", (str, list), [])
         addresses = addresses if isinstance(addresses, list) else addresses.split(",")
         db = take("engine.redis.db", int, 0)
-        user, password = take("engine.redis.user", str, ""), take("engine.redis.password", str, "")
+        user, password = (
+            take("engine.redis.user", str, ""),
+            take("engine.redis.password", str, ""),
+        )
         if kind != "redis":
             if kind != "memory":
                 self._note("engine.type", "use Redis")
             return ""
         has = self._options.has
-        if has("engine.redis.cluster_address") or has("engine.redis.sentinel_address") or len(addresses) > 1:
-            self._note("engine.redis", "write redis.url yourself: redis+sentinel:// or redis+cluster://")
+        if (
+            has("engine.redis.cluster_address")
+            or has("engine.redis.sentinel_address")
+            or len(addresses) > 1
+        ):
+            self._note(
+                "engine.redis",
+                "write redis.url yourself: redis+sentinel:// or redis+cluster://",
+            )
             return ""
         address = str(addresses[0]) if addresses else "127.0.0.1:6379"
         if "://" in address:
@@ -129,14 +155,17 @@ class Migration:
             who = f"{user}:replace-me@"
         return f"redis://{who}{address}/{db}"
 
-    # --- logins ---------------------------------------------------------------------------------------------
+    # --- logins ---------------------------------------------------------------
 
     def _logins(self) -> None:
         take = self._options.take
         rows = self._tokens("client.token")
         if take("client.subscription_token.enabled", bool, False):
             if more := self._tokens("client.subscription_token"):
-                self._note("client.subscription_token", "its keys may sign connection tokens, too")
+                self._note(
+                    "client.subscription_token",
+                    "its keys may sign connection tokens, too",
+                )
             rows += [row for row in more if row not in rows]
         if rows:
             self._app["jwt"] = rows
@@ -144,17 +173,28 @@ class Migration:
         if "*" in origins:
             self._app["origin_policy"] = "any"
         else:
-            plain = [each for each in origins if isinstance(each, str) and "*" not in each]
+            plain = [
+                each for each in origins if isinstance(each, str) and "*" not in each
+            ]
             if len(plain) < len(origins):
-                self._note("client.allowed_origins", "patterns have no equivalent: list each host")
+                self._note(
+                    "client.allowed_origins",
+                    "patterns have no equivalent: list each host",
+                )
             if plain:
                 self._app["origins"] = plain
-        if not take("client.disallow_anonymous_connection_tokens", bool, False) and rows:
+        if (
+            not take("client.disallow_anonymous_connection_tokens", bool, False)
+            and rows
+        ):
             self._app["anonymous_tokens"] = True
         if take("client.allow_anonymous_connect_without_token", bool, False):
             if rows:
                 option = "client.allow_anonymous_connect_without_token"
-                self._note(option, "an app with keys lets nobody in without a token; use a connect back end")
+                self._note(
+                    option,
+                    "an app with keys lets nobody in without a token; use a connect back end",
+                )
             else:
                 self._app["open"] = True
 
@@ -165,31 +205,53 @@ class Migration:
             if len(secret.encode()) < MIN_SECRET_BYTES:
                 self._note(option, f"choose one with at least {MIN_SECRET_BYTES} bytes")
             rows.append({"algorithm": "HS256", "key": self._secret(option, secret)})
-        for name, algorithm in (("rsa_public_key", "RS256"), ("ecdsa_public_key", "ES256")):
+        for name, algorithm in (
+            ("rsa_public_key", "RS256"),
+            ("ecdsa_public_key", "ES256"),
+        ):
             if key := take(f"{where}.{name}", str, ""):
                 rows.append({"algorithm": algorithm, "key": key})
         if rows:
-            self._note(where, "if your back end signs with 384 or 512 bits, add an entry for that algorithm")
+            self._note(
+                where,
+                "if your back end signs with 384 or 512 bits, add an entry for that algorithm",
+            )
         jwks = take(f"{where}.jwks_public_endpoint", str, "")
-        issuer, audience = take(f"{where}.issuer", str, ""), take(f"{where}.audience", str, "")
+        issuer, audience = (
+            take(f"{where}.issuer", str, ""),
+            take(f"{where}.audience", str, ""),
+        )
         claim = take(f"{where}.user_id_claim", str, "")
         if jwks and issuer and audience and "{{" not in jwks:
             row = {"issuer": issuer, "audience": audience, "jwks_url": jwks}
             rows.append({**row, "user_claim": claim} if claim else row)
         elif jwks:
-            self._note(f"{where}.jwks_public_endpoint", "it needs a fixed address, an issuer and an audience")
+            self._note(
+                f"{where}.jwks_public_endpoint",
+                "it needs a fixed address, an issuer and an audience",
+            )
         if (issuer or audience or claim) and not jwks:
-            self._note(where, "issuer, audience and user_id_claim count only with jwks_public_endpoint")
+            self._note(
+                where,
+                "issuer, audience and user_id_claim count only with jwks_public_endpoint",
+            )
         for name in ("issuer_regex", "audience_regex"):
             if take(f"{where}.{name}", str, ""):
                 self._note(f"{where}.{name}", "name one issuer and one audience")
         return rows
 
-    # --- channels -------------------------------------------------------------------------------------------
+    # --- channels -------------------------------------------------------------
 
     def _channels(self) -> Document:
-        rows = {"": self._row(WITHOUT_NAMESPACE, Options(self._options.take(WITHOUT_NAMESPACE, dict, {})))}
-        for row in rows_of(self._options.take("channel.namespaces", list, []), "channel.namespaces"):
+        rows = {
+            "": self._row(
+                WITHOUT_NAMESPACE,
+                Options(self._options.take(WITHOUT_NAMESPACE, dict, {})),
+            )
+        }
+        for row in rows_of(
+            self._options.take("channel.namespaces", list, []), "channel.namespaces"
+        ):
             name = str(row.pop("name"))
             if name in ("user", "group"):
                 why = f"{name}:<id> is the channel of a {name}; rename the namespace"
@@ -199,7 +261,8 @@ class Migration:
         return rows
 
     def _own_channel(self, rows: Document) -> None:
-        """Channels of users have the options of their namespace, but not its name."""
+        """Channels of users have the options of their namespace, but not its
+        name."""
         take, where = self._options.take, "client.subscribe_to_user_personal_channel"
         enabled = take(f"{where}.enabled", bool, False)
         namespace = take(f"{where}.personal_channel_namespace", str, "")
@@ -209,10 +272,20 @@ class Migration:
         if not enabled:
             return
         if namespace:
-            self._note(f"{where}.personal_channel_namespace", "the channel of a user is #<user>")
-        row = {name: value for name, value in rows.get(namespace, {}).items() if name not in _OF_OTHERS}
+            self._note(
+                f"{where}.personal_channel_namespace",
+                "the channel of a user is #<user>",
+            )
+        row = {
+            name: value
+            for name, value in rows.get(namespace, {}).items()
+            if name not in _OF_OTHERS
+        }
         if row.get("publish") == "back_end":
-            self._note(where, "back ends are not asked about publications to the channel of a user")
+            self._note(
+                where,
+                "back ends are not asked about publications to the channel of a user",
+            )
             del row["publish"]
         if row:
             rows["user"] = row
@@ -221,11 +294,14 @@ class Migration:
         """The row of a namespace. What Centrifugo does not allow is closed."""
         take, row = options.take, dict[str, Any]()
         who, anonymous = dict[str, str](), dict[str, bool]()
-        """What clients do → which clients may without a token; whether those without a user may, too."""
+        """What clients do → which clients may without a token; whether those
+        without a user may, too."""
         for verb in ("subscribe", "publish", "presence", "history"):
             client = take(f"allow_{verb}_for_client", bool, False)
             subscriber = take(f"allow_{verb}_for_subscriber", bool, False)
-            who[verb] = "anybody" if client else "subscribers" if subscriber else "nobody"
+            who[verb] = (
+                "anybody" if client else "subscribers" if subscriber else "nobody"
+            )
             anonymous[verb] = take(f"allow_{verb}_for_anonymous", bool, False)
         row["subscribe"] = "anybody" if who["subscribe"] == "anybody" else "token"
         for call in ("subscribe", "publish"):
@@ -234,7 +310,9 @@ class Migration:
             elif call == "publish" and who["publish"] != "nobody":
                 row["publish"] = who["publish"]
         if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
-            self._note(f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end")
+            self._note(
+                f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end"
+            )
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
         if take("presence", bool, False):
@@ -243,17 +321,28 @@ class Migration:
         if take("join_leave", bool, False):
             row["join_leave"] = True
             if not forced:
-                self._note(f"{where}.join_leave", "all subscribers are notified, not only those that ask")
+                self._note(
+                    f"{where}.join_leave",
+                    "all subscribers are notified, not only those that ask",
+                )
         row |= self._history(where, options, who["history"])
-        values = [row.get(name) for name in ("subscribe", "publish", "read_presence", "read_history")]
+        values = [
+            row.get(name)
+            for name in ("subscribe", "publish", "read_presence", "read_history")
+        ]
         pairs = zip(values, anonymous.values(), strict=True)
         if uses := {may for value, may in pairs if value in ("anybody", "subscribers")}:
             if uses != {True}:
                 row["anonymous"] = False
             if len(uses) > 1:
-                self._note(where, "allow_…_for_anonymous differ, so clients without a user may do nothing")
+                self._note(
+                    where,
+                    "allow_…_for_anonymous differ, so clients without a user may do nothing",
+                )
         for option, value in options.rest():
-            why = NAMESPACE_NO_EQUIVALENT.get(option.partition(".")[0], "unknown option")
+            why = NAMESPACE_NO_EQUIVALENT.get(
+                option.partition(".")[0], "unknown option"
+            )
             if value not in ("stream", "json"):  # as all channels are
                 self._note(f"{where}.{option}", why)
         return row
@@ -261,8 +350,12 @@ class Migration:
     def _history(self, where: str, options: Options, readers: str) -> Document:
         take = options.take
         size, ttl = take("history_size", int, 0), options.seconds("history_ttl")
-        recovery = take("force_recovery", bool, False) | take("allow_recovery", bool, False)
-        positions = take("force_positioning", bool, False) | take("allow_positioning", bool, False)
+        recovery = take("force_recovery", bool, False) | take(
+            "allow_recovery", bool, False
+        )
+        positions = take("force_positioning", bool, False) | take(
+            "allow_positioning", bool, False
+        )
         deltas = take("allowed_delta_types", list, [])
         take("delta_publish", bool, False)
         mode = take("force_recovery_mode", str, "")
@@ -277,18 +370,24 @@ class Migration:
         if recovery:
             row["recovery"] = True
         elif positions:
-            self._note(f"{where}.force_positioning", "clients ask for positions, or have recovery")
+            self._note(
+                f"{where}.force_positioning",
+                "clients ask for positions, or have recovery",
+            )
         if "fossil" in deltas:
             row["delta"] = True
         return row
 
-    # --- proxies --------------------------------------------------------------------------------------------
+    # --- proxies --------------------------------------------------------------
 
     def _asks(self, where: str, options: Options, call: str) -> bool:
-        """Whether the back end decides in a namespace. Its address becomes that of the app."""
+        """Whether the back end decides in a namespace. Its address becomes that
+        of the app."""
         enabled = options.take(f"{call}_proxy_enabled", bool, False)
         name = options.take(f"{call}_proxy_name", str, "default")
-        return enabled and self._use(f"{where}.{call}_proxy_enabled", call, f"channel.proxy.{call}", name)
+        return enabled and self._use(
+            f"{where}.{call}_proxy_enabled", call, f"channel.proxy.{call}", name
+        )
 
     def _use(self, option: str, call: str, default: str, name: str = "default") -> bool:
         """Set the address of a call; False: there is none."""
@@ -299,17 +398,24 @@ class Migration:
             proxy = next((row for row in rows if row["name"] == name), {})
         url = str(proxy.get("endpoint", ""))
         if not url.startswith(("http://", "https://")):
-            self._note(option, "its proxy has no HTTP address" if not url else "there is no gRPC")
+            self._note(
+                option,
+                "its proxy has no HTTP address" if not url else "there is no gRPC",
+            )
             return False
         if self._back_ends.setdefault(call, url) != url:
-            self._note(option, f"all namespaces have the first address of back_ends.{call}")
+            self._note(
+                option, f"all namespaces have the first address of back_ends.{call}"
+            )
         headers = [str(each) for each in proxy.get("http_headers") or ()]
         known = self._back_ends.get("headers", [])
         if new := [each for each in headers if each not in known]:
             self._back_ends["headers"] = known + new
         if timeout := proxy.get("timeout"):
             seconds = min(max(seconds_of(timeout, f"{option}: timeout"), 0.1), 30.0)
-            self._back_ends["seconds"] = max(seconds, self._back_ends.get("seconds", 0.0))
+            self._back_ends["seconds"] = max(
+                seconds, self._back_ends.get("seconds", 0.0)
+            )
         return True
 
     def _proxies(self) -> None:
@@ -322,27 +428,50 @@ class Migration:
                 self._use(where, call, where, name)
         plain = take("rpc.without_namespace", dict, {})
         if plain.get("proxy_enabled"):
-            self._use("rpc.without_namespace", "rpc", "rpc.proxy", str(plain.get("proxy_name", "default")))
+            self._use(
+                "rpc.without_namespace",
+                "rpc",
+                "rpc.proxy",
+                str(plain.get("proxy_name", "default")),
+            )
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             if row.get("proxy_enabled"):
                 name = str(row.get("proxy_name", "default"))
                 self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
         if "rpc" in self._back_ends:
-            self._note("back_ends.rpc", "methods of this server, such as send, have the prefix imserver:")
+            self._note(
+                "back_ends.rpc",
+                "methods of this server, such as send, have the prefix imserver:",
+            )
         if "headers" in self._back_ends:
-            self._note("back_ends.headers", "those that an SDK sets belong in emulated_headers")
+            self._note(
+                "back_ends.headers", "those that an SDK sets belong in emulated_headers"
+            )
         self._options.drop_proxies()
 
 
-@click.command("from-centrifugo", short_help="Print the settings that correspond to those of Centrifugo.")
-@click.option("--app", default="default", show_default=True, metavar="NAME", help="The app of its clients.")
-@click.option("--secrets", is_flag=True, help="Print keys and secrets instead of placeholders.")
+@click.command(
+    "from-centrifugo",
+    short_help="Print the settings that correspond to those of Centrifugo.",
+)
+@click.option(
+    "--app",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The app of its clients.",
+)
+@click.option(
+    "--secrets", is_flag=True, help="Print keys and secrets instead of placeholders."
+)
 @click.argument("file")
 def from_centrifugo(app: str, secrets: bool, file: str) -> None:
-    """Print the settings that correspond to FILE, the configuration of a Centrifugo 5 or 6.
+    """Print the settings that correspond to FILE, the configuration of a
+    Centrifugo 5 or 6.
 
-    FILE is JSON, YAML or TOML; -: standard input. What is not carried over is listed in comments, and on
-    standard error if the output is redirected. Environment variables of Centrifugo are not read.
+    FILE is JSON, YAML or TOML; -: standard input. What is not carried over is
+    listed in comments, and on standard error if the output is redirected.
+    Environment variables of Centrifugo are not read.
     """
     if not valid_name(app):
         fail(f"{app!r} is no name of an app")
@@ -361,13 +490,21 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
 
 def _document(file: str) -> dict[str, Any]:
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = (
+            sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        )
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+        fail(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        )
     try:
         if file.endswith(".toml"):
             return tomllib.loads(text)
-        document = msgspec.json.decode(text) if text.lstrip().startswith("{") else read_yaml(text, file)
+        document = (
+            msgspec.json.decode(text)
+            if text.lstrip().startswith("{")
+            else read_yaml(text, file)
+        )
     except (ValueError, RecursionError, ConfigError) as error:
         fail(error if isinstance(error, ConfigError) else f"{file}: {error}")
     if not isinstance(document, dict):

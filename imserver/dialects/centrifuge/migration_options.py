@@ -1,4 +1,5 @@
-"""Options of Centrifugo, of which a migration reads one after the other. Flat ones (5) are nested as in 6."""
+"""Options of Centrifugo, of which a migration reads one after the other. Flat
+ones (5) are nested as in 6."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,8 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "websocket": "see sections limits and websocket",
     "webtransport": "there is no WebTransport",
 }
-"""Option, or section → why it is not carried over, or what to use (``""``: it has no equivalent)."""
+"""Option, or section → why it is not carried over, or what to use (``""``: it
+has no equivalent)."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "allow_tags_filter": "a subscription with a tags filter is refused",
     "auto_cache_recovery": "a client recovers if it asks for it",
@@ -102,7 +104,13 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "websocket.handler_prefix": "/connection/websocket",
 }
 """Values of Centrifugo that need no note, because this server has the same."""
-_SHOWN_WHOLE: Final = ("engine", "channel.proxy", "client.proxy", "rpc.proxy", "websocket")
+_SHOWN_WHOLE: Final = (
+    "engine",
+    "channel.proxy",
+    "client.proxy",
+    "rpc.proxy",
+    "websocket",
+)
 """Sections whose notes name the option."""
 _IGNORED: Final = frozenset(
     [
@@ -122,7 +130,8 @@ _IGNORED: Final = frozenset(
         "usage_stats",
     ]
 )
-"""Options and sections that need no note: their part of this server is always on, or does not matter."""
+"""Options and sections that need no note: their part of this server is always
+on, or does not matter."""
 
 
 class BadSettings(ImserverError):
@@ -130,7 +139,8 @@ class BadSettings(ImserverError):
 
 
 class Options:
-    """Options that are taken one by one; those that nobody takes are left over."""
+    """Options that are taken one by one; those that nobody takes are left
+    over."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -147,7 +157,8 @@ class Options:
         return value
 
     def peek(self, option: str, kind: Any, default: Any) -> Any:
-        """The value of an option, of this type; null or nothing: ``default``. Raises BadSettings."""
+        """The value of an option, of this type; null or nothing: ``default``.
+        Raises BadSettings."""
         value = self._find(option)
         if value is None:
             return default
@@ -168,7 +179,11 @@ class Options:
 
     def drop_proxies(self) -> None:
         """Leave no proxy over but for what is not carried over of it."""
-        for option in [option for option, _ in self.rest() if option.startswith(("proxies", *_PROXIES))]:
+        for option in [
+            option
+            for option, _ in self.rest()
+            if option.startswith(("proxies", *_PROXIES))
+        ]:
             if option.rpartition(".")[2] in _OF_PROXIES or option == "proxies":
                 self._taken.add(option)
 
@@ -195,7 +210,9 @@ class Options:
             names = [".".join(parts[: count + 1]) for count in range(len(parts))]
             if not _IGNORED.isdisjoint(names):
                 continue
-            known = next((name for name in reversed(names) if name in NO_EQUIVALENT), None)
+            known = next(
+                (name for name in reversed(names) if name in NO_EQUIVALENT), None
+            )
             if known is None:
                 notes[f"{option}: unknown option"] = None
             else:
@@ -206,7 +223,16 @@ class Options:
 
 _PROXIES: Final = ("client.proxy.", "channel.proxy.", "rpc.proxy.")
 _OF_PROXIES: Final = ("endpoint", "timeout", "http_headers", "include_connection_meta")
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_UNITS: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+    "d": 86400,
+}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 
 
@@ -222,18 +248,39 @@ def seconds_of(value: Any, option: str) -> float:
 
 def rows_of(found: list[Any], option: str) -> Iterator[Document]:
     for row in found:
-        if not (isinstance(row, Mapping) and isinstance(row.get("name"), str) and row["name"]):
+        if not (
+            isinstance(row, Mapping)
+            and isinstance(row.get("name"), str)
+            and row["name"]
+        ):
             raise BadSettings(f"{option}: expected objects with a name")
         yield dict(row)
 
 
-# --- version 5 ----------------------------------------------------------------------------------------------
+# --- version 5 ----------------------------------------------------------------
 
 WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _PERSONAL: Final = "client.subscribe_to_user_personal_channel"
 _SECTIONS: Final = (
-    *("admin", "channel", "client", "graphite", "grpc_api", "http_stream", "log", "opentelemetry"),
-    *("prometheus", "shutdown", "sse", "uni_grpc", "uni_http_stream", "uni_sse", "uni_websocket"),
+    *(
+        "admin",
+        "channel",
+        "client",
+        "graphite",
+        "grpc_api",
+        "http_stream",
+        "log",
+        "opentelemetry",
+    ),
+    *(
+        "prometheus",
+        "shutdown",
+        "sse",
+        "uni_grpc",
+        "uni_http_stream",
+        "uni_sse",
+        "uni_websocket",
+    ),
     *("usage_stats", "websocket"),
 )
 """Sections with which the flat names of their options begin."""
@@ -249,12 +296,33 @@ _PREFIXES: Final = (
     *((f"{section}_", f"{section}.") for section in _SECTIONS),
 )
 _SWITCHES: Final = (
-    *("admin", "debug", "graphite", "grpc_api", "health", "http_stream", "opentelemetry", "prometheus"),
-    *("sse", "swagger", "uni_grpc", "uni_http_stream", "uni_sse", "uni_websocket", "webtransport"),
+    *(
+        "admin",
+        "debug",
+        "graphite",
+        "grpc_api",
+        "health",
+        "http_stream",
+        "opentelemetry",
+        "prometheus",
+    ),
+    *(
+        "sse",
+        "swagger",
+        "uni_grpc",
+        "uni_http_stream",
+        "uni_sse",
+        "uni_websocket",
+        "webtransport",
+    ),
 )
 """Flat names that turn on the section of this name."""
 _OF_CLIENT: Final = (
-    *("allow_anonymous_connect_without_token", "allowed_origins", "disallow_anonymous_connection_tokens"),
+    *(
+        "allow_anonymous_connect_without_token",
+        "allowed_origins",
+        "disallow_anonymous_connection_tokens",
+    ),
     *("ping_interval", "pong_timeout"),
 )
 _NAMES: Final[Mapping[str, str]] = {
@@ -297,13 +365,22 @@ _SECTION_OF_CALL: Final = {
     "rpc": "rpc.proxy",
 }
 """Call of a proxy → its settings in version 6."""
-_SHARED: Final = ("http_headers", "binary_encoding", "include_connection_meta", "grpc_metadata")
+_SHARED: Final = (
+    "http_headers",
+    "binary_encoding",
+    "include_connection_meta",
+    "grpc_metadata",
+)
 
 
 def nested(document: Document) -> Document:
     """Settings of version 5 or 6 with the names and the form of version 6."""
     found: Document = {}
-    sections = {name: _plain(value) for name, value in document.items() if isinstance(value, Mapping)}
+    sections = {
+        name: _plain(value)
+        for name, value in document.items()
+        if isinstance(value, Mapping)
+    }
     for name, value in document.items():
         if name not in sections and name != "granular_proxy_mode":
             *above, last = _renamed(name).split(".")
@@ -344,7 +421,8 @@ def _renamed(name: str) -> str:
 
 
 def _with_proxies(found: Document, granular: bool) -> Document:
-    """Enable the proxies that version 5 enables by their address, or in granular mode by their name."""
+    """Enable the proxies that version 5 enables by their address, or in
+    granular mode by their name."""
     shared = found.pop("shared_proxy", {})
     client, rpc = found.setdefault("client", {}), found.setdefault("rpc", {})
     for call in ("connect", "refresh"):
@@ -354,16 +432,29 @@ def _with_proxies(found: Document, granular: bool) -> Document:
     if rpc.get("proxy") or rpc.get("without_namespace", {}).get("proxy_name"):
         rpc.setdefault("without_namespace", {})["proxy_enabled"] = True
     channel = found.setdefault("channel", {})
-    for row in [channel.setdefault("without_namespace", {}), *channel.get("namespaces", [])]:
+    for row in [
+        channel.setdefault("without_namespace", {}),
+        *channel.get("namespaces", []),
+    ]:
         if not isinstance(row, dict):
             continue
         for call in ("subscribe_stream", "sub_refresh", "subscribe", "publish"):
-            if row.pop(f"proxy_{call}", False) or (granular and f"{call}_proxy_name" in row):
+            if row.pop(f"proxy_{call}", False) or (
+                granular and f"{call}_proxy_name" in row
+            ):
                 row[f"{call}_proxy_enabled"] = True
     for row in rpc.get("namespaces", []):
         if isinstance(row, dict) and row.pop("rpc_proxy_name", ""):
             row["proxy_enabled"] = True
-    for proxy in [*client.get("proxy", {}).values(), *channel.get("proxy", {}).values(), rpc.get("proxy")]:
+    for proxy in [
+        *client.get("proxy", {}).values(),
+        *channel.get("proxy", {}).values(),
+        rpc.get("proxy"),
+    ]:
         if isinstance(proxy, dict):
-            proxy |= {name: value for name, value in shared.items() if name in _SHARED and name not in proxy}
+            proxy |= {
+                name: value
+                for name, value in shared.items()
+                if name in _SHARED and name not in proxy
+            }
     return found

@@ -1,7 +1,9 @@
-"""The centrifuge dialect: clients of Centrifugo log in with a token of the app, and use channels.
+"""The centrifuge dialect: clients of Centrifugo log in with a token of the app,
+and use channels.
 
-If the app is open, a client without a token becomes a connection without a user. Their tokens may renew a
-session or a subscription until :data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may
+If the app is open, a client without a token becomes a connection without a
+user. Their tokens may renew a session or a subscription until
+:data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may
 decide about connections without a token, and renew sessions and subscriptions.
 """
 
@@ -65,7 +67,14 @@ from imserver.plugin.identity import (
     token_end,
 )
 from imserver.plugin.runtime import is_long_turn, serve_others
-from imserver.plugin.services import ChannelAnswers, ChannelMember, ChannelRefused, Core, Position, Subscribed
+from imserver.plugin.services import (
+    ChannelAnswers,
+    ChannelMember,
+    ChannelRefused,
+    Core,
+    Position,
+    Subscribed,
+)
 from imserver.plugin.settings import ChannelSettings, settings_of
 from imserver.plugin.wire import (
     AskHistory,
@@ -91,13 +100,17 @@ if TYPE_CHECKING:
 
 NAME: Final = "centrifuge"
 GRACE_SECONDS: Final = 25
-"""Time for a client to renew a token that has just expired. Clients begin at its end."""
+"""Time for a client to renew a token that has just expired. Clients begin at
+its end."""
 RENEWAL_SECONDS: Final = 60
-"""After this time the back end is asked again if it has not renewed a session or a subscription."""
+"""After this time the back end is asked again if it has not renewed a session
+or a subscription."""
 _MAX_CHOICES: Final = 100
-"""Most channels that a request to connect names: each may cost a look into the database."""
+"""Most channels that a request to connect names: each may cost a look into the
+database."""
 _ENCODED_TOGETHER: Final = 500
-"""Subscribers in a part of an answer: about 2 ms as protobuf on a busy machine."""
+"""Subscribers in a part of an answer: about 2 ms as protobuf on a busy
+machine."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
 """Its client connects again, and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
@@ -131,8 +144,9 @@ class ConnectAnswer(ConnectionClaims, frozen=True):
 class _Admission(Struct, frozen=True):
     """Whether a client may log in, and what its session begins with.
 
-    ``claims``: of its verified token, or from the back end. ``end``: when the client has to renew them (Unix
-    seconds; 0: never). ``requested``: the channels that a client of an open app names in its token.
+    ``claims``: of its verified token, or from the back end. ``end``: when the
+    client has to renew them (Unix seconds; 0: never). ``requested``: the
+    channels that a client of an open app names in its token.
     """
 
     decision: LoginDecision
@@ -163,7 +177,8 @@ class RpcResult(Partial, frozen=True):
 
 
 class SubscriptionAbout(Struct, frozen=True, array_like=True):
-    """A subscription by a back end: JSON about the client, JSON for it, and its end (Unix time; 0: none)."""
+    """A subscription by a back end: JSON about the client, JSON for it, and its
+    end (Unix time; 0: none)."""
 
     info: bytes = b""
     data: bytes = b""
@@ -171,8 +186,9 @@ class SubscriptionAbout(Struct, frozen=True, array_like=True):
 
 
 class RefreshConnection(Struct, frozen=True, array_like=True):
-    """Let the session of a connection of the queried node end at ``expires_at`` (0: never). ``info``: JSON
-    for others (``b""``: as before). The answer is whether there is one."""
+    """Let the session of a connection of the queried node end at ``expires_at``
+    (0: never). ``info``: JSON for others (``b""``: as before). The answer is
+    whether there is one."""
 
     app: str
     connection: str
@@ -184,12 +200,13 @@ _UNFOLLOWED: Final = 4
 
 
 class CentrifugeState(OwnChannel, gc=False):
-    """State of a client: the app of its path until its login, when the tokens of its subscriptions end
-    (None: they do not), and when the back end has to renew its session (0: never).
+    """State of a client: the app of its path until its login, when the tokens
+    of its subscriptions end (None: they do not), and when the back end has to
+    renew its session (0: never).
 
-    ``by_server``: the channels in which the server has subscribed it (None: none). It may have left some.
-    ``by_token``: the channels that its token has named. The mark :data:`_UNFOLLOWED`: the log was unavailable
-    at its login.
+    ``by_server``: the channels in which the server has subscribed it (None:
+    none). It may have left some. ``by_token``: the channels that its token has
+    named. The mark :data:`_UNFOLLOWED`: the log was unavailable at its login.
     """
 
     app: str = ""
@@ -212,7 +229,8 @@ class CentrifugeState(OwnChannel, gc=False):
 
 
 class CentrifugeAnswers(ChannelAnswers):
-    """The answers to commands on channels, and the ends of subscriptions. See :class:`ChannelAnswers`."""
+    """The answers to commands on channels, and the ends of subscriptions. See
+    :class:`ChannelAnswers`."""
 
     dialect = NAME
 
@@ -225,9 +243,12 @@ class CentrifugeAnswers(ChannelAnswers):
         return f"{USER_CHANNEL}{user}" if user and name == f"{ALIAS}{user}" else name
 
     def receives(self, connection: Connection, channel: str) -> bool:
-        """Whether the server has given a client ``#<user>`` in an app without options for such channels."""
+        """Whether the server has given a client ``#<user>`` in an app without
+        options for such channels."""
         state = connection.dialect_state
-        has = isinstance(state, CentrifugeState) and state.personal and not state.by_alias
+        has = (
+            isinstance(state, CentrifugeState) and state.personal and not state.by_alias
+        )
         return has and channel == f"{ALIAS}{connection.user}"
 
     def state_of(self, connection: Connection) -> CentrifugeState:
@@ -241,16 +262,30 @@ class CentrifugeAnswers(ChannelAnswers):
         return REFUSALS[refused.reason]
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:
-        """Whether the back end renews subscriptions to such channels, and not the client. Never switches."""
-        return options.subscribe == "back_end" and self._back_ends.has(app, "sub_refresh")
+        """Whether the back end renews subscriptions to such channels, and not
+        the client. Never switches."""
+        return options.subscribe == "back_end" and self._back_ends.has(
+            app, "sub_refresh"
+        )
 
     def subscribed(
-        self, connection: Connection, command: Subscribe, found: Subscribed, data: Raw | UnsetType, end: int
+        self,
+        connection: Connection,
+        command: Subscribe,
+        found: Subscribed,
+        data: Raw | UnsetType,
+        end: int,
     ) -> Reply:
-        """The position of the channel is for clients that want it, or if the channel forces recovery."""
+        """The position of the channel is for clients that want it, or if the
+        channel forces recovery."""
         options = found.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
-        result = _result(found, recoverable, options.may_recover and command.recover, command.positioned)
+        result = _result(
+            found,
+            recoverable,
+            options.may_recover and command.recover,
+            command.positioned,
+        )
         result.data = data
         channel = found.local.name
         if end and not self.are_renewed(connection.app or "", options):
@@ -271,19 +306,33 @@ class CentrifugeAnswers(ChannelAnswers):
         _set_end(_state_of(connection), channel, 0)
 
     def presence(
-        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+        self,
+        dialect: Dialect,
+        command: AskPresence,
+        members: Sequence[ChannelMember],
+        total: int,
+        after: str,
     ) -> Reply:
-        """All subscribers at once. They are encoded in parts, and others are served between."""
+        """All subscribers at once. They are encoded in parts, and others are
+        served between."""
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
         for first in range(0, len(members), _ENCODED_TOGETHER):
-            parts.append(dialect.encode_clients(infos_of_members(members[first : first + _ENCODED_TOGETHER])))
+            parts.append(
+                dialect.encode_clients(
+                    infos_of_members(members[first : first + _ENCODED_TOGETHER])
+                )
+            )
             if is_long_turn():
                 serve_others()
         return Reply(ReplyCode.OK, dialect.join_clients(parts))
 
     def history(
-        self, dialect: Dialect, _command: AskHistory, publications: Sequence[Event], position: Position
+        self,
+        dialect: Dialect,
+        _command: AskHistory,
+        publications: Sequence[Event],
+        position: Position,
     ) -> Raw:
         """Publications, and the position of the newest one."""
         assert isinstance(dialect, CentrifugeDialect)
@@ -291,10 +340,13 @@ class CentrifugeAnswers(ChannelAnswers):
 
 
 class CentrifugeService:
-    """Carries out the commands of the dialect. Owner of :class:`CentrifugeState`. ``messaging``: None on a
-    node without stored messages."""
+    """Carries out the commands of the dialect. Owner of
+    :class:`CentrifugeState`. ``messaging``: None on a node without stored
+    messages."""
 
-    def __init__(self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None) -> None:
+    def __init__(
+        self, core: Core, answers: CentrifugeAnswers, messaging: Messaging | None
+    ) -> None:
         self._sessions = core.sessions
         self._logins = core.logins
         self._channels = core.channels
@@ -319,13 +371,16 @@ class CentrifugeService:
         return {
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
             RefreshLogin: CommandRow(self.refresh, without_user=True),
-            RefreshSubscription: CommandRow(self.refresh_subscription, without_user=True),
+            RefreshSubscription: CommandRow(
+                self.refresh_subscription, without_user=True
+            ),
             CallMethod: CommandRow(self.call_method, answers=True, without_user=True),
             AskPresenceStats: CommandRow(self.presence_stats, without_user=True),
         }
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Expect the login of a new connection. Its path may name an app. Never switches."""
+        """Expect the login of a new connection. Its path may name an app. Never
+        switches."""
         segments = head.path.split("/")
         app = unquote(segments[2]) if len(segments) > 3 else self._default_app
         # Names with a colon are those of other dialects' apps.
@@ -336,19 +391,25 @@ class CentrifugeService:
             state.set_facts(intern(segments[-1]), headers)
         connection.last_seen = monotonic()
 
-    # --- sessions -------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------
 
     def login(
-        self, connection: Connection, command: CentrifugeLogin, answer: Callable[[Reply], None]
+        self,
+        connection: Connection,
+        command: CentrifugeLogin,
+        answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Begin a session, and the subscriptions that the token names. May switch."""
+        """Begin a session, and the subscriptions that the token names. May
+        switch."""
         state = _state_of(connection)
         if connection.app is not None:
             connection.close(3501, "bad request")
             return None
         app = state.app
         if state.facts is not None:
-            state.facts.headers |= self._back_ends.emulated_headers_of(app, command.headers)
+            state.facts.headers |= self._back_ends.emulated_headers_of(
+                app, command.headers
+            )
         kicks = self._sessions.kicks.count
         try:
             admission = self._admit(connection, app, command)
@@ -359,7 +420,9 @@ class CentrifugeService:
             self._logins.refused("token", app, "", connection.peer, str(bad))
             return _refuse_token(connection)
         except BackEndUnavailable as unavailable:
-            self._logins.refused("undecided", app, "", connection.peer, str(unavailable))
+            self._logins.refused(
+                "undecided", app, "", connection.peer, str(unavailable)
+            )
             return Reply(codes.INTERNAL)  # its client tries again
         except BackEndRefused as refused:
             self._logins.refused("back end", app, "", connection.peer)
@@ -372,7 +435,9 @@ class CentrifugeService:
         decision = self._take_end(app, state, admission.decision)
         if decision.user:
             login = Login(app, decision.user, command.token, decision.device)
-            code = self._sessions.login(connection, login, decision=decision, kicks=kicks)
+            code = self._sessions.login(
+                connection, login, decision=decision, kicks=kicks
+            )
         else:
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
@@ -381,9 +446,11 @@ class CentrifugeService:
         self._subscribe_each(connection, state, admission, command, answer)
         return None
 
-    def _admit(self, connection: Connection, app: str, command: CentrifugeLogin) -> _Admission:
-        """Decide about a client by its token or by the back end. May switch. Raises BadToken, TokenExpired,
-        BackEndUnavailable and BackEndRefused."""
+    def _admit(
+        self, connection: Connection, app: str, command: CentrifugeLogin
+    ) -> _Admission:
+        """Decide about a client by its token or by the back end. May switch.
+        Raises BadToken, TokenExpired, BackEndUnavailable and BackEndRefused."""
         if command.token or not self._back_ends.has(app, "connect"):
             return self._check(connection, app, command.token)
         decision = self._logins.admit(app, NAME, connection)
@@ -401,31 +468,43 @@ class CentrifugeService:
             raise TokenExpired("the back end names a time in the past")
         if "\0" in answer.user:
             self._logins.refused("user", app, answer.user, connection.peer)
-            return _Admission(LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED))
+            return _Admission(
+                LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
+            )
         expires_at = end + GRACE_SECONDS if end else 0
-        return _Admission(LoginDecision(user=answer.user, expires_at=expires_at), answer, end)
+        return _Admission(
+            LoginDecision(user=answer.user, expires_at=expires_at), answer, end
+        )
 
-    def _take_end(self, app: str, state: CentrifugeState, decision: LoginDecision) -> LoginDecision:
-        """The decision without its end, if the back end renews sessions of the app: this service asks it."""
+    def _take_end(
+        self, app: str, state: CentrifugeState, decision: LoginDecision
+    ) -> LoginDecision:
+        """The decision without its end, if the back end renews sessions of the
+        app: this service asks it."""
         if not decision.expires_at or not self._back_ends.has(app, "refresh"):
             return decision
         state.expires_at = decision.expires_at - GRACE_SECONDS
         return replace(decision, expires_at=0)
 
     def _check(self, connection: Connection, app: str, token: str) -> _Admission:
-        """Decide by a token. Its claims count only if the app's keys have verified them. May switch.
+        """Decide by a token. Its claims count only if the app's keys have
+        verified them. May switch.
 
-        In an open app anybody may be anybody, so the token may name the user (``""``: none) without a proof.
-        Raises BadToken.
+        In an open app anybody may be anybody, so the token may name the user
+        (``""``: none) without a proof. Raises BadToken.
         """
         if self._logins.is_open(app):
             request = connection_request(token) if token else ConnectionRequest()
             decision = self._logins.check(app, request.sub, "", NAME, connection)
             if decision.ok and "\0" in request.sub:
                 raise BadToken("the token names a user with U+0000")
-            return _Admission(replace(decision, user=request.sub), requested=request.names)
+            return _Admission(
+                replace(decision, user=request.sub), requested=request.names
+            )
         may_lack_user = takes_anonymous_tokens(self._settings(app))
-        decision = self._logins.check(app, "", token, NAME, connection, may_lack_user=may_lack_user)
+        decision = self._logins.check(
+            app, "", token, NAME, connection, may_lack_user=may_lack_user
+        )
         if not decision.ok:
             return _Admission(decision)
         is_anonymous = may_lack_user and decision.claims is not None
@@ -456,23 +535,43 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Callable[[Reply], None],
     ) -> None:
-        """Answer a login, with the subscriptions that its token names, and the channel of its user, which the
-        token or the settings name. If one is refused, close it.
+        """Answer a login, with the subscriptions that its token names, and the
+        channel of its user, which the token or the settings name. If one is
+        refused, close it.
 
-        To the channels that an unverified token requests its client subscribes by its own right. May switch.
+        To the channels that an unverified token requests its client subscribes
+        by its own right. May switch.
         """
-        app, personal, claims = connection.app or "", f"{ALIAS}{connection.user}", admission.claims
+        app, personal, claims = (
+            connection.app or "",
+            f"{ALIAS}{connection.user}",
+            admission.claims,
+        )
         requested = admission.requested - {personal}
-        wanted = claims.subscriptions | dict.fromkeys(admission.requested, SubscriptionClaims())
-        has_own = wanted.pop(personal, None) is not None or subscribes_to_own_channel(self._settings(app))
-        own = self._answers.channel_of(connection, personal) if connection.user and has_own else ""
+        wanted = claims.subscriptions | dict.fromkeys(
+            admission.requested, SubscriptionClaims()
+        )
+        has_own = wanted.pop(personal, None) is not None or subscribes_to_own_channel(
+            self._settings(app)
+        )
+        own = (
+            self._answers.channel_of(connection, personal)
+            if connection.user and has_own
+            else ""
+        )
         if any(name.startswith("#") for name in wanted):
             connection.close(CloseCode.NOT_ALLOWED)
             return
         if command.token:
             state.by_token = frozenset(wanted)
-        positions = {name: Position(*each) for name, each in command.recover.items() if name in wanted}
-        has_options = self._channels.options.has_user_channel(app, connection.user or "")
+        positions = {
+            name: Position(*each)
+            for name, each in command.recover.items()
+            if name in wanted
+        }
+        has_options = self._channels.options.has_user_channel(
+            app, connection.user or ""
+        )
         is_member = own != "" and has_options
         if is_member:
             wanted[own] = SubscriptionClaims()
@@ -483,11 +582,14 @@ class CentrifugeService:
             if connection.user and self._catch_up is not None:
                 try:
                     self._catch_up.follow(connection)
-                except StorageUnavailable:  # it has to connect again when the database answers
+                # it has to connect again when the database answers
+                except StorageUnavailable:
                     state.mark(_UNFOLLOWED, True)
             for channel in requested:
                 self._commands.permit(connection, channel, "")
-            choices = self._choices(connection, command, wanted) if command.channels else []
+            choices = (
+                self._choices(connection, command, wanted) if command.channels else []
+            )
             for channel in choices:
                 wanted[channel] = SubscriptionClaims()
                 if channel in command.recover:
@@ -495,20 +597,37 @@ class CentrifugeService:
             for channel, about in wanted.items():
                 state.set_info(channel, bytes_of(about.info))
                 _set_end(state, channel, about.expire_at)
-            may = {channel: self._channels.options.of(app, channel).may_recover for channel in wanted}
-            since = {channel: positions.get(channel) if may[channel] else None for channel in wanted}
-            subscriptions = self._channels.subscriptions.subscribe_each(connection, since)
+            may = {
+                channel: self._channels.options.of(app, channel).may_recover
+                for channel in wanted
+            }
+            since = {
+                channel: positions.get(channel) if may[channel] else None
+                for channel in wanted
+            }
+            subscriptions = self._channels.subscriptions.subscribe_each(
+                connection, since
+            )
             state.by_server = {*subscriptions} or None
-            # Without options, the channel of the user has no recovery: its publications are stored nowhere.
-            personal_result = SubscribeResult(was_recovering=personal in command.recover)
+            # Without options, the channel of the user has no recovery: its
+            # publications are stored nowhere.
+            personal_result = SubscribeResult(
+                was_recovering=personal in command.recover
+            )
             subs = {personal: personal_result} if own and not is_member else {}
             for channel, each in subscriptions.items():
                 name = personal if channel == own else channel
-                subs[name] = _result(each, may[channel], may[channel] and name in command.recover)
+                subs[name] = _result(
+                    each, may[channel], may[channel] and name in command.recover
+                )
                 subs[name].data = wanted[channel].data
             client = self._connections.id_of(connection)
             end = 0 if self._back_ends.has(app, "refresh") else admission.end
-            session = self._connections.secret_of(connection) if isinstance(connection, Stream) else ""
+            session = (
+                self._connections.secret_of(connection)
+                if isinstance(connection, Stream)
+                else ""
+            )
             result = ConnectResult(
                 client=client,
                 version=self._version,
@@ -536,18 +655,22 @@ class CentrifugeService:
     def _choices(
         self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
     ) -> list[str]:
-        """The channels that a client which only receives names, and may subscribe to without a token.
+        """The channels that a client which only receives names, and may
+        subscribe to without a token.
 
-        As in Centrifugo, others are left out, and a back end that has admitted the client names its channels.
-        No back end is asked about a channel. May switch. Raises ChannelRefused if there are too many, or a
-        channel or its group is unknown or unavailable.
+        As in Centrifugo, others are left out, and a back end that has admitted
+        the client names its channels. No back end is asked about a channel. May
+        switch. Raises ChannelRefused if there are too many, or a channel or its
+        group is unknown or unavailable.
         """
         app, choices = connection.app or "", list[str]()
         if not command.token and self._back_ends.has(app, "connect"):
             return choices
         names = [name for name in command.channels if name not in others]
         if len(names) > _MAX_CHOICES:
-            raise ChannelRefused("limit", f"a request to connect names at most {_MAX_CHOICES} channels")
+            raise ChannelRefused(
+                "limit", f"a request to connect names at most {_MAX_CHOICES} channels"
+            )
         for channel in names:
             if self._channels.options.of(app, channel).subscribe == "back_end":
                 continue
@@ -561,7 +684,8 @@ class CentrifugeService:
         return choices
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. If it names other channels, its client connects again. May switch."""
+        """Renew the token of a session. If it names other channels, its client
+        connects again. May switch."""
         app = connection.app or ""
         try:
             admission = self._check(connection, app, command.token)
@@ -569,27 +693,34 @@ class CentrifugeService:
             return _refuse_token(connection)
         decision, claims = admission.decision, admission.claims
         if decision.expired:
-            connection.close(CloseCode.TOKEN_INVALID)  # its client reconnects with a newer token
+            # its client reconnects with a newer token
+            connection.close(CloseCode.TOKEN_INVALID)
             return None
         if not decision.ok:
             return self._refuse(connection, decision)
         if decision.user != connection.user:
             return _refuse_token(connection)
         state = _state_of(connection)
-        if (claims.subscriptions.keys() | admission.requested) - {f"#{connection.user}"} != state.by_token:
+        if (claims.subscriptions.keys() | admission.requested) - {
+            f"#{connection.user}"
+        } != state.by_token:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
         client, end = self._connections.id_of(connection), admission.end
-        return Reply(ReplyCode.OK, RefreshResult(client, self._version, end > 0, _ttl(end)))
+        return Reply(
+            ReplyCode.OK, RefreshResult(client, self._version, end > 0, _ttl(end))
+        )
 
     def _refresh_here(self, query: RefreshConnection) -> bool:
         connection = self._connections.find(query.app, query.connection)
         if connection is None:
             return False
-        decision = LoginDecision(expires_at=query.expires_at + GRACE_SECONDS if query.expires_at else 0)
+        decision = LoginDecision(
+            expires_at=query.expires_at + GRACE_SECONDS if query.expires_at else 0
+        )
         if isinstance(connection.dialect_state, CentrifugeState):
             connection.dialect_state.expires_at = 0
             connection.dialect_state.info = query.info or connection.dialect_state.info
@@ -598,16 +729,28 @@ class CentrifugeService:
         return True
 
     def call_method(
-        self, connection: Connection, command: CallMethod, answer: Callable[[Reply], None]
+        self,
+        connection: Connection,
+        command: CallMethod,
+        answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Call a method of the app's back end, or one of this server. May switch."""
+        """Call a method of the app's back end, or one of this server. May
+        switch."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
             try:
-                own = own_method(connection.encoding.dialect.readers or {}, command.method, command.data)
+                own = own_method(
+                    connection.encoding.dialect.readers or {},
+                    command.method,
+                    command.data,
+                )
             except Refused as refused:
                 return Reply(refused.code)
-            return Reply(codes.NOT_AVAILABLE) if own is None else self._run(connection, own, answer)
+            return (
+                Reply(codes.NOT_AVAILABLE)
+                if own is None
+                else self._run(connection, own, answer)
+            )
         facts: dict[str, Any] = {"method": command.method}
         if command.data:
             facts["data"] = Raw(command.data)
@@ -619,38 +762,65 @@ class CentrifugeService:
             return _refused(connection, refused)
         return Reply(ReplyCode.OK, result.data)
 
-    # --- subscriptions --------------------------------------------------------------------------------------
+    # --- subscriptions --------------------------------------------------------
 
     def _joined(
-        self, connection: Connection, channel: str, about: bytes, new: bool, position: Position | None
+        self,
+        connection: Connection,
+        channel: str,
+        about: bytes,
+        new: bool,
+        position: Position | None,
     ) -> None:
-        """The back end has subscribed a connection of this node. Never switches."""
+        """The back end has subscribed a connection of this node. Never
+        switches."""
         state = connection.dialect_state
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
-        before = [name for name in state.by_server or () if self._channels.members.has(connection, name)]
+        before = [
+            name
+            for name in state.by_server or ()
+            if self._channels.members.has(connection, name)
+        ]
         state.by_server = {*before, channel}
-        data = msgspec.msgpack.decode(about, type=SubscriptionAbout) if about else SubscriptionAbout()
+        data = (
+            msgspec.msgpack.decode(about, type=SubscriptionAbout)
+            if about
+            else SubscriptionAbout()
+        )
         state.set_info(channel, data.info)
         _set_end(state, channel, data.expires_at)
         result = SubscribeResult(data=Raw(data.data) if data.data else UNSET)
         if position is not None:
             result.recoverable = result.positioned = True
             result.epoch, result.offset = position.epoch, position.offset
-        event = Event("subscribed", "", "", data=msgspec.json.encode(result), channel=ChannelPart(channel))
+        event = Event(
+            "subscribed",
+            "",
+            "",
+            data=msgspec.json.encode(result),
+            channel=ChannelPart(channel),
+        )
         self._connections.push(app, self._connections.id_of(connection), event)
         self._channels.notices.announce("join", connection, channel)
 
-    def refresh_subscription(self, connection: Connection, command: RefreshSubscription) -> Reply | None:
-        """Renew the token of a subscription. May switch, as :meth:`ChannelCommands.permit` does."""
+    def refresh_subscription(
+        self, connection: Connection, command: RefreshSubscription
+    ) -> Reply | None:
+        """Renew the token of a subscription. May switch, as
+        :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
-        if not self._channels.members.has(connection, command.channel) or not command.token:
+        if (
+            not self._channels.members.has(connection, command.channel)
+            or not command.token
+        ):
             return Reply(codes.PERMISSION_DENIED)
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
-            if refused.reason == "expired":  # after an error, its client would not subscribe again
+            # after an error, its client would not subscribe again
+            if refused.reason == "expired":
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
             return self._answers.refused(refused)
@@ -661,8 +831,9 @@ class CentrifugeService:
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """Close a connection whose token of a subscription was not renewed, or which can follow the log at
-        last, and let the back end renew what it has to. Never switches."""
+        """Close a connection whose token of a subscription was not renewed, or
+        which can follow the log at last, and let the back end renew what it has
+        to. Never switches."""
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
@@ -676,29 +847,42 @@ class CentrifugeService:
             gevent.spawn(self._renew, connection, state)
         if state.ends:
             has = self._channels.members.has
-            ends = {channel: end for channel, end in state.ends.items() if has(connection, channel)}
+            ends = {
+                channel: end
+                for channel, end in state.ends.items()
+                if has(connection, channel)
+            }
             state.ends = ends or None
             for channel, end in ends.items():
-                if end <= now and self._answers.are_renewed(app, self._channels.options.of(app, channel)):
+                if end <= now and self._answers.are_renewed(
+                    app, self._channels.options.of(app, channel)
+                ):
                     ends[channel] = now + RENEWAL_SECONDS
                     gevent.spawn(self._renew, connection, state, channel)
             if any(end < now - GRACE_SECONDS for end in ends.values()):
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
 
-    def _renew(self, connection: Connection, state: CentrifugeState, channel: str = "") -> None:
-        """Greenlet: ask the back end to renew a session, or its subscription to a ``channel``. Without an
-        answer they stay for :data:`RENEWAL_SECONDS` more."""
+    def _renew(
+        self, connection: Connection, state: CentrifugeState, channel: str = ""
+    ) -> None:
+        """Greenlet: ask the back end to renew a session, or its subscription to
+        a ``channel``. Without an answer they stay for :data:`RENEWAL_SECONDS`
+        more."""
         facts = {"channel": channel} if channel else {}
         call: BackEndCall = "sub_refresh" if channel else "refresh"
         try:
-            answer = self._back_ends.ask(connection.app or "", call, connection, facts, RenewalAnswer)
+            answer = self._back_ends.ask(
+                connection.app or "", call, connection, facts, RenewalAnswer
+            )
         except BackEndUnavailable:
             return
         except BackEndRefused as refused:
             if refused.disconnect is not None:
                 connection.disconnect(*refused.disconnect)
             return
-        if not connection.is_open or (channel and not self._channels.members.has(connection, channel)):
+        if not connection.is_open or (
+            channel and not self._channels.members.has(connection, channel)
+        ):
             return
         if answer.expired or 0 < answer.expire_at <= time():
             if channel:
@@ -713,17 +897,21 @@ class CentrifugeService:
             state.expires_at = answer.expire_at
             _renew_facts(state, answer.info, answer.meta)
 
-    def presence_stats(self, connection: Connection, command: AskPresenceStats) -> Reply:
+    def presence_stats(
+        self, connection: Connection, command: AskPresenceStats
+    ) -> Reply:
         """How many subscribers and users a channel has. May switch."""
         try:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return self._answers.refused(refused)
-        counts = self._channels.members.count_users(connection.app or "", channel, Limit.PRESENCE)
+        counts = self._channels.members.count_users(
+            connection.app or "", channel, Limit.PRESENCE
+        )
         return Reply(ReplyCode.OK, PresenceStatsResult(*counts))
 
 
-# --- also for the API ---------------------------------------------------------------------------------------
+# --- also for the API ---------------------------------------------------------
 
 
 def bytes_of(given: Raw | UnsetType) -> bytes:
@@ -746,10 +934,14 @@ def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
 
 def history_view(publications: Sequence[Event], position: Position) -> HistoryResult:
     """Publications of a channel."""
-    return HistoryResult([publication_of(event) for event in publications], position.epoch, position.offset)
+    return HistoryResult(
+        [publication_of(event) for event in publications],
+        position.epoch,
+        position.offset,
+    )
 
 
-# --- internal -----------------------------------------------------------------------------------------------
+# --- internal -----------------------------------------------------------------
 
 _CLOSE_OF: Final = {
     "ended": CloseCode.INTERNAL_ERROR,
@@ -767,14 +959,22 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
-    """A member of the channel of its user has left it. ``by_alias`` stays: a notice about it may follow."""
+    """A member of the channel of its user has left it. ``by_alias`` stays: a
+    notice about it may follow."""
     state = connection.dialect_state
-    if isinstance(state, OwnChannel) and state.by_alias and channel == f"{USER_CHANNEL}{connection.user}":
+    if (
+        isinstance(state, OwnChannel)
+        and state.by_alias
+        and channel == f"{USER_CHANNEL}{connection.user}"
+    ):
         state.mark(PERSONAL, False)
 
 
-def _renew_facts(state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType) -> None:
-    """Take what a renewed session says about its client. What it leaves out stays."""
+def _renew_facts(
+    state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType
+) -> None:
+    """Take what a renewed session says about its client. What it leaves out
+    stays."""
     if info is not UNSET:
         state.info = bytes(info)
     if state.facts is not None and meta is not UNSET:
@@ -787,7 +987,8 @@ def _refuse_token(connection: Connection) -> Reply | None:
 
 
 def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
-    """Answer with the error of the back end, or end the connection as it wants."""
+    """Answer with the error of the back end, or end the connection as it
+    wants."""
     if refused.disconnect is None:
         return Reply(codes.PERMISSION_DENIED, refused.error)
     connection.disconnect(*refused.disconnect)
@@ -802,8 +1003,8 @@ def _ttl(end: float) -> int:
 def _result(
     found: Subscribed, recoverable: bool, recovering: bool, positioned: bool = False
 ) -> SubscribeResult:
-    """A new subscription. ``recoverable``: its client recovers what it misses. ``positioned``: it only knows
-    its position."""
+    """A new subscription. ``recoverable``: its client recovers what it misses.
+    ``positioned``: it only knows its position."""
     result = SubscribeResult(was_recovering=recovering, delta=found.delta)
     if found.position is None:
         return result

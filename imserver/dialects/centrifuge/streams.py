@@ -1,12 +1,14 @@
 """The streams of clients of Centrifugo, and the requests with their commands.
 
-``GET /connection/sse`` has the first command in the parameter ``cf_connect``, and
-``POST /connection/http_stream`` in its body. Both answer with a stream of replies and pushes. Later commands
-come with ``POST /emulation``, to any node. Its ``session`` is that of the reply to ``connect``.
+``GET /connection/sse`` has the first command in the parameter ``cf_connect``,
+and ``POST /connection/http_stream`` in its body. Both answer with a stream of
+replies and pushes. Later commands come with ``POST /emulation``, to any node.
+Its ``session`` is that of the reply to ``connect``.
 
-On the unidirectional streams, ``GET /connection/uni_sse`` and ``POST /connection/uni_http_stream``, clients
-only receive: such a request to connect is answered with a stream of pushes. The first one says that the
-client is connected. Its channels are those of its token, or of the back end.
+On the unidirectional streams, ``GET /connection/uni_sse`` and ``POST
+/connection/uni_http_stream``, clients only receive: such a request to connect
+is answered with a stream of pushes. The first one says that the client is
+connected. Its channels are those of its token, or of the back end.
 """
 
 import logging
@@ -32,22 +34,41 @@ from imserver.dialects.centrifuge.wire import (
     read_login,
 )
 from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable
-from imserver.plugin.http import PROBLEM, ApiProblem, BadBody, Call, HttpResponse, Route, stream_head
+from imserver.plugin.http import (
+    PROBLEM,
+    ApiProblem,
+    BadBody,
+    Call,
+    HttpResponse,
+    Route,
+    stream_head,
+)
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
-from imserver.plugin.wire import Connection, Head, Refused, Reply, Stream, StreamEncoding, StreamPath, host_of
+from imserver.plugin.wire import (
+    Connection,
+    Head,
+    Refused,
+    Reply,
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    host_of,
+)
 
 _PROTOBUF: Final = "application/octet-stream"
 
 
 class UniDialect(CentrifugeDialect):
-    """Codec of streams whose clients only receive: a push is not in a field ``push``."""
+    """Codec of streams whose clients only receive: a push is not in a field
+    ``push``."""
 
     def __init__(self) -> None:
         super().__init__(streamed=True)
 
     def connected(self, result: ConnectResult) -> bytes:
-        """The first push. The client sends nothing, so it gets no secret, and answers no pings."""
+        """The first push. The client sends nothing, so it gets no secret, and
+        answers no pings."""
         return self._write_push("", "connect", replace(result, session="", pong=False))
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
@@ -55,7 +76,10 @@ class UniDialect(CentrifugeDialect):
         return b'{%b"%b":%b}' % (name, kind.encode(), self._write_content(content))
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
-        return b'{"channel":%b,"pub":%b}' % (msgspec.json.encode(f"{ALIAS}{user}"), content)
+        return b'{"channel":%b,"pub":%b}' % (
+            msgspec.json.encode(f"{ALIAS}{user}"),
+            content,
+        )
 
 
 class CentrifugeStreams:
@@ -67,8 +91,11 @@ class CentrifugeStreams:
         self._message_bytes = core.limits.message_bytes
         self._uni = UniDialect()
 
-    def paths(self, serve: Callable[[Connection, bytes, bool], None]) -> dict[str, StreamPath]:
-        """Path, or its pattern → how it is served. The second segment may name the app."""
+    def paths(
+        self, serve: Callable[[Connection, bytes, bool], None]
+    ) -> dict[str, StreamPath]:
+        """Path, or its pattern → how it is served. The second segment may name
+        the app."""
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes
@@ -81,9 +108,15 @@ class CentrifugeStreams:
             "sse": self._path("GET", events, events, self._begin),
             "http_stream": self._path("POST", lines, frames, self._begin),
             "uni_sse": self._path("GET", uni_events, uni_events, self._begin_receiving),
-            "uni_http_stream": self._path("POST", uni_lines, uni_lines, self._begin_receiving),
+            "uni_http_stream": self._path(
+                "POST", uni_lines, uni_lines, self._begin_receiving
+            ),
         }
-        return {f"/connection/{where}{name}": row for name, row in rows.items() for where in ("", "*/")}
+        return {
+            f"/connection/{where}{name}": row
+            for name, row in rows.items()
+            for where in ("", "*/")
+        }
 
     def _path(
         self,
@@ -92,29 +125,41 @@ class CentrifugeStreams:
         as_protobuf: StreamEncoding,
         begin: Callable[[Stream, StreamEncoding, bytes], None],
     ) -> StreamPath:
-        """A path. ``begin`` takes what the request says, when the stream has begun."""
+        """A path. ``begin`` takes what the request says, when the stream has
+        begun."""
         request_log = self._core.node.request_log
 
         def encoding_of(head: Head) -> tuple[StreamEncoding, str]:
-            """The encoding that a request asks for, and the type of its response."""
+            """The encoding that a request asks for, and the type of its
+            response."""
             if method == "GET":
                 return encoding, "text/event-stream; charset=utf-8"
-            if as_protobuf is not encoding and _is_protobuf(head.headers.get("content-type", "")):
+            if as_protobuf is not encoding and _is_protobuf(
+                head.headers.get("content-type", "")
+            ):
                 return as_protobuf, _PROTOBUF
             return encoding, "application/json; charset=utf-8"
 
         def open_stream(stream: Stream, head: Head) -> None:
             chosen, kind = encoding_of(head)
-            stream.begin(chosen, stream_head(request_log, head, host_of(stream.peer), kind))
+            stream.begin(
+                chosen, stream_head(request_log, head, host_of(stream.peer), kind)
+            )
             self._service.opened(stream, head)
-            content = head.params().get("cf_connect", "").encode() if method == "GET" else head.body
+            content = (
+                head.params().get("cf_connect", "").encode()
+                if method == "GET"
+                else head.body
+            )
             begin(stream, chosen, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
-            # A stream that ends at once: a browser can read its close code, but not the status of a refused
-            # request.
+            # A stream that ends at once: a browser can read its close code, but
+            # not the status of a refused request.
             chosen, kind = encoding_of(head)
-            return stream_head(request_log, head, host, kind) + chosen.close_frames(code)
+            return stream_head(request_log, head, host, kind) + chosen.close_frames(
+                code
+            )
 
         return StreamPath(method, open_stream, refuse)
 
@@ -131,7 +176,9 @@ class CentrifugeStreams:
         else:
             stream.close(CloseCode.BAD_PAYLOAD)
 
-    def _begin_receiving(self, stream: Stream, _encoding: StreamEncoding, data: bytes) -> None:
+    def _begin_receiving(
+        self, stream: Stream, _encoding: StreamEncoding, data: bytes
+    ) -> None:
         """Log a client in that only receives. May switch."""
 
         def answer(reply: Reply) -> None:
@@ -159,7 +206,7 @@ def _is_protobuf(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == _PROTOBUF
 
 
-# --- commands -----------------------------------------------------------------------------------------------
+# --- commands -----------------------------------------------------------------
 
 MAX_WAITING: Final = 100
 """Requests of one client that wait for the ones before them."""
@@ -177,15 +224,16 @@ class Emulated(StrEnum):
 
 
 class EmulatedCommands(Struct, frozen=True, array_like=True):
-    """Serve commands of the client whose stream has this number on the queried node."""
+    """Serve commands of the client whose stream has this number on the queried
+    node."""
 
     number: int
     data: bytes
 
 
 class Emulation:
-    """Finds the stream of a request, on any node. Owner of the requests that wait. The answers come on the
-    stream."""
+    """Finds the stream of a request, on any node. Owner of the requests that
+    wait. The answers come on the stream."""
 
     def __init__(self, core: Core) -> None:
         self._table = core.connection_table
@@ -194,8 +242,8 @@ class Emulation:
         core.queries.add("emulate", EmulatedCommands, self._serve_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
-        """Serve the commands of the client whose secret is ``session``, and do not wait for their end. May
-        switch."""
+        """Serve the commands of the client whose secret is ``session``, and do
+        not wait for their end. May switch."""
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN
@@ -205,11 +253,14 @@ class Emulation:
         lease = None if self._others is None else self._others.born(address.birth)
         if self._others is None or lease is None:
             return Emulated.UNKNOWN
-        answer: Emulated | None = self._others.query_behind(lease, "emulate", commands, Emulated)
+        answer: Emulated | None = self._others.query_behind(
+            lease, "emulate", commands, Emulated
+        )
         return Emulated.FAILED if answer is None else answer
 
     def _serve_here(self, commands: EmulatedCommands) -> Emulated:
-        """Serve commands of a stream of this node, those of one stream in their order. Never switches."""
+        """Serve commands of a stream of this node, those of one stream in their
+        order. Never switches."""
         stream = self._table.at(commands.number)
         if not isinstance(stream, Stream):
             return Emulated.UNKNOWN
@@ -231,9 +282,13 @@ class Emulation:
         waiting = self._waiting[stream]
         try:
             while waiting and stream.is_open:
-                stream.encoding.serve(stream, waiting.popleft(), stream.encoding.dialect.text)
+                stream.encoding.serve(
+                    stream, waiting.popleft(), stream.encoding.dialect.text
+                )
         except Exception:
-            logging.getLogger(__name__).exception("serving failed", extra={"connection": stream.peer})
+            logging.getLogger(__name__).exception(
+                "serving failed", extra={"connection": stream.peer}
+            )
             stream.lost()
         finally:
             del self._waiting[stream]
@@ -264,7 +319,8 @@ _PROBLEMS: Final = {
 
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
-    """Serve commands of a stream. After 404 and 5xx clients close their stream and reconnect. May switch."""
+    """Serve commands of a stream. After 404 and 5xx clients close their stream
+    and reconnect. May switch."""
     session, data = call.input
     problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:

@@ -1,8 +1,9 @@
-"""The ``centrifuge`` dialect: Centrifugo's client protocol, version 2 (docs/reference/centrifuge-dialect.md).
+"""The ``centrifuge`` dialect: Centrifugo's client protocol, version 2
+(docs/reference/centrifuge-dialect.md).
 
-A client frame contains one command or several. As JSON they are separated by newlines; as protobuf each is
-preceded by its length. A server frame contains one reply or push. An empty reply is a ping, an empty command
-its answer.
+A client frame contains one command or several. As JSON they are separated by
+newlines; as protobuf each is preceded by its length. A server frame contains
+one reply or push. An empty reply is a ping, an empty command its answer.
 
 The classes here have the fields of the protocol. :class:`CentrifugeDialect` reads and writes them as JSON,
 :class:`CentrifugeProtobufDialect` as protobuf, whose own messages have the same fields.
@@ -50,26 +51,30 @@ if TYPE_CHECKING:
     from imserver.dialects.centrifuge import centrifuge_pb2 as pb
     from imserver.plugin.messages import Message
 else:
-    # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
+    # Imported on first use because they cost 4 MB, which a node without such
+    # clients need not spend.
     protobuf_message = LateModule("google.protobuf.message")
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""What a push becomes: the same bytes for all its receivers, or for the user and the state of each."""
+"""What a push becomes: the same bytes for all its receivers, or for the user
+and the state of each."""
 Content = Struct | dict[str, Any]
 """The fields of a message, without those that have their defaults."""
 MAX_OFFSET: Final = 2**63 - 1
 MAX_COMMANDS: Final = 2000
-"""The most commands in one frame. An SDK subscribes to all its channels in one frame, at most 1,000."""
+"""The most commands in one frame. An SDK subscribes to all its channels in one
+frame, at most 1,000."""
 _COMMAND_DEPTH: Final = 4
 """Levels of objects in a command: ``connect``, ``subs`` and each of these."""
 _BAD_REQUEST: Final = CloseCode.BAD_PAYLOAD
 """Our close code after bytes that are no frame of this protocol."""
 
 _CLOSES: Final = {
-    # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and not after 3500 to 3999 and 4500
-    # to 4999. 4504 means that the token of the session has expired: its client reconnects with a new one. A
-    # login with a wrong token is refused with 3500.
+    # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and
+    # not after 3500 to 3999 and 4500 to 4999. 4504 means that the token of the
+    # session has expired: its client reconnects with a new one. A login with a
+    # wrong token is refused with 3500.
     CloseCode.GOING_AWAY: (3001, "shutdown"),
     CloseCode.UNSUPPORTED_DATA: (3501, "bad request"),
     CloseCode.BAD_PAYLOAD: (3501, "bad request"),
@@ -84,20 +89,23 @@ _CLOSES: Final = {
 
 
 def _encode(content: object) -> bytes:
-    """JSON on one line: payloads may contain line ends, which separate frames."""
+    """JSON on one line: payloads may contain line ends, which separate
+    frames."""
     return on_one_line(msgspec.json.encode(content))
 
 
-# --- what clients send --------------------------------------------------------------------------------------
+# --- what clients send --------------------------------------------------------
 
 
 class CentrifugeLogin(Command, frozen=True, gc=False):
-    """A login in which only the token names the user; ``""``: a connection without a user.
+    """A login in which only the token names the user; ``""``: a connection
+    without a user.
 
-    ``recover``: channels in which the server had subscribed the client → epoch and offset of the last
-    publication that it has. ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of the client and
-    ``headers`` (which a browser cannot set on a WebSocket) are for the back end. ``channels``: those that a
-    client which only receives names, since it cannot subscribe later.
+    ``recover``: channels in which the server had subscribed the client → epoch
+    and offset of the last publication that it has. ``data`` (JSON; ``b""``:
+    none), ``name`` and ``version`` of the client and ``headers`` (which a
+    browser cannot set on a WebSocket) are for the back end. ``channels``: those
+    that a client which only receives names, since it cannot subscribe later.
     """
 
     token: str
@@ -129,7 +137,8 @@ class AskPresenceStats(Command, frozen=True, gc=False):
 
 
 class CallMethod(Command, frozen=True, gc=False):
-    """Call a method of the app's back end, or without one of this server. ``data``: JSON (``b""``: none)."""
+    """Call a method of the app's back end, or without one of this server.
+    ``data``: JSON (``b""``: none)."""
 
     method: str
     data: bytes = b""
@@ -198,7 +207,8 @@ class _Ignored(Struct):
 
 
 class _Command(TypedDict, total=False):
-    """One command: ``id`` and one of the other fields. A field that is None counts as missing."""
+    """One command: ``id`` and one of the other fields. A field that is None
+    counts as missing."""
 
     id: int
     connect: _Connect | None
@@ -222,7 +232,8 @@ def _offset(number: int) -> int:
 
 
 def json_in(data: Raw) -> bytes:
-    """The payload of a client or back end, which must be JSON. Raises Refused."""
+    """The payload of a client or back end, which must be JSON. Raises
+    Refused."""
     content = bytes(data)
     try:
         msgspec.json.decode(content)
@@ -237,7 +248,8 @@ def _json_or_none(data: Raw) -> bytes:
 
 
 def read_login(payload: bytes) -> CentrifugeLogin:
-    """The login of a client that only receives. Raises ValueError, RecursionError and Refused."""
+    """The login of a client that only receives. Raises ValueError,
+    RecursionError and Refused."""
     try:
         request = _decode_connect(payload)
     except msgspec.ValidationError:
@@ -247,10 +259,16 @@ def read_login(payload: bytes) -> CentrifugeLogin:
 
 def _login(request: _Connect) -> CentrifugeLogin:
     subs = {} if request.subs is None else request.subs
-    recover = {name: (each.epoch, _offset(each.offset)) for name, each in subs.items() if each.recover}
+    recover = {
+        name: (each.epoch, _offset(each.offset))
+        for name, each in subs.items()
+        if each.recover
+    }
     data = _json_or_none(request.data)
     headers = dict(request.headers or {})
-    return CentrifugeLogin(request.token, recover, data, request.name, request.version, headers)
+    return CentrifugeLogin(
+        request.token, recover, data, request.name, request.version, headers
+    )
 
 
 def _subscribe(request: _Subscribe) -> Command:
@@ -273,13 +291,20 @@ def _subscribe(request: _Subscribe) -> Command:
 
 
 def _history(request: _History | pb.HistoryRequest) -> Command:
-    since = request.since if isinstance(request, _History) or request.HasField("since") else None
+    since = (
+        request.since
+        if isinstance(request, _History) or request.HasField("since")
+        else None
+    )
     position = None if since is None else (since.epoch, _offset(since.offset))
-    return AskHistory(request.channel, max(request.limit, -1), position, request.reverse)
+    return AskHistory(
+        request.channel, max(request.limit, -1), position, request.reverse
+    )
 
 
 OWN: Final = "imserver:"
-"""Before a method of ``rpc``: one of this server, whether or not the app has a back end for ``rpc``."""
+"""Before a method of ``rpc``: one of this server, whether or not the app has a
+back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
@@ -293,7 +318,8 @@ def _method(request: _Rpc, readers: Readers) -> Command:
 
 
 def own_method(readers: Readers, method: str, data: bytes) -> Command | None:
-    """The command of a method of this server; None: there is no such method. Raises Refused."""
+    """The command of a method of this server; None: there is no such method.
+    Raises Refused."""
     read = readers.get(method)
     if read is None:
         return None
@@ -313,14 +339,16 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "refresh": lambda request: RefreshLogin(request.token),
     "sub_refresh": lambda request: RefreshSubscription(request.channel, request.token),
 }
-"""Every command that is carried out but ``rpc``: its name on the wire, and the function that makes it."""
+"""Every command that is carried out but ``rpc``: its name on the wire, and the
+function that makes it."""
 
 
-# --- what the server sends ----------------------------------------------------------------------------------
+# --- what the server sends ----------------------------------------------------
 
 
 class ClientView(Struct, omit_defaults=True):
-    """A client, as others see it. ``conn_info``, ``chan_info``: JSON about it, and about it in a channel."""
+    """A client, as others see it. ``conn_info``, ``chan_info``: JSON about it,
+    and about it in a channel."""
 
     user: str = ""
     client: str = ""
@@ -329,8 +357,9 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """A publication. ``info``: the client that did it (None: a back end). ``data``: text for subscribers that
-    read deltas, which is a string in JSON."""
+    """A publication. ``info``: the client that did it (None: a back end).
+    ``data``: text for subscribers that read deltas, which is a string in
+    JSON."""
 
     data: Raw | str
     info: ClientView | None = None
@@ -340,7 +369,8 @@ class PublicationView(Struct, omit_defaults=True):
 
 
 class SubscribeResult(Struct, omit_defaults=True):
-    """The state of a new subscription. ``recovered``: ``publications`` are all that the client has missed."""
+    """The state of a new subscription. ``recovered``: ``publications`` are all
+    that the client has missed."""
 
     expires: bool = False
     ttl: int = 0
@@ -356,9 +386,10 @@ class SubscribeResult(Struct, omit_defaults=True):
 
 
 class ConnectResult(Struct, omit_defaults=True):
-    """The answer to a login. ``subs``: channels in which the server has subscribed the client. ``ping``,
-    ``pong``: it is pinged after so many seconds, and has to answer. ``session``: the secret with which the
-    client of a stream sends commands."""
+    """The answer to a login. ``subs``: channels in which the server has
+    subscribed the client. ``ping``, ``pong``: it is pinged after so many
+    seconds, and has to answer. ``session``: the secret with which the client of
+    a stream sends commands."""
 
     client: str
     version: str = ""
@@ -413,8 +444,9 @@ BY_ALIAS: Final = 2
 
 
 class OwnChannel(DialectState, gc=False):
-    """How a client has the channel of its user. ``marks``: a sum of :data:`PERSONAL`, :data:`BY_ALIAS`, and
-    marks of the service. Fields of their own would take 16 bytes more of each connection."""
+    """How a client has the channel of its user. ``marks``: a sum of
+    :data:`PERSONAL`, :data:`BY_ALIAS`, and marks of the service. Fields of
+    their own would take 16 bytes more of each connection."""
 
     marks: int = 0
 
@@ -435,7 +467,8 @@ class OwnChannel(DialectState, gc=False):
 
 USER_CHANNEL: Final = "user:"
 ALIAS: Final = "#"
-"""Clients of Centrifugo call the channel ``user:<id>`` of their user ``#<id>``."""
+"""Clients of Centrifugo call the channel ``user:<id>`` of their user
+``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
 _read_tags = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -460,16 +493,21 @@ def publication_of(event: Event) -> PublicationView:
 
 
 def _content_of(event: Event) -> tuple[str, Content] | None:
-    """The kind of the push that an event becomes, and its content. None: the event cannot be expressed."""
+    """The kind of the push that an event becomes, and its content. None: the
+    event cannot be expressed."""
     part = event.channel
     if event.kind in ("msg", "stream"):
         return "pub", publication_of(event)
     if part is None:
         return None
     if event.kind in ("join", "leave"):
-        return event.kind, {"info": _read_info(part.info) if part.info else ClientView(event.sender)}
+        return event.kind, {
+            "info": _read_info(part.info) if part.info else ClientView(event.sender)
+        }
     if event.kind == "subscribed":
-        return "subscribe", msgspec.json.decode(event.data or b"{}", type=SubscribeResult)
+        return "subscribe", msgspec.json.decode(
+            event.data or b"{}", type=SubscribeResult
+        )
     if event.kind == "unsubscribed":
         facts = {"code": event.code, "reason": event.text}
         return "unsubscribe", {name: value for name, value in facts.items() if value}
@@ -477,7 +515,8 @@ def _content_of(event: Event) -> tuple[str, Content] | None:
 
 
 class CentrifugeDialect(Dialect):
-    """Codec of the dialect, with JSON frames. ``streamed``: on a stream, which ends with a push."""
+    """Codec of the dialect, with JSON frames. ``streamed``: on a stream, which
+    ends with a push."""
 
     name = "centrifuge"
     path = "/connection/websocket"
@@ -491,7 +530,9 @@ class CentrifugeDialect(Dialect):
     pinged = True
     ping = b"{}"
     close_codes: Mapping[int, int] = {ours: code for ours, (code, _) in _CLOSES.items()}
-    close_reasons: Mapping[int, str] = {ours: reason for ours, (_, reason) in _CLOSES.items()}
+    close_reasons: Mapping[int, str] = {
+        ours: reason for ours, (_, reason) in _CLOSES.items()
+    }
 
     def __init__(self, streamed: bool = False) -> None:
         self._streamed = streamed
@@ -504,9 +545,11 @@ class CentrifugeDialect(Dialect):
         return commands
 
     def decode(self, payload: bytes) -> Request:
-        """Read one command. Pings, pongs and messages without an answer carry nothing for this server.
+        """Read one command. Pings, pongs and messages without an answer carry
+        nothing for this server.
 
-        Raises BadFrame. A frame that is no command closes the connection, as in the original.
+        Raises BadFrame. A frame that is no command closes the connection, as in
+        the original.
         """
         try:
             fields = self._read(payload)
@@ -514,7 +557,9 @@ class CentrifugeDialect(Dialect):
             raise BadFrame(None, _BAD_REQUEST) from None
         number = fields.pop("id", 0)
         if None in fields.values():
-            fields = {name: content for name, content in fields.items() if content is not None}
+            fields = {
+                name: content for name, content in fields.items() if content is not None
+            }
         if not (fields or number):
             raise BadFrame(None)  # a pong
         if len(fields) != 1 or not (number or "send" in fields):
@@ -546,12 +591,17 @@ class CentrifugeDialect(Dialect):
             return None
         elif not isinstance(content, Struct | Raw):
             content = {}
-        return self._write_reply(int(request.seq) if request.seq.isdecimal() else 0, name, content)
+        return self._write_reply(
+            int(request.seq) if request.seq.isdecimal() else 0, name, content
+        )
 
     def encode_event(self, event: Event) -> Payload | None:
-        """A push. What is not of a channel goes to the receiver's own channel."""
+        """A push. What is not of a channel goes to the receiver's own
+        channel."""
         if isinstance(event, Signal):
-            return self._to_user(PublicationView(Raw(event.as_json()), tags={"kind": event.kind}))
+            return self._to_user(
+                PublicationView(Raw(event.as_json()), tags={"kind": event.kind})
+            )
         content = _content_of(event)
         if content is None:
             return None
@@ -562,9 +612,12 @@ class CentrifugeDialect(Dialect):
         return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """A push of a stored entry to the receiver's own channel; for a member of it without an offset."""
+        """A push of a stored entry to the receiver's own channel; for a member
+        of it without an offset."""
         entry, contents = Raw(_encode(message.view())), dict[bool, bytes]()
-        publication = PublicationView(entry, offset=message.id, tags={"kind": "message"})
+        publication = PublicationView(
+            entry, offset=message.id, tags={"kind": "message"}
+        )
 
         def write(user: str, state: DialectState | None) -> bytes:
             is_member = isinstance(state, OwnChannel) and state.by_alias
@@ -597,47 +650,66 @@ class CentrifugeDialect(Dialect):
     def _to_user(self, content: Content) -> Payload:
         return partial(self._write_to_user, self._write_content(content))
 
-    def _write_to_user(self, content: bytes, user: str, state: DialectState | None) -> bytes:
-        """A publication for a user, if the client has the channel of the user."""
+    def _write_to_user(
+        self, content: bytes, user: str, state: DialectState | None
+    ) -> bytes:
+        """A publication for a user, if the client has the channel of the
+        user."""
         has = not isinstance(state, OwnChannel) or state.personal
         return self._write_personal(content, user) if has else b""
 
     def _write_of_user(
-        self, channel: str, kind: str, content: Content, user: str, state: DialectState | None
+        self,
+        channel: str,
+        kind: str,
+        content: Content,
+        user: str,
+        state: DialectState | None,
     ) -> bytes:
-        """A push of the channel of a user, under the name that the client has for it."""
+        """A push of the channel of a user, under the name that the client has
+        for it."""
         by_alias = isinstance(state, OwnChannel) and state.by_alias
-        return self._write_push(f"{ALIAS}{user}" if by_alias else channel, kind, content)
+        return self._write_push(
+            f"{ALIAS}{user}" if by_alias else channel, kind, content
+        )
 
-    # --- the wire -------------------------------------------------------------------------------------------
+    # --- the wire -------------------------------------------------------------
 
     def _read(self, payload: bytes) -> dict[str, Any]:
-        """The fields of :class:`_Command`. Raises ValueError or RecursionError."""
+        """The fields of :class:`_Command`. Raises ValueError or
+        RecursionError."""
         try:
             return _decode_command(payload)
         except msgspec.ValidationError:
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
-        """A reply: the id of its command, and the field ``name`` (Raw: encoded)."""
+        """A reply: the id of its command, and the field ``name`` (Raw:
+        encoded)."""
         return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
         return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Content) -> bytes:
-        """A publication without its channel, or a result without its command."""
+        """A publication without its channel, or a result without its
+        command."""
         return _encode(content)
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
         """A push of a publication to the own channel of a user."""
-        return b'{"push":{"channel":%b,"pub":%b}}' % (_encode(f"{ALIAS}{user}"), content)
+        return b'{"push":{"channel":%b,"pub":%b}}' % (
+            _encode(f"{ALIAS}{user}"),
+            content,
+        )
 
 
-_decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](_Command).decode
+_decode_command: Callable[[bytes], dict[str, Any]] = msgspec.json.Decoder[Any](
+    _Command
+).decode
 
 
-# --- protobuf -----------------------------------------------------------------------------------------------
+# --- protobuf -----------------------------------------------------------------
 
 
 class CentrifugeProtobufDialect(CentrifugeDialect):
@@ -673,14 +745,17 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return self._write_content(PresenceResult(clients))
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
-        return Raw(b"".join(parts))  # messages one after the other are one with the fields of all
+        # messages one after the other are one with the fields of all
+        return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
         reply = pb.Reply(id=number & 0xFFFFFFFF)
         if isinstance(content, Raw):
             # That of a field that begins with its length.
             tag = pb.Reply.DESCRIPTOR.fields_by_name[name].number << 3 | 2
-            return _after_length(reply.SerializeToString(), _varint(tag), _after_length(bytes(content)))
+            return _after_length(
+                reply.SerializeToString(), _varint(tag), _after_length(bytes(content))
+            )
         _fill(getattr(reply, name), content)
         return _after_length(reply.SerializeToString())
 
@@ -692,7 +767,11 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
     def _write_content(self, content: Content) -> bytes:
         name = type(content).__name__
-        message = pb.Publication() if name == PublicationView.__name__ else getattr(pb, name)()
+        message = (
+            pb.Publication()
+            if name == PublicationView.__name__
+            else getattr(pb, name)()
+        )
         _fill(message, content)
         encoded: bytes = message.SerializeToString()
         return encoded
@@ -705,7 +784,8 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
 
 
 def read_emulation(body: bytes) -> tuple[str, bytes]:
-    """The session and the commands in the body of an emulation request. Raises ValueError."""
+    """The session and the commands in the body of an emulation request. Raises
+    ValueError."""
     try:
         request = pb.EmulationRequest.FromString(body)
     except protobuf_message.DecodeError as error:
@@ -716,8 +796,8 @@ def read_emulation(body: bytes) -> tuple[str, bytes]:
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Decode the number that begins at ``at``. Return it and its end.
 
-    Raises IndexError, also for a number of more than five bytes: no frame is that long, and the time to
-    decode it grows with the square of its bytes.
+    Raises IndexError, also for a number of more than five bytes: no frame is
+    that long, and the time to decode it grows with the square of its bytes.
     """
     value = 0
     for shift in range(0, 35, 7):
@@ -743,7 +823,8 @@ def _varint(number: int) -> bytes:
 
 
 def _fill(message: Any, content: Content) -> None:
-    """Set the fields of a message to those of ``content`` with the same names."""
+    """Set the fields of a message to those of ``content`` with the same
+    names."""
     message.SetInParent()
     for name in content if isinstance(content, dict) else content.__struct_fields__:
         value = content[name] if isinstance(content, dict) else getattr(content, name)

@@ -1,4 +1,5 @@
-"""The client dialect: browsers that only listen. Their back end controls each of them by HTTP."""
+"""The client dialect: browsers that only listen. Their back end controls each
+of them by HTTP."""
 
 from imserver.dialects.client import api
 from imserver.dialects.client.service import ClientService

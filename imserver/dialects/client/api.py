@@ -1,7 +1,9 @@
-"""Routes of the client dialect: ``/api/…``, by which a back end controls the clients of its system.
+"""Routes of the client dialect: ``/api/…``, by which a back end controls the
+clients of its system.
 
-Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1. An unreadable body is
-answered with 400, and a method other than POST with 405, both without a body, as in the original.
+Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1.
+An unreadable body is answered with 400, and a method other than POST with 405,
+both without a body, as in the original.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,16 @@ from msgspec.structs import replace
 from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import message_id
 from imserver.plugin.errors import CloseCode, HttpProblem, Problems, ServiceRefused
-from imserver.plugin.http import PROBLEM, Api, BadBody, Call, HttpRequest, HttpResponse, RequestRefused, Route
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    BadBody,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    RequestRefused,
+    Route,
+)
 from imserver.plugin.identity import Needs
 from imserver.plugin.services import ChannelRefused, Core, Joined, Left
 from imserver.plugin.wire import Event, Outcome
@@ -24,7 +35,8 @@ Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """One route's fields. Fields of the type ``str | None`` without a default value are required."""
+    """One route's fields. Fields of the type ``str | None`` without a default
+    value are required."""
 
 
 class RegisterBody(ClientBody):
@@ -36,7 +48,8 @@ class Client(ClientBody):
 
 
 class GroupBody(ClientBody):
-    """The name of one group. Clients of the original send more fields, which are ignored."""
+    """The name of one group. Clients of the original send more fields, which
+    are ignored."""
 
     group_name: str | None = None
 
@@ -51,7 +64,8 @@ class Binding(MembershipBody):
 
 
 class Push(ClientBody):
-    """The content of a push. ``data`` is unchanged JSON: a string, an array or an object."""
+    """The content of a push. ``data`` is unchanged JSON: a string, an array or
+    an object."""
 
     send_user_id: str | None = None
     code: Code | None = None
@@ -89,11 +103,13 @@ class PushToGroup(Push):
 B = TypeVar("B", bound=ClientBody)
 
 MOST_VALUES: Final = 240_000
-"""A message has at most 131,072 characters, and there are 10,000 clients to whom it is sent."""
+"""A message has at most 131,072 characters, and there are 10,000 clients to
+whom it is sent."""
 
 
 class BodyReader(Generic[B]):
-    """Decodes the bodies of one kind. ``most_values``: the most values of one."""
+    """Decodes the bodies of one kind. ``most_values``: the most values of
+    one."""
 
     most_values = MOST_VALUES
 
@@ -103,14 +119,17 @@ class BodyReader(Generic[B]):
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
     def read(self, call: Call) -> B:
-        """Decode the body of a request. Raises :class:`BadBody`: it is no JSON object, or a type is wrong."""
+        """Decode the body of a request. Raises :class:`BadBody`: it is no JSON
+        object, or a type is wrong."""
         call.require_few_values(call.body, self.most_values)
         try:
             return self._decode(call.body)
         except (ValueError, RecursionError):
             pass
         fields: dict[str, Any] = {
-            self._names[key]: value for key, value in call.json_object().items() if key in self._names
+            self._names[key]: value
+            for key, value in call.json_object().items()
+            if key in self._names
         }
         try:
             if "data" in fields:
@@ -126,7 +145,9 @@ LIST_MEMBERS: Final = 10_000
 
 def client_refusal(text: str) -> HttpResponse:
     """Code -1 and a text."""
-    return HttpResponse(200, b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text))
+    return HttpResponse(
+        200, b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text)
+    )
 
 
 UNAUTHORIZED: Final = client_refusal("未授权")
@@ -138,11 +159,18 @@ TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
 
-def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-    """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
+def _refuse(
+    problem: HttpProblem, _request: HttpRequest, _detail: str = ""
+) -> HttpResponse:
+    """Code -1 in the body, but the statuses 400 and 405 without one
+    (docs/reference/client-dialect.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    return FAILED if problem.status >= 429 else HttpResponse(405 if problem.status == 405 else 400, b"")
+    return (
+        FAILED
+        if problem.status >= 429
+        else HttpResponse(405 if problem.status == 405 else 400, b"")
+    )
 
 
 class ClientApi(Struct, frozen=True):
@@ -153,13 +181,15 @@ class ClientApi(Struct, frozen=True):
 
 def success(data: Any) -> HttpResponse:
     """Code 0 with ``data``."""
-    return HttpResponse(200, b'{"code":0,"msg":"success","data":%b}' % msgspec.json.encode(data))
+    return HttpResponse(
+        200, b'{"code":0,"msg":"success","data":%b}' % msgspec.json.encode(data)
+    )
 
 
 DONE: Final = success([])
 
 
-# --- who asks, for which system -----------------------------------------------------------------------------
+# --- who asks, for which system -----------------------------------------------
 
 
 def _required(value: str | None, name: str) -> str:
@@ -184,7 +214,8 @@ def _read_system(api: ClientApi, call: Call) -> None:
 def _driven(
     kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]
 ) -> Callable[[ClientApi, Call], HttpResponse]:
-    """A route except register. ``function`` is called with the app of the system, and the body."""
+    """A route except register. ``function`` is called with the app of the
+    system, and the body."""
     read = BodyReader(kind).read
 
     def run(api: ClientApi, call: Call) -> HttpResponse:
@@ -196,28 +227,50 @@ def _driven(
     return run
 
 
-# --- pushing ------------------------------------------------------------------------------------------------
+# --- pushing ------------------------------------------------------------------
 
 
 def _event(api: ClientApi, app: str, push: Push) -> Event:
-    """The event of a push. The same event, with the same id, goes to all receivers of a call."""
+    """The event of a push. The same event, with the same id, goes to all
+    receivers of a call."""
     api.core.metrics.pushes.require(app)
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
-    if len(text) + len(data) + len(sender) + len(note) > api.http.limits.push_characters:
+    if (
+        len(text) + len(data) + len(sender) + len(note)
+        > api.http.limits.push_characters
+    ):
         raise RequestRefused(TOO_LONG)
-    return Event("msg", sender, text, message_id(), "text", data, push.code or 0, note, int(time()))
+    return Event(
+        "msg",
+        sender,
+        text,
+        message_id(),
+        "text",
+        data,
+        push.code or 0,
+        note,
+        int(time()),
+    )
 
 
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
-    """An unknown or absent receiver is no error. A node that has certainly not received the push is one."""
-    return FAILED if outcome in (Outcome.FAILED, Outcome.REFUSED) else success({"messageId": event.id})
+    """An unknown or absent receiver is no error. A node that has certainly not
+    received the push is one."""
+    return (
+        FAILED
+        if outcome in (Outcome.FAILED, Outcome.REFUSED)
+        else success({"messageId": event.id})
+    )
 
 
 def send_to_client(api: ClientApi, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: push to one client."""
     event = _event(api, app, push)
-    return _push_answer(event, api.core.connections.push(app, _required(push.client_id, "ClientId"), event))
+    return _push_answer(
+        event,
+        api.core.connections.push(app, _required(push.client_id, "ClientId"), event),
+    )
 
 
 def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpResponse:
@@ -227,9 +280,14 @@ def send_to_clients(api: ClientApi, app: str, push: PushToClients) -> HttpRespon
         raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.http.limits.batch_targets:
         return client_refusal("ClientIds数量超过上限")
-    outcomes = [api.core.connections.push(app, each or "", event) for each in push.client_ids]
-    # A repeated call would deliver again to clients that have received the push.
-    return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
+    outcomes = [
+        api.core.connections.push(app, each or "", event) for each in push.client_ids
+    ]
+    # A repeated call would deliver again to clients that have received the
+    # push.
+    return (
+        FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
+    )
 
 
 def send_to_group(api: ClientApi, app: str, push: PushToGroup) -> HttpResponse:
@@ -245,14 +303,19 @@ def send_to_system(api: ClientApi, app: str, push: Push) -> HttpResponse:
     return _push_answer(event, api.core.reach.to_app(app, event))
 
 
-# --- groups -------------------------------------------------------------------------------------------------
+# --- groups -------------------------------------------------------------------
 
 
 def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
-    """``POST /api/bind_to_group``: put a client into a group, and set its label."""
-    client, group = _required(binding.client_id, "ClientId"), _required(binding.group_name, "GroupName")
+    """``POST /api/bind_to_group``: put a client into a group, and set its
+    label."""
+    client, group = (
+        _required(binding.client_id, "ClientId"),
+        _required(binding.group_name, "GroupName"),
+    )
     label = Label(binding.user_id or "", binding.extend or "")
-    if len(label.user_id) + len(label.extend) > 8192:  # they are stored as long as the client is connected
+    # they are stored as long as the client is connected
+    if len(label.user_id) + len(label.extend) > 8192:
         return TOO_LONG
     try:
         joined = api.service.bind(app, client, group, label)
@@ -263,14 +326,20 @@ def bind_to_group(api: ClientApi, app: str, binding: Binding) -> HttpResponse:
     return FAILED if joined is Joined.FAILED else DONE
 
 
-def unbind_from_group(api: ClientApi, app: str, membership: MembershipBody) -> HttpResponse:
+def unbind_from_group(
+    api: ClientApi, app: str, membership: MembershipBody
+) -> HttpResponse:
     """``POST /api/unbind_from_group``: take a client out of a group."""
-    client, group = _required(membership.client_id, "ClientId"), _required(membership.group_name, "GroupName")
+    client, group = (
+        _required(membership.client_id, "ClientId"),
+        _required(membership.group_name, "GroupName"),
+    )
     return FAILED if api.service.unbind(app, client, group) is Left.FAILED else DONE
 
 
 def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
-    """``POST /api/get_online_list``: the members of a group in the order of joining.
+    """``POST /api/get_online_list``: the members of a group in the order of
+    joining.
 
     ``count`` counts all; the list has at most :data:`LIST_MEMBERS`.
     """
@@ -286,24 +355,32 @@ def get_online_list(api: ClientApi, app: str, group: GroupBody) -> HttpResponse:
 
 
 def get_client_groups(api: ClientApi, app: str, client: Client) -> HttpResponse:
-    """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
-    (about,) = api.core.connections.about(app, [_required(client.client_id, "ClientId")])
+    """``POST /api/get_client_groups``: the groups of a client in the order of
+    joining."""
+    (about,) = api.core.connections.about(
+        app, [_required(client.client_id, "ClientId")]
+    )
     groups = () if about is None else about.channels
     return success({"count": len(groups), "list": groups})
 
 
-# --- clients and systems ------------------------------------------------------------------------------------
+# --- clients and systems ------------------------------------------------------
 
 
 def is_online(api: ClientApi, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
-    (about,) = api.core.connections.about(app, [_required(client.client_id, "ClientId")])
+    (about,) = api.core.connections.about(
+        app, [_required(client.client_id, "ClientId")]
+    )
     return success({"online": about is not None})
 
 
 def close_client(api: ClientApi, app: str, client: Client) -> HttpResponse:
-    """``POST /api/close_client``: close a client's connection, after all earlier pushes."""
-    outcome = api.core.connections.close(app, _required(client.client_id, "ClientId"), CloseCode.KICKED)
+    """``POST /api/close_client``: close a client's connection, after all
+    earlier pushes."""
+    outcome = api.core.connections.close(
+        app, _required(client.client_id, "ClientId"), CloseCode.KICKED
+    )
     return FAILED if outcome is Outcome.FAILED else success({})
 
 
@@ -316,7 +393,8 @@ def _read_new_system(api: ClientApi, call: Call) -> None:
 
 
 def register(api: ClientApi, call: Call) -> HttpResponse:
-    """``/api/register``, by any method: register a system permanently, for all nodes."""
+    """``/api/register``, by any method: register a system permanently, for all
+    nodes."""
     system = _required(call.input, "SystemId")
     if not api.service.is_name(system):
         return UNKNOWN_SYSTEM
@@ -330,7 +408,9 @@ def register(api: ClientApi, call: Call) -> HttpResponse:
 _ROW: Final[dict[str, Any]] = {
     "app": "named",
     "hot": True,
-    "style": replace(PROBLEM, refuse=_refuse, everywhere=True, options=HttpResponse(405, b"")),
+    "style": replace(
+        PROBLEM, refuse=_refuse, everywhere=True, options=HttpResponse(405, b"")
+    ),
     "success": b'{"code":0,',
     "service": lambda core, api: ClientApi(core.service(ClientService), core, api),
 }
@@ -339,10 +419,24 @@ _PUSH, _READ = Needs.PUSH_OR_ADDRESS, Needs.READ_OR_ADDRESS
 
 ROUTES: Final = (
     *(
-        Route(each, "/api/register", Needs.ADMIN, register, read=_read_new_system, act="apps.create", **_ROW)
+        Route(
+            each,
+            "/api/register",
+            Needs.ADMIN,
+            register,
+            read=_read_new_system,
+            act="apps.create",
+            **_ROW,
+        )
         for each in ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")
     ),
-    Route("POST", "/api/send_to_client", _PUSH, _driven(PushToClient, send_to_client), **_DRIVEN),
+    Route(
+        "POST",
+        "/api/send_to_client",
+        _PUSH,
+        _driven(PushToClient, send_to_client),
+        **_DRIVEN,
+    ),
     Route(
         "POST",
         "/api/send_to_clients",
@@ -351,13 +445,49 @@ ROUTES: Final = (
         takes_many=True,
         **_DRIVEN,
     ),
-    Route("POST", "/api/send_to_group", _PUSH, _driven(PushToGroup, send_to_group), **_DRIVEN),
-    Route("POST", "/api/send_to_system", _PUSH, _driven(Push, send_to_system), **_DRIVEN),
-    Route("POST", "/api/bind_to_group", _PUSH, _driven(Binding, bind_to_group), **_DRIVEN),
-    Route("POST", "/api/unbind_from_group", _PUSH, _driven(MembershipBody, unbind_from_group), **_DRIVEN),
-    Route("POST", "/api/get_online_list", _READ, _driven(GroupBody, get_online_list), **_DRIVEN),
-    Route("POST", "/api/get_client_groups", _READ, _driven(Client, get_client_groups), **_DRIVEN),
+    Route(
+        "POST",
+        "/api/send_to_group",
+        _PUSH,
+        _driven(PushToGroup, send_to_group),
+        **_DRIVEN,
+    ),
+    Route(
+        "POST", "/api/send_to_system", _PUSH, _driven(Push, send_to_system), **_DRIVEN
+    ),
+    Route(
+        "POST", "/api/bind_to_group", _PUSH, _driven(Binding, bind_to_group), **_DRIVEN
+    ),
+    Route(
+        "POST",
+        "/api/unbind_from_group",
+        _PUSH,
+        _driven(MembershipBody, unbind_from_group),
+        **_DRIVEN,
+    ),
+    Route(
+        "POST",
+        "/api/get_online_list",
+        _READ,
+        _driven(GroupBody, get_online_list),
+        **_DRIVEN,
+    ),
+    Route(
+        "POST",
+        "/api/get_client_groups",
+        _READ,
+        _driven(Client, get_client_groups),
+        **_DRIVEN,
+    ),
     Route("POST", "/api/is_online", _READ, _driven(Client, is_online), **_DRIVEN),
-    Route("POST", "/api/close_client", _PUSH, _driven(Client, close_client), act="disconnect", **_DRIVEN),
+    Route(
+        "POST",
+        "/api/close_client",
+        _PUSH,
+        _driven(Client, close_client),
+        act="disconnect",
+        **_DRIVEN,
+    ),
 )
-"""The system is named by the header ``SystemId``; in a registration, by the body."""
+"""The system is named by the header ``SystemId``; in a registration, by the
+body."""

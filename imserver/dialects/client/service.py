@@ -1,8 +1,10 @@
-"""The client dialect: browsers that only listen. A back end addresses each of them by its id.
+"""The client dialect: browsers that only listen. A back end addresses each of
+them by its id.
 
-A client is a session in the app of its system. Its user is its own id, which is unique in the cluster, so an
-operation on this user affects only this client. Groups are channels of that app. Clients are not in the
-registry: an id contains the node of its client.
+A client is a session in the app of its system. Its user is its own id, which is
+unique in the cluster, so an operation on this user affects only this client.
+Groups are channels of that app. Clients are not in the registry: an id contains
+the node of its client.
 """
 
 from time import time
@@ -11,18 +13,27 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from imserver.dialects.client.wire import BAD_SYSTEM, NAME, NO_SYSTEM, message_id, refusal, welcome
+from imserver.dialects.client.wire import (
+    BAD_SYSTEM,
+    NAME,
+    NO_SYSTEM,
+    message_id,
+    refusal,
+    welcome,
+)
 from imserver.plugin.errors import CloseCode, reply_text
 from imserver.plugin.services import Core, Joined, Left, Position
 from imserver.plugin.settings import valid_name
 from imserver.plugin.wire import Connection, DialectState, Event, Head
 
 POLICY: Final = "multi"
-"""Login policy of unregistered systems. Each client is its own user, so the policy has no effect."""
+"""Login policy of unregistered systems. Each client is its own user, so the
+policy has no effect."""
 
 
 class Label(Struct, frozen=True, array_like=True):
-    """The label that a back end gives a client. Notices to the client's groups contain it."""
+    """The label that a back end gives a client. Notices to the client's groups
+    contain it."""
 
     user_id: str = ""
     extend: str = ""
@@ -32,7 +43,8 @@ _NO_LABEL: Final = Label()
 
 
 class Unbind(Struct, frozen=True, array_like=True):
-    """Take a client of the queried node out of a group. The answer is a :class:`Left`."""
+    """Take a client of the queried node out of a group. The answer is a
+    :class:`Left`."""
 
     app: str
     client_id: str
@@ -46,7 +58,8 @@ class ClientState(DialectState, gc=False):
 
 
 class ClientService:
-    """Begins clients, and notifies groups when members join and leave. Owner of :class:`ClientState`.
+    """Begins clients, and notifies groups when members join and leave. Owner of
+    :class:`ClientState`.
 
     Groups with more than ``notice_members`` members get no notices.
     """
@@ -64,31 +77,43 @@ class ClientService:
         self._connections.report_to(self._joined)
         core.queries.add("unbind", Unbind, self._unbind_here)
 
-    # --- coming and going -----------------------------------------------------------------------------------
+    # --- coming and going -----------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Make a new connection a client of the system in its query string, and send its id.
+        """Make a new connection a client of the system in its query string, and
+        send its id.
 
-        The client can be reached when it receives its id. In demo mode the system need not be registered. May
-        switch. Raises StorageUnavailable.
+        The client can be reached when it receives its id. In demo mode the
+        system need not be registered. May switch. Raises StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
         if not self.is_name(system):
-            self._logins.refused("app", self.app_of(system) if system else "", "", connection.peer)
-            self._refuse(connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED)
+            self._logins.refused(
+                "app", self.app_of(system) if system else "", "", connection.peer
+            )
+            self._refuse(
+                connection, BAD_SYSTEM if system else NO_SYSTEM, CloseCode.NOT_ALLOWED
+            )
             return
         app = self.app_of(system)
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
             return
-        self._tenants.find(app)  # reads the database: another node may have registered it
+        # reads the database: another node may have registered it
+        self._tenants.find(app)
         hub_app = self._hub.apps.get(app)
-        decision = self._logins.check(app, "", params.get("token", ""), NAME, connection)
+        decision = self._logins.check(
+            app, "", params.get("token", ""), NAME, connection
+        )
         if not connection.is_open:
             return
         if not decision.ok:
-            self._refuse(connection, refusal(-decision.code, reply_text(decision.code)), decision.close)
+            self._refuse(
+                connection,
+                refusal(-decision.code, reply_text(decision.code)),
+                decision.close,
+            )
             return
         if self._hub.apps.get(app) is not hub_app:
             self._logins.refused("deleted", app, "", connection.peer)
@@ -105,27 +130,33 @@ class ClientService:
 
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
         client_id = self._ids.id_of(self._ids.next_number())
-        self._hub.join(self._hub.open(app, POLICY, is_registered), connection, client_id, "")
+        self._hub.join(
+            self._hub.open(app, POLICY, is_registered), connection, client_id, ""
+        )
         self._login_counts[app] += 1
         connection.send(welcome(client_id))
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection that has left the hub and its groups. Never switches."""
+        """Handle the end of a connection that has left the hub and its groups.
+        Never switches."""
         if connection.app is not None:
             self._hub.close_unregistered(connection.app)
 
     def is_name(self, system: str) -> bool:
-        """Whether a name is valid for a system. It must fit in a header, which loses blanks at both ends."""
-        return system != "" and system == system.strip() and valid_name(_app_named(system))
+        """Whether a name is valid for a system. It must fit in a header, which
+        loses blanks at both ends."""
+        return (
+            system != "" and system == system.strip() and valid_name(_app_named(system))
+        )
 
-    # --- systems --------------------------------------------------------------------------------------------
+    # --- systems --------------------------------------------------------------
 
     def register(self, system: str) -> bool:
-        """Register a system with a valid name permanently, for all nodes. Return False if it is registered
-        already.
+        """Register a system with a valid name permanently, for all nodes.
+        Return False if it is registered already.
 
-        Raises BadTenant, also if it was deleted and some of its files are left, and StorageUnavailable. May
-        switch.
+        Raises BadTenant, also if it was deleted and some of its files are left,
+        and StorageUnavailable. May switch.
         """
         return self._tenants.register(_app_named(system))
 
@@ -137,23 +168,30 @@ class ClientService:
         """Whether a system is registered. May switch."""
         return self._tenants.find(_app_named(system)) is not None
 
-    # --- groups ---------------------------------------------------------------------------------------------
+    # --- groups ---------------------------------------------------------------
 
     def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
         """Put a client into a group, on any node, and replace its label.
 
-        Raises :class:`imserver.gateway.channels.members.ChannelRefused` for an invalid name.
+        Raises :class:`imserver.gateway.channels.members.ChannelRefused` for an
+        invalid name.
         """
-        return self._connections.join(app, client_id, group, msgspec.msgpack.encode(label))
+        return self._connections.join(
+            app, client_id, group, msgspec.msgpack.encode(label)
+        )
 
     def unbind(self, app: str, client_id: str, group: str) -> Left:
-        """Take a client out of a group, on any node; the other members get a notice."""
+        """Take a client out of a group, on any node; the other members get a
+        notice."""
         if self._ids.read(client_id) is None:
             return Left.UNKNOWN
         query = Unbind(app, client_id, group)
         answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
-        # No answer: ``leave`` distinguishes a dead node from one that does not answer.
-        return self._connections.leave(app, client_id, group) if answer is None else answer
+        # No answer: ``leave`` distinguishes a dead node from one that does not
+        # answer.
+        return (
+            self._connections.leave(app, client_id, group) if answer is None else answer
+        )
 
     def _unbind_here(self, query: Unbind) -> Left:
         connection = self._connections.find(query.app, query.client_id)
@@ -165,19 +203,28 @@ class ClientService:
         return Left.LEFT
 
     def _joined(
-        self, connection: Connection, channel: str, about: bytes, new: bool, _position: Position | None
+        self,
+        connection: Connection,
+        channel: str,
+        about: bytes,
+        new: bool,
+        _position: Position | None,
     ) -> None:
-        """A connection of this node has joined a channel, or has joined it again."""
+        """A connection of this node has joined a channel, or has joined it
+        again."""
         if connection.encoding.dialect.name != NAME:
             return
         if about:
-            connection.dialect_state = ClientState(label=msgspec.msgpack.decode(about, type=Label))
+            connection.dialect_state = ClientState(
+                label=msgspec.msgpack.decode(about, type=Label)
+            )
         if new:
             self._notify(connection, channel, "online")
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Handle the end of a connection of this node that was in these channels. A user who is unbound
-        from a group, and still connected, is not offline."""
+        """Handle the end of a connection of this node that was in these
+        channels. A user who is unbound from a group, and still connected, is
+        not offline."""
         if connection.encoding.dialect.name == NAME and not connection.is_open:
             for channel in channels:
                 self._notify(connection, channel, "offline")
@@ -188,9 +235,22 @@ class ClientService:
             return
         state = connection.dialect_state
         label = state.label if isinstance(state, ClientState) else _NO_LABEL
-        member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
-        event = Event(kind, "", "", message_id(), data=msgspec.json.encode(member), time=int(time()))
-        self._channels.publishing.publish(app, group, event, at_most=self._notice_members)
+        member = {
+            "clientId": connection.user,
+            "extend": label.extend,
+            "userId": label.user_id,
+        }
+        event = Event(
+            kind,
+            "",
+            "",
+            message_id(),
+            data=msgspec.json.encode(member),
+            time=int(time()),
+        )
+        self._channels.publishing.publish(
+            app, group, event, at_most=self._notice_members
+        )
 
 
 def _app_named(system: str) -> str:

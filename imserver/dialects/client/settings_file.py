@@ -1,7 +1,9 @@
-"""``conf/app.ini`` of go-websocket: the settings that it maps to, and those without an equivalent.
+"""``conf/app.ini`` of go-websocket: the settings that it maps to, and those
+without an equivalent.
 
-``[common]`` ``HttpPort``, ``RPCPort``, ``Cluster``, ``CryptoKey``; ``[etcd]`` ``Endpoints``. Its port becomes
-an additional listener, where ``/ws`` always uses the client dialect.
+``[common]`` ``HttpPort``, ``RPCPort``, ``Cluster``, ``CryptoKey``; ``[etcd]``
+``Endpoints``. Its port becomes an additional listener, where ``/ws`` always
+uses the client dialect.
 """
 
 from __future__ import annotations
@@ -24,9 +26,12 @@ _FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
 _ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_REDIS_URL"
 
 
-def read(text: str, where: str) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]]:
-    """The settings of such a file in this server's form, and what tells its entries without effect under the
-    settings of a server: it raises ConfigError if the key is the public one and that is not in demo mode.
+def read(
+    text: str, where: str
+) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]]:
+    """The settings of such a file in this server's form, and what tells its
+    entries without effect under the settings of a server: it raises ConfigError
+    if the key is the public one and that is not in demo mode.
 
     ``where``: its name in messages. Raises :class:`ConfigError`.
     """
@@ -43,9 +48,13 @@ def read(text: str, where: str) -> tuple[dict[str, Any], Callable[[Config], Iter
     parser.optionxform = Locations.fold  # type: ignore[assignment, method-assign]
     try:
         # The original has no continuation lines.
-        parser.read_string("\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where)
+        parser.read_string(
+            "\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where
+        )
     except configparser.Error as error:
-        raise ConfigError(f"{where}: not a valid INI file: {_ini_problem(error)}") from None
+        raise ConfigError(
+            f"{where}: not a valid INI file: {_ini_problem(error)}"
+        ) from None
     values: dict[str, str] = {}
     unknown = []
     for section in parser.sections():
@@ -55,13 +64,23 @@ def read(text: str, where: str) -> tuple[dict[str, Any], Callable[[Config], Iter
                 values[name] = (value or "").strip().strip("\"'`")
             else:
                 unknown.append(f"{section}.{key}")
-    cluster, crypto_key = values.get("common.cluster", "").lower(), values.get("common.cryptokey", "")
+    cluster, crypto_key = (
+        values.get("common.cluster", "").lower(),
+        values.get("common.cryptokey", ""),
+    )
     if cluster not in _TRUE | _FALSE:
-        raise ConfigError(f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}")
+        raise ConfigError(
+            f"{where}: Cluster: expected true or false, got {values['common.cluster']!r}"
+        )
     if crypto_key and (size := len(crypto_key.encode())) not in (16, 24, 32):
-        raise ConfigError(f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}")
+        raise ConfigError(
+            f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {size}"
+        )
     listener = {"port": _ini_port(values, "HttpPort", where), "ws_dialect": "client"}
-    settings = {"server.extra_listen": [listener], "app.rpc_port": _ini_port(values, "RPCPort", where)}
+    settings = {
+        "server.extra_listen": [listener],
+        "app.rpc_port": _ini_port(values, "RPCPort", where),
+    }
     has_endpoints = bool(values.get("etcd.endpoints"))
 
     def warnings(config: Config) -> Iterator[str]:
@@ -86,7 +105,13 @@ def read(text: str, where: str) -> tuple[dict[str, Any], Callable[[Config], Iter
 
 
 _INI_KEYS: Final = frozenset(
-    {"common.httpport", "common.rpcport", "common.cluster", "common.cryptokey", "etcd.endpoints"}
+    {
+        "common.httpport",
+        "common.rpcport",
+        "common.cluster",
+        "common.cryptokey",
+        "etcd.endpoints",
+    }
 )
 
 

@@ -1,7 +1,8 @@
-"""The ``client`` dialect: JSON frames to browsers on ``/ws?systemId=`` (docs/reference/client-dialect.md).
+"""The ``client`` dialect: JSON frames to browsers on ``/ws?systemId=``
+(docs/reference/client-dialect.md).
 
-A client gets an id and receives events. Its own messages are read and ignored. Its back end controls it by
-HTTP.
+A client gets an id and receives events. Its own messages are read and ignored.
+Its back end controls it by HTTP.
 """
 
 from random import getrandbits
@@ -28,7 +29,10 @@ def welcome(client_id: str) -> bytes:
 
 def refusal(code: int, text: str) -> bytes:
     """The only frame to a client whose connection is refused."""
-    return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, encode(text))
+    return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (
+        code,
+        encode(text),
+    )
 
 
 NO_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID不能为空")
@@ -52,7 +56,8 @@ class ClientDialect(Dialect):
     pinged = True
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame. Of the notices, only those about a group's members are encoded."""
+        """Encode a pushed frame. Of the notices, only those about a group's
+        members are encoded."""
         if event.kind == "msg":
             code, note = event.code, event.note
             data = event.data or encode(event.text)

@@ -1,4 +1,5 @@
-"""The protobuf dialect: GoChat's frames on ``/ws``, and its routes for accounts, friends and groups."""
+"""The protobuf dialect: GoChat's frames on ``/ws``, and its routes for
+accounts, friends and groups."""
 
 from imserver.dialects.protobuf import api
 from imserver.dialects.protobuf.declared import SETTINGS
@@ -16,10 +17,19 @@ def _build(core: Core) -> Parts:
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
     service = ProtobufService(core, messaging, ProtobufUplink(messaging, core.store))
-    gochat = api.GoChatApi(core.tenants, people.accounts, people.friends, groups_of(core), core.relations)
-    return Parts((gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,))
+    gochat = api.GoChatApi(
+        core.tenants, people.accounts, people.friends, groups_of(core), core.relations
+    )
+    return Parts(
+        (gochat,), service.rows(), checks={NAME: service.check}, ended=(service.ended,)
+    )
 
 
 FEATURE = FeatureRow(
-    NAME, _build, (PLAIN,), api.ROUTES, uses=("messages", "accounts", "groups"), settings=SETTINGS
+    NAME,
+    _build,
+    (PLAIN,),
+    api.ROUTES,
+    uses=("messages", "accounts", "groups"),
+    settings=SETTINGS,
 )

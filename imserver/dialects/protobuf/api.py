@@ -1,7 +1,8 @@
-"""GoChat's routes: accounts, friends and groups over HTTP, for its unchanged clients.
+"""GoChat's routes: accounts, friends and groups over HTTP, for its unchanged
+clients.
 
-Every answer has HTTP status 200 and ``{"code","msg"}``: 200, with ``data`` if there is any, or -1. Requests
-have form fields; ids are texts of digits.
+Every answer has HTTP status 200 and ``{"code","msg"}``: 200, with ``data`` if
+there is any, or -1. Requests have form fields; ids are texts of digits.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,9 @@ def refusal(text: str) -> HttpResponse:
 def success(text: str, data: Any = None) -> HttpResponse:
     """Code 200, without ``data`` if there is none."""
     content = b"" if data is None else b',"data":%b' % msgspec.json.encode(data)
-    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (msgspec.json.encode(text), content))
+    return HttpResponse(
+        200, b'{"code":200,"msg":%b%b}' % (msgspec.json.encode(text), content)
+    )
 
 
 BAD_PARAMETER: Final = refusal("参数不正确")
@@ -73,7 +76,8 @@ Handler = Callable[["GoChatApi", Call], HttpResponse]
 
 
 def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
-    """Let a route answer what its services refuse, by the code of the problem. ``others``: its answers."""
+    """Let a route answer what its services refuse, by the code of the problem.
+    ``others``: its answers."""
     answers = {**_REFUSALS, **others}
 
     def wrap(function: Handler) -> Handler:
@@ -91,29 +95,45 @@ def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
     return wrap
 
 
-def _refuse(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-    """Code -1 in the body for every error. Details of internal errors are not sent."""
+def _refuse(
+    problem: HttpProblem, _request: HttpRequest, _detail: str = ""
+) -> HttpResponse:
+    """Code -1 in the body for every error. Details of internal errors are not
+    sent."""
     if problem.status == 405:
         return HttpResponse(405, b"")
     if problem.status == 429:
         return _TOO_MANY_FAILURES
     if problem.status < 500:
         return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
-    return _BUSY if problem.temporary and problem.status == 503 else refusal("系统错误:服务器内部错误")
+    return (
+        _BUSY
+        if problem.temporary and problem.status == 503
+        else refusal("系统错误:服务器内部错误")
+    )
 
 
-# --- accounts -----------------------------------------------------------------------------------------------
+# --- accounts -----------------------------------------------------------------
 
 
 # WrongLogin: the account was deleted at the same time
 @_refuses(not_allowed=_CLOSED, passwords_off=_CLOSED, wrong_login=_BUSY)
 def register(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /register``: make an account and log it in."""
-    phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
+    phone, password = (
+        call.params.get("phone_number", ""),
+        call.params.get("password", ""),
+    )
     if not (phone and password):
         return BAD_PARAMETER
-    accounts, nickname, host = api.accounts, clean_name(call.params.get("nickname", "")), call.request.host
-    account = accounts.register(call.app, {"phone": phone}, password, nickname, address=host)
+    accounts, nickname, host = (
+        api.accounts,
+        clean_name(call.params.get("nickname", "")),
+        call.request.host,
+    )
+    account = accounts.register(
+        call.app, {"phone": phone}, password, nickname, address=host
+    )
     session = accounts.token(account)
     call.user = account.user
     return success("登录成功", {"token": session.token, "id": account.user})
@@ -121,19 +141,25 @@ def register(api: GoChatApi, call: Call) -> HttpResponse:
 
 @_refuses(not_allowed=_WRONG_LOGIN, passwords_off=_WRONG_LOGIN)
 def login(api: GoChatApi, call: Call) -> HttpResponse:
-    """``POST /login``: a token for a phone number and password; with a second factor also ``code``."""
-    phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
+    """``POST /login``: a token for a phone number and password; with a second
+    factor also ``code``."""
+    phone, password = (
+        call.params.get("phone_number", ""),
+        call.params.get("password", ""),
+    )
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.accounts
     earlier, code = call.request.headers.get("token", ""), call.params.get("code", "")
-    account = accounts.login(call.app, phone, password, call.request.host, earlier, code)
+    account = accounts.login(
+        call.app, phone, password, call.request.host, earlier, code
+    )
     session = accounts.token(account)
     call.user = account.user
     return success("登录成功", {"token": session.token, "user_id": account.user})
 
 
-# --- friends ------------------------------------------------------------------------------------------------
+# --- friends ------------------------------------------------------------------
 
 
 @_refuses(invalid_request=refusal("不能添加自己为好友"))
@@ -150,14 +176,15 @@ def add_friend(api: GoChatApi, call: Call) -> HttpResponse:
     return _NO_FRIEND if result is FriendResult.AWAY else success("好友添加成功")
 
 
-# --- groups -------------------------------------------------------------------------------------------------
+# --- groups -------------------------------------------------------------------
 
 
 @_refuses(too_many_requests=refusal("系统错误:群数量已达上限"))
 def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     """``POST /group/create``: make a group of the owner and the named users.
 
-    Users who do not exist, have blocked the owner, or join by an invitation only, are skipped.
+    Users who do not exist, have blocked the owner, or join by an invitation
+    only, are skipped.
     """
     app, user = call.app, call.principal.user
     name, named = clean_name(call.params.get("name", "")), call.texts("ids")
@@ -167,9 +194,17 @@ def create_group(api: GoChatApi, call: Call) -> HttpResponse:
     if len(wanted) > groups.limit:
         return _TOO_MANY_MEMBERS
     users = [each.user for each in api.accounts.tokens.those_of(app, list(wanted))]
-    skipped = {*api.relations.blocked_by(app, user, users), *api.relations.strangers_among(app, user, users)}
-    group, _ = groups.create(app, user, name, [each for each in users if each not in skipped])
-    call.user, call.facts = user, {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]}
+    skipped = {
+        *api.relations.blocked_by(app, user, users),
+        *api.relations.strangers_among(app, user, users),
+    }
+    group, _ = groups.create(
+        app, user, name, [each for each in users if each not in skipped]
+    )
+    call.user, call.facts = (
+        user,
+        {"group": str(group.id), "users": [*dict.fromkeys(filter(None, wanted))]},
+    )
     return success("群组创建成功", {"id": str(group.id)})
 
 
@@ -185,7 +220,8 @@ def list_group(api: GoChatApi, call: Call) -> HttpResponse:
 
 
 def _id(text: str) -> str:
-    """Read a 64-bit number as an id; ``""`` if it is invalid, has more than 40 digits, or is 0."""
+    """Read a 64-bit number as an id; ``""`` if it is invalid, has more than 40
+    digits, or is 0."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 40):
         return ""
     number = int(text)
@@ -198,12 +234,25 @@ _ROW: Final[dict[str, Any]] = {
     "app_of": lambda api, _: api.tenants.resolve(GOCHAT),
     "service": lambda core, _: core.service(GoChatApi),
 }
-_ACCOUNT: Final[dict[str, Any]] = {**_ROW, "app": "any", "limited": True, "token_in": "token"}
+_ACCOUNT: Final[dict[str, Any]] = {
+    **_ROW,
+    "app": "any",
+    "limited": True,
+    "token_in": "token",
+}
 
 ROUTES: Final = (
     Route("POST", "/register", Needs.ANYONE, register, act="accounts.register", **_ROW),
     Route("POST", "/login", Needs.ANYONE, login, act="accounts.login", **_ROW),
     Route("POST", "/friend/add", Needs.ACCOUNT, add_friend, **_ACCOUNT),
-    Route("POST", "/group/create", Needs.ACCOUNT, create_group, act="groups.create", voice=True, **_ACCOUNT),
+    Route(
+        "POST",
+        "/group/create",
+        Needs.ACCOUNT,
+        create_group,
+        act="groups.create",
+        voice=True,
+        **_ACCOUNT,
+    ),
     Route("GET", "/group_user/list", Needs.ACCOUNT, list_group, **_ACCOUNT),
 )

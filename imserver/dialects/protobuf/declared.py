@@ -9,7 +9,8 @@ from imserver.plugin.settings import Duration
 
 
 class ProtobufSettings(Struct, frozen=True):
-    """Keys of section ``websocket``. A session without traffic for so many seconds is closed."""
+    """Keys of section ``websocket``. A session without traffic for so many
+    seconds is closed."""
 
     protobuf_silent_seconds: Duration = 600.0
 

@@ -1,8 +1,10 @@
-"""The protobuf dialect: clients log in with an account token, send stored messages, and sync.
+"""The protobuf dialect: clients log in with an account token, send stored
+messages, and sync.
 
-A client's cursor is the greatest id that it has received. An entry that is delivered before the client has
-synced would hide the entries that the client has missed. So new entries are held until the client asks for a
-sync, or until its sync deadline has passed.
+A client's cursor is the greatest id that it has received. An entry that is
+delivered before the client has synced would hide the entries that the client
+has missed. So new entries are held until the client asks for a sync, or until
+its sync deadline has passed.
 """
 
 from __future__ import annotations
@@ -35,7 +37,15 @@ from imserver.plugin.identity import LoginDecision
 from imserver.plugin.messages import Message, Messaging, count_fitting
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Limit, Login, Reply, app_and_user
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Limit,
+    Login,
+    Reply,
+    app_and_user,
+)
 
 if TYPE_CHECKING:
     from imserver.dialects.protobuf import chat_pb2 as pb
@@ -45,16 +55,21 @@ log = logging.getLogger(__name__)
 PAGE: Final = 50
 """Entries in the answer to one sync."""
 HOLD_SECONDS: Final = 0.25
-"""Sync deadline after a login. Clients that sync do so at once; others should not wait long for entries."""
+"""Sync deadline after a login. Clients that sync do so at once; others should
+not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
-"""Sync deadline after a page that is not the last: the next request may come over a slow line."""
+"""Sync deadline after a page that is not the last: the next request may come
+over a slow line."""
 
 
 class SyncDeadlines:
-    """Owner of the connections that are expected to sync. ``release`` is called with each that has not synced
-    in time, and must not switch. The time starts when the outbox of the connection is empty."""
+    """Owner of the connections that are expected to sync. ``release`` is called
+    with each that has not synced in time, and must not switch. The time starts
+    when the outbox of the connection is empty."""
 
-    def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
+    def __init__(
+        self, release: Callable[[Connection], object], hold_seconds: float
+    ) -> None:
         self.release = release
         self._hold_seconds = hold_seconds
         # Connections whose deadlines are so near are released together.
@@ -73,12 +88,14 @@ class SyncDeadlines:
             gevent.spawn(self._run)
 
     def cancel(self, connection: Connection) -> None:
-        """End the deadline of a session that has synced or ended. Never switches."""
+        """End the deadline of a session that has synced or ended. Never
+        switches."""
         for _, some in self.expected:
             some.discard(connection)
 
     def _run(self) -> None:
-        """Greenlet: release connections at their deadlines, until none is expected to sync."""
+        """Greenlet: release connections at their deadlines, until none is
+        expected to sync."""
         while self.expected:
             # Connections that were added last get their full time too.
             left = self.expected[0][0] + self._together_seconds - monotonic()
@@ -99,10 +116,11 @@ class SyncDeadlines:
 
 
 class PageEnds:
-    """Owner of the last id sent to each client that has more entries to request. Never switches.
+    """Owner of the last id sent to each client that has more entries to
+    request. Never switches.
 
-    If a newer entry is delivered meanwhile, the client continues from its id, although it lacks entries
-    before it. Then this table says where to continue.
+    If a newer entry is delivered meanwhile, the client continues from its id,
+    although it lacks entries before it. Then this table says where to continue.
     """
 
     def __init__(self) -> None:
@@ -110,7 +128,8 @@ class PageEnds:
         """The last id, and whether a newer entry was delivered after it."""
 
     def begin(self, connection: Connection, after: int) -> int:
-        """Handle a request for the entries after an id. Return the id after which the next page begins."""
+        """Handle a request for the entries after an id. Return the id after
+        which the next page begins."""
         end, passed_over = self.ends.get(connection, (after, False))
         if passed_over:
             return min(after, end)
@@ -118,7 +137,8 @@ class PageEnds:
         return after
 
     def sent(self, connection: Connection, id: int) -> None:
-        """Record the last id of a page that was sent; 0: there are no more entries."""
+        """Record the last id of a page that was sent; 0: there are no more
+        entries."""
         _, passed_over = self.ends.pop(connection, (0, False))
         if id:
             self.ends[connection] = id, passed_over
@@ -129,16 +149,21 @@ class PageEnds:
 
 
 class ProtobufService:
-    """Carries out the commands of the dialect. Owner of :class:`ProtobufState`, and of the sync deadlines
-    after a login, and after a page that is not the last."""
+    """Carries out the commands of the dialect. Owner of :class:`ProtobufState`,
+    and of the sync deadlines after a login, and after a page that is not the
+    last."""
 
-    def __init__(self, core: Core, messaging: Messaging, uplink: ProtobufUplink) -> None:
+    def __init__(
+        self, core: Core, messaging: Messaging, uplink: ProtobufUplink
+    ) -> None:
         self._plain = core.codec(PLAIN)
         self._full = core.codec(FULL)
         self._sessions = core.sessions
         self._logins = core.logins
         self._catch_up = messaging.catch_up
-        self._silent_seconds = settings_of(core.config, ProtobufSettings).protobuf_silent_seconds
+        self._silent_seconds = settings_of(
+            core.config, ProtobufSettings
+        ).protobuf_silent_seconds
         self._uplink = uplink
         self.deadlines = SyncDeadlines(self._catch_up.release, HOLD_SECONDS)
         self.page_deadlines = SyncDeadlines(self._pass_over, PAGE_SECONDS)
@@ -162,20 +187,27 @@ class ProtobufService:
         self.deadlines.cancel(connection)
         self.page_deadlines.cancel(connection)
 
-    # --- logging in -----------------------------------------------------------------------------------------
+    # --- logging in -----------------------------------------------------------
 
     def login(
-        self, connection: Connection, command: ChatLogin, answer: Callable[[Reply], None]
+        self,
+        connection: Connection,
+        command: ChatLogin,
+        answer: Callable[[Reply], None],
     ) -> Reply | None:
         """Begin a session of the account that the token names. May switch.
 
-        After the answer 200 the user can be reached on this connection. After a refusal the client may try
-        again. If the user is online already, the connection is closed.
+        After the answer 200 the user can be reached on this connection. After a
+        refusal the client may try again. If the user is online already, the
+        connection is closed.
         """
         if connection.user is not None:
-            self._logins.refused("again", connection.app or "", connection.user, connection.peer)
+            self._logins.refused(
+                "again", connection.app or "", connection.user, connection.peer
+            )
             return Reply(ReplyCode.FAILED)
-        # Clients that log in with a cursor speak the full dialect, others that of the original.
+        # Clients that log in with a cursor speak the full dialect, others that
+        # of the original.
         dialect = self._full if command.cursor >= 0 else self._plain
         connection.encoding = connection.encoding.with_dialect(dialect)
         kicks = self._sessions.kicks.count
@@ -195,12 +227,18 @@ class ProtobufService:
             return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Without an answer the client would wait for ever.
-            self._logins.refused("undecided", APP, "", connection.peer, str(unavailable))
+            self._logins.refused(
+                "undecided", APP, "", connection.peer, str(unavailable)
+            )
             connection.close(CloseCode.INTERNAL_ERROR)
             return Reply(ReplyCode.SYSTEM)
 
     def _begin(
-        self, connection: Connection, command: ChatLogin, expires_at: int, answer: Callable[[Reply], None]
+        self,
+        connection: Connection,
+        command: ChatLogin,
+        expires_at: int,
+        answer: Callable[[Reply], None],
     ) -> Reply | None:
         """Subscribe a new session to the log."""
         state = ProtobufState(end_and_session=expires_at // 60 + 1 if expires_at else 0)
@@ -209,7 +247,8 @@ class ProtobufService:
             app, user = app_and_user(connection)
             self._catch_up.collect(connection)
             if not connection.device and self._sessions.replaces_older(app):
-                # GoChat's clients learn from the next sync which of their messages they must send again.
+                # GoChat's clients learn from the next sync which of their
+                # messages they must send again.
                 state.begin_uplink(self._uplink.begin(app, user))
             self.deadlines.expect(connection)
             return Reply.OK
@@ -217,57 +256,79 @@ class ProtobufService:
         def answer_login(recovered: bool, begin_anew: bool) -> None:
             answer(Reply(ReplyCode.OK, Recovered(recovered, begin_anew)))
 
-        self._catch_up.resume(connection, command.cursor, command.acks, answer_login, collects=True)
+        self._catch_up.resume(
+            connection, command.cursor, command.acks, answer_login, collects=True
+        )
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
-        """Whether the account that the token names, or the user of the app's own token, may log in."""
+        """Whether the account that the token names, or the user of the app's
+        own token, may log in."""
         app, name = self._logins.resolve(APP), connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
-            self._logins.refused("closed", app, "", connection.peer, "the app has no tokens of users")
+            self._logins.refused(
+                "closed", app, "", connection.peer, "the app has no tokens of users"
+            )
             return LoginDecision(ReplyCode.UNAUTHORIZED)
-        decision = self._logins.check(app, "", command.token, name, connection, command.device)
+        decision = self._logins.check(
+            app, "", command.token, name, connection, command.device
+        )
         # Uncached: a user who only listens takes no place in the cache.
         if decision.ok and not account_number(decision.user):
-            self._logins.refused("user", app, decision.user, connection.peer, "expected the id of an account")
+            self._logins.refused(
+                "user",
+                app,
+                decision.user,
+                connection.peer,
+                "expected the id of an account",
+            )
             return LoginDecision(ReplyCode.BAD_USER)
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. The sweep calls this: a timer per session would use more
-        memory than the rest of the session. Never switches."""
+        """Close a session whose token has expired. The sweep calls this: a
+        timer per session would use more memory than the rest of the session.
+        Never switches."""
         state = connection.dialect_state
         if isinstance(state, ProtobufState) and 0 < state.ends <= time() // 60:
             connection.close(CloseCode.TOKEN_INVALID)
         return self._silent_seconds
 
-    # --- catch-up -------------------------------------------------------------------------------------------
+    # --- catch-up -------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Answer with the messages after an id: as many as fill a page, or the last ones. Switches.
+        """Answer with the messages after an id: as many as fill a page, or the
+        last ones. Switches.
 
-        Entries that the client cannot express are skipped. If no answer is possible, the connection is
-        closed. Otherwise it would receive new entries and never request the missed ones.
+        Entries that the client cannot express are skipped. If no answer is
+        possible, the connection is closed. Otherwise it would receive new
+        entries and never request the missed ones.
         """
         self._cancel_deadlines(connection)
         dialect, limit = connection.encoding.dialect, command.limit or PAGE
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
         found: list[tuple[int, pb.Message]] = []
-        behind: int | None = self.page_ends.begin(connection, min(command.after, Limit.ID))
+        behind: int | None = self.page_ends.begin(
+            connection, min(command.after, Limit.ID)
+        )
         anew = False
 
         def answer(messages: list[Message], more: bool, must_begin_anew: bool) -> bool:
             nonlocal behind, anew
             anew = anew or must_begin_anew
-            encoded = ((message.id, dialect.encode_entry(message)) for message in messages)
+            encoded = (
+                (message.id, dialect.encode_entry(message)) for message in messages
+            )
             found.extend([(id, entry) for id, entry in encoded if entry is not None])
             count = min(limit, count_fitting(entry.ByteSize() for _, entry in found))
             if more and messages and count == len(found) < limit:
                 behind = messages[-1].id
                 return False
             more = more or count < len(found)
-            connection.send(dialect.page([entry for _, entry in found[:count]], more, anew))
+            connection.send(
+                dialect.page([entry for _, entry in found[:count]], more, anew)
+            )
             asks_again = more and connection.is_open and not full
             self.page_ends.sent(connection, found[count - 1][0] if asks_again else 0)
             return not more
@@ -277,17 +338,25 @@ class ProtobufService:
                 after, behind = behind, None
                 self._catch_up.sync(connection, after, limit, answer, checks=full)
         except StorageUnavailable as unavailable:
-            log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
+            log.info(
+                "a sync failed: %s", unavailable, extra={"connection": connection.peer}
+            )
             connection.close(CloseCode.INTERNAL_ERROR)
         log_subscription = connection.log_subscription
-        if log_subscription is not None and not (log_subscription.live or full) and connection.is_open:
-            # The client is expected to request the rest. New entries are held meanwhile.
+        if (
+            log_subscription is not None
+            and not (log_subscription.live or full)
+            and connection.is_open
+        ):
+            # The client is expected to request the rest. New entries are held
+            # meanwhile.
             log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
         return Reply.OK
 
     def _pass_over(self, connection: Connection) -> None:
-        """A session has not requested the rest in time: it gets new entries now, and the rest later."""
+        """A session has not requested the rest in time: it gets new entries
+        now, and the rest later."""
         if connection in (ends := self.page_ends.ends):
             ends[connection] = ends[connection][0], True
         self._catch_up.release(connection)

@@ -1,8 +1,10 @@
-"""``app.yaml`` of GoChat: the settings that it maps to, and those without an equivalent.
+"""``app.yaml`` of GoChat: the settings that it maps to, and those without an
+equivalent.
 
-Its two ports become additional listeners, where ``/ws`` without a query uses the protobuf dialect. Keys with
-the same name here (``redis.addr``, ``jwt.sign_key``, ``app.rpc-port``), and all other settings of this
-server, may be in it too.
+Its two ports become additional listeners, where ``/ws`` without a query uses
+the protobuf dialect. Keys with the same name here (``redis.addr``,
+``jwt.sign_key``, ``app.rpc-port``), and all other settings of this server, may
+be in it too.
 """
 
 import ipaddress
@@ -17,7 +19,8 @@ SUFFIX: Final = ""
 """Such files are YAML, as those of this server."""
 _LEVELS: Final = ("info", "debug")
 _NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
-"""Numbers that the original reads from quotes, too; its own file has its ports in quotes."""
+"""Numbers that the original reads from quotes, too; its own file has its ports
+in quotes."""
 _UNUSED: Final = frozenset(
     {
         "app.workerpoolsize",
@@ -40,21 +43,26 @@ _OWN: Final = _UNUSED | {
 }
 """Keys that are the original's alone."""
 _SIGNATURE: Final = _OWN - {"app.node"}
-"""Sections by which its files are known, without ``node``: that may be a slip in a file of ours."""
+"""Sections by which its files are known, without ``node``: that may be a slip
+in a file of ours."""
 _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
 class _Given(Struct, frozen=True):
-    """One key of the file: as it is written there, its value, and the place for messages."""
+    """One key of the file: as it is written there, its value, and the place for
+    messages."""
 
     written: str
     value: Any
     location: str
 
 
-def read(document: Any, where: str) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
-    """Remove the keys that only GoChat's files have. Returns the settings that they make, and what tells the
-    entries without effect. None: the file has no such key.
+def read(
+    document: Any, where: str
+) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
+    """Remove the keys that only GoChat's files have. Returns the settings that
+    they make, and what tells the entries without effect. None: the file has no
+    such key.
 
     ``where`` names the file in messages. Raises :class:`ConfigError`.
     """
@@ -62,16 +70,26 @@ def read(document: Any, where: str) -> tuple[dict[str, Any], Callable[[Config], 
     sections: dict[str, Any] = {
         key: section for key, section in document.items() if isinstance(section, dict)
     }
-    if not any(fold(f"{name}.{key}") in _SIGNATURE for name, section in sections.items() for key in section):
+    if not any(
+        fold(f"{name}.{key}") in _SIGNATURE
+        for name, section in sections.items()
+        for key in section
+    ):
         return None
     given: dict[str, _Given] = {}
     for name, section in sections.items():
         for key, value in list(section.items()):
             folded = fold(f"{name}.{key}")
-            if folded in _NUMBERS and isinstance(value, str) and value.isascii() and value.isdecimal():
+            if (
+                folded in _NUMBERS
+                and isinstance(value, str)
+                and value.isascii()
+                and value.isdecimal()
+            ):
                 section[key] = int(value)  # as the original does
             if folded == "log.level" and value not in _LEVELS:
-                section[key] = _LEVELS[0]  # levels of the original that are none here log what matters
+                # levels of the original that are none here log what matters
+                section[key] = _LEVELS[0]
             if folded not in _OWN:
                 continue
             location = f"{where}, line {section.lines[key]}: {name}.{key}"
@@ -79,7 +97,11 @@ def read(document: Any, where: str) -> tuple[dict[str, Any], Callable[[Config], 
                 raise ConfigError(f"{location} is given twice, in two spellings")
             given[folded] = _Given(f"{name}.{key}", section[key], location)
             del section[key]
-    for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
+    for name in [
+        name
+        for name, section in sections.items()
+        if fold(name) in _OWN_SECTIONS and not section
+    ]:
         del document[name]
     idle = ", ".join(given[name].written for name in given if name in _UNUSED)
     logs_to_file = "log.target" in given and given["log.target"].value != "console"
@@ -96,7 +118,9 @@ def read(document: Any, where: str) -> tuple[dict[str, Any], Callable[[Config], 
             yield f"{where}: log.target is file, but no file is named: set app.log_file"
         # Without accounts, nothing declares this key.
         rows = (row for section, row in config.of_features if section == "accounts")
-        if not config.demo and any(getattr(row, "registration", False) is None for row in rows):
+        if not config.demo and any(
+            getattr(row, "registration", False) is None for row in rows
+        ):
             yield (
                 f"{where}: POST /register is closed, because the server is not in demo mode: set "
                 "accounts.registration: true"
@@ -110,7 +134,10 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
     http = _gochat_port(given.get("app.httpserverport"), 9090)
     websocket = _gochat_port(given.get("app.websocketserverport"), 9091)
     ports = [http] if http == websocket != 0 else [http, websocket]
-    yield "server.extra_listen", [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports]
+    yield (
+        "server.extra_listen",
+        [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports],
+    )
     yield "app.rpc_port", 9092
     if host:
         yield "cluster.advertise", host
@@ -122,17 +149,22 @@ def _gochat_port(given: _Given | None, usual: int) -> int:
     if given is None:
         return usual
     text = str(given.value)
-    if isinstance(given.value, bool) or not (text.isascii() and text.isdecimal() and int(text) < 65536):
+    if isinstance(given.value, bool) or not (
+        text.isascii() and text.isdecimal() and int(text) < 65536
+    ):
         raise ConfigError(f"{given.location}: expected a port, got {given.value!r}")
     return int(text)
 
 
 def _gochat_host(given: _Given | None) -> str:
-    """The address to listen on; ``""``, which is ``server.host``, where it is this machine's own anyway."""
+    """The address to listen on; ``""``, which is ``server.host``, where it is
+    this machine's own anyway."""
     if given is None:
         return ""
     try:
         address = ipaddress.ip_address(str(given.value))
     except ValueError:
-        raise ConfigError(f"{given.location}: expected an address, got {given.value!r}") from None
+        raise ConfigError(
+            f"{given.location}: expected an address, got {given.value!r}"
+        ) from None
     return "" if address.is_loopback else str(address)

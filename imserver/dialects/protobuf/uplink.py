@@ -1,4 +1,5 @@
-"""Messages from protobuf clients, which number them on their connection. They are stored in order, once."""
+"""Messages from protobuf clients, which number them on their connection. They
+are stored in order, once."""
 
 import logging
 from functools import partial
@@ -43,8 +44,8 @@ UNSTORED: Final = -1
 """Used in place of a position: the message was acknowledged, but not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
-"""Limits of the messages of one connection that wait for an earlier one. Further messages are dropped. The
-client may send them again."""
+"""Limits of the messages of one connection that wait for an earlier one.
+Further messages are dropped. The client may send them again."""
 
 _END: Final = 0xFFFFFFFF
 _FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
@@ -61,7 +62,8 @@ class ProtobufState(DialectState, gc=False):
 
     @property
     def ends(self) -> int:
-        """The minute of Unix time in which the token expires; 0: it does not expire."""
+        """The minute of Unix time in which the token expires; 0: it does not
+        expire."""
         return self.end_and_session & _END
 
     @property
@@ -75,9 +77,10 @@ class ProtobufState(DialectState, gc=False):
 
 
 class _Queue(msgspec.Struct, eq=False):
-    """The messages of one connection that are not stored yet. ``next`` is the next number. ``messages`` wait
-    until all earlier ones are stored, and are then stored together. ``failed``: the first number that could
-    not be stored."""
+    """The messages of one connection that are not stored yet. ``next`` is
+    the next number. ``messages`` wait until all earlier ones are stored, and
+    are then stored together. ``failed``: the first number that could not be
+    stored."""
 
     next: int
     messages: list[ChatMessage] = msgspec.field(default_factory=list)
@@ -87,7 +90,8 @@ class _Queue(msgspec.Struct, eq=False):
 
 
 class ProtobufUplink:
-    """Owner of the messages that wait for earlier ones of their connection, and of ``ProtobufState.last``."""
+    """Owner of the messages that wait for earlier ones of their connection, and
+    of ``ProtobufState.last``."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -97,8 +101,9 @@ class ProtobufUplink:
     def begin(self, app: str, user: str) -> int:
         """Begin a session that counts anew. Returns its number. Switches.
 
-        What the user's older sessions have sent is in the log now, or is never stored: neither if their node
-        was stopped and goes on, nor if it waits for its turn here. Raises StorageUnavailable.
+        What the user's older sessions have sent is in the log now, or is never
+        stored: neither if their node was stopped and goes on, nor if it waits
+        for its turn here. Raises StorageUnavailable.
         """
         session = randbits(62) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
@@ -109,10 +114,12 @@ class ProtobufUplink:
         self.queues.pop(connection, None)
 
     def send(self, connection: Connection, command: ChatMessage) -> None:
-        """Accept a message. It is acknowledged after the commit. Never switches.
+        """Accept a message. It is acknowledged after the commit. Never
+        switches.
 
-        Only the next number is accepted. A repeat of the last number is acknowledged again. Acknowledgements
-        leave in order, so earlier ones have been sent.
+        Only the next number is accepted. A repeat of the last number is
+        acknowledged again. Acknowledgements leave in order, so earlier ones
+        have been sent.
         """
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
@@ -126,7 +133,10 @@ class ProtobufUplink:
         if queue is None:
             queue = self.queues[connection] = _Queue(command.number)
         waiting = queue.storing + len(queue.messages)
-        if waiting and (waiting >= MAX_WAITING or queue.size + len(command.content) > MAX_WAITING_BYTES):
+        if waiting and (
+            waiting >= MAX_WAITING
+            or queue.size + len(command.content) > MAX_WAITING_BYTES
+        ):
             return
         queue.next += 1
         queue.size += len(command.content)
@@ -145,14 +155,22 @@ class ProtobufUplink:
             self._hand_over(connection, queue, messages, {})
 
     def _look_up(
-        self, connection: Connection, queue: _Queue, messages: list[ChatMessage], abouts: list[int]
+        self,
+        connection: Connection,
+        queue: _Queue,
+        messages: list[ChatMessage],
+        abouts: list[int],
     ) -> None:
-        """Greenlet: read the entries that recalls and edits refer to, then pass the messages to storage."""
+        """Greenlet: read the entries that recalls and edits refer to, then pass
+        the messages to storage."""
         app = connection.app
         entries: dict[int, Entry] | None = None
         try:
             assert app is not None
-            entries = {each.id: each for each in self._store.part(MessageLog).entries.find(app, abouts)}
+            entries = {
+                each.id: each
+                for each in self._store.part(MessageLog).entries.find(app, abouts)
+            }
         except StorageUnavailable:
             pass
         except Exception:
@@ -167,7 +185,8 @@ class ProtobufUplink:
         messages: list[ChatMessage],
         found: dict[int, Entry] | None,
     ) -> None:
-        """Pass messages to storage. ``found``: see :func:`draft_of`. A refused message uses its number."""
+        """Pass messages to storage. ``found``: see :func:`draft_of`. A refused
+        message uses its number."""
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
@@ -190,14 +209,18 @@ class ProtobufUplink:
     ) -> None:
         """Handle the result of a message. Never switches."""
         state, number = connection.dialect_state, command.number
-        if self.queues.get(connection) is not queue or not isinstance(state, ProtobufState):
+        if self.queues.get(connection) is not queue or not isinstance(
+            state, ProtobufState
+        ):
             return
         if isinstance(result, StorageUnsure):
-            # A stored message uses its number: a repeat must not be stored meanwhile.
+            # A stored message uses its number: a repeat must not be stored
+            # meanwhile.
             result.on_known = partial(self._stored, connection, queue, command)
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
-            # The client has logged in elsewhere, has synced, and sends again there what it did not find.
+            # The client has logged in elsewhere, has synced, and sends again
+            # there what it did not find.
             connection.close(CloseCode.INTERNAL_ERROR)
             return
         queue.storing -= 1
@@ -215,7 +238,8 @@ class ProtobufUplink:
                 if refusal is not None:
                     connection.send(refusal)
                 elif result.reason in _FOR_GOOD:
-                    # A client without refusals repeats the message until it is acknowledged.
+                    # A client without refusals repeats the message until it is
+                    # acknowledged.
                     seq = UNSTORED
             if number > state.last[0]:
                 state.last = (number, seq)
@@ -226,22 +250,28 @@ class ProtobufUplink:
         if queue.messages and not queue.failed:
             self._hand_on(connection, queue)
             return
-        # The numbers of messages after one that could not be stored are no longer the next ones.
+        # The numbers of messages after one that could not be stored are no
+        # longer the next ones.
         del self.queues[connection]
         if queue.failed and state.last[0] > queue.failed:
-            # A later message was stored: the client must reconnect, or could never send the earlier one.
+            # A later message was stored: the client must reconnect, or could
+            # never send the earlier one.
             connection.close(CloseCode.INTERNAL_ERROR)
 
 
-# --- drafts -----------------------------------------------------------------------------------------------
+# --- drafts -------------------------------------------------------------------
 
 
 def draft_of(
-    user: str, command: ChatMessage, found: dict[int, Entry] | None, to_anybody: bool, session: int
+    user: str,
+    command: ChatMessage,
+    found: dict[int, Entry] | None,
+    to_anybody: bool,
+    session: int,
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or why it is refused. ``found``: the entries that recalls and edits refer to
-    (None: they could not be read). ``to_anybody``: the receiver need not exist. ``session``: its uplink
-    session (0: none)."""
+    """The draft of a message, or why it is refused. ``found``: the entries that
+    recalls and edits refer to (None: they could not be read). ``to_anybody``:
+    the receiver need not exist. ``session``: its uplink session (0: none)."""
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)
@@ -280,7 +310,8 @@ def draft_of(
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
-    """The user or conversation to which a message is sent; None: neither is valid."""
+    """The user or conversation to which a message is sent; None: neither is
+    valid."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
         return None
@@ -296,13 +327,16 @@ class _Meta(msgspec.Struct):
 
 
 def _meta(given: bytes) -> bytes | None:
-    """Mentions in the stored form; None if they cannot be read. Other keys are ignored."""
+    """Mentions in the stored form; None if they cannot be read. Other keys are
+    ignored."""
     if not given:
         return b""
     try:
         mentions = msgspec.json.decode(given, type=_Meta).mentions
     except (ValueError, RecursionError):
         return None
-    if len(mentions) > Limit.MENTIONS or any(len(each.encode()) > MAX_USER_BYTES for each in mentions):
+    if len(mentions) > Limit.MENTIONS or any(
+        len(each.encode()) > MAX_USER_BYTES for each in mentions
+    ):
         return None
     return msgspec.json.encode({"mentions": mentions}) if mentions else b""

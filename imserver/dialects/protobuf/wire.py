@@ -1,14 +1,17 @@
-"""The ``protobuf`` dialect: binary frames on ``/ws`` (docs/reference/protobuf-dialect.md).
+"""The ``protobuf`` dialect: binary frames on ``/ws``
+(docs/reference/protobuf-dialect.md).
 
-A client frame is one ``Input``; every server frame is one ``OutputBatch``. Refused frames get no answer,
-because the clients know no errors. The payload of a batch is its *outputs*, each preceded by its length. So
-payloads can be joined into one batch, and a push to many clients is encoded once.
+A client frame is one ``Input``; every server frame is one ``OutputBatch``.
+Refused frames get no answer, because the clients know no errors. The payload of
+a batch is its *outputs*, each preceded by its length. So payloads can be joined
+into one batch, and a push to many clients is encoded once.
 
-Clients that log in with a cursor use the same frames with further fields and kinds
-(:class:`FullProtobufDialect`). Clients of the original never receive those.
+Clients that log in with a cursor use the same frames with further fields and
+kinds (:class:`FullProtobufDialect`). Clients of the original never receive
+those.
 
-Commands of features have the kinds from :data:`FIRST_KIND_OF_FEATURES`. Their data is JSON, and so are their
-answers.
+Commands of features have the kinds from :data:`FIRST_KIND_OF_FEATURES`. Their
+data is JSON, and so are their answers.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ if TYPE_CHECKING:
 
     from imserver.dialects.protobuf import chat_pb2 as pb
 else:
-    # Imported on first use because they cost 4 MB, which a node without such clients need not spend.
+    # Imported on first use because they cost 4 MB, which a node without such
+    # clients need not spend.
     protobuf_message = LateModule("google.protobuf.message")
     pb = LateModule("imserver.dialects.protobuf.chat_pb2")
 
@@ -59,8 +63,17 @@ ST_SINGLE, ST_GROUP = 1, 2
 """Kinds of receivers (``SessionType``)."""
 AT_UP, AT_PUSH, AT_LOGIN = 1, 2, 3
 """Kinds of acknowledgements (``ACKType``)."""
-MESSAGE_TYPES: Final = ("text", "picture", "voice", "video", "file", "location", "custom")
-"""Types of messages in the order of their numbers from 1 (``MessageType``; the original knows three)."""
+MESSAGE_TYPES: Final = (
+    "text",
+    "picture",
+    "voice",
+    "video",
+    "file",
+    "location",
+    "custom",
+)
+"""Types of messages in the order of their numbers from 1 (``MessageType``; the
+original knows three)."""
 MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
 
@@ -74,19 +87,24 @@ _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 
 
 def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
-    """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply code."""
+    """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply
+    code."""
     return _before_data(kind, code, len(data)) + data
 
 
 @lru_cache(maxsize=1024)
 def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
-    """The bytes of a batch of one output before its ``size`` bytes of data. ``tag``: the data of the output
-    is a message, and these bytes are its field with this tag."""
+    """The bytes of a batch of one output before its ``size`` bytes of data.
+    ``tag``: the data of the output is a message, and these bytes are its field
+    with this tag."""
     nested = tag + _length(size) if tag else b""
     whole = len(nested) + size
-    # The original's text of this code. That of the cmd dialect ends in two capitals.
+    # The original's text of this code. That of the cmd dialect ends in two
+    # capitals.
     text = "非法的用户Id" if code == ReplyCode.BAD_USER else reply_text(code)
-    head: bytes = pb.Output(type=kind, code=code, CodeMsg=text.encode()).SerializeToString()
+    head: bytes = pb.Output(
+        type=kind, code=code, CodeMsg=text.encode()
+    ).SerializeToString()
     if whole:
         head += _DATA_TAG + _length(whole)
     return _OUTPUTS_TAG + _length(len(head) + whole) + head + nested
@@ -101,7 +119,8 @@ def _length(size: int) -> bytes:
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
-    """Acknowledge that the message with the sender's number ``chat_number`` is stored as ``seq``."""
+    """Acknowledge that the message with the sender's number ``chat_number`` is
+    stored as ``seq``."""
     ack = _uplink_ack()
     ack.clientId, ack.seq = chat_number, seq
     return output(CT_ACK, ack.SerializeToString())
@@ -109,7 +128,8 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 @cache
 def _uplink_ack() -> pb.ACKMsg:
-    """Written again for each acknowledgement: a new one takes twice the time."""
+    """Written again for each acknowledgement: a new one takes twice the
+    time."""
     return pb.ACKMsg(type=AT_UP)
 
 
@@ -120,7 +140,8 @@ def push(message: pb.Message) -> bytes:
 
 
 def as_message(stored: Message) -> pb.Message | None:
-    """A stored entry as a ``Message``. None: the original has no changes of groups, edits and recalls."""
+    """A stored entry as a ``Message``. None: the original has no changes of
+    groups, edits and recalls."""
     if stored.kind != "message":
         return None
     message = pb.Message()
@@ -136,8 +157,11 @@ def as_message(stored: Message) -> pb.Message | None:
 
 
 def type_name(number: int) -> str:
-    """The name of the type with this number; an unknown number is its own name."""
-    return MESSAGE_TYPES[number - 1] if 0 < number <= len(MESSAGE_TYPES) else str(number)
+    """The name of the type with this number; an unknown number is its own
+    name."""
+    return (
+        MESSAGE_TYPES[number - 1] if 0 < number <= len(MESSAGE_TYPES) else str(number)
+    )
 
 
 def type_number(name: str) -> int:
@@ -163,14 +187,14 @@ def account_number(user: str) -> int:
 account: Final = lru_cache(maxsize=8192)(account_number)
 
 
-# --- what clients send --------------------------------------------------------------------------------------
+# --- what clients send --------------------------------------------------------
 
 
 class ChatLogin(Command, frozen=True, gc=False):
     """A login in which only the token names the user.
 
-    ``cursor``: the client uses stored messages and has everything up to this id (-1: not given). ``acks``:
-    the client acknowledges messages.
+    ``cursor``: the client uses stored messages and has everything up to this id
+    (-1: not given). ``acks``: the client acknowledges messages.
     """
 
     token: str
@@ -180,8 +204,9 @@ class ChatLogin(Command, frozen=True, gc=False):
 
 
 class ChatMessage(Command, frozen=True, gc=False):
-    """A message to an account or a group, to be stored. ``number`` counts the messages of one connection. The
-    other fields are unchecked input of the client."""
+    """A message to an account or a group, to be stored. ``number`` counts the
+    messages of one connection. The other fields are unchecked input of the
+    client."""
 
     number: int
     session_type: int
@@ -197,7 +222,8 @@ class ChatMessage(Command, frozen=True, gc=False):
 
 
 class ChatSync(Command, frozen=True, gc=False):
-    """Request the messages after the id ``after``, at most ``limit`` (0: the default number)."""
+    """Request the messages after the id ``after``, at most ``limit`` (0: the
+    default number)."""
 
     after: int
     limit: int = 0
@@ -232,7 +258,8 @@ def _message(data: bytes) -> Command:
 
 
 def _text(data: bytes, longest: int) -> str:
-    """Decode a text of at most ``longest`` bytes of UTF-8, without U+0000. Raises ValueError."""
+    """Decode a text of at most ``longest`` bytes of UTF-8, without U+0000.
+    Raises ValueError."""
     if len(data) > longest or b"\0" in data:
         raise ValueError("too long, or with a null character")
     return data.decode()
@@ -241,27 +268,31 @@ def _text(data: bytes, longest: int) -> str:
 def _parse(kind: type[M], data: bytes) -> M:
     """Read a message. Raises ValueError or DecodeError.
 
-    The library truncates numbers of more than 64 bits; the original refuses them. If the library writes the
-    same bytes again, there is none among them.
+    The library truncates numbers of more than 64 bits; the original refuses
+    them. If the library writes the same bytes again, there is none among them.
     """
     message = kind.FromString(data)
     if _LONG in data.translate(_HIGH_BYTES):  # or a text that is not ASCII
         message.DiscardUnknownFields()
-        if message.SerializeToString() != data and _has_long_number(data, kind is pb.UpMsg):
+        if message.SerializeToString() != data and _has_long_number(
+            data, kind is pb.UpMsg
+        ):
             raise ValueError("a number of more than 64 bits")
     return message
 
 
 _HIGH_BYTES: Final = bytes([each & 0x80 for each in range(256)])
 _LONG: Final = b"\x80" * 9
-"""The first bytes of a number of more than 64 bits, after :data:`_HIGH_BYTES`."""
+"""The first bytes of a number of more than 64 bits, after
+:data:`_HIGH_BYTES`."""
 
 
 def _has_long_number(data: bytes, nested: bool = False) -> bool:
     """Whether a field of a message is a number of more than 64 bits.
 
-    The library must have read ``data`` before: the end of ``data`` and the length of numbers are not checked.
-    ``nested``: field 1 is a message too, and is searched.
+    The library must have read ``data`` before: the end of ``data`` and the
+    length of numbers are not checked. ``nested``: field 1 is a message too, and
+    is searched.
     """
     at = 0
     while at < len(data):
@@ -271,7 +302,11 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
             number, at = _number(data, at)
         elif kind == _BYTES:
             size, at = _number(data, at)
-            if nested and tag == 1 << 3 | _BYTES and _has_long_number(data[at : at + size]):
+            if (
+                nested
+                and tag == 1 << 3 | _BYTES
+                and _has_long_number(data[at : at + size])
+            ):
                 return True
             at += size
         else:
@@ -331,12 +366,16 @@ class ProtobufDialect(Dialect):
     batches = True
     commands: Mapping[int, Row] = COMMANDS
     readers: Mapping[str, Callable[[bytes], Command]] = {}
-    """The commands of features alone. Their names are the numbers of their kinds."""
+    """The commands of features alone. Their names are the numbers of their
+    kinds."""
 
     def joined(self, readers: Readers) -> Self:
         """See the contract."""
         codec = super().joined(readers)
-        codec.commands = {**self.commands, **dict(map(_row_of_feature, readers, readers.values()))}
+        codec.commands = {
+            **self.commands,
+            **dict(map(_row_of_feature, readers, readers.values())),
+        }
         return codec
 
     def decode(self, payload: bytes) -> Request:
@@ -347,7 +386,9 @@ class ProtobufDialect(Dialect):
             raise BadFrame(None) from None
         data = message.data
         row = self.commands.get(message.type)
-        if row is None or (len(payload) - len(data) > len(_LONG) and _has_long_number(payload)):
+        if row is None or (
+            len(payload) - len(data) > len(_LONG) and _has_long_number(payload)
+        ):
             raise BadFrame(None)
         name, read = row
         try:
@@ -358,15 +399,21 @@ class ProtobufDialect(Dialect):
             return self.unreadable(name, refused.code)
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data cannot be read: it is dropped. Raises BadFrame."""
+        """The request for a command whose data cannot be read: it is dropped.
+        Raises BadFrame."""
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """Encode the ack of a login. Other replies cannot be expressed."""
-        return _login_ack() if request.name == "login" and reply.code == ReplyCode.OK else None
+        return (
+            _login_ack()
+            if request.name == "login" and reply.code == ReplyCode.OK
+            else None
+        )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored: a message without a position (``seq`` 0) and a receiver."""
+        """Encode a push that is not stored: a message without a position
+        (``seq`` 0) and a receiver."""
         if event.kind != "msg":
             return None
         return push(
@@ -384,17 +431,23 @@ class ProtobufDialect(Dialect):
         frame = self.encode_entry(message)
         return None if frame is None else push(frame)
 
-    # --- beyond the contract --------------------------------------------------------------------------------
+    # --- beyond the contract --------------------------------------------------
 
     encode_entry: Callable[[Message], pb.Message | None] = staticmethod(as_message)
     """An entry as a ``Message``; None if these clients have no form for it."""
 
-    def page(self, messages: Iterable[pb.Message], more: bool, begin_anew: bool) -> bytes:
+    def page(
+        self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
+    ) -> bytes:
         """Encode the answer to a sync. The original has no ``begin_anew``."""
-        return output(CT_SYNC, pb.SyncOutputMsg(messages=messages, has_more=more).SerializeToString())
+        return output(
+            CT_SYNC,
+            pb.SyncOutputMsg(messages=messages, has_more=more).SerializeToString(),
+        )
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes | None:
-        """Encode the refusal of a message. None: these clients have no refusals."""
+        """Encode the refusal of a message. None: these clients have no
+        refusals."""
         return None
 
 
@@ -439,12 +492,20 @@ def _read_typing(data: bytes) -> Command:
 
 
 def _row(name: str, kind: str, **fields: str) -> Row:
-    """A command whose data is a message of a ``kind``. ``fields``: name of a field → the name there."""
+    """A command whose data is a message of a ``kind``. ``fields``: name of a
+    field → the name there."""
     make = FIELDS_OF_COMMANDS[name]
 
     def read(data: bytes) -> Command:
         message = _parse(getattr(pb, kind), data)
-        return make(Fields({field: _plain(getattr(message, source)) for field, source in fields.items()}))
+        return make(
+            Fields(
+                {
+                    field: _plain(getattr(message, source))
+                    for field, source in fields.items()
+                }
+            )
+        )
 
     return name, read
 
@@ -467,8 +528,16 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
     CT_TYPING: ("typing", _read_typing),
     CT_HIDE: _row("hide", "HideMsg", ids="seqs"),
     CT_HISTORY: _row("history", "HistoryMsg", **_PAGE),
-    CT_CONVERSATIONS: _row("conversations", "ConversationsMsg", before="before", limit="limit"),
-    CT_RECEIPTS: _row("receipts", "ReceiptsMsg", conversation="conversation", after="after", limit="limit"),
+    CT_CONVERSATIONS: _row(
+        "conversations", "ConversationsMsg", before="before", limit="limit"
+    ),
+    CT_RECEIPTS: _row(
+        "receipts",
+        "ReceiptsMsg",
+        conversation="conversation",
+        after="after",
+        limit="limit",
+    ),
     CT_MARKS: _row("marks", "MarksMsg", version="version"),
     CT_SEARCH: _row("search", "SearchMsg", text="text", **_PAGE),
 }
@@ -477,21 +546,31 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
 
 AT_REFUSED: Final = 4
 """Reply codes that replace an ack."""
-KINDS: Final = ("message", "recall", "edit", "group", "join", "leave", "reaction", "pin", "press")
+KINDS: Final = (
+    "message",
+    "recall",
+    "edit",
+    "group",
+    "join",
+    "leave",
+    "reaction",
+    "pin",
+    "press",
+)
 """Kinds of entries in the order of their numbers from 0."""
 SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 """Kinds of signals in the order of their numbers from 1."""
 
 
 class Recovered(Struct, frozen=True):
-    """Whether missed entries follow the answer to a login, or the client must request them, from its cursor
-    or from the beginning."""
+    """Whether missed entries follow the answer to a login, or the client must
+    request them, from its cursor or from the beginning."""
 
     recovered: bool
     begin_anew: bool = False
 
 
-# --- what the server says -----------------------------------------------------------------------------------
+# --- what the server says -----------------------------------------------------
 
 
 def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
@@ -500,7 +579,8 @@ def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
 
 
 def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
-    """Encode the refusal of a login or a message (given by its kind, and the client's number for it)."""
+    """Encode the refusal of a login or a message (given by its kind, and the
+    client's number for it)."""
     ack = pb.ACKMsg(type=AT_REFUSED, clientId=chat_number, request=request)
     return output(CT_ACK, ack.SerializeToString(), code)
 
@@ -530,14 +610,20 @@ def as_full_message(stored: Message) -> pb.Message:
 
 
 def _type_of(stored: Message) -> int:
-    """The type of a content; 1 for a reaction or pin that was added, 2 for one that was removed; else 0."""
+    """The type of a content; 1 for a reaction or pin that was added, 2 for one
+    that was removed; else 0."""
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
-    return {"add": 1, "remove": 2}.get(stored.type, 0) if stored.kind in ("reaction", "pin") else 0
+    return (
+        {"add": 1, "remove": 2}.get(stored.type, 0)
+        if stored.kind in ("reaction", "pin")
+        else 0
+    )
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
-    """A user: the number of an account, or 0 and the id of a user without an account."""
+    """A user: the number of an account, or 0 and the id of a user without an
+    account."""
     number = account(user)
     return number, b"" if number else user.encode()
 
@@ -558,12 +644,16 @@ def _signal(event: Signal) -> bytes:
     )
     if event.channel is not None and event.channel.stream is not None:
         stream = event.channel.stream
-        signal.stream, signal.piece, signal.content = stream.id.encode(), stream.piece, event.text.encode()
+        signal.stream, signal.piece, signal.content = (
+            stream.id.encode(),
+            stream.piece,
+            event.text.encode(),
+        )
         signal.whole, signal.done = stream.whole, stream.done
     return output(CT_SIGNAL, signal.SerializeToString())
 
 
-# --- answers, made of what the services answer --------------------------------------------------------------
+# --- answers, made of what the services answer --------------------------------
 
 
 def _messages(page: Any) -> Iterable[pb.Message]:
@@ -590,13 +680,21 @@ def _conversation(found: Any) -> pb.Conversation:
 def _receipt(found: Any, conversation: int = 0) -> pb.Receipt:
     user_id, user = _number_or_name(found.user)
     return pb.Receipt(
-        user_id=user_id, read=found.read, received=found.received, conversation=conversation, user=user
+        user_id=user_id,
+        read=found.read,
+        received=found.received,
+        conversation=conversation,
+        user=user,
     )
 
 
 _ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
-    **dict.fromkeys((CT_READ, CT_RECEIVED, CT_TYPING, CT_HIDE), lambda _: pb.HeartbeatMsg()),
-    CT_HISTORY: lambda data: pb.HistoryOutputMsg(messages=_messages(data), has_more=data.more),
+    **dict.fromkeys(
+        (CT_READ, CT_RECEIVED, CT_TYPING, CT_HIDE), lambda _: pb.HeartbeatMsg()
+    ),
+    CT_HISTORY: lambda data: pb.HistoryOutputMsg(
+        messages=_messages(data), has_more=data.more
+    ),
     CT_CONVERSATIONS: lambda data: pb.ConversationsOutputMsg(
         conversations=map(_conversation, data.conversations), has_more=data.more
     ),
@@ -605,7 +703,10 @@ _ANSWERS: Final[dict[int, Callable[[Any], protobuf_message.Message]]] = {
     ),
     CT_MARKS: lambda data: pb.MarksOutputMsg(
         version=data.version,
-        read=[pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read],
+        read=[
+            pb.PlaceMsg(conversation=each.conversation, seq=each.id)
+            for each in data.read
+        ],
         hidden=data.hidden,
         receipts=[_receipt(each, each.conversation) for each in data.receipts],
     ),
@@ -618,40 +719,56 @@ _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
 
 
 class FullProtobufDialect(ProtobufDialect):
-    """Codec for clients that log in with a cursor. It can express every entry."""
+    """Codec for clients that log in with a cursor. It can express every
+    entry."""
 
     commands = FULL_COMMANDS
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data cannot be read: it is refused."""
+        """The request for a command whose data cannot be read: it is
+        refused."""
         return Request("", name, None, code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode an answer with the kind of its request; a login is acknowledged or refused."""
+        """Encode an answer with the kind of its request; a login is
+        acknowledged or refused."""
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
-            body = b"" if reply.data is None else _ANSWERS[kind](reply.data).SerializeToString()
+            body = (
+                b""
+                if reply.data is None
+                else _ANSWERS[kind](reply.data).SerializeToString()
+            )
             return output(kind, body, reply.code)
         if request.name.isdecimal():  # of a feature
             return output(
-                int(request.name), b"" if reply.data is None else msgspec.json.encode(reply.data), reply.code
+                int(request.name),
+                b"" if reply.data is None else msgspec.json.encode(reply.data),
+                reply.code,
             )
         if request.name != "login":
             return None
         if reply.code != ReplyCode.OK:
             return refusal(reply.code, kind)
         about = reply.data
-        return _login_ack(about.recovered, about.begin_anew) if isinstance(about, Recovered) else _login_ack()
+        return (
+            _login_ack(about.recovered, about.begin_anew)
+            if isinstance(about, Recovered)
+            else _login_ack()
+        )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push that is not stored, or a signal of a kind that these clients know."""
+        """Encode a push that is not stored, or a signal of a kind that these
+        clients know."""
         if isinstance(event, Signal):
             return _signal(event) if event.kind in SIGNALS else None
         return super().encode_event(event)
 
     encode_entry = staticmethod(as_full_message)
 
-    def page(self, messages: Iterable[pb.Message], more: bool, begin_anew: bool) -> bytes:
+    def page(
+        self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
+    ) -> bytes:
         """The answer to a sync."""
         page = pb.SyncOutputMsg(messages=messages, has_more=more, begin_anew=begin_anew)
         return output(CT_SYNC, page.SerializeToString())

@@ -26,4 +26,6 @@ def _build(core: Core) -> Parts:
     )
 
 
-FEATURE = FeatureRow(NAME, _build, (PusherDialect(),), api.ROUTES, uses=("webhooks",), settings=SETTINGS)
+FEATURE = FeatureRow(
+    NAME, _build, (PusherDialect(),), api.ROUTES, uses=("webhooks",), settings=SETTINGS
+)

@@ -1,7 +1,9 @@
-"""Pusher's HTTP API: events, channels and users of an app, for the libraries of its back ends.
+"""Pusher's HTTP API: events, channels and users of an app, for the libraries of
+its back ends.
 
-Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as the libraries show them.
-Where the tests of Pusher's libraries name a text, it is Pusher's.
+Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as
+the libraries show them. Where the tests of Pusher's libraries name a text, it
+is Pusher's.
 """
 
 import re
@@ -13,7 +15,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
+from imserver.dialects.pusher.apps import (
+    PusherApp,
+    PusherApps,
+    body_matches,
+    read_query,
+)
 from imserver.dialects.pusher.service import PusherService, connection_id_of
 from imserver.dialects.pusher.wire import (
     CACHED,
@@ -24,7 +31,14 @@ from imserver.dialects.pusher.wire import (
     data_of,
 )
 from imserver.plugin.errors import HttpProblem, Problems
-from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpRequest, HttpResponse, Route
+from imserver.plugin.http import (
+    PROBLEM,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    Route,
+)
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import is_long_turn, serve_others
 from imserver.plugin.services import ChannelRefused, Channels, Core
@@ -35,7 +49,8 @@ MAX_CHANNELS: Final = 100
 MAX_BATCH: Final = 10
 """Most events of one request."""
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
-"""Names of channels: Pusher's characters, and those with a meaning in other dialects."""
+"""Names of channels: Pusher's characters, and those with a meaning in other
+dialects."""
 
 
 def count_connections(core: Core, app: str) -> int:
@@ -55,10 +70,14 @@ class PusherApi(Struct, frozen=True):
     channels: Channels
 
 
-def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+def _refuse(
+    problem: HttpProblem, _request: HttpRequest, detail: str = ""
+) -> HttpResponse:
     """A matching status, and a text."""
     text = f"{detail or problem.message}\n"
-    return HttpResponse(problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8")
+    return HttpResponse(
+        problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8"
+    )
 
 
 _STYLE: Final = replace(PROBLEM, refuse=_refuse, everywhere=True)
@@ -93,7 +112,8 @@ class _Batch(Struct):
 
 
 def _read(api: PusherApi, call: Call) -> None:
-    """Read a signed request: the app in its path, its parameters, and its body, which the query covers."""
+    """Read a signed request: the app in its path, its parameters, and its body,
+    which the query covers."""
     segments = [unquote(each) for each in call.request.path.split("/")]
     pusher = api.apps.by_id.get(segments[2])
     if pusher is None:
@@ -101,13 +121,23 @@ def _read(api: PusherApi, call: Call) -> None:
     call.app = pusher.app
     call.params = read_query(call.request.query)
     if not body_matches(call.params, call.body):
-        raise ApiProblem(Problems.SIGNATURE_INVALID, "body_md5: does not match the body")
+        raise ApiProblem(
+            Problems.SIGNATURE_INVALID, "body_md5: does not match the body"
+        )
     kind: Any = {"events": _Trigger, "batch_events": _Batch}.get(segments[-1])
     try:
-        body = msgspec.json.decode(call.body, type=kind) if kind and call.request.method == "POST" else None
+        body = (
+            msgspec.json.decode(call.body, type=kind)
+            if kind and call.request.method == "POST"
+            else None
+        )
     except (ValueError, RecursionError) as error:
         missing = re.match("Object missing required field `([^`]*)`", str(error))
-        text = f"Missing required parameter: {missing[1]}" if missing else f"The body does not fit: {error}"
+        text = (
+            f"Missing required parameter: {missing[1]}"
+            if missing
+            else f"The body does not fit: {error}"
+        )
         raise ApiProblem.invalid(text) from None
     call.input = _PusherRequest(pusher, segments, body)
 
@@ -122,10 +152,18 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
     _check(api, request.pusher, event, channels)
     for channel in dict.fromkeys(channels):
-        api.service.publish(request.pusher, channel, event.name, event.data, event.socket_id or "")
+        api.service.publish(
+            request.pusher, channel, event.name, event.data, event.socket_id or ""
+        )
     if not event.info:
         return _answer({})
-    return _answer({"channels": {each: _attributes(api, call.app, each, event.info) for each in channels}})
+    return _answer(
+        {
+            "channels": {
+                each: _attributes(api, call.app, each, event.info) for each in channels
+            }
+        }
+    )
 
 
 def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
@@ -142,14 +180,21 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
             raise ApiProblem.invalid("Missing required parameter: channel")
         _check(api, request.pusher, each, [each.channel])
     for each in events:
-        api.service.publish(request.pusher, each.channel, each.name, each.data, each.socket_id or "")
+        api.service.publish(
+            request.pusher, each.channel, each.name, each.data, each.socket_id or ""
+        )
     if not any(each.info for each in events):
         return _answer({})
-    infos = [_attributes(api, call.app, each.channel, each.info) if each.info else {} for each in events]
+    infos = [
+        _attributes(api, call.app, each.channel, each.info) if each.info else {}
+        for each in events
+    ]
     return _answer({"batch": infos})
 
 
-def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]) -> None:
+def _check(
+    api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
+) -> None:
     if not 0 < len(event.name) <= MAX_EVENT_NAME:
         raise ApiProblem.invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
@@ -162,9 +207,13 @@ def _check(api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
         raise ApiProblem.invalid(f"Invalid socket id: '{event.socket_id}'")
     for channel in channels:
         if not 0 < len(channel.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
-            raise ApiProblem.invalid(f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes")
+            raise ApiProblem.invalid(
+                f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes"
+            )
         # The ids of users have any characters.
-        is_own = channel.startswith(USER_CHANNEL) or api.channels.options.is_reserved(channel)
+        is_own = channel.startswith(USER_CHANNEL) or api.channels.options.is_reserved(
+            channel
+        )
         if not is_own and (channel.startswith("#") or not _CHANNEL.fullmatch(channel)):
             raise ApiProblem.invalid(f"Invalid channel name: '{channel}'")
 
@@ -177,7 +226,7 @@ def _refused(refused: ChannelRefused) -> ApiProblem:
     return ApiProblem.invalid(str(refused))
 
 
-# --- queries ------------------------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------
 
 
 def channels(api: PusherApi, call: Call) -> HttpResponse:
@@ -196,7 +245,9 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
         page = channels.members.channels(call.app, after, 1000)
         for each in page.channels:
             after = each.channel
-            if after.startswith(prefix) and not (after.startswith("#") or is_reserved(after)):
+            if after.startswith(prefix) and not (
+                after.startswith("#") or is_reserved(after)
+            ):
                 rows[after] = _attributes(api, call.app, after, info, each.members)
                 if is_long_turn():
                     serve_others()
@@ -208,21 +259,29 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
     name, info = call.input.segments[4], call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
-        raise ApiProblem.invalid("Cannot retrieve the user count unless the channel is a presence channel")
+        raise ApiProblem.invalid(
+            "Cannot retrieve the user count unless the channel is a presence channel"
+        )
     count = _subscribers(api, call.app, name)
-    return _answer({"occupied": count > 0, **_attributes(api, call.app, name, info, count)})
+    return _answer(
+        {"occupied": count > 0, **_attributes(api, call.app, name, info, count)}
+    )
 
 
 def users(api: PusherApi, call: Call) -> HttpResponse:
-    """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence channel."""
+    """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence
+    channel."""
     name: str = call.input.segments[4]
     if not name.startswith(PRESENCE):
         raise ApiProblem.invalid("Users can only be retrieved for presence channels")
-    return _answer({"users": [{"id": each} for each in api.service.users(call.app, name)]})
+    return _answer(
+        {"users": [{"id": each} for each in api.service.users(call.app, name)]}
+    )
 
 
 def connections(api: PusherApi, call: Call) -> HttpResponse:
-    """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of connections.
+    """``GET /apps/{app_id}/connections`` of Laravel Reverb: the number of
+    connections.
 
     Nodes that do not answer count as none.
     """
@@ -232,12 +291,14 @@ def connections(api: PusherApi, call: Call) -> HttpResponse:
 
 
 def up(_service: None, _call: Call) -> HttpResponse:
-    """``GET /up`` of Laravel Reverb: the loop runs and requests are answered."""
+    """``GET /up`` of Laravel Reverb: the loop runs and requests are
+    answered."""
     return HttpResponse(200, b'{"health":"OK"}')
 
 
 def terminate(api: PusherApi, call: Call) -> HttpResponse:
-    """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all sessions of a user."""
+    """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all
+    sessions of a user."""
     request: _PusherRequest = call.input
     call.user, call.facts = request.segments[4], {}
     api.core.sessions.close(call.app, [call.user])
@@ -252,7 +313,8 @@ def _subscribers(api: PusherApi, app: str, channel: str) -> int:
 def _attributes(
     api: PusherApi, app: str, channel: str, info: str, subscribers: int | None = None
 ) -> dict[str, Any]:
-    """The attributes of a channel that ``info`` names, separated by commas. May switch.
+    """The attributes of a channel that ``info`` names, separated by commas. May
+    switch.
 
     ``subscribers``: their number; None: it is read if it is named.
     """
@@ -267,7 +329,10 @@ def _attributes(
         event = service.cached(app, channel)
         if event is not None:
             seconds = api.channels.options.of(app, channel).history_seconds
-            attributes["cache"] = {"data": data_of(event), "ttl": max(0, int(event.time + seconds - time()))}
+            attributes["cache"] = {
+                "data": data_of(event),
+                "ttl": max(0, int(event.time + seconds - time())),
+            }
     return attributes
 
 
@@ -282,7 +347,9 @@ _ROW: Final[dict[str, Any]] = {
     "style": _STYLE,
     "refusals": {ChannelRefused: _refused},
     "service": lambda core, _: core.service(PusherApi),
-    "signer": lambda api, request: api.apps.signer(request.method, request.path, request.query, time()),
+    "signer": lambda api, request: api.apps.signer(
+        request.method, request.path, request.query, time()
+    ),
 }
 
 ROUTES: Final = (
@@ -292,6 +359,13 @@ ROUTES: Final = (
     Route("GET", "/apps/*/channels/*", Needs.SIGNED, channel, **_ROW),
     Route("GET", "/apps/*/channels/*/users", Needs.SIGNED, users, **_ROW),
     Route("GET", "/apps/*/connections", Needs.SIGNED, connections, **_ROW),
-    Route("POST", "/apps/*/users/*/terminate_connections", Needs.SIGNED, terminate, act="disconnect", **_ROW),
+    Route(
+        "POST",
+        "/apps/*/users/*/terminate_connections",
+        Needs.SIGNED,
+        terminate,
+        act="disconnect",
+        **_ROW,
+    ),
     Route("GET", "/up", Needs.ANYONE, up, hot=True, style=_STYLE),
 )

@@ -1,8 +1,9 @@
-"""The apps that speak Pusher's protocol, and what their back ends sign: subscriptions and sign-ins of
-clients, and HTTP requests.
+"""The apps that speak Pusher's protocol, and what their back ends sign:
+subscriptions and sign-ins of clients, and HTTP requests.
 
-The back end of an app and this server share a secret. The back end signs what a client may do, bound to the
-``socket_id`` of one connection, and it signs its own requests. Nothing is stored.
+The back end of an app and this server share a secret. The back end signs what a
+client may do, bound to the ``socket_id`` of one connection, and it signs its
+own requests. Nothing is stored.
 """
 
 import hashlib
@@ -20,17 +21,25 @@ from imserver.backends.webhooks.requests import POST_SECONDS, Receiver, WebhookQ
 from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.declared import PusherSettings, pusher_of, secret_of
 from imserver.dialects.pusher.wire import CACHED, PRESENCE, PRIVATE
-from imserver.plugin.identity import AppSecrets, BadSignature, Principal, Tenant, Tenants
+from imserver.plugin.identity import (
+    AppSecrets,
+    BadSignature,
+    Principal,
+    Tenant,
+    Tenants,
+)
 from imserver.plugin.runtime import Outgoing
 from imserver.plugin.services import Channels
 from imserver.plugin.settings import ChannelSettings
 
 WINDOW_SECONDS: Final = 600
-"""Largest difference between the time of a signed request and this server's clock."""
+"""Largest difference between the time of a signed request and this server's
+clock."""
 
 
 class PusherApp(Struct, frozen=True):
-    """An app that speaks Pusher's protocol: its name here, its secret, and its settings."""
+    """An app that speaks Pusher's protocol: its name here, its secret, and its
+    settings."""
 
     app: str
     secret: bytes
@@ -38,19 +47,24 @@ class PusherApp(Struct, frozen=True):
 
     def sign(self, text: str) -> str:
         """The signature of ``text``, in hexadecimal."""
-        return hmac.digest(self.secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+        return hmac.digest(
+            self.secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256
+        ).hex()
 
     def has_signed(self, text: str, signature: str) -> bool:
         """Whether the back end of the app has signed ``text``."""
-        return hmac.compare_digest(self.sign(text).encode(), signature.encode("utf-8", "replace"))
+        return hmac.compare_digest(
+            self.sign(text).encode(), signature.encode("utf-8", "replace")
+        )
 
     def allows(self, text: str, auth: str) -> bool:
-        """Whether ``auth``, ``key:signature``, permits what ``text`` describes."""
+        """Whether ``auth``, ``key:signature``, permits what ``text``
+        describes."""
         key, _, signature = auth.partition(":")
         return key == self.settings.key and self.has_signed(text, signature)
 
 
-# --- webhooks as Pusher sends them: at most once, like ours of connections ----------------------------------
+# --- webhooks as Pusher sends them: at most once, like ours of connections ----
 
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 
@@ -92,14 +106,15 @@ class PusherHooks:
             queue.add(msgspec.json.encode({"name": name, "channel": channel, **facts}))
 
 
-# --- the apps -----------------------------------------------------------------------------------------------
+# --- the apps -----------------------------------------------------------------
 
 
 class PusherChannels:
     """The meaning of names of channels in an app with this protocol."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
-        """The settings of a channel: a cache channel remembers its last event."""
+        """The settings of a channel: a cache channel remembers its last
+        event."""
         if options.has_history or not channel.startswith(CACHED):
             return options
         return replace(options, history_size=1, history_seconds=1800.0)
@@ -117,10 +132,13 @@ def entrance(tenant: Tenant) -> str:
 
 
 class PusherApps:
-    """The apps that speak Pusher's protocol, by their names here and in it. Sets their webhooks, and what the
-    names of their channels mean. Never switches."""
+    """The apps that speak Pusher's protocol, by their names here and in it.
+    Sets their webhooks, and what the names of their channels mean. Never
+    switches."""
 
-    def __init__(self, tenants: Tenants, hooks: PusherHooks, channels: Channels) -> None:
+    def __init__(
+        self, tenants: Tenants, hooks: PusherHooks, channels: Channels
+    ) -> None:
         self._hooks = hooks
         self._set_names = channels.options.set_names
         self.by_name: dict[str, PusherApp] = {}
@@ -128,18 +146,25 @@ class PusherApps:
         """The key is that of clients."""
         self.by_id: dict[str, PusherApp] = {}
         """The id is that of back ends."""
-        self.secrets = AppSecrets(tenants, secret_of, self._take, lambda app: self.set(app, None))
+        self.secrets = AppSecrets(
+            tenants, secret_of, self._take, lambda app: self.set(app, None)
+        )
 
     def _take(self, tenant: Tenant, secret: bytes) -> None:
         settings = pusher_of(tenant)
         speaks = settings.key and secret and not tenant.same_as
-        self.set(tenant.name, PusherApp(tenant.name, secret, settings) if speaks else None)
+        self.set(
+            tenant.name, PusherApp(tenant.name, secret, settings) if speaks else None
+        )
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
-        """Set or remove (None) an app. If two apps have the same names, the first by name keeps them."""
+        """Set or remove (None) an app. If two apps have the same names, the
+        first by name keeps them."""
         receiver = None
         if pusher is not None and (url := pusher.settings.webhook_url):
-            receiver = PusherReceiver(app, url, pusher.secret, frozenset(), key=pusher.settings.key)
+            receiver = PusherReceiver(
+                app, url, pusher.secret, frozenset(), key=pusher.settings.key
+            )
         self._hooks.queues.set(app, receiver)
         if self.by_name.get(app) == pusher:
             return
@@ -152,14 +177,17 @@ class PusherApps:
         self.by_id = {each.settings.app_id: each for each in in_order}
 
     def signer(self, method: str, path: str, query: bytes, now: float) -> Principal:
-        """The back end that has signed a request at most :data:`WINDOW_SECONDS` ago.
+        """The back end that has signed a request at most :data:`WINDOW_SECONDS`
+        ago.
 
-        The signature covers the method, the path and the query. The query holds the MD5 of the body; who
-        reads the body compares it. Raises :class:`BadSignature` with the texts of Pusher.
+        The signature covers the method, the path and the query. The query holds
+        the MD5 of the body; who reads the body compares it. Raises
+        :class:`BadSignature` with the texts of Pusher.
         """
         params = read_query(query)
         key, version, timestamp = (
-            params.get(each, "") for each in ("auth_key", "auth_version", "auth_timestamp")
+            params.get(each, "")
+            for each in ("auth_key", "auth_version", "auth_timestamp")
         )
         if not key:
             raise BadSignature("Missing parameter: auth_key")
@@ -167,7 +195,9 @@ class PusherApps:
         if pusher is None:
             raise BadSignature("Unknown auth_key")
         if version != "1.0":
-            raise BadSignature("Version not supported" if version else "Version required")
+            raise BadSignature(
+                "Version not supported" if version else "Version required"
+            )
         if not (timestamp.isascii() and timestamp.isdecimal() and len(timestamp) < 15):
             raise BadSignature("Timestamp required")
         if abs(now - int(timestamp)) > WINDOW_SECONDS:
@@ -177,18 +207,24 @@ class PusherApps:
             )
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
-        # Libraries sign the path as they were given it, some before and some after it is percent-encoded.
-        # Under WSGI the path is decoded already.
+        # Libraries sign the path as they were given it, some before and some
+        # after it is percent-encoded. Under WSGI the path is decoded already.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
-        if not any(pusher.has_signed(f"{method}\n{each}\n{signed}", signature) for each in paths):
+        if not any(
+            pusher.has_signed(f"{method}\n{each}\n{signed}", signature)
+            for each in paths
+        ):
             expected, sent = (
-                dumps(each, ensure_ascii=False) for each in (f"{method}\n{path}\n{signed}", signature)
+                dumps(each, ensure_ascii=False)
+                for each in (f"{method}\n{path}\n{signed}", signature)
             )
             raise BadSignature(
                 f"Invalid signature: you should have sent HmacSHA256Hex({expected}, your_secret_key), "
                 f"but you sent {sent}"
             )
-        return Principal("signature", apps=frozenset({pusher.app}), key=pusher.settings.key)
+        return Principal(
+            "signature", apps=frozenset({pusher.app}), key=pusher.settings.key
+        )
 
 
 def _iso(seconds: float) -> str:
@@ -196,7 +232,8 @@ def _iso(seconds: float) -> str:
 
 
 def read_query(query: bytes) -> dict[str, str]:
-    """The decoded parameters of a signed query, with names in lower case. Raises :class:`BadSignature`."""
+    """The decoded parameters of a signed query, with names in lower case.
+    Raises :class:`BadSignature`."""
     try:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, max_num_fields=64)
     except ValueError:
@@ -208,7 +245,8 @@ def read_query(query: bytes) -> dict[str, str]:
 
 
 def body_matches(params: dict[str, str], body: bytes) -> bool:
-    """Whether a signed query holds the MD5 of the body (none: there is no body)."""
+    """Whether a signed query holds the MD5 of the body (none: there is no
+    body)."""
     expected = params.get("body_md5", "")
     if not expected:
         return not body

@@ -8,10 +8,21 @@ from msgspec import Meta, Struct
 from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.identity import AppSecrets, BadKey, Rate
-from imserver.plugin.settings import HTTP_URL, Secret, SecretFile, TenantSettings, Url, app_settings_of
+from imserver.plugin.settings import (
+    HTTP_URL,
+    Secret,
+    SecretFile,
+    TenantSettings,
+    Url,
+    app_settings_of,
+)
 
 CLIENT_EVENTS: Final = Rate(
-    "client_events", "client events", "connection", "client_events_per_second of the app", "4301"
+    "client_events",
+    "client events",
+    "connection",
+    "client_events_per_second of the app",
+    "4301",
 )
 
 
@@ -21,11 +32,14 @@ _Count = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
 class PusherSettings(Struct, frozen=True):
     """The app in Pusher's protocol.
 
-    ``key``: names the app to clients, who send it openly. ``secret``, or the content of ``secret_file``,
-    signs subscriptions, requests and webhooks. Without a ``key`` the app does not speak this protocol.
+    ``key``: names the app to clients, who send it openly. ``secret``, or the
+    content of ``secret_file``, signs subscriptions, requests and webhooks.
+    Without a ``key`` the app does not speak this protocol.
     """
 
-    app_id: Annotated[str, about("The id of the app in the HTTP API.", number=True, unique=True)] = ""
+    app_id: Annotated[
+        str, about("The id of the app in the HTTP API.", number=True, unique=True)
+    ] = ""
     key: Annotated[
         str,
         about(
@@ -45,14 +59,22 @@ class PusherSettings(Struct, frozen=True):
     secret_file: SecretFile = ""
     webhook_url: Annotated[Url, about("The URL to which Pusher's webhooks go.")] = ""
     activity_seconds: Annotated[
-        int, Meta(ge=1, le=86400), about("The seconds after which a silent client sends a ping.")
+        int,
+        Meta(ge=1, le=86400),
+        about("The seconds after which a silent client sends a ping."),
     ] = 120
     client_events_per_second: Annotated[
         _Count, about("Client events of one connection; 0: none may send events.")
     ] = 10
-    event_bytes: Annotated[int, Meta(ge=1), about("The longest event.", api={"le": 2**31 - 1})] = 10240
-    presence_members: Annotated[_Count, about("The most members of a presence channel; 0: any number.")] = 100
-    subscription_count: Annotated[bool, about("Whether subscribers receive their number.")] = False
+    event_bytes: Annotated[
+        int, Meta(ge=1), about("The longest event.", api={"le": 2**31 - 1})
+    ] = 10240
+    presence_members: Annotated[
+        _Count, about("The most members of a presence channel; 0: any number.")
+    ] = 100
+    subscription_count: Annotated[
+        bool, about("Whether subscribers receive their number.")
+    ] = False
 
     @property
     def signed(self) -> bool:
@@ -75,7 +97,8 @@ MIN_SECRET_BYTES: Final = 16
 
 
 def secret_of(settings: TenantSettings) -> bytes:
-    """The secret of an app in the protocol, ``b""`` if it does not speak it. Reads its file.
+    """The secret of an app in the protocol, ``b""`` if it does not speak it.
+    Reads its file.
 
     Raises :class:`imserver.gateway.auth.tokens.BadKey`.
     """
@@ -93,16 +116,24 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the settings of an app; ``""``: none. Reads the file of the secret."""
+    """The error in the settings of an app; ``""``: none. Reads the file of the
+    secret."""
     pusher = pusher_of(settings)
     if not pusher.key:
-        return "" if pusher == PusherSettings() else "pusher: expected app_id, key, and secret or secret_file"
-    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):  # segments of paths
+        return (
+            ""
+            if pusher == PusherSettings()
+            else "pusher: expected app_id, key, and secret or secret_file"
+        )
+    # segments of paths
+    for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
             expected = "1 to 100 letters, digits, dots, dashes or underscores"
             return f"pusher.{name}: expected {expected}, got {value!r}"
     if bool(pusher.secret) == bool(pusher.secret_file):
-        return "pusher: expected either secret or secret_file: requests are signed with it"
+        return (
+            "pusher: expected either secret or secret_file: requests are signed with it"
+        )
     if pusher.webhook_url and not HTTP_URL.match(pusher.webhook_url):
         return f"pusher.webhook_url: expected an http:// or https:// address, got {pusher.webhook_url!r}"
     try:

@@ -1,8 +1,9 @@
-"""The pusher dialect: channels, presence, client events and sign-ins of Pusher's protocol.
+"""The pusher dialect: channels, presence, client events and sign-ins of
+Pusher's protocol.
 
-A connection names its app by a public key. It has no user until it signs in: the ``user_id`` of a presence
-channel counts in this channel only. The beginning of a channel's name decides what a subscription needs; the
-back end signs it.
+A connection names its app by a public key. It has no user until it signs in:
+the ``user_id`` of a presence channel counts in this channel only. The beginning
+of a channel's name decides what a subscription needs; the back end signs it.
 """
 
 import logging
@@ -53,7 +54,8 @@ log = logging.getLogger(__name__)
 
 
 class _Member(Struct):
-    """The identity of a subscriber of a presence channel, as its back end has signed it."""
+    """The identity of a subscriber of a presence channel, as its back end has
+    signed it."""
 
     user_id: str | int
     user_info: Raw = Raw(b"null")
@@ -68,9 +70,11 @@ class PusherState(DialectState, gc=False):
 
 
 class _UserHere(Struct):
-    """A user of a presence channel on this node: the number of connections, those that subscribe included.
+    """A user of a presence channel on this node: the number of connections,
+    those that subscribe included.
 
-    ``shown``: a subscription was answered, so the other subscribers know the user.
+    ``shown``: a subscription was answered, so the other subscribers know the
+    user.
     """
 
     connections: int = 0
@@ -97,19 +101,26 @@ def socket_id_of(connection_id: str) -> str:
 
 
 def connection_id_of(socket_id: str) -> str:
-    """The id of the connection with this ``socket_id``; ``""`` if it is none."""
+    """The id of the connection with this ``socket_id``; ``""`` if it is
+    none."""
     first, _, second = socket_id.partition(".")
-    if not all(each.isascii() and each.isdecimal() and len(each) < 40 for each in (first, second)):
+    if not all(
+        each.isascii() and each.isdecimal() and len(each) < 40
+        for each in (first, second)
+    ):
         return ""
     try:
-        raw = b"".join(int(each).to_bytes(_HALF_BYTES, "big") for each in (first, second))
+        raw = b"".join(
+            int(each).to_bytes(_HALF_BYTES, "big") for each in (first, second)
+        )
     except OverflowError:
         return ""
     return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 class PusherService:
-    """Serves clients of the pusher dialect. Owner of their presence data and the rate of client events."""
+    """Serves clients of the pusher dialect. Owner of their presence data and
+    the rate of client events."""
 
     def __init__(self, core: Core, apps: PusherApps, hooks: PusherHooks) -> None:
         self._hub = core.hub
@@ -126,10 +137,14 @@ class PusherService:
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
         """App and presence channel → its users on this node."""
         self._removed: dict[tuple[str, str, str], None] = {}
-        """App, presence channel and a user who has left it on this node. The channel is not notified yet."""
+        """App, presence channel and a user who has left it on this node. The
+        channel is not notified yet."""
         self._removers = 0
         self._channels.members.report_to(
-            parted=lambda connection, channel, _: self._forget(connection, channel, True), left=self._left
+            parted=lambda connection, channel, _: self._forget(
+                connection, channel, True
+            ),
+            left=self._left,
         )
 
     def rows(self) -> CommandTable:
@@ -141,19 +156,25 @@ class PusherService:
             SignIn: CommandRow(self.sign_in, without_user=True),
         }
 
-    # --- connections ----------------------------------------------------------------------------------------
+    # --- connections ----------------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """Put a new connection into the app of the key in its path, and send its ``socket_id``."""
+        """Put a new connection into the app of the key in its path, and send
+        its ``socket_id``."""
         app = self._apps.by_key.get(head.path.split("/")[2])
         if app is None:
-            self._logins.refused("app", "", "", connection.peer, "no app has this pusher.key")
+            self._logins.refused(
+                "app", "", "", connection.peer, "no app has this pusher.key"
+            )
             connection.close(CloseCode.APP_DELETED, "no app has this key")
             return
         params = head.params()
         if params.get("protocol", "") not in map(str, wire.VERSIONS):
             self._logins.refused("version", app.app, "", connection.peer)
-            connection.close(CloseCode.UNSUPPORTED_DATA, "only versions 4 to 7 of the protocol are supported")
+            connection.close(
+                CloseCode.UNSUPPORTED_DATA,
+                "only versions 4 to 7 of the protocol are supported",
+            )
             return
         decision = self._logins.admit(app.app, NAME, connection)
         if not decision.ok:
@@ -162,25 +183,30 @@ class PusherService:
         if params.get("client") == wire.DOTNET:
             connection.dialect_state = PusherState(dotnet=True)
         self._sessions.begin_without_user(connection, app.app, decision)
-        connection.send(wire.established(self.socket_id(connection), app.settings.activity_seconds))
+        connection.send(
+            wire.established(self.socket_id(connection), app.settings.activity_seconds)
+        )
 
     def socket_id(self, connection: Connection) -> str:
         """The ``socket_id`` of a connection of this node."""
         return socket_id_of(self._connections.id_of(connection))
 
     def _app_of(self, connection: Connection) -> PusherApp | None:
-        """The app of a connection. None: it no longer speaks the protocol, and the connection is closed."""
+        """The app of a connection. None: it no longer speaks the protocol, and
+        the connection is closed."""
         app = self._apps.by_name.get(connection.app or "")
         if app is None:
             connection.close(CloseCode.APP_DELETED)
         return app
 
-    # --- users ----------------------------------------------------------------------------------------------
+    # --- users ----------------------------------------------------------------
 
     def sign_in(self, connection: Connection, command: SignIn) -> Reply:
-        """Make the connection a session of the user that the back end has signed. May switch.
+        """Make the connection a session of the user that the back end has
+        signed. May switch.
 
-        Only this proves who the user is: back ends sign presence data for names that clients choose.
+        Only this proves who the user is: back ends sign presence data for names
+        that clients choose.
         """
         app = self._app_of(connection)
         if app is None:
@@ -191,13 +217,19 @@ class PusherService:
         except (ValueError, RecursionError):
             user = ""
         if not (user and app.allows(signed, command.auth)):
-            self._logins.refused("token", app.app, user, connection.peer, "the sign-in is not signed")
-            connection.close(CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user")
+            self._logins.refused(
+                "token", app.app, user, connection.peer, "the sign-in is not signed"
+            )
+            connection.close(
+                CloseCode.TOKEN_INVALID, "the sign-in is not signed, or names no user"
+            )
             return Reply.OK
         code = ReplyCode.OK if connection.user == user else ReplyCode.FAILED
         if not connection.user:
             login, decision = Login(app.app, user), LoginDecision(user=user)
-            code = self._sessions.login(connection, login, again=True, decision=decision)
+            code = self._sessions.login(
+                connection, login, again=True, decision=decision
+            )
         elif connection.user != user:
             self._logins.refused("again", app.app, user, connection.peer)
         if code == ReplyCode.OK:
@@ -206,10 +238,11 @@ class PusherService:
             connection.close(CloseCode.NOT_ALLOWED)
         return Reply.OK
 
-    # --- subscriptions --------------------------------------------------------------------------------------
+    # --- subscriptions --------------------------------------------------------
 
     def subscribe(self, connection: Connection, command: PusherSubscribe) -> Reply:
-        """Subscribe to a channel, if its name and the signature permit it. May switch."""
+        """Subscribe to a channel, if its name and the signature permit it. May
+        switch."""
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
@@ -225,28 +258,47 @@ class PusherService:
             if isinstance(refused, NotPermitted):
                 kind, status = refused.kind, refused.status
             elif refused.reason == "exists":
-                connection.send(wire.error(wire.CODE_BAD_FRAME, f"The connection is subscribed to {channel}"))
+                connection.send(
+                    wire.error(
+                        wire.CODE_BAD_FRAME,
+                        f"The connection is subscribed to {channel}",
+                    )
+                )
                 return Reply.OK
             elif refused.reason == "ended":
                 return Reply.OK
             else:
                 reason = refused.reason
-                status = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}.get(reason, 400)
-                kind = {"full": "LimitReached", "denied": "AuthError"}.get(reason, "Refused")
+                status = {
+                    "denied": 403,
+                    "full": 403,
+                    "rate": 429,
+                    "unavailable": 503,
+                }.get(reason, 400)
+                kind = {"full": "LimitReached", "denied": "AuthError"}.get(
+                    reason, "Refused"
+                )
             state = connection.dialect_state
             dotnet = isinstance(state, PusherState) and state.dotnet
-            connection.send(wire.not_subscribed(channel, kind, str(refused), status, dotnet))
+            connection.send(
+                wire.not_subscribed(channel, kind, str(refused), status, dotnet)
+            )
         return Reply.OK
 
-    def _check(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
-        """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the connection may not subscribe.
+    def _check(
+        self, connection: Connection, app: PusherApp, command: PusherSubscribe
+    ) -> None:
+        """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the
+        connection may not subscribe.
 
         Switches if the back end or a group is asked.
         """
         channel = command.channel
         if channel.startswith("#"):
             if not connection.user or channel != USER_CHANNEL + connection.user:
-                raise NotPermitted("Only a user who has signed in may subscribe to it", status=403)
+                raise NotPermitted(
+                    "Only a user who has signed in may subscribe to it", status=403
+                )
             return
         options = self._channels.options.known(app.app, channel)
         rule = options.subscribe
@@ -267,15 +319,19 @@ class PusherService:
             return
         signed = f"{self.socket_id(connection)}:{channel}"
         if command.data:
-            # Otherwise the signature of "private-a:b" would permit "private-a", with the data "b".
+            # Otherwise the signature of "private-a:b" would permit "private-a",
+            # with the data "b".
             if not command.data.startswith("{"):
                 raise NotPermitted("channel_data: expected a JSON object", status=400)
             signed = f"{signed}:{command.data}"
         if not app.allows(signed, command.auth or ""):
             raise NotPermitted("The signature is missing or wrong")
 
-    def _join(self, connection: Connection, app: PusherApp, channel: str) -> list[ChannelMember]:
-        """Subscribe, and answer with the state of the channel. May switch. Raises ChannelRefused.
+    def _join(
+        self, connection: Connection, app: PusherApp, channel: str
+    ) -> list[ChannelMember]:
+        """Subscribe, and answer with the state of the channel. May switch.
+        Raises ChannelRefused.
 
         Returns the subscribers of a presence channel in the order of joining.
         """
@@ -286,13 +342,16 @@ class PusherService:
         )
         members = None
         if channel.startswith(PRESENCE):
-            # In a cluster this asks other nodes. What is published meanwhile to a cache channel waits.
+            # In a cluster this asks other nodes. What is published meanwhile to
+            # a cache channel waits.
             rows = list(self._all(app.app, channel))
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
             last = subscription.publications[-1:]
-            payload = connection.encoding.dialect.encode_event(last[0]) if last else None
+            payload = (
+                connection.encoding.dialect.encode_event(last[0]) if last else None
+            )
             if isinstance(payload, bytes):
                 connection.send(payload)
             else:
@@ -305,34 +364,45 @@ class PusherService:
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
         """End a subscription. Never switches."""
         app, channel = self._app_of(connection), command.channel
-        if app is not None and self._channels.subscriptions.unsubscribe(connection, channel):
+        if app is not None and self._channels.subscriptions.unsubscribe(
+            connection, channel
+        ):
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
             self._count(app, channel)
         return Reply.OK
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Count the subscribers of channels that a connection of this node was in. Never switches."""
+        """Count the subscribers of channels that a connection of this node was
+        in. Never switches."""
         app = self._apps.by_name.get(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
                 self._count(app, channel)
 
-    # --- presence -------------------------------------------------------------------------------------------
+    # --- presence -------------------------------------------------------------
 
-    def _subscribe_member(self, connection: Connection, app: PusherApp, command: PusherSubscribe) -> None:
-        """Subscribe to a presence channel, as the member in the signed data. May switch."""
+    def _subscribe_member(
+        self, connection: Connection, app: PusherApp, command: PusherSubscribe
+    ) -> None:
+        """Subscribe to a presence channel, as the member in the signed data.
+        May switch."""
         channel = command.channel
         try:
             member = msgspec.json.decode(command.data or "", type=_Member)
         except (ValueError, RecursionError):
-            raise NotPermitted("channel_data: expected JSON with user_id", status=400) from None
+            raise NotPermitted(
+                "channel_data: expected JSON with user_id", status=400
+            ) from None
         user = str(member.user_id)
         if not user:
             raise NotPermitted("channel_data: user_id is empty", status=400)
         most = app.settings.presence_members
         is_full = most and self._channels.members.count(app.app, channel) >= most
-        if is_full and len(_users_of(self._all(app.app, channel)).keys() - {user}) >= most:
+        if (
+            is_full
+            and len(_users_of(self._all(app.app, channel)).keys() - {user}) >= most
+        ):
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
         if not self._sessions.takes_user(app.app, user):
             raise NotPermitted("channel_data: user_id is too long", status=400)
@@ -341,14 +411,19 @@ class PusherService:
             state = connection.dialect_state = PusherState()
         if self._channels.members.has(connection, channel):
             raise ChannelRefused("exists")
-        state.set_info(channel, msgspec.json.encode({"user_id": user, "user_info": member.user_info}))
+        state.set_info(
+            channel,
+            msgspec.json.encode({"user_id": user, "user_info": member.user_info}),
+        )
         try:
             self._channels.notices.charge(connection, channel)
         except ChannelRefused:
             state.set_info(channel, b"")
             raise
         state.members[channel] = user
-        here = self._users.setdefault((app.app, channel), {}).setdefault(user, _UserHere())
+        here = self._users.setdefault((app.app, channel), {}).setdefault(
+            user, _UserHere()
+        )
         here.connections += 1
         try:
             rows = self._join(connection, app, channel)
@@ -360,7 +435,10 @@ class PusherService:
         if user not in self._users.get((app.app, channel), ()):
             return  # this was the only connection, and has ended meanwhile
         own_id = self._connections.id_of(connection)
-        if next((each.connection for each in rows if _user_in(each) == user), "") == own_id:
+        if (
+            next((each.connection for each in rows if _user_in(each) == user), "")
+            == own_id
+        ):
             about = {"user_id": user, "user_info": member.user_info}
             self._notify(app.app, channel, "member_added", about, connection)
             self._hooks.add(app.app, "member_added", channel, user_id=user)
@@ -375,11 +453,14 @@ class PusherService:
             if not after:
                 return
 
-    def _forget(self, connection: Connection, channel: str, was_subscribed: bool) -> None:
-        """A connection is no member of a presence channel, or no longer. Never switches.
+    def _forget(
+        self, connection: Connection, channel: str, was_subscribed: bool
+    ) -> None:
+        """A connection is no member of a presence channel, or no longer. Never
+        switches.
 
-        The last one of its user on this node has the channel notified, unless it was refused and nobody knows
-        the user.
+        The last one of its user on this node has the channel notified, unless
+        it was refused and nobody knows the user.
         """
         state = connection.dialect_state
         user = state.members.pop(channel, "") if isinstance(state, PusherState) else ""
@@ -401,7 +482,8 @@ class PusherService:
                 gevent.spawn(self._run_removed)
 
     def _run_removed(self) -> None:
-        """Greenlet: notify presence channels of users who have gone, until none is left."""
+        """Greenlet: notify presence channels of users who have gone, until none
+        is left."""
         try:
             while self._removed:
                 key = next(iter(self._removed))
@@ -409,25 +491,31 @@ class PusherService:
                 try:
                     self._notify_removed(*key)
                 except Exception:
-                    log.exception("a presence channel of %s was not notified of a user who has gone", key[0])
+                    log.exception(
+                        "a presence channel of %s was not notified of a user who has gone",
+                        key[0],
+                    )
         finally:
             self._removers -= 1
 
     def _notify_removed(self, app: str, channel: str, user: str) -> None:
-        """Send ``member_removed``, unless the user is in the channel, on any node. May switch."""
+        """Send ``member_removed``, unless the user is in the channel, on any
+        node. May switch."""
         if any(_user_in(each) == user for each in self._all(app, channel)):
             return
         here = self._users.get((app, channel), {}).get(user)
         if here is not None:
-            here.shown = True  # the user subscribes again, and the others have been told of no end
+            # the user subscribes again, and the others have been told of no end
+            here.shown = True
             return
         self._notify(app, channel, "member_removed", {"user_id": user})
         self._hooks.add(app, "member_removed", channel, user_id=user)
 
-    # --- events ---------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------
 
     def send(self, connection: Connection, command: ClientEvent) -> Reply:
-        """Send an event of a client to the other subscribers of a channel. May switch."""
+        """Send an event of a client to the other subscribers of a channel. May
+        switch."""
         app, channel = self._app_of(connection), command.channel
         if app is None:
             return Reply.OK
@@ -435,18 +523,34 @@ class PusherService:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, objection))
             return Reply.OK
         state = connection.dialect_state
-        member = state.members.get(channel, "") if isinstance(state, PusherState) else ""
+        member = (
+            state.members.get(channel, "") if isinstance(state, PusherState) else ""
+        )
         sender, part = member or connection.user or "", ChannelPart(channel)
-        event = Event("msg", sender, command.text, type=command.name, data=command.data, channel=part)
+        event = Event(
+            "msg",
+            sender,
+            command.text,
+            type=command.name,
+            data=command.data,
+            channel=part,
+        )
         try:
             self._channels.publishing.require_quota(app.app)
-            event = replace(self._consent.review(connection, channel, event), type=command.name)
-            if not self._channels.members.has(connection, channel):  # it may have left during the review
+            event = replace(
+                self._consent.review(connection, channel, event), type=command.name
+            )
+            # it may have left during the review
+            if not self._channels.members.has(connection, channel):
                 return Reply.OK
             if self._channels.options.of(app.app, channel).publish == "back_end":
                 event, _ = self._consent.publish(connection, channel, event)
             self._channels.publishing.publish_event(
-                app.app, channel, event, except_connection=connection, with_history=False
+                app.app,
+                channel,
+                event,
+                except_connection=connection,
+                with_history=False,
             )
         except ChannelRefused as refused:
             connection.send(wire.error(wire.CODE_CLIENT_EVENT, str(refused)))
@@ -458,11 +562,16 @@ class PusherService:
         self._hooks.add(app.app, "client_event", channel, **facts)
         return Reply.OK
 
-    def _objection(self, connection: Connection, app: PusherApp, command: ClientEvent) -> str:
-        """Why a client may not send this event; ``""`` if it may. Counts it against its rate."""
+    def _objection(
+        self, connection: Connection, app: PusherApp, command: ClientEvent
+    ) -> str:
+        """Why a client may not send this event; ``""`` if it may. Counts it
+        against its rate."""
         channel, settings = command.channel, app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
-            return "Client events need a private or presence channel that is not encrypted"
+            return (
+                "Client events need a private or presence channel that is not encrypted"
+            )
         options = self._channels.options.of(app.app, channel)
         if options.publish == "nobody" or not (options.anonymous or connection.user):
             return "Clients may not send events to this channel"
@@ -473,7 +582,9 @@ class PusherService:
         if len(command.data) + len(command.text.encode()) > settings.event_bytes:
             return f"An event has at most {settings.event_bytes} bytes"
         per_second = settings.client_events_per_second
-        if not (per_second and self._client_events.take(ref(connection), number=per_second)):
+        if not (
+            per_second and self._client_events.take(ref(connection), number=per_second)
+        ):
             return f"A connection may send {per_second} client events per second"
         limit = options.publications_per_second
         if limit and not self._channels.publishing.count_publication(
@@ -483,15 +594,23 @@ class PusherService:
         return ""
 
     def _notify(
-        self, app: str, channel: str, kind: str, about: dict[str, Any], skipped: Connection | None = None
+        self,
+        app: str,
+        channel: str,
+        kind: str,
+        about: dict[str, Any],
+        skipped: Connection | None = None,
     ) -> None:
         """Send a notice to the subscribers of a channel. May switch."""
-        event = Event(kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel))
+        event = Event(
+            kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel)
+        )
         publish = self._channels.publishing.publish_event
         publish(app, channel, event, except_connection=skipped, with_history=False)
 
     def _count(self, app: PusherApp, channel: str) -> None:
-        """Send the number of subscribers to them soon, if the app wants that. Never switches."""
+        """Send the number of subscribers to them soon, if the app wants that.
+        Never switches."""
         key, wanted = (app.app, channel), app.settings.subscription_count
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
             return
@@ -504,28 +623,46 @@ class PusherService:
         self._counting.discard((app, channel))
         number = self._channels.members.count(app, channel)
         if number:
-            self._notify(app, channel, "subscription_count", {"subscription_count": number})
-            self._hooks.add(app, "subscription_count", channel, subscription_count=number)
+            self._notify(
+                app, channel, "subscription_count", {"subscription_count": number}
+            )
+            self._hooks.add(
+                app, "subscription_count", channel, subscription_count=number
+            )
 
-    # --- the HTTP API ---------------------------------------------------------------------------------------
+    # --- the HTTP API ---------------------------------------------------------
 
-    def publish(self, app: PusherApp, channel: str, name: str, data: str, except_socket: str = "") -> None:
-        """Send an event of the back end to a channel. May switch. Raises :class:`ChannelRefused`.
+    def publish(
+        self,
+        app: PusherApp,
+        channel: str,
+        name: str,
+        data: str,
+        except_socket: str = "",
+    ) -> None:
+        """Send an event of the back end to a channel. May switch. Raises
+        :class:`ChannelRefused`.
 
-        ``except_socket``: the ``socket_id`` of a connection that does not receive it.
+        ``except_socket``: the ``socket_id`` of a connection that does not
+        receive it.
         """
         content, text = wire.as_payload(data)
         part = ChannelPart(channel)
-        event = Event("msg", "", text, type=name, data=content, time=int(time()), channel=part)
+        event = Event(
+            "msg", "", text, type=name, data=content, time=int(time()), channel=part
+        )
         skipped = connection_id_of(except_socket) if except_socket else None
-        self._channels.publishing.publish_event(app.app, channel, event, except_connection=skipped)
+        self._channels.publishing.publish_event(
+            app.app, channel, event, except_connection=skipped
+        )
 
     def users(self, app: str, channel: str) -> list[str]:
         """The ids of the members of a presence channel. May switch."""
         return list(_users_of(self._all(app, channel)))
 
     def cached(self, app: str, channel: str) -> Event | None:
-        """The last event of a cache channel. May switch. Raises :class:`ChannelRefused`."""
+        """The last event of a cache channel. May switch. Raises
+        :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         return page.publications[0] if page.publications else None
 
@@ -545,7 +682,8 @@ def _user_in(row: ChannelMember) -> str:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """The data of a subscriber about itself; None for subscribers of other dialects."""
+    """The data of a subscriber about itself; None for subscribers of other
+    dialects."""
     try:
         return msgspec.json.decode(info, type=_Member) if info else None
     except (ValueError, RecursionError):

@@ -1,9 +1,10 @@
-"""The ``pusher`` dialect: versions 4 to 7 of Pusher's protocol on ``/app/{key}``.
+"""The ``pusher`` dialect: versions 4 to 7 of Pusher's protocol on
+``/app/{key}``.
 
 See docs/reference/pusher-dialect.md.
 
-A frame is a JSON object with ``event``, ``data`` and ``channel``. What the server sends in ``data`` is JSON
-text in a string, except in errors.
+A frame is a JSON object with ``event``, ``data`` and ``channel``. What the
+server sends in ``data`` is JSON text in a string, except in errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +15,19 @@ from msgspec import Raw, Struct, field
 from msgspec.json import encode
 
 from imserver.plugin.errors import CloseCode, ReplyCode
-from imserver.plugin.wire import BadFrame, Command, Dialect, Event, Reply, Request, payload_of
+from imserver.plugin.wire import (
+    BadFrame,
+    Command,
+    Dialect,
+    Event,
+    Reply,
+    Request,
+    payload_of,
+)
 
 VERSIONS: Final = (4, 5, 6, 7)
-"""Supported versions of the protocol: all that Pusher supports. Their frames are the same."""
+"""Supported versions of the protocol: all that Pusher supports. Their frames
+are the same."""
 MAX_EVENT_NAME: Final = 200
 """Longest name of an event, in characters."""
 RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
@@ -25,11 +35,17 @@ RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
 PRESENCE: Final = "presence-"
 PRIVATE: Final = "private-"
 ENCRYPTED: Final = "private-encrypted-"
-CACHED: Final = ("cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-")
+CACHED: Final = (
+    "cache-",
+    "private-cache-",
+    "presence-cache-",
+    "private-encrypted-cache-",
+)
 USER_CHANNEL: Final = "#server-to-user-"
 """Beginning of the name of a user's own channel."""
 DOTNET: Final = "pusher-dotnet-client"
-"""Client name of Pusher's library for .NET. It knows another event for refused subscriptions."""
+"""Client name of Pusher's library for .NET. It knows another event for refused
+subscriptions."""
 
 CODE_CLIENT_EVENT: Final = 4301
 """A client event was refused."""
@@ -46,8 +62,9 @@ KINDS: Final = {
 STREAM: Final = b"imserver:stream"
 """The event of a streamed message: its pieces, and its end."""
 CLOSE_CODES: Final = {
-    # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later after 4100 to 4199, and at once
-    # after 4200 to 4299. They read any other code from 4300 on as "do not reconnect".
+    # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later
+    # after 4100 to 4199, and at once after 4200 to 4299. They read any other
+    # code from 4300 on as "do not reconnect".
     CloseCode.GOING_AWAY: 4200,
     CloseCode.UNSUPPORTED_DATA: 4007,  # the version of the protocol
     CloseCode.INTERNAL_ERROR: 4100,
@@ -79,8 +96,8 @@ class _Frame(Struct, gc=False):
 class PusherSubscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel of the pusher dialect.
 
-    ``auth``: signature of the back end (None or ``""``: none). ``data``: JSON text about the subscriber,
-    which is signed too.
+    ``auth``: signature of the back end (None or ``""``: none). ``data``: JSON
+    text about the subscriber, which is signed too.
     """
 
     channel: str
@@ -95,7 +112,8 @@ class PusherUnsubscribe(Command, frozen=True, gc=False):
 
 
 class ClientEvent(Command, frozen=True, gc=False):
-    """Send an event to the other subscribers of a channel. Its payload is ``data`` (JSON), else ``text``."""
+    """Send an event to the other subscribers of a channel. Its payload is
+    ``data`` (JSON), else ``text``."""
 
     channel: str
     name: str
@@ -104,7 +122,8 @@ class ClientEvent(Command, frozen=True, gc=False):
 
 
 class SignIn(Command, frozen=True, gc=False):
-    """Make the connection a session of the user in ``user_data`` (JSON text), signed by ``auth``."""
+    """Make the connection a session of the user in ``user_data`` (JSON text),
+    signed by ``auth``."""
 
     auth: str
     user_data: str
@@ -127,21 +146,35 @@ def established(socket_id: str, activity_seconds: int) -> bytes:
 
 def error(code: int, message: str) -> bytes:
     """An error that concerns the connection, or a frame of it."""
-    return b'{"event":"pusher:error","data":%b}' % encode({"code": code, "message": message})
+    return b'{"event":"pusher:error","data":%b}' % encode(
+        {"code": code, "message": message}
+    )
 
 
 def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
-    """The answer to a subscription. ``members``: of a presence channel, id → what it says of itself."""
+    """The answer to a subscription. ``members``: of a presence channel, id →
+    what it says of itself."""
     about: dict[str, Any] = {}
     if members is not None:
-        about["presence"] = {"count": len(members), "ids": list(members), "hash": members}
+        about["presence"] = {
+            "count": len(members),
+            "ids": list(members),
+            "hash": members,
+        }
     return frame(b"pusher_internal:subscription_succeeded", encode(about), channel)
 
 
-def not_subscribed(channel: str, kind: str, text: str, status: int, dotnet: bool = False) -> bytes:
-    """The answer to a refused subscription. ``dotnet``: the client is :data:`DOTNET`."""
+def not_subscribed(
+    channel: str, kind: str, text: str, status: int, dotnet: bool = False
+) -> bytes:
+    """The answer to a refused subscription. ``dotnet``: the client is
+    :data:`DOTNET`."""
     about = {"type": kind, "error": text, "status": status}
-    name = b"pusher_internal:subscription_error" if dotnet else b"pusher:subscription_error"
+    name = (
+        b"pusher_internal:subscription_error"
+        if dotnet
+        else b"pusher:subscription_error"
+    )
     return frame(name, encode(about), channel)
 
 
@@ -159,7 +192,8 @@ PONG: Final = frame(b"pusher:pong", b"{}")
 
 
 def as_payload(data: str) -> tuple[bytes, str]:
-    """The payload of an event whose data a back end or client has sent as a string: JSON, or text."""
+    """The payload of an event whose data a back end or client has sent as a
+    string: JSON, or text."""
     try:
         _decode_raw(data)
     except (ValueError, RecursionError):
@@ -168,7 +202,8 @@ def as_payload(data: str) -> tuple[bytes, str]:
 
 
 def data_of(event: Event) -> str:
-    """The data of an event as the protocol has it: JSON as text, or a text that is no JSON."""
+    """The data of an event as the protocol has it: JSON as text, or a text that
+    is no JSON."""
     if event.data:
         return event.data.decode()
     if as_payload(event.text)[0]:
@@ -182,7 +217,8 @@ COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "pusher:unsubscribe": msgspec.json.Decoder(PusherUnsubscribe).decode,
     "pusher:signin": msgspec.json.Decoder(SignIn).decode,
 }
-"""The commands but pings and client events: name on the wire → function that decodes ``data``."""
+"""The commands but pings and client events: name on the wire → function that
+decodes ``data``."""
 CLIENT_PREFIX: Final = "client-"
 
 
@@ -216,7 +252,8 @@ class PusherDialect(Dialect):
         return Request("", name, None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The error of a request. Services answer everything else, and the codec answers pings."""
+        """The error of a request. Services answer everything else, and the
+        codec answers pings."""
         if reply.code == ReplyCode.OK:
             return None
         if reply.code == ReplyCode.NO_ROUTE:
@@ -230,8 +267,9 @@ class PusherDialect(Dialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push, a publication, or a notice of a channel.
 
-        The type of a message is the name of its event. None for names of the protocol's own events, which
-        only the server sends, and for kinds that the dialect does not have.
+        The type of a message is the name of its event. None for names of the
+        protocol's own events, which only the server sends, and for kinds that
+        the dialect does not have.
         """
         channel = "" if event.channel is None else event.channel.name
         if event.channel is not None and event.channel.stream is not None:
@@ -244,6 +282,15 @@ class PusherDialect(Dialect):
             return None
         where = b',"channel":%b' % encode(channel) if channel else b""
         by = b""
-        if event.sender and channel.startswith(PRESENCE) and event.type.startswith(CLIENT_PREFIX):
+        if (
+            event.sender
+            and channel.startswith(PRESENCE)
+            and event.type.startswith(CLIENT_PREFIX)
+        ):
             by = b',"user_id":%b' % encode(event.sender)
-        return b'{"event":%b%b,"data":%b%b}' % (encode(event.type), where, encode(data_of(event)), by)
+        return b'{"event":%b%b,"data":%b%b}' % (
+            encode(event.type),
+            where,
+            encode(data_of(event)),
+            by,
+        )

@@ -1,1 +1,2 @@
-"""Authentication and authorization: who makes a request or login, and what it may do."""
+"""Authentication and authorization: who makes a request or login, and what it
+may do."""

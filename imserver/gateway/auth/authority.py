@@ -1,13 +1,17 @@
-"""Identification: turns the headers of a request into a principal, for all kinds of requests.
+"""Identification: turns the headers of a request into a principal, for all
+kinds of requests.
 
-A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``) or made at run time and
-stored (``imserver key create``). Memory holds only their SHA-256 digests. A key is found by its digest, so
-the cost does not grow with the number of keys and the lookup time reveals nothing about a key. A key that has
-expired is still known, so that its requests are refused with the reason, and under its name.
+A back end sends ``Authorization: Bearer <key>``. Keys are configured
+(``api.keys``) or made at run time and stored (``imserver key create``). Memory
+holds only their SHA-256 digests. A key is found by its digest, so the cost does
+not grow with the number of keys and the lookup time reveals nothing about a
+key. A key that has expired is still known, so that its requests are refused
+with the reason, and under its name.
 
-Without any key the node is in demo mode: every local program may do everything, and the transport refuses
-foreign hosts and origins. A stored key ends demo mode permanently. Otherwise, revoking the last key would
-open the server to everybody.
+Without any key the node is in demo mode: every local program may do everything,
+and the transport refuses foreign hosts and origins. A stored key ends demo mode
+permanently. Otherwise, revoking the last key would open the server to
+everybody.
 """
 
 from __future__ import annotations
@@ -24,8 +28,21 @@ from msgspec import Struct, field
 
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import PAGE_TOKEN_PREFIX, PageTokens
-from imserver.gateway.auth.principal import BAD_TOKEN, DEMO, NOBODY, RIGHTS, SCOPES, Kind, Need, Principal
-from imserver.gateway.auth.questions import BOT_TOKEN_PREFIX, AccountLookup, AccountSession
+from imserver.gateway.auth.principal import (
+    BAD_TOKEN,
+    DEMO,
+    NOBODY,
+    RIGHTS,
+    SCOPES,
+    Kind,
+    Need,
+    Principal,
+)
+from imserver.gateway.auth.questions import (
+    BOT_TOKEN_PREFIX,
+    AccountLookup,
+    AccountSession,
+)
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import BadToken
 from imserver.gateway.config.settings import Config, KeySettings
@@ -48,7 +65,8 @@ TOKEN_HOLDERS: Final = frozenset({"account", "guest", "bot"})
 
 Resolve = Callable[[str], str]
 KeyUse = tuple[str, str, str, str]
-"""The id of a key, a route as method and pattern of its path, the app (``""``: none), and an address."""
+"""The id of a key, a route as method and pattern of its path, the app (``""``:
+none), and an address."""
 
 CONFIGURED: Final = "config:"
 """The prefix of ids of keys in the settings."""
@@ -72,18 +90,23 @@ class _Key(Struct, frozen=True):
     """The app and the user who made it; None: no account did."""
 
     def principal(self, resolve: Resolve, now: float) -> Principal:
-        """The principal of a request with this key at the time ``now``. ``resolve`` replaces aliases."""
+        """The principal of a request with this key at the time ``now``.
+        ``resolve`` replaces aliases."""
         if 0 < self.expires <= now:
             return Principal("key", key=self.id)
         scopes = frozenset[str]().union(*(SCOPES.get(each, ()) for each in self.scopes))
-        return Principal("key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id)
+        return Principal(
+            "key", scopes, frozenset(map(resolve, self.apps)) or None, key=self.id
+        )
 
 
 class KeyUses(Service):
-    """What keys did since :meth:`take`: key, route, app, address → numbers of answered and refused requests.
+    """What keys did since :meth:`take`: key, route, app, address → numbers of
+    answered and refused requests.
 
-    Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a request counts for its key alone.
-    Nobody counts before the first :meth:`take` (``wanted``). Never switches.
+    Owner of these numbers. They are bounded: beyond :data:`MAX_USES` rows a
+    request counts for its key alone. Nobody counts before the first
+    :meth:`take` (``wanted``). Never switches.
     """
 
     wanted: bool = False
@@ -109,19 +132,30 @@ class KeyUses(Service):
 
 
 def configured_key(row: KeySettings) -> KeyRow:
-    """A key of the settings, as one of the database. Its id begins with :data:`CONFIGURED`."""
+    """A key of the settings, as one of the database. Its id begins with
+    :data:`CONFIGURED`."""
     digest = hashlib.sha256(row.key.encode()).hexdigest()
-    return KeyRow(f"{CONFIGURED}{digest[:8]}", digest, row.scopes, row.apps, expires=row.expires_at)
+    return KeyRow(
+        f"{CONFIGURED}{digest[:8]}",
+        digest,
+        row.scopes,
+        row.apps,
+        expires=row.expires_at,
+    )
 
 
 class Keys:
-    """Owner of the API keys and of the demo mode flag. ``resolve`` returns the app of an alias.
+    """Owner of the API keys and of the demo mode flag. ``resolve`` returns the
+    app of an alias.
 
-    The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a second. Features read ``configured``,
-    the keys of the settings, and take what keys did from ``uses``.
+    The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a second.
+    Features read ``configured``, the keys of the settings, and take what keys
+    did from ``uses``.
     """
 
-    def __init__(self, config: Config, resolve: Resolve, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self, config: Config, resolve: Resolve, clock: Callable[[], float] = time
+    ) -> None:
         self._resolve = resolve
         self._clock = clock
         self.uses = KeyUses()
@@ -136,26 +170,39 @@ class Keys:
         self._barred = frozenset[str]()
         """Ids of keys whose makers are banned now."""
         self.closed = False
-        """True after a stored key, or the stored secret of an app, has ended demo mode."""
+        """True after a stored key, or the stored secret of an app, has ended
+        demo mode."""
         self.reload(config)
 
     def reload(self, config: Config) -> None:
         """Replace the configured keys by those of ``config``."""
         self.demo = config.demo and not self.closed
-        self._configured, self.configured = {}, [configured_key(row) for row in config.api.keys]
+        self._configured, self.configured = (
+            {},
+            [configured_key(row) for row in config.api.keys],
+        )
         for row in self.configured:
-            self._configured[bytes.fromhex(row.digest)] = _Key(row.id, row.scopes, row.apps, row.expires)
+            self._configured[bytes.fromhex(row.digest)] = _Key(
+                row.id, row.scopes, row.apps, row.expires
+            )
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
-        """Apply created and revoked keys. Return True if that ended demo mode."""
+        """Apply created and revoked keys. Return True if that ended demo
+        mode."""
         for row in changes.keys:
             digest = bytes.fromhex(row.digest)
             if row.revoked:
                 self._stored.pop(digest, None)
             else:
-                maker = (self._resolve(row.maker_app), str(row.maker)) if row.maker else None
-                self._stored[digest] = _Key(row.id, row.scopes, row.apps, row.expires, maker)
+                maker = (
+                    (self._resolve(row.maker_app), str(row.maker))
+                    if row.maker
+                    else None
+                )
+                self._stored[digest] = _Key(
+                    row.id, row.scopes, row.apps, row.expires, maker
+                )
         if changes.keys:
             self._resolve_all()
         return bool(changes.keys) and self.close()
@@ -179,16 +226,25 @@ class Keys:
             else key.principal(self._resolve, now)
             for digest, key in keys.items()
         }
-        self._next_end = min((key.expires for key in keys.values() if key.expires > now), default=inf)
+        self._next_end = min(
+            (key.expires for key in keys.values() if key.expires > now), default=inf
+        )
         if self._holders:
             valid = {each.key for each in self._known.values() if each.scopes}
-            for connection in [each for each, key in self._holders.items() if key not in valid]:
+            for connection in [
+                each for each, key in self._holders.items() if key not in valid
+            ]:
                 connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
-        """End the keys whose time is over, and refuse those whose makers are banned, as long as they are: a
-        lock bans, too. Called once a second; never switches."""
-        barred = frozenset(key.id for key in self._stored.values() if key.maker and is_banned(*key.maker))
+        """End the keys whose time is over, and refuse those whose makers are
+        banned, as long as they are: a lock bans, too. Called once a second;
+        never switches."""
+        barred = frozenset(
+            key.id
+            for key in self._stored.values()
+            if key.maker and is_banned(*key.maker)
+        )
         if barred != self._barred or self._clock() >= self._next_end:
             self._barred = barred
             self._resolve_all()
@@ -206,7 +262,8 @@ class Keys:
         return any(each.key == key and each.scopes for each in self._known.values())
 
     def close(self) -> bool:
-        """End demo mode permanently, because the database holds a secret. Return True if it was demo mode."""
+        """End demo mode permanently, because the database holds a secret.
+        Return True if it was demo mode."""
         self.closed = True
         was_demo, self.demo = self.demo, False
         return was_demo
@@ -214,14 +271,20 @@ class Keys:
     def find(self, credential: str) -> Principal | None:
         """Return the back end with this key, or None if no such key exists.
 
-        ``credential`` is header text as WSGI passes it: bytes decoded as Latin-1.
+        ``credential`` is header text as WSGI passes it: bytes decoded as
+        Latin-1.
         """
-        key = credential.encode() if credential.isascii() else credential.encode("latin-1", "replace")
+        key = (
+            credential.encode()
+            if credential.isascii()
+            else credential.encode("latin-1", "replace")
+        )
         return self._known.get(hashlib.sha256(key).digest())
 
 
 class Authority(Service):
-    """Identifies requests. Has no state of its own. ``allowed``: the address lists of the apps."""
+    """Identifies requests. Has no state of its own. ``allowed``: the address
+    lists of the apps."""
 
     keys: Keys
     pages: PageTokens
@@ -229,18 +292,23 @@ class Authority(Service):
     accounts: AccountLookup
     allowed: AllowLists
 
-    def identify(self, need: Need, headers: Mapping[str, str], host: str, token: str = "") -> Principal:
-        """Return the principal of a request, using only the kinds of proof that ``need`` accepts.
+    def identify(
+        self, need: Need, headers: Mapping[str, str], host: str, token: str = ""
+    ) -> Principal:
+        """Return the principal of a request, using only the kinds of proof that
+        ``need`` accepts.
 
-        ``host``: client address. ``token``: a token that was sent outside the header ``authorization``. May
-        switch. Raises StorageUnavailable and IssuerUnavailable if ``need`` accepts tokens of users. The user
-        of a valid token is returned even if ``need`` does not accept it.
+        ``host``: client address. ``token``: a token that was sent outside the
+        header ``authorization``. May switch. Raises StorageUnavailable and
+        IssuerUnavailable if ``need`` accepts tokens of users. The user of a
+        valid token is returned even if ``need`` does not accept it.
         """
         demo = self.keys.demo
         if demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
         authorization = headers.get("authorization", "")
-        if authorization.startswith("Bearer "):  # as bearer() reads it: most requests have a key
+        # as bearer() reads it: most requests have a key
+        if authorization.startswith("Bearer "):
             credential = authorization[7:].strip()
         else:
             credential = bearer(authorization)
@@ -250,15 +318,18 @@ class Authority(Service):
                 return key
         if need.users and (token or credential):
             shown = self._user(need, token or credential)
-            if shown is not None and not (demo and shown is BAD_TOKEN and "session" in need.users):
+            if shown is not None and not (
+                demo and shown is BAD_TOKEN and "session" in need.users
+            ):
                 return shown
         elif need.address and not authorization and not demo:
             return self._by_address(headers, host)
         return DEMO if demo and need.scope else NOBODY
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
-        """What :meth:`still_holds` asks again for whatever goes on working for the maker of a request, such
-        as a webhook or a stream. It is no token. May switch. Raises StorageUnavailable."""
+        """What :meth:`still_holds` asks again for whatever goes on working for
+        the maker of a request, such as a webhook or a stream. It is no token.
+        May switch. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
             try:
                 return f"account:{self.accounts.proof_of(bearer(headers.get('authorization', '')))}"
@@ -270,44 +341,62 @@ class Authority(Service):
         return principal.label
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token or key of a proof is still valid: passwords, logins and tokens of bots change,
-        keys are revoked. May switch. Raises StorageUnavailable."""
+        """Whether the token or key of a proof is still valid: passwords, logins
+        and tokens of bots change, keys are revoked. May switch. Raises
+        StorageUnavailable."""
         kind, _, rest = proof.partition(":")
         if kind == "account":
             return self.accounts.still_holds(app, user, rest)
         if kind == "session":
             return time() < int(rest)
-        return self.keys.is_valid(rest) if kind == "key" else kind == "demo" and self.keys.demo
+        return (
+            self.keys.is_valid(rest)
+            if kind == "key"
+            else kind == "demo" and self.keys.demo
+        )
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users, then their bots, which are banned and muted with them. Without a database it is the
-        users alone: a ban must not wait. May switch."""
+        """These users, then their bots, which are banned and muted with them.
+        Without a database it is the users alone: a ban must not wait. May
+        switch."""
         try:
             return list(dict.fromkeys([*users, *self.accounts.programs_of(app, users)]))
         except StorageUnavailable:
             return list(users)
 
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users and their bots, but those whose account is locked: a lock bans, and its ban ends with
-        it. May switch. Raises StorageUnavailable."""
+        """These users and their bots, but those whose account is locked: a
+        lock bans, and its ban ends with it. May switch. Raises
+        StorageUnavailable."""
         users = self.with_programs(app, users)
-        locked = {each.user for each in self.accounts.those_of(app, users) if each.is_locked(time())}
+        locked = {
+            each.user
+            for each in self.accounts.those_of(app, users)
+            if each.is_locked(time())
+        }
         return [user for user in users if user not in locked]
 
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
-        """Whether a principal may act on these users: a back end on all, an account that acts by its role on
-        those below it. May switch. Raises StorageUnavailable."""
+        """Whether a principal may act on these users: a back end on all, an
+        account that acts by its role on those below it. May switch. Raises
+        StorageUnavailable."""
         if not principal.staff:
             return True
-        return all(principal.may_act_on(each.role) for each in self.accounts.those_of(app, users))
+        return all(
+            principal.may_act_on(each.role)
+            for each in self.accounts.those_of(app, users)
+        )
 
     def _user(self, need: Need, credential: str) -> Principal | None:
-        """Return the user of this token. None: it does not look like a token that ``need`` accepts."""
+        """Return the user of this token. None: it does not look like a token
+        that ``need`` accepts."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
             named = self.pages.read(credential)
             if named is None or not self.logins.is_open(named[0]):
                 return None
-            return Principal("page", apps=frozenset({self.logins.resolve(named[0])}), user=named[1])
+            return Principal(
+                "page", apps=frozenset({self.logins.resolve(named[0])}), user=named[1]
+            )
         if need.right:
             return self._staff(need, credential)
         if need.users.isdisjoint(_TOKENS):
@@ -315,15 +404,22 @@ class Authority(Service):
         if credential.startswith(BOT_TOKEN_PREFIX):
             return self._user_of(self._session(credential))
         if not is_token(credential):
-            # If several kinds of credentials are accepted, the kind of a bad one is unknown.
+            # If several kinds of credentials are accepted, the kind of a bad
+            # one is unknown.
             return BAD_TOKEN if need.users >= _TOKENS.keys() else None
-        if "account" in need.users and (session := self._session(credential)) is not None:
+        if (
+            "account" in need.users
+            and (session := self._session(credential)) is not None
+        ):
             return self._user_of(session)
-        # Where a valid token is not accepted, refusal() says so: clients replace one that is called invalid.
+        # Where a valid token is not accepted, refusal() says so: clients
+        # replace one that is called invalid.
         if "session" in need.users or "nobody" not in need.users:
             claims = self.logins.session_of(credential)
             if claims is not None:
-                return Principal("session", apps=frozenset({claims.app}), user=claims.user)
+                return Principal(
+                    "session", apps=frozenset({claims.app}), user=claims.user
+                )
         if "account" not in need.users:
             return self._user_of(self._session(credential))
         return BAD_TOKEN
@@ -334,10 +430,13 @@ class Authority(Service):
             return BAD_TOKEN
         account = session.account
         apps = frozenset({self.logins.resolve(account.app)})
-        return Principal(account.kind, apps=apps, user=account.user, device=session.device_id)
+        return Principal(
+            account.kind, apps=apps, user=account.user, device=session.device_id
+        )
 
     def _session(self, credential: str) -> AccountSession | None:
-        """The login of an account or bot with this token. May switch. Raises StorageUnavailable."""
+        """The login of an account or bot with this token. May switch. Raises
+        StorageUnavailable."""
         try:
             return self.accounts.holder(credential)
         except BadToken:
@@ -356,53 +455,82 @@ class Authority(Service):
             return self._user_of(session)
         apps = frozenset({self.logins.resolve(account.app)})
         if session.lacks:
-            return Principal("account", apps=apps, user=account.user, lacks=session.lacks)
+            return Principal(
+                "account", apps=apps, user=account.user, lacks=session.lacks
+            )
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
-        """Return the back end with this address. Requests from browsers are accepted only if the app or the
-        server lists the origin of the page."""
+        """Return the back end with this address. Requests from browsers are
+        accepted only if the app or the server lists the origin of the page."""
         apps = self.allowed.apps_of(host)
-        if apps and ("origin" in headers or any(name.startswith("sec-fetch-") for name in headers)):
+        if apps and (
+            "origin" in headers
+            or any(name.startswith("sec-fetch-") for name in headers)
+        ):
             origin = headers.get("origin", "")
-            apps = frozenset(app for app in apps if self.logins.lists_origin(app, origin))
+            apps = frozenset(
+                app for app in apps if self.logins.lists_origin(app, origin)
+            )
             if origin and not apps:
                 self.logins.log_page(origin, host)
         if not apps:
             return NOBODY
-        return Principal("address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps)))
+        return Principal(
+            "address", _BY_ADDRESS, frozenset(map(self.logins.resolve, apps))
+        )
 
 
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
-    """The HTTP problem for a principal that may not use a route, and its message (``""``: the usual one)."""
+    """The HTTP problem for a principal that may not use a route, and its
+    message (``""``: the usual one)."""
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
         if need.right and principal.lacks:
-            return Problems.NOT_ALLOWED, f"The role of the account takes {principal.lacks}"
+            return (
+                Problems.NOT_ALLOWED,
+                f"The role of the account takes {principal.lacks}",
+            )
         if need.right:
             role = f"an account whose role has the right `{need.right}`"
-            return Problems.NOT_ALLOWED, f"This request takes {role}, or an API key of scope `{need.scope}`"
+            return (
+                Problems.NOT_ALLOWED,
+                f"This request takes {role}, or an API key of scope `{need.scope}`",
+            )
         # Whoever accepts guests accepts accounts, too.
-        wanted = " or ".join(name for kind, name in _TOKENS.items() if kind in need.users - {"guest"})
+        wanted = " or ".join(
+            name for kind, name in _TOKENS.items() if kind in need.users - {"guest"}
+        )
         key = f", or an API key of scope `{need.scope}`" if need.scope else ""
-        return Problems.NOT_ALLOWED, f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}"
+        return (
+            Problems.NOT_ALLOWED,
+            f"This request takes {wanted}{key}, not {_TOKENS[principal.kind]}",
+        )
     if principal.kind == "key" and not principal.scopes:
         return Problems.UNAUTHORIZED, principal.lacks or "The API key has expired"
     if principal.key:
         lacks = f"The key lacks the scope `{need.scope}`"
-        return Problems.FORBIDDEN, lacks if need.scope else "This request takes no API key"
+        return (
+            Problems.FORBIDDEN,
+            lacks if need.scope else "This request takes no API key",
+        )
     return Problems.UNAUTHORIZED, ""
 
 
 def bearer(authorization: str) -> str:
     """The key or token in an Authorization header, ``""`` if it has none."""
     kind = authorization[:7]
-    return authorization[7:].strip() if kind == "Bearer " or kind.lower() == "bearer " else ""
+    return (
+        authorization[7:].strip()
+        if kind == "Bearer " or kind.lower() == "bearer "
+        else ""
+    )
 
 
 def is_token(credential: str) -> bool:
-    """Whether a credential looks like a JSON Web Token, or that of a bot. API keys never do."""
+    """Whether a credential looks like a JSON Web Token, or that of a bot. API
+    keys never do."""
     is_json_web_token = credential.startswith("eyJ") and credential.count(".") == 2
     return is_json_web_token or credential.startswith(BOT_TOKEN_PREFIX)
 
@@ -426,7 +554,9 @@ class AllowLists:
 
     def changed(self, tenant: Tenant) -> None:
         """Apply a new or changed app."""
-        networks = tuple(ip_network(each, strict=False) for each in tenant.api_allow_from)
+        networks = tuple(
+            ip_network(each, strict=False) for each in tenant.api_allow_from
+        )
         if self._networks.pop(tenant.name, ()) != networks:
             self.apps_of.cache_clear()
         if networks:
@@ -445,4 +575,6 @@ class AllowLists:
         except ValueError:
             return frozenset()
         lists = self._networks.items()
-        return frozenset(app for app, networks in lists if any(address in each for each in networks))
+        return frozenset(
+            app for app, networks in lists if any(address in each for each in networks)
+        )

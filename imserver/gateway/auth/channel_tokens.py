@@ -1,6 +1,7 @@
 """Tokens of subscriptions to channels.
 
-They are JSON Web Tokens that a key of the app has signed, like session tokens. They need no ``app``.
+They are JSON Web Tokens that a key of the app has signed, like session tokens.
+They need no ``app``.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from imserver.gateway.protocol.forgiving import Partial
 
 
 class ChannelClaims(Partial, frozen=True):
-    """The verified content of a subscription token, or the consent of a back end.
+    """The verified content of a subscription token, or the consent of a back
+    end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client. ``expire_at``: see
     :func:`token_end`. ``client``: the only connection that may use the token (``""``: any of the user).
@@ -45,7 +47,11 @@ class ChannelClaims(Partial, frozen=True):
     allow: Raw | UnsetType = UNSET
     server_tags_filter: Raw | UnsetType = UNSET
 
-    not_supported: ClassVar[tuple[str, ...]] = ("override", "allow", "server_tags_filter")
+    not_supported: ClassVar[tuple[str, ...]] = (
+        "override",
+        "allow",
+        "server_tags_filter",
+    )
     in_base64: ClassVar[tuple[str, ...]] = ("info",)
 
     @property
@@ -58,12 +64,16 @@ _decode_channel = msgspec.json.Decoder(ChannelClaims).decode
 
 
 def read_channel_token(token: str, keys: Sequence[Key], now: float) -> ChannelClaims:
-    """Verify a subscription token at Unix time ``now``. Raises BadToken and TokenExpired."""
+    """Verify a subscription token at Unix time ``now``. Raises BadToken and
+    TokenExpired."""
     return _read(verified_payload(token, keys), now)
 
 
-def read_issued_channel_token(token: str, keys: Sequence[Key], row: JwtSettings, now: float) -> ChannelClaims:
-    """Verify a subscription token of the issuer in ``row``. Raises BadToken and TokenExpired."""
+def read_issued_channel_token(
+    token: str, keys: Sequence[Key], row: JwtSettings, now: float
+) -> ChannelClaims:
+    """Verify a subscription token of the issuer in ``row``. Raises BadToken and
+    TokenExpired."""
     payload, user = issued_payload(token, keys, row)
     return replace(_read(payload, now), sub=user)
 

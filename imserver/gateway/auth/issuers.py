@@ -1,8 +1,10 @@
-"""OpenID Connect issuers: their keys (JWKS, RFC 7517), fetched and cached, and the tokens they sign.
+"""OpenID Connect issuers: their keys (JWKS, RFC 7517), fetched and cached, and
+the tokens they sign.
 
-An entry of an app's ``jwt`` names an issuer. Its keys come from ``jwks_url``, or from the address in its
-discovery document. Each issuer has its own cache. An issuer that does not answer delays only logins with its
-own tokens, and only until the first time-out.
+An entry of an app's ``jwt`` names an issuer. Its keys come from ``jwks_url``,
+or from the address in its discovery document. Each issuer has its own cache. An
+issuer that does not answer delays only logins with its own tokens, and only
+until the first time-out.
 """
 
 import logging
@@ -16,7 +18,10 @@ import msgspec
 from gevent.event import Event
 from msgspec import Struct, field
 
-from imserver.gateway.auth.channel_tokens import ChannelClaims, read_issued_channel_token
+from imserver.gateway.auth.channel_tokens import (
+    ChannelClaims,
+    read_issued_channel_token,
+)
 from imserver.gateway.auth.tokens import (
     BadToken,
     Claims,
@@ -40,7 +45,8 @@ REFRESH_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 10.0
 """Least time between two fetches from one issuer."""
 MAX_AGE_SECONDS: Final = 86400.0
-"""Age at which keys are no longer used if the issuer could not be reached since."""
+"""Age at which keys are no longer used if the issuer could not be reached
+since."""
 
 
 class _Discovery(Struct):
@@ -53,7 +59,8 @@ class _KeySet(Struct):
 
 
 class Issuer(Service, dict=True):
-    """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read` switch.
+    """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read`
+    switch.
 
     ``seconds``: time limit of one fetch.
     """
@@ -75,14 +82,17 @@ class Issuer(Service, dict=True):
 
     @staticmethod
     def accepts(url: str) -> bool:
-        """Whether an issuer may have this address: https, or http on this machine."""
+        """Whether an issuer may have this address: https, or http on this
+        machine."""
         return ISSUER_URL.match(url) is not None
 
     def keys_for(self, kid: str) -> tuple[Key, ...]:
-        """Return the keys that may have signed a token with this ``kid`` (``""``: a token without ``kid``).
+        """Return the keys that may have signed a token with this ``kid``
+        (``""``: a token without ``kid``).
 
-        Waits at most ``seconds`` if no keys are cached or the ``kid`` is new. Raises
-        IssuerUnavailable if no keys are cached, BadToken if the issuer has no such key.
+        Waits at most ``seconds`` if no keys are cached or the ``kid`` is new.
+        Raises IssuerUnavailable if no keys are cached, BadToken if the issuer
+        has no such key.
         """
         age = self.clock() - self._fetched_at
         if age > MAX_AGE_SECONDS:
@@ -96,7 +106,8 @@ class Issuer(Service, dict=True):
             before = self._fetched_at
             self._fetch()
             keys = self._named(kid)
-            # Only a fetch that succeeded shows that the issuer does not have the key.
+            # Only a fetch that succeeded shows that the issuer does not have
+            # the key.
             fetched = self._fetched_at > before
             if fetched and not keys and len(self._unknown) < 1000:
                 self._unknown[kid] = None
@@ -105,7 +116,8 @@ class Issuer(Service, dict=True):
         return keys
 
     def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The header and the claims of a token that a key of this issuer has signed. Nothing else is checked.
+        """The header and the claims of a token that a key of this issuer has
+        signed. Nothing else is checked.
 
         Raises IssuerUnavailable and BadToken.
         """
@@ -118,7 +130,8 @@ class Issuer(Service, dict=True):
         return self._fetching is None and self.clock() >= self._next_fetch
 
     def _fetch(self) -> None:
-        """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share one fetch. Switches."""
+        """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share
+        one fetch. Switches."""
         if self._fetching is not None:
             self._fetching.wait(self.seconds)
             return
@@ -130,7 +143,9 @@ class Issuer(Service, dict=True):
             self._keys = self._read()
         except Unreachable as error:
             self._problem = str(error)
-            logging.getLogger(__name__).warning("issuer %s: its keys cannot be fetched: %s", self.url, error)
+            logging.getLogger(__name__).warning(
+                "issuer %s: its keys cannot be fetched: %s", self.url, error
+            )
         else:
             self._fetched_at = self.clock()
             self._unknown.clear()
@@ -146,12 +161,16 @@ class Issuer(Service, dict=True):
             where = self.url.rstrip("/") + "/.well-known/openid-configuration"
             discovery = self._get(where, _Discovery, deadline)
             if discovery.issuer != self.url:
-                raise Unreachable(f"{where} is the document of another issuer, {discovery.issuer}")
+                raise Unreachable(
+                    f"{where} is the document of another issuer, {discovery.issuer}"
+                )
             url = discovery.jwks_uri
             if not Issuer.accepts(url):
                 raise Unreachable(f"{where} names keys without https, {url}")
         key_set = self._get(url, _KeySet, deadline)
-        keys = tuple(key for row in key_set.keys[:100] if (key := key_of_jwk(row)) is not None)
+        keys = tuple(
+            key for row in key_set.keys[:100] if (key := key_of_jwk(row)) is not None
+        )
         if not keys:
             raise Unreachable(f"{url} contains no usable key")
         return keys
@@ -170,30 +189,42 @@ class Issuer(Service, dict=True):
 class Issuers(Service):
     """Owner of the issuers of all apps.
 
-    Apps with the same issuer share its keys. The audience separates their tokens.
+    Apps with the same issuer share its keys. The audience separates their
+    tokens.
     """
 
     outgoing: Outgoing
     _issuers: dict[tuple[str, str], Issuer] = field(default_factory=dict)
 
     def claims(
-        self, app: str, rows: Sequence[JwtSettings], token: str, now: float, bare: bool = False
+        self,
+        app: str,
+        rows: Sequence[JwtSettings],
+        token: str,
+        now: float,
+        bare: bool = False,
     ) -> Claims | None:
-        """Verify a token of an issuer in ``rows``, the entries of ``app``. None if no entry has its issuer.
+        """Verify a token of an issuer in ``rows``, the entries of ``app``. None
+        if no entry has its issuer.
 
-        ``now``: Unix seconds. ``bare``: see :func:`read_issued`. If several entries name the issuer, the
-        entry with the token's audience counts. Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken
-        and IssuerUnavailable.
+        ``now``: Unix seconds. ``bare``: see :func:`read_issued`. If several
+        entries name the issuer, the entry with the token's audience counts.
+        Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and
+        IssuerUnavailable.
         """
         found = self._find(rows, token)
         return None if found is None else read_issued(token, *found, now, app, bare)
 
-    def channel_claims(self, rows: Sequence[JwtSettings], token: str, now: float) -> ChannelClaims | None:
+    def channel_claims(
+        self, rows: Sequence[JwtSettings], token: str, now: float
+    ) -> ChannelClaims | None:
         """Verify a subscription token as :meth:`claims` does."""
         found = self._find(rows, token)
         return None if found is None else read_issued_channel_token(token, *found, now)
 
-    def _find(self, rows: Sequence[JwtSettings], token: str) -> tuple[tuple[Key, ...], JwtSettings] | None:
+    def _find(
+        self, rows: Sequence[JwtSettings], token: str
+    ) -> tuple[tuple[Key, ...], JwtSettings] | None:
         head = unverified(token)
         named = [row for row in rows if row.issuer and row.issuer == head.issuer]
         if not named:
@@ -202,5 +233,7 @@ class Issuers(Service):
         key = row.issuer, row.jwks_url
         issuer = self._issuers.get(key)
         if issuer is None:
-            issuer = self._issuers[key] = Issuer(row.issuer, row.jwks_url, self.outgoing)
+            issuer = self._issuers[key] = Issuer(
+                row.issuer, row.jwks_url, self.outgoing
+            )
         return issuer.keys_for(head.kid), row

@@ -1,7 +1,8 @@
 """Logins: the decision about each, in every dialect; the end of its session.
 
-This module checks what depends on the app: existence, login rule, dialects, origins, token, connection quota
-and back end. Login policies and bans belong to :mod:`imserver.gateway.sessions.sessions`.
+This module checks what depends on the app: existence, login rule, dialects,
+origins, token, connection quota and back end. Login policies and bans belong to
+:mod:`imserver.gateway.sessions.sessions`.
 """
 
 import logging
@@ -32,9 +33,22 @@ from imserver.gateway.auth.rules import (
     Rule,
 )
 from imserver.gateway.auth.tenants import Tenant, Tenants
-from imserver.gateway.auth.tokens import BadKey, BadToken, Claims, Key, TokenExpired, app_named_by, unverified
+from imserver.gateway.auth.tokens import (
+    BadKey,
+    BadToken,
+    Claims,
+    Key,
+    TokenExpired,
+    app_named_by,
+    unverified,
+)
 from imserver.gateway.config.settings import MAX_USER_BYTES, ORIGINAL_USER_BYTES
-from imserver.gateway.errors import IssuerUnavailable, LoginRefusal, StartError, StorageUnavailable
+from imserver.gateway.errors import (
+    IssuerUnavailable,
+    LoginRefusal,
+    StartError,
+    StorageUnavailable,
+)
 from imserver.gateway.logging import OncePerMinute
 from imserver.gateway.metrics import OTHER, Metrics
 from imserver.gateway.model import ACTION_PREFIX, ERASED, Service
@@ -46,7 +60,8 @@ log = logging.getLogger(__name__)
 
 _APPS_SHOWN: Final = 20
 MAX_REFUSALS_LOGGED: Final = 100
-"""Limit of log lines about refused logins per minute. Strangers could fill the log without it."""
+"""Limit of log lines about refused logins per minute. Strangers could fill the
+log without it."""
 _USER_SHOWN: Final = 64
 
 
@@ -57,7 +72,8 @@ class DemoMode(Protocol):
 
 
 class Logins(Service):
-    """Owner of the compiled login rules, the connection quota and the end times of sessions."""
+    """Owner of the compiled login rules, the connection quota and the end times
+    of sessions."""
 
     tenants: Tenants
     keys: DemoMode
@@ -68,10 +84,13 @@ class Logins(Service):
     metrics: Metrics
     origins: Origins
     account_apps: set[str] = field(default_factory=set)
-    """Apps whose users all are accounts: no token, signature or back end names others."""
+    """Apps whose users all are accounts: no token, signature or back end names
+    others."""
     bare_dialects: set[str] = field(default_factory=set)
     """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
-    _logged: OncePerMinute = field(default_factory=lambda: OncePerMinute(MAX_REFUSALS_LOGGED))
+    _logged: OncePerMinute = field(
+        default_factory=lambda: OncePerMinute(MAX_REFUSALS_LOGGED)
+    )
     _rules: dict[str, Rule] = field(default_factory=dict)
     _quota: ConnectionQuota = field(default_factory=ConnectionQuota)
     _expiry: Expiry = field(default_factory=lambda: Expiry(time()))
@@ -82,14 +101,16 @@ class Logins(Service):
         return self.tenants.resolve(app)
 
     def add_entrance(self, entrance: Entrance) -> None:
-        """Let users in by what a feature checks. Called before :meth:`prepare`."""
+        """Let users in by what a feature checks. Called before
+        :meth:`prepare`."""
         self._entrances.append(entrance)
 
-    # --- before a login -------------------------------------------------------------------------------------
+    # --- before a login -------------------------------------------------------
 
     def takes_user(self, app: str, user: str) -> bool:
-        """Whether a user id is short enough for an app, and not that of an erased user. For an unknown app
-        whose name is a number, the limit of the originals counts. Never switches."""
+        """Whether a user id is short enough for an app, and not that of an
+        erased user. For an unknown app whose name is a number, the limit of the
+        originals counts. Never switches."""
         rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
@@ -108,11 +129,13 @@ class Logins(Service):
         device: str = "",
         may_lack_user: bool = False,
     ) -> LoginDecision:
-        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the user that the token names.
-        ``may_lack_user``: a token of a key of the app need not name one.
+        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the
+        user that the token names. ``may_lack_user``: a token of a key of the
+        app need not name one.
 
-        Waits at most two seconds for the back end if the app has an ``authorise_url``, and for the database
-        if it accepts account tokens. Switches nowhere else. Call :meth:`began` when the session exists.
+        Waits at most two seconds for the back end if the app has an
+        ``authorise_url``, and for the database if it accepts account tokens.
+        Switches nowhere else. Call :meth:`began` when the session exists.
         """
         rule = self.rule_of(app)
         if rule is None:
@@ -133,7 +156,13 @@ class Logins(Service):
             bare = dialect in self.bare_dialects
             decision = self.tokens.read(rule, user, token, bare, device, may_lack_user)
         except BadToken as bad:
-            self.refused("token", app, user, request.peer, f"{bad}; imserver token check explains more")
+            self.refused(
+                "token",
+                app,
+                user,
+                request.peer,
+                f"{bad}; imserver token check explains more",
+            )
             return TOKEN_EXPIRED if isinstance(bad, TokenExpired) else BAD_TOKEN
         except (StorageUnavailable, IssuerUnavailable) as unavailable:
             self.refused("undecided", app, user, request.peer, str(unavailable))
@@ -143,7 +172,9 @@ class Logins(Service):
             return self._denied("limit", APP_FULL, app, user, request)
         if rule.by_back_end:
             named = user or decision.user
-            answer = self.back_ends.authorise(app, named, token, dialect, request.peer, device)
+            answer = self.back_ends.authorise(
+                app, named, token, dialect, request.peer, device
+            )
             if answer is None:
                 return self._denied("undecided", UNDECIDED, app, user, request)
             if not answer.allow:
@@ -158,10 +189,11 @@ class Logins(Service):
         return decision
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
-        """Decide whether a connection may use ``app`` before it names a user. Never switches.
+        """Decide whether a connection may use ``app`` before it names a user.
+        Never switches.
 
-        Checks the dialect, the origin of the page and the connection quota. The caller checks whether the app
-        admits connections without a login.
+        Checks the dialect, the origin of the page and the connection quota. The
+        caller checks whether the app admits connections without a login.
         """
         rule = self.rule_of(app)
         if rule is None:
@@ -174,24 +206,28 @@ class Logins(Service):
             return self._denied("limit", APP_FULL, app, "", connection)
         return ALLOWED
 
-    # --- other requests -------------------------------------------------------------------------------------
+    # --- other requests -------------------------------------------------------
 
     def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
-        """Verify a subscription token that a key or an issuer of the app has signed.
+        """Verify a subscription token that a key or an issuer of the app has
+        signed.
 
-        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
+        May wait for the issuer's keys. Raises BadToken, TokenExpired and
+        IssuerUnavailable.
         """
         return self.tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias. None: nobody gets in. Never switches."""
+        """The login rule of an app, which is no alias. None: nobody gets in.
+        Never switches."""
         rule = self._rules.get(app)
         if rule is None and (tenant := self.tenants.get(app)) is not None:
             rule = self._compile(tenant)
         return None if rule is None or rule.tenant.locked else rule
 
     def session_of(self, token: str) -> Claims | None:
-        """Verify a session token outside a login. None if it is invalid. The app of the result is resolved.
+        """Verify a session token outside a login. None if it is invalid. The
+        app of the result is resolved.
 
         May wait for the keys of an issuer. Raises IssuerUnavailable.
         """
@@ -200,7 +236,9 @@ class Logins(Service):
         if rule is None or not (rule.keys or rule.issuers):
             return None
         try:
-            decision = self.tokens.proven(rule, "", self.tokens.read_session_token(rule, token))
+            decision = self.tokens.proven(
+                rule, "", self.tokens.read_session_token(rule, token)
+            )
         except BadToken:
             return None
         if len(decision.user.encode()) > rule.user_bytes:
@@ -208,7 +246,8 @@ class Logins(Service):
         return Claims(decision.user, rule.name, decision.expires_at)
 
     def _rule_of_issued(self, token: str) -> Rule | None:
-        """The rule of the only app that lists the token's issuer and audience; else None."""
+        """The rule of the only app that lists the token's issuer and audience;
+        else None."""
         try:
             head = unverified(token)
         except BadToken:
@@ -216,35 +255,43 @@ class Logins(Service):
         rules = [
             rule
             for rule in self._rules.values()
-            if any(row.issuer == head.issuer and row.audience in head.audiences for row in rule.issuers)
+            if any(
+                row.issuer == head.issuer and row.audience in head.audiences
+                for row in rule.issuers
+            )
         ]
         return rules[0] if len(rules) == 1 else None
 
     def wants_tokens(self, app: str) -> bool:
-        """Whether a login to this app needs a session token or an account token."""
+        """Whether a login to this app needs a session token or an account
+        token."""
         tenant = self.tenants.get(app)
         return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
     def is_open(self, app: str) -> bool:
-        """Whether anybody may log in to an app. Its pages then get page tokens."""
+        """Whether anybody may log in to an app. Its pages then get page
+        tokens."""
         rule = self.rule_of(self.resolve(app))
         return rule is not None and rule.open
 
     def is_closed(self, app: str) -> bool:
-        """Whether nobody may log in to an app: it has no login rule and is not open."""
+        """Whether nobody may log in to an app: it has no login rule and is not
+        open."""
         rule = self.rule_of(self.resolve(app))
         return rule is None or rule.closed
 
     def exposure(self) -> list[str]:
         """Describe who may log in, and how to change it. Empty in demo mode.
 
-        One line for each app that is open or has a login rule, open apps first; one line for all closed apps.
-        Long lists are cut.
+        One line for each app that is open or has a login rule, open apps first;
+        one line for all closed apps. Long lists are cut.
         """
         if self.keys.demo:
             return []
         closed, others = [], []
-        for rule in sorted(self._rules.values(), key=lambda rule: (not rule.open, rule.name)):
+        for rule in sorted(
+            self._rules.values(), key=lambda rule: (not rule.open, rule.name)
+        ):
             entrances = self._entrances_of(rule.tenant)
             if rule.tenant.same_as:
                 continue
@@ -252,12 +299,19 @@ class Logins(Service):
                 closed.append(rule.name)
             else:
                 others.append((rule, entrances))
-        lines = [f"app {rule.name}: {_who_may_log_in(rule, how)}" for rule, how in others[:_APPS_SHOWN]]
+        lines = [
+            f"app {rule.name}: {_who_may_log_in(rule, how)}"
+            for rule, how in others[:_APPS_SHOWN]
+        ]
         if len(others) > _APPS_SHOWN:
-            lines.append(f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule")
+            lines.append(
+                f"and {len(others) - _APPS_SHOWN} more apps that are open or have a login rule"
+            )
         if closed:
             more = len(closed) - _APPS_SHOWN
-            names = ", ".join(closed[:_APPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            names = ", ".join(closed[:_APPS_SHOWN]) + (
+                f" and {more} more" if more > 0 else ""
+            )
             lines.append(
                 f"closed, nobody may log in: {names}; to change it set jwt, account_tokens or "
                 "webhook.authorise_url, or open: true"
@@ -270,7 +324,8 @@ class Logins(Service):
         return self.keys.demo
 
     def lists_origin(self, app: str, origin: str) -> bool:
-        """Whether the settings of the app or the node list the page that sent a request."""
+        """Whether the settings of the app or the node list the page that sent a
+        request."""
         name = host_name(origin)
         rule = self.rule_of(app)
         if not name or rule is None:
@@ -280,12 +335,15 @@ class Logins(Service):
         return self.origins.lists(name)
 
     def log_page(self, origin: str, host: str) -> None:
-        """Log that no app accepts requests of a page from an address that it lists. Never switches.
+        """Log that no app accepts requests of a page from an address that it
+        lists. Never switches.
 
         ``origin``: the header. ``host``: the address.
         """
         setting = "server.origins, or to origins of an app"
-        self.origins.log_refused("request without a key", host_name(origin) or OPAQUE, setting, host)
+        self.origins.log_refused(
+            "request without a key", host_name(origin) or OPAQUE, setting, host
+        )
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:
@@ -293,19 +351,32 @@ class Logins(Service):
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
-        setting = "server.origins" if rule.origins is None else f"origins of app {rule.name}"
+        setting = (
+            "server.origins" if rule.origins is None else f"origins of app {rule.name}"
+        )
         page, peer = request.origin, request.peer
         self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
         self.metrics.login_refused("origin", rule.name)
         self.observer.refused(
             Denial(
-                "login", "origin", rule.name, address=host_of(peer), limit=setting, detail=page, request=peer
+                "login",
+                "origin",
+                rule.name,
+                address=host_of(peer),
+                limit=setting,
+                detail=page,
+                request=peer,
             )
         )
         return BAD_ORIGIN
 
     def _denied(
-        self, reason: LoginRefusal, decision: LoginDecision, app: str, user: str, request: LoginRequest
+        self,
+        reason: LoginRefusal,
+        decision: LoginDecision,
+        app: str,
+        user: str,
+        request: LoginRequest,
     ) -> LoginDecision:
         limit = "max_connections" if reason == "limit" else ""
         self.refused(reason, app, user, request.peer, limit=limit)
@@ -323,12 +394,15 @@ class Logins(Service):
         limit: str = "",
         until: float = 0,
     ) -> None:
-        """Count a refused login by its reason, tell the observer, and log it: a line per cause and minute,
-        and at most :data:`MAX_REFUSALS_LOGGED` per minute. Never switches.
+        """Count a refused login by its reason, tell the observer, and log it: a
+        line per cause and minute, and at most :data:`MAX_REFUSALS_LOGGED` per
+        minute. Never switches.
 
-        ``app`` and ``user`` may be any text of a client, and ``detail`` may quote its token: each is cut.
-        ``peer``: its address, with or without a port. ``account``: the id of the account whose login it is.
-        ``limit``: what has refused it, ``until`` when that ends (Unix seconds; 0: unknown).
+        ``app`` and ``user`` may be any text of a client, and ``detail`` may
+        quote its token: each is cut. ``peer``: its address, with or without a
+        port. ``account``: the id of the account whose login it is. ``limit``:
+        what has refused it, ``until`` when that ends (Unix seconds; 0:
+        unknown).
         """
         known = app if self.tenants.get(app) is not None else ""
         self.metrics.login_refused(reason, known or OTHER)
@@ -337,31 +411,52 @@ class Logins(Service):
         address = host_of(peer)
         connection = "" if peer == address else peer
         self.observer.refused(
-            Denial("login", reason, known, user, account, address, limit, until, explanation, connection)
+            Denial(
+                "login",
+                reason,
+                known,
+                user,
+                account,
+                address,
+                limit,
+                until,
+                explanation,
+                connection,
+            )
         )
-        if log.isEnabledFor(logging.INFO) and self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
+        if log.isEnabledFor(logging.INFO) and self._logged.is_new(
+            app, f"{reason} {user}{account} {detail}"
+        ):
             cause = f"{reason} ({detail})" if detail else reason
             who = f"account {account}" if account else repr(user)
             where = known or repr(app[:_USER_SHOWN])
-            log.info("login of %s in %s refused: %s", who, where, cause, extra={"connection": peer})
+            log.info(
+                "login of %s in %s refused: %s",
+                who,
+                where,
+                cause,
+                extra={"connection": peer},
+            )
 
     def wants_account(self, app: str, by_account: bool) -> bool:
-        """Whether the receiver of a first message must be an account, because all users of the app are. In
-        demo mode anybody is a user: there it must be one ``by_account``, if the sender is one. Never
-        switches."""
+        """Whether the receiver of a first message must be an account, because
+        all users of the app are. In demo mode anybody is a user: there it must
+        be one ``by_account``, if the sender is one. Never switches."""
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
         rule = self.rule_of(app)
         return rule is None or rule.only_accounts
 
     def holds_token(self, connection: Connection) -> bool:
-        """Whether the session of ``connection`` ends with a token. A new login may renew such a session."""
+        """Whether the session of ``connection`` ends with a token. A new login
+        may renew such a session."""
         return connection in self._expiry.ends
 
-    # --- after a login --------------------------------------------------------------------------------------
+    # --- after a login --------------------------------------------------------
 
     def began(self, connection: Connection, decision: LoginDecision) -> None:
-        """Apply ``decision`` to the session that ``connection`` has begun or renewed.
+        """Apply ``decision`` to the session that ``connection`` has begun or
+        renewed.
 
         App, user and device of the connection must be set. Never switches.
         """
@@ -371,14 +466,19 @@ class Logins(Service):
         if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
         rule = self._rules.get(connection.app or "")
-        if rule is None or (rule.quiet and not self.observer.known and type(connection.encoding) is Encoding):
+        if rule is None or (
+            rule.quiet
+            and not self.observer.known
+            and type(connection.encoding) is Encoding
+        ):
             return
         self._quota.take(rule.name, rule.tenant.max_connections, connection)
         rule.limit(connection)
         self.observer.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Release everything of a closed connection, with or without a session. Never switches."""
+        """Release everything of a closed connection, with or without a session.
+        Never switches."""
         if self._expiry.ends:
             self._expiry.forget(connection)
         if self._quota.taken:
@@ -390,12 +490,13 @@ class Logins(Service):
         """End the sessions whose token has expired. Called once per second."""
         self._expiry.expire(time())
 
-    # --- rules ----------------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------
 
     def prepare(self) -> None:
         """Compile the rules of all known apps at the start.
 
-        Raises :class:`imserver.gateway.errors.StartError` if a configured key cannot be used.
+        Raises :class:`imserver.gateway.errors.StartError` if a configured key
+        cannot be used.
         """
         for tenant in self.tenants.all():
             try:
@@ -405,7 +506,8 @@ class Logins(Service):
         self._update_gate()
 
     def reload(self) -> None:
-        """Load all keys again, also from files, after the apps were reloaded (SIGHUP)."""
+        """Load all keys again, also from files, after the apps were reloaded
+        (SIGHUP)."""
         tenants = {tenant.name: tenant for tenant in self.tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
@@ -426,8 +528,8 @@ class Logins(Service):
             self._update_gate()
 
     def _compile(self, tenant: Tenant) -> Rule:
-        """Compile the rule of an app. If its keys are invalid, its earlier keys stay; without any, it is
-        closed."""
+        """Compile the rule of an app. If its keys are invalid, its earlier keys
+        stay; without any, it is closed."""
         try:
             keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
@@ -437,25 +539,33 @@ class Logins(Service):
         return self._take(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
-        has_entrance, is_observed = bool(self._entrances_of(tenant)), self.observer.observes(tenant)
+        has_entrance, is_observed = (
+            bool(self._entrances_of(tenant)),
+            self.observer.observes(tenant),
+        )
         return Rule(tenant, keys, self.keys.demo, has_entrance, is_observed)
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        return "; ".join(filter(None, (entrance(tenant) for entrance in self._entrances)))
+        return "; ".join(
+            filter(None, (entrance(tenant) for entrance in self._entrances))
+        )
 
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
         self._rules[rule.name] = rule
         is_alone = rule.only_accounts and not self.keys.demo
         (self.account_apps.add if is_alone else self.account_apps.discard)(rule.name)
-        if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
+        if rule.tenant.max_connections and (
+            known is None or not known.tenant.max_connections
+        ):
             for connection in self.connections:
                 if connection.app == rule.name:
                     self._quota.take(rule.name, rule.tenant.max_connections, connection)
         return rule
 
     def _update_gate(self) -> None:
-        """Pass the origins of all apps to the gate. The login checks the origin against its own app."""
+        """Pass the origins of all apps to the gate. The login checks the origin
+        against its own app."""
         rules = self._rules.values()
         hosts = {host for rule in rules for host in rule.origins or ()}
         self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))
@@ -472,4 +582,6 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
         "its back end": rule.by_back_end,
         "the back end of back_ends.connect (clients of Centrifugo)": rule.tenant.back_ends.connect,
     }
-    return "a login needs " + " or ".join(name for name, wanted in proofs.items() if wanted)
+    return "a login needs " + " or ".join(
+        name for name, wanted in proofs.items() if wanted
+    )

@@ -1,5 +1,5 @@
-"""The tokens of logins: which of them prove a user of an app; and page tokens, which the server's own pages
-give their visitors."""
+"""The tokens of logins: which of them prove a user of an app; and page tokens,
+which the server's own pages give their visitors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from imserver.gateway.auth.issuers import Issuers
 from imserver.gateway.auth.questions import AccountLookup
 from imserver.gateway.auth.rules import ALLOWED, LoginDecision, Rule, load_app_keys
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.auth.tokens import BadToken, Claims, Key, TokenExpired, read_bare_token, read_token
+from imserver.gateway.auth.tokens import (
+    BadToken,
+    Claims,
+    Key,
+    TokenExpired,
+    read_bare_token,
+    read_token,
+)
 from imserver.gateway.config.settings import Config
 from imserver.gateway.model import Service, is_of_device
 from imserver.gateway.process import Secret
@@ -28,9 +35,10 @@ PAGE_TOKEN_PREFIX: Final = "page."
 class PageTokens:
     """Makes and reads page tokens, for the visitors of the server's own pages.
 
-    A page token is ``page.`` and a signed text, which names an app and a user. It is valid for
-    ``api.page_token_seconds`` and signed with a key derived from the node's secret. A page uses it to log in,
-    list the app's users and send to all of them.
+    A page token is ``page.`` and a signed text, which names an app and a user.
+    It is valid for ``api.page_token_seconds`` and signed with a key derived
+    from the node's secret. A page uses it to log in, list the app's users and
+    send to all of them.
     """
 
     def __init__(self, config: Config, secret: Secret) -> None:
@@ -51,7 +59,9 @@ class PageTokens:
     def make(self, app: str, user: str) -> str:
         """Make a token for the page of ``user`` in ``app``."""
         signed = self._signer.dumps([app, user])
-        return PAGE_TOKEN_PREFIX + (signed if isinstance(signed, str) else signed.decode())
+        return PAGE_TOKEN_PREFIX + (
+            signed if isinstance(signed, str) else signed.decode()
+        )
 
     def read(self, token: str) -> tuple[str, str] | None:
         """Return (app, user) of a valid page token, else None."""
@@ -60,7 +70,9 @@ class PageTokens:
         from itsdangerous import BadSignature  # as for the signer
 
         try:
-            app, user = self._signer.loads(token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds)
+            app, user = self._signer.loads(
+                token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds
+            )
         except BadSignature:
             return None
         return app, user
@@ -68,15 +80,20 @@ class PageTokens:
     def fits(self, app: str, user: str, token: str) -> bool:
         """Whether an open app accepts a login of ``user`` with this token.
 
-        A page token must name exactly this app and user. Any other token is ignored, as the originals do.
+        A page token must name exactly this app and user. Any other token is
+        ignored, as the originals do.
         """
-        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)
+        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (
+            app,
+            user,
+        )
 
 
 class LoginTokens(Service):
     """Verifies the tokens of logins and of subscriptions.
 
-    ``resolve`` returns the app of an alias. ``secret``: that of the server, from which keys are derived.
+    ``resolve`` returns the app of an alias. ``secret``: that of the server,
+    from which keys are derived.
     """
 
     resolve: Callable[[str], str]
@@ -90,37 +107,59 @@ class LoginTokens(Service):
         return load_app_keys(tenant.name, tenant, self.secret)
 
     def read(
-        self, rule: Rule, user: str, token: str, bare: bool, device: str, may_lack_user: bool
+        self,
+        rule: Rule,
+        user: str,
+        token: str,
+        bare: bool,
+        device: str,
+        may_lack_user: bool,
     ) -> LoginDecision:
-        """Verify the token. ``user`` ``""``: take the user from the token. May switch.
+        """Verify the token. ``user`` ``""``: take the user from the token. May
+        switch.
 
-        ``bare``: a token of the app's own keys needs neither ``app`` nor ``exp``. ``device``: what the client
-        calls its device.
+        ``bare``: a token of the app's own keys needs neither ``app`` nor
+        ``exp``. ``device``: what the client calls its device.
 
-        Raises BadToken, StorageUnavailable if the app has accounts, and IssuerUnavailable. Page tokens are
-        refused if the app has a login rule, because opening a page proves nothing.
+        Raises BadToken, StorageUnavailable if the app has accounts, and
+        IssuerUnavailable. Page tokens are refused if the app has a login rule,
+        because opening a page proves nothing.
         """
         if rule.accounts:
-            return self.proven(rule, user, self._read_either(rule, token, bare, device), may_lack_user)
+            return self.proven(
+                rule, user, self._read_either(rule, token, bare, device), may_lack_user
+            )
         if rule.keys or rule.issuers:
-            return self.proven(rule, user, self.read_session_token(rule, token, bare), may_lack_user)
+            return self.proven(
+                rule, user, self.read_session_token(rule, token, bare), may_lack_user
+            )
         if token.startswith(PAGE_TOKEN_PREFIX) and not (
             rule.open and self.pages.fits(rule.name, user, token)
         ):
-            raise BadToken("the page token is expired, not for this user, or not accepted by this app")
+            raise BadToken(
+                "the page token is expired, not for this user, or not accepted by this app"
+            )
         return ALLOWED
 
     def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
-        """Verify an account token, or else a token that a key of the app has signed.
+        """Verify an account token, or else a token that a key of the app has
+        signed.
 
-        The device of an account token is the one of its login, or a part of it that the client names.
+        The device of an account token is the one of its login, or a part of it
+        that the client names.
         """
         try:
             session = self.accounts.holder(token)
             # A bot names its devices itself.
             account = session.account
-            name = device if account.kind == "bot" or is_of_device(device, session.device) else session.device
-            return Claims(account.user, account.app, session.expires_at, name, kind=account.kind)
+            name = (
+                device
+                if account.kind == "bot" or is_of_device(device, session.device)
+                else session.device
+            )
+            return Claims(
+                account.user, account.app, session.expires_at, name, kind=account.kind
+            )
         except TokenExpired:
             raise
         except BadToken:
@@ -142,14 +181,22 @@ class LoginTokens(Service):
         return read_token(token, rule.keys, time())
 
     def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
-        """Verify a subscription token that a key or an issuer of the app has signed.
+        """Verify a subscription token that a key or an issuer of the app has
+        signed.
 
-        May wait for the issuer's keys. Raises BadToken, TokenExpired and IssuerUnavailable.
+        May wait for the issuer's keys. Raises BadToken, TokenExpired and
+        IssuerUnavailable.
         """
-        claims = self.issuers.channel_claims(rule.issuers, token, time()) if rule.issuers else None
+        claims = (
+            self.issuers.channel_claims(rule.issuers, token, time())
+            if rule.issuers
+            else None
+        )
         return claims or read_channel_token(token, rule.keys, time())
 
-    def proven(self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False) -> LoginDecision:
+    def proven(
+        self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False
+    ) -> LoginDecision:
         if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:
@@ -157,5 +204,8 @@ class LoginTokens(Service):
         if self.resolve(claims.app) != rule.name:
             raise BadToken("the token is for another app")
         return LoginDecision(
-            expires_at=claims.expires_at, user=claims.user, device=claims.device, claims=claims
+            expires_at=claims.expires_at,
+            user=claims.user,
+            device=claims.device,
+            claims=claims,
         )

@@ -1,5 +1,6 @@
-"""The listener to events of the core: logins, messages, absent users, changed accounts, and what was refused:
-connections, commands, requests, and sessions that a limit ends."""
+"""The listener to events of the core: logins, messages, absent users, changed
+accounts, and what was refused: connections, commands, requests, and sessions
+that a limit ends."""
 
 from __future__ import annotations
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 class Act(Struct, frozen=True):
     """Something that was changed, for those who have to prove it.
 
-    ``name``: what was done, as ``groups.delete``. ``by``: who has done it. ``app`` and ``user``: in which
-    app, to whom or on whose behalf; ``""``: to none. ``address``: from where. ``request``: the id of the
-    request. ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts that users wrote and
-    no secrets. ``users`` among them: the ids of other users of the app. None: they are made of ``given``,
-    the struct or the parameters of the request or command, and of ``answer``, the struct that answers it.
-    They may have texts and secrets, so nobody keeps them. ``gone``: the user was deleted by this, so nobody
-    keeps the name.
+    ``name``: what was done, as ``groups.delete``. ``by``: who has done it.
+    ``app`` and ``user``: in which app, to whom or on whose behalf; ``""``: to
+    none. ``address``: from where. ``request``: the id of the request.
+    ``facts``: what else it names, as JSON: ids, numbers and reasons, no texts
+    that users wrote and no secrets. ``users`` among them: the ids of other
+    users of the app. None: they are made of ``given``, the struct or the
+    parameters of the request or command, and of ``answer``, the struct that
+    answers it. They may have texts and secrets, so nobody keeps them. ``gone``:
+    the user was deleted by this, so nobody keeps the name.
     """
 
     name: str
@@ -50,12 +53,15 @@ class Act(Struct, frozen=True):
 class Denial(Struct, frozen=True):
     """A login, command or request that was refused.
 
-    ``reason``: a name of a table that its kind has: :data:`imserver.gateway.errors.LoginRefusal`; of
-    commands the reason of what refused it, else the name of its reply code or close code; the ``code`` of a
-    problem. ``app``, ``user``, ``account`` (an id) and ``address``: who it concerns; ``""``: unknown. They
-    may be any text of a client, and are short. ``limit``: the rate, setting or list that has refused it.
-    ``until``: when it ends, in Unix seconds; 0: unknown, or by an act of somebody. ``request``: the id of
-    the request, or the address and port of the connection: the log has both.
+    ``reason``: a name of a table that its kind has:
+    :data:`imserver.gateway.errors.LoginRefusal`; of commands the reason of what
+    refused it, else the name of its reply code or close code; the ``code`` of a
+    problem. ``app``, ``user``, ``account`` (an id) and ``address``: who it
+    concerns; ``""``: unknown. They may be any text of a client, and are short.
+    ``limit``: the rate, setting or list that has refused it. ``until``: when it
+    ends, in Unix seconds; 0: unknown, or by an act of somebody. ``request``:
+    the id of the request, or the address and port of the connection: the log
+    has both.
     """
 
     kind: Literal["login", "command", "request"]
@@ -80,24 +86,27 @@ class Observer:
     """The connections whose end it hears of."""
 
     def observes(self, settings: TenantSettings) -> bool:
-        """Whether it hears of logins to an app with these settings. Never switches."""
+        """Whether it hears of logins to an app with these settings. Never
+        switches."""
         return False
 
     def began(self, connection: Connection) -> None:
-        """A connection is a session now, or has logged in again. Never switches."""
+        """A connection is a session now, or has logged in again. Never
+        switches."""
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over. Never switches."""
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """A user has sent a message that is not stored; ``facts`` are its ``type``, ``text`` and receiver.
-        Never switches."""
+        """A user has sent a message that is not stored; ``facts`` are its
+        ``type``, ``text`` and receiver. Never switches."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """(user, push) for users who are offline. May switch."""
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind; None: nobody wants it. Never switches."""
+        """The function that stores an event of this kind; None: nobody wants
+        it. Never switches."""
         return None
 
     def acted(self, act: Act) -> None:
@@ -110,8 +119,8 @@ class Observer:
 class Observers(Observer):
     """Several observers. Each hears, in their order, what it has a method for.
 
-    A method that it inherits of :class:`Observer` is not called. So what only one of them hears costs no
-    more than with one observer.
+    A method that it inherits of :class:`Observer` is not called. So what only
+    one of them hears costs no more than with one observer.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -125,7 +134,11 @@ class Observers(Observer):
 
     def _all_that_have(self, method: str) -> tuple[Observer, ...]:
         inherited = getattr(Observer, method)
-        return tuple(each for each in self._observers if getattr(type(each), method) is not inherited)
+        return tuple(
+            each
+            for each in self._observers
+            if getattr(type(each), method) is not inherited
+        )
 
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
@@ -158,11 +171,17 @@ class Observers(Observer):
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """A function that calls theirs."""
-        functions = [record for each in self._recorders if (record := each.recorder(app, kind)) is not None]
+        functions = [
+            record
+            for each in self._recorders
+            if (record := each.recorder(app, kind)) is not None
+        ]
         if len(functions) < 2:
             return functions[0] if functions else None
 
-        def record_all(sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]) -> None:
+        def record_all(
+            sql: PooledStatements, app: str, user: str, facts: Mapping[str, Any]
+        ) -> None:
             for record in functions:
                 record(sql, app, user, facts)
 
@@ -178,20 +197,23 @@ class Observers(Observer):
 
 
 def observer_of(observers: Sequence[Observer]) -> Observer:
-    """One observer in place of all. If there is only one it is that, so nothing is called twice for it."""
+    """One observer in place of all. If there is only one it is that, so nothing
+    is called twice for it."""
     if len(observers) == 1:
         return observers[0]
     return Observers(observers) if observers else Observer()
 
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
-    """The function that tells of a command that has succeeded: the connection, the name of the act, and the
-    command. It may switch."""
+    """The function that tells of a command that has succeeded: the connection,
+    the name of the act, and the command. It may switch."""
 
     def acted(connection: Connection, name: str, command: Command) -> None:
         app, user = connection.app or "", connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
-        observer.acted(Act(name, by, app, user, host_of(connection.peer), given=command))
+        observer.acted(
+            Act(name, by, app, user, host_of(connection.peer), given=command)
+        )
 
     return acted
 
@@ -216,14 +238,16 @@ CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:
-    """The rate that refuses something, and the Unix second until which it does; 0: unknown."""
+    """The rate that refuses something, and the Unix second until which it does;
+    0: unknown."""
     if not isinstance(error, TooManyRequests):
         return "", 0.0
     return error.limit, time() + error.seconds if error.seconds else 0.0
 
 
 class Denials(Service):
-    """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban ends, in Unix seconds."""
+    """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban
+    ends, in Unix seconds."""
 
     observer: Observer
     banned_until: Callable[[str, str], float]
@@ -232,23 +256,43 @@ class Denials(Service):
         """The gate has refused a connection."""
         reason = "limit" if limit.startswith("limits.") else "origin"
         self.observer.refused(
-            Denial("login", reason, address=host_of(peer), limit=limit, detail=detail[:_DETAIL], request=peer)
+            Denial(
+                "login",
+                reason,
+                address=host_of(peer),
+                limit=limit,
+                detail=detail[:_DETAIL],
+                request=peer,
+            )
         )
 
     def command(
-        self, connection: Connection, request: Request, reply: Reply, error: Exception | None = None
+        self,
+        connection: Connection,
+        request: Request,
+        reply: Reply,
+        error: Exception | None = None,
     ) -> None:
-        """A command was answered with a reply that refuses it, because of this ``error`` if there is one."""
+        """A command was answered with a reply that refuses it, because of this
+        ``error`` if there is one."""
         app = connection.app
         if app is None:  # refused logins were told, and others have done nothing yet
             return
         about = getattr(request.command, "channel", "")
         reason = reply.why or _REPLIES.get(reply.code, f"code {reply.code}")
         limit, until = _limit_of(error)
-        self._of(connection, app, reason, limit, until, f"{request.name} {about}".rstrip()[:_DETAIL])
+        self._of(
+            connection,
+            app,
+            reason,
+            limit,
+            until,
+            f"{request.name} {about}".rstrip()[:_DETAIL],
+        )
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over. If a limit has ended its session, that is told."""
+        """A connection is over. If a limit has ended its session, that is
+        told."""
         app = connection.app
         if code not in CLOSES or app is None:
             return
@@ -257,12 +301,29 @@ class Denials(Service):
         self._of(connection, app, CLOSES[code], _LIMITS[code], until)
 
     def _of(
-        self, connection: Connection, app: str, reason: str, limit: str, until: float, detail: str = ""
+        self,
+        connection: Connection,
+        app: str,
+        reason: str,
+        limit: str,
+        until: float,
+        detail: str = "",
     ) -> None:
         """A command of a connection, or its session, was refused."""
         user, peer = connection.user or "", connection.peer
         self.observer.refused(
-            Denial("command", reason, app, user, "", host_of(peer), limit, until, detail, peer)
+            Denial(
+                "command",
+                reason,
+                app,
+                user,
+                "",
+                host_of(peer),
+                limit,
+                until,
+                detail,
+                peer,
+            )
         )
 
     def request(
@@ -275,8 +336,9 @@ class Denials(Service):
         detail: str = "",
         rate: TooManyRequests | None = None,
     ) -> None:
-        """A request was refused with a problem. ``app``, ``user``: those that it names, if they were read.
-        ``rate``: what refuses it, if a rate does."""
+        """A request was refused with a problem. ``app``, ``user``: those
+        that it names, if they were read. ``rate``: what refuses it, if a
+        rate does."""
         app = app or principal.app
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)
@@ -285,5 +347,16 @@ class Denials(Service):
         text = f"{request.method} {request.path}: {detail or problem.message}"[:_DETAIL]
         user, host = user[:64], request.host
         self.observer.refused(
-            Denial("request", problem.code, app, user, "", host, limit, until, text, request.id)
+            Denial(
+                "request",
+                problem.code,
+                app,
+                user,
+                "",
+                host,
+                limit,
+                until,
+                text,
+                request.id,
+            )
         )

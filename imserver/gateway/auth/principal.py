@@ -1,4 +1,5 @@
-"""Principals (what a request or login has proved), needs (what a route requires), and their comparison."""
+"""Principals (what a request or login has proved), needs (what a route
+requires), and their comparison."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "metrics": frozenset({"metrics"}),
     "admin": frozenset({"push", "read", "metrics", "admin", "any"}),
 }
-"""Scope that a key is given → what routes may ask of it. ``any``: a key for requests about an app."""
+"""Scope that a key is given → what routes may ask of it. ``any``: a key for
+requests about an app."""
 ALL_SCOPES: Final = SCOPES["admin"]
 
 
@@ -76,9 +78,10 @@ class Principal(Struct, frozen=True):
     node      a node by itself: its id as ``key``
     ========= ====================================================================
 
-    ``apps``: names of apps, without aliases; None: all apps. Users (``session`` to ``page``) have exactly one
-    app and a ``user``. ``rights``: what ``staff`` may do in its only app. ``lacks``: what an ``account``
-    lacks to act by its role, in words.
+    ``apps``: names of apps, without aliases; None: all apps. Users (``session``
+    to ``page``) have exactly one app and a ``user``. ``rights``: what ``staff``
+    may do in its only app. ``lacks``: what an ``account`` lacks to act by its
+    role, in words.
     """
 
     kind: Kind
@@ -91,9 +94,11 @@ class Principal(Struct, frozen=True):
     rights: frozenset[Right] = NO_RIGHTS
     lacks: str = ""
     label: str = ""
-    """Who it is, for the log and the audit log: its kind, and the id of a key, user, account or node.
+    """Who it is, for the log and the audit log: its kind, and the id of a key,
+    user, account or node.
 
-    Ids of users come with their app. It is made here, once for all requests with one key.
+    Ids of users come with their app. It is made here, once for all requests
+    with one key.
     """
 
     def __post_init__(self) -> None:
@@ -104,23 +109,32 @@ class Principal(Struct, frozen=True):
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:
-        """Whether the principal satisfies ``need`` in ``app`` (a resolved name; None: not known yet)."""
+        """Whether the principal satisfies ``need`` in ``app`` (a resolved name;
+        None: not known yet)."""
         if need.scope not in self.scopes and (
-            self.kind not in need.users or (self.kind == "staff" and need.right not in self.rights)
+            self.kind not in need.users
+            or (self.kind == "staff" and need.right not in self.rights)
         ):
             return False
-        return app is None or self.apps is None or app in self.apps or self.kind == "nobody"
+        return (
+            app is None
+            or self.apps is None
+            or app in self.apps
+            or self.kind == "nobody"
+        )
 
     def reaches(self, app: str) -> bool:
-        """Whether the principal belongs to this app. ``app`` must not be an alias."""
+        """Whether the principal belongs to this app. ``app`` must not be an
+        alias."""
         return self.apps is None or app in self.apps
 
     def may_act_on(self, role: Role) -> bool:
-        """Whether the principal may lock, ban or mute users with this role, and give them another one.
+        """Whether the principal may lock, ban or mute users with this role, and
+        give them another one.
 
-        A back end acts on all, an account that acts by its role on those below it: an owner on moderators
-        and members, a moderator on members. Nobody acts on themselves or on their equals: API keys and
-        commands do that."""
+        A back end acts on all, an account that acts by its role on those below
+        it: an owner on moderators and members, a moderator on members. Nobody
+        acts on themselves or on their equals: API keys and commands do that."""
         return self.kind != "staff" or RIGHTS[role] < self.rights
 
     @property
@@ -136,11 +150,13 @@ DEMO: Final = Principal("demo", ALL_SCOPES, None)
 
 
 class Need(Struct, frozen=True):
-    """The requirement of a route: a principal with ``scope``, or one of the kinds in ``users``.
+    """The requirement of a route: a principal with ``scope``, or one of the
+    kinds in ``users``.
 
-    ``users``: kinds of users that may act, each in its own app; ``nobody`` admits everybody. ``address``:
-    back ends may be identified by their address. ``right``: accounts whose role has it may act as a back end
-    of their app (``users`` has ``staff``).
+    ``users``: kinds of users that may act, each in its own app; ``nobody``
+    admits everybody. ``address``: back ends may be identified by their address.
+    ``right``: accounts whose role has it may act as a back end of their app
+    (``users`` has ``staff``).
     """
 
     scope: str = ""
@@ -150,7 +166,8 @@ class Need(Struct, frozen=True):
 
 
 class BadSignature(ImserverError):
-    """A request without a valid signature. The text says why, and holds nothing secret."""
+    """A request without a valid signature. The text says why, and holds nothing
+    secret."""
 
 
 class Needs:
@@ -159,7 +176,8 @@ class Needs:
     ANYONE: Final = Need(users=frozenset({"nobody"}))
     """No identity. The credentials are not read."""
     SIGNED: Final = Need(users=frozenset({"signature"}))
-    """A back end that has signed its request. The row of the route says how that is verified (``signer``)."""
+    """A back end that has signed its request. The row of the route says how
+    that is verified (``signer``)."""
     PUSH: Final = Need("push")
     """A back end whose key may push."""
     READ: Final = Need("read")
@@ -187,7 +205,8 @@ class Needs:
     VISITOR: Final = Need(users=frozenset({"page"}))
     """A visitor of one of our pages."""
     ADMIN_OR_ACCOUNT: Final = Need("admin", frozenset({"account"}))
-    """A person with an account token, but no guest, or a back end for a user."""
+    """A person with an account token, but no guest, or a back end for a
+    user."""
     ADMIN_OR_FINDER: Final = Need("admin", frozenset({"account", "bot"}))
     """A person or a bot, but no guest, or a back end for either."""
     ADMIN_OR_PERSON: Final = Need("admin", frozenset({"account", "guest"}))
@@ -197,19 +216,29 @@ class Needs:
     ADMIN_OR_BOT: Final = Need("admin", frozenset({"bot"}))
     """A bot with its token, or a back end for a bot."""
     ACCOUNT: Final = Need(users=frozenset({"account"}))
-    """A person with an account token, but no guest. No back end acts for them."""
+    """A person with an account token, but no guest. No back end acts for
+    them."""
     ANYONE_OR_ADMIN: Final = Need("admin", frozenset({"nobody"}))
     """Anybody. A back end may do more."""
     ANYONE_OR_ACCOUNT: Final = Need(users=frozenset({"nobody", "account"}))
     """Anybody. A user with an account token may do more."""
-    ADMIN_OR_USER: Final = Need("admin", frozenset({"account", "guest", "bot", "session"}))
+    ADMIN_OR_USER: Final = Need(
+        "admin", frozenset({"account", "guest", "bot", "session"})
+    )
     """A user with any token of their own, or a back end for them."""
-    PUSH_OR_USER: Final = Need("push", frozenset({"account", "guest", "bot", "session"}))
+    PUSH_OR_USER: Final = Need(
+        "push", frozenset({"account", "guest", "bot", "session"})
+    )
     """A user with any token of their own, or a back end whose key may push."""
-    READ_OR_USER: Final = Need("read", frozenset({"account", "guest", "bot", "session"}))
+    READ_OR_USER: Final = Need(
+        "read", frozenset({"account", "guest", "bot", "session"})
+    )
     """A user with any token of their own, or a back end whose key may read."""
-    ANYONE_OR_PUSH: Final = Need("push", frozenset({"nobody", "account", "guest", "bot", "session"}))
-    """Anybody: the token in the body identifies the principal. A back end whose key may push does more."""
+    ANYONE_OR_PUSH: Final = Need(
+        "push", frozenset({"nobody", "account", "guest", "bot", "session"})
+    )
+    """Anybody: the token in the body identifies the principal. A back end whose
+    key may push does more."""
     ANYONE_OR_READ: Final = Need("read", frozenset({"nobody"}))
     """Anybody. A back end whose key may read gets more."""
     MODERATE: Final = Need("admin", frozenset({"staff"}), right="moderate")

@@ -1,5 +1,6 @@
-"""Questions that the core asks features: who holds a token, may users reach each other, may a client or a
-message pass. Each has the answers of a node where no feature gives any."""
+"""Questions that the core asks features: who holds a token, may users reach
+each other, may a client or a message pass. Each has the answers of a node where
+no feature gives any."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -19,8 +20,8 @@ BOT_TOKEN_PREFIX: Final = "bot_"
 
 
 class Holder(Struct, frozen=True, kw_only=True):
-    """Who holds a login: an account of an app, as the gateway knows it. Its user id is the account id in
-    decimal."""
+    """Who holds a login: an account of an app, as the gateway knows it. Its
+    user id is the account id in decimal."""
 
     id: int
     app: str
@@ -49,11 +50,12 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 
 class AccountSession(Struct, frozen=True):
-    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds; 0: always).
+    """A login of an account, and the token that proves it until ``expires_at``
+    (Unix seconds; 0: always).
 
-    ``device``: name of the device at login. ``device_id``: login number (0: not in the token).
-    ``lacks``: what the account lacks to act by its role, in words; ``""``: nothing. ``bot_prefix``: how the
-    tokens of bots begin.
+    ``device``: name of the device at login. ``device_id``: login number (0: not
+    in the token). ``lacks``: what the account lacks to act by its role, in
+    words; ``""``: nothing. ``bot_prefix``: how the tokens of bots begin.
     """
 
     bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
@@ -67,68 +69,83 @@ class AccountSession(Struct, frozen=True):
 
 
 class AccountLookup:
-    """Answers who holds a token of an account or a bot, and which users are accounts.
-
-    All questions may switch and raise StorageUnavailable. The answers here are those of a node without
+    """Answers who holds a token of an account or a bot, and which users are
     accounts.
+
+    All questions may switch and raise StorageUnavailable. The answers here are
+    those of a node without accounts.
     """
 
     def holder(self, token: str | bytes) -> AccountSession:
-        """Return the account and login that a token belongs to. Raises BadToken."""
+        """Return the account and login that a token belongs to. Raises
+        BadToken."""
         raise BadToken("this server has no accounts")
 
     def proof_of(self, token: str) -> str:
-        """What :meth:`still_holds` asks again, without being the token. Raises BadToken."""
+        """What :meth:`still_holds` asks again, without being the token. Raises
+        BadToken."""
         raise BadToken("this server has no accounts")
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token of a user from which a proof was made is still valid."""
+        """Whether the token of a user from which a proof was made is still
+        valid."""
         return False
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Sequence[Holder]:
+    def those_of(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> Sequence[Holder]:
         """The existing accounts of these users, in the order of their ids.
 
-        ``words``: only those whose nickname, and user name if others find the account, contain all of these
-        words, which are from :meth:`imserver.gateway.storage.statements.Statements.words`.
+        ``words``: only those whose nickname, and user name if others find the
+        account, contain all of these words, which are from
+        :meth:`imserver.gateway.storage.statements.Statements.words`.
         """
         return []
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
-        """The bots of these users: what stops or mutes an owner does the same to them."""
+        """The bots of these users: what stops or mutes an owner does the same
+        to them."""
         return []
 
 
 class Relations:
     """Answers what one user of an app may know of another, and do to them.
 
-    Every route and command that names or shows a user asks here. ``by`` ``""`` is a back end: it acts for the
-    app, and nothing is hidden from it. Every question but :meth:`limits` may switch and raise
-    StorageUnavailable. The answers here are those of a node where nobody blocks others or hides: everybody
-    may do everything, and no question switches.
+    Every route and command that names or shows a user asks here. ``by`` ``""``
+    is a back end: it acts for the app, and nothing is hidden from it. Every
+    question but :meth:`limits` may switch and raise StorageUnavailable. The
+    answers here are those of a node where nobody blocks others or hides:
+    everybody may do everything, and no question switches.
     """
 
     def limits(self, app: str, by: str) -> bool:
-        """Whether anything in this app can be hidden from ``by``. Never switches."""
+        """Whether anything in this app can be hidden from ``by``. Never
+        switches."""
         return False
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """The users among ``users`` who have blocked ``by``, in a fixed order."""
+        """The users among ``users`` who have blocked ``by``, in a fixed
+        order."""
         return []
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
-        """Whether something of ``by`` may reach ``user``, wherever that is not a stored message."""
+        """Whether something of ``by`` may reach ``user``, wherever that is not
+        a stored message."""
         return True
 
     def may_write(self, app: str, by: str, user: str) -> bool:
-        """Whether ``by`` may write to ``user``. The log decides the same about stored messages."""
+        """Whether ``by`` may write to ``user``. The log decides the same about
+        stored messages."""
         return True
 
     def may_gather(self, app: str, by: str) -> bool:
-        """Whether ``by`` may make groups, add people to groups, and join groups without an invitation."""
+        """Whether ``by`` may make groups, add people to groups, and join groups
+        without an invitation."""
         return True
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The users among ``users`` whom ``by`` may not add to a group: they join by an invitation."""
+        """The users among ``users`` whom ``by`` may not add to a group: they
+        join by an invitation."""
         return set()
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
@@ -145,12 +162,16 @@ class Relations:
 
 
 T = TypeVar("T")
-BackEndCall = Literal["connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"]
-"""What the back end of an app is asked about a client: its login or renewal, a channel, a call of its own."""
+BackEndCall = Literal[
+    "connect", "refresh", "subscribe", "publish", "sub_refresh", "rpc"
+]
+"""What the back end of an app is asked about a client: its login or renewal, a
+channel, a call of its own."""
 
 
 class LoginAnswer(Struct, frozen=True):
-    """The answer of a back end. ``expires_at``: Unix second of the session's end (0: with its connection).
+    """The answer of a back end. ``expires_at``: Unix second of the session's
+    end (0: with its connection).
 
     ``user``: the user, if the client gave none.
     """
@@ -167,21 +188,26 @@ class BackEndUnavailable(ImserverError):
 class BackEndRefused(ImserverError):
     """The answer is an ``error`` for the client, or that its connection ends.
 
-    ``disconnect``: the code with which it ends, from 3000 to 4999, and the reason.
+    ``disconnect``: the code with which it ends, from 3000 to 4999, and the
+    reason.
     """
 
-    def __init__(self, error: ClientError | None, disconnect: tuple[int, str] | None = None) -> None:
+    def __init__(
+        self, error: ClientError | None, disconnect: tuple[int, str] | None = None
+    ) -> None:
         super().__init__("" if error is None else error.message)
         self.error = error
         self.disconnect = disconnect
 
 
 class BackEnds:
-    """Asks the back ends of apps about their clients. The answers here are those of a node
-    where nobody answers: a request that needs a decision of a back end is refused."""
+    """Asks the back ends of apps about their clients. The answers here are
+    those of a node where nobody answers: a request that needs a decision of a
+    back end is refused."""
 
     def is_ready(self, app: str) -> bool:
-        """Whether the back end that the settings of an app name can be asked. Never switches."""
+        """Whether the back end that the settings of an app name can be asked.
+        Never switches."""
         return False
 
     def authorise(
@@ -195,20 +221,28 @@ class BackEnds:
         return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client (by names in lower case) that requests about it repeat.
+        """The headers of a new client (by names in lower case) that requests
+        about it repeat.
 
         None: the app has no back end. Never switches.
         """
         return None
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers set in the SDK of a client that requests about it repeat. Never switches."""
+        """The headers set in the SDK of a client that requests about it repeat.
+        Never switches."""
         return {}
 
     def ask(
-        self, app: str, call: BackEndCall, connection: Connection, facts: Mapping[str, Any], kind: type[T]
+        self,
+        app: str,
+        call: BackEndCall,
+        connection: Connection,
+        facts: Mapping[str, Any],
+        kind: type[T],
     ) -> T:
-        """Ask for a connection, and return the result, which is a ``kind``. Switches.
+        """Ask for a connection, and return the result, which is a ``kind``.
+        Switches.
 
         Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
         """
@@ -216,8 +250,9 @@ class BackEnds:
 
 
 class ReviewDecision(Struct, frozen=True):
-    """The decision about a message. ``replace``: with this ``type`` and ``body``, text or JSON. ``reject``:
-    for this ``reason``. ``undecided``: there is no valid answer, and the sender may try again."""
+    """The decision about a message. ``replace``: with this ``type`` and
+    ``body``, text or JSON. ``reject``: for this ``reason``. ``undecided``:
+    there is no valid answer, and the sender may try again."""
 
     action: Literal["allow", "replace", "reject", "undecided"]
     type: str = ""
@@ -234,11 +269,13 @@ Then = Callable[[ReviewDecision], None]
 
 
 class Reviews:
-    """Reviews what users send, before it is stored or delivered. The decisions here are those of a node where
-    nobody reviews: what an app lets a back end review stays undecided.
+    """Reviews what users send, before it is stored or delivered. The decisions
+    here are those of a node where nobody reviews: what an app lets a back end
+    review stays undecided.
 
-    An app without reviews costs one look-up in :attr:`apps`; only the apps there may be asked about.
-    ``tenants``: the apps; None in commands, which send nothing.
+    An app without reviews costs one look-up in :attr:`apps`; only the apps
+    there may be asked about. ``tenants``: the apps; None in commands, which
+    send nothing.
     """
 
     apps: Container[str]
@@ -262,15 +299,20 @@ class Reviews:
         return UNDECIDED
 
     def review(
-        self, app: str, facts: Mapping[str, Any], then: Then, connection: Connection | None = None
+        self,
+        app: str,
+        facts: Mapping[str, Any],
+        then: Then,
+        connection: Connection | None = None,
     ) -> None:
-        """Ask about a message; ``then`` gets the decision, after those of earlier messages of ``connection``.
+        """Ask about a message; ``then`` gets the decision, after those of
+        earlier messages of ``connection``.
 
         Never switches.
         """
         then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
-        """Allow something that is not reviewed, after all earlier messages of ``connection`` have their
-        decisions. Never switches."""
+        """Allow something that is not reviewed, after all earlier messages of
+        ``connection`` have their decisions. Never switches."""
         then(ALLOWED)

@@ -1,4 +1,5 @@
-"""Session limits: connections per app and node, messages per connection and second, session lifetime."""
+"""Session limits: connections per app and node, messages per connection and
+second, session lifetime."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class ConnectionQuota(Service):
     _counts: dict[str, int] = field(default_factory=dict)
 
     def full(self, app: str, limit: int, request: object) -> bool:
-        """Whether the app is at its limit. A connection that counts already may log in again."""
+        """Whether the app is at its limit. A connection that counts already may
+        log in again."""
         return (
             limit > 0
             and self._counts.get(app, 0) >= limit
@@ -30,8 +32,8 @@ class ConnectionQuota(Service):
         )
 
     def take(self, app: str, limit: int, connection: Connection) -> None:
-        """Count a connection before its login completes, so that simultaneous logins cannot exceed the
-        limit."""
+        """Count a connection before its login completes, so that simultaneous
+        logins cannot exceed the limit."""
         if self.taken:
             self.leave(connection)
         if limit:
@@ -48,7 +50,8 @@ class ConnectionQuota(Service):
 
 
 def limited(serve: Serve, per_second: float) -> Serve:
-    """Wrap ``serve`` to close a connection above ``per_second`` messages (burst: the same number).
+    """Wrap ``serve`` to close a connection above ``per_second`` messages
+    (burst: the same number).
 
     A frame with several requests counts as so many messages.
     """
@@ -69,7 +72,8 @@ def limited(serve: Serve, per_second: float) -> Serve:
 class LimitedEncoding(Encoding):
     """An encoding with a message rate, shared by the connections of one app.
 
-    Connections without a limit use the plain encoding, so they have no extra cost.
+    Connections without a limit use the plain encoding, so they have no extra
+    cost.
     """
 
     __slots__ = ("_per_second", "plain")
@@ -78,14 +82,22 @@ class LimitedEncoding(Encoding):
         self.plain = plain
         """The encoding without the limit."""
         serve = limited(plain.serve, per_second)
-        super().__init__(plain.dialect, serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
+        super().__init__(
+            plain.dialect,
+            serve,
+            plain.limit_bytes,
+            plain.deflate_bits,
+            plain.outbox_bytes,
+        )
         self._per_second = per_second
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
         """See :class:`Encoding`. A stream has frames of its own."""
         return self.plain.frame(payload, opcode)
 
-    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+    def close_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
         return self.plain.close_frames(code, reason, as_given)
 
     def _make(self, dialect: Dialect) -> LimitedEncoding:
@@ -95,8 +107,9 @@ class LimitedEncoding(Encoding):
 class Ending(Service):
     """The sessions that end at ``second``.
 
-    ``listed`` may contain sessions that are over; ``count`` counts the others. The list is compacted when
-    less than half of it counts. A set would take 24 more bytes per session.
+    ``listed`` may contain sessions that are over; ``count`` counts the others.
+    The list is compacted when less than half of it counts. A set would take 24
+    more bytes per session.
     """
 
     second: int
@@ -105,17 +118,19 @@ class Ending(Service):
 
 
 class Expiry:
-    """Owner of the times at which sessions end. Sessions without an end cost nothing.
+    """Owner of the times at which sessions end. Sessions without an end cost
+    nothing.
 
-    Times are whole Unix seconds of the clock that tokens are checked against. Sessions that end in the same
-    second share an entry, so a check costs one dictionary access per second.
+    Times are whole Unix seconds of the clock that tokens are checked against.
+    Sessions that end in the same second share an entry, so a check costs one
+    dictionary access per second.
     """
 
     def __init__(self, now: float) -> None:
         self._checked_until = int(now)
         self.ends: dict[Connection, Ending] = {}
-        """Connection → the entry of its end. Read-only for others. (One object per session would take 32
-        bytes more.)"""
+        """Connection → the entry of its end. Read-only for others. (One object
+        per session would take 32 bytes more.)"""
         self._due: dict[int, Ending] = {}
 
     def __len__(self) -> int:
@@ -125,7 +140,8 @@ class Expiry:
         return connection in self.ends
 
     def end_at(self, connection: Connection, expires_at: int) -> None:
-        """End the session of ``connection`` at ``expires_at`` instead of any earlier choice; 0: never."""
+        """End the session of ``connection`` at ``expires_at`` instead of any
+        earlier choice; 0: never."""
         if self.ends:
             self.forget(connection)
         if expires_at:
@@ -146,18 +162,24 @@ class Expiry:
             if not ending.count:
                 del self._due[ending.second]
             elif len(ending.listed) > 2 * ending.count:
-                ends = dict.fromkeys(ending.listed)  # a session renewed for the same second is listed twice
+                # a session renewed for the same second is listed twice
+                ends = dict.fromkeys(ending.listed)
                 ending.listed = [each for each in ends if self.ends.get(each) is ending]
 
     def expire(self, now: float) -> int:
-        """Close expired sessions with 4504 and return their number. Called once per second; never
-        switches."""
+        """Close expired sessions with 4504 and return their number. Called once
+        per second; never switches."""
         second = int(now)
         if second - self._checked_until > len(self._due):
-            # The clock has jumped: checking each entry is cheaper than checking each second.
+            # The clock has jumped: checking each entry is cheaper than checking
+            # each second.
             due = sorted(each for each in self._due if each <= second)
         else:
-            due = [each for each in range(self._checked_until + 1, second + 1) if each in self._due]
+            due = [
+                each
+                for each in range(self._checked_until + 1, second + 1)
+                if each in self._due
+            ]
         self._checked_until = max(self._checked_until, second)
         closed = 0
         for each in due:

@@ -1,8 +1,9 @@
 """Rates: what is counted for whom, and the buckets that count it.
 
-Whoever pays has a bucket of tokens. It is full at first. What is counted takes tokens out of it, and it fills
-up at a steady rate. The rows of features are in their ``settings``. And the users who send nothing in their
-whole app for a time, as this node knows them.
+Whoever pays has a bucket of tokens. It is full at first. What is counted takes
+tokens out of it, and it fills up at a steady rate. The rows of features are in
+their ``settings``. And the users who send nothing in their whole app for a
+time, as this node knows them.
 """
 
 import logging
@@ -30,17 +31,19 @@ log: Final = logging.getLogger(__name__)
 LASTING_SECONDS: Final = 600
 """What is counted for so long outlasts a restart."""
 MAX_PAYERS: Final = 100_000
-"""Limit of the payers of one rate. Beyond it a node forgets the one that paid longest ago."""
+"""Limit of the payers of one rate. Beyond it a node forgets the one that paid
+longest ago."""
 _SECOND: Final = 1_000_000_000
 
 
 class Rate(Struct, frozen=True):
     """What is counted for whom: a row of the table.
 
-    ``name``: in Redis, where the nodes of a cluster count together. ``counted``: what takes a token.
-    ``payer``: whose bucket it is, in words.
-    ``limit``: how many tokens a bucket gets, and within which time. ``above``: what happens if there are too
-    few, an error over HTTP or a close code. ``burst``: a full bucket has so many times the limit.
+    ``name``: in Redis, where the nodes of a cluster count together.
+    ``counted``: what takes a token. ``payer``: whose bucket it is, in words.
+    ``limit``: how many tokens a bucket gets, and within which time. ``above``:
+    what happens if there are too few, an error over HTTP or a close code.
+    ``burst``: a full bucket has so many times the limit.
     """
 
     name: str
@@ -52,14 +55,24 @@ class Rate(Struct, frozen=True):
 
 
 _MESSAGES: Final = "limits.messages_per_second, and that of the app"
-MESSAGES: Final = Rate("messages", "messages", "connection", _MESSAGES, "close code 4003")
+MESSAGES: Final = Rate(
+    "messages", "messages", "connection", _MESSAGES, "close code 4003"
+)
 HTTP_MESSAGES: Final = Rate("http_messages", "messages over HTTP", "user", _MESSAGES)
 PUBLICATIONS: Final = Rate(
-    "publications", "publications to a namespace", "connection", "its publications_per_second", "1008"
+    "publications",
+    "publications to a namespace",
+    "connection",
+    "its publications_per_second",
+    "1008",
 )
 _EIGHTH: Final = "an eighth of limits.outbox_bytes per second"
 NOTICES: Final = Rate(
-    "notices", "bytes of the join and leave notices that subscriptions cause", "user", _EIGHTH, "1008"
+    "notices",
+    "bytes of the join and leave notices that subscriptions cause",
+    "user",
+    _EIGHTH,
+    "1008",
 )
 LOGIN_NOTICES: Final = Rate(
     "login_notices",
@@ -68,12 +81,16 @@ LOGIN_NOTICES: Final = Rate(
     _EIGHTH,
     "1008",
 )
-REQUESTS: Final = Rate("requests", "requests", "key, user or address", "api.requests_per_second")
+REQUESTS: Final = Rate(
+    "requests", "requests", "key, user or address", "api.requests_per_second"
+)
 
 
-class TooManyRequests(ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"):
-    """Somebody has no token left. ``seconds``: time until the next request is allowed. ``limit``: the name of
-    the rate."""
+class TooManyRequests(
+    ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"
+):
+    """Somebody has no token left. ``seconds``: time until the next request is
+    allowed. ``limit``: the name of the rate."""
 
     def __init__(self, seconds: int, limit: str = "") -> None:
         super().__init__(f"too many requests; the next one may be tried in {seconds} s")
@@ -84,19 +101,26 @@ class TooManyRequests(ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login=
 Digest = Callable[[Hashable], bytes]
 """Stands for a payer in a file."""
 Shared = Callable[[str, float, float, float], float | None]
-"""Counts for all nodes: :meth:`imserver.gateway.cluster.redis.registry.RedisRegistry.attempt`."""
+"""Counts for all nodes:
+:meth:`imserver.gateway.cluster.redis.registry.RedisRegistry.attempt`."""
 
 
 class Buckets:
     """Owner of the buckets of one rate on a node: one for each payer.
 
-    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. ``shared``: the nodes of a cluster count
-    together, in :meth:`require`, :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
-    While Redis does not answer, each node counts by itself. Nothing else switches.
+    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. ``shared``:
+    the nodes of a cluster count together, in :meth:`require`,
+    :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
+    While Redis does not answer, each node counts by itself. Nothing else
+    switches.
     """
 
     def __init__(
-        self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
+        self,
+        rate: Rate,
+        number: float = 0,
+        seconds: float = 1.0,
+        shared: Shared | None = None,
     ) -> None:
         self.rate = rate
         self.seconds = seconds
@@ -106,22 +130,28 @@ class Buckets:
     def set(self, number: float) -> None:
         """Change the limit, and fill all buckets."""
         self._before: dict[bytes, int] = {}
-        """What a node has counted before its restart: digest of a payer → as in ``_full_at``."""
+        """What a node has counted before its restart: digest of a payer → as in
+        ``_full_at``."""
         self._digest: Digest = lambda _: b""
         self.number = number
         self._each, self._capacity = self._measured(number) if number else (0, 0)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
-        """Payer → when its bucket is full again, in nanoseconds of the monotonic clock: whole numbers, so
-        sums are exact. Who has paid last is the last one. A full bucket is like none."""
+        """Payer → when its bucket is full again, in nanoseconds of the
+        monotonic clock: whole numbers, so sums are exact. Who has paid last is
+        the last one. A full bucket is like none."""
 
     def _measured(self, number: float) -> tuple[int, int]:
-        """The nanoseconds in which a bucket gets one token, and those in which an empty one becomes full."""
+        """The nanoseconds in which a bucket gets one token, and those in which
+        an empty one becomes full."""
         each = max(int(self.seconds * _SECOND / number), 1)
         return each, int(max(number * self.rate.burst, 1) * each)
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
-        """Take tokens. False: there are too few, and none is taken. ``number``: the limit of this payer."""
-        each, capacity = self._measured(number) if number else (self._each, self._capacity)
+        """Take tokens. False: there are too few, and none is taken. ``number``:
+        the limit of this payer."""
+        each, capacity = (
+            self._measured(number) if number else (self._each, self._capacity)
+        )
         if not each:
             return True
         now, full_at = monotonic_ns(), self._full_at
@@ -139,7 +169,8 @@ class Buckets:
         return True
 
     def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
-        """Take tokens. Raises TooManyRequests if there are too few. ``payer`` None: nobody pays."""
+        """Take tokens. Raises TooManyRequests if there are too few. ``payer``
+        None: nobody pays."""
         if payer is None:
             return
         seconds = self._count_shared(payer, tokens)
@@ -153,14 +184,15 @@ class Buckets:
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
-        """Take tokens if there is one, even if there are too few: for what is as many as its caller likes.
-        Raises TooManyRequests."""
+        """Take tokens if there is one, even if there are too few: for what is
+        as many as its caller likes. Raises TooManyRequests."""
         if self.number:
             self.require(payer)
             self.charge(payer, tokens - 1)
 
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
-        """Take tokens even if there are too few. The missing ones are paid before the next request."""
+        """Take tokens even if there are too few. The missing ones are paid
+        before the next request."""
         now = monotonic_ns()
         self._full_at[payer] = max(self._known(payer), now) + tokens * self._each
         self._full_at.move_to_end(payer)
@@ -179,11 +211,13 @@ class Buckets:
         self._full_at.pop(payer, None)
 
     def payers(self) -> list[Hashable]:
-        """Those whose buckets this node has filled less than wholly, in the order of their last payment."""
+        """Those whose buckets this node has filled less than wholly, in the
+        order of their last payment."""
         return list(self._full_at)
 
     def wait(self, payer: Hashable) -> int:
-        """Seconds until a payer has a token, rounded up. 0: it has one, or its limit is not known here."""
+        """Seconds until a payer has a token, rounded up. 0: it has one, or its
+        limit is not known here."""
         if not self.number:
             return 0
         seconds = self._count_shared(payer, 0)
@@ -197,7 +231,8 @@ class Buckets:
         return self._shared is not None
 
     def left(self, payer: Hashable) -> tuple[int, int]:
-        """How many tokens a payer has left, and the seconds until its bucket is full, rounded up."""
+        """How many tokens a payer has left, and the seconds until its bucket is
+        full, rounded up."""
         debt = self._debt(payer)
         return max(self._capacity - debt, 0) // self._each, math.ceil(debt / _SECOND)
 
@@ -206,46 +241,70 @@ class Buckets:
         return max(self._known(payer) - monotonic_ns(), 0)
 
     def _known(self, payer: Hashable) -> int:
-        """When the bucket of a payer is full again; 0: it is, or was long ago."""
+        """When the bucket of a payer is full again; 0: it is, or was long
+        ago."""
         known = self._full_at.get(payer, 0)
-        if not known and self._before and (known := self._before.pop(self._digest(payer), 0)):
+        if (
+            not known
+            and self._before
+            and (known := self._before.pop(self._digest(payer), 0))
+        ):
             self._full_at[payer] = known
         return known
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it outlasts a restart of this node: what others count, or seconds fill, does not."""
-        return self._shared is None and self.number > 0 and self.seconds >= LASTING_SECONDS
+        """Whether it outlasts a restart of this node: what others count, or
+        seconds fill, does not."""
+        return (
+            self._shared is None and self.number > 0 and self.seconds >= LASTING_SECONDS
+        )
 
     def state(self, digest: Digest) -> dict[bytes, float]:
-        """Digest of each payer whose bucket is not full → the Unix second in which it is. May switch."""
+        """Digest of each payer whose bucket is not full → the Unix second in
+        which it is. May switch."""
         begun, zero = monotonic_ns(), time() - monotonic_ns() / _SECOND
         full_at = dict(self._before)
         for payer, full in tuple(self._full_at.items()):
             full_at[digest(payer)] = full
             if is_long_turn():
                 serve_others()
-        return {name: zero + full / _SECOND for name, full in full_at.items() if full > begun}
+        return {
+            name: zero + full / _SECOND
+            for name, full in full_at.items()
+            if full > begun
+        }
 
     def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
         """Go on with what was in :meth:`state`."""
         now, unix, self._digest = monotonic_ns(), time(), digest
-        left = {name: min(int((full - unix) * _SECOND), self._capacity) for name, full in full_at.items()}
+        left = {
+            name: min(int((full - unix) * _SECOND), self._capacity)
+            for name, full in full_at.items()
+        }
         self._before = {name: now + each for name, each in left.items() if each > 0}
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
-        """Count for all nodes: 0, or the seconds until there are enough tokens. None: count here.
+        """Count for all nodes: 0, or the seconds until there are enough tokens.
+        None: count here.
 
         ``tokens`` 0: only look whether there is one."""
         if self._shared is None or not self.number:
             return None
-        return self._shared(f"{self.rate.name}:{payer!r}", self.number, self.seconds / self.number, tokens)
+        return self._shared(
+            f"{self.rate.name}:{payer!r}",
+            self.number,
+            self.seconds / self.number,
+            tokens,
+        )
 
     def _forget_oldest(self, now: int) -> None:
-        """Forget up to two old full buckets, or one of too many. Called when there is one more."""
+        """Forget up to two old full buckets, or one of too many. Called when
+        there is one more."""
         full_at = self._full_at
         for oldest in tuple(islice(full_at, 2)):
-            # A full bucket stays for a while: to make one for each message would cost more.
+            # A full bucket stays for a while: to make one for each message
+            # would cost more.
             if full_at[oldest] > now - 10 * _SECOND and len(full_at) <= MAX_PAYERS:
                 break
             del full_at[oldest]
@@ -256,16 +315,22 @@ State = dict[str, dict[bytes, float]]
 
 
 class BucketList(Struct, eq=False):
-    """Owner of the list of the buckets of a node whose payers may wait for longer than seconds.
+    """Owner of the list of the buckets of a node whose payers may wait for
+    longer than seconds.
 
-    What a connection pays by the second is not in it: its bucket is full again before anybody looks.
+    What a connection pays by the second is not in it: its bucket is full again
+    before anybody looks.
     """
 
     all: list[Buckets] = field(default_factory=list)
     """Read-only for others."""
 
     def make(
-        self, rate: Rate, number: float = 0, seconds: float = 1.0, shared: Shared | None = None
+        self,
+        rate: Rate,
+        number: float = 0,
+        seconds: float = 1.0,
+        shared: Shared | None = None,
     ) -> Buckets:
         """New buckets (:class:`Buckets`), which are in the list."""
         buckets = Buckets(rate, number, seconds, shared)
@@ -274,7 +339,11 @@ class BucketList(Struct, eq=False):
 
     def state(self, digest: Digest) -> bytes:
         """What outlasts a restart. May switch."""
-        state: State = {each.rate.name: each.state(digest) for each in tuple(self.all) if each.is_lasting}
+        state: State = {
+            each.rate.name: each.state(digest)
+            for each in tuple(self.all)
+            if each.is_lasting
+        }
         return msgspec.msgpack.encode(state)
 
     def restore(self, content: bytes, digest: Digest) -> None:
@@ -293,18 +362,31 @@ class BucketList(Struct, eq=False):
         everywhere: bool = False,
         likely: bool = False,
     ) -> Iterator[tuple[Buckets, Hashable]]:
-        """The buckets of somebody that are not full on this node, with who pays. May switch.
+        """The buckets of somebody that are not full on this node, with who
+        pays. May switch.
 
-        ``app``: what they pay in this app. ``names``: their ids there, also as numbers. ``networks``: of
-        their addresses, as :func:`network_of` returns them. ``everywhere``: also what does not belong to an
-        app, as requests from an address. ``likely``: also those that only other nodes may have counted.
+        ``app``: what they pay in this app. ``names``: their ids there, also as
+        numbers. ``networks``: of their addresses, as :func:`network_of` returns
+        them. ``everywhere``: also what does not belong to an app, as requests
+        from an address. ``likely``: also those that only other nodes may have
+        counted.
         """
         names, networks = frozenset(names), frozenset(networks)
-        apps, ids, alone = {app}, names | networks, networks if everywhere else frozenset()
+        apps, ids, alone = (
+            {app},
+            names | networks,
+            networks if everywhere else frozenset(),
+        )
         if everywhere:
             apps.add("")
-        likely_ids = [(each,) for each in ids] + [(name, network) for name in names for network in networks]
-        others = {*alone, *((each, *who) for each in apps for who in likely_ids)} if likely else set()
+        likely_ids = [(each,) for each in ids] + [
+            (name, network) for name in names for network in networks
+        ]
+        others = (
+            {*alone, *((each, *who) for each in apps for who in likely_ids)}
+            if likely
+            else set()
+        )
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}
             for payer in buckets.payers():
@@ -323,9 +405,11 @@ class BucketList(Struct, eq=False):
 
 
 class SenderRates(Struct, eq=False):
-    """Owner of which users have a rate of messages on this node. Never switches.
+    """Owner of which users have a rate of messages on this node. Never
+    switches.
 
-    A feature names a user when it has verified their token here, with the buckets that count for them.
+    A feature names a user when it has verified their token here, with the
+    buckets that count for them.
     """
 
     known: dict[tuple[str, str], Buckets] = field(default_factory=dict)
@@ -350,10 +434,13 @@ class SenderRates(Struct, eq=False):
 
 
 class LastingRates:
-    """Owner of the file ``rates`` in the data folder: what is counted for an hour or a day outlasts a restart
-    of a node without Redis. It names nobody: payers are digests, whose key is made of the server's secret."""
+    """Owner of the file ``rates`` in the data folder: what is counted for an
+    hour or a day outlasts a restart of a node without Redis. It names nobody:
+    payers are digests, whose key is made of the server's secret."""
 
-    def __init__(self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]
+    ) -> None:
         self._buckets = buckets
         self._file = folder / "rates"
         self._key_for = key_for
@@ -386,17 +473,24 @@ class LastingRates:
                 os.close(descriptor)
             os.replace(new, self._file)
         except OSError as error:
-            log.warning("%s cannot be written, so a restart forgets rates: %s", self._file, error)
+            log.warning(
+                "%s cannot be written, so a restart forgets rates: %s",
+                self._file,
+                error,
+            )
 
     def _digest(self, payer: Hashable) -> bytes:
-        return blake2b(repr(payer).encode(), digest_size=16, key=self._key_for("rates")[:64]).digest()
+        return blake2b(
+            repr(payer).encode(), digest_size=16, key=self._key_for("rates")[:64]
+        ).digest()
 
 
-# --- who sends nothing for a time ---------------------------------------------------------------------------
+# --- who sends nothing for a time ---------------------------------------------
 
 
 class Mute(Struct, frozen=True):
-    """A user sends nothing in the whole app until this Unix second. ``reason``: shown to the user."""
+    """A user sends nothing in the whole app until this Unix second. ``reason``:
+    shown to the user."""
 
     until: int
     reason: str = ""
@@ -418,7 +512,8 @@ class MutedUsers(Struct, eq=False):
     """App and user → the mute. Read-only for others."""
 
     def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
-        """Mute a user until this Unix second; in the past: let them send again."""
+        """Mute a user until this Unix second; in the past: let them send
+        again."""
         self.all.pop((app, user), None)
         if until > time():
             self.all[app, user] = Mute(until, reason)

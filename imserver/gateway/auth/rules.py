@@ -20,12 +20,15 @@ from imserver.gateway.transport.gate import listed_host
 class LoginDecision(Struct, frozen=True, gc=False):
     """The result of a login check: allowed if :attr:`ok`.
 
-    ``code``: reply code for dialects that answer. ``close``: close code for the others, and for HTTP the
-    source of the status (4504: 401, 4505: 403, others: 503). ``final``: close the connection even if the
-    dialect can answer. ``expires_at``: Unix second at which the session ends (0: with its connection).
-    ``user``: the user that the token names, if the request named none. ``device``: the device that the token
-    names (``""``: none). It overrides the device that the client sends. ``claims``: what its token proves
-    (None: nobody verified it). ``expired``: the token is genuine, and its client needs another one.
+    ``code``: reply code for dialects that answer. ``close``: close code for the
+    others, and for HTTP the source of the status (4504: 401, 4505: 403, others:
+    503). ``final``: close the connection even if the dialect can answer.
+    ``expires_at``: Unix second at which the session ends (0: with its
+    connection). ``user``: the user that the token names, if the request named
+    none. ``device``: the device that the token names (``""``: none). It
+    overrides the device that the client sends. ``claims``: what its token
+    proves (None: nobody verified it). ``expired``: the token is genuine, and
+    its client needs another one.
     """
 
     code: int = ReplyCode.OK
@@ -46,10 +49,16 @@ class LoginDecision(Struct, frozen=True, gc=False):
 ALLOWED: Final = LoginDecision()
 UNKNOWN_APP: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
 NOT_ALLOWED: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED)
-WRONG_DIALECT: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.WRONG_DIALECT, final=True)
-BAD_ORIGIN: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED, final=True)
+WRONG_DIALECT: Final = LoginDecision(
+    ReplyCode.UNAUTHORIZED, CloseCode.WRONG_DIALECT, final=True
+)
+BAD_ORIGIN: Final = LoginDecision(
+    ReplyCode.UNAUTHORIZED, CloseCode.NOT_ALLOWED, final=True
+)
 BAD_TOKEN: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.TOKEN_INVALID)
-TOKEN_EXPIRED: Final = LoginDecision(ReplyCode.UNAUTHORIZED, CloseCode.TOKEN_INVALID, expired=True)
+TOKEN_EXPIRED: Final = LoginDecision(
+    ReplyCode.UNAUTHORIZED, CloseCode.TOKEN_INVALID, expired=True
+)
 APP_FULL: Final = LoginDecision(ReplyCode.FAILED, CloseCode.NODE_FULL, final=True)
 UNDECIDED: Final = LoginDecision(ReplyCode.SYSTEM, CloseCode.INTERNAL_ERROR)
 """The back end did not answer in time."""
@@ -58,7 +67,8 @@ UNDECIDED: Final = LoginDecision(ReplyCode.SYSTEM, CloseCode.INTERNAL_ERROR)
 class LoginRequest(Protocol):
     """The connection or HTTP request that asks for a login.
 
-    ``origin``: host of the page that sent it; ``""``: this server's own page, or no page.
+    ``origin``: host of the page that sent it; ``""``: this server's own page,
+    or no page.
     """
 
     @property
@@ -68,13 +78,17 @@ class LoginRequest(Protocol):
 
 
 Entrance = Callable[[Tenant], str]
-"""Another way into an app than a login: who uses it, and what for; ``""`` if the app does not have it."""
+"""Another way into an app than a login: who uses it, and what for; ``""`` if
+the app does not have it."""
 
 
-def load_app_keys(name: str, settings: TenantSettings, secret: Secret) -> tuple[Key, ...]:
+def load_app_keys(
+    name: str, settings: TenantSettings, secret: Secret
+) -> tuple[Key, ...]:
     """Load the keys of the app ``name`` for session tokens. Reads key files.
 
-    Raises :class:`imserver.gateway.auth.tokens.BadKey`. Its text begins with the name of the setting.
+    Raises :class:`imserver.gateway.auth.tokens.BadKey`. Its text begins with
+    the name of the setting.
     """
     try:
         return load_keys(settings.jwt, secret, name)
@@ -85,14 +99,15 @@ def load_app_keys(name: str, settings: TenantSettings, secret: Secret) -> tuple[
 class Rule:
     """The login rule of an app. Owner of the encodings with its message rate.
 
-    ``open``: anybody may log in. ``closed``: nobody may, because the app has no login rule. ``plain``: open
-    and without further checks. ``quiet``: plain, and nobody observes its logins. ``broken``: it requires
-    tokens, but their keys are missing. ``by_back_end``: its back end decides about logins.
-    ``asks_back_end``: its back end is asked anything. ``accounts``: account tokens are accepted; a token is
-    required. ``only_accounts``: all users are accounts, but for those of demo mode. ``issuers``: the entries
-    of ``jwt`` with an issuer.
-    ``user_bytes``: length of the longest user id. ``origins`` None: the node's own policy applies.
-    ``has_entrance``: see :data:`Entrance`.
+    ``open``: anybody may log in. ``closed``: nobody may, because the app has no
+    login rule. ``plain``: open and without further checks. ``quiet``: plain,
+    and nobody observes its logins. ``broken``: it requires tokens, but their
+    keys are missing. ``by_back_end``: its back end decides about logins.
+    ``asks_back_end``: its back end is asked anything. ``accounts``: account
+    tokens are accepted; a token is required. ``only_accounts``: all users are
+    accounts, but for those of demo mode. ``issuers``: the entries of ``jwt``
+    with an issuer. ``user_bytes``: length of the longest user id. ``origins``
+    None: the node's own policy applies. ``has_entrance``: see :data:`Entrance`.
     """
 
     def __init__(
@@ -109,25 +124,37 @@ class Rule:
         self.user_bytes = tenant.user_bytes_of(tenant.name)
         self.keys = keys
         self.accounts = tenant.wants_accounts(tenant.name)
-        self.only_accounts = self.accounts and not (tenant.jwt or has_entrance or tenant.back_ends.connect)
-        self.open = (tenant.open or demo) and not (tenant.has_login_rule or tenant.back_ends.connect)
+        self.only_accounts = self.accounts and not (
+            tenant.jwt or has_entrance or tenant.back_ends.connect
+        )
+        self.open = (tenant.open or demo) and not (
+            tenant.has_login_rule or tenant.back_ends.connect
+        )
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)
         self.broken = len(tenant.jwt) > len(self.issuers) and not keys
         self.by_back_end = bool(webhook.authorise_url)
-        self.asks_back_end = bool(webhook.authorise_url or webhook.review_url or tenant.back_ends.urls)
+        self.asks_back_end = bool(
+            webhook.authorise_url or webhook.review_url or tenant.back_ends.urls
+        )
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
         has_origins = tenant.origins or tenant.origin_policy
-        self.origins = frozenset(map(listed_host, tenant.origins)) if has_origins else None
+        self.origins = (
+            frozenset(map(listed_host, tenant.origins)) if has_origins else None
+        )
         self.plain = self.open and not (
-            tenant.dialects or tenant.max_connections or tenant.messages_per_second or self.asks_back_end
+            tenant.dialects
+            or tenant.max_connections
+            or tenant.messages_per_second
+            or self.asks_back_end
         )
         self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
 
     def limit(self, connection: Connection) -> None:
-        """Apply the message rate of the app to the connection, in place of any other app's."""
+        """Apply the message rate of the app to the connection, in place of any
+        other app's."""
         encoding = connection.encoding
         plain = encoding.plain if isinstance(encoding, LimitedEncoding) else encoding
         if per_second := self.tenant.messages_per_second:
@@ -139,8 +166,8 @@ class Rule:
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:
-    """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` is not satisfied with an app in the
-    configuration."""
+    """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` is not
+    satisfied with an app in the configuration."""
     for name, settings in config.apps.items():
         if wrong := objection(name, settings):
             setting, _, problem = wrong.partition(": ")
@@ -148,16 +175,15 @@ def check_apps(config: Config, locations: Locations, objection: AppObjection) ->
 
 
 def objection(name: str, settings: TenantSettings) -> str:
-    """Check the keys and channels of the app ``name`` beyond the syntax of its settings. Reads key files.
+    """Check the keys and channels of the app ``name`` beyond the syntax of its
+    settings. Reads key files.
 
     Returns the error text, ``""`` if the keys are valid.
     """
     if name.startswith(SYSTEM_PREFIX):
         for row in settings.channels.values():
             if row.history or row.subscribe == "members":
-                return (
-                    "channels: an app of the client dialect has no message log: no stored history, no groups"
-                )
+                return "channels: an app of the client dialect has no message log: no stored history, no groups"
     try:
         load_app_keys(name, settings, Secret(b""))
     except BadKey as bad:

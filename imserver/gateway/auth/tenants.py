@@ -1,8 +1,9 @@
 """Apps as tenants: from the configuration, or registered at run time.
 
-Registered apps are stored in the database. Every node has all of them in memory. A change on one node reaches
-the others within ``storage.look_seconds``, or at once when they look up an unknown name. If a name is both
-configured and stored, the configuration wins.
+Registered apps are stored in the database. Every node has all of them in
+memory. A change on one node reaches the others within ``storage.look_seconds``,
+or at once when they look up an unknown name. If a name is both configured and
+stored, the configuration wins.
 """
 
 import logging
@@ -12,8 +13,20 @@ from typing import Any, Final, get_origin
 
 import msgspec
 
-from imserver.gateway.config.declared import bare, hints_of, marked, marks_of, plain, struct_in
-from imserver.gateway.config.settings import Config, LoginPolicy, TenantSettings, app_settings_of
+from imserver.gateway.config.declared import (
+    bare,
+    hints_of,
+    marked,
+    marks_of,
+    plain,
+    struct_in,
+)
+from imserver.gateway.config.settings import (
+    Config,
+    LoginPolicy,
+    TenantSettings,
+    app_settings_of,
+)
 from imserver.gateway.config.values import (
     APP_CHARACTERS,
     CORE,
@@ -39,15 +52,19 @@ _LOCKED: Final = "locked"
 SETTINGS_BYTES: Final = 32768
 """Limit of one registered app's settings, in bytes of JSON."""
 AppObjection = Callable[[str, TenantSettings], str]
-"""Checks an app's name and settings beyond their syntax: the error text, ``""`` if they are valid."""
+"""Checks an app's name and settings beyond their syntax: the error text, ``""``
+if they are valid."""
 
 
 log = logging.getLogger(__name__)
 
 
-class BadTenant(ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"):
-    """An app cannot have this name or these settings, or cannot be deleted. The text is one line with the
-    reason. ``is_full``, until 2.0: its ``problem`` is that there are too many apps."""
+class BadTenant(
+    ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"
+):
+    """An app cannot have this name or these settings, or cannot be deleted. The
+    text is one line with the reason. ``is_full``, until 2.0: its ``problem`` is
+    that there are too many apps."""
 
     is_full = False
 
@@ -63,8 +80,9 @@ class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):
-    """One app with its settings. ``stored``: from the database. ``configured``: from the configuration.
-    ``locked``: it is to be deleted, and nobody gets in."""
+    """One app with its settings. ``stored``: from the database.
+    ``configured``: from the configuration. ``locked``: it is to be deleted,
+    and nobody gets in."""
 
     name: str
     stored: bool = False
@@ -78,8 +96,11 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
     @property
     def has_login_rule(self) -> bool:
-        """Whether a login requires a session token, an account or the back end's consent."""
-        return bool(self.jwt or self.webhook.authorise_url or self.wants_accounts(self.name))
+        """Whether a login requires a session token, an account or the back
+        end's consent."""
+        return bool(
+            self.jwt or self.webhook.authorise_url or self.wants_accounts(self.name)
+        )
 
 
 class Tenants:
@@ -109,7 +130,8 @@ class Tenants:
         self.aliases: dict[str, str] = {}
         """Alias → the app that it stands for. Read-only outside."""
         self.history_apps: set[str] = set()
-        """Apps in which pushes to users are publications to channels with a history. Read-only outside."""
+        """Apps in which pushes to users are publications to channels with a
+        history. Read-only outside."""
         self._created: dict[str, int] = {}
         """Stored app → when it was created."""
         self._on_change: list[Callable[[Tenant], object]] = []
@@ -122,23 +144,30 @@ class Tenants:
         deleted: Callable[[str], object] | None = None,
         changed: Callable[[Tenant], object] | None = None,
     ) -> None:
-        """From now on call these functions, which must not switch: with the name of each deleted app, after
-        nothing finds it any more, and with each new or changed app, after it is in effect."""
+        """From now on call these functions, which must not switch: with the
+        name of each deleted app, after nothing finds it any more, and with each
+        new or changed app, after it is in effect."""
         self._on_delete += filter(None, (deleted,))
         self._on_change += filter(None, (changed,))
 
     def reload(self, config: Config) -> None:
-        """Replace the configured apps by those of ``config``. Sessions stay logged in."""
+        """Replace the configured apps by those of ``config``. Sessions stay
+        logged in."""
         self._limit = config.limits.registered_apps
         before = self._configured
         self._configured = {}
         for name, settings in config.apps.items():
-            of_features = tuple(app_settings_of(settings, kind) for kind in self.declared.app_kinds)
+            of_features = tuple(
+                app_settings_of(settings, kind) for kind in self.declared.app_kinds
+            )
             whole = msgspec.structs.replace(settings, of_features=of_features)
             self._configured[name] = _tenant(name, whole, configured=True)
         names = {**before, **self._configured}
         for name in names:
-            configured, stored = self._configured.get(name), self._hidden.pop(name, None)
+            configured, stored = (
+                self._configured.get(name),
+                self._hidden.pop(name, None),
+            )
             if name not in before:
                 stored = self.by_name.get(name)
             if configured is not None and stored is not None:
@@ -155,18 +184,20 @@ class Tenants:
             elif tenant != before.get(name):
                 self._count(tenant)
 
-    # --- lookups --------------------------------------------------------------------------------------------
+    # --- lookups --------------------------------------------------------------
 
     def get(self, name: str) -> Tenant | None:
         """The app of this name, from this node's memory. Never switches."""
         return self.by_name.get(name)
 
     def created(self, name: str) -> int:
-        """When a registered app was created, in Unix seconds; 0: it is not registered. Never switches."""
+        """When a registered app was created, in Unix seconds; 0: it is not
+        registered. Never switches."""
         return 0 if name in self._configured else self._created.get(name, 0)
 
     def find(self, name: str) -> Tenant | None:
-        """The app of this name. Reads the database if this node does not have it. May switch.
+        """The app of this name. Reads the database if this node does not have
+        it. May switch.
 
         Raises StorageUnavailable if the database is needed and cannot be read.
         """
@@ -177,7 +208,8 @@ class Tenants:
         return tenant
 
     def resolve(self, name: str) -> str:
-        """The app that the alias ``name`` stands for; ``name`` itself if it is no alias. Never switches."""
+        """The app that the alias ``name`` stands for; ``name`` itself if it is
+        no alias. Never switches."""
         return self.aliases.get(name, name)
 
     def names(self) -> list[str]:
@@ -186,74 +218,103 @@ class Tenants:
 
     def all(self) -> list[Tenant]:
         """All apps, sorted by name."""
-        return [tenant for name in self.names() if (tenant := self.get(name)) is not None]
+        return [
+            tenant for name in self.names() if (tenant := self.get(name)) is not None
+        ]
 
-    # --- changes --------------------------------------------------------------------------------------------
+    # --- changes --------------------------------------------------------------
 
     def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
-        """The settings of an app for another server, as :meth:`register` takes them, and the names of those
-        that it needs besides: secrets, and files of this machine. Raises UnknownTenant."""
+        """The settings of an app for another server, as :meth:`register` takes
+        them, and the names of those that it needs besides: secrets, and files
+        of this machine. Raises UnknownTenant."""
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
-        left_out = sorted(each for mark in ("secret", "file") for each, _ in marked(tenant, mark))
+        left_out = sorted(
+            each for mark in ("secret", "file") for each, _ in marked(tenant, mark)
+        )
         whole = {each.partition(".")[0].partition("[")[0] for each in left_out}
         fields = {**plain(tenant, kind=TenantSettings), "same_as": ""}
         for key, value in [*fields.items()]:
             if key in whole or value == (default := self._defaults.get(key)):
                 del fields[key]
-            elif isinstance(value, dict) and default:  # some defaults within a section are only for API keys
-                fields[key] = {name: each for name, each in value.items() if each != default.get(name)}
+            # some defaults within a section are only for API keys
+            elif isinstance(value, dict) and default:
+                fields[key] = {
+                    name: each
+                    for name, each in value.items()
+                    if each != default.get(name)
+                }
         return fields, left_out
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
-        """The names of those settings that only API keys change, not who owns an app, and of those that there
-        are not. None: the setting is reset as a whole."""
+        """The names of those settings that only API keys change, not who owns
+        an app, and of those that there are not. None: the setting is reset as a
+        whole."""
         return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
         """Create and store an app; False if the name exists. May switch.
 
-        ``fields`` are settings as in the configuration file. Raises BadTenant and TooManyTenants. Raises
-        StorageUnavailable, after which the app may or may not exist.
+        ``fields`` are settings as in the configuration file. Raises BadTenant
+        and TooManyTenants. Raises StorageUnavailable, after which the app may
+        or may not exist.
         """
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
         if len(self.by_name) - len(self._configured) + len(self._hidden) >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
-        if self._store.is_deleted(name) and self._store.read(lambda sql: has_files(name, sql)):
-            raise BadTenant(f"app {name}: was deleted, but some of its files are left; delete it again first")
+        if self._store.is_deleted(name) and self._store.read(
+            lambda sql: has_files(name, sql)
+        ):
+            raise BadTenant(
+                f"app {name}: was deleted, but some of its files are left; delete it again first"
+            )
         return self._store.add_app(name, stored_fields(settings))
 
     def check_new(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of a new app, for storage. Raises BadTenant if it cannot have them, or this name."""
+        """The settings of a new app, for storage. Raises BadTenant if it cannot
+        have them, or this name."""
         if not valid_name(name):
             raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
         return self._checked(name, {}, fields)
 
-    def change(self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()) -> Tenant:
-        """Change settings of a registered app. Settings in ``unset`` return to their defaults. May switch.
+    def change(
+        self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()
+    ) -> Tenant:
+        """Change settings of a registered app. Settings in ``unset`` return to
+        their defaults. May switch.
 
-        Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after which the change may or may not
-        be in effect.
+        Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after
+        which the change may or may not be in effect.
         """
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
         if tenant.configured:
-            raise BadTenant(f"app {name}: is defined in the configuration; change it there")
+            raise BadTenant(
+                f"app {name}: is defined in the configuration; change it there"
+            )
         dropped = tuple(self._field_named(each, name) for each in unset)
         written = plain(tenant, kind=TenantSettings).items()
-        before = {key: value for key, value in written if key not in dropped and value != self._defaults[key]}
+        before = {
+            key: value
+            for key, value in written
+            if key not in dropped and value != self._defaults[key]
+        }
         changed = self._checked(name, before, fields)
-        if not self._store.change_app(name, stored_fields(changed), tuple(map(stored_name, dropped))):
+        if not self._store.change_app(
+            name, stored_fields(changed), tuple(map(stored_name, dropped))
+        ):
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
     def lock(self, name: str) -> bool:
-        """Let nobody into a registered app, on all nodes within ``storage.look_seconds``. False: there is no
-        such app. May switch. Raises StorageUnavailable."""
+        """Let nobody into a registered app, on all nodes within
+        ``storage.look_seconds``. False: there is no such app. May switch.
+        Raises StorageUnavailable."""
         return self._store.change_app(name, {_LOCKED: True})
 
     def unlock(self, name: str) -> bool:
@@ -261,20 +322,26 @@ class Tenants:
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
-        """Whether the app ``name`` may be deleted. May switch. Raises UnknownTenant and BadTenant."""
+        """Whether the app ``name`` may be deleted. May switch. Raises
+        UnknownTenant and BadTenant."""
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
         if tenant.configured:
-            raise BadTenant(f"app {name}: is defined in the configuration; remove it there")
+            raise BadTenant(
+                f"app {name}: is defined in the configuration; remove it there"
+            )
         aliases = [each.name for each in self.all() if each.same_as == name]
         if aliases:
             raise BadTenant(f"app {name}: delete its alias {aliases[0]!r} first")
 
-    # --- internal -------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------
 
-    def _checked(self, name: str, before: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the result is invalid."""
+    def _checked(
+        self, name: str, before: dict[str, Any], fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the
+        result is invalid."""
         where = f"app {name}"
         try:
             given = self.declared.given_fields(fields, Locations(where))
@@ -283,9 +350,14 @@ class Tenants:
         except ConfigError as error:
             raise BadTenant(str(error)) from None
         if any(marked(settings, "file")):
-            # Whoever may change apps could read any file with them, and other nodes may not have the file.
-            raise BadTenant(f"{where}: only the configuration file may name files of keys and secrets")
-        wrong = self._objection(name, settings) or self._aliasing(name, settings.same_as)
+            # Whoever may change apps could read any file with them, and other
+            # nodes may not have the file.
+            raise BadTenant(
+                f"{where}: only the configuration file may name files of keys and secrets"
+            )
+        wrong = self._objection(name, settings) or self._aliasing(
+            name, settings.same_as
+        )
         if wrong := wrong or self._taken(name, settings):
             raise BadTenant(f"{where}: {wrong}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
@@ -298,36 +370,47 @@ class Tenants:
             return ""
         target = self.get(same_as)
         if target is None or target.same_as or target.locked or same_as == name:
-            return f"same_as: expected another app that is not an alias, got {same_as!r}"
+            return (
+                f"same_as: expected another app that is not an alias, got {same_as!r}"
+            )
         if any(each.same_as == name for each in self.all()):
             return "same_as: other apps are aliases of this one"
         return ""
 
     def _taken(self, name: str, settings: TenantSettings) -> str:
-        """Why an app cannot have these settings because another one has them; ``""`` if it can."""
+        """Why an app cannot have these settings because another one has them;
+        ``""`` if it can."""
         for number, part in enumerate(settings.of_features):
             for setting, value in marked(part, "unique"):
                 value_of = attrgetter(setting)
                 for other in self.all():
-                    if other.name != name and value_of(other.of_features[number]) == value:
+                    if (
+                        other.name != name
+                        and value_of(other.of_features[number]) == value
+                    ):
                         what = setting.rpartition(".")[2].rpartition("_")[2]
                         return f"{setting}: another app has this {what}"
         return ""
 
     def _field_named(self, written: str, name: str) -> str:
-        """The canonical name of a setting. Raises BadTenant if it does not exist."""
+        """The canonical name of a setting. Raises BadTenant if it does not
+        exist."""
         for field in self._defaults:
             if fold(field) == fold(RENAMED_OF_APPS.get(written, written)):
                 return field
         raise BadTenant(f"app {name}: unknown key {written!r}")
 
     def _settings(self, row: AppRow) -> TenantSettings:
-        """Decode stored settings. Settings that no feature of this node knows, or only a newer release, are
-        ignored."""
+        """Decode stored settings. Settings that no feature of this node knows,
+        or only a newer release, are ignored."""
         try:
             return self.declared.app_of(row.settings)
         except msgspec.ValidationError as error:
-            log.error("app %s: its settings in the database are invalid and ignored: %s", row.name, error)
+            log.error(
+                "app %s: its settings in the database are invalid and ignored: %s",
+                row.name,
+                error,
+            )
             return self.declared.app_of({})
 
     def _learn(self, changes: Changes) -> None:
@@ -338,7 +421,12 @@ class Tenants:
             if row.deleted:
                 continue
             self._created[row.name] = row.created
-            tenant = _tenant(row.name, self._settings(row), stored=True, locked=_LOCKED in row.settings)
+            tenant = _tenant(
+                row.name,
+                self._settings(row),
+                stored=True,
+                locked=_LOCKED in row.settings,
+            )
             if row.name in self._configured:
                 self._hidden[row.name] = tenant
             else:
@@ -366,22 +454,31 @@ class Tenants:
         else:
             self.aliases.pop(tenant.name, None)
         row = tenant.channels.get("user")
-        if row is not None and row.has_history and not tenant.name.startswith(SYSTEM_PREFIX):
+        if (
+            row is not None
+            and row.has_history
+            and not tenant.name.startswith(SYSTEM_PREFIX)
+        ):
             self.history_apps.add(tenant.name)
         else:
             self.history_apps.discard(tenant.name)
         if self._hub is not None and not tenant.same_as and not tenant.locked:
             self._hub.open(tenant.name, tenant.policy)
-            self._hub.set_policy(tenant.name, tenant.policy, tenant.wants_accounts(tenant.name))
+            self._hub.set_policy(
+                tenant.name, tenant.policy, tenant.wants_accounts(tenant.name)
+            )
         for notify in self._on_change:
             try:
                 notify(tenant)
-            except Exception:  # one app that fails must not hide the changes of the others
+            # one app that fails must not hide the changes of the others
+            except Exception:
                 log.exception("app %s: change could not be applied", tenant.name)
 
 
 def _tenant(name: str, settings: TenantSettings, **of_it: bool) -> Tenant:
-    fields: dict[str, Any] = {field: getattr(settings, field) for field in TenantSettings.__struct_fields__}
+    fields: dict[str, Any] = {
+        field: getattr(settings, field) for field in TenantSettings.__struct_fields__
+    }
     return Tenant(**fields | of_it, name=name)
 
 
@@ -392,9 +489,15 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
         group = struct_in(hint)
         if hint is None or marks_of(hint).get("by_key"):
             yield name
-        elif group is not None and not isinstance(value, list) and get_origin(bare(hint)) is not dict:
+        elif (
+            group is not None
+            and not isinstance(value, list)
+            and get_origin(bare(hint)) is not dict
+        ):
             inner = hints_of(group)
             yield from (
                 f"{name}.{each}"
-                for each in _only_by_key(dict.fromkeys(inner) if value is None else value, inner)
+                for each in _only_by_key(
+                    dict.fromkeys(inner) if value is None else value, inner
+                )
             )

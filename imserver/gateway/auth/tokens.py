@@ -1,7 +1,9 @@
-"""Session tokens: JSON Web Tokens (RFC 7519) that a back end signs for its users.
+"""Session tokens: JSON Web Tokens (RFC 7519) that a back end signs for its
+users.
 
-The key selects the algorithm, never the token's header: one key, one algorithm (RFC 8725, section 3.1).
-PyJWT and its cryptography are loaded when the first app has keys.
+The key selects the algorithm, never the token's header: one key, one algorithm
+(RFC 8725, section 3.1). PyJWT and its cryptography are loaded when the first
+app has keys.
 """
 
 from __future__ import annotations
@@ -38,15 +40,18 @@ MAX_TOKEN_CHARACTERS: Final = 8192
 """Longer tokens are refused unread."""
 MIN_RSA_BITS: Final = 2048
 MIN_SECRET_BYTES: Final = 32
-"""With a shorter secret, the holder of one token can guess it (RFC 7518, section 3.2)."""
+"""With a shorter secret, the holder of one token can guess it (RFC 7518,
+section 3.2)."""
 SKEW_SECONDS: Final = 30
 """How far the back end's clock may be ahead of this node's, for ``nbf``."""
 MAX_EXPIRES_AT: Final = 2**40
-"""The latest representable end of a token, in about 30,000 years. Later ones are cut to it."""
+"""The latest representable end of a token, in about 30,000 years. Later ones
+are cut to it."""
 
 
 class BadKey(ImserverError):
-    """A key of ``jwt`` cannot be used. The text gives the operator the reason."""
+    """A key of ``jwt`` cannot be used. The text gives the operator the
+    reason."""
 
 
 class BadToken(ImserverError):
@@ -54,14 +59,17 @@ class BadToken(ImserverError):
 
 
 class TokenExpired(BadToken):
-    """A valid token has expired, or is not valid yet. Its client gets another one."""
+    """A valid token has expired, or is not valid yet. Its client gets another
+    one."""
 
 
 class Claims(Struct, frozen=True):
-    """The verified content of a token: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
+    """The verified content of a token: ``user`` of ``app``, until
+    ``expires_at`` (Unix seconds).
 
-    ``device``: name of the device that logged in; ``""`` if unknown. ``payload``: all claims of a session
-    token of a back end; empty for a token of this server. ``kind``: of the principal that it proves.
+    ``device``: name of the device that logged in; ``""`` if unknown.
+    ``payload``: all claims of a session token of a back end; empty for a token
+    of this server. ``kind``: of the principal that it proves.
     """
 
     user: str
@@ -72,12 +80,14 @@ class Claims(Struct, frozen=True):
     kind: Kind = "session"
 
     def read(self, decode: Callable[[bytes], T]) -> T:
-        """All claims of a session token, by a decoder of JSON. Null counts as missing. Raises BadToken."""
+        """All claims of a session token, by a decoder of JSON. Null counts as
+        missing. Raises BadToken."""
         return decode_claims(decode, self.payload)
 
 
 class _Claims(Struct, kw_only=True):
-    """Claims that any session token may have. ``channel``: only tokens of subscriptions have it."""
+    """Claims that any session token may have. ``channel``: only tokens of
+    subscriptions have it."""
 
     nbf: int | float = 0
     channel: str | UnsetType = UNSET
@@ -90,18 +100,20 @@ class _Payload(_Claims):
 
 
 class UnverifiedClaims(Struct, frozen=True):
-    """Base of what is read from a token without a check of its signature. Anybody can write it, so no
-    decision accepts it: neither :class:`Claims` nor the claims of a dialect are of this type."""
+    """Base of what is read from a token without a check of its signature.
+    Anybody can write it, so no decision accepts it: neither :class:`Claims` nor
+    the claims of a dialect are of this type."""
 
     @staticmethod
     def read(decode: Callable[[bytes], _UnverifiedT], token: str) -> _UnverifiedT:
-        """The claims of a token, by a decoder of JSON. Null counts as missing. Raises BadToken."""
+        """The claims of a token, by a decoder of JSON. Null counts as missing.
+        Raises BadToken."""
         return _decode_forgiving(decode, _unverified_payload(token))
 
 
 class Unverified(Struct, frozen=True):
-    """Content of a token whose signature was not checked: issuer, audiences and key id. It selects the keys
-    that verify the token, and decides nothing."""
+    """Content of a token whose signature was not checked: issuer, audiences and
+    key id. It selects the keys that verify the token, and decides nothing."""
 
     issuer: str
     audiences: tuple[str, ...]
@@ -115,7 +127,8 @@ class _Named(UnverifiedClaims, frozen=True):
 
 
 class _BarePayload(_Claims):
-    """Claims of a token that may name no app and may never expire (``exp`` 0)."""
+    """Claims of a token that may name no app and may never expire (``exp``
+    0)."""
 
     sub: str = ""
     app: str | int = ""
@@ -143,7 +156,8 @@ class _BareIssuedPayload(_IssuedPayload):
 
 
 class Key(Struct, frozen=True):
-    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the bytes of a secret."""
+    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the
+    bytes of a secret."""
 
     algorithm: str
     kid: str
@@ -154,13 +168,26 @@ _USUAL_HEADERS: Final = frozenset(
     urlsafe_b64encode(header).rstrip(b"=").decode()
     for header in (b'{"alg":"HS256","typ":"JWT"}', b'{"typ":"JWT","alg":"HS256"}')
 )
-"""Headers of nearly all HS256 tokens, among them those of PyJWT and golang-jwt."""
+"""Headers of nearly all HS256 tokens, among them those of PyJWT and
+golang-jwt."""
 _ISSUER_ALGORITHMS: Final = frozenset(
-    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+    {
+        "RS256",
+        "RS384",
+        "RS512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "EdDSA",
+    }
 )
 """Algorithms for the keys of an issuer: public keys only."""
 _EDWARDS_NAMES: Final = ("EdDSA", "Ed25519", "Ed448")
-"""``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides on the curve."""
+"""``EdDSA``, and the names of RFC 9864 for the same algorithm. The key decides
+on the curve."""
 _USUAL_ALGORITHMS: Final = {
     "RSA": "RS256",
     "P-256": "ES256",
@@ -170,8 +197,9 @@ _USUAL_ALGORITHMS: Final = {
 }
 """Algorithm of a key that names none, by its curve, else by its type."""
 _DEEPER: Final = 100
-"""Claims are refused if they could not be nested by so many levels more: ``info`` is read again where the
-stack is deeper, and a RecursionError there concerns others. The check takes 2 µs."""
+"""Claims are refused if they could not be nested by so many levels more:
+``info`` is read again where the stack is deeper, and a RecursionError there
+concerns others. The check takes 2 µs."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
@@ -191,7 +219,8 @@ def _library() -> PyJWS:
         from jwt.api_jws import PyJWS
 
         signer = HMACAlgorithm(HMACAlgorithm.SHA256)
-        # PyJWT checks that a secret is not a public key. Do that once per secret, not at each login.
+        # PyJWT checks that a secret is not a public key. Do that once per
+        # secret, not at each login.
         signer.prepare_key = lru_cache(1024)(signer.prepare_key)  # type: ignore[method-assign]
         _jws = PyJWS(algorithms=[*_ISSUER_ALGORITHMS])
         _jws.register_algorithm("HS256", signer)
@@ -203,7 +232,8 @@ def _library() -> PyJWS:
 
 
 def derived_secret(secret: bytes, app: str) -> str:
-    """Derive the HS256 secret of an app whose ``jwt`` names none from the server's secret."""
+    """Derive the HS256 secret of an app whose ``jwt`` names none from the
+    server's secret."""
     return derive_key(secret, f"session tokens of {app}").hex()
 
 
@@ -221,7 +251,8 @@ def read_key_file(path: str) -> str:
 
 
 def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
-    """Return the key text of a ``jwt`` row: its value, its file's content, or a derived secret.
+    """Return the key text of a ``jwt`` row: its value, its file's content, or a
+    derived secret.
 
     Raises :class:`BadKey`.
     """
@@ -237,9 +268,11 @@ def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
 
 
 def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Key, ...]:
-    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may block briefly.
+    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may
+    block briefly.
 
-    A derived key has another one beside it while the server accepts a second secret.
+    A derived key has another one beside it while the server accepts a second
+    secret.
     """
     keys = []
     for row in rows:
@@ -254,7 +287,9 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     """Load an entry of a JSON Web Key Set. None if it cannot verify tokens."""
     if row.get("use", "sig") != "sig":
         return None
-    usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), _USUAL_ALGORITHMS.get(str(row.get("kty")), ""))
+    usual = _USUAL_ALGORITHMS.get(
+        str(row.get("crv")), _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
+    )
     algorithm = str(row.get("alg") or usual)
     if algorithm in _EDWARDS_NAMES:
         algorithm = "EdDSA"
@@ -275,9 +310,13 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
 def _load_key(row: JwtSettings, text: str) -> Key:
     if row.algorithm.startswith("HS"):
         if "-----BEGIN" in text:
-            raise BadKey(f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm")
+            raise BadKey(
+                f"{row.algorithm} needs a secret, and this is a PEM key: name its own algorithm"
+            )
         if is_placeholder(text):
-            raise BadKey(f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'")
+            raise BadKey(
+                f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+            )
         encoded = text.encode()
         if len(encoded) < MIN_SECRET_BYTES:
             raise BadKey(
@@ -286,7 +325,9 @@ def _load_key(row: JwtSettings, text: str) -> Key:
             )
         return Key(row.algorithm, row.kid, encoded)
     try:
-        verifier: Any = _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
+        verifier: Any = (
+            _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
+        )
     except Exception as error:  # the cryptography raises many types for invalid keys
         raise BadKey(f"no key for {row.algorithm}: {error}") from None
     if hasattr(verifier, "public_key"):
@@ -299,10 +340,11 @@ def _load_key(row: JwtSettings, text: str) -> Key:
 
 
 def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
-    """Verify ``token`` at Unix time ``now`` and return its claims. Raises :class:`BadToken`.
+    """Verify ``token`` at Unix time ``now`` and return its claims. Raises
+    :class:`BadToken`.
 
-    A token with a ``kid`` is checked against the keys with that ``kid`` and those without one. A token
-    without a ``kid`` is checked against all keys.
+    A token with a ``kid`` is checked against the keys with that ``kid`` and
+    those without one. A token without a ``kid`` is checked against all keys.
     """
     payload = verified_payload(token, keys)
     try:
@@ -317,8 +359,9 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
-    """Verify a token as :func:`read_token` does. It may lack the claims ``app`` (then it is for ``app``) and
-    ``exp`` (then its ``expires_at`` is 0). ``expire_at``: see :func:`token_end`."""
+    """Verify a token as :func:`read_token` does. It may lack the claims ``app``
+    (then it is for ``app``) and ``exp`` (then its ``expires_at`` is 0).
+    ``expire_at``: see :func:`token_end`."""
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
     if claims.channel is not UNSET:
@@ -332,13 +375,15 @@ def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Cl
 def token_end(exp: float, expire_at: float | None = None) -> int:
     """When what a token proves ends, in Unix seconds; 0: never.
 
-    ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which then limits only their use.
+    ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which
+    then limits only their use.
     """
     return int(min(exp if expire_at is None else max(expire_at, 0), MAX_EXPIRES_AT))
 
 
 def decode_claims(decode: Callable[[bytes], T], payload: VerifiedPayload) -> T:
-    """Decode the claims of a verified token. Null counts as missing. Raises BadToken."""
+    """Decode the claims of a verified token. Null counts as missing. Raises
+    BadToken."""
     return _decode_forgiving(decode, payload)
 
 
@@ -354,7 +399,8 @@ def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
 
 
 def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises :class:`BadToken`."""
+    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises
+    :class:`BadToken`."""
     if not token:
         raise BadToken("there is no token")
     if len(token) > MAX_TOKEN_CHARACTERS:
@@ -362,17 +408,23 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
     return _signed_payload(token, keys)
 
 
-def header_and_claims(token: str, keys: Sequence[Key]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims of ``token``, if one of ``keys`` has signed it. Raises BadToken."""
+def header_and_claims(
+    token: str, keys: Sequence[Key]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the claims of ``token``, if one of ``keys`` has signed it.
+    Raises BadToken."""
     payload = verified_payload(token, keys)
     try:
-        return _decode_fields(bytes_of(token.partition(".")[0])), _decode_fields(payload)
+        return _decode_fields(bytes_of(token.partition(".")[0])), _decode_fields(
+            payload
+        )
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are invalid: {error}") from None
 
 
 def unverified(token: str) -> Unverified:
-    """Read issuer, audiences and key id of a token without verifying it. Raises BadToken."""
+    """Read issuer, audiences and key id of a token without verifying it. Raises
+    BadToken."""
     issued = UnverifiedClaims.read(_decode_origin, token)
     return Unverified(issued.iss, _audiences(issued), _kid_of(token))
 
@@ -398,10 +450,11 @@ def _unverified_payload(token: str) -> bytes:
 def read_issued(
     token: str, keys: Sequence[Key], row: JwtSettings, now: float, app: str, bare: bool
 ) -> Claims:
-    """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``. Raises BadToken.
+    """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``.
+    Raises BadToken.
 
-    Requires the claims ``iss``, ``aud`` and ``exp``. ``bare``: of a client of Centrifugo, whose token may
-    have ``expire_at`` (:func:`token_end`).
+    Requires the claims ``iss``, ``aud`` and ``exp``. ``bare``: of a client of
+    Centrifugo, whose token may have ``expire_at`` (:func:`token_end`).
     """
     payload, user = issued_payload(token, keys, row)
     issued: _IssuedPayload | _BareIssuedPayload
@@ -417,10 +470,14 @@ def read_issued(
     return Claims(user, app, expires_at, payload=payload)
 
 
-def issued_payload(token: str, keys: Sequence[Key], row: JwtSettings) -> tuple[VerifiedPayload, str]:
-    """The claims of a token of the issuer in ``row`` as JSON, and its user. Raises BadToken.
+def issued_payload(
+    token: str, keys: Sequence[Key], row: JwtSettings
+) -> tuple[VerifiedPayload, str]:
+    """The claims of a token of the issuer in ``row`` as JSON, and its user.
+    Raises BadToken.
 
-    Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim with the user.
+    Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim
+    with the user.
     """
     payload = _signed_payload(token, keys)
     origin = decode_claims(_decode_origin, payload)
@@ -440,32 +497,44 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
     return (issued.aud,) if isinstance(issued.aud, str) else issued.aud
 
 
-def _check_times(payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0) -> None:
-    """Raise TokenExpired unless the token is valid at ``now``, and what it proves has not ended at
-    ``expires_at`` (0: never)."""
+def _check_times(
+    payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0
+) -> None:
+    """Raise TokenExpired unless the token is valid at ``now``, and what it
+    proves has not ended at ``expires_at`` (0: never)."""
     if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
     if payload.nbf > now + SKEW_SECONDS:
         raise TokenExpired("the token is not valid yet")
 
 
-def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str, channel: str = "") -> str:
-    """Make a token as a back end does. ``key``: the secret for HS256, else the private key as PEM.
-    ``channel``: make a channel token, which permits the user to subscribe to this channel.
+def make_token(
+    user: str, app: str, expires_at: int, row: JwtSettings, key: str, channel: str = ""
+) -> str:
+    """Make a token as a back end does. ``key``: the secret for HS256, else the
+    private key as PEM. ``channel``: make a channel token, which permits the
+    user to subscribe to this channel.
 
     Raises :class:`BadKey`.
     """
     jws = _library()
     headers = {"typ": "JWT", **({"kid": row.kid} if row.kid else {})}
-    claims = {"sub": user, "app": app, "exp": expires_at, **({"channel": channel} if channel else {})}
+    claims = {
+        "sub": user,
+        "app": app,
+        "exp": expires_at,
+        **({"channel": channel} if channel else {}),
+    }
     try:
         return jws.encode(msgspec.json.encode(claims), key, row.algorithm, headers)
-    except Exception as error:  # the cryptography raises many types for keys that cannot sign
+    # the cryptography raises many types for keys that cannot sign
+    except Exception as error:
         raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
 
 
 def app_named_by(token: str) -> str:
-    """The app that an unverified ``token`` names; ``""`` if it is not a token."""
+    """The app that an unverified ``token`` names; ``""`` if it is not a
+    token."""
     try:
         return str(msgspec.json.decode(_unverified_payload(token), type=_Named).app)
     except (BadToken, ValueError, RecursionError):
@@ -473,9 +542,11 @@ def app_named_by(token: str) -> str:
 
 
 def _usual_payload(token: str, secret: bytes) -> VerifiedPayload | None:
-    """Verify a usual HS256 token with ``secret`` and return its payload, without loading PyJWT.
+    """Verify a usual HS256 token with ``secret`` and return its payload,
+    without loading PyJWT.
 
-    Saves 6 MB and is several times faster. None: PyJWT must check the token and name the error.
+    Saves 6 MB and is several times faster. None: PyJWT must check the token and
+    name the error.
     """
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
@@ -497,10 +568,14 @@ def bytes_of(text: str) -> bytes:
 
 
 def _signed_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """Verify the token with ``keys`` and return its payload. Raises BadToken."""
+    """Verify the token with ``keys`` and return its payload. Raises
+    BadToken."""
     for key in keys:
         # A usual token has no kid, so all keys are tried.
-        if key.algorithm == "HS256" and (usual := _usual_payload(token, key.verifier)) is not None:
+        if (
+            key.algorithm == "HS256"
+            and (usual := _usual_payload(token, key.verifier)) is not None
+        ):
             return usual
     jws, kid = _library(), _kid_of(token)
     reason = f"no key is named {kid!r}"
@@ -508,7 +583,10 @@ def _signed_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
         if not kid or not key.kid or key.kid == kid:
             names = _EDWARDS_NAMES if key.algorithm == "EdDSA" else [key.algorithm]
             try:
-                return VerifiedPayload(jws.decode(token, key.verifier, algorithms=names))
-            except Exception as error:  # PyJWT and its cryptography raise many types for hostile input
+                return VerifiedPayload(
+                    jws.decode(token, key.verifier, algorithms=names)
+                )
+            # PyJWT and its cryptography raise many types for hostile input
+            except Exception as error:
                 reason = str(error) or type(error).__name__
     raise BadToken(reason)

@@ -1,1 +1,2 @@
-"""Channels: names that clients subscribe to, with history, recovery and presence."""
+"""Channels: names that clients subscribe to, with history, recovery and
+presence."""

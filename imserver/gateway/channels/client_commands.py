@@ -1,4 +1,5 @@
-"""Commands of clients on channels: one rule for all dialects decides who may subscribe, publish and read."""
+"""Commands of clients on channels: one rule for all dialects decides who may
+subscribe, publish and read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -58,7 +59,8 @@ class _Requester(Struct, frozen=True):
 
 
 class ChannelAnswers(ABC):
-    """How a dialect answers the commands on channels. Its calls never switch, but for :meth:`presence`."""
+    """How a dialect answers the commands on channels. Its calls never switch,
+    but for :meth:`presence`."""
 
     dialect: ClassVar[str]
 
@@ -71,7 +73,8 @@ class ChannelAnswers(ABC):
         return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
-        """Whether a connection receives what is for a channel without being its member."""
+        """Whether a connection receives what is for a channel without being its
+        member."""
         return False
 
     @abstractmethod
@@ -80,10 +83,16 @@ class ChannelAnswers(ABC):
 
     @abstractmethod
     def subscribed(
-        self, connection: Connection, command: Subscribe, found: Subscribed, data: Raw | UnsetType, end: int
+        self,
+        connection: Connection,
+        command: Subscribe,
+        found: Subscribed,
+        data: Raw | UnsetType,
+        end: int,
     ) -> Reply:
-        """The answer to a new subscription. What is sent later is published later. ``data``: JSON for the
-        client, from its token or the back end. ``end``: the second when the subscription ends (0: never)."""
+        """The answer to a new subscription. What is sent later is published
+        later. ``data``: JSON for the client, from its token or the back end.
+        ``end``: the second when the subscription ends (0: never)."""
 
     @abstractmethod
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -91,29 +100,43 @@ class ChannelAnswers(ABC):
 
     @abstractmethod
     def presence(
-        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+        self,
+        dialect: Dialect,
+        command: AskPresence,
+        members: Sequence[ChannelMember],
+        total: int,
+        after: str,
     ) -> Reply:
-        """The answer with subscribers of a channel, of ``total``, for a connection with this codec. May
-        switch. ``after``: what asks for the next page (``""``: there is none)."""
+        """The answer with subscribers of a channel, of ``total``, for a
+        connection with this codec. May switch. ``after``: what asks for the
+        next page (``""``: there is none)."""
 
     @abstractmethod
     def history(
-        self, dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+        self,
+        dialect: Dialect,
+        command: AskHistory,
+        publications: Sequence[Event],
+        position: Position,
     ) -> Raw:
-        """The data of the answer with publications of a channel, encoded by this codec. ``position``: of its
-        newest one."""
+        """The data of the answer with publications of a channel, encoded by
+        this codec. ``position``: of its newest one."""
 
 
 class ChannelCommands(Service):
-    """Carries out the commands on channels. ``answers``: dialect → how it answers."""
+    """Carries out the commands on channels. ``answers``: dialect → how it
+    answers."""
 
     channels: Channels
     logins: Logins
     consent: ChannelConsent
     answers: dict[str, ChannelAnswers]
     table: ConnectionTable
-    _pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = field(default_factory=dict)
-    """Pages of histories as they were last sent, by codec, app and command; the oldest first."""
+    _pages: dict[tuple[Dialect, str, AskHistory], tuple[HistoryPage, Raw]] = field(
+        default_factory=dict
+    )
+    """Pages of histories as they were last sent, by codec, app and command; the
+    oldest first."""
     _pages_bytes: int = 0
 
     def rows(self) -> CommandTable:
@@ -127,17 +150,24 @@ class ChannelCommands(Service):
         }
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """Check a subscription with the options that the channel has now; see :meth:`_permit`."""
+        """Check a subscription with the options that the channel has now; see
+        :meth:`_permit`."""
         options = self.channels.options.of(connection.app or "", channel)
         return self._permit(connection, channel, options, token)
 
     def _permit(
-        self, connection: ChannelClient, channel: str, options: ChannelSettings, token: str, data: bytes = b""
+        self,
+        connection: ChannelClient,
+        channel: str,
+        options: ChannelSettings,
+        token: str,
+        data: bytes = b"",
     ) -> ChannelClaims:
-        """The permission of a client to subscribe: the claims of its token, or the consent of the back end.
+        """The permission of a client to subscribe: the claims of its token, or
+        the consent of the back end.
 
-        A channel for members needs no token. Channels whose name says that they are private need
-        one, even in an open app. ``data``: for the back end.
+        A channel for members needs no token. Channels whose name says that they
+        are private need one, even in an open app. ``data``: for the back end.
 
         Switches if the back end, a group or the issuer of the token is asked. Raises
         :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
@@ -149,7 +179,9 @@ class ChannelCommands(Service):
             self.consent.check_member(connection, channel)
             return _NO_CLAIMS
         if wanted == "nobody" or channel.startswith("#"):
-            raise ChannelRefused("denied", "only the server subscribes clients to this channel")
+            raise ChannelRefused(
+                "denied", "only the server subscribes clients to this channel"
+            )
         rule = self.logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._proven(connection, channel, rule, token)
@@ -167,26 +199,37 @@ class ChannelCommands(Service):
         raise ChannelRefused("denied", "the channel needs a token")
 
     def _check_allowed(
-        self, connection: ChannelClient, channel: str, options: ChannelSettings, whom: str
+        self,
+        connection: ChannelClient,
+        channel: str,
+        options: ChannelSettings,
+        whom: str,
     ) -> None:
-        """Refuse a client that is not one of ``whom``, a value of an option of the channel: ``anybody``
-        (of private channels and those of users their subscribers), ``subscribers``, anything else nobody.
-        Never switches."""
+        """Refuse a client that is not one of ``whom``, a value of an option of
+        the channel: ``anybody`` (of private channels and those of users their
+        subscribers), ``subscribers``, anything else nobody. Never switches."""
         check_known(options)
         app = connection.app or ""
-        is_closed = channel.startswith(USER_CHANNEL) or self.channels.options.is_private(app, channel)
+        is_closed = channel.startswith(
+            USER_CHANNEL
+        ) or self.channels.options.is_private(app, channel)
         if whom == "anybody" and not is_closed:
             check_name(channel)
         elif whom in ("anybody", "subscribers"):
-            if not isinstance(connection, Connection):  # it has no subscription: who may have one counts
+            # it has no subscription: who may have one counts
+            if not isinstance(connection, Connection):
                 self._permit(connection, channel, options, "")
             elif not self.channels.members.has(connection, channel):
-                raise ChannelRefused("denied", "the client is not subscribed to the channel")
+                raise ChannelRefused(
+                    "denied", "the client is not subscribed to the channel"
+                )
         else:
             raise ChannelRefused("denied")
         self.channels.options.check_user(connection.user, options)
 
-    def _proven(self, connection: ChannelClient, channel: str, rule: Rule, token: str) -> ChannelClaims:
+    def _proven(
+        self, connection: ChannelClient, channel: str, rule: Rule, token: str
+    ) -> ChannelClaims:
         """The claims of a token that permits this connection this channel."""
         try:
             claims = self.logins.read_channel_token(rule, token)
@@ -201,12 +244,15 @@ class ChannelCommands(Service):
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
         if claims.client and not (
-            isinstance(connection, Connection) and claims.client == self.table.id_of(connection)
+            isinstance(connection, Connection)
+            and claims.client == self.table.id_of(connection)
         ):
             raise ChannelRefused("denied", "the token is for another connection")
         return claims
 
-    def subscribe(self, connection: Connection, command: Subscribe, answer: Answer) -> Reply | None:
+    def subscribe(
+        self, connection: Connection, command: Subscribe, answer: Answer
+    ) -> Reply | None:
         """Subscribe to a channel. May switch."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
@@ -214,7 +260,9 @@ class ChannelCommands(Service):
         try:
             if answers.receives(connection, command.channel):
                 raise ChannelRefused("exists")
-            claims = self._permit(connection, channel, options, command.token, command.data)
+            claims = self._permit(
+                connection, channel, options, command.token, command.data
+            )
         except ChannelRefused as refused:
             return answers.refused(refused)
         info = b"" if claims.info is UNSET else bytes(claims.info)
@@ -224,13 +272,22 @@ class ChannelCommands(Service):
         since = Position(command.epoch, command.offset) if recovers else None
         try:
             subscription = self.channels.subscriptions.subscribe(
-                connection, channel, options, since, command.delta, command.reject_unrecovered
+                connection,
+                channel,
+                options,
+                since,
+                command.delta,
+                command.reject_unrecovered,
             )
         except ChannelRefused as refused:
             if state is not None:
                 state.set_info(channel, before)
             return answers.refused(refused)
-        answer(answers.subscribed(connection, command, subscription, claims.data, claims.expires_at))
+        answer(
+            answers.subscribed(
+                connection, command, subscription, claims.data, claims.expires_at
+            )
+        )
         self.channels.subscriptions.answered(connection, channel, subscription)
         self.consent.confirm_member(connection, channel)
         return None
@@ -246,9 +303,12 @@ class ChannelCommands(Service):
         return Reply.OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
-        """Publish to a channel, if its options or the back end allow it. May switch."""
+        """Publish to a channel, if its options or the back end allow it. May
+        switch."""
         channel = self._of(connection).channel_of(connection, command.channel)
-        part = ChannelPart(channel, info=self.channels.notices.info_of(connection, channel))
+        part = ChannelPart(
+            channel, info=self.channels.notices.info_of(connection, channel)
+        )
         user, kind, data = connection.user or "", command.type, command.data
         event = Event("msg", user, command.text, type=kind, data=data, channel=part)
         try:
@@ -258,7 +318,12 @@ class ChannelCommands(Service):
         return Reply.OK
 
     def _publish(
-        self, client: ChannelClient, channel: str, event: Event, payer: Hashable, with_history: bool = True
+        self,
+        client: ChannelClient,
+        channel: str,
+        event: Event,
+        payer: Hashable,
+        with_history: bool = True,
     ) -> Published:
         app = client.app or ""
         options = self.channels.options.of(app, channel)
@@ -269,17 +334,22 @@ class ChannelCommands(Service):
             raise _only_connections()
         self.channels.publishing.require_quota(app)
         limit = options.publications_per_second
-        if limit and not self.channels.publishing.count_publication(payer, app, channel, limit):
+        if limit and not self.channels.publishing.count_publication(
+            payer, app, channel, limit
+        ):
             raise ChannelRefused("rate")
         event = self.consent.review(client, channel, event)
         if rule == "back_end" and isinstance(client, Connection):
             event, stored = self.consent.publish(client, channel, event)
             with_history = with_history and stored
         else:
-            self._check_allowed(client, channel, options, rule)  # it may have left during the review
-        return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
+            # it may have left during the review
+            self._check_allowed(client, channel, options, rule)
+        return self.channels.publishing.publish_event(
+            app, channel, event, with_history=with_history
+        )
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def check_request(
         self,
@@ -289,14 +359,17 @@ class ChannelCommands(Service):
         action: Literal["subscribe", "publish"],
         token: str = "",
     ) -> None:
-        """Check whether the maker of an HTTP request may subscribe or publish to a channel of ``app``.
+        """Check whether the maker of an HTTP request may subscribe or publish
+        to a channel of ``app``.
 
-        A back end needs an API key with the scope ``read`` or ``push``. A user may do what a connection of
-        theirs may, and in an open app so may anybody, as a connection without a user. ``publish:
-        subscribers`` admits whom the channel would let subscribe. ``token``: for a subscription.
+        A back end needs an API key with the scope ``read`` or ``push``. A user
+        may do what a connection of theirs may, and in an open app so may
+        anybody, as a connection without a user. ``publish: subscribers`` admits
+        whom the channel would let subscribe. ``token``: for a subscription.
 
-        May switch. Raises :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``.
-        The caller checks whether the user is banned, as routes do.
+        May switch. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
+        ``expired`` or ``unavailable``. The caller checks whether the user is
+        banned, as routes do.
         """
         check_name(channel)
         options = self.channels.options.of(app, channel)
@@ -312,7 +385,13 @@ class ChannelCommands(Service):
             self._check_allowed(client, channel, options, options.publish)
 
     def publish_request(
-        self, principal: Principal, host: str, app: str, channel: str, event: Event, with_history: bool = True
+        self,
+        principal: Principal,
+        host: str,
+        app: str,
+        channel: str,
+        event: Event,
+        with_history: bool = True,
     ) -> Published:
         """Publish an event for the maker of an HTTP request, who needs the permission of
         :meth:`check_request`. What a user publishes is reviewed and counted as on a connection.
@@ -323,15 +402,24 @@ class ChannelCommands(Service):
         check_name(channel)
         self.channels.publishing.require_quota(app)
         if principal.may(Needs.PUSH, app):
-            return self.channels.publishing.publish_event(app, channel, event, with_history=with_history)
+            return self.channels.publishing.publish_event(
+                app, channel, event, with_history=with_history
+            )
         client = self._requester(principal, app)
-        return self._publish(client, channel, event, (app, client.user or host), with_history)
+        return self._publish(
+            client, channel, event, (app, client.user or host), with_history
+        )
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
-        if principal.kind == "nobody" and principal is not BAD_TOKEN and rule is not None and rule.open:
+        if (
+            principal.kind == "nobody"
+            and principal is not BAD_TOKEN
+            and rule is not None
+            and rule.open
+        ):
             return _Requester(app, None)
         raise ChannelRefused("denied", "the app needs a key or token for this")
 
@@ -343,13 +431,19 @@ class ChannelCommands(Service):
         except ChannelRefused as refused:
             return answers.refused(refused)
         limit = command.limit or Limit.PRESENCE
-        page = self.channels.members.page(connection.app or "", channel, command.after, limit)
-        return answers.presence(connection.encoding.dialect, command, page.members, page.total, page.next)
+        page = self.channels.members.page(
+            connection.app or "", channel, command.after, limit
+        )
+        return answers.presence(
+            connection.encoding.dialect, command, page.members, page.total, page.next
+        )
 
     def check_presence(self, connection: Connection, name: str) -> str:
         """The channel that a client calls ``name``, and whose subscribers it may see. Raises
         :class:`ChannelRefused`. Never switches."""
-        return self._readable(connection, name, lambda options: (options.read_presence, options.presence))
+        return self._readable(
+            connection, name, lambda options: (options.read_presence, options.presence)
+        )
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch."""
@@ -357,9 +451,13 @@ class ChannelCommands(Service):
         since, limit, reverse = command.since, command.limit, command.reverse
         try:
             channel = self._readable(
-                connection, name, lambda options: (options.read_history, options.has_history)
+                connection,
+                name,
+                lambda options: (options.read_history, options.has_history),
             )
-            page = self.channels.histories.read_since(app, channel, since, limit, reverse)
+            page = self.channels.histories.read_since(
+                app, channel, since, limit, reverse
+            )
         except ChannelRefused as refused:
             return answers.refused(refused)
         # Many often ask for the same page at once: it is encoded once.
@@ -368,8 +466,11 @@ class ChannelCommands(Service):
         before, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
         if before != page:
-            encoded = answers.history(dialect, command, page.publications, page.position)
-        if len(encoded) >= 4096:  # so large a page is remembered for its next reader, up to 4 MB together
+            encoded = answers.history(
+                dialect, command, page.publications, page.position
+            )
+        # so large a page is remembered for its next reader, up to 4 MB together
+        if len(encoded) >= 4096:
             self._pages[key] = page, encoded
             self._pages_bytes += len(encoded)
             while self._pages_bytes > 4 << 20:
@@ -377,15 +478,20 @@ class ChannelCommands(Service):
         return Reply(ReplyCode.OK, encoded)
 
     def _readable(
-        self, connection: Connection, name: str, rule_of: Callable[[ChannelSettings], tuple[str, bool]]
+        self,
+        connection: Connection,
+        name: str,
+        rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
-        """The channel that a client calls ``name``, if the client may read what ``rule_of`` names of its
-        options: who reads it, and whether the channel has it."""
+        """The channel that a client calls ``name``, if the client may read what
+        ``rule_of`` names of its options: who reads it, and whether the channel
+        has it."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)
         readers, has = rule_of(options)
-        if answers.receives(connection, name):  # neither its publications nor its subscribers are stored
+        # neither its publications nor its subscribers are stored
+        if answers.receives(connection, name):
             raise ChannelRefused("not_available")
         self._check_allowed(connection, channel, options, readers)
         if not has:
@@ -397,4 +503,6 @@ class ChannelCommands(Service):
 
 
 def _only_connections() -> ChannelRefused:
-    return ChannelRefused("denied", "the back end of the app decides about connections only")
+    return ChannelRefused(
+        "denied", "the back end of the app decides about connections only"
+    )

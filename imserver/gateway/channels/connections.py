@@ -1,4 +1,5 @@
-"""Connections by their ids, on any node: push to one, close it, let it join or leave a channel."""
+"""Connections by their ids, on any node: push to one, close it, let it join or
+leave a channel."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -13,7 +14,13 @@ from imserver.gateway.channels.members import ChannelRefused, check_name
 from imserver.gateway.channels.options import check_known
 from imserver.gateway.channels.subscriptions import Channels
 from imserver.gateway.cluster.history import Position
-from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, Registry, ToConnection, encode
+from imserver.gateway.cluster.nodes import (
+    NodeQueries,
+    OtherNodes,
+    Registry,
+    ToConnection,
+    encode,
+)
 from imserver.gateway.cluster.registry import Lease
 from imserver.gateway.config.declared import about
 from imserver.gateway.errors import DISCONNECTED
@@ -21,7 +28,13 @@ from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import RESERVED
 from imserver.gateway.model import SYSTEM_PREFIX, Event, Outcome, Service
 from imserver.gateway.sessions.connection_ids import ConnectionTable
-from imserver.gateway.sessions.presence import ConnectionId, Device, Dialect, Node, Since
+from imserver.gateway.sessions.presence import (
+    ConnectionId,
+    Device,
+    Dialect,
+    Node,
+    Since,
+)
 from imserver.gateway.transport.connection import Connection
 
 IDS_PER_QUERY: Final = 100
@@ -40,7 +53,8 @@ class Joined(StrEnum):
     FULL = "full"
     """The app has too many channels."""
     FAILED = "failed"
-    """Its node, or the log of a stored channel, did not answer. The connection may have joined."""
+    """Its node, or the log of a stored channel, did not answer. The connection
+    may have joined."""
 
 
 class Left(StrEnum):
@@ -53,7 +67,8 @@ class Left(StrEnum):
     UNKNOWN = "unknown"
     """The app has no such connection."""
     FAILED = "failed"
-    """Its node, or the log of a stored channel, did not answer. The connection may have left."""
+    """Its node, or the log of a stored channel, did not answer. The connection
+    may have left."""
 
 
 class ConnectionInfo(Struct, frozen=True, array_like=True):
@@ -66,12 +81,15 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
     since: Since
     peer: Annotated[str, about("The remote address and port.")]
     node: Node
-    channels: Annotated[tuple[str, ...], about("Its channels, in the order of subscribing.")]
+    channels: Annotated[
+        tuple[str, ...], about("Its channels, in the order of subscribing.")
+    ]
 
 
 class JoinChannel(Struct, frozen=True, array_like=True):
-    """Let connections of the queried node join a channel. The answer has a :class:`Joined` for each.
-    ``since``: see :meth:`Channels.join_with_position`."""
+    """Let connections of the queried node join a channel. The answer has a
+    :class:`Joined` for each. ``since``: see
+    :meth:`Channels.join_with_position`."""
 
     app: str
     connections: Sequence[str]
@@ -81,7 +99,8 @@ class JoinChannel(Struct, frozen=True, array_like=True):
 
 
 class LeaveChannel(Struct, frozen=True, array_like=True):
-    """Take connections of the queried node out of a channel. The answer has a :class:`Left` for each."""
+    """Take connections of the queried node out of a channel. The answer has a
+    :class:`Left` for each."""
 
     app: str
     connections: Sequence[str]
@@ -96,10 +115,11 @@ class ConnectionsQuery(Struct, frozen=True, array_like=True):
 
 
 class Connections(Service, dict=True):
-    """Connections of all nodes. Calls may switch, unless their docstring says otherwise.
+    """Connections of all nodes. Calls may switch, unless their docstring says
+    otherwise.
 
-    No connection is found for an invalid id, an id of another app, or an ended connection. That is not an
-    error. ``others`` is None without a cluster.
+    No connection is found for an invalid id, an id of another app, or an ended
+    connection. That is not an error. ``others`` is None without a cluster.
     """
 
     table: ConnectionTable
@@ -111,23 +131,38 @@ class Connections(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.ids = self.table.ids
-        self.id_of, self.secret_of, self.find = self.table.id_of, self.table.secret_of, self.table.find
+        self.id_of, self.secret_of, self.find = (
+            self.table.id_of,
+            self.table.secret_of,
+            self.table.find,
+        )
         """See :class:`ConnectionTable`."""
-        self._on_join: list[Callable[[Connection, str, bytes, bool, Position | None], object]] = []
+        self._on_join: list[
+            Callable[[Connection, str, bytes, bool, Position | None], object]
+        ] = []
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
         self._rows: dict[str, tuple[type, Callable[[Any, str], Any], Any, Any]] = {
             "join": (JoinChannel, self._join_here, list[Joined], Joined.FAILED),
             "leave": (LeaveChannel, self._leave_here, list[Left], Left.FAILED),
-            "about": (ConnectionsQuery, self._about_here, list[ConnectionInfo | None], None),
+            "about": (
+                ConnectionsQuery,
+                self._about_here,
+                list[ConnectionInfo | None],
+                None,
+            ),
         }
-        """Kind of a query → its type, what answers it for one connection of this node, the type of the
-        answers, and the answer for a connection whose node does not answer."""
+        """Kind of a query → its type, what answers it for one connection of
+        this node, the type of the answers, and the answer for a connection
+        whose node does not answer."""
 
-    def report_to(self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]) -> None:
-        """From now on call this when a connection of this node has joined by :meth:`join`, before that
-        returns: with it, the channel, the ``about`` of the call, whether it is new there, and the position
-        after which it receives publications. Without a position it may switch."""
+    def report_to(
+        self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]
+    ) -> None:
+        """From now on call this when a connection of this node has joined by
+        :meth:`join`, before that returns: with it, the channel, the ``about``
+        of the call, whether it is new there, and the position after which it
+        receives publications. Without a position it may switch."""
         self._on_join.append(joined)
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -147,11 +182,15 @@ class Connections(Service, dict=True):
         elif not self._push_here(item.app, item.connection, item.event):
             self.unreached += 1
 
-    # --- pushing and closing --------------------------------------------------------------------------------
+    # --- pushing and closing --------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """Push to one connection. SENT: delivered here, or forwarded to its live node. Never switches."""
-        item, is_here = ToConnection(app, connection_id, event), self._push_here(app, connection_id, event)
+        """Push to one connection. SENT: delivered here, or forwarded to its
+        live node. Never switches."""
+        item, is_here = (
+            ToConnection(app, connection_id, event),
+            self._push_here(app, connection_id, event),
+        )
         outcome = Outcome.SENT if is_here else self._send(connection_id, item)
         if outcome is Outcome.SENT and event.kind == "msg":
             self.channels.publishing.here.metrics.pushes[app] += 1
@@ -165,17 +204,26 @@ class Connections(Service, dict=True):
         return True
 
     def close(
-        self, app: str, connection_id: str, code: int, reason: str = "", as_given: bool = False
+        self,
+        app: str,
+        connection_id: str,
+        code: int,
+        reason: str = "",
+        as_given: bool = False,
     ) -> Outcome:
-        """Close a connection, after all earlier pushes to it, with a code of ``errors.CLOSE``.
+        """Close a connection, after all earlier pushes to it, with a code of
+        ``errors.CLOSE``.
 
-        Without a ``reason``, it is the name of the code. ``as_given``: both are those of a back end; SDKs may
-        ignore such a code without a reason, so it gets one. Never switches.
+        Without a ``reason``, it is the name of the code. ``as_given``: both are
+        those of a back end; SDKs may ignore such a code without a reason, so it
+        gets one. Never switches.
         """
         if as_given:
             reason = reason or DISCONNECTED
         item = ToConnection(app, connection_id, None, code, reason, as_given)
-        return Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
+        return (
+            Outcome.SENT if self._close_here(item) else self._send(connection_id, item)
+        )
 
     def _close_here(self, item: ToConnection) -> bool:
         connection = self.find(item.app, item.connection)
@@ -188,13 +236,19 @@ class Connections(Service, dict=True):
         lease = self.table.node_of(connection_id, self.others)
         if self.others is None or lease is None:
             return Outcome.NOT_SENT
-        return Outcome.SENT if self.others.node_messages.send(lease.epoch, item) else Outcome.FAILED
+        return (
+            Outcome.SENT
+            if self.others.node_messages.send(lease.epoch, item)
+            else Outcome.FAILED
+        )
 
-    # --- channels -------------------------------------------------------------------------------------------
+    # --- channels -------------------------------------------------------------
 
-    def join(self, app: str, connection_id: str, channel: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.gateway.channels.subscriptions.Channels.join`. Raises ChannelRefused for a
-        name that no channel has only."""
+    def join(
+        self, app: str, connection_id: str, channel: str, about: bytes = b""
+    ) -> Joined:
+        """See :meth:`imserver.gateway.channels.subscriptions.Channels.join`.
+        Raises ChannelRefused for a name that no channel has only."""
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
@@ -205,13 +259,21 @@ class Connections(Service, dict=True):
         about: bytes = b"",
         since: Position | None = None,
     ) -> list[Joined]:
-        """Put many connections into a channel; see :meth:`join`. New members with a position receive the
-        publications after ``since``, if the history has all of them."""
+        """Put many connections into a channel; see :meth:`join`. New members
+        with a position receive the publications after ``since``, if the history
+        has all of them."""
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
-            raise ChannelRefused("name", "user:… and group:… reach users and members without subscriptions")
+            raise ChannelRefused(
+                "name",
+                "user:… and group:… reach users and members without subscriptions",
+            )
         check_known(self.channels.options.of(app, channel))
-        return self._of_each(connection_ids, "join", lambda ids: JoinChannel(app, ids, channel, about, since))
+        return self._of_each(
+            connection_ids,
+            "join",
+            lambda ids: JoinChannel(app, ids, channel, about, since),
+        )
 
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
         channel = query.channel
@@ -240,23 +302,39 @@ class Connections(Service, dict=True):
         """Take a connection out of a channel."""
         return self.leave_each(app, (connection_id,), channel)[0]
 
-    def leave_each(self, app: str, connection_ids: Sequence[str], channel: str) -> list[Left]:
-        """Take many connections out of a channel. The results have their order."""
-        return self._of_each(connection_ids, "leave", lambda ids: LeaveChannel(app, ids, channel))
+    def leave_each(
+        self, app: str, connection_ids: Sequence[str], channel: str
+    ) -> list[Left]:
+        """Take many connections out of a channel. The results have their
+        order."""
+        return self._of_each(
+            connection_ids, "leave", lambda ids: LeaveChannel(app, ids, channel)
+        )
 
     def _leave_here(self, query: LeaveChannel, connection_id: str) -> Left:
         connection = self.find(query.app, connection_id)
         if connection is None:
             return Left.UNKNOWN
-        return Left.LEFT if self.channels.members.remove(connection, query.channel) else Left.ABSENT
+        return (
+            Left.LEFT
+            if self.channels.members.remove(connection, query.channel)
+            else Left.ABSENT
+        )
 
-    # --- queries --------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------
 
-    def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
-        """The data of each connection. None: it is not connected, or its node does not answer."""
-        return self._of_each(connection_ids, "about", lambda ids: ConnectionsQuery(app, ids))
+    def about(
+        self, app: str, connection_ids: Sequence[str]
+    ) -> list[ConnectionInfo | None]:
+        """The data of each connection. None: it is not connected, or its node
+        does not answer."""
+        return self._of_each(
+            connection_ids, "about", lambda ids: ConnectionsQuery(app, ids)
+        )
 
-    def _about_here(self, query: ConnectionsQuery, connection_id: str) -> ConnectionInfo | None:
+    def _about_here(
+        self, query: ConnectionsQuery, connection_id: str
+    ) -> ConnectionInfo | None:
         connection = self.find(query.app, connection_id)
         if connection is None:
             return None
@@ -272,10 +350,14 @@ class Connections(Service, dict=True):
         )
 
     def _of_each(
-        self, connection_ids: Sequence[str], kind: str, query: Callable[[Sequence[str]], Any]
+        self,
+        connection_ids: Sequence[str],
+        kind: str,
+        query: Callable[[Sequence[str]], Any],
     ) -> list[Any]:
-        """The answer for each connection, in their order. ``query`` asks for the answers of some. Other nodes
-        are asked for :data:`IDS_PER_QUERY` at a time, all at once."""
+        """The answer for each connection, in their order. ``query`` asks for
+        the answers of some. Other nodes are asked for :data:`IDS_PER_QUERY` at
+        a time, all at once."""
         _, _, answer, silent = self._rows[kind]
         answers: dict[str, Any] = {}
         own: list[str] = []
@@ -300,12 +382,15 @@ class Connections(Service, dict=True):
         return [answers.get(connection_id, silent) for connection_id in connection_ids]
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
-        """Query the node of a connection, which may be this one. ``kind``: a row of :class:`NodeQueries`.
-        None: there is no such node, or it does not answer."""
+        """Query the node of a connection, which may be this one. ``kind``: a
+        row of :class:`NodeQueries`. None: there is no such node, or it does not
+        answer."""
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None
-        return msgspec.msgpack.decode(self.queries.answer(kind, encode(query)), type=answer)
+        return msgspec.msgpack.decode(
+            self.queries.answer(kind, encode(query)), type=answer
+        )

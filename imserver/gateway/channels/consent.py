@@ -1,4 +1,5 @@
-"""Channels for which the back end of the app (``back_end``) or a group (``members``) decides."""
+"""Channels for which the back end of the app (``back_end``) or a group
+(``members``) decides."""
 
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -7,7 +8,13 @@ from msgspec import UNSET, Raw, UnsetType, field
 from msgspec.structs import replace
 
 from imserver.gateway.auth.channel_tokens import ChannelClaims
-from imserver.gateway.auth.questions import BackEndCall, BackEndRefused, BackEnds, BackEndUnavailable, Reviews
+from imserver.gateway.auth.questions import (
+    BackEndCall,
+    BackEndRefused,
+    BackEnds,
+    BackEndUnavailable,
+    Reviews,
+)
 from imserver.gateway.auth.rates import MutedUsers
 from imserver.gateway.channels.members import (
     INSUFFICIENT_STATE,
@@ -28,7 +35,8 @@ T = TypeVar("T")
 
 
 class ChannelClient(Protocol):
-    """Who wants something of a channel: a connection, or a user who sends a request."""
+    """Who wants something of a channel: a connection, or a user who sends a
+    request."""
 
     @property
     def app(self) -> str | None: ...
@@ -53,15 +61,20 @@ class AllowedPublication(Partial, frozen=True):
     version: Raw | UnsetType = UNSET
     version_epoch: Raw | UnsetType = UNSET
 
-    not_supported: ClassVar[tuple[str, ...]] = ("idempotency_key", "version", "version_epoch")
+    not_supported: ClassVar[tuple[str, ...]] = (
+        "idempotency_key",
+        "version",
+        "version_epoch",
+    )
     in_base64: ClassVar[tuple[str, ...]] = ("data",)
 
 
 class ChannelConsent(Service):
-    """Asks back ends and groups about subscriptions and publications of clients, in all dialects.
+    """Asks back ends and groups about subscriptions and publications of
+    clients, in all dialects.
 
-    Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with the error of the back end),
-    ``unavailable``, or ``ended``.
+    Everything switches, and raises :class:`ChannelRefused`: ``denied`` (with
+    the error of the back end), ``unavailable``, or ``ended``.
     """
 
     back_ends: BackEnds
@@ -70,46 +83,68 @@ class ChannelConsent(Service):
     mutes: MutedUsers
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
-        """Refuse a user to whom a channel does not belong: ``user:<id>`` belongs to this user, others to the
-        members of the group in their names."""
+        """Refuse a user to whom a channel does not belong: ``user:<id>``
+        belongs to this user, others to the members of the group in their
+        names."""
         app, user = connection.app or "", connection.user or ""
         if channel.startswith(USER_CHANNEL):
             is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
         else:
             try:
                 group, groups = group_in(channel), self.channels.histories.stored
-                is_member = user != "" and group > 0 and groups.is_member(app, group, user)
+                is_member = (
+                    user != "" and group > 0 and groups.is_member(app, group, user)
+                )
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
-        if not connection.is_open or ((connection.app or ""), (connection.user or "")) != (app, user):
+        if not connection.is_open or (
+            (connection.app or ""),
+            (connection.user or ""),
+        ) != (app, user):
             raise ChannelRefused("ended")
         if not is_member:
-            raise ChannelRefused("denied", "the channel belongs to another user, or to members of a group")
+            raise ChannelRefused(
+                "denied",
+                "the channel belongs to another user, or to members of a group",
+            )
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
-        """Check a new subscription again: the user may have left the group before it. From now on the log
-        tells who leaves. Raises nothing."""
-        if self.channels.options.of(connection.app or "", channel).subscribe == "members":
+        """Check a new subscription again: the user may have left the group
+        before it. From now on the log tells who leaves. Raises nothing."""
+        if (
+            self.channels.options.of(connection.app or "", channel).subscribe
+            == "members"
+        ):
             try:
                 self.check_member(connection, channel)
             except ChannelRefused as refused:
-                code = SERVER_UNSUBSCRIBE if refused.reason == "denied" else INSUFFICIENT_STATE
+                code = (
+                    SERVER_UNSUBSCRIBE
+                    if refused.reason == "denied"
+                    else INSUFFICIENT_STATE
+                )
                 self.channels.members.expel(connection, channel, code)
 
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""
     ) -> ChannelClaims:
-        """Ask whether a client may subscribe. ``data``: JSON that it has sent along (``b""``: none)."""
+        """Ask whether a client may subscribe. ``data``: JSON that it has sent
+        along (``b""``: none)."""
         facts: dict[str, Any] = {"channel": channel}
         if token:
             facts["token"] = token
         if data:
             facts["data"] = Raw(data)
         answer = self._ask("subscribe", connection, channel, facts, AllowedSubscription)
-        return ChannelClaims(expire_at=answer.expire_at, info=answer.info, data=answer.data)
+        return ChannelClaims(
+            expire_at=answer.expire_at, info=answer.info, data=answer.data
+        )
 
-    def publish(self, connection: Connection, channel: str, event: Event) -> tuple[Event, bool]:
-        """Ask whether a client may publish an event: what is published, and whether the history gets it."""
+    def publish(
+        self, connection: Connection, channel: str, event: Event
+    ) -> tuple[Event, bool]:
+        """Ask whether a client may publish an event: what is published, and
+        whether the history gets it."""
         data = Raw(event.data) if event.data else event.text
         facts = {"channel": channel, "data": data}
         if event.type != "custom":
@@ -133,27 +168,45 @@ class ChannelConsent(Service):
         """The publication of a client event after the back end's review."""
         app, user = connection.app or "", connection.user
         if user and (mute := self.mutes.mute_of(app, user)) is not None:
-            raise ChannelRefused("denied", mute.text, ClientError(ReplyCode.REJECTED, mute.text))
+            raise ChannelRefused(
+                "denied", mute.text, ClientError(ReplyCode.REJECTED, mute.text)
+            )
         if app not in self.reviews.apps:
             return event
-        facts = {"kind": "message", "sender": event.sender, "channel": channel, "type": event.type}
+        facts = {
+            "kind": "message",
+            "sender": event.sender,
+            "channel": channel,
+            "type": event.type,
+        }
         content = {"data": Raw(event.data)} if event.data else {"text": event.text}
         decision = self.reviews.decide(app, {**facts, **content})
         if decision.action == "undecided":
-            raise ChannelRefused("unavailable", "the back end has not reviewed it in time")
+            raise ChannelRefused(
+                "unavailable", "the back end has not reviewed it in time"
+            )
         if decision.action == "reject":
             reason = decision.reason or "the back end has rejected it"
-            raise ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))
+            raise ChannelRefused(
+                "denied", reason, ClientError(ReplyCode.REJECTED, reason)
+            )
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         if decision.action == "allow":
             return event
         if decision.is_text:
-            return replace(event, type=decision.type, text=decision.body.decode(), data=b"")
+            return replace(
+                event, type=decision.type, text=decision.body.decode(), data=b""
+            )
         return replace(event, type=decision.type, text="", data=decision.body)
 
     def _ask(
-        self, call: BackEndCall, connection: Connection, channel: str, facts: dict[str, Any], kind: type[T]
+        self,
+        call: BackEndCall,
+        connection: Connection,
+        channel: str,
+        facts: dict[str, Any],
+        kind: type[T],
     ) -> T:
         if channel.startswith("#"):
             raise ChannelRefused("denied", "this channel belongs to the server")
@@ -162,7 +215,9 @@ class ChannelConsent(Service):
         try:
             answer = self.back_ends.ask(app, call, connection, facts, kind)
         except BackEndUnavailable:
-            raise ChannelRefused("unavailable", "the back end has not decided in time") from None
+            raise ChannelRefused(
+                "unavailable", "the back end has not decided in time"
+            ) from None
         except BackEndRefused as refused:
             if refused.disconnect is not None:
                 connection.disconnect(*refused.disconnect)

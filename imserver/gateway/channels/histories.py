@@ -1,4 +1,5 @@
-"""The histories of channels: in memory or in Redis, and that of stored channels, which the messenger has."""
+"""The histories of channels: in memory or in Redis, and that of stored
+channels, which the messenger has."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ from msgspec.structs import replace
 
 from imserver.gateway.channels.members import ChannelRefused, Publication, is_limited_to
 from imserver.gateway.channels.options import ChannelOptions
-from imserver.gateway.cluster.history import PAGE_BYTES, HistoryPage, Position, Retained, count_fitting
+from imserver.gateway.cluster.history import (
+    PAGE_BYTES,
+    HistoryPage,
+    Position,
+    Retained,
+    count_fitting,
+)
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.hub import USER_CHANNEL, LocalChannel
@@ -27,7 +34,8 @@ PUBLICATION_BYTES: Final = 100
 
 
 class Published(Struct, frozen=True):
-    """The result of a publication. ``position``: its position in the history (None: it has none)."""
+    """The result of a publication. ``position``: its position in the history
+    (None: it has none)."""
 
     outcome: Outcome
     position: Position | None = None
@@ -38,9 +46,10 @@ class StoredHistory:
     and what else it has for members of channels, on each node. Calls may switch, and raise
     :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node has no such history).
 
-    Members of a group receive pushes to it, and may subscribe to channels whose names have its id. Questions
-    about them may switch, and raise StorageUnavailable. Without the messenger there are no stored channels
-    and no groups.
+    Members of a group receive pushes to it, and may subscribe to channels whose
+    names have its id. Questions about them may switch, and raise
+    StorageUnavailable. Without the messenger there are no stored channels and
+    no groups.
     """
 
     def is_member(self, app: str, group: int, user: str) -> bool:
@@ -48,119 +57,174 @@ class StoredHistory:
         return False
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """The first ``limit`` members of a group after this one, in the order of their ids."""
+        """The first ``limit`` members of a group after this one, in the order
+        of their ids."""
         return ()
 
     def follow(self, app: str) -> int:
-        """Deliver to the channels of an app from now on. Returns the offset of the last delivered
-        publication. Does not switch if it does so already."""
+        """Deliver to the channels of an app from now on. Returns the offset
+        of the last delivered publication. Does not switch if it does so
+        already."""
         raise _absent()
 
     def follow_channel(
-        self, app: str, channel: str, options: ChannelSettings, members: Collection[Connection]
+        self,
+        app: str,
+        channel: str,
+        options: ChannelSettings,
+        members: Collection[Connection],
     ) -> None:
-        """Deliver to a channel from now on, if there may be something for these members, who enter it."""
+        """Deliver to a channel from now on, if there may be something for these
+        members, who enter it."""
         if options.history:
             raise _absent()
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
-        """Do the same for its members on this node: its options may be others than when they entered."""
+        """Do the same for its members on this node: its options may be others
+        than when they entered."""
         return
 
     def forget_channel(self, app: str, channel: str) -> None:
         """Forget a channel without members on this node. Never switches."""
         return
 
-    def append_each(self, app: str, publications: Sequence[Publication], key: str = "") -> list[Published]:
+    def append_each(
+        self, app: str, publications: Sequence[Publication], key: str = ""
+    ) -> list[Published]:
         """Store publications, in this order.
 
-        A publication whose ``key``, or without one its id, was stored before in its channel, by the same
-        sender, is ``REPEATED`` and keeps its position. Raises :class:`ChannelRefused`, also ``limit``
-        (invalid); then some may be stored.
+        A publication whose ``key``, or without one its id, was stored before in
+        its channel, by the same sender, is ``REPEATED`` and keeps its position.
+        Raises :class:`ChannelRefused`, also ``limit`` (invalid); then some may
+        be stored.
         """
         raise _absent()
 
     def read(
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
     ) -> HistoryPage:
-        """See :class:`imserver.gateway.cluster.history.LocalHistory`. The page has at most as many
-        publications as a client receives when it comes back, and as many as fit."""
+        """See :class:`imserver.gateway.cluster.history.LocalHistory`. The page
+        has at most as many publications as a client receives when it comes
+        back, and as many as fit."""
         raise _absent()
 
 
 def _absent() -> ChannelRefused:
     return ChannelRefused(
-        "not_available", "the channel is stored in the message log, which this node does not have"
+        "not_available",
+        "the channel is stored in the message log, which this node does not have",
     )
 
 
 class ChannelHistories(Service):
-    """The publications that channels retain. ``history`` is that of this node, or the one that all nodes
-    share; the messenger attaches that of stored channels."""
+    """The publications that channels retain. ``history`` is that of this node,
+    or the one that all nodes share; the messenger attaches that of stored
+    channels."""
 
     options: ChannelOptions
     history: ChannelHistory
     stored: StoredHistory = field(default_factory=StoredHistory)
 
-    def retain(self, app: str, what: Publication, options: ChannelSettings, key: str) -> Publication:
-        """Store a publication to a channel with a history. On a lone node this never switches, so numbers
-        have the order of delivery."""
+    def retain(
+        self, app: str, what: Publication, options: ChannelSettings, key: str
+    ) -> Publication:
+        """Store a publication to a channel with a history. On a lone node this
+        never switches, so numbers have the order of delivery."""
         retained = Retained(
-            what.channel, what.event, options.history_size, options.history_seconds, key or what.event.id
+            what.channel,
+            what.event,
+            options.history_size,
+            options.history_seconds,
+            key or what.event.id,
         )
         events = self.history.append_each(app, (retained,))
         if events is None:
-            raise ChannelRefused("unavailable", "the history of the channel does not answer")
+            raise ChannelRefused(
+                "unavailable", "the history of the channel does not answer"
+            )
         return replace(what, event=events[0])
 
     def read(
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit into a page. A reader goes on
-        after (with ``reverse``: before) the last one. May switch. Raises :class:`ChannelRefused`."""
+        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit
+        into a page. A reader goes on after (with ``reverse``: before) the last
+        one. May switch. Raises :class:`ChannelRefused`."""
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
-        page = self.read_retained(app, channel, since, most if limit < 0 else min(limit, most), reverse)
+        page = self.read_retained(
+            app, channel, since, most if limit < 0 else min(limit, most), reverse
+        )
         return replace(page, publications=fitting(page.publications))
 
     def read_since(
-        self, app: str, channel: str, since: tuple[str, int] | None, limit: int, reverse: bool
+        self,
+        app: str,
+        channel: str,
+        since: tuple[str, int] | None,
+        limit: int,
+        reverse: bool,
     ) -> HistoryPage:
-        """As :meth:`read`. Raises :class:`ChannelRefused`, also ``unrecoverable``: the history has another
-        epoch than ``since``."""
+        """As :meth:`read`. Raises :class:`ChannelRefused`, also
+        ``unrecoverable``: the history has another epoch than ``since``."""
         position = None if since is None else Position(*since)
         page = self.read(app, channel, position, limit, reverse)
-        if position is not None and position.epoch and position.epoch != page.position.epoch:
+        if (
+            position is not None
+            and position.epoch
+            and position.epoch != page.position.epoch
+        ):
             raise ChannelRefused("unrecoverable")
         return page
 
     def read_retained(
-        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None,
+        limit: int,
+        reverse: bool = False,
     ) -> HistoryPage:
-        """The same of a channel that is not stored, of any size. ``limit``: -1 for all."""
+        """The same of a channel that is not stored, of any size. ``limit``: -1
+        for all."""
         page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
         return page
 
     def remove(self, app: str, channel: str) -> None:
-        """Remove the publications of a channel. May switch. Raises :class:`ChannelRefused`: the log removes
-        entries only by age or number."""
+        """Remove the publications of a channel. May switch. Raises
+        :class:`ChannelRefused`: the log removes entries only by age or
+        number."""
         if self.options.is_stored(app, channel):
-            raise ChannelRefused("not_available", "the log removes publications, by age")
+            raise ChannelRefused(
+                "not_available", "the log removes publications, by age"
+            )
         if self.history.remove(app, channel) is None:
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase what a user has published; ``name`` stands in their place. Their channel, and those that are
-        limited to them and others by name, lose their histories. What is in the log is erased there.
-        Switches. Raises StorageUnavailable."""
+        """Erase what a user has published; ``name`` stands in their place.
+        Their channel, and those that are limited to them and others by name,
+        lose their histories. What is in the log is erased there. Switches.
+        Raises StorageUnavailable."""
         own = f"{USER_CHANNEL}{user}"
 
         def is_own(channel: str) -> bool:
             return channel == own or (
-                is_limited_to(channel, user) and self.options.of(app, channel).user_limited
+                is_limited_to(channel, user)
+                and self.options.of(app, channel).user_limited
             )
 
         if self.history.erase_user(app, user, name, is_own) is None:

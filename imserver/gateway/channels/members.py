@@ -1,4 +1,5 @@
-"""Members of channels, on all nodes; names of channels, and why a call is refused."""
+"""Members of channels, on all nodes; names of channels, and why a call is
+refused."""
 
 import logging
 import re
@@ -28,7 +29,8 @@ from imserver.gateway.sessions.connection_ids import ConnectionTable
 from imserver.gateway.transport.connection import Connection
 
 PRIVATE_PREFIX: Final = "$"
-"""Beginning of the names of Centrifugo's private channels. It is no part of the namespace."""
+"""Beginning of the names of Centrifugo's private channels. It is no part of the
+namespace."""
 _USER_BOUNDARY: Final = "#"
 """In ``news#1,2``, the ids after ``#`` are the users who may subscribe."""
 GROUP_ID: Final = re.compile("[1-9][0-9]{0,17}")
@@ -40,16 +42,19 @@ MAX_TAG_BYTES: Final = 4096
 SERVER_UNSUBSCRIBE: Final = 2000
 """Code of ``unsubscribed``: the client does not subscribe again."""
 INSUFFICIENT_STATE: Final = 2500
-"""Code of ``unsubscribed``: publications are missing. The client subscribes again, and then reloads."""
+"""Code of ``unsubscribed``: publications are missing. The client subscribes
+again, and then reloads."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
-"""Close code of the same, for a client that the server has subscribed. It connects again, and recovers."""
+"""Close code of the same, for a client that the server has subscribed. It
+connects again, and recovers."""
 INSUFFICIENT: Final = "insufficient state"
 _MEMBER_BYTES: Final = 150
 """Counted for each member of a page, besides names and infos."""
 
 
 class ChannelNames(Protocol):
-    """The meaning of the names of an app's channels, besides its settings. Its calls never switch."""
+    """The meaning of the names of an app's channels, besides its settings. Its
+    calls never switch."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """The settings of a channel, of which the app's own are ``options``."""
@@ -79,15 +84,20 @@ Reason = Literal[
 class ChannelRefused(ImserverError):
     """A subscription or publication was refused.
 
-    ``reason``: ``name`` (invalid), ``unknown`` (the app has no such channel), ``denied`` (not permitted),
-    ``expired`` (the token), ``full`` (too many channels or subscribers), ``limit`` (too long), ``rate`` (too
-    many publications per second), ``exists`` (subscribed already), ``ended`` (the connection or the
-    subscription), ``unavailable`` (the history or the back end does not answer; try again), ``not_available``
-    (the channel has no history or presence), ``unrecoverable`` (the history has another epoch, or not all
-    that the client has missed). ``error``: what the back end of the app says to the client (None: nothing).
+    ``reason``: ``name`` (invalid), ``unknown`` (the app has no such channel),
+    ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
+    channels or subscribers), ``limit`` (too long), ``rate`` (too many
+    publications per second), ``exists`` (subscribed already), ``ended`` (the
+    connection or the subscription), ``unavailable`` (the history or the back
+    end does not answer; try again), ``not_available`` (the channel has no
+    history or presence), ``unrecoverable`` (the history has another epoch, or
+    not all that the client has missed). ``error``: what the back end of the app
+    says to the client (None: nothing).
     """
 
-    def __init__(self, reason: Reason, text: str = "", error: ClientError | None = None) -> None:
+    def __init__(
+        self, reason: Reason, text: str = "", error: ClientError | None = None
+    ) -> None:
         super().__init__(text or reason)
         self.reason = reason
         self.error = error
@@ -103,26 +113,33 @@ def check_name(channel: str) -> None:
     size = len(channel.encode("utf-8", "surrogatepass"))
     if not 0 < size <= Limit.CHANNEL_BYTES:
         raise ChannelRefused(
-            "name", f"the name of a channel has 1 to {Limit.CHANNEL_BYTES} bytes, this one has {size}"
+            "name",
+            f"the name of a channel has 1 to {Limit.CHANNEL_BYTES} bytes, this one has {size}",
         )
 
 
 def encode_tags(tags: Mapping[str, str]) -> bytes:
-    """The tags of a publication for :class:`ChannelPart`. Raises :class:`ChannelRefused`: ``limit``."""
+    """The tags of a publication for :class:`ChannelPart`. Raises
+    :class:`ChannelRefused`: ``limit``."""
     if not tags:
         return b""
     encoded = msgspec.json.encode(tags)
     if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
-        raise ChannelRefused("limit", f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}")
+        raise ChannelRefused(
+            "limit",
+            f"`tags`: at most {MAX_TAGS}, with {MAX_TAG_BYTES} bytes; not {text}",
+        )
     return encoded
 
 
 def needs_token(channel: str) -> bool:
-    """Whether the name is one of Centrifugo's private (``$…``) or user-limited (``news#1,2``) channels.
+    """Whether the name is one of Centrifugo's private (``$…``) or user-limited
+    (``news#1,2``) channels.
 
-    Clients of all dialects need a token for them, also if anybody may subscribe to others of the namespace.
-    Of user-limited ones, see also :func:`is_limited_to`.
+    Clients of all dialects need a token for them, also if anybody may subscribe
+    to others of the namespace. Of user-limited ones, see also
+    :func:`is_limited_to`.
     """
     return channel.startswith(PRIVATE_PREFIX) or _USER_BOUNDARY in channel
 
@@ -130,21 +147,27 @@ def needs_token(channel: str) -> bool:
 def is_limited_to(channel: str, user: str) -> bool:
     """Whether the name of a channel that is not private lists this user."""
     _, boundary, users = channel.rpartition(_USER_BOUNDARY)
-    return boundary != "" and user in users.split(",") and not channel.startswith(PRIVATE_PREFIX)
+    return (
+        boundary != ""
+        and user in users.split(",")
+        and not channel.startswith(PRIVATE_PREFIX)
+    )
 
 
 def group_in(channel: str) -> int:
-    """The group whose id is the name of a channel after its first colon; 0: none."""
+    """The group whose id is the name of a channel after its first colon; 0:
+    none."""
     namespace, _, id = channel.partition(":")
     return int(id) if namespace != "user" and GROUP_ID.fullmatch(id) else 0
 
 
 class Publication(Struct, frozen=True, gc=False):
-    """An event for all members of a channel, except the connections of ``except_users`` and
-    ``except_connection`` (an object of this node, or an id from anywhere).
+    """An event for all members of a channel, except the connections of
+    ``except_users`` and ``except_connection`` (an object of this node, or an id
+    from anywhere).
 
-    ``at_most``: do not deliver the event if the channel has more members (None: any number). Numbers of other
-    nodes are about a second old.
+    ``at_most``: do not deliver the event if the channel has more members (None:
+    any number). Numbers of other nodes are about a second old.
     """
 
     channel: str
@@ -155,8 +178,9 @@ class Publication(Struct, frozen=True, gc=False):
 
 
 class ChannelMember(Struct, frozen=True, array_like=True):
-    """A connection in a channel: its id, its user, and when it joined, in Unix seconds. ``info``,
-    ``channel_info``: JSON about it, and about it in this channel (``""``: none)."""
+    """A connection in a channel: its id, its user, and when it joined, in Unix
+    seconds. ``info``, ``channel_info``: JSON about it, and about it in this
+    channel (``""``: none)."""
 
     connection: str
     user: str
@@ -168,8 +192,9 @@ class ChannelMember(Struct, frozen=True, array_like=True):
 
 
 class MemberPage(Struct, frozen=True):
-    """Some members in the order of joining. ``total`` counts all; ``next`` is the ``after`` of the next page
-    (``""``: there is none); ``missing`` names nodes that did not answer."""
+    """Some members in the order of joining. ``total`` counts all; ``next`` is
+    the ``after`` of the next page (``""``: there is none); ``missing`` names
+    nodes that did not answer."""
 
     total: int
     members: list[ChannelMember]
@@ -185,10 +210,12 @@ class ChannelCount(Struct, frozen=True, array_like=True):
 
 
 class ChannelPage(Struct, frozen=True):
-    """Some channels of an app in the order of names; ``more``: further channels follow.
+    """Some channels of an app in the order of names; ``more``: further channels
+    follow.
 
-    ``total`` counts all channels. If there is more than this page, a channel with members on several nodes
-    may count several times. ``missing`` names nodes that did not answer.
+    ``total`` counts all channels. If there is more than this page, a channel
+    with members on several nodes may count several times. ``missing`` names
+    nodes that did not answer.
     """
 
     total: int
@@ -201,16 +228,19 @@ log = logging.getLogger(__name__)
 
 
 class MembersHere(Struct, frozen=True, array_like=True):
-    """The part of one node in a page of members: the number of all members, and some of them."""
+    """The part of one node in a page of members: the number of all members, and
+    some of them."""
 
     total: int
     members: list[ChannelMember]
     birth: int
-    """Birth of the process; ``joined`` and ``birth`` order the members of all nodes."""
+    """Birth of the process; ``joined`` and ``birth`` order the members of all
+    nodes."""
 
 
 class ChannelMembersQuery(Struct, frozen=True, array_like=True):
-    """Members of a channel on the queried node: at most ``limit``, after the cursor ``after``."""
+    """Members of a channel on the queried node: at most ``limit``, after the
+    cursor ``after``."""
 
     app: str
     channel: str
@@ -226,14 +256,16 @@ class ChannelUsersQuery(Struct, frozen=True, array_like=True):
 
 
 class UsersHere(Struct, frozen=True, array_like=True):
-    """The part of one node: the number of all members, and their users, each once."""
+    """The part of one node: the number of all members, and their users, each
+    once."""
 
     total: int
     users: list[str]
 
 
 class ChannelNamesQuery(Struct, frozen=True, array_like=True):
-    """Channels of an app with members on the queried node: at most ``limit``, after the name ``after``."""
+    """Channels of an app with members on the queried node: at most ``limit``,
+    after the name ``after``."""
 
     app: str
     after: str
@@ -241,15 +273,17 @@ class ChannelNamesQuery(Struct, frozen=True, array_like=True):
 
 
 class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
-    """``total``: number of channels with members there. ``channels``: the requested ones."""
+    """``total``: number of channels with members there. ``channels``: the
+    requested ones."""
 
     total: int
     channels: list[ChannelCount]
 
 
 class NodeParts(Struct, frozen=True):
-    """The parts of a node that its channels use. ``table``: connections by their ids. ``settings``: app → its
-    settings. ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
+    """The parts of a node that its channels use. ``table``: connections by
+    their ids. ``settings``: app → its settings. ``history_apps``: see
+    :class:`imserver.gateway.auth.tenants.Tenants`."""
 
     hub: Hub
     fanout: Fanout
@@ -260,46 +294,58 @@ class NodeParts(Struct, frozen=True):
 
 
 class ChannelMembers(Service):
-    """Who is subscribed to channels: the members on this node, and lists and numbers of those on all nodes.
-    Owner of the queue of ended connections.
+    """Who is subscribed to channels: the members on this node, and lists and
+    numbers of those on all nodes. Owner of the queue of ended connections.
 
-    Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
-    other nodes, see :class:`imserver.gateway.channels.connections.Connections`. ``others`` and ``registrar``
-    are None without a cluster.
+    Calls may switch, unless their docstring says otherwise. Connections are
+    those of this node; for those of other nodes, see
+    :class:`imserver.gateway.channels.connections.Connections`. ``others`` and
+    ``registrar`` are None without a cluster.
     """
 
     here: NodeParts
     others: OtherNodes | None = None
     registrar: Registrar | None = None
     membership: ChannelMembership = field(default_factory=ChannelMembership)
-    on_left: list[Callable[[Connection, tuple[str, ...]], object]] = field(default_factory=list)
+    on_left: list[Callable[[Connection, tuple[str, ...]], object]] = field(
+        default_factory=list
+    )
     """See :meth:`report_to`."""
     _on_joined: list[OnMember] = field(default_factory=list)
     _on_parted: list[OnMember] = field(default_factory=list)
     _left: deque[tuple[Connection, tuple[str, ...]]] = field(default_factory=deque)
     _leavers: int = 0
 
-    # --- on this node ---------------------------------------------------------------------------------------
+    # --- on this node ---------------------------------------------------------
 
-    def enter(self, app: str, channel: str, connection: Connection) -> LocalChannel | None:
-        """Put a connection into a channel, and return the channel. Nobody else learns of it. Never switches.
+    def enter(
+        self, app: str, channel: str, connection: Connection
+    ) -> LocalChannel | None:
+        """Put a connection into a channel, and return the channel. Nobody else
+        learns of it. Never switches.
 
-        None: it was a member before, or is not in service in this app. Raises :class:`ChannelRefused`, with a
-        text for the caller.
+        None: it was a member before, or is not in service in this app. Raises
+        :class:`ChannelRefused`, with a text for the caller.
         """
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return None
-        if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(connection, channel):
+        if len(connection.channels) >= MAX_CHANNELS_OF_A_CONNECTION and not self.has(
+            connection, channel
+        ):
             raise ChannelRefused(
-                "full", f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already"
+                "full",
+                f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already",
             )
         if channel not in hub_app.channels:
             check_name(channel)
             settings = self.here.settings(app)
             limit = 0 if settings is None else settings.max_channels
             if limit and len(hub_app.channels) >= limit:
-                raise ChannelRefused("full", f"the app has {limit} channels on this node, which is its limit")
+                raise ChannelRefused(
+                    "full",
+                    f"the app has {limit} channels on this node, which is its limit",
+                )
         return self.membership.join(hub_app, channel, connection)
 
     def report_to(
@@ -311,13 +357,15 @@ class ChannelMembers(Service):
     ) -> None:
         """From now on call these functions.
 
-        ``joined``: with each new member, the channel, and whether it is the first one on all nodes. Must not
-        switch. ``parted``: with each connection that is no member any more, the channel, and whether it was
-        the last one on this node. Must not switch. ``emptied``: with app and channel when no node has a
-        member any more, on the node that had the last ones. Must not switch. ``left``: with a connection that
-        has ended, or that the server has unsubscribed (it is open), and the names of these channels, in a
-        greenlet that may switch. It is no member any more; ``app``, ``user`` and ``dialect_state`` are as
-        they were.
+        ``joined``: with each new member, the channel, and whether it is the
+        first one on all nodes. Must not switch. ``parted``: with each
+        connection that is no member any more, the channel, and whether it was
+        the last one on this node. Must not switch. ``emptied``: with app and
+        channel when no node has a member any more, on the node that had the
+        last ones. Must not switch. ``left``: with a connection that has ended,
+        or that the server has unsubscribed (it is open), and the names of these
+        channels, in a greenlet that may switch. It is no member any more;
+        ``app``, ``user`` and ``dialect_state`` are as they were.
         """
         self._on_joined += filter(None, (joined,))
         self._on_parted += filter(None, (parted,))
@@ -325,26 +373,33 @@ class ChannelMembers(Service):
             self.registrar.on_empty.append(emptied)
         elif emptied is not None:
             self._on_parted.append(
-                lambda connection, channel, is_last: is_last and emptied(connection.app or "", channel)
+                lambda connection, channel, is_last: (
+                    is_last and emptied(connection.app or "", channel)
+                )
             )
         self.on_left += filter(None, (left,))
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
-        """Let the registry and the listeners know a new member. Publications that begin after the return
-        reach it, from any node. May switch."""
+        """Let the registry and the listeners know a new member. Publications
+        that begin after the return reach it, from any node. May switch."""
         is_first = len(channel.members) == 1
         if self.registrar is not None:
-            is_first = self.registrar.joined(channel.app.name, channel.name, new=True) and is_first
+            is_first = (
+                self.registrar.joined(channel.app.name, channel.name, new=True)
+                and is_first
+            )
         for listener in self._on_joined:
             listener(connection, channel.name, is_first)
 
     def await_report(self, connection: Connection, channel: str) -> None:
-        """Return when the registry knows the channel of a connection that was a member before. May switch."""
+        """Return when the registry knows the channel of a connection that was a
+        member before. May switch."""
         if self.registrar is not None and self.has(connection, channel):
             self.registrar.joined(connection.app or "", channel, new=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
-        """Take a connection out of a channel. Return whether it was a member. Never switches."""
+        """Take a connection out of a channel. Return whether it was a member.
+        Never switches."""
         local = self.here.hub.channel(app, channel)
         if local is None or not self.membership.leave(local.app, channel, connection):
             return False
@@ -358,14 +413,16 @@ class ChannelMembers(Service):
             listener(connection, channel.name, not channel.members)
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:
-        """Take a connection out of all its channels, without a notice. Return their names. Never switches."""
+        """Take a connection out of all its channels, without a notice. Return
+        their names. Never switches."""
         channels = self.membership.leave_all(connection)
         for channel in channels:
             self._parted(connection, channel)
         return tuple([channel.name for channel in channels])
 
     def channels_of(self, connection: Connection) -> tuple[str, ...]:
-        """The names of a connection's channels in the order of joining. Never switches."""
+        """The names of a connection's channels in the order of joining. Never
+        switches."""
         return tuple([channel.name for channel in connection.channels])
 
     def has(self, connection: Connection, channel: str) -> bool:
@@ -374,12 +431,14 @@ class ChannelMembers(Service):
         return local is not None and connection in local.members
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection (``ConnectionContext.ended``). Never switches."""
+        """Handle the end of a connection (``ConnectionContext.ended``). Never
+        switches."""
         if connection.channels:
             self.report_left(connection, self.leave_all(connection))
 
     def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Let the listeners know who has left without being asked. Never switches."""
+        """Let the listeners know who has left without being asked. Never
+        switches."""
         if self.on_left:
             self._left.append((connection, channels))
             if self._leavers < 16:  # so many at the same time
@@ -387,7 +446,8 @@ class ChannelMembers(Service):
                 gevent.spawn(self._run_left)
 
     def _run_left(self) -> None:
-        """Greenlet: call the listeners for ended connections, until none is left."""
+        """Greenlet: call the listeners for ended connections, until none is
+        left."""
         try:
             while self._left:
                 connection, channels = self._left.popleft()
@@ -396,31 +456,43 @@ class ChannelMembers(Service):
                         listener(connection, channels)
                     except Exception:
                         extra = {"connection": connection.peer}
-                        log.exception("a listener of ended channel members failed", extra=extra)
+                        log.exception(
+                            "a listener of ended channel members failed", extra=extra
+                        )
         finally:
             self._leavers -= 1
 
     def remove(self, connection: Connection, channel: str) -> bool:
-        """End a subscription that its client has not ended. The others learn of it. Returns whether there was
-        one. Never switches."""
+        """End a subscription that its client has not ended. The others learn of
+        it. Returns whether there was one. Never switches."""
         left = self.leave(connection.app or "", channel, connection)
         if left:
             self.report_left(connection, (channel,))
         return left
 
-    def expel(self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE) -> None:
-        """End a subscription, and send ``unsubscribed`` with this code. :data:`INSUFFICIENT_STATE` closes the
-        connection of a client that begins again only with a new one. Never switches."""
+    def expel(
+        self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE
+    ) -> None:
+        """End a subscription, and send ``unsubscribed`` with this code.
+        :data:`INSUFFICIENT_STATE` closes the connection of a client that begins
+        again only with a new one. Never switches."""
         state, has = connection.dialect_state, self.has
         begins_again = code == INSUFFICIENT_STATE
-        if begins_again and state is not None and state.reconnects(channel) and has(connection, channel):
+        if (
+            begins_again
+            and state is not None
+            and state.reconnects(channel)
+            and has(connection, channel)
+        ):
             connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
         elif self.remove(connection, channel):
             reason = INSUFFICIENT if begins_again else "server unsubscribe"
-            event = Event("unsubscribed", "", reason, code=code, channel=ChannelPart(channel))
+            event = Event(
+                "unsubscribed", "", reason, code=code, channel=ChannelPart(channel)
+            )
             self.here.fanout.to_connection(connection, event)
 
-    # --- on all nodes ---------------------------------------------------------------------------------------
+    # --- on all nodes ---------------------------------------------------------
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
@@ -429,14 +501,18 @@ class ChannelMembers(Service):
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _find(self, app: str, channel: str) -> dict[int, int] | None:
-        """Epochs of nodes with members of a channel → their numbers. None: the registry does not answer."""
+        """Epochs of nodes with members of a channel → their numbers. None: the
+        registry does not answer."""
         if self.others is None or not self.others.node_messages.peers():
             return {}
         channels = self.others.registry.find_channels(app, [channel])
         return None if channels is None else channels[0]
 
-    def page(self, app: str, channel: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """Members in the order of joining, after the cursor ``after``: as many as fit on a page."""
+    def page(
+        self, app: str, channel: str, after: str = "", limit: int = 1000
+    ) -> MemberPage:
+        """Members in the order of joining, after the cursor ``after``: as many
+        as fit on a page."""
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares, missing = [self._members_here(query)], list[str]()
@@ -447,9 +523,14 @@ class ChannelMembers(Service):
         return page_of(shares, limit, tuple(missing))
 
     def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
-        """The other live nodes that :meth:`_find` has found. None: all of them."""
+        """The other live nodes that :meth:`_find` has found. None: all of
+        them."""
         peers = [] if self.others is None else self.others.node_messages.peers()
-        return peers if found is None else [lease for lease in peers if lease.epoch in found]
+        return (
+            peers
+            if found is None
+            else [lease for lease in peers if lease.epoch in found]
+        )
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
         local = self.here.hub.channel(query.app, query.channel)
@@ -462,7 +543,9 @@ class ChannelMembers(Service):
             if (joined, self.here.table.ids.birth) > after
         )
         members = []
-        for number, (connection, joined) in enumerate([*islice(behind, query.limit)], 1):
+        for number, (connection, joined) in enumerate(
+            [*islice(behind, query.limit)], 1
+        ):
             infos = [info.decode() for info in infos_of(connection, query.channel)]
             device, dialect = connection.device, connection.encoding.dialect.name
             id, user = self.here.table.id_of(connection), connection.user or ""
@@ -472,8 +555,9 @@ class ChannelMembers(Service):
         return MembersHere(total, members, self.here.table.ids.birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
-        """The numbers of connections and of users in a channel: above ``most`` connections each counts as a
-        user. Connections without a user are one. Users on several nodes are looked up there."""
+        """The numbers of connections and of users in a channel: above ``most``
+        connections each counts as a user. Connections without a user are one.
+        Users on several nodes are looked up there."""
         found, local = self._find(app, channel), self.here.hub.channel(app, channel)
         nodes = self._nodes_in(found)
         here = 0 if local is None else len(local.members)
@@ -483,33 +567,55 @@ class ChannelMembers(Service):
         if self.others is None or not nodes:
             return here, 0 if local is None else self.membership.users_of(local)
         query = ChannelUsersQuery(app, channel)
-        # Nodes of older versions do not name their features so, and do not know this query.
+        # Nodes of older versions do not name their features so, and do not know
+        # this query.
         older = [lease for lease in nodes if not lease.feature_names]
-        answers, _ = self.others.query("channel_users", query, [each for each in nodes if each.feature_names])
-        pages, _ = self.others.query("channel_members", ChannelMembersQuery(app, channel, "", most), older)
+        answers, _ = self.others.query(
+            "channel_users", query, [each for each in nodes if each.feature_names]
+        )
+        pages, _ = self.others.query(
+            "channel_members", ChannelMembersQuery(app, channel, "", most), older
+        )
         shares = [self._users_here(query), *read(answers, UsersHere).values()]
         for page in read(pages, MembersHere).values():
-            shares.append(UsersHere(page.total, [member.user for member in page.members]))
-        return sum(share.total for share in shares), len({user for share in shares for user in share.users})
+            shares.append(
+                UsersHere(page.total, [member.user for member in page.members])
+            )
+        return sum(share.total for share in shares), len(
+            {user for share in shares for user in share.users}
+        )
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
         local = self.here.hub.channel(query.app, query.channel)
         members = {} if local is None else local.members
-        return UsersHere(len(members), [*{connection.user or "" for connection in members}])
+        return UsersHere(
+            len(members), [*{connection.user or "" for connection in members}]
+        )
 
     def count(self, app: str, channel: str) -> int:
-        """The number of connections in a channel. Numbers of other nodes are about a second old."""
+        """The number of connections in a channel. Numbers of other nodes are
+        about a second old."""
         own = 0 if self.others is None else self.others.node_messages.own_epoch
         nodes = self._find(app, channel) or {}
-        elsewhere = sum(members for node_epoch, members in nodes.items() if node_epoch != own)
+        elsewhere = sum(
+            members for node_epoch, members in nodes.items() if node_epoch != own
+        )
         return self.here.hub.member_count(app, channel) + elsewhere
 
     def channels(self, app: str, after: str = "", limit: int = 1000) -> ChannelPage:
-        """Channels of an app in the order of names, after the name ``after``."""
+        """Channels of an app in the order of names, after the name
+        ``after``."""
         query = ChannelNamesQuery(app, after, limit + 1)
         own = self._page_here(query)
-        answers, missing = ({}, []) if self.others is None else self.others.query("channel_names", query)
-        total, members = own.total, {each.channel: each.members for each in own.channels}
+        answers, missing = (
+            ({}, [])
+            if self.others is None
+            else self.others.query("channel_names", query)
+        )
+        total, members = (
+            own.total,
+            {each.channel: each.members for each in own.channels},
+        )
         for answer in read(answers, ChannelNamesAnswer).values():
             total += answer.total
             for each in answer.channels:
@@ -518,29 +624,38 @@ class ChannelMembers(Service):
         more = len(channels) > limit
         if not after and not more:
             total = len(channels)
-        counts = [ChannelCount(channel, members[channel]) for channel in channels[:limit]]
+        counts = [
+            ChannelCount(channel, members[channel]) for channel in channels[:limit]
+        ]
         return ChannelPage(total, counts, more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
         hub_app = self.here.hub.apps.get(query.app)
         if hub_app is None:
             return ChannelNamesAnswer(0, [])
-        names = nsmallest(query.limit, (name for name in hub_app.channels if name > query.after))
+        names = nsmallest(
+            query.limit, (name for name in hub_app.channels if name > query.after)
+        )
         return ChannelNamesAnswer(
-            len(hub_app.channels), [ChannelCount(name, len(hub_app.channels[name].members)) for name in names]
+            len(hub_app.channels),
+            [ChannelCount(name, len(hub_app.channels[name].members)) for name in names],
         )
 
 
 def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
-    """JSON about a connection for others: in all its channels, and in this one (``b""``: none)."""
+    """JSON about a connection for others: in all its channels, and in this one
+    (``b""``: none)."""
     state = connection.dialect_state
     if state is None:
         return b"", b""
     return state.info, (state.channel_infos or {}).get(channel, b"")
 
 
-def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
-    """Make one page from the pages of all nodes, of at most ``limit`` + 1 members each: what fits."""
+def page_of(
+    shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
+) -> MemberPage:
+    """Make one page from the pages of all nodes, of at most ``limit`` + 1
+    members each: what fits."""
     total, members = 0, []
     for share in shares:
         total += share.total
@@ -556,7 +671,10 @@ def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] 
     page = members[: min(limit, count_fitting(sizes))]
     more = len(members) > len(page)
     return MemberPage(
-        total, [member for _, _, member in page], cursor(*page[-1][:2]) if more and page else "", missing
+        total,
+        [member for _, _, member in page],
+        cursor(*page[-1][:2]) if more and page else "",
+        missing,
     )
 
 

@@ -6,15 +6,22 @@ from typing import Final
 from msgspec import field
 from msgspec.structs import replace
 
-from imserver.gateway.channels.members import PRIVATE_PREFIX, ChannelNames, ChannelRefused, needs_token
+from imserver.gateway.channels.members import (
+    PRIVATE_PREFIX,
+    ChannelNames,
+    ChannelRefused,
+    needs_token,
+)
 from imserver.gateway.config.settings import ChannelSettings, TenantSettings
 from imserver.gateway.hub.hub import RESERVED, USER_CHANNEL
 from imserver.gateway.model import SYSTEM_PREFIX, Limit, Service
 
 ANY_NAMESPACE: Final = "*"
-"""The row of ``channels`` in the settings of an app for all channels without a row of their own."""
+"""The row of ``channels`` in the settings of an app for all channels without a
+row of their own."""
 UNKNOWN: Final = ChannelSettings(subscribe="nobody")
-"""Of channels that an app does not have, because it says that it has only those with settings."""
+"""Of channels that an app does not have, because it says that it has only those
+with settings."""
 _DEFAULTS: Final = ChannelSettings()
 _OWN: Final = ChannelSettings(subscribe="members")
 """Of ``group:`` channels, and of ``user:`` channels without a row."""
@@ -29,26 +36,32 @@ def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
 
 def has_channel(user: str) -> bool:
     """Whether the id of a user is short enough for the name of a channel."""
-    return len(user.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES - len(USER_CHANNEL)
+    return len(user.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES - len(
+        USER_CHANNEL
+    )
 
 
 def check_known(options: ChannelSettings) -> None:
-    """Raise :class:`ChannelRefused` (``unknown``) for a channel of :data:`UNKNOWN` options."""
+    """Raise :class:`ChannelRefused` (``unknown``) for a channel of
+    :data:`UNKNOWN` options."""
     if options is UNKNOWN:
         raise ChannelRefused("unknown", "the app has no channels of this namespace")
 
 
 class ChannelOptions(Service):
-    """The options of the channels of all apps. Never switches. ``settings``: app → its settings.
-    ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
+    """The options of the channels of all apps. Never switches. ``settings``:
+    app → its settings. ``history_apps``: see
+    :class:`imserver.gateway.auth.tenants.Tenants`."""
 
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()
     names: dict[str, ChannelNames] = field(default_factory=dict)
-    """App → meaning of the names of its channels, besides its settings. Others call :meth:`set_names`."""
+    """App → meaning of the names of its channels, besides its settings. Others
+    call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
-        """Set what the names of an app's channels mean (None: only what its settings say). Never switches."""
+        """Set what the names of an app's channels mean (None: only what its
+        settings say). Never switches."""
         if names is None:
             self.names.pop(app, None)
         else:
@@ -59,18 +72,22 @@ class ChannelOptions(Service):
         return channel.startswith(RESERVED)
 
     def is_private(self, app: str, channel: str) -> bool:
-        """Whether clients need a token for a channel of this name, even in an open app. Never switches."""
+        """Whether clients need a token for a channel of this name, even in an
+        open app. Never switches."""
         names = self.names.get(app)
-        return needs_token(channel) or (names is not None and names.needs_token(channel))
+        return needs_token(channel) or (
+            names is not None and names.needs_token(channel)
+        )
 
     def check_user(self, user: str | None, options: ChannelSettings) -> None:
-        """Raise :class:`ChannelRefused`: a channel is for users, and a client has none. Never switches."""
+        """Raise :class:`ChannelRefused`: a channel is for users, and a client
+        has none. Never switches."""
         if not (options.anonymous or user):
             raise ChannelRefused("denied", "the channel is for users")
 
     def known(self, app: str, channel: str) -> ChannelSettings:
-        """The settings of a channel. Raises :class:`ChannelRefused` (``unknown``) if the app has no such
-        channel. Never switches."""
+        """The settings of a channel. Raises :class:`ChannelRefused`
+        (``unknown``) if the app has no such channel. Never switches."""
         options = self.of(app, channel)
         check_known(options)
         return options
@@ -93,24 +110,29 @@ class ChannelOptions(Service):
         return settings if names is None else names.options(channel, settings)
 
     def _user_row(self, app: str) -> ChannelSettings | None:
-        """The options of the channels of users (``user:<id>``) that an app has set."""
+        """The options of the channels of users (``user:<id>``) that an app has
+        set."""
         tenant = self._settings(app)
         return None if tenant is None else tenant.channels.get("user")
 
     def has_user_channel(self, app: str, user: str) -> bool:
-        """Whether the channel of a user has options that the app has set. Never switches."""
+        """Whether the channel of a user has options that the app has set. Never
+        switches."""
         return self._user_row(app) is not None and has_channel(user)
 
     def namespace(self, app: str, channel: str) -> str:
-        """The name of a channel's row of settings; ``*`` without one of its own. Never switches."""
+        """The name of a channel's row of settings; ``*`` without one of its
+        own. Never switches."""
         tenant = self._settings(app)
         return ANY_NAMESPACE if tenant is None else _namespace(tenant.channels, channel)
 
     def is_stored(self, app: str, channel: str) -> bool:
-        """Whether the history of a channel is the message log. Never switches."""
+        """Whether the history of a channel is the message log. Never
+        switches."""
         return self.of(app, channel).history != ""
 
     def stores_conversations(self, app: str) -> bool:
-        """Whether the messages that users of the action dialect send are stored. Never switches."""
+        """Whether the messages that users of the action dialect send are
+        stored. Never switches."""
         tenant = self._settings(app)
         return tenant is not None and tenant.store_conversations

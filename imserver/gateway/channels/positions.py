@@ -1,7 +1,8 @@
-"""Channels with a history on this node: their publications in the order of their offsets.
+"""Channels with a history on this node: their publications in the order of
+their offsets.
 
-A publication that comes early waits for those before it. What does not come is read from the history. A new
-member waits, too, while its answer is made.
+A publication that comes early waits for those before it. What does not come is
+read from the history. A new member waits, too, while its answer is made.
 """
 
 import logging
@@ -22,36 +23,46 @@ log = logging.getLogger(__name__)
 
 
 class OrderedDelivery:
-    """Delivers publications to members on this node. Owner of the positions of this node's channels.
+    """Delivers publications to members on this node. Owner of the positions of
+    this node's channels.
 
-    ``expel`` ends the subscription of a client that must subscribe again. Never switches, unless a docstring
-    says otherwise.
+    ``expel`` ends the subscription of a client that must subscribe again. Never
+    switches, unless a docstring says otherwise.
     """
 
     def __init__(
-        self, fanout: Fanout, history: ChannelHistory, expel: Callable[[Connection, str], object]
+        self,
+        fanout: Fanout,
+        history: ChannelHistory,
+        expel: Callable[[Connection, str], object],
     ) -> None:
         self._fanout = fanout
         self._history = history
         self._expel = expel
         self.accept_stream: Callable[[str, Event], bool] = _is_end
-        """Called with a publication that is a piece or the end of a streamed message of an app: whether
-        subscribers receive it. Never switches. Without the messenger, they receive the ends that
-        other nodes publish: these are whole."""
-        self.subscribed: Callable[[Connection, str], None] = lambda _connection, _channel: None
-        """Called when a new subscriber of a channel has its answer, to send it the open messages so far.
-        Never switches."""
+        """Called with a publication that is a piece or the end of a streamed
+        message of an app: whether subscribers receive it. Never switches.
+        Without the messenger, they receive the ends that other nodes publish:
+        these are whole."""
+        self.subscribed: Callable[[Connection, str], None] = (
+            lambda _connection, _channel: None
+        )
+        """Called when a new subscriber of a channel has its answer, to send it
+        the open messages so far. Never switches."""
 
     def report_to(
-        self, accept_stream: Callable[[str, Event], bool], subscribed: Callable[[Connection, str], None]
+        self,
+        accept_stream: Callable[[str, Event], bool],
+        subscribed: Callable[[Connection, str], None],
     ) -> None:
         """From now on call these functions, and no others."""
         self.accept_stream, self.subscribed = accept_stream, subscribed
 
-    # --- new members ----------------------------------------------------------------------------------------
+    # --- new members ----------------------------------------------------------
 
     def wait(self, local: LocalChannel, connection: Connection, delta: bool) -> None:
-        """Let a new member wait for the position after which it receives publications."""
+        """Let a new member wait for the position after which it receives
+        publications."""
         if local.position is None:
             local.position = ChannelPosition()
         local.position.waiting[connection] = []
@@ -69,16 +80,22 @@ class OrderedDelivery:
     ) -> None:
         """Deliver to a new member what was published while it waited.
 
-        ``newest``: the last publication up to ``position``, if the member reads deltas and has received it.
-        ``is_stored``: the history is the message log. If this node has delivered publications that the member
-        has not received, its subscription ends.
+        ``newest``: the last publication up to ``position``, if the member reads
+        deltas and has received it. ``is_stored``: the history is the message
+        log. If this node has delivered publications that the member has not
+        received, its subscription ends.
         """
         state = local.position
         if state is None:
             return
-        if newest is not None and newest.channel is not None and state.deltas is not None:
+        if (
+            newest is not None
+            and newest.channel is not None
+            and state.deltas is not None
+        ):
             state.last = state.last or newest
-            # An erasure may have taken the content that the others have received.
+            # An erasure may have taken the content that the others have
+            # received.
             if payload_of(state.last) == payload_of(newest):
                 state.deltas[connection] = newest.channel.offset
         if is_stored:
@@ -93,7 +110,10 @@ class OrderedDelivery:
         for event in delayed if isinstance(delayed, list) else ():
             channel_part = event.channel
             if channel_part is not None and channel_part.offset:
-                if channel_part.epoch != position.epoch or channel_part.offset <= position.offset:
+                if (
+                    channel_part.epoch != position.epoch
+                    or channel_part.offset <= position.offset
+                ):
                     continue
                 reached += 1
             self.send(local, [connection], event)
@@ -103,9 +123,14 @@ class OrderedDelivery:
             state.waiting[connection] = reached
 
     def _release_stored(
-        self, local: LocalChannel, state: ChannelPosition, connection: Connection, position: Position
+        self,
+        local: LocalChannel,
+        state: ChannelPosition,
+        connection: Connection,
+        position: Position,
     ) -> None:
-        """Deliver to a new member of a stored channel what waited for it. Its log has no gaps."""
+        """Deliver to a new member of a stored channel what waited for it. Its
+        log has no gaps."""
         delayed = state.waiting.pop(connection, None)
         for event in delayed if isinstance(delayed, list) else ():
             channel_part = event.channel
@@ -116,7 +141,8 @@ class OrderedDelivery:
             state.waiting[connection] = position.offset
 
     def abandon(self, local: LocalChannel) -> None:
-        """Forget a position that nobody reads from the history any more, and deliver what came meanwhile."""
+        """Forget a position that nobody reads from the history any more, and
+        deliver what came meanwhile."""
         state = local.position
         if state is None or state.offset >= 0 or state.waiting:
             return
@@ -124,10 +150,13 @@ class OrderedDelivery:
         for offset in sorted(state.early):
             self._to_all(local, state.early[offset])
 
-    # --- publications ---------------------------------------------------------------------------------------
+    # --- publications ---------------------------------------------------------
 
-    def deliver(self, local: LocalChannel, state: ChannelPosition, what: Publication) -> None:
-        """Deliver a publication: one with an offset when all before it are delivered."""
+    def deliver(
+        self, local: LocalChannel, state: ChannelPosition, what: Publication
+    ) -> None:
+        """Deliver a publication: one with an offset when all before it are
+        delivered."""
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             self.to_ready(local, what)
@@ -147,9 +176,13 @@ class OrderedDelivery:
             self._fill(local, state)
 
     def to_ready(
-        self, local: LocalChannel, what: Publication, some: Sequence[Connection] | None = None
+        self,
+        local: LocalChannel,
+        what: Publication,
+        some: Sequence[Connection] | None = None,
     ) -> None:
-        """Deliver to the members (``some``: to these of them) that do not wait."""
+        """Deliver to the members (``some``: to these of them) that do not
+        wait."""
         state = local.position
         waiting = {} if state is None else state.waiting
         if some is None and (state is None or not (waiting or state.deltas)):
@@ -159,12 +192,20 @@ class OrderedDelivery:
         ready = []
         for connection in local.members if some is None else some:
             waits = waiting.get(connection)
-            if connection is what.except_connection or connection.user in what.except_users:
+            if (
+                connection is what.except_connection
+                or connection.user in what.except_users
+            ):
                 continue
             if isinstance(waits, list):
-                if what.event.kind != "stream":  # it receives the message so far when it has subscribed
+                # it receives the message so far when it has subscribed
+                if what.event.kind != "stream":
                     waits.append(what.event)
-            elif waits is None or channel_part is None or not 0 < channel_part.offset <= waits:
+            elif (
+                waits is None
+                or channel_part is None
+                or not 0 < channel_part.offset <= waits
+            ):
                 ready.append(connection)
         self.send(local, ready, what.event)
         for connection, waits in tuple(waiting.items()):
@@ -176,8 +217,11 @@ class OrderedDelivery:
         assert not isinstance(skipped, str)
         self._fanout.to_channel(local, what.event, what.except_users, skipped)
 
-    def send(self, local: LocalChannel, members: list[Connection], event: Event) -> None:
-        """Send a publication to members: a delta to those that have the one before it."""
+    def send(
+        self, local: LocalChannel, members: list[Connection], event: Event
+    ) -> None:
+        """Send a publication to members: a delta to those that have the one
+        before it."""
         state = local.position
         deltas = None if state is None else state.deltas
         if state is None or not deltas or event.kind in ("join", "leave"):
@@ -187,7 +231,12 @@ class OrderedDelivery:
         offset = 0 if channel_part is None else channel_part.offset
         before = None if last is None else last.channel
         basis = 0
-        if offset and channel_part is not None and before is not None and channel_part.epoch == before.epoch:
+        if (
+            offset
+            and channel_part is not None
+            and before is not None
+            and channel_part.epoch == before.epoch
+        ):
             basis = before.offset
         plain: list[Connection] = []
         whole: list[Connection] = []
@@ -215,7 +264,9 @@ class OrderedDelivery:
         if state.early:
             self._fill(local, state)
 
-    def _begin(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+    def _begin(
+        self, local: LocalChannel, state: ChannelPosition, position: Position
+    ) -> None:
         """The history has returned the position: deliver in order from here."""
         state.epoch, state.offset = position.epoch, position.offset
         state.early = {
@@ -228,10 +279,12 @@ class OrderedDelivery:
     def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         if not state.filling:
             state.filling = True
-            gevent.spawn_later(0.02, self._run_fill, local, state)  # those between may still come
+            # those between may still come
+            gevent.spawn_later(0.02, self._run_fill, local, state)
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Greenlet: deliver what other nodes have published and this one has not received."""
+        """Greenlet: deliver what other nodes have published and this one has
+        not received."""
         page, since = None, Position(state.epoch, state.offset)
         try:
             while local.members and page is None:
@@ -250,7 +303,11 @@ class OrderedDelivery:
             self._fill(local, state)
 
     def _deliver_page(
-        self, local: LocalChannel, state: ChannelPosition, since: Position, page: HistoryPage
+        self,
+        local: LocalChannel,
+        state: ChannelPosition,
+        since: Position,
+        page: HistoryPage,
     ) -> None:
         """Deliver publications after ``since`` that have not come otherwise."""
         if page.position.epoch != state.epoch:
@@ -262,33 +319,45 @@ class OrderedDelivery:
         for event in page.publications:
             channel_part = event.channel
             if channel_part is not None and channel_part.offset > state.offset:
-                # What came from a node says whom to leave out; the history does not.
-                state.early.setdefault(channel_part.offset, Publication(local.name, event))
+                # What came from a node says whom to leave out; the history does
+                # not.
+                state.early.setdefault(
+                    channel_part.offset, Publication(local.name, event)
+                )
         self._deliver_early(local, state)
         if state.offset >= page.position.offset:
             return
         rest = dict(state.early)
         self._lose(local, state, page.position)
         for offset in sorted(rest):
-            if offset <= page.position.offset:  # for members that do not subscribe again
-                state.offset = offset  # those who have subscribed behind it do not get it
+            # for members that do not subscribe again
+            if offset <= page.position.offset:
+                # those who have subscribed behind it do not get it
+                state.offset = offset
                 self.to_ready(local, rest[offset])
             else:
                 state.early[offset] = rest[offset]
         state.offset = page.position.offset
         self._deliver_early(local, state)
 
-    def _change_epoch(self, local: LocalChannel, state: ChannelPosition, epoch: str) -> None:
-        """Go on in this epoch, and read what this node has not delivered of it: members that do not subscribe
-        again receive all of it."""
+    def _change_epoch(
+        self, local: LocalChannel, state: ChannelPosition, epoch: str
+    ) -> None:
+        """Go on in this epoch, and read what this node has not delivered of it:
+        members that do not subscribe again receive all of it."""
         before, offset = state.before
         state.before = state.epoch, state.offset
         self._lose(local, state, Position(epoch, offset if epoch == before else 0))
         self._fill(local, state)
 
-    def _lose(self, local: LocalChannel, state: ChannelPosition, position: Position) -> None:
+    def _lose(
+        self, local: LocalChannel, state: ChannelPosition, position: Position
+    ) -> None:
         """Publications are lost: let the members subscribe again and reload."""
-        log.warning("the history of a channel of %s has a gap; its subscribers start again", local.app.name)
+        log.warning(
+            "the history of a channel of %s has a gap; its subscribers start again",
+            local.app.name,
+        )
         goes_on = position.epoch == state.epoch and position.offset >= state.offset
         state.epoch, state.offset = position.epoch, position.offset
         state.early.clear()
@@ -301,14 +370,15 @@ class OrderedDelivery:
             self._end(local, connection)
 
     def _end(self, local: LocalChannel, connection: Connection) -> None:
-        """End a subscription that has a gap, if its client can subscribe again."""
+        """End a subscription that has a gap, if its client can subscribe
+        again."""
         dialect_state = connection.dialect_state
         if dialect_state is not None and dialect_state.resubscribes(local.name):
             self._expel(connection, local.name)
 
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
-        """Compare the positions of these channels of an app with the newest ones of the shared history, and
-        read what is missing. May switch."""
+        """Compare the positions of these channels of an app with the newest
+        ones of the shared history, and read what is missing. May switch."""
         for first in range(0, len(channels), 200):
             some = channels[first : first + 200]
             positions = self._history.positions(app, [local.name for local in some])

@@ -1,4 +1,5 @@
-"""Publications to channels, to other nodes and on this one. Notices of who subscribes and leaves."""
+"""Publications to channels, to other nodes and on this one. Notices of who
+subscribes and leaves."""
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,7 +14,12 @@ from msgspec.structs import replace
 
 from imserver.gateway.auth.rates import NOTICES, PUBLICATIONS, Buckets
 from imserver.gateway.channels.histories import ChannelHistories, Published
-from imserver.gateway.channels.members import ChannelRefused, NodeParts, Publication, infos_of
+from imserver.gateway.channels.members import (
+    ChannelRefused,
+    NodeParts,
+    Publication,
+    infos_of,
+)
 from imserver.gateway.channels.options import ChannelOptions, check_known
 from imserver.gateway.channels.positions import OrderedDelivery
 from imserver.gateway.channels.registrar import Registrar
@@ -32,20 +38,26 @@ _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
 
 
 class ChannelNodes(Service):
-    """Sends publications to the other nodes that have subscribers; while the registry does not answer, and
-    for a while after, to all nodes. Owner of the publishing turns."""
+    """Sends publications to the other nodes that have subscribers; while the
+    registry does not answer, and for a while after, to all nodes. Owner of the
+    publishing turns."""
 
     others: OtherNodes
     registrar: Registrar
     _turns: dict[tuple[str, str], deque[object]] = field(default_factory=dict)
-    """Channel → the publishers that have asked the registry for its nodes, in their order."""
+    """Channel → the publishers that have asked the registry for its nodes, in
+    their order."""
     _unsettled: dict[int, float] = field(default_factory=dict)
-    """Epochs of nodes that could not report a channel to the registry, and until when that counts."""
+    """Epochs of nodes that could not report a channel to the registry, and
+    until when that counts."""
 
     @contextmanager
-    def turn(self, app: str, channels: Sequence[str]) -> Iterator[Mapping[str, MembersOfNodes | None]]:
-        """The turn to publish to these channels, after all earlier calls: channel → its nodes (None: the
-        registry does not answer). May switch before the turn."""
+    def turn(
+        self, app: str, channels: Sequence[str]
+    ) -> Iterator[Mapping[str, MembersOfNodes | None]]:
+        """The turn to publish to these channels, after all earlier calls:
+        channel → its nodes (None: the registry does not answer). May switch
+        before the turn."""
         names = dict.fromkeys(channels)
         alone = len(self.others.registry.reachable()) <= 1
         if alone and not any((app, each) in self._turns for each in names):
@@ -72,17 +84,29 @@ class ChannelNodes(Service):
     def send(
         self, app: str, what: Publication, nodes: MembersOfNodes | None, reached: bool
     ) -> tuple[int, int]:
-        """Send to the other ones of these nodes (None: to all). ``reached``: this node has members. Returns
-        the number of nodes that get it, and of those that do not. Never switches."""
-        leases, own = self.others.registry.reachable(), self.others.node_messages.own_epoch
+        """Send to the other ones of these nodes (None: to all). ``reached``:
+        this node has members. Returns the number of nodes that get it, and of
+        those that do not. Never switches."""
+        leases, own = (
+            self.others.registry.reachable(),
+            self.others.node_messages.own_epoch,
+        )
         # If the registry has lost this node, it may have lost others too.
-        if nodes is None or (own not in nodes and reached and self.registrar.is_reported(app, what.channel)):
+        if nodes is None or (
+            own not in nodes
+            and reached
+            and self.registrar.is_reported(app, what.channel)
+        ):
             receivers = {epoch for epoch, lease in leases.items() if lease.birth}
         else:
             receivers = {*nodes}
             if self._unsettled:
                 now = monotonic()
-                self._unsettled = {each: until for each, until in self._unsettled.items() if until > now}
+                self._unsettled = {
+                    each: until
+                    for each, until in self._unsettled.items()
+                    if until > now
+                }
                 receivers = (receivers | self._unsettled.keys()) & leases.keys()
         receivers.discard(own)
         if not receivers:
@@ -90,17 +114,21 @@ class ChannelNodes(Service):
         skipped = what.except_connection
         if isinstance(skipped, Connection):
             skipped = ""
-        item = ToChannel(app, what.channel, what.event, what.except_users, skipped or "")
+        item = ToChannel(
+            app, what.channel, what.event, what.except_users, skipped or ""
+        )
         sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
 
     def peer_unsettled(self, epoch: int) -> None:
-        """For ten seconds a node that could not report a channel gets every publication. Never switches."""
+        """For ten seconds a node that could not report a channel gets every
+        publication. Never switches."""
         self._unsettled[epoch] = monotonic() + 10.0
 
 
 class ChannelPublishing(Service):
-    """Publishes to channels on all nodes. ``nodes``: the other nodes; None without a cluster."""
+    """Publishes to channels on all nodes. ``nodes``: the other nodes; None
+    without a cluster."""
 
     here: NodeParts
     options: ChannelOptions
@@ -109,9 +137,14 @@ class ChannelPublishing(Service):
     nodes: ChannelNodes | None
     _publications: Buckets = field(default_factory=lambda: Buckets(PUBLICATIONS))
 
-    def count_publication(self, payer: Hashable, app: str, channel: str, limit: int) -> bool:
-        """Count a publication of a client. False: more than ``limit`` in a second. Never switches."""
-        return self._publications.take((payer, self.options.namespace(app, channel)), number=limit)
+    def count_publication(
+        self, payer: Hashable, app: str, channel: str, limit: int
+    ) -> bool:
+        """Count a publication of a client. False: more than ``limit`` in a
+        second. Never switches."""
+        return self._publications.take(
+            (payer, self.options.namespace(app, channel)), number=limit
+        )
 
     def publish(
         self,
@@ -127,8 +160,9 @@ class ChannelPublishing(Service):
         Publications of one node to a channel arrive in the order of the calls. ``key``: see
         :meth:`publish_event`.
 
-        NOT_SENT: the channel has no members. PARTLY: a node with members is known not to receive it. FAILED:
-        no node receives it, or the history does not answer. REFUSED: the log cannot store it.
+        NOT_SENT: the channel has no members. PARTLY: a node with members is
+        known not to receive it. FAILED: no node receives it, or the history
+        does not answer. REFUSED: the log cannot store it.
         """
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
@@ -149,57 +183,88 @@ class ChannelPublishing(Service):
         with_history: bool = True,
         key: str = "",
     ) -> Published:
-        """Publish to a channel, and to its history unless ``with_history`` is False. May switch.
+        """Publish to a channel, and to its history unless ``with_history`` is
+        False. May switch.
 
-        A stored channel has one publication for each ``key``, or without one for each id of an event. A
-        history in Redis recognises them for a minute. Raises :class:`ChannelRefused`: ``limit`` (the payload
-        is too long), or ``unavailable`` (the history or the nodes of all subscribers do not answer; nobody
-        receives it, unless it is in the history although the answer was lost).
+        A stored channel has one publication for each ``key``, or without one
+        for each id of an event. A history in Redis recognises them for a
+        minute. Raises :class:`ChannelRefused`: ``limit`` (the payload is too
+        long), or ``unavailable`` (the history or the nodes of all subscribers
+        do not answer; nobody receives it, unless it is in the history although
+        the answer was lost).
         """
         options = self.options.of(app, channel)
         limit = options.max_bytes
         if limit and len(event.data or event.text.encode()) > limit:
-            raise ChannelRefused("limit", f"a publication to the channel has at most {limit} bytes")
+            raise ChannelRefused(
+                "limit", f"a publication to the channel has at most {limit} bytes"
+            )
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
         what = Publication(channel, event, except_users, except_connection)
         return self._publish(app, what, options, key, with_history)
 
     def require_quota(self, app: str) -> None:
-        """Refuse a client if the app has used up its quota of pushes. Raises :class:`ChannelRefused`."""
+        """Refuse a client if the app has used up its quota of pushes. Raises
+        :class:`ChannelRefused`."""
         try:
             self.here.metrics.pushes.require(app)
         except QuotaSpent as spent:
             raise ChannelRefused("rate", str(spent)) from None
 
     def _publish(
-        self, app: str, what: Publication, options: ChannelSettings, key: str, with_history: bool = True
+        self,
+        app: str,
+        what: Publication,
+        options: ChannelSettings,
+        key: str,
+        with_history: bool = True,
     ) -> Published:
-        """Store a publication, if its channel has a history, and send it. See :meth:`publish_event`."""
+        """Store a publication, if its channel has a history, and send it. See
+        :meth:`publish_event`."""
         check_known(options)
         if with_history and options.history and what.event.kind == "msg":
             if isinstance(what.except_connection, Connection):
-                what = replace(what, except_connection=self.here.table.id_of(what.except_connection))
-            (published,) = self.histories.stored.append_each(app, (what,), key)  # delivered from the log
+                what = replace(
+                    what,
+                    except_connection=self.here.table.id_of(what.except_connection),
+                )
+            # delivered from the log
+            (published,) = self.histories.stored.append_each(app, (what,), key)
             self.here.metrics.pushes[app] += 1
             return published
         if with_history and options.history_size and what.event.kind != "stream":
             what = self.histories.retain(app, what, options, key)
-        outcome = self._send(app, what) if self.nodes is None else self.publish_each(app, (what,))[0]
+        outcome = (
+            self._send(app, what)
+            if self.nodes is None
+            else self.publish_each(app, (what,))[0]
+        )
         channel_part = what.event.channel
         if channel_part is None or not channel_part.offset:
             if outcome is Outcome.FAILED:
-                raise ChannelRefused("unavailable", "the nodes of the subscribers do not answer")
+                raise ChannelRefused(
+                    "unavailable", "the nodes of the subscribers do not answer"
+                )
             return Published(outcome)
-        # The history has it. A node that does not answer now reads it from there.
-        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(outcome, outcome)
+        # The history has it. A node that does not answer now reads it from
+        # there.
+        reached = {Outcome.NOT_SENT: Outcome.SENT, Outcome.FAILED: Outcome.PARTLY}.get(
+            outcome, outcome
+        )
         return Published(reached, Position(channel_part.epoch, channel_part.offset))
 
-    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
+    def publish_each(
+        self, app: str, publications: Sequence[Publication]
+    ) -> list[Outcome]:
         """Send many publications past the history, in their order, with one query to the registry; see
         :meth:`publish`."""
         names, outcomes = [each.channel for each in publications], []
-        with nullcontext(_NO_NODES) if self.nodes is None else self.nodes.turn(app, names) as found:
+        with (
+            nullcontext(_NO_NODES)
+            if self.nodes is None
+            else self.nodes.turn(app, names) as found
+        ):
             for number, each in enumerate(publications, 1):
                 outcomes.append(self._send(app, each, found.get(each.channel)))
                 if not number % YIELD_TARGETS:
@@ -207,14 +272,18 @@ class ChannelPublishing(Service):
         return outcomes
 
     def publish_soon(self, app: str, what: Publication) -> None:
-        """Send a publication past the history: at once, in a cluster in a greenlet. Never switches."""
+        """Send a publication past the history: at once, in a cluster in a
+        greenlet. Never switches."""
         if self.nodes is None:
             self._send(app, what)
         else:
             gevent.spawn(self.publish_each, app, (what,))
 
-    def _send(self, app: str, what: Publication, found: MembersOfNodes | None = None) -> Outcome:
-        """Deliver a publication here, and send it to the others of the nodes ``found``. Never switches."""
+    def _send(
+        self, app: str, what: Publication, found: MembersOfNodes | None = None
+    ) -> Outcome:
+        """Deliver a publication here, and send it to the others of the nodes
+        ``found``. Never switches."""
         nodes, sent, missed = self.nodes, 0, 0
         if what.at_most is not None:
             members = self.here.hub.member_count(app, what.channel)
@@ -235,30 +304,39 @@ class ChannelPublishing(Service):
     def received(self, item: ToChannel) -> None:
         """Deliver a publication of another node. Never switches."""
         skipped = item.except_connection or None
-        self.deliver(item.app, Publication(item.channel, item.event, item.except_users, skipped))
+        self.deliver(
+            item.app, Publication(item.channel, item.event, item.except_users, skipped)
+        )
 
     def deliver(self, app: str, what: Publication) -> int:
-        """Deliver to the members on this node: publications with an offset in its order. Returns the number
-        of members reached. Never switches."""
+        """Deliver to the members on this node: publications with an offset in
+        its order. Returns the number of members reached. Never switches."""
         hub_app = self.here.hub.apps.get(app)
         local = None if hub_app is None else hub_app.channels.get(what.channel)
         if local is None:
             return 0
         part = what.event.channel
-        if part is not None and part.stream and not self.ordered.accept_stream(app, what.event):
+        if (
+            part is not None
+            and part.stream
+            and not self.ordered.accept_stream(app, what.event)
+        ):
             return 0
         skipped = what.except_connection
         if isinstance(skipped, str):
             skipped = self.here.table.find(app, skipped)
             what = replace(what, except_connection=skipped)
         if local.position is None:
-            return self.here.fanout.to_channel(local, what.event, what.except_users, skipped)
+            return self.here.fanout.to_channel(
+                local, what.event, what.except_users, skipped
+            )
         self.ordered.deliver(local, local.position, what)
         return len(local.members)
 
 
 class ChannelNotices(Service):
-    """Sends notices to the members of a channel: who subscribes and who leaves. Whoever causes them pays."""
+    """Sends notices to the members of a channel: who subscribes and who leaves.
+    Whoever causes them pays."""
 
     here: NodeParts
     options: ChannelOptions
@@ -266,25 +344,35 @@ class ChannelNotices(Service):
     _notices: Buckets = field(default_factory=lambda: Buckets(NOTICES))
 
     def charge(self, connection: Connection, *channels: str) -> None:
-        """Count the notices that the others of these channels get when a client subscribes, and later leaves.
+        """Count the notices that the others of these channels get when a client
+        subscribes, and later leaves.
 
-        Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so it is paid at the beginning.
-        Never switches.
+        Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so
+        it is paid at the beginning. Never switches.
         """
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
         payer = connection.user or self.here.table.id_of(connection)
         limit = self.here.fanout.notice_bytes  # a larger size counts as that
-        if size and not self._notices.take((connection.app or "", payer), min(size, limit), limit):
-            raise ChannelRefused("rate", "the user subscribes too often; try again in a second")
+        if size and not self._notices.take(
+            (connection.app or "", payer), min(size, limit), limit
+        ):
+            raise ChannelRefused(
+                "rate", "the user subscribes too often; try again in a second"
+            )
 
     def is_announced(self, app: str, channel: str) -> bool:
-        """Whether the others of a channel get a notice when somebody subscribes or leaves."""
+        """Whether the others of a channel get a notice when somebody subscribes
+        or leaves."""
         members = self.here.hub.member_count(app, channel)
-        return members <= self.here.fanout.notice_members and self.options.of(app, channel).join_leave
+        return (
+            members <= self.here.fanout.notice_members
+            and self.options.of(app, channel).join_leave
+        )
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
-        """JSON about a connection for others in a channel: ``user``, ``client`` (its id), ``conn_info`` and
-        ``chan_info`` (if it has them). Never switches."""
+        """JSON about a connection for others in a channel: ``user``, ``client``
+        (its id), ``conn_info`` and ``chan_info`` (if it has them). Never
+        switches."""
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
@@ -294,11 +382,15 @@ class ChannelNotices(Service):
             about["chan_info"] = Raw(channel_info)
         return msgspec.json.encode(about)
 
-    def announce(self, kind: Literal["join", "leave"], connection: Connection, channel: str) -> None:
-        """Send a notice about a subscriber to the others of a channel with ``join_leave``, and to itself if
-        its dialect wants its joins. Never switches.
+    def announce(
+        self, kind: Literal["join", "leave"], connection: Connection, channel: str
+    ) -> None:
+        """Send a notice about a subscriber to the others of a channel with
+        ``join_leave``, and to itself if its dialect wants its joins. Never
+        switches.
 
-        A channel with more than ``hub.notice_members`` subscribers on this node gets none.
+        A channel with more than ``hub.notice_members`` subscribers on this node
+        gets none.
         """
         app = connection.app or ""
         if not self.is_announced(app, channel):
@@ -307,10 +399,15 @@ class ChannelNotices(Service):
         event = Event(kind, connection.user or "", "", channel=part)
         state = connection.dialect_state
         to_itself = kind == "join" and state is not None and state.receives_own_joins()
-        notice = Publication(channel, event, except_connection=None if to_itself else connection)
+        notice = Publication(
+            channel, event, except_connection=None if to_itself else connection
+        )
         self.publishing.publish_soon(app, notice)
 
-    def announce_leaves(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Send notices about a subscriber who has left these channels without being asked. Never switches."""
+    def announce_leaves(
+        self, connection: Connection, channels: tuple[str, ...]
+    ) -> None:
+        """Send notices about a subscriber who has left these channels without
+        being asked. Never switches."""
         for channel in channels:
             self.announce("leave", connection, channel)

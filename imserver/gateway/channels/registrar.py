@@ -1,12 +1,15 @@
-"""The registrar reports to the registry which channels have members on this node.
+"""The registrar reports to the registry which channels have members on this
+node.
 
-- The first member of a channel on a node waits until the registry knows the channel. Later members do not
-  wait. So a publication that follows an answered join reaches this node.
-- Changes of the number of members are reported about once a second. A node that has lost its last member
-  still receives publications until then.
-- A node that must report everything again (after a flush or a lost lease) is *unsettled* until it has done
-  so. Its lease has a flag for that. A node that could not report a channel informs its peers. Both kinds of
-  nodes receive every publication.
+- The first member of a channel on a node waits until the registry knows the
+  channel. Later members do not wait. So a publication that follows an answered
+  join reaches this node.
+- Changes of the number of members are reported about once a second. A node that
+  has lost its last member still receives publications until then.
+- A node that must report everything again (after a flush or a lost lease) is
+  *unsettled* until it has done so. Its lease has a flag for that. A node that
+  could not report a channel informs its peers. Both kinds of nodes receive
+  every publication.
 """
 
 from __future__ import annotations
@@ -40,13 +43,15 @@ _Key = tuple[str, str]
 
 
 class Registrar(Service):
-    """Owner of the set of channels that the registry knows, and of the changes that must be reported."""
+    """Owner of the set of channels that the registry knows, and of the changes
+    that must be reported."""
 
     _registry: RedisRegistry
     _node_messages: NodeMessages
     _hub: Hub
     _reported: set[_Key] = field(default_factory=set)
-    """Channels that the registry knows to have members here, as long as the registry lives ``_life``."""
+    """Channels that the registry knows to have members here, as long as the
+    registry lives ``_life``."""
     _changed: dict[_Key, None] = field(default_factory=dict)
     """Channels to be reported."""
     _life: int = 0
@@ -55,22 +60,29 @@ class Registrar(Service):
     """Channels whose first subscription is being registered."""
     _wake: Signal = field(default_factory=Signal)
     on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
-    """See :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
+    """See
+    :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
     _greenlet: gevent.Greenlet[..., None] | None = None
 
     def is_reported(self, app: str, channel: str) -> bool:
-        """Whether the registry knows that a channel has members here. Never switches."""
-        return (app, channel) in self._reported and self._life == self._registry.generation()
+        """Whether the registry knows that a channel has members here. Never
+        switches."""
+        return (
+            app,
+            channel,
+        ) in self._reported and self._life == self._registry.generation()
 
     def changed(self, app: str, channel: str) -> None:
         """The number of members of a channel has changed. Never switches."""
         self._changed[app, channel] = None
 
     def joined(self, app: str, channel: str, new: bool) -> bool:
-        """Handle a join: return when the registry knows the channel, or does not answer.
+        """Handle a join: return when the registry knows the channel, or does
+        not answer.
 
-        ``new``: the connection was not a member before. Returns whether the channel was reported now, and no
-        other node has members or the registry did not answer. Switches if the channel must be reported.
+        ``new``: the connection was not a member before. Returns whether the
+        channel was reported now, and no other node has members or the registry
+        did not answer. Switches if the channel must be reported.
         """
         if not self.is_reported(app, channel):
             return self._enter((app, channel))
@@ -90,7 +102,9 @@ class Registrar(Service):
             if others is not None and life == self._registry.generation():
                 self._reported.add(key)
             else:
-                self._node_messages.broadcast(ChannelsUnsettled(self._node_messages.own_epoch))
+                self._node_messages.broadcast(
+                    ChannelsUnsettled(self._node_messages.own_epoch)
+                )
             return others is None or not others[0]
         finally:
             self._changed[key] = None
@@ -98,7 +112,8 @@ class Registrar(Service):
             done.set()
 
     def unsettled(self) -> bool:
-        """Whether the registry does not know all channels here yet. Never switches."""
+        """Whether the registry does not know all channels here yet. Never
+        switches."""
         return not self._life or self._life != self._registry.generation()
 
     def start(self) -> None:
@@ -107,8 +122,8 @@ class Registrar(Service):
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self, seconds: float) -> bool:
-        """Stop the greenlet within ``seconds``, and report all remaining changes. Return whether the registry
-        took them all."""
+        """Stop the greenlet within ``seconds``, and report all remaining
+        changes. Return whether the registry took them all."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is not None:
             self._wake.set()
@@ -121,7 +136,8 @@ class Registrar(Service):
         self._wake.set()
 
     def _run(self) -> None:
-        """Greenlet: once a second, report changes, or all channels if the registry has lost its data."""
+        """Greenlet: once a second, report changes, or all channels if the
+        registry has lost its data."""
         while self._greenlet is not None:
             self._wake.wait(until_beat(REPORT_SECONDS))
             self._wake.clear()
@@ -131,12 +147,16 @@ class Registrar(Service):
                 else:
                     self._report_changes()
             except Exception:
-                logging.getLogger(__name__).exception("reporting channels to the registry failed")
+                logging.getLogger(__name__).exception(
+                    "reporting channels to the registry failed"
+                )
 
     def _report_changes(self) -> bool:
-        """Report the changed channels. Return False if the registry does not answer. Switches."""
+        """Report the changed channels. Return False if the registry does not
+        answer. Switches."""
         while self._changed:
-            # A channel whose first subscription is being registered is reported in the next round.
+            # A channel whose first subscription is being registered is reported
+            # in the next round.
             left = (key for key in self._changed if key not in self._entering)
             keys = list(islice(left, REPORTED_CHANNELS))
             for key in keys:
@@ -149,14 +169,18 @@ class Registrar(Service):
         return True
 
     def _report(self, keys: Iterable[_Key]) -> bool:
-        """Report these channels. False: it is not known whether the registry has stored the report."""
+        """Report these channels. False: it is not known whether the registry
+        has stored the report."""
         life = self._registry.generation()
         entries = [
-            ReportedMembers(*key, self._hub.member_count(*key)) for key in keys if key not in self._entering
+            ReportedMembers(*key, self._hub.member_count(*key))
+            for key in keys
+            if key not in self._entering
         ]
         for entry in entries:
             if not entry.members:
-                # Before the report: a connection that joins during the report must report after it.
+                # Before the report: a connection that joins during the report
+                # must report after it.
                 self._reported.discard((entry.app, entry.channel))
         others = self._registry.report_channels(entries)
         if others is None or life != self._registry.generation():
@@ -165,15 +189,22 @@ class Registrar(Service):
             if not (entry.members or number):
                 for listener in self.on_empty:
                     listener(entry.app, entry.channel)
-        self._reported.update((entry.app, entry.channel) for entry in entries if entry.members)
+        self._reported.update(
+            (entry.app, entry.channel) for entry in entries if entry.members
+        )
         return True
 
     def _report_all(self) -> None:
-        """Report all channels with members here. Paced, because other nodes report at the same time."""
+        """Report all channels with members here. Paced, because other nodes
+        report at the same time."""
         take_turns(len(self._registry.leases()))
         life = self._registry.generation()
         self._reported.clear()
-        keys = [(name, channel) for name, app in self._hub.apps.items() for channel in app.channels]
+        keys = [
+            (name, channel)
+            for name, app in self._hub.apps.items()
+            for channel in app.channels
+        ]
         for first in range(0, len(keys), REPORTED_CHANNELS):
             began = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):

@@ -1,8 +1,10 @@
-"""Subscriptions to channels, with recovery; and the parts that carry channels, on all nodes.
+"""Subscriptions to channels, with recovery; and the parts that carry channels,
+on all nodes.
 
-A channel with history numbers its publications. Each node delivers them in the order of their numbers, and
-reads from the history what it has missed. So a member that comes back with a position receives exactly what
-came after it, or learns that it must reload.
+A channel with history numbers its publications. Each node delivers them in the
+order of their numbers, and reads from the history what it has missed. So a
+member that comes back with a position receives exactly what came after it, or
+learns that it must reload.
 """
 
 import logging
@@ -13,11 +15,24 @@ from typing import Final, NoReturn
 import gevent
 from msgspec import Struct
 
-from imserver.gateway.channels.histories import ChannelHistories, ChannelHistory, fitting
-from imserver.gateway.channels.members import INSUFFICIENT_STATE, ChannelMembers, ChannelRefused, NodeParts
+from imserver.gateway.channels.histories import (
+    ChannelHistories,
+    ChannelHistory,
+    fitting,
+)
+from imserver.gateway.channels.members import (
+    INSUFFICIENT_STATE,
+    ChannelMembers,
+    ChannelRefused,
+    NodeParts,
+)
 from imserver.gateway.channels.options import ChannelOptions, check_known
 from imserver.gateway.channels.positions import OrderedDelivery
-from imserver.gateway.channels.publishing import ChannelNodes, ChannelNotices, ChannelPublishing
+from imserver.gateway.channels.publishing import (
+    ChannelNodes,
+    ChannelNotices,
+    ChannelPublishing,
+)
 from imserver.gateway.clock import until_beat
 from imserver.gateway.cluster.history import Position
 from imserver.gateway.config.settings import ChannelSettings
@@ -29,15 +44,17 @@ from imserver.gateway.transport.connection import Connection
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 5.0
-"""A publication whose node died before it was sent out reaches other nodes after at most twice this time."""
+"""A publication whose node died before it was sent out reaches other nodes
+after at most twice this time."""
 
 
 class Subscribed(Struct, frozen=True):
     """A new subscription: its channel on this node, and the settings of that.
 
-    ``position``: of the last publication before it (None: the channel has no history). ``publications``: what
-    came after the position of the client. ``recovered``: they are all of it. ``delta``: the subscriber
-    receives publications that are :class:`Compressed`.
+    ``position``: of the last publication before it (None: the channel has no
+    history). ``publications``: what came after the position of the client.
+    ``recovered``: they are all of it. ``delta``: the subscriber receives
+    publications that are :class:`Compressed`.
     """
 
     local: LocalChannel
@@ -52,12 +69,16 @@ class Subscribed(Struct, frozen=True):
         events = self.publications
         if not self.delta:
             return events
-        return [compressed(event, before) for before, event in zip((None, *events), events, strict=False)]
+        return [
+            compressed(event, before)
+            for before, event in zip((None, *events), events, strict=False)
+        ]
 
 
 class _Wish(Struct, frozen=True, gc=False):
-    """A connection that wants to enter a channel with these options. ``since``: the position of a client that
-    comes back. ``delta``: the client reads deltas."""
+    """A connection that wants to enter a channel with these options. ``since``:
+    the position of a client that comes back. ``delta``: the client reads
+    deltas."""
 
     app: str
     connection: Connection
@@ -81,11 +102,12 @@ class ChannelSubscriptions(Service, dict=True):
         self.members.report_to(parted=self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """Put a connection into a channel. Publications that begin after the return reach it, from any node.
-        So do the stored messages of the log.
+        """Put a connection into a channel. Publications that begin after the
+        return reach it, from any node. So do the stored messages of the log.
 
-        Returns True if it is a new member. False: it was a member before, or is not in service in this app.
-        Raises :class:`ChannelRefused`, with a text for the caller.
+        Returns True if it is a new member. False: it was a member before, or is
+        not in service in this app. Raises :class:`ChannelRefused`, with a text
+        for the caller.
         """
         wish = _Wish(app, connection, channel, self.options.of(app, channel))
         return self._join_live(wish) is not None
@@ -101,7 +123,12 @@ class ChannelSubscriptions(Service, dict=True):
 
     def _enter(self, wish: _Wish) -> LocalChannel | None:
         """Make the connection a member. The other nodes do not know it yet."""
-        app, channel, stored, local = wish.app, wish.channel, self.histories.stored, None
+        app, channel, stored, local = (
+            wish.app,
+            wish.channel,
+            self.histories.stored,
+            None,
+        )
         stored.follow_channel(app, channel, wish.options, (wish.connection,))
         try:
             check_known(wish.options)
@@ -124,22 +151,30 @@ class ChannelSubscriptions(Service, dict=True):
         delta: bool = False,
         reject_unrecovered: bool = False,
     ) -> Subscribed:
-        """Subscribe a connection. The caller answers its client at once, and then calls :meth:`answered`.
-        Everything published afterwards follows the answer.
+        """Subscribe a connection. The caller answers its client at once, and
+        then calls :meth:`answered`. Everything published afterwards follows the
+        answer.
 
-        ``options``: of the channel. ``since``: the position of a client that comes back. ``delta``: the
-        client reads deltas. ``reject_unrecovered``: refuse it (``unrecoverable``) if the channel has a
-        history from which it does not recover. May switch. Raises :class:`ChannelRefused`.
+        ``options``: of the channel. ``since``: the position of a client that
+        comes back. ``delta``: the client reads deltas. ``reject_unrecovered``:
+        refuse it (``unrecoverable``) if the channel has a history from which it
+        does not recover. May switch. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         is_new = not self.members.has(connection, channel)
         if options.join_leave and is_new and self.notices.is_announced(app, channel):
             self.notices.charge(connection, channel)
         try:
-            subscription = self._join(_Wish(app, connection, channel, options, since, delta))
+            subscription = self._join(
+                _Wish(app, connection, channel, options, since, delta)
+            )
             if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
-            lost = subscription.position is not None and since is not None and not subscription.recovered
+            lost = (
+                subscription.position is not None
+                and since is not None
+                and not subscription.recovered
+            )
             if reject_unrecovered and lost:
                 self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
@@ -151,18 +186,24 @@ class ChannelSubscriptions(Service, dict=True):
     def subscribe_each(
         self, connection: Connection, wanted: Mapping[str, Position | None]
     ) -> dict[str, Subscribed]:
-        """Subscribe a connection to several channels. The caller calls :meth:`answered` for each.
+        """Subscribe a connection to several channels. The caller calls
+        :meth:`answered` for each.
 
-        ``wanted``: channel → the position of a client that comes back. See :meth:`subscribe`. If a
-        subscription is refused, none of them stays.
+        ``wanted``: channel → the position of a client that comes back. See
+        :meth:`subscribe`. If a subscription is refused, none of them stays.
         """
         app = connection.app or ""
         subscriptions: dict[str, Subscribed] = {}
-        self.notices.charge(connection, *[each for each in wanted if self.notices.is_announced(app, each)])
+        self.notices.charge(
+            connection,
+            *[each for each in wanted if self.notices.is_announced(app, each)],
+        )
         try:
             for channel, since in wanted.items():
                 options = self.options.of(app, channel)
-                subscriptions[channel] = self._join(_Wish(app, connection, channel, options, since))
+                subscriptions[channel] = self._join(
+                    _Wish(app, connection, channel, options, since)
+                )
             for each in subscriptions.values():
                 if connection not in each.local.members:
                     raise ChannelRefused("ended")
@@ -179,13 +220,16 @@ class ChannelSubscriptions(Service, dict=True):
         if found.position is not None:
             last = found.publications[-1:] if found.delta and found.recovered else ()
             is_stored, newest = found.options.history != "", last[0] if last else None
-            self.ordered.release(found.local, connection, found.position, is_stored, newest)
+            self.ordered.release(
+                found.local, connection, found.position, is_stored, newest
+            )
         self.ordered.subscribed(connection, channel)
         if found.options.join_leave:
             self.notices.announce("join", connection, channel)
 
     def _join(self, wish: _Wish) -> Subscribed:
-        """Make the connection a member that receives nothing yet, and read its channel's history, if any."""
+        """Make the connection a member that receives nothing yet, and read its
+        channel's history, if any."""
         limit, has = wish.options.max_subscribers, self.members.has
         if (
             limit
@@ -198,7 +242,8 @@ class ChannelSubscriptions(Service, dict=True):
         return Subscribed(self._join_live(wish) or self._not_joined(wish), wish.options)
 
     def _not_joined(self, wish: _Wish) -> NoReturn:
-        """Raise :class:`ChannelRefused` for a connection that is no new member."""
+        """Raise :class:`ChannelRefused` for a connection that is no new
+        member."""
         is_member = self.members.has(wish.connection, wish.channel)
         raise ChannelRefused("exists" if is_member else "ended")
 
@@ -227,7 +272,9 @@ class ChannelSubscriptions(Service, dict=True):
         if newest_only and since == page.position and page.position.offset > 0:
             recovered, missed = True, []  # the client has it already
         elif newest_only:
-            offsets = [each.channel.offset for each in missed if each.channel is not None]
+            offsets = [
+                each.channel.offset for each in missed if each.channel is not None
+            ]
             recovered = offsets == [page.position.offset]
             missed = missed if recovered else []
         elif not options.history:
@@ -237,7 +284,8 @@ class ChannelSubscriptions(Service, dict=True):
                 and page.position.offset - since.offset == len(missed)
             )
             if len(fitting(missed)) < len(missed):
-                recovered, missed = False, missed[-1:]  # the client reads the history, page by page
+                # the client reads the history, page by page
+                recovered, missed = False, missed[-1:]
         return Subscribed(local, options, page.position, missed, recovered, delta)
 
     def join_with_position(
@@ -247,8 +295,9 @@ class ChannelSubscriptions(Service, dict=True):
         answer: Callable[[Position], object],
         since: Position | None = None,
     ) -> bool:
-        """Subscribe a connection for the back end, and call ``answer`` with the position after which it
-        receives publications: that of the newest one, or ``since`` if the history has all after that.
+        """Subscribe a connection for the back end, and call ``answer`` with the
+        position after which it receives publications: that of the newest one,
+        or ``since`` if the history has all after that.
 
         False: the channel has no history, or it does not answer, or the client cannot use a position, or it
         is a member already or has ended. Then nothing has changed. May switch. Raises
@@ -257,10 +306,14 @@ class ChannelSubscriptions(Service, dict=True):
         app, state = connection.app or "", connection.dialect_state
         options = self.options.of(app, channel)
         can_recover = state is not None and state.resubscribes(channel)
-        if not (can_recover and options.has_history) or self.members.has(connection, channel):
+        if not (can_recover and options.has_history) or self.members.has(
+            connection, channel
+        ):
             return False
         try:
-            found = self._join_with_history(_Wish(app, connection, channel, options, since))
+            found = self._join_with_history(
+                _Wish(app, connection, channel, options, since)
+            )
         except ChannelRefused as refused:
             self._abandon(app, channel)
             if options.history and refused.reason == "unavailable":
@@ -280,7 +333,8 @@ class ChannelSubscriptions(Service, dict=True):
         return True
 
     def _abandon(self, app: str, channel: str) -> None:
-        """A subscription was refused: nobody may wait for the position of its channel. Never switches."""
+        """A subscription was refused: nobody may wait for the position of its
+        channel. Never switches."""
         local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
@@ -294,7 +348,8 @@ class ChannelSubscriptions(Service, dict=True):
         return left
 
     def run(self) -> None:
-        """Greenlet: find publications whose node died before it sent them to this one."""
+        """Greenlet: find publications whose node died before it sent them to
+        this one."""
         while True:
             gevent.sleep(until_beat(CHECK_SECONDS))
             try:
@@ -303,7 +358,8 @@ class ChannelSubscriptions(Service, dict=True):
                 log.exception("the positions of channels could not be compared")
 
     def check_positions(self) -> None:
-        """Compare the positions of this node with the newest ones of the shared history. May switch."""
+        """Compare the positions of this node with the newest ones of the shared
+        history. May switch."""
         for app in tuple(self.here.hub.apps.values()):
             here = []
             for local in tuple(app.channels.values()):
@@ -315,8 +371,9 @@ class ChannelSubscriptions(Service, dict=True):
 
 
 class Channels(Struct, frozen=True):
-    """Channels on all nodes: who is subscribed, which options a channel has, what it retains, delivery in
-    order on this node, publications, notices, and subscriptions of connections of this node."""
+    """Channels on all nodes: who is subscribed, which options a channel has,
+    what it retains, delivery in order on this node, publications, notices, and
+    subscriptions of connections of this node."""
 
     members: ChannelMembers
     options: ChannelOptions
@@ -328,15 +385,24 @@ class Channels(Struct, frozen=True):
 
 
 def build_channels(
-    here: NodeParts, members: ChannelMembers, history: ChannelHistory, nodes: ChannelNodes | None = None
+    here: NodeParts,
+    members: ChannelMembers,
+    history: ChannelHistory,
+    nodes: ChannelNodes | None = None,
 ) -> Channels:
-    """Build the parts. ``history`` is that of this node, or the one that all nodes share. ``nodes``: the
-    other nodes; None without a cluster."""
+    """Build the parts. ``history`` is that of this node, or the one that all
+    nodes share. ``nodes``: the other nodes; None without a cluster."""
     options = ChannelOptions(here.settings, here.history_apps)
     histories = ChannelHistories(options, history)
-    ordered = OrderedDelivery(here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE))
+    ordered = OrderedDelivery(
+        here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE)
+    )
     publishing = ChannelPublishing(here, options, histories, ordered, nodes)
     notices = ChannelNotices(here, options, publishing)
     members.report_to(left=notices.announce_leaves)
-    subscriptions = ChannelSubscriptions(here, members, options, histories, ordered, notices)
-    return Channels(members, options, histories, ordered, publishing, notices, subscriptions)
+    subscriptions = ChannelSubscriptions(
+        here, members, options, histories, ordered, notices
+    )
+    return Channels(
+        members, options, histories, ordered, publishing, notices, subscriptions
+    )

@@ -1,1 +1,2 @@
-"""The cluster: leases, sessions and channels in a registry, and calls between nodes."""
+"""The cluster: leases, sessions and channels in a registry, and calls between
+nodes."""

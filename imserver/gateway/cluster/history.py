@@ -1,4 +1,5 @@
-"""The last publications of channels, in the memory of this node. Nodes with a Redis share those in it."""
+"""The last publications of channels, in the memory of this node. Nodes with a
+Redis share those in it."""
 
 import secrets
 from collections import OrderedDict, deque
@@ -14,11 +15,13 @@ from imserver.gateway.clock import serve_others
 from imserver.gateway.model import Event
 
 EPOCH_SECONDS: Final = 86400.0
-"""How long a channel without publications and subscribers keeps its position, so that its numbers go on."""
+"""How long a channel without publications and subscribers keeps its position,
+so that its numbers go on."""
 PAGE_BYTES: Final = 1 << 19
-"""Most bytes of bodies and reactions on a page of publications or stored messages, unless it is a single one.
-A page is one frame: this is half of the default bound of an outbox, so that other events fit beside a page
-that is on its way."""
+"""Most bytes of bodies and reactions on a page of publications or stored
+messages, unless it is a single one. A page is one frame: this is half of the
+default bound of an outbox, so that other events fit beside a page that is on
+its way."""
 _PAIRS: Final = b'"\\\b\f\n\r\t'
 _PLAIN: Final = bytes(each for each in range(0x20, 0x100) if each not in _PAIRS)
 _ENTRY_BYTES: Final = 400
@@ -26,15 +29,17 @@ _STREAM_BYTES: Final = 1200
 
 
 class Position(Struct, frozen=True):
-    """A place in the history of a channel: the last ``offset`` in the life ``epoch``. Offsets begin at 1."""
+    """A place in the history of a channel: the last ``offset`` in the life
+    ``epoch``. Offsets begin at 1."""
 
     epoch: str
     offset: int
 
 
 class HistoryPage(Struct, frozen=True):
-    """Some publications of a channel, and its newest position. ``whole`` (only the message log says so): they
-    are all after the position that was asked for."""
+    """Some publications of a channel, and its newest position. ``whole`` (only
+    the message log says so): they are all after the position that was asked
+    for."""
 
     publications: list[Event]
     position: Position
@@ -42,14 +47,16 @@ class HistoryPage(Struct, frozen=True):
 
     @staticmethod
     def size_of(text: bytes) -> int:
-        """The bytes of a text on a page: JSON has two for some characters, six for control characters."""
+        """The bytes of a text on a page: JSON has two for some characters, six
+        for control characters."""
         longer = text.translate(None, _PLAIN)
         return len(text) + len(longer) + 4 * len(longer.translate(None, _PAIRS))
 
 
 class Retained(Struct, frozen=True):
-    """A publication for the history: at most ``size`` of the channel stay, for ``seconds`` after the last. A
-    history in Redis stores an ``id`` once (``""``: it has none)."""
+    """A publication for the history: at most ``size`` of the channel stay, for
+    ``seconds`` after the last. A history in Redis stores an ``id`` once
+    (``""``: it has none)."""
 
     channel: str
     event: Event
@@ -60,7 +67,11 @@ class Retained(Struct, frozen=True):
 
 def count_fitting(sizes: Iterable[int]) -> int:
     """How many bodies of these sizes fit on a page; at least one."""
-    return sum(1 for index, size in enumerate(accumulate(sizes)) if not index or size <= PAGE_BYTES)
+    return sum(
+        1
+        for index, size in enumerate(accumulate(sizes))
+        if not index or size <= PAGE_BYTES
+    )
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
@@ -70,18 +81,34 @@ def numbered(event: Event, epoch: str, offset: int) -> Event:
 
 
 def erased(event: Event, name: str) -> Event:
-    """A publication of an erased user: its place in the history, under the ``name`` of a deleted user."""
+    """A publication of an erased user: its place in the history, under the
+    ``name`` of a deleted user."""
     assert event.channel is not None
-    return Event(event.kind, name, "", time=event.time, channel=replace(event.channel, info=b"", tags=b""))
+    return Event(
+        event.kind,
+        name,
+        "",
+        time=event.time,
+        channel=replace(event.channel, info=b"", tags=b""),
+    )
 
 
 def select(
-    publications: Sequence[Event], top: int, since: Position | None, limit: int, reverse: bool
+    publications: Sequence[Event],
+    top: int,
+    since: Position | None,
+    limit: int,
+    reverse: bool,
 ) -> list[Event]:
-    """The part of the ``publications`` that a reader asks for. The last one has the offset ``top``."""
+    """The part of the ``publications`` that a reader asks for. The last one has
+    the offset ``top``."""
     first = top - len(publications) + 1
     if reverse:
-        last = len(publications) if since is None else max(0, min(since.offset - first, len(publications)))
+        last = (
+            len(publications)
+            if since is None
+            else max(0, min(since.offset - first, len(publications)))
+        )
         events = list(islice(publications, last))[::-1]
     else:
         start = 0 if since is None else max(0, since.offset - first + 1)
@@ -90,7 +117,8 @@ def select(
 
 
 class _Stream(Struct, eq=False):
-    """The history of one channel. ``until``: monotonic time at which its publications expire."""
+    """The history of one channel. ``until``: monotonic time at which its
+    publications expire."""
 
     epoch: str = field(default_factory=lambda: secrets.token_urlsafe(4))
     offset: int = 0
@@ -100,17 +128,23 @@ class _Stream(Struct, eq=False):
 
 
 class LocalHistory:
-    """The history of channels. Owner of all streams: together at most ``limit_bytes``.
+    """The history of channels. Owner of all streams: together at most
+    ``limit_bytes``.
 
-    If the limit is reached, channels without publications and subscribers are forgotten first. Then other
-    channels without publications are forgotten, while they take more than half of the limit. Then the channel
-    that has waited longest for a publication loses its history. The next life of these channels has another
-    epoch. The last channel loses its oldest publications. ``subscribers``: the number of subscribers of a
-    channel of an app. A channel that has some is not forgotten by age.
+    If the limit is reached, channels without publications and subscribers are
+    forgotten first. Then other channels without publications are forgotten,
+    while they take more than half of the limit. Then the channel that has
+    waited longest for a publication loses its history. The next life of these
+    channels has another epoch. The last channel loses its oldest publications.
+    ``subscribers``: the number of subscribers of a channel of an app. A channel
+    that has some is not forgotten by age.
     """
 
     def __init__(
-        self, limit_bytes: int, subscribers: Callable[[str, str], int], clock: Callable[[], float] = monotonic
+        self,
+        limit_bytes: int,
+        subscribers: Callable[[str, str], int],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.bytes = 0
         """Approximate memory of all streams."""
@@ -123,7 +157,8 @@ class LocalHistory:
         """Channels without a publication, whose position was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
-        """Store publications, in this order. Returns them with their offsets. Never switches."""
+        """Store publications, in this order. Returns them with their offsets.
+        Never switches."""
         return [self._append(app, each) for each in publications]
 
     def _append(self, app: str, what: Retained) -> Event:
@@ -160,8 +195,8 @@ class LocalHistory:
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels until ``size`` bytes have room, not the one with the last publication. Ten with
-        subscribers are passed over."""
+        """Forget channels until ``size`` bytes have room, not the one with the
+        last publication. Ten with subscribers are passed over."""
         looked_at = 0
         while self._unused and self.bytes + size > self._limit_bytes and looked_at < 10:
             key, stream = self._unused.popitem(last=False)
@@ -200,31 +235,42 @@ class LocalHistory:
         self.bytes += size
 
     def read(
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
     ) -> HistoryPage:
-        """The publications after ``since`` (None: from the oldest), at most ``limit`` (-1: all).
+        """The publications after ``since`` (None: from the oldest), at most
+        ``limit`` (-1: all).
 
-        ``reverse``: the newest first, and those before ``since``. A channel without history gets a position
-        at its beginning. Never switches.
+        ``reverse``: the newest first, and those before ``since``. A channel
+        without history gets a position at its beginning. Never switches.
         """
         stream = self._open(app, channel)
         events = select(stream.publications, stream.offset, since, limit, reverse)
         return HistoryPage(events, Position(stream.epoch, stream.offset))
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
-        """The position of the newest publication of each channel. Never switches."""
+        """The position of the newest publication of each channel. Never
+        switches."""
         return [self.read(app, channel).position for channel in channels]
 
     def remove(self, app: str, channel: str) -> bool:
-        """Remove all publications of a channel. Its numbers go on. Never switches."""
+        """Remove all publications of a channel. Its numbers go on. Never
+        switches."""
         stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
         return True
 
-    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool:
-        """Take a user out of the histories of an app: their publications are :func:`erased`, and the channels
-        that are their own go with their positions. Switches. May be called again."""
+    def erase_user(
+        self, app: str, user: str, name: str, is_own: Callable[[str], bool]
+    ) -> bool:
+        """Take a user out of the histories of an app: their publications are
+        :func:`erased`, and the channels that are their own go with their
+        positions. Switches. May be called again."""
         for streams in (self._streams, self._unused):
             looked_at = 0
             for key in [key for key in streams if key[0] == app]:

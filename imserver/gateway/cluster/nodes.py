@@ -1,8 +1,9 @@
-"""Communication between nodes: one-way messages with their handlers, queries with their answers, and the
-state of all nodes.
+"""Communication between nodes: one-way messages with their handlers, queries
+with their answers, and the state of all nodes.
 
-A message contains only data. It is encoded once for all receivers. Messages to one node arrive in the order
-in which they were sent, or are lost (``RpcCounters`` counts the lost ones).
+A message contains only data. It is encoded once for all receivers. Messages to
+one node arrive in the order in which they were sent, or are lost
+(``RpcCounters`` counts the lost ones).
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ FENCE_SECONDS: Final = 0.25
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
     """Deliver to one user.
 
-    ``hops``: how often the push was rerouted. ``alone``: the push was sent to this node only. Otherwise it
-    must not be rerouted, because other nodes have it too. ``origin`` identifies the sender. ``number`` counts
-    the sender's pushes (:class:`imserver.gateway.push.routing.ReorderGuard`). ``device``: deliver only to
-    sessions of that device (None: to all).
+    ``hops``: how often the push was rerouted. ``alone``: the push was sent to
+    this node only. Otherwise it must not be rerouted, because other nodes have
+    it too. ``origin`` identifies the sender. ``number`` counts the sender's
+    pushes (:class:`imserver.gateway.push.routing.ReorderGuard`). ``device``:
+    deliver only to sessions of that device (None: to all).
     """
 
     app: str
@@ -55,7 +57,8 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
-    """Deliver to all users of an app except ``except_user`` and ``except_users``."""
+    """Deliver to all users of an app except ``except_user`` and
+    ``except_users``."""
 
     app: str
     except_user: str
@@ -79,7 +82,8 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
 
 
 class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
-    """Deliver to the members of a channel, except some users and one connection."""
+    """Deliver to the members of a channel, except some users and one
+    connection."""
 
     app: str
     channel: str
@@ -89,7 +93,8 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
 
 
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
-    """Store a push for an absent user for ``seconds``: its node stops. ``device``: see :class:`ToUser`."""
+    """Store a push for an absent user for ``seconds``: its node stops.
+    ``device``: see :class:`ToUser`."""
 
     app: str
     user: str
@@ -106,9 +111,11 @@ class ForgetPending(Struct, frozen=True, gc=False, tag="e", array_like=True):
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
-    """Deliver to one connection; without an event, close it with ``code`` and ``reason``.
+    """Deliver to one connection; without an event, close it with ``code`` and
+    ``reason``.
 
-    ``as_given``: see :meth:`Connection.close`. Nodes of the version before do not know it.
+    ``as_given``: see :meth:`Connection.close`. Nodes of the version before do
+    not know it.
     """
 
     app: str
@@ -120,39 +127,54 @@ class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
 
 
 class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
-    """The registry may not know all channels of the sender. Send every channel publication to the sender."""
+    """The registry may not know all channels of the sender. Send every channel
+    publication to the sender."""
 
     epoch: int
 
 
 class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
-    """Marks a position in the sequence of messages; see :meth:`NodeMessages.fence`."""
+    """Marks a position in the sequence of messages; see
+    :meth:`NodeMessages.fence`."""
 
     number: int
 
 
 NodeMessage = (
-    ToUser | ToApp | Notice | Replaced | ToChannel | ToConnection | ToPending | ChannelsUnsettled | Fence
+    ToUser
+    | ToApp
+    | Notice
+    | Replaced
+    | ToChannel
+    | ToConnection
+    | ToPending
+    | ChannelsUnsettled
+    | Fence
 )
 
 encode = msgspec.msgpack.Encoder().encode
 
 
 class NodeMessages:
-    """Sends messages to other nodes, and calls the handler of each message that arrives.
+    """Sends messages to other nodes, and calls the handler of each message that
+    arrives.
 
-    Handlers run in the order of arrival. They must not block for long, because later messages wait. Owner of
-    the handlers and of the fences that have arrived.
+    Handlers run in the order of arrival. They must not block for long, because
+    later messages wait. Owner of the handlers and of the fences that have
+    arrived.
 
-    A feature may have messages of its own: structs with ``array_like=True``, whose tag begins with its name
-    and a dot (``tag="lamp.switched"``). Nodes that do not know a message count it and go on.
+    A feature may have messages of its own: structs with ``array_like=True``,
+    whose tag begins with its name and a dot (``tag="lamp.switched"``). Nodes
+    that do not know a message count it and go on.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._rpc: Rpc
         self._handlers: dict[type[Struct], Callable[[Any], object]] = {}
-        self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(NodeMessage).decode
+        self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
+            NodeMessage
+        ).decode
         self.unreadable = 0
         """Messages that this version does not understand."""
         self._fences = count(1)
@@ -164,13 +186,16 @@ class NodeMessages:
         self._rpc = rpc
 
     def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
-        """Add handlers by type of message. Raises StartError if another type has the same tag."""
+        """Add handlers by type of message. Raises StartError if another type
+        has the same tag."""
         self._handlers.update(handlers)
         kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
         try:
             self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode
         except TypeError as error:
-            raise StartError(f"the node message {kinds[-1].__name__}: {error}") from None
+            raise StartError(
+                f"the node message {kinds[-1].__name__}: {error}"
+            ) from None
 
     @property
     def names(self) -> Set[str]:
@@ -183,11 +208,14 @@ class NodeMessages:
         return self._registry.lease.epoch
 
     def peers(self) -> list[Lease]:
-        """The other nodes: the live ones, and those whose lease has run out and that may live (draining)."""
+        """The other nodes: the live ones, and those whose lease has run out and
+        that may live (draining)."""
         own = self.own_epoch
-        return [lease for epoch, lease in self._registry.reachable().items() if epoch != own]
+        return [
+            lease for epoch, lease in self._registry.reachable().items() if epoch != own
+        ]
 
-    # --- sending; never switches ----------------------------------------------------------------------------
+    # --- sending; never switches ----------------------------------------------
 
     def send(self, epoch: int, message: Struct) -> bool:
         """Send to one node. Return False if the message is known to be lost."""
@@ -195,37 +223,44 @@ class NodeMessages:
         return lease is not None and self._rpc.send(lease, encode(message))
 
     def send_each(self, epochs: Iterable[int], message: Struct) -> int:
-        """Send to several nodes. Return how many of them probably receive it."""
+        """Send to several nodes. Return how many of them probably receive
+        it."""
         data = encode(message)
         leases = self._registry.reachable()
-        return sum(epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs)
+        return sum(
+            epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs
+        )
 
     def broadcast(self, message: Struct) -> int:
-        """Send to all :meth:`peers`. Return how many are known not to receive it."""
+        """Send to all :meth:`peers`. Return how many are known not to receive
+        it."""
         peers = self.peers()
         if not peers:
             return 0
         data = encode(message)
         return sum(not self._rpc.send(lease, data) for lease in peers)
 
-    # --- fences ---------------------------------------------------------------------------------------------
+    # --- fences ---------------------------------------------------------------
 
     def fence(self, epoch: int) -> int:
-        """Mark the messages sent to a node so far (0: there is no mark), so that a query that names the mark,
-        on another connection, does not overtake them."""
+        """Mark the messages sent to a node so far (0: there is no mark), so
+        that a query that names the mark, on another connection, does not
+        overtake them."""
         number = next(self._fences)
         return number if self.send(epoch, Fence(number)) else 0
 
     def wait_for(self, sender: int, number: int) -> None:
-        """Wait until all messages before a fence of the epoch ``sender`` are handled, with a time limit."""
+        """Wait until all messages before a fence of the epoch ``sender`` are
+        handled, with a time limit."""
         deadline = monotonic() + FENCE_SECONDS
         while self._passed.get(sender, 0) < number and monotonic() < deadline:
             gevent.sleep(0.0005)
 
-    # --- receiving ------------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------
 
     def received(self, sender: int, items: Sequence[bytes]) -> None:
-        """Handle messages of another node, in their order. A failing message does not affect the others."""
+        """Handle messages of another node, in their order. A failing message
+        does not affect the others."""
         for data in items:
             try:
                 message = self._decode(data)
@@ -236,16 +271,24 @@ class NodeMessages:
             if isinstance(message, Fence):
                 if sender not in self._passed and len(self._passed) >= 256:
                     known = self._registry.reachable()
-                    self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in known}
+                    self._passed = {
+                        epoch: passed
+                        for epoch, passed in self._passed.items()
+                        if epoch in known
+                    }
                 self._passed[sender] = message.number
                 continue
             try:
                 self._handlers[type(message)](message)
             except Exception:
-                log.exception("node message %s from epoch %d failed", type(message).__name__, sender)
+                log.exception(
+                    "node message %s from epoch %d failed",
+                    type(message).__name__,
+                    sender,
+                )
 
 
-# --- queries ------------------------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------
 
 
 class StateQuery(Struct, frozen=True, array_like=True):
@@ -256,7 +299,8 @@ class StateQuery(Struct, frozen=True, array_like=True):
 
 
 class FencedQuery(Struct, frozen=True, array_like=True):
-    """Another query, to be answered after what the epoch ``origin`` sent before this ``fence``."""
+    """Another query, to be answered after what the epoch ``origin`` sent before
+    this ``fence``."""
 
     origin: int
     fence: int
@@ -265,17 +309,20 @@ class FencedQuery(Struct, frozen=True, array_like=True):
 
 
 class NodeQueries(Service):
-    """The queries that this node answers: a table from name to type and function. Owner: the node.
+    """The queries that this node answers: a table from name to type and
+    function. Owner: the node.
 
-    A function gets the decoded query and returns a value that can be encoded. It may block, within the time
-    limit of the asking node.
+    A function gets the decoded query and returns a value that can be encoded.
+    It may block, within the time limit of the asking node.
     """
 
-    _rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = field(default_factory=dict)
+    _rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = field(
+        default_factory=dict
+    )
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
-        """Answer queries of this kind; that of a feature begins with its name: ``lamp.count``. Raises
-        StartError if it has an answer already."""
+        """Answer queries of this kind; that of a feature begins with its name:
+        ``lamp.count``. Raises StartError if it has an answer already."""
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
@@ -286,7 +333,8 @@ class NodeQueries(Service):
         return self._rows.keys()
 
     def answer(self, kind: str, body: bytes) -> bytes:
-        """Answer one query. Raises UnknownQuery, and ValueError for an unreadable body."""
+        """Answer one query. Raises UnknownQuery, and ValueError for an
+        unreadable body."""
         if kind not in self._rows:
             raise UnknownQuery(kind)
         decoder, row = self._rows[kind]
@@ -294,7 +342,8 @@ class NodeQueries(Service):
 
 
 def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
-    """The decoded answers by node. An unreadable answer is logged and left out."""
+    """The decoded answers by node. An unreadable answer is logged and left
+    out."""
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
     found = {}
     for node, data in answers.items():
@@ -306,7 +355,8 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
 
 
 class OtherNodes(Service):
-    """Queries other nodes, at most ``seconds`` each. Owner of the table of births of live nodes."""
+    """Queries other nodes, at most ``seconds`` each. Owner of the table of
+    births of live nodes."""
 
     registry: RedisRegistry
     node_messages: NodeMessages
@@ -323,21 +373,30 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query all other nodes, or those of ``leases``: the answers by node, and the nodes without one."""
+        """Query all other nodes, or those of ``leases``: the answers by node,
+        and the nodes without one."""
         peers = self.node_messages.peers() if leases is None else list(leases)
-        return self.rpc.query_all(peers, kind, encode(query), self.seconds) if peers else ({}, [])
+        return (
+            self.rpc.query_all(peers, kind, encode(query), self.seconds)
+            if peers
+            else ({}, [])
+        )
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """The answers of all other nodes, without those that do not answer in time. Switches."""
+        """The answers of all other nodes, without those that do not answer in
+        time. Switches."""
         return list(read(self.query(kind, query)[0], answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
-        """The answer of one node, after all messages sent to it before; None: none came in time. Switches."""
+        """The answer of one node, after all messages sent to it before; None:
+        none came in time. Switches."""
         fence = self.node_messages.fence(lease.epoch)
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
             body = self.rpc.query(lease, "behind", encode(behind), self.seconds)
-            return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
+            return msgspec.msgpack.decode(
+                msgspec.msgpack.decode(body, type=bytes), type=answer
+            )
         except (PeerUnavailable, ValueError, RecursionError):
             return None
 
@@ -355,7 +414,7 @@ class OtherNodes(Service):
         return self._births.get(birth)
 
 
-# --- the state of all nodes ---------------------------------------------------------------------------------
+# --- the state of all nodes ---------------------------------------------------
 
 
 class LeaseView(Struct, frozen=True, rename="camel"):
@@ -373,8 +432,8 @@ class LeaseView(Struct, frozen=True, rename="camel"):
 
 
 class Overview(Struct, frozen=True):
-    """State and metrics of all nodes: ``own_…`` are those of this node, the others are queried by ``rpc``
-    (None: there is no cluster)."""
+    """State and metrics of all nodes: ``own_…`` are those of this node, the
+    others are queried by ``rpc`` (None: there is no cluster)."""
 
     own_state: Callable[[StateQuery], Mapping[str, Any]]
     own_metrics: Callable[[], str]
@@ -389,13 +448,17 @@ class Overview(Struct, frozen=True):
         queries.add("metrics", NoneType, lambda _: self.own_metrics())
 
     def leases(self) -> dict[str, Lease]:
-        """The lease of every live node, this one first. If a node has two epochs, the later one is used."""
+        """The lease of every live node, this one first. If a node has two
+        epochs, the later one is used."""
         own = self.own_lease()
         leases = sorted(self.registry.leases().items())
-        return {own.node: own} | {lease.node: lease for _, lease in leases if lease.node != own.node}
+        return {own.node: own} | {
+            lease.node: lease for _, lease in leases if lease.node != own.node
+        }
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
-        """The state and lease of every node, and the nodes without an answer: only their lease. Switches."""
+        """The state and lease of every node, and the nodes without an answer:
+        only their lease. Switches."""
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))
@@ -408,14 +471,17 @@ class Overview(Struct, frozen=True):
         return {node: states[node] for node in leases}, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics of every node of this machine, and the names of nodes that did not answer. Switches."""
+        """The metrics of every node of this machine, and the names of nodes
+        that did not answer. Switches."""
         leases = self.leases()
         own = next(iter(leases.values()))
         here = [lease for lease in leases.values() if lease.host == own.host]
         answers, missing = self._ask(here, "metrics", encode(None))
         return [self.own_metrics(), *read(answers, str).values()], missing
 
-    def _ask(self, leases: Collection[Lease], kind: str, body: bytes) -> tuple[dict[str, bytes], list[str]]:
+    def _ask(
+        self, leases: Collection[Lease], kind: str, body: bytes
+    ) -> tuple[dict[str, bytes], list[str]]:
         own = self.own_lease()
         others = [lease for lease in leases if lease.node != own.node]
         if self.rpc is None or not others:

@@ -1,11 +1,12 @@
-"""The registry: live nodes, the sessions of each user, channels, message ids and temporary values.
+"""The registry: live nodes, the sessions of each user, channels, message ids
+and temporary values.
 
 :class:`SoloRegistry` serves a node without Redis,
 :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
 
-Each start of a node has its own *epoch*, a number that is never used again. The data of a node
-counts only while its *lease* is live. Data of other epochs is ignored, so answers stay right after a node was
-killed.
+Each start of a node has its own *epoch*, a number that is never used again. The
+data of a node counts only while its *lease* is live. Data of other epochs is
+ignored, so answers stay right after a node was killed.
 """
 
 import _socket
@@ -28,9 +29,10 @@ MAX_VALUES: Final = 100_000
 class Lease(Struct, frozen=True):
     """One epoch of a node, as other nodes see it.
 
-    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host``
-    names its machine; ``fingerprint`` identifies its secret; ``version`` is that of the RPC.
-    ``connections``, ``counts`` (users by app) and ``draining`` are as of the last renewal.
+    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses
+    (``tcp://ip:port``); ``host`` names its machine; ``fingerprint`` identifies
+    its secret; ``version`` is that of the RPC. ``connections``, ``counts``
+    (users by app) and ``draining`` are as of the last renewal.
     """
 
     node: str
@@ -50,34 +52,44 @@ class Lease(Struct, frozen=True):
     clients: str = ""
     """``ip:port`` to which clients connect, for operators; may be empty."""
     unsettled: bool = False
-    """The registry does not know all its channels. Send it every channel publication."""
+    """The registry does not know all its channels. Send it every channel
+    publication."""
     database: str = ""
     """The id of its database; empty if it has none."""
     features: str = ""
-    """Empty: nodes of the release before compare it with the names of their features, which are fewer."""
+    """Empty: nodes of the release before compare it with the names of their
+    features, which are fewer."""
     marks: bool = False
-    """Whether it says in Redis that it has registered all its sessions: users whom the registry does not know
-    are absent only if it does. Older versions do not."""
+    """Whether it says in Redis that it has registered all its sessions: users
+    whom the registry does not know are absent only if it does. Older versions
+    do not."""
     second_fingerprint: str = ""
-    """That of the second secret that it accepts; empty: none, or an older version."""
+    """That of the second secret that it accepts; empty: none, or an older
+    version."""
     file: str = ""
-    """The SQLite file that it makes at its first write; empty: it had a database at the start."""
+    """The SQLite file that it makes at its first write; empty: it had a
+    database at the start."""
     feature_names: str = ""
-    """What nodes of 1.0 compare with their own list, which must be the same: that of the cluster which
-    this node has joined, else ``core`` and those of its features that 1.0 knows. Empty: older than 1.0."""
+    """What nodes of 1.0 compare with their own list, which must be the same:
+    that of the cluster which this node has joined, else ``core`` and those of
+    its features that 1.0 knows. Empty: older than 1.0."""
     all_features: str = ""
-    """``core`` and the sorted names of its features, with spaces between; empty: 1.0 or older."""
+    """``core`` and the sorted names of its features, with spaces between;
+    empty: 1.0 or older."""
     features_left_out: str = ""
-    """See ``left_out`` of :class:`imserver.gateway.cluster.features.NodeFeatures`."""
+    """See ``left_out`` of
+    :class:`imserver.gateway.cluster.features.NodeFeatures`."""
 
 
 class Session(Struct, gc=False, eq=False):
-    """A logged-in connection, as its node registers it. Owner: the node's sessions.
+    """A logged-in connection, as its node registers it. Owner: the node's
+    sessions.
 
-    ``id`` is known before the registry answers, so that a session whose registration was lost can still be
-    unregistered or registered again. The registry sets ``number`` (0: none yet) and ``generation``. Of two
-    sessions that exclude each other the one with the higher number stays. Numbers are in the order in which
-    sessions began, also of those that are registered late.
+    ``id`` is known before the registry answers, so that a session whose
+    registration was lost can still be unregistered or registered again. The
+    registry sets ``number`` (0: none yet) and ``generation``. Of two sessions
+    that exclude each other the one with the higher number stays. Numbers are in
+    the order in which sessions began, also of those that are registered late.
     """
 
     app: str
@@ -89,19 +101,22 @@ class Session(Struct, gc=False, eq=False):
     login_time: int = 0
     """Unix seconds, for the same record."""
     heartbeat_time: int = 0
-    """Unix seconds of the last heartbeat, for the record of the logout; set when the session ends."""
-    id: int = field(default_factory=count(1).__next__)  # unique in this process, across its epochs
+    """Unix seconds of the last heartbeat, for the record of the logout; set
+    when the session ends."""
+    # unique in this process, across its epochs
+    id: int = field(default_factory=count(1).__next__)
     number: int = 0
     generation: int = 0
-    """The registry generation in which it was last registered; see ``RedisRegistry.generation``."""
+    """The registry generation in which it was last registered; see
+    ``RedisRegistry.generation``."""
     began: float = field(default_factory=monotonic)
 
 
 class SessionRef(Struct, frozen=True, gc=False):
     """A user's addressed session: ``id`` on the node with ``epoch``.
 
-    ``id`` 0: that node may have sessions of the user that the registry does not know. It has not registered
-    all sessions yet since Redis may have lost some.
+    ``id`` 0: that node may have sessions of the user that the registry does not
+    know. It has not registered all sessions yet since Redis may have lost some.
     """
 
     epoch: int
@@ -126,13 +141,15 @@ class ReportedMembers(Struct, frozen=True, gc=False):
 class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
-    The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions
-    that block it; nothing was changed), ``superseded`` (when registered again, or by a login that Redis
-    carried out late: a session with a higher number exists).
+    The session is addressed, or one of these: ``refused`` (policy ``refuse``;
+    ``others`` are the sessions that block it; nothing was changed),
+    ``superseded`` (when registered again, or by a login that Redis carried out
+    late: a session with a higher number exists).
 
-    ``replaced`` are sessions that are no longer addressed, of any node. Under ``newest`` their nodes forget
-    them silently, under ``single`` and ``refuse`` they close them. A node that misses the message learns it
-    at its next lease renewal (:attr:`RegistryEvents.replaced`).
+    ``replaced`` are sessions that are no longer addressed, of any node. Under
+    ``newest`` their nodes forget them silently, under ``single`` and ``refuse``
+    they close them. A node that misses the message learns it at its next lease
+    renewal (:attr:`RegistryEvents.replaced`).
     """
 
     number: int = 0
@@ -150,8 +167,9 @@ class SessionRegistration(Struct, gc=False):
 class Claim(Struct, frozen=True, gc=False):
     """The result of claiming a message id.
 
-    ``mine``: deliver, then settle the claim. ``repeat``: the id was accepted before. ``pending``: claimed by
-    another request whose outcome is open; ask again later. A claim that is never settled expires after 10 s.
+    ``mine``: deliver, then settle the claim. ``repeat``: the id was accepted
+    before. ``pending``: claimed by another request whose outcome is open; ask
+    again later. A claim that is never settled expires after 10 s.
     """
 
     key: str
@@ -182,15 +200,19 @@ class RegistryCounters(Struct, gc=False):
 
 
 class RegistryEvents(Struct, frozen=True):
-    """Callbacks of a shared registry, called from its own greenlets. They may switch."""
+    """Callbacks of a shared registry, called from its own greenlets. They may
+    switch."""
 
     sessions: Callable[[], Iterable[Session]]
-    """All addressed sessions of this node, to extend their records. Iterated lazily, with switches."""
+    """All addressed sessions of this node, to extend their records. Iterated
+    lazily, with switches."""
     reregister: Callable[[bool], None]
-    """Register sessions again: all (True: Redis was restarted or flushed, or the lease was lost), or those
-    that are not ``registered`` (False: Redis was unavailable). Called again if it was interrupted."""
+    """Register sessions again: all (True: Redis was restarted or flushed, or
+    the lease was lost), or those that are not ``registered`` (False: Redis was
+    unavailable). Called again if it was interrupted."""
     replaced: Callable[[str, str, int], None]
-    """A session of this node (app, user, session id), which may have ended, is not addressed. May repeat."""
+    """A session of this node (app, user, session id), which may have ended, is
+    not addressed. May repeat."""
     leases_changed: Callable[[], None]
     """The set of live leases, or the epoch of this node, has changed."""
 
@@ -198,8 +220,9 @@ class RegistryEvents(Struct, frozen=True):
 def own_address() -> str:
     """The first address of this machine that is not loopback, else 127.0.0.1.
 
-    Asks the routing table by connecting a datagram socket, which sends nothing. The socket is raw, because
-    the supervisor calls this too and must not start a gevent loop.
+    Asks the routing table by connecting a datagram socket, which sends nothing.
+    The socket is raw, because the supervisor calls this too and must not start
+    a gevent loop.
     """
     sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     try:
@@ -213,12 +236,14 @@ def own_address() -> str:
 
 
 def advertised_address(advertise: str, only_local: bool) -> str:
-    """The address for other nodes: the setting, else one of this machine (loopback if ``only_local``)."""
+    """The address for other nodes: the setting, else one of this machine
+    (loopback if ``only_local``)."""
     return advertise or ("127.0.0.1" if only_local else own_address())
 
 
 def node_name(advertise: str, rpc_port: int) -> str:
-    """The id of a node: the advertised address, or that of this machine, and its RPC port."""
+    """The id of a node: the advertised address, or that of this machine, and
+    its RPC port."""
     return f"{advertise or own_address()}:{rpc_port}"
 
 
@@ -227,12 +252,14 @@ EPOCH: Final = 1
 
 
 class SoloRegistry:
-    """What every node needs of its registry. Owner of the lease of a node alone. For registration, lookup and
-    claims see :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
+    """What every node needs of its registry. Owner of the lease of a node
+    alone. For registration, lookup and claims see
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = replace(lease, epoch=EPOCH)
-        """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
+        """The lease of this node; ``epoch`` is 0 until the registry has been
+        reached."""
         self._leases = {EPOCH: self.lease}
 
     def stop(self) -> None:
@@ -240,33 +267,45 @@ class SoloRegistry:
         self._leases = {}
 
     def healthy(self) -> bool:
-        """Whether the registry answers and the lease is live. Never switches."""
+        """Whether the registry answers and the lease is live. Never
+        switches."""
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
-        """The live leases by epoch, own included, about a second old. Never switches."""
+        """The live leases by epoch, own included, about a second old. Never
+        switches."""
         return self._leases
 
     reachable = leases
-    """The live leases, and as draining those that have run out although their nodes may live. Never
-    switches."""
+    """The live leases, and as draining those that have run out although their
+    nodes may live. Never switches."""
 
     def report(
-        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool = False,
+        unsettled: bool = False,
     ) -> None:
-        """Update the own lease; other nodes see it at the next renewal. Never switches."""
+        """Update the own lease; other nodes see it at the next renewal. Never
+        switches."""
         self.lease = replace(
-            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
+            self.lease,
+            connections=connections,
+            counts=dict(counts),
+            draining=draining,
+            unsettled=unsettled,
         )
         self._leases = {EPOCH: self.lease}
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove what is left of an erased user, whose sessions end. Switches. Raises StorageUnavailable."""
+        """Remove what is left of an erased user, whose sessions end. Switches.
+        Raises StorageUnavailable."""
 
 
 class LocalValues(Service):
-    """Values by key that nodes share for minutes, such as logins with a provider that are running. Owner of
-    those of a node without Redis.
+    """Values by key that nodes share for minutes, such as logins with a
+    provider that are running. Owner of those of a node without Redis.
 
     All methods may switch, and raise StorageUnavailable if Redis does not answer. In a cluster
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the values, so any node may continue

@@ -17,14 +17,16 @@ from imserver.gateway.terminal import CommandLine, GroupWithFeatures, fail, read
 
 @click.group(cls=GroupWithFeatures)
 def app() -> None:
-    """Create, list, show, change and delete apps. Running servers follow within two seconds.
+    """Create, list, show, change and delete apps. Running servers follow within
+    two seconds.
 
-    Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
-    in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
+    Settings are those of an entry of the section apps (see: imserver
+    check-config --defaults), with values as in the file: max_connections=5000,
+    origins=[example.org], webhook.url=https://example.org/hook
 
-    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets, such as webhook.secret
-    and the keys of jwt, are read in this way only, because other users of the machine can see the arguments
-    of a command.
+    SETTING=@FILE reads the value from a file, SETTING=@- from standard input.
+    Secrets, such as webhook.secret and the keys of jwt, are read in this way
+    only, because other users of the machine can see the arguments of a command.
     """
 
 
@@ -32,7 +34,9 @@ def app() -> None:
 @settings_options
 @click.argument("name")
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
-def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
+def create(
+    path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]
+) -> None:
     """Create an app."""
     with opened(path, data_dir) as (config, store, tenants):
         fields = _fields(settings, {}, tenants.declared.app_hints)
@@ -50,7 +54,11 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
     with opened(path, data_dir) as (_, _, tenants):
         rows = list(tenants.all())
     where = {True: "configuration", False: "database"}.__getitem__
-    CommandLine.rows("name, defined in: configured, login policy: policy, same as", rows, configured=where)
+    CommandLine.rows(
+        "name, defined in: configured, login policy: policy, same as",
+        rows,
+        configured=where,
+    )
 
 
 @app.command()
@@ -70,16 +78,26 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
 @app.command("set")
 @settings_options
 @CommandLine.prints_data
-@click.option("--unset", multiple=True, metavar="SETTING", help="Reset a setting to its default; repeatable.")
+@click.option(
+    "--unset",
+    multiple=True,
+    metavar="SETTING",
+    help="Reset a setting to its default; repeatable.",
+)
 @click.argument("name")
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def change(
-    path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
+    path: str | None,
+    data_dir: str | None,
+    name: str,
+    settings: tuple[str, ...],
+    unset: tuple[str, ...],
 ) -> None:
     """Change settings of an app.
 
     It prints those that were set; "app show" prints all. An example:
-    quotas.pushes_per_day=1000. Apps of the configuration file are changed in that file.
+    quotas.pushes_per_day=1000. Apps of the configuration file are changed in
+    that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
         given = {} if (before := tenants.get(name)) is None else plain(before)
@@ -99,10 +117,13 @@ Hints = Mapping[str, Any]
 
 
 def _fields(
-    written: Sequence[str], before: Mapping[str, Any], hints: Hints, unset: Sequence[str] = ()
+    written: Sequence[str],
+    before: Mapping[str, Any],
+    hints: Hints,
+    unset: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The settings that were written as ``setting=value``. A name with dots changes one field of what was
-    there before; ``unset`` resets it."""
+    """The settings that were written as ``setting=value``. A name with dots
+    changes one field of what was there before; ``unset`` resets it."""
     fields: dict[str, Any] = {}
     for each in written:
         setting, equals, value = each.partition("=")
@@ -123,7 +144,8 @@ def _spelled(name: str, names: Iterable[str]) -> str:
 
 
 def _path(setting: str, hints: Hints) -> list[str]:
-    """The names in a setting with dots. Namespaces, rooms and providers may have dots in their own names."""
+    """The names in a setting with dots. Namespaces, rooms and providers may
+    have dots in their own names."""
     name, _, inner = setting.partition(".")
     if not inner:
         return [name]
@@ -134,11 +156,18 @@ def _path(setting: str, hints: Hints) -> list[str]:
     row = struct_in(hint)
     options = {} if row is None else hints_of(row)
     own, _, option = inner.rpartition(".")
-    return [name, own, option] if own and _spelled(option, options) in options else [name, inner]
+    return (
+        [name, own, option]
+        if own and _spelled(option, options) in options
+        else [name, inner]
+    )
 
 
-def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]) -> dict[str, Any]:
-    """The mapping in ``fields`` that the names ``above`` lead to. What it lacks is taken from ``before``."""
+def _whole(
+    fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]
+) -> dict[str, Any]:
+    """The mapping in ``fields`` that the names ``above`` lead to. What it lacks
+    is taken from ``before``."""
     for name in above:
         inner = fields.get(name, before.get(name))
         fields[name] = inner if isinstance(inner, dict) else {}
@@ -147,7 +176,8 @@ def _whole(fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[st
 
 
 def _value(setting: str, written: str, hints: Hints) -> Any:
-    """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
+    """The value of one ``setting=written``; ``@file`` and ``@-`` name where it
+    is read from."""
     text = read_text(written[1:]) if written.startswith("@") else written
     value = text.strip() if _is_secret(setting, hints) else read_value(text, setting)
     if text is written and _has_secret(setting, value, hints):
@@ -167,19 +197,32 @@ def _is_secret(setting: str, hints: Hints) -> bool:
 
 
 def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
-    """Whether a value holds a secret. The ``key`` of algorithms that are not HMAC is a public one."""
+    """Whether a value holds a secret. The ``key`` of algorithms that are not
+    HMAC is a public one."""
     if _is_secret(setting, hints):
         return bool(value)
     kind = struct_in(hints.get(_spelled(_path(setting, hints)[0], hints)))
     if kind is not JwtSettings:
         own = hints_of(kind).items() if kind else ()
-        return _names_secret(value, {fold(name) for name, hint in own if marks_of(hint).get("secret")})
+        return _names_secret(
+            value, {fold(name) for name, hint in own if marks_of(hint).get("secret")}
+        )
     rows = value if isinstance(value, list) else []
-    folded = [{fold(key): each for key, each in row.items()} for row in rows if isinstance(row, dict)]
-    return any("key" in row and str(row.get("algorithm", "HS")).startswith("HS") for row in folded)
+    folded = [
+        {fold(key): each for key, each in row.items()}
+        for row in rows
+        if isinstance(row, dict)
+    ]
+    return any(
+        "key" in row and str(row.get("algorithm", "HS")).startswith("HS")
+        for row in folded
+    )
 
 
 def _names_secret(value: Any, secrets: Set[str]) -> bool:
     """Whether a field in a value, at any depth, is a secret."""
     fields = value.items() if isinstance(value, dict) else ()
-    return any((fold(key) in secrets and bool(each)) or _names_secret(each, secrets) for key, each in fields)
+    return any(
+        (fold(key) in secrets and bool(each)) or _names_secret(each, secrets)
+        for key, each in fields
+    )

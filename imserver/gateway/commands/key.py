@@ -26,15 +26,26 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
 
 @click.group(cls=GroupWithFeatures)
 def key() -> None:
-    """Create, list, show, rotate and revoke API keys. Running servers follow within two seconds."""
+    """Create, list, show, rotate and revoke API keys. Running servers follow
+    within two seconds."""
 
 
 @key.command()
 @settings_options
 @click.option(
-    "--scope", "more", type=_Scope, multiple=True, help="The same as an argument SCOPE; repeatable."
+    "--scope",
+    "more",
+    type=_Scope,
+    multiple=True,
+    help="The same as an argument SCOPE; repeatable.",
 )
-@click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
+@click.option(
+    "--app",
+    "apps",
+    multiple=True,
+    metavar="NAME",
+    help="Limit the key to this app; repeatable.",
+)
 @click.option("--note", default="", help="A note for people.")
 @CommandLine.duration("--expires", "expires", "It ends after this time: 90d, 12h, 4w.")
 @click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
@@ -49,29 +60,51 @@ def create(
 ) -> None:
     """Create a key and print it once. Only its digest is stored.
 
-    SCOPE says what the key may do: push, read, metrics (figures alone, which read includes), or admin: all.
+    SCOPE says what the key may do: push, read, metrics (figures alone, which
+    read includes), or admin: all.
     """
     scopes = tuple(dict.fromkeys((*scopes, *more)))
     if not scopes:
-        raise click.UsageError("Missing argument 'SCOPE...': push, read, metrics or admin.")
+        raise click.UsageError(
+            "Missing argument 'SCOPE...': push, read, metrics or admin."
+        )
     if scopes == ("metrics",) and apps:
-        fail("--app: the figures that metrics reads are those of all apps: leave --app out")
+        fail(
+            "--app: the figures that metrics reads are those of all apps: leave --app out"
+        )
     if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
-        fail(f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters")
+        fail(
+            f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters"
+        )
     with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
         bound = dict.fromkeys(map(tenants.resolve, apps))
-        row, secret = KeyRow.make(scopes, tuple(bound), note, int(time()) + expires if expires else 0)
+        row, secret = KeyRow.make(
+            scopes, tuple(bound), note, int(time()) + expires if expires else 0
+        )
         first = settings.demo and not list(store.keys())
         store.add_key(row)
         one_app = row.apps[0] if len(row.apps) == 1 else ""
-        record_act(settings, store, "keys.create", one_app, key=row.id, scopes=row.scopes, apps=row.apps)
+        record_act(
+            settings,
+            store,
+            "keys.create",
+            one_app,
+            key=row.id,
+            scopes=row.scopes,
+            apps=row.apps,
+        )
         closed = [
-            each.name for each in tenants.all() if not (each.open or each.has_login_rule or each.same_as)
+            each.name
+            for each in tenants.all()
+            if not (each.open or each.has_login_rule or each.same_as)
         ]
-    click.echo(f"The id of this key is {row.id}. Save the key: it is not shown again.", err=True)
+    click.echo(
+        f"The id of this key is {row.id}. Save the key: it is not shown again.",
+        err=True,
+    )
     if first:
         click.echo(
             "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
@@ -112,22 +145,47 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     address, expires = lines.pop("from"), lines["expires"] or "never"
     used = f"{lines['last used']} from {address}" if lines["last used"] else "never"
     used = "" if row.id.startswith(CONFIGURED) else used
-    state = "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
-    lines = {"id": row.id, "state": state, **lines, "expires": expires, "last used": used}
+    state = (
+        "revoked" if row.revoked else "expired" if row.has_ended(time()) else "valid"
+    )
+    lines = {
+        "id": row.id,
+        "state": state,
+        **lines,
+        "expires": expires,
+        "last used": used,
+    }
     text = "\n".join(f"{label:<11}{text}" for label, text in lines.items() if text)
-    fields = ("id", "scopes", "apps", "created", "expires", "revoked", "used", "used_from", "note")
-    CommandLine.data({"state": state, **{each: getattr(row, each) for each in fields}}, text)
+    fields = (
+        "id",
+        "scopes",
+        "apps",
+        "created",
+        "expires",
+        "revoked",
+        "used",
+        "used_from",
+        "note",
+    )
+    CommandLine.data(
+        {"state": state, **{each: getattr(row, each) for each in fields}}, text
+    )
 
 
 @key.command()
 @settings_options
-@CommandLine.duration("--grace", "grace", "The old key ends after this time; 0: at once.", "1d", least=0)
+@CommandLine.duration(
+    "--grace", "grace", "The old key ends after this time; 0: at once.", "1d", least=0
+)
 @CommandLine.duration("--expires", "expires", "The new key ends after this time: 90d.")
 @click.argument("name", metavar="ID")
-def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str) -> None:
+def rotate(
+    path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str
+) -> None:
     """Replace the key with this id, and print the new one once.
 
-    It has the same scopes, apps and note. The old key ends after the time of --grace.
+    It has the same scopes, apps and note. The old key ends after the time of
+    --grace.
     """
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=int(time()) + expires if expires else 0)
@@ -136,9 +194,24 @@ def rotate(path: str | None, data_dir: str | None, grace: int, expires: int | No
         if stored is None:
             fail(f"no valid key has the id {name}")
         app = stored.apps[0] if len(stored.apps) == 1 else ""
-        record_act(settings, store, "keys.rotate", app, key=name, id=stored.id, grace_seconds=grace)
-    ends = f"The key {name} ends at {day(int(time()) + grace)} UTC" if grace else f"The key {name} has ended"
-    click.echo(f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.", err=True)
+        record_act(
+            settings,
+            store,
+            "keys.rotate",
+            app,
+            key=name,
+            id=stored.id,
+            grace_seconds=grace,
+        )
+    ends = (
+        f"The key {name} ends at {day(int(time()) + grace)} UTC"
+        if grace
+        else f"The key {name} has ended"
+    )
+    click.echo(
+        f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.",
+        err=True,
+    )
     click.echo(secret)
 
 
@@ -159,7 +232,9 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
 
 def _refuse_configured(name: str) -> None:
     if name.startswith(CONFIGURED):
-        fail(f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers")
+        fail(
+            f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers"
+        )
 
 
 def _keys(settings: Config, store: Store) -> list[KeyRow]:

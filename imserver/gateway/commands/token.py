@@ -1,4 +1,5 @@
-"""``imserver token``: session tokens and channel tokens, for trying out what a back end does by itself."""
+"""``imserver token``: session tokens and channel tokens, for trying out what a
+back end does by itself."""
 
 import os
 import sys
@@ -24,28 +25,54 @@ from imserver.gateway.config.settings import Config, JwtSettings
 from imserver.gateway.errors import IssuerUnavailable
 from imserver.gateway.offline import opened, record_act, settings_options
 from imserver.gateway.process import DataDirectory, Secret
-from imserver.gateway.terminal import CommandLine, deprecated_form, fail, given_once, person_of, required_once
+from imserver.gateway.terminal import (
+    CommandLine,
+    deprecated_form,
+    fail,
+    given_once,
+    person_of,
+    required_once,
+)
 from imserver.gateway.transport.outgoing import Outgoing
 
-_app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
+_app_option = click.option(
+    "--app", "name", required=True, metavar="NAME", help="The app."
+)
 
 
 @click.group()
 def token() -> None:
-    """Create session tokens, with which users log in to apps with the setting jwt, and channel tokens."""
+    """Create session tokens, with which users log in to apps with the setting
+    jwt, and channel tokens."""
 
 
 @token.command()
 @settings_options
 @click.option("--app", "name", metavar="NAME", hidden=True)
 @click.option("--user", "option", metavar="ID", hidden=True)
-@click.option("--channel", default="", metavar="NAME", help="Create a channel token, to subscribe to NAME.")
-@CommandLine.duration(
-    "--expires", "seconds", "It ends after this time.", default="1h", old="--seconds", unit=1
-)
-@click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
 @click.option(
-    "--key-file", metavar="FILE", help="File with the private key (PEM), unless the key is a secret."
+    "--channel",
+    default="",
+    metavar="NAME",
+    help="Create a channel token, to subscribe to NAME.",
+)
+@CommandLine.duration(
+    "--expires",
+    "seconds",
+    "It ends after this time.",
+    default="1h",
+    old="--seconds",
+    unit=1,
+)
+@click.option(
+    "--kid",
+    metavar="NAME",
+    help="Use the key with this kid; default: the first key of the app.",
+)
+@click.option(
+    "--key-file",
+    metavar="FILE",
+    help="File with the private key (PEM), unless the key is a secret.",
 )
 @click.argument("person", metavar="APP/USER", required=False)
 def create(
@@ -70,8 +97,13 @@ def create(
         row = _row(tenant, kid)
         longest = tenant.user_bytes_of(tenant.name)
         name_of_user = os.fsencode(user)  # as it was given, which need not be UTF-8
-        if not 0 < len(name_of_user) <= longest or name_of_user.decode(errors="replace") != user:
-            fail(f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows")
+        if (
+            not 0 < len(name_of_user) <= longest
+            or name_of_user.decode(errors="replace") != user
+        ):
+            fail(
+                f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows"
+            )
         try:
             if key_file is not None:
                 key = Path(key_file).read_text(encoding="utf-8")
@@ -79,13 +111,25 @@ def create(
                 key = text_of_key(row, _secret(settings, row), tenant.name)
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
-                fail(f"the app has the public key of {row.algorithm}: --key-file names the private one")
-            text = make_token(user, tenant.name, int(time()) + seconds, row, key, channel)
+                fail(
+                    f"the app has the public key of {row.algorithm}: --key-file names the private one"
+                )
+            text = make_token(
+                user, tenant.name, int(time()) + seconds, row, key, channel
+            )
         except (BadKey, OSError, UnicodeDecodeError) as error:
             fail(error)
         if store.has_database:
             facts = {"channel": channel} if channel else {}
-            record_act(settings, store, "tokens.create", tenant.name, user, seconds=seconds, **facts)
+            record_act(
+                settings,
+                store,
+                "tokens.create",
+                tenant.name,
+                user,
+                seconds=seconds,
+                **facts,
+            )
     click.echo(text)
 
 
@@ -93,10 +137,13 @@ def create(
 @settings_options
 @click.option("--app", "option", metavar="NAME", help="The same as the argument APP.")
 @click.argument("app", required=False)
-def secret(path: str | None, data_dir: str | None, option: str | None, app: str | None) -> None:
+def secret(
+    path: str | None, data_dir: str | None, option: str | None, app: str | None
+) -> None:
     """Print the derived HS256 secret of APP, which has jwt without a key.
 
-    It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
+    It is derived from the server's secret, so it is the same on all nodes. The
+    app's back end signs with it.
     """
     name = required_once("APP", app, option)
     with opened(path, data_dir) as (settings, store, tenants):
@@ -116,9 +163,11 @@ def secret(path: str | None, data_dir: str | None, option: str | None, app: str 
 @_app_option
 @click.argument("shown", metavar="TOKEN")
 def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None:
-    """Say whether a token is valid for an app, and if not, why. TOKEN "-" is read from standard input.
+    """Say whether a token is valid for an app, and if not, why. TOKEN "-" is
+    read from standard input.
 
-    The status is 1 if the app would refuse the token. Tokens of accounts are not checked.
+    The status is 1 if the app would refuse the token. Tokens of accounts are
+    not checked.
     """
     if shown == "-":
         shown = sys.stdin.read().strip()
@@ -129,17 +178,32 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
         parts: list[str] = []
         with suppress(ValueError):  # it is no token
             header, payload, _ = shown.split(".")
-            parts = [f"header: {bytes_of(header).decode()}", f"claims: {bytes_of(payload).decode()}"]
+            parts = [
+                f"header: {bytes_of(header).decode()}",
+                f"claims: {bytes_of(payload).decode()}",
+            ]
         if parts and not CommandLine.wants_json():
             click.echo("\n".join(parts))
         outgoing = Outgoing()
         try:
             rows = [row for row in tenant.jwt if row.issuer]
-            claims = Issuers(outgoing).claims(tenant.name, rows, shown, time()) if rows else None
+            claims = (
+                Issuers(outgoing).claims(tenant.name, rows, shown, time())
+                if rows
+                else None
+            )
             if claims is None:
-                needs_secret = [row for row in tenant.jwt if not (row.issuer or row.key or row.key_file)]
-                secret = _secret(settings, needs_secret[0]) if needs_secret else Secret(b"")
-                claims = read_token(shown, load_keys(tenant.jwt, secret, tenant.name), time())
+                needs_secret = [
+                    row
+                    for row in tenant.jwt
+                    if not (row.issuer or row.key or row.key_file)
+                ]
+                secret = (
+                    _secret(settings, needs_secret[0]) if needs_secret else Secret(b"")
+                )
+                claims = read_token(
+                    shown, load_keys(tenant.jwt, secret, tenant.name), time()
+                )
             if tenants.resolve(claims.app) != tenant.name:
                 raise BadToken(f"the token is for another app, {claims.app!r}")
         except (BadKey, BadToken, IssuerUnavailable) as error:
@@ -148,11 +212,14 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
             outgoing.close()
     seconds = claims.expires_at - int(time())
     text = f"accepted: user {claims.user!r} of app {tenant.name}, for {seconds} more seconds"
-    CommandLine.data({"app": tenant.name, "user": claims.user, "expires_at": claims.expires_at}, text)
+    CommandLine.data(
+        {"app": tenant.name, "user": claims.user, "expires_at": claims.expires_at}, text
+    )
 
 
 def _words(person: str | None, option: str | None) -> list[str]:
-    """The argument of ``create``, which somebody may have given as ``--user``."""
+    """The argument of ``create``, which somebody may have given as
+    ``--user``."""
     word = given_once("APP/USER", person, option)
     return [] if word is None else [word]
 
@@ -167,7 +234,9 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     if not tenant.jwt:
         fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
-    named = [row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)]
+    named = [
+        row for row in tenant.jwt if not row.issuer and (kid is None or row.kid == kid)
+    ]
     if not named and kid is None:
         fail(f"app {tenant.name} takes tokens of its issuers only; they make them")
     if not named:

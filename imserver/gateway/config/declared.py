@@ -1,20 +1,28 @@
-"""The marks of settings besides types, limits and defaults, and functions that read values by them.
+"""The marks of settings besides types, limits and defaults, and functions that
+read values by them.
 
-A setting is a field of a struct. A mark is an entry of ``extra`` in the :class:`msgspec.Meta` of its type:
+A setting is a field of a struct. A mark is an entry of ``extra`` in the
+:class:`msgspec.Meta` of its type:
 
-- ``secret``: the value is never shown. False: it may be shown, although its name sounds like a secret.
-- ``file``: the setting names a file with a secret, so only the configuration file may have it.
+- ``secret``: the value is never shown. False: it may be shown, although its
+  name sounds like a secret.
+- ``file``: the setting names a file with a secret, so only the configuration
+  file may have it.
 - ``url``: the server sends requests to this address.
 - ``host``: the server connects to this host.
 - ``free_bytes``: so many bytes must stay free on the disk of the data folder.
-- ``unique``: no two apps have the same value. It is a setting that a feature declares, in groups only.
-- ``ends_demo``: an app with this setting ends demo mode, because its users or back end prove who they are.
-- ``by_key``: who acts by a role may not change it: it decides who logs in as whom, or it takes more of the
-  server.
-- ``by_feature``: the core reads it, but only with a feature that names it do apps have it.
+- ``unique``: no two apps have the same value. It is a setting that a feature
+  declares, in groups only.
+- ``ends_demo``: an app with this setting ends demo mode, because its users or
+  back end prove who they are.
+- ``by_key``: who acts by a role may not change it: it decides who logs in as
+  whom, or it takes more of the server.
+- ``by_feature``: the core reads it, but only with a feature that names it do
+  apps have it.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
 - ``number``, ``auto``: spellings, see :mod:`imserver.gateway.config.values`.
-- ``api``: limits that requests of ``/api/v1`` have besides, as arguments of :class:`msgspec.Meta`.
+- ``api``: limits that requests of ``/api/v1`` have besides, as arguments of
+  :class:`msgspec.Meta`.
 """
 
 import re
@@ -28,19 +36,25 @@ from msgspec import Meta, Struct
 Secret = Annotated[str, Meta(extra={"secret": True})]
 """The type of a setting: a text that no log, dump or answer shows."""
 SecretFile = Annotated[str, Meta(extra={"file": True})]
-"""The type of a setting: the path of a file with a secret. Only the configuration file may have it."""
+"""The type of a setting: the path of a file with a secret. Only the
+configuration file may have it."""
 Url = Annotated[str, Meta(extra={"url": True, "api": {"pattern": "^(https?://|$)"}})]
-"""The type of a setting: an address to which the server sends requests; empty: to none."""
+"""The type of a setting: an address to which the server sends requests; empty:
+to none."""
 
-_MARKS: Final = frozenset({"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"})
+_MARKS: Final = frozenset(
+    {"api", "by_feature", "by_key", "ends_demo", "number", "omit", "unique", "url"}
+)
 
 
 def about(text: str, **rules: Any) -> Meta:
-    """The description of a field of ``/api/v1``, or of a setting of an app, with its rules.
+    """The description of a field of ``/api/v1``, or of a setting of an app,
+    with its rules.
 
-    ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``, ``pattern``, ``examples``), and for
-    a setting these marks: ``api``, limits that requests have besides, ``by_feature``, ``by_key``,
-    ``ends_demo``, ``number``, ``omit``, ``unique`` and ``url``.
+    ``rules``: limits as in :class:`msgspec.Meta` (``ge``, ``max_length``,
+    ``pattern``, ``examples``), and for a setting these marks: ``api``, limits
+    that requests have besides, ``by_feature``, ``by_key``, ``ends_demo``,
+    ``number``, ``omit``, ``unique`` and ``url``.
     """
     marks = {name: rules.pop(name) for name in _MARKS & rules.keys()}
     return Meta(description=text, extra=marks or None, **rules)
@@ -49,7 +63,8 @@ def about(text: str, **rules: Any) -> Meta:
 HIDDEN: Final = "(hidden)"
 """Stands for a secret."""
 OF_FEATURES: Final = "of_features"
-"""The field of a struct with the settings of features, which its other fields do not declare."""
+"""The field of a struct with the settings of features, which its other fields
+do not declare."""
 _SECRET_NAME: Final = re.compile("key|secret|password|token", re.IGNORECASE)
 
 Settings = TypeVar("Settings", bound=Struct)
@@ -81,7 +96,8 @@ def bare(hint: Any) -> Any:
 
 
 def struct_in(hint: Any) -> type[Struct] | None:
-    """The struct that a type is, or that its items or values are; None if there is none."""
+    """The struct that a type is, or that its items or values are; None if there
+    is none."""
     inner = bare(hint)
     if get_origin(inner) in (tuple, list):
         inner = bare(get_args(inner)[0])
@@ -91,7 +107,8 @@ def struct_in(hint: Any) -> type[Struct] | None:
 
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and value of the settings with a mark that are given, with those of features."""
+    """Name and value of the settings with a mark that are given, with those of
+    features."""
     for name, whole in _fields_with(type(settings), mark):
         value = getattr(settings, name)
         where = f"{above}{name}"
@@ -113,21 +130,27 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
-    """The fields with a mark, and whether they have it themselves: else something in them has it."""
+    """The fields with a mark, and whether they have it themselves: else
+    something in them has it."""
     fields = []
     for name, hint in hints_of(kind).items():
         inner = struct_in(hint)
         if marks_of(hint).get(mark):
             fields.append((name, True))
-        elif inner is not None and (OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark)):
+        elif inner is not None and (
+            OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark)
+        ):
             fields.append((name, False))
     return tuple(fields)
 
 
-def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None) -> dict[str, Any]:
+def plain(
+    settings: Struct, hide: bool = False, kind: type[Struct] | None = None
+) -> dict[str, Any]:
     """The settings as plain values, as the configuration file has them.
 
-    ``hide``: without secrets. ``kind``: the base of their type whose fields are settings.
+    ``hide``: without secrets. ``kind``: the base of their type whose fields are
+    settings.
     """
     written = _plain_fields(settings, hints_of(kind or type(settings)), hide, False)
     for section, values in _of_features(settings):
@@ -137,19 +160,33 @@ def plain(settings: Struct, hide: bool = False, kind: type[Struct] | None = None
     return written
 
 
-def _plain_fields(settings: Struct, hints: Mapping[str, Any], hide: bool, by_name: bool) -> dict[str, Any]:
-    return {name: _plain(getattr(settings, name), name, hint, hide, by_name) for name, hint in hints.items()}
+def _plain_fields(
+    settings: Struct, hints: Mapping[str, Any], hide: bool, by_name: bool
+) -> dict[str, Any]:
+    return {
+        name: _plain(getattr(settings, name), name, hint, hide, by_name)
+        for name, hint in hints.items()
+    }
 
 
 def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
     """``by_name``: also what only its name calls a secret is one."""
-    named = by_name and not isinstance(value, int | float) and _SECRET_NAME.search(name) is not None
+    named = (
+        by_name
+        and not isinstance(value, int | float)
+        and _SECRET_NAME.search(name) is not None
+    )
     if hide and value and marks_of(hint).get("secret", named):
         return HIDDEN
     if isinstance(value, Struct):
-        return plain(value, hide) | _plain_fields(value, hints_of(type(value)), hide, by_name)
+        return plain(value, hide) | _plain_fields(
+            value, hints_of(type(value)), hide, by_name
+        )
     if isinstance(value, dict):
-        return {key: _plain(each, str(key), type(each), hide, by_name) for key, each in value.items()}
+        return {
+            key: _plain(each, str(key), type(each), hide, by_name)
+            for key, each in value.items()
+        }
     if struct_in(hint) is not None:
         return [_plain(each, "", type(each), hide, by_name) for each in value]
     return msgspec.to_builtins(value, builtin_types=())

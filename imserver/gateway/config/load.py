@@ -1,7 +1,8 @@
-"""Reads the settings. The command line overrides the environment, which overrides the file and the defaults.
+"""Reads the settings. The command line overrides the environment, which
+overrides the file and the defaults.
 
-Keys are compared without underscores, dashes and letter case, so the original server's ``httpPort`` or
-``minIDleConns`` are accepted unchanged.
+Keys are compared without underscores, dashes and letter case, so the original
+server's ``httpPort`` or ``minIDleConns`` are accepted unchanged.
 """
 
 import os
@@ -41,13 +42,18 @@ DEFAULT_FILE: Final = "imserver.yaml"
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
-"""Returns the declarations of the core and of these features (None: all features). Raises StartError."""
+"""Returns the declarations of the core and of these features (None: all
+features). Raises StartError."""
 
-ReadOther = Callable[[Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None]
-"""Reads the text of another server's file, or removes the keys of such files from a YAML document.
+ReadOther = Callable[
+    [Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None
+]
+"""Reads the text of another server's file, or removes the keys of such files
+from a YAML document.
 
-None: it has none. It gets the name of the file for messages. It returns settings, as our files write them,
-and what tells the entries without effect. Both may raise :class:`ConfigError`."""
+None: it has none. It gets the name of the file for messages. It returns
+settings, as our files write them, and what tells the entries without effect.
+Both may raise :class:`ConfigError`."""
 
 
 def load_with_locations(
@@ -58,14 +64,17 @@ def load_with_locations(
     others: Callable[[], Mapping[str, ReadOther]] = dict,
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
-    """Read and check all settings. Returns them, and where those of the file were written.
+    """Read and check all settings. Returns them, and where those of the file
+    were written.
 
-    ``path``: a YAML file with this server's keys or those of an original's ``app.yaml``, or ``conf/app.ini``
-    of the client dialect's original (None: see :func:`settings_file`). ``environ``: the environment (None:
-    the process's). ``overrides``: the command line as ``{"app.http_port": 8080}``. ``declare``: which
-    settings the features have that the settings name. ``others``: suffixes (YAML: ``""``) of other servers'
-    files, and how to read these. ``parse``: used in place of :func:`read_value`. Raises :class:`ConfigError`
-    with a one-line message.
+    ``path``: a YAML file with this server's keys or those of an original's
+    ``app.yaml``, or ``conf/app.ini`` of the client dialect's original (None:
+    see :func:`settings_file`). ``environ``: the environment (None: the
+    process's). ``overrides``: the command line as ``{"app.http_port": 8080}``.
+    ``declare``: which settings the features have that the settings name.
+    ``others``: suffixes (YAML: ``""``) of other servers' files, and how to read
+    these. ``parse``: used in place of :func:`read_value`. Raises
+    :class:`ConfigError` with a one-line message.
     """
     environ = os.environ if environ is None else environ
     path = path or settings_file(environ)
@@ -86,27 +95,33 @@ def load_with_locations(
     given = _from_environment(environ, warnings, declared)
     line = Locations("command line")
     given |= {
-        name: declared.convert(declared.rows[name], value, line) for name, value in (overrides or {}).items()
+        name: declared.convert(declared.rows[name], value, line)
+        for name, value in (overrides or {}).items()
     }
     for name in given:
         locations.forget(name)
     values |= given
     warnings += locations.warnings
     if DATA_DIR not in given and path is not None:
-        values[DATA_DIR] = _beside(path, values.get(DATA_DIR, Config().server.data_dir), warnings)
+        values[DATA_DIR] = _beside(
+            path, values.get(DATA_DIR, Config().server.data_dir), warnings
+        )
     config = _build(values, tuple(warnings), declared, locations)
     check_config(config, locations)
     weak = short_sign_key(config)
     more = [f"{locations.of('jwt.sign_key')}: {weak}"] if weak else []
     if original is not None:
         more += original[1](config)
-    return msgspec.structs.replace(config, warnings=(*config.warnings, *more)), locations
+    return msgspec.structs.replace(
+        config, warnings=(*config.warnings, *more)
+    ), locations
 
 
 def _declare(
     document: Any, environ: Mapping[str, str], locations: Locations, declare: Declare
 ) -> Declarations:
-    """The declarations of the features that the environment or the file names."""
+    """The declarations of the features that the environment or the file
+    names."""
     row = CORE.rows["features"]
     features: tuple[str, ...] | None = None
     for written, content in document.items():
@@ -116,7 +131,9 @@ def _declare(
     variable = f"{ENVIRONMENT_PREFIX}{row.name.upper()}"
     if variable in environ:
         locations.forget(row.name)
-        features = CORE.convert(row, _from_text(row, environ[variable], variable), Locations(variable))
+        features = CORE.convert(
+            row, _from_text(row, environ[variable], variable), Locations(variable)
+        )
     try:
         return declare(features)
     except StartError as error:
@@ -124,14 +141,17 @@ def _declare(
 
 
 def settings_file(environ: Mapping[str, str]) -> str | None:
-    """The settings file if the command line names none: that of IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if
-    the current directory has it, else None."""
-    return environ.get(ENVIRONMENT_FILE) or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None)
+    """The settings file if the command line names none: that of
+    IMSERVER_CONFIG, else :data:`DEFAULT_FILE` if the current directory has it,
+    else None."""
+    return environ.get(ENVIRONMENT_FILE) or (
+        DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else None
+    )
 
 
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
-    """A data folder that the settings file names, as seen from the current folder. What is no regular file
-    (a pipe) has no folder."""
+    """A data folder that the settings file names, as seen from the current
+    folder. What is no regular file (a pipe) has no folder."""
     beside = Path(path).parent / data_dir
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
@@ -145,7 +165,8 @@ def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
 
 
 def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
-    """Format the settings of a server or of an app as YAML, as a file has them. Secrets are hidden."""
+    """Format the settings of a server or of an app as YAML, as a file has them.
+    Secrets are hidden."""
     from imserver.gateway.config.yaml import write_yaml
 
     written = plain(settings, hide=True)
@@ -162,7 +183,7 @@ def read_value(text: str, where: str) -> Any:
     return read_yaml(text, where)
 
 
-# --- file ---------------------------------------------------------------------------------------------------
+# --- file ---------------------------------------------------------------------
 
 
 def _text_of(path: str) -> str:
@@ -175,7 +196,10 @@ def _text_of(path: str) -> str:
 
 
 def _parse(
-    text: str, path: str, others: Mapping[str, ReadOther], parse: Callable[[str, str], Any] = read_value
+    text: str,
+    path: str,
+    others: Mapping[str, ReadOther],
+    parse: Callable[[str, str], Any] = read_value,
 ) -> tuple[Any, Any]:
     """The sections of a file, and its content in the form of another server."""
     for suffix, read in others.items():
@@ -184,12 +208,17 @@ def _parse(
     document: Any = parse(text, path)
     if document is None:
         return {}, None
-    if not isinstance(document, dict):  # a WrittenMapping, which has the lines of its keys
-        raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
+    # a WrittenMapping, which has the lines of its keys
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"{path}: expected sections (app:, server:, …), got {type(document).__name__}"
+        )
     return document, others[""](document, path) if "" in others else None
 
 
-def _read_document(document: Any, locations: Locations, declared: Declarations) -> dict[str, Any]:
+def _read_document(
+    document: Any, locations: Locations, declared: Declarations
+) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
         where = f"{locations.source}, line {document.lines[written]}"
@@ -201,13 +230,17 @@ def _read_document(document: Any, locations: Locations, declared: Declarations) 
             _set(values, declared, declared.rows[section], content, locations)
             continue
         if not isinstance(content, dict | None):
-            raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
+            raise ConfigError(
+                f"{where}: {section}: expected settings, got {type(content).__name__}"
+            )
         keys: Any = content or {}
         for key, value in keys.items():
             name = f"{written}.{key}"
             row = declared.by_folded.get(fold(name))
             if row is None:
-                raise _unknown(name, f"{locations.source}, line {keys.lines[key]}", declared)
+                raise _unknown(
+                    name, f"{locations.source}, line {keys.lines[key]}", declared
+                )
             locations.note(row.name, keys, key)
             locations.note_old(row.name, name)
             _set(values, declared, row, value, locations)
@@ -222,22 +255,33 @@ def _unknown(written: str, where: str, declared: Declarations) -> ConfigError:
     )
 
 
-def _set(values: dict[str, Any], declared: Declarations, row: Row, value: Any, locations: Locations) -> None:
+def _set(
+    values: dict[str, Any],
+    declared: Declarations,
+    row: Row,
+    value: Any,
+    locations: Locations,
+) -> None:
     if row.name in values:
         raise ConfigError(f"{locations.of(row.name)} is given twice, in two spellings")
     values[row.name] = declared.convert(row, value, locations)
 
 
-# --- environment --------------------------------------------------------------------------------------------
+# --- environment --------------------------------------------------------------
 
 
 def _from_environment(
     environ: Mapping[str, str], warnings: list[str], declared: Declarations
 ) -> dict[str, Any]:
-    by_variable = {folded.replace(".", ""): row for folded, row in declared.by_folded.items()}
+    by_variable = {
+        folded.replace(".", ""): row for folded, row in declared.by_folded.items()
+    }
     values: dict[str, Any] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (ENVIRONMENT_FILE, ENVIRONMENT_KEY):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (
+            ENVIRONMENT_FILE,
+            ENVIRONMENT_KEY,
+        ):
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         row = by_variable.get(fold(name))
@@ -245,25 +289,40 @@ def _from_environment(
             where = Locations(variable)
             if fold(name) != fold(row.name).replace(".", ""):
                 warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
-            _set(values, declared, row, _from_text(row, environ[variable], variable), where)
+            _set(
+                values,
+                declared,
+                row,
+                _from_text(row, environ[variable], variable),
+                where,
+            )
             warnings += where.warnings
         elif absent := declared.absent_variable(name):
             raise ConfigError(f"{variable}: {absent}: {NO_FEATURE}")
         else:
-            warnings.append(f"environment: {variable} is not a setting and has no effect")
+            warnings.append(
+                f"environment: {variable} is not a setting and has no effect"
+            )
     return values
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """Convert a variable's text to its setting's type. Lists, mappings and groups are YAML."""
+    """Convert a variable's text to its setting's type. Lists, mappings and
+    groups are YAML."""
     kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.UnionType):  # an optional type; None is the empty text
         if not text.strip():
             return None
-        kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
-    wanted = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}.get(type(kind))
+        kind = next(
+            each for each in kind.types if not isinstance(each, inspect.NoneType)
+        )
+    wanted = {
+        inspect.IntType: int,
+        inspect.FloatType: float,
+        inspect.BoolType: bool,
+    }.get(type(kind))
     if wanted is None:
         return read_value(text, variable)
     if text.strip() == AUTO:
@@ -271,14 +330,19 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     try:
         return msgspec.convert(text.strip(), wanted, strict=False)
     except msgspec.ValidationError:
-        raise ConfigError(f"{variable}: {row.name}: expected {wanted.__name__}, got {text!r}") from None
+        raise ConfigError(
+            f"{variable}: {row.name}: expected {wanted.__name__}, got {text!r}"
+        ) from None
 
 
-# --- complete settings --------------------------------------------------------------------------------------
+# --- complete settings --------------------------------------------------------
 
 
 def _build(
-    values: Mapping[str, Any], warnings: tuple[str, ...], declared: Declarations, locations: Locations
+    values: Mapping[str, Any],
+    warnings: tuple[str, ...],
+    declared: Declarations,
+    locations: Locations,
 ) -> Config:
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
@@ -290,17 +354,29 @@ def _build(
             parts[section] = value
     of_kinds: list[tuple[str, msgspec.Struct]] = []
     for section, kind in declared.sections:
-        given, fields = sections.get(section, {}), {row.name: row for row in msgspec.structs.fields(kind)}
+        given, fields = (
+            sections.get(section, {}),
+            {row.name: row for row in msgspec.structs.fields(kind)},
+        )
         for row in fields.values():
             if row.required and row.name not in given:
                 raise locations.wrong(section, f"{row.name} is missing")
-        of_kinds.append((section, kind(**{name: given[name] for name in given.keys() & fields.keys()})))
+        of_kinds.append(
+            (
+                section,
+                kind(**{name: given[name] for name in given.keys() & fields.keys()}),
+            )
+        )
     parts["of_features"] = tuple(of_kinds)
     defaults = Config()
     for section, given in sections.items():
         if section in hints_of(Config):
             settings = getattr(defaults, section)
-            own = {name: value for name, value in given.items() if name in settings.__struct_fields__}
+            own = {
+                name: value
+                for name, value in given.items()
+                if name in settings.__struct_fields__
+            }
             parts[section] = msgspec.structs.replace(settings, **own)
     if "apps" not in parts:
         of_features = declared.app_of({}).of_features

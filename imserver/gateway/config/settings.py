@@ -9,7 +9,14 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, field
 
-from imserver.gateway.config.declared import Secret, SecretFile, Settings, Url, about, marked
+from imserver.gateway.config.declared import (
+    Secret,
+    SecretFile,
+    Settings,
+    Url,
+    about,
+    marked,
+)
 
 _LONGEST_SECONDS: Final = 1_000_000_000.0
 
@@ -37,10 +44,11 @@ MountPath = Annotated[
 Processes = Annotated[int, Meta(ge=0, extra={"auto": True})]
 """A number of processes; files may also write ``auto``, which is 0."""
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
-"""The type of a setting: the name of an app, a text. Files may also write a number such as 101."""
+"""The type of a setting: the name of an app, a text. Files may also write a
+number such as 101."""
 AppCount = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
-"""The type of a setting of an app: a whole number, 0 or more. ``/api/v1`` has the limit of its generated
-clients."""
+"""The type of a setting of an app: a whole number, 0 or more. ``/api/v1`` has
+the limit of its generated clients."""
 
 PUBLIC_SIGN_KEY: Final = "gooooIM"
 """The default key with which GoChat signs tokens, which is public."""
@@ -51,7 +59,8 @@ Scope = Literal["push", "read", "metrics", "admin"]
 
 
 class AppSettings(Struct, frozen=True):
-    """Section ``app``: the keys of the original server, under their own names."""
+    """Section ``app``: the keys of the original server, under their own
+    names."""
 
     log_file: str = ""
     http_port: Port = 8080
@@ -63,30 +72,40 @@ class AppSettings(Struct, frozen=True):
 
 
 class ListenSettings(Struct, frozen=True):
-    """An entry of ``server.extra_listen``: an additional port, or Unix socket, that serves everything.
+    """An entry of ``server.extra_listen``: an additional port, or Unix socket,
+    that serves everything.
 
-    ``socket``: the path of a Unix socket, and ``mode`` its permissions in octal. ``ws_dialect``: the dialect
-    on ``/ws`` for clients whose query names none. ``path``: it serves only what is under this path, which its
-    clients leave out (``""``: everything).
-    ``proxy_protocol``: only trusted proxies connect, which name each client in the PROXY protocol.
+    ``socket``: the path of a Unix socket, and ``mode`` its permissions in
+    octal. ``ws_dialect``: the dialect on ``/ws`` for clients whose query names
+    none. ``path``: it serves only what is under this path, which its clients
+    leave out (``""``: everything). ``proxy_protocol``: only trusted proxies
+    connect, which name each client in the PROXY protocol.
     """
 
     port: Port = NO_PORT
     host: str = ""
     socket: Annotated[
-        str, Meta(pattern=r"^(/[^\0]{1,106})?$", description="an absolute path of at most 107 characters")
+        str,
+        Meta(
+            pattern=r"^(/[^\0]{1,106})?$",
+            description="an absolute path of at most 107 characters",
+        ),
     ] = ""
-    mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}$", description="three octal digits, as 660")] = "660"
+    mode: Annotated[
+        str, Meta(pattern=r"^0?[0-7]{3}$", description="three octal digits, as 660")
+    ] = "660"
     ws_dialect: Literal["", "client", "action", "protobuf"] = ""
     path: MountPath = ""
     proxy_protocol: bool = False
 
 
 class HostSettings(Struct, frozen=True):
-    """An entry of ``server.extra_hosts``: a host name that serves only what is under ``path``, which its
-    clients leave out."""
+    """An entry of ``server.extra_hosts``: a host name that serves only what is
+    under ``path``, which its clients leave out."""
 
-    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9.-]+$", description="the name of a host")]
+    host: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9.-]+$", description="the name of a host")
+    ]
     path: Annotated[MountPath, Meta(min_length=1)]
 
 
@@ -135,7 +154,8 @@ class LimitSettings(Struct, frozen=True):
 
     @property
     def push_characters(self) -> int:
-        """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+        """Longest push. JSON takes up to six bytes a character, so a frame
+        always fits an empty outbox."""
         return max(1, self.outbox_bytes // 8)
 
 
@@ -165,33 +185,62 @@ Finding = tuple[str, str]
 
 
 class JwtSettings(Struct, frozen=True):
-    """A key that may sign session tokens of the app, or an OpenID Connect issuer.
+    """A key that may sign session tokens of the app, or an OpenID Connect
+    issuer.
 
-    ``key`` or the content of ``key_file``: a secret for HS256, HS384 and HS512, a public key as PEM for the
-    other algorithms.
-    Without either, HS256 uses a secret derived from the server's own.
+    ``key`` or the content of ``key_file``: a secret for HS256, HS384 and HS512,
+    a public key as PEM for the other algorithms. Without either, HS256 uses a
+    secret derived from the server's own.
 
-    ``issuer``: an OpenID Connect provider. Its keys are fetched from ``jwks_url`` (default: the address in
-    its discovery document). Its tokens must contain the ``audience``; ``user_claim`` names the claim with the
-    user.
+    ``issuer``: an OpenID Connect provider. Its keys are fetched from
+    ``jwks_url`` (default: the address in its discovery document). Its tokens
+    must contain the ``audience``; ``user_claim`` names the claim with the user.
     """
 
     algorithm: Literal[
-        "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA"
+        "HS256",
+        "HS384",
+        "HS512",
+        "RS256",
+        "RS384",
+        "RS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "EdDSA",
     ] = "HS256"
-    key: Annotated[Secret, about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM.")] = ""
+    key: Annotated[
+        Secret,
+        about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM."),
+    ] = ""
     key_file: SecretFile = ""
-    kid: Annotated[str, about("The `kid` in the header of its tokens. Without it every token is tried.")] = ""
+    kid: Annotated[
+        str,
+        about(
+            "The `kid` in the header of its tokens. Without it every token is tried."
+        ),
+    ] = ""
     issuer: Annotated[
-        str, about("The URL of an OpenID Connect issuer. The server fetches its keys.", omit=True)
+        str,
+        about(
+            "The URL of an OpenID Connect issuer. The server fetches its keys.",
+            omit=True,
+        ),
     ] = ""
     audience: Annotated[
-        str, about("The `aud` of the issuer's tokens. Required with `issuer`.", omit=True)
+        str,
+        about("The `aud` of the issuer's tokens. Required with `issuer`.", omit=True),
     ] = ""
     jwks_url: Annotated[
-        str, about("The URL of the issuer's keys. Default: from its discovery document.", omit=True)
+        str,
+        about(
+            "The URL of the issuer's keys. Default: from its discovery document.",
+            omit=True,
+        ),
     ] = ""
-    user_claim: Annotated[Text, about("The claim that holds the user id.", omit=True)] = "sub"
+    user_claim: Annotated[
+        Text, about("The claim that holds the user id.", omit=True)
+    ] = "sub"
 
 
 WebhookEvent = Literal[
@@ -216,29 +265,45 @@ WebhookEvent = Literal[
 
 
 class WebhookSettings(Struct, frozen=True):
-    """Where the server posts events of the app, and asks whether to allow a login or a message.
+    """Where the server posts events of the app, and asks whether to allow a
+    login or a message.
 
-    ``secret``, or the content of ``secret_file``, signs what is sent. ``events`` without ``url``: the back
-    end reads them from ``/api/v1/events/log``. ``review_seconds``: time for a review; ``review_failure``:
-    what happens to a message that was not reviewed in this time.
+    ``secret``, or the content of ``secret_file``, signs what is sent.
+    ``events`` without ``url``: the back end reads them from
+    ``/api/v1/events/log``. ``review_seconds``: time for a review;
+    ``review_failure``: what happens to a message that was not reviewed in this
+    time.
     """
 
     url: Annotated[Url, about("The URL to which the server posts events.")] = ""
-    secret: Annotated[Secret, about("The secret that signs requests to the back end.")] = ""
+    secret: Annotated[
+        Secret, about("The secret that signs requests to the back end.")
+    ] = ""
     secret_file: SecretFile = ""
     events: Annotated[tuple[WebhookEvent, ...], about("The events to post.")] = ()
     authorise_url: Annotated[
-        Url, about("The URL that the server asks at each login whether to allow it.", by_key=True)
+        Url,
+        about(
+            "The URL that the server asks at each login whether to allow it.",
+            by_key=True,
+        ),
     ] = ""
     absent_seconds: Annotated[
         float,
         Meta(ge=0, le=86400),
-        about("The seconds for which a receiver of a stored message has to be offline before `absent`."),
+        about(
+            "The seconds for which a receiver of a stored message has to be offline before `absent`."
+        ),
     ] = 10.0
-    review_url: Annotated[Url, about("The URL that the server asks about each message of a user.")] = ""
-    review_seconds: Annotated[float, Meta(ge=0.1, le=30), about("Time for a review, in seconds.")] = 2.0
+    review_url: Annotated[
+        Url, about("The URL that the server asks about each message of a user.")
+    ] = ""
+    review_seconds: Annotated[
+        float, Meta(ge=0.1, le=30), about("Time for a review, in seconds.")
+    ] = 2.0
     review_failure: Annotated[
-        Literal["reject", "allow"], about("What happens to a message that was not reviewed in this time.")
+        Literal["reject", "allow"],
+        about("What happens to a message that was not reviewed in this time."),
     ] = "reject"
 
     @property
@@ -253,20 +318,37 @@ class WebhookSettings(Struct, frozen=True):
 
 
 class BackEndSettings(Struct, frozen=True):
-    """The URLs that decide for clients, in the form of Centrifugo's proxies. `webhook.secret` signs.
+    """The URLs that decide for clients, in the form of Centrifugo's proxies.
+    `webhook.secret` signs.
 
-    ``headers``: which headers of a client's first request they repeat. ``emulated_headers``: which headers
-    that the SDK of a client has set they repeat; any client can forge them. ``seconds``: time for an answer.
+    ``headers``: which headers of a client's first request they repeat.
+    ``emulated_headers``: which headers that the SDK of a client has set they
+    repeat; any client can forge them. ``seconds``: time for an answer.
     """
 
-    connect: Annotated[Url, about("Logs in clients of Centrifugo without a token.")] = ""
-    refresh: Annotated[Url, about("Renews the sessions of clients of Centrifugo at their end.")] = ""
-    subscribe: Annotated[Url, about("Decides about channels with `subscribe` `back_end`.")] = ""
-    publish: Annotated[Url, about("Decides about channels with `publish` `back_end`.")] = ""
-    sub_refresh: Annotated[Url, about("Renews the subscriptions of clients of Centrifugo at their end.")] = ""
-    rpc: Annotated[Url, about("Answers the methods of `rpc` that the server does not have.")] = ""
+    connect: Annotated[Url, about("Logs in clients of Centrifugo without a token.")] = (
+        ""
+    )
+    refresh: Annotated[
+        Url, about("Renews the sessions of clients of Centrifugo at their end.")
+    ] = ""
+    subscribe: Annotated[
+        Url, about("Decides about channels with `subscribe` `back_end`.")
+    ] = ""
+    publish: Annotated[
+        Url, about("Decides about channels with `publish` `back_end`.")
+    ] = ""
+    sub_refresh: Annotated[
+        Url, about("Renews the subscriptions of clients of Centrifugo at their end.")
+    ] = ""
+    rpc: Annotated[
+        Url, about("Answers the methods of `rpc` that the server does not have.")
+    ] = ""
     headers: Annotated[
-        tuple[Text, ...], about("Headers of a client's first request that requests to the back end repeat.")
+        tuple[Text, ...],
+        about(
+            "Headers of a client's first request that requests to the back end repeat."
+        ),
     ] = ()
     emulated_headers: Annotated[
         tuple[Text, ...],
@@ -275,7 +357,9 @@ class BackEndSettings(Struct, frozen=True):
             "forge them."
         ),
     ] = ()
-    seconds: Annotated[float, Meta(ge=0.1, le=30), about("Time for an answer, in seconds.")] = 2.0
+    seconds: Annotated[
+        float, Meta(ge=0.1, le=30), about("Time for an answer, in seconds.")
+    ] = 2.0
 
     @property
     def urls(self) -> dict[str, str]:
@@ -296,7 +380,9 @@ class ChannelSettings(Struct, frozen=True):
     ] = ""
     publish: Annotated[
         Literal["", "nobody", "subscribers", "anybody", "back_end"],
-        about("Which clients may publish. Empty: none. `back_end`: any, if the back end consents."),
+        about(
+            "Which clients may publish. Empty: none. `back_end`: any, if the back end consents."
+        ),
     ] = ""
     user_limited: Annotated[
         bool,
@@ -313,10 +399,12 @@ class ChannelSettings(Struct, frozen=True):
         ),
     ] = True
     presence: Annotated[
-        bool, about("Whether `read_presence` and your back end may ask who is subscribed.")
+        bool,
+        about("Whether `read_presence` and your back end may ask who is subscribed."),
     ] = False
     read_presence: Annotated[
-        Literal["nobody", "subscribers", "anybody"], about("Which clients may ask that.")
+        Literal["nobody", "subscribers", "anybody"],
+        about("Which clients may ask that."),
     ] = "subscribers"
     join_leave: Annotated[
         bool, about("Whether subscribers are notified when others subscribe and leave.")
@@ -329,10 +417,12 @@ class ChannelSettings(Struct, frozen=True):
         ),
     ] = ""
     history_size: Annotated[
-        int, about("The number of publications to retain; 0: no history.", ge=0, le=100_000)
+        int,
+        about("The number of publications to retain; 0: no history.", ge=0, le=100_000),
     ] = 0
     history_seconds: Annotated[
-        float, about("How long they stay after the last publication.", ge=0, le=31_536_000)
+        float,
+        about("How long they stay after the last publication.", ge=0, le=31_536_000),
     ] = 0.0
     read_history: Annotated[
         Literal["nobody", "subscribers", "anybody"],
@@ -342,7 +432,10 @@ class ChannelSettings(Struct, frozen=True):
         ),
     ] = "subscribers"
     recovery: Annotated[
-        bool, about("Whether clients receive what they missed even if they did not ask for it.")
+        bool,
+        about(
+            "Whether clients receive what they missed even if they did not ask for it."
+        ),
     ] = False
     recovery_mode: Annotated[
         Literal["stream", "cache"],
@@ -352,12 +445,21 @@ class ChannelSettings(Struct, frozen=True):
     ] = "stream"
     delta: Annotated[
         bool,
-        about("Whether clients that can read them receive the differences between publications (fossil)."),
+        about(
+            "Whether clients that can read them receive the differences between publications (fossil)."
+        ),
     ] = False
-    max_subscribers: Annotated[Count, about("The most subscribers of a channel; 0: no limit.")] = 0
-    max_bytes: Annotated[Count, about("The longest message; 0: no limit of its own.")] = 0
+    max_subscribers: Annotated[
+        Count, about("The most subscribers of a channel; 0: no limit.")
+    ] = 0
+    max_bytes: Annotated[
+        Count, about("The longest message; 0: no limit of its own.")
+    ] = 0
     publications_per_second: Annotated[
-        Count, about("The most publications of one connection to the namespace per second; 0: no limit.")
+        Count,
+        about(
+            "The most publications of one connection to the namespace per second; 0: no limit."
+        ),
     ] = 0
 
     @property
@@ -379,9 +481,9 @@ MAX_USER_BYTES: Final = 255
 class TenantSettings(Struct, frozen=True):
     """An entry of section ``apps``.
 
-    ``login_policy`` ``""`` and ``max_user_bytes`` 0: the default for an app of this name. ``of_features``:
-    structs with the settings that features declare (:func:`app_settings_of`); in the file
-    their keys stand among these.
+    ``login_policy`` ``""`` and ``max_user_bytes`` 0: the default for an app of
+    this name. ``of_features``: structs with the settings that features declare
+    (:func:`app_settings_of`); in the file their keys stand among these.
     """
 
     login_policy: Annotated[
@@ -402,11 +504,18 @@ class TenantSettings(Struct, frozen=True):
         ),
     ] = ""
     open: Annotated[
-        bool, about("Whether anybody may log in as any user if the app has no login rule.", by_key=True)
+        bool,
+        about(
+            "Whether anybody may log in as any user if the app has no login rule.",
+            by_key=True,
+        ),
     ] = False
-    dialects: Annotated[tuple[Text, ...], about("Dialects that may log in; an empty list: all.")] = ()
+    dialects: Annotated[
+        tuple[Text, ...], about("Dialects that may log in; an empty list: all.")
+    ] = ()
     origins: Annotated[
-        tuple[Text, ...], about("Hosts whose pages may connect, in addition to the server's own.")
+        tuple[Text, ...],
+        about("Hosts whose pages may connect, in addition to the server's own."),
     ] = ()
     origin_policy: Annotated[
         OriginPolicy, about("The pages that may connect; empty: the server's setting.")
@@ -421,7 +530,11 @@ class TenantSettings(Struct, frozen=True):
     ] = ()
     jwt: Annotated[
         tuple[JwtSettings, ...],
-        about("With at least one key, a login needs a session token.", ends_demo=True, by_key=True),
+        about(
+            "With at least one key, a login needs a session token.",
+            ends_demo=True,
+            by_key=True,
+        ),
     ] = ()
     account_tokens: Annotated[
         Literal["", "required", "ignored"],
@@ -432,9 +545,12 @@ class TenantSettings(Struct, frozen=True):
         ),
     ] = ""
     webhook: Annotated[WebhookSettings, Meta(extra=_BY_FEATURE)] = WebhookSettings()
-    back_ends: Annotated[BackEndSettings, Meta(extra={**_BY_FEATURE, "by_key": True})] = BackEndSettings()
+    back_ends: Annotated[
+        BackEndSettings, Meta(extra={**_BY_FEATURE, "by_key": True})
+    ] = BackEndSettings()
     max_connections: Annotated[
-        AppCount, about("The maximum number of sessions on a node; 0: no limit.", by_key=True)
+        AppCount,
+        about("The maximum number of sessions on a node; 0: no limit.", by_key=True),
     ] = 0
     messages_per_second: Annotated[
         Seconds,
@@ -446,11 +562,22 @@ class TenantSettings(Struct, frozen=True):
     ] = 0.0
     max_channels: Annotated[
         AppCount,
-        about("The maximum number of channels with subscribers on a node; 0: no limit.", by_key=True),
+        about(
+            "The maximum number of channels with subscribers on a node; 0: no limit.",
+            by_key=True,
+        ),
     ] = 0
     channels: Annotated[
         dict[
-            Annotated[str, Meta(extra={"empty": True, "api": {"max_length": 64, "pattern": "^[^:]*$"}})],
+            Annotated[
+                str,
+                Meta(
+                    extra={
+                        "empty": True,
+                        "api": {"max_length": 64, "pattern": "^[^:]*$"},
+                    }
+                ),
+            ],
             ChannelSettings,
         ],
         about(
@@ -462,39 +589,52 @@ class TenantSettings(Struct, frozen=True):
         bool, about("Whether channels are refused that no row of `channels` is for.")
     ] = False
     room_members: Annotated[
-        dict[Annotated[Text, Meta(extra={"api": {"max_length": 255}})], tuple[Text, ...]],
+        dict[
+            Annotated[Text, Meta(extra={"api": {"max_length": 255}})], tuple[Text, ...]
+        ],
         about("Rooms of the action dialect, with the users who belong to them."),
     ] = field(default_factory=dict)
     store_conversations: Annotated[
-        bool, about("Whether messages of the `action` dialect are stored.", by_feature=True)
+        bool,
+        about("Whether messages of the `action` dialect are stored.", by_feature=True),
     ] = False
     max_user_bytes: Annotated[
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
         about(
-            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name.", by_key=True
+            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app of this name.",
+            by_key=True,
         ),
     ] = 0
     of_features: tuple[Any, ...] = ()
 
     @property
     def ends_demo(self) -> bool:
-        """Whether the app demands a proof of its users or its back end, so that demo mode ends."""
+        """Whether the app demands a proof of its users or its back end, so that
+        demo mode ends."""
         return any(marked(self, "ends_demo"))
 
     def policy_of(self, name: str) -> LoginPolicy:
-        """The login policy of the app ``name`` with these settings. That of the original is usual for its
-        apps."""
-        usual: LoginPolicy = "newest" if name in _NEWEST else "refuse" if name == "gochat" else "multi"
+        """The login policy of the app ``name`` with these settings. That of the
+        original is usual for its apps."""
+        usual: LoginPolicy = (
+            "newest" if name in _NEWEST else "refuse" if name == "gochat" else "multi"
+        )
         return self.login_policy or usual
 
     def user_bytes_of(self, name: str) -> int:
-        """The longest user id of the app ``name`` with these settings, in bytes of UTF-8."""
-        return self.max_user_bytes or (ORIGINAL_USER_BYTES if name in _NEWEST else MAX_USER_BYTES)
+        """The longest user id of the app ``name`` with these settings, in bytes
+        of UTF-8."""
+        return self.max_user_bytes or (
+            ORIGINAL_USER_BYTES if name in _NEWEST else MAX_USER_BYTES
+        )
 
     def wants_accounts(self, name: str) -> bool:
-        """Whether a login to the app ``name`` accepts account tokens or session tokens."""
-        return self.account_tokens == "required" or (not self.account_tokens and name == "gochat")
+        """Whether a login to the app ``name`` accepts account tokens or session
+        tokens."""
+        return self.account_tokens == "required" or (
+            not self.account_tokens and name == "gochat"
+        )
 
 
 ORIGINAL_USER_BYTES: Final = 19
@@ -503,9 +643,11 @@ _NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
 
 
 class KeySettings(Struct, frozen=True):
-    """An entry of ``api.keys``: a key of a back end, its scopes, and its apps (none: all).
+    """An entry of ``api.keys``: a key of a back end, its scopes, and its apps
+    (none: all).
 
-    ``expires``: the day (``2027-01-31``) at whose begin in UTC it ends; ``""``: never.
+    ``expires``: the day (``2027-01-31``) at whose begin in UTC it ends; ``""``:
+    never.
     """
 
     key: Annotated[Text, Meta(extra={"secret": True})]
@@ -515,14 +657,18 @@ class KeySettings(Struct, frozen=True):
 
     @property
     def expires_at(self) -> int:
-        """The end in Unix seconds; 0: never. Raises ValueError if the text is no day."""
+        """The end in Unix seconds; 0: never. Raises ValueError if the text is
+        no day."""
         if not self.expires:
             return 0
-        return int(datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+        return int(
+            datetime.strptime(self.expires, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+        )
 
 
 class ApiSettings(Struct, frozen=True):
-    """Section ``api``: API keys and their rate, de-duplication of pushes, page tokens."""
+    """Section ``api``: API keys and their rate, de-duplication of pushes, page
+    tokens."""
 
     keys: tuple[KeySettings, ...] = ()
     dedupe_ids: Amount = 1000000
@@ -548,14 +694,16 @@ class LogSettings(Struct, frozen=True):
 
 
 class DebugSettings(Struct, frozen=True):
-    """Section ``debug``: features for conformance tests that production nodes do not need."""
+    """Section ``debug``: features for conformance tests that production nodes
+    do not need."""
 
     echo_path: str = ""
     echo_bytes: Amount = 33554432
 
 
 class StorageSettings(Struct, frozen=True):
-    """Section ``storage``: the database. Default: a SQLite file in the data directory."""
+    """Section ``storage``: the database. Default: a SQLite file in the data
+    directory."""
 
     url: str = ""
     pool_size: Amount = 4
@@ -565,29 +713,34 @@ class StorageSettings(Struct, frozen=True):
 
 
 class RateSettings(Struct, frozen=True):
-    """Section ``accounts``: the seconds within which attempts of users are counted.
+    """Section ``accounts``: the seconds within which attempts of users are
+    counted.
 
-    Several features count by them (registrations, searches, groups), and each may be absent, so none of them
-    declares this key. Features declare the other keys of the section.
+    Several features count by them (registrations, searches, groups), and each
+    may be absent, so none of them declares this key. Features declare the other
+    keys of the section.
     """
 
     rate_seconds: Duration = 3600.0
 
 
 class AccountTokenSettings(Struct, frozen=True):
-    """Section ``jwt``: GoChat's settings for account tokens, under their original names."""
+    """Section ``jwt``: GoChat's settings for account tokens, under their
+    original names."""
 
     sign_key: Secret = ""
     expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
 
     @property
     def is_public(self) -> bool:
-        """Whether anybody can sign with the key: it is that of GoChat's example."""
+        """Whether anybody can sign with the key: it is that of GoChat's
+        example."""
         return self.sign_key == PUBLIC_SIGN_KEY
 
 
 class RedisSettings(Struct, frozen=True):
-    """Section ``redis``: the Redis that the nodes of a cluster share. Default: no cluster."""
+    """Section ``redis``: the Redis that the nodes of a cluster share. Default:
+    no cluster."""
 
     url: str = ""
     addr: str = ""
@@ -599,7 +752,8 @@ class RedisSettings(Struct, frozen=True):
 
 
 class ClusterSettings(Struct, frozen=True):
-    """Section ``cluster``: addresses and time limits for the nodes of a cluster."""
+    """Section ``cluster``: addresses and time limits for the nodes of a
+    cluster."""
 
     advertise: str = ""
     bind: str = ""
@@ -620,7 +774,11 @@ def _initial_apps() -> dict[str, TenantSettings]:
     rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     plain, action = TenantSettings(), TenantSettings(room_members=rooms)
     demo = ChannelSettings(
-        publish="subscribers", presence=True, join_leave=True, history_size=100, history_seconds=600.0
+        publish="subscribers",
+        presence=True,
+        join_leave=True,
+        history_size=100,
+        history_seconds=600.0,
     )
     return {
         **dict.fromkeys(("101", "102", "103", "104"), plain),
@@ -631,10 +789,11 @@ def _initial_apps() -> dict[str, TenantSettings]:
 
 
 class Config(Struct, frozen=True):
-    """All checked settings of a node. ``warnings``: for the log; they do not prevent the start.
+    """All checked settings of a node. ``warnings``: for the log; they do not
+    prevent the start.
 
-    ``of_features``: name of a section, and a struct with keys in it that a feature declares
-    (:func:`settings_of`).
+    ``of_features``: name of a section, and a struct with keys in it that a
+    feature declares (:func:`settings_of`).
     """
 
     app: AppSettings = AppSettings()
@@ -658,7 +817,8 @@ class Config(Struct, frozen=True):
 
     @property
     def demo(self) -> bool:
-        """Whether no API key and no secret of an app is configured, so anybody may log in and push.
+        """Whether no API key and no secret of an app is configured, so anybody
+        may log in and push.
 
         GoChat's default key does not count, because it is public.
         """
@@ -668,23 +828,27 @@ class Config(Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        """Where browsers reach this server, ``app.http_url`` without a slash at its end."""
+        """Where browsers reach this server, ``app.http_url`` without a slash at
+        its end."""
         return self.app.http_url.rstrip("/")
 
     @property
     def root(self) -> str:
-        """The path of ``app.http_url``, below which a proxy serves this server, as ``/im``; ``""``: none."""
+        """The path of ``app.http_url``, below which a proxy serves this server,
+        as ``/im``; ``""``: none."""
         _, _, address = self.app.http_url.rpartition("//")
         return "".join(address.partition("/")[1:]).rstrip("/")
 
     @property
     def clustered(self) -> bool:
-        """Whether Redis is configured, so this node belongs to a cluster, even if it is the only one."""
+        """Whether Redis is configured, so this node belongs to a cluster, even
+        if it is the only one."""
         return bool(self.redis.url or self.redis.addr)
 
 
 def settings_of(config: Config, kind: type[Settings]) -> Settings:
-    """The settings of a node that ``kind`` declares; the defaults if no feature of the node has it."""
+    """The settings of a node that ``kind`` declares; the defaults if no feature
+    of the node has it."""
     for _, settings in config.of_features:
         if type(settings) is kind:
             return settings
@@ -692,7 +856,8 @@ def settings_of(config: Config, kind: type[Settings]) -> Settings:
 
 
 def app_settings_of(tenant: TenantSettings, kind: type[Settings]) -> Settings:
-    """The settings of an app that ``kind`` declares; the defaults if no feature of the node has it."""
+    """The settings of an app that ``kind`` declares; the defaults if no feature
+    of the node has it."""
     for settings in tenant.of_features:
         if type(settings) is kind:
             return settings

@@ -1,5 +1,5 @@
-"""Converts values to the types of their settings, and checks conditions beyond the types. Errors name place,
-setting and remedy."""
+"""Converts values to the types of their settings, and checks conditions beyond
+the types. Errors name place, setting and remedy."""
 
 import ipaddress
 import re
@@ -12,7 +12,14 @@ from typing import Any, Final, NamedTuple, get_args
 import msgspec
 from msgspec import field, inspect
 
-from imserver.gateway.config.declared import HIDDEN, bare, hints_of, marked, marks_of, plain
+from imserver.gateway.config.declared import (
+    HIDDEN,
+    bare,
+    hints_of,
+    marked,
+    marks_of,
+    plain,
+)
 from imserver.gateway.config.settings import (
     NO_PORT,
     PUBLIC_SIGN_KEY,
@@ -26,7 +33,9 @@ from imserver.gateway.model import Service
 
 _USER_INFO: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*@")
 """User and password of a URL, up to the last @ before the path."""
-_QUERY: Final = re.compile(r"([?&][\w-]*(?:key|password|secret|token)=)[^&\s\"']*", re.IGNORECASE)
+_QUERY: Final = re.compile(
+    r"([?&][\w-]*(?:key|password|secret|token)=)[^&\s\"']*", re.IGNORECASE
+)
 """A secret among the parameters of a URL."""
 
 
@@ -36,8 +45,8 @@ def hide_secrets(text: str) -> str:
 
 
 class ConfigError(StartError):
-    """A setting is unknown, has a wrong type or is out of range. The text is one line that names the
-    place."""
+    """A setting is unknown, has a wrong type or is out of range. The text is
+    one line that names the place."""
 
 
 RENAMED: Final = {
@@ -47,7 +56,8 @@ RENAMED: Final = {
     "apps.*.keep_messages": "apps.*.retention_messages",
     "apps.*.keep_talks": "apps.*.store_conversations",
 }
-"""Old name of a setting → its name. The next release does not read the old ones any more."""
+"""Old name of a setting → its name. The next release does not read the old ones
+any more."""
 RENAMED_OF_APPS: Final = {
     old.rpartition(".")[2]: new.rpartition(".")[2]
     for old, new in RENAMED.items()
@@ -70,7 +80,8 @@ def stored_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fold(name: object) -> str:
-    """Normalize a name for comparison: without underscores and dashes, in lower case."""
+    """Normalize a name for comparison: without underscores and dashes, in lower
+    case."""
     return str(name).replace("_", "").replace("-", "").lower()
 
 
@@ -83,10 +94,12 @@ class WrittenMapping(dict[Any, Any]):
 
 
 class Locations(Service):
-    """Where settings were written, for messages: a source, and the lines of those that have one.
+    """Where settings were written, for messages: a source, and the lines of
+    those that have one.
 
-    ``source`` is a file, an environment variable or an app. ``warnings``: one line for each setting that was
-    given under its old name. ``fold``: makes equal names equal, however they are spelled.
+    ``source`` is a file, an environment variable or an app. ``warnings``: one
+    line for each setting that was given under its old name. ``fold``: makes
+    equal names equal, however they are spelled.
     """
 
     fold = staticmethod(fold)
@@ -96,7 +109,8 @@ class Locations(Service):
     _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
-        """Remember the line of ``key`` as that of the setting ``name``, if ``mapping`` knows it."""
+        """Remember the line of ``key`` as that of the setting ``name``, if
+        ``mapping`` knows it."""
         lines = getattr(mapping, "lines", {})
         if key in lines:
             self._lines[name] = lines[key]
@@ -111,33 +125,54 @@ class Locations(Service):
         """Warn if the setting ``name`` was written under its old name."""
         key = name.rpartition(".")[2]
         if fold(str(written).rpartition(".")[2]) != fold(key):
-            self.warnings.append(f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}")
+            self.warnings.append(
+                f"{self.of(name).removesuffix(name)}{written}: {OLD_NAME.format(key)}"
+            )
 
     def forget(self, name: str) -> None:
         """A setting was given elsewhere, too, and that counts."""
-        self._lines = {each: line for each, line in self._lines.items() if not _is_within(each, name)}
+        self._lines = {
+            each: line
+            for each, line in self._lines.items()
+            if not _is_within(each, name)
+        }
 
     def wrong(self, name: str, problem: str) -> ConfigError:
-        """The error that a setting is wrong: its place, its name and the problem."""
+        """The error that a setting is wrong: its place, its name and the
+        problem."""
         return ConfigError(f"{self.of(name)}: {problem}")
 
     def lacks(self, name: str, needs: str) -> ConfigError:
-        """The error that a setting needs another one: its place, its name and what it ``needs``."""
+        """The error that a setting needs another one: its place, its name and
+        what it ``needs``."""
         return ConfigError(f"{self.of(name)} needs {needs}")
 
     def of(self, name: str) -> str:
-        """The place and the name of a setting. A setting without a line has the line of the section or the
-        setting that contains it."""
-        known = max((each for each in self._lines if _is_within(name, each)), key=len, default="")
-        return f"{self.source}, line {self._lines[known]}: {name}" if known else f"{self.source}: {name}"
+        """The place and the name of a setting. A setting without a line has the
+        line of the section or the setting that contains it."""
+        known = max(
+            (each for each in self._lines if _is_within(name, each)),
+            key=len,
+            default="",
+        )
+        return (
+            f"{self.source}, line {self._lines[known]}: {name}"
+            if known
+            else f"{self.source}: {name}"
+        )
 
 
 def _is_within(name: str, whole: str) -> bool:
-    return name.startswith(whole) and name[len(whole) : len(whole) + 1] in ("", ".", "[")
+    return name.startswith(whole) and name[len(whole) : len(whole) + 1] in (
+        "",
+        ".",
+        "[",
+    )
 
 
 class Row(NamedTuple):
-    """A setting: its canonical name (``section.key``) and its type, also in msgspec's description."""
+    """A setting: its canonical name (``section.key``) and its type, also in
+    msgspec's description."""
 
     name: str
     hint: Any
@@ -151,12 +186,14 @@ NO_FEATURE: Final = "the setting features leaves this feature out"
 class Declarations:
     """All settings of a node: those of the core, and those of its features.
 
-    ``sections``: name of a section and struct with its keys, in the order of the features. Several structs
-    may have keys of one section. ``app_kinds``: structs with keys of an app. ``core_keys``: the keys of an
-    app with the mark ``by_feature`` that features of this node name; None: all. ``absent``: returns names of
-    settings of features that this node does not have (``section``, ``section.key`` or ``apps.*.key``); it is
-    called for a name that nothing declares. ``dialects``: names of those of the node, which the setting of an
-    app may have; ``()``: any.
+    ``sections``: name of a section and struct with its keys, in the order of
+    the features. Several structs may have keys of one section. ``app_kinds``:
+    structs with keys of an app. ``core_keys``: the keys of an app with the mark
+    ``by_feature`` that features of this node name; None: all. ``absent``:
+    returns names of settings of features that this node does not have
+    (``section``, ``section.key`` or ``apps.*.key``); it is called for a name
+    that nothing declares. ``dialects``: names of those of the node, which the
+    setting of an app may have; ``()``: any.
     """
 
     def __init__(
@@ -177,7 +214,9 @@ class Declarations:
             (name, hint)
             for kind in (TenantSettings, *self.app_kinds)
             for name, hint in hints_of(kind).items()
-            if core_keys is None or name in core_keys or not marks_of(hint).get("by_feature")
+            if core_keys is None
+            or name in core_keys
+            or not marks_of(hint).get("by_feature")
         ]
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
@@ -185,11 +224,20 @@ class Declarations:
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
-        old = {fold(old): self.rows[name] for old, name in RENAMED.items() if name in self.rows}
-        self.by_folded: Mapping[str, Row] = old | {fold(name): row for name, row in self.rows.items()}
+        old = {
+            fold(old): self.rows[name]
+            for old, name in RENAMED.items()
+            if name in self.rows
+        }
+        self.by_folded: Mapping[str, Row] = old | {
+            fold(name): row for name, row in self.rows.items()
+        }
         """Folded ``section.key``, also an old one → setting."""
         folded: set[str] = set()
-        for name in [*(row.name for row in rows), *(f"apps.*.{name}" for name, _ in of_apps)]:
+        for name in [
+            *(row.name for row in rows),
+            *(f"apps.*.{name}" for name, _ in of_apps),
+        ]:
             if fold(name) in folded:
                 raise StartError(f"the setting {name} is declared twice")
             folded.add(fold(name))
@@ -217,51 +265,76 @@ class Declarations:
         folded = fold(written)
         names = {fold(name): name for name in (*self.rows, *self.names.values())}
         if "." not in folded:
-            names |= {key.partition(".")[2]: name for key, name in names.items() if "." in key}
+            names |= {
+                key.partition(".")[2]: name for key, name in names.items() if "." in key
+            }
         return names[_closest(folded, names)]
 
     def convert(self, row: Row, value: Any, locations: Locations) -> Any:
-        """Convert a value to the type of its setting. Raises ConfigError, which names place and setting."""
+        """Convert a value to the type of its setting. Raises ConfigError, which
+        names place and setting."""
         if row.name != "apps" or not isinstance(value, dict):
-            return msgspec.convert(_shape(row.hint, value, row.name, locations), row.hint)
+            return msgspec.convert(
+                _shape(row.hint, value, row.name, locations), row.hint
+            )
         apps: dict[str, TenantSettings] = {}
-        for name, fields in _shape_dict(dict[AppName, Any], value, "apps", locations).items():  # the names
+        # the names
+        for name, fields in _shape_dict(
+            dict[AppName, Any], value, "apps", locations
+        ).items():
             if not isinstance(fields, dict):
                 _check_type(TenantSettings, fields, f"apps.{name}", locations)
             apps[name] = self.app_of(self._shape_app(fields, f"apps.{name}", locations))
         return apps
 
-    def _shape_app(self, fields: dict[Any, Any], above: str, locations: Locations) -> dict[str, Any]:
+    def _shape_app(
+        self, fields: dict[Any, Any], above: str, locations: Locations
+    ) -> dict[str, Any]:
         for key in fields:
             if fold(key) not in self._app_keys and self.is_absent(f"apps.*.{key}"):
                 inner = f"{above}.{key}" if above else str(key)
                 locations.note(inner, fields, key)
                 raise locations.wrong(inner, NO_FEATURE)
-        shaped = _shape_fields(self.app_hints, fields, above, locations, RENAMED_OF_APPS)
-        for number, dialect in enumerate(shaped.get("dialects", ()) if self.dialects else ()):
+        shaped = _shape_fields(
+            self.app_hints, fields, above, locations, RENAMED_OF_APPS
+        )
+        for number, dialect in enumerate(
+            shaped.get("dialects", ()) if self.dialects else ()
+        ):
             if dialect not in self.dialects:
-                inner = f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
+                inner = (
+                    f"{above}.dialects[{number}]" if above else f"dialects[{number}]"
+                )
                 expected = ", ".join(sorted(self.dialects))
-                raise locations.wrong(inner, f"expected one of {expected}; got {dialect!r}")
+                raise locations.wrong(
+                    inner, f"expected one of {expected}; got {dialect!r}"
+                )
         return shaped
 
     def app_of(self, fields: Mapping[str, Any]) -> TenantSettings:
-        """The settings of an app from plain values, also under their stored names. What nothing declares is
-        ignored.
+        """The settings of an app from plain values, also under their stored
+        names. What nothing declares is ignored.
 
         Raises :class:`msgspec.ValidationError`.
         """
-        fields = {RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()}
+        fields = {
+            RENAMED_OF_APPS.get(name, name): value for name, value in fields.items()
+        }
         return msgspec.structs.replace(
             msgspec.convert(fields, TenantSettings),
             of_features=tuple(
-                default if fields.keys().isdisjoint(kind.__struct_fields__) else msgspec.convert(fields, kind)
+                default
+                if fields.keys().isdisjoint(kind.__struct_fields__)
+                else msgspec.convert(fields, kind)
                 for kind, default in self._app_defaults
             ),
         )
 
-    def given_fields(self, given: Mapping[str, Any], locations: Locations) -> dict[str, Any]:
-        """Check the given settings of an app. Returns them under their canonical names, as plain values.
+    def given_fields(
+        self, given: Mapping[str, Any], locations: Locations
+    ) -> dict[str, Any]:
+        """Check the given settings of an app. Returns them under their
+        canonical names, as plain values.
 
         Raises ConfigError, which names the place and the setting.
         """
@@ -270,15 +343,19 @@ class Declarations:
         return {name: written[name] for name in shaped}
 
     def is_absent(self, written: str) -> bool:
-        """Whether a section, or a key in it, is that of a feature that this node does not have."""
+        """Whether a section, or a key in it, is that of a feature that this
+        node does not have."""
         return fold(written) in map(fold, self._absent())
 
     def absent_variable(self, variable: str) -> str:
-        """The absent section or key that a variable of the environment names; ``""``: none."""
+        """The absent section or key that a variable of the environment names;
+        ``""``: none."""
         folded = fold(variable)
         for written in self._absent():
             name = fold(written)
-            if folded == name.replace(".", "") or ("." not in name and folded.startswith(name)):
+            if folded == name.replace(".", "") or (
+                "." not in name and folded.startswith(name)
+            ):
                 return written
         return ""
 
@@ -291,7 +368,9 @@ def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
 def _closest(folded: str, known: Iterable[str]) -> str:
     import difflib  # only for messages
 
-    return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
+    return max(
+        known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio()
+    )
 
 
 AUTO: Final = "auto"
@@ -304,7 +383,8 @@ def _kind(hint: Any) -> inspect.Type:
 
 
 def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
-    """Check a value, normalize the spelling of its keys, and convert numbers that name apps to text."""
+    """Check a value, normalize the spelling of its keys, and convert numbers
+    that name apps to text."""
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
         if kind.extra and kind.extra.get("number") and type(value) is int:
@@ -319,7 +399,10 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
         item_hint = get_args(bare(hint))[0]
         for i, item in enumerate(value):
             locations.note_item(f"{name}[{i}]", item)
-        return [_shape(item_hint, item, f"{name}[{i}]", locations) for i, item in enumerate(value)]
+        return [
+            _shape(item_hint, item, f"{name}[{i}]", locations)
+            for i, item in enumerate(value)
+        ]
     if isinstance(kind, inspect.DictType) and isinstance(value, dict):
         return _shape_dict(hint, value, name, locations)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
@@ -332,7 +415,9 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     return value
 
 
-def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Locations) -> dict[Any, Any]:
+def _shape_dict(
+    hint: Any, value: dict[Any, Any], name: str, locations: Locations
+) -> dict[Any, Any]:
     key_hint, value_hint = get_args(bare(hint))
     may_be_empty = bool((getattr(_kind(key_hint), "extra", None) or {}).get("empty"))
     shaped: dict[Any, Any] = {}
@@ -340,10 +425,14 @@ def _shape_dict(hint: Any, value: dict[Any, Any], name: str, locations: Location
         inner = f"{name}.{key}"
         locations.note(inner, value, key)
         if key == "" and not may_be_empty:
-            raise ConfigError(f"{locations.of(inner).removesuffix('.')}: expected a name, got ''")
+            raise ConfigError(
+                f"{locations.of(inner).removesuffix('.')}: expected a name, got ''"
+            )
         shaped_key = _shape(key_hint, key, inner, locations)
         if shaped_key in shaped:
-            raise ConfigError(f"{locations.of(inner)} is given twice, as a number and as text")
+            raise ConfigError(
+                f"{locations.of(inner)} is given twice, as a number and as text"
+            )
         shaped[shaped_key] = _shape(value_hint, item, inner, locations)
     return shaped
 
@@ -387,15 +476,24 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
             problem = expected = f"expected {words}"
         # A scalar in place of a whole object or list may be the secret in it.
         whole = "object" in expected or "array" in expected
-        if isinstance(value, str | int | float) and not (whole or name.endswith(_SECRETS)):
+        if isinstance(value, str | int | float) and not (
+            whole or name.endswith(_SECRETS)
+        ):
             problem = f"{expected}, got {value!r}"
         raise locations.wrong(name, f"{problem[:1].lower()}{problem[1:]}") from None
 
 
 def _pattern_in_words(hint: Any) -> str:
-    """What a type with a pattern takes, for people; ``""``: its description does not say."""
-    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-    return next((meta.description for meta in metas if meta.pattern and meta.description), "")
+    """What a type with a pattern takes, for people; ``""``: its description
+    does not say."""
+    metas = [
+        meta
+        for meta in getattr(hint, "__metadata__", ())
+        if isinstance(meta, msgspec.Meta)
+    ]
+    return next(
+        (meta.description for meta in metas if meta.pattern and meta.description), ""
+    )
 
 
 _SECRETS: Final = ("key", "secret", "password")
@@ -409,11 +507,14 @@ APP_BYTES: Final = 500
 
 
 def valid_name(name: str) -> bool:
-    """Whether an app may be called so: 1 to 191 characters, none that is invisible, no blank at an end."""
+    """Whether an app may be called so: 1 to 191 characters, none that is
+    invisible, no blank at an end."""
     return (
         0 < len(name) <= APP_CHARACTERS
         and name == name.strip()
-        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+        and not any(
+            unicodedata.category(character) in ("Cc", "Cs") for character in name
+        )
         and len(name.encode()) <= APP_BYTES
     )
 
@@ -435,12 +536,15 @@ STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb"
 MIN_KEY_CHARACTERS: Final = 20
 """Shortest accepted API key. Shorter keys can be guessed."""
 MIN_SIGN_KEY_BYTES: Final = 32
-"""Shorter keys of the tokens that we sign can be guessed with one. GoChat accepts them, so we warn only."""
+"""Shorter keys of the tokens that we sign can be guessed with one. GoChat
+accepts them, so we warn only."""
 MAKE_SECRET: Final = "openssl rand -hex 32"
 """Shell command for a new secret, suggested in error texts."""
 
 _MAKE_KEY: Final = f"make one with 'imserver key create push' or '{MAKE_SECRET}'"
-_PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
+_PLACEHOLDER: Final = re.compile(
+    r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE
+)
 
 ISSUER_URL: Final = re.compile(
     r"https://[^/]|http://(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])([:/]|$)"
@@ -448,7 +552,8 @@ ISSUER_URL: Final = re.compile(
 """Keys fetched over a network without TLS could be forged."""
 
 HTTP_URL: Final = re.compile(r"https?://[^/]")
-"""Matches an address that begins with ``http://`` or ``https://`` and a host."""
+"""Matches an address that begins with ``http://`` or ``https://`` and a
+host."""
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _OWN_HEADER: Final = re.compile(
@@ -456,19 +561,24 @@ _OWN_HEADER: Final = re.compile(
     r"accept-encoding$|keep-alive$|proxy-)",
     re.IGNORECASE,
 )
-"""Headers that a request to a back end has of its own, or that are about one connection only."""
+"""Headers that a request to a back end has of its own, or that are about one
+connection only."""
 
-EITHER_SECRET: Final = "expected either secret or secret_file: requests are signed with it"
+EITHER_SECRET: Final = (
+    "expected either secret or secret_file: requests are signed with it"
+)
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/connection/websocket", "/health", "/ready")
 
 
 def is_placeholder(secret: str) -> bool:
-    """Whether ``secret`` is an example from the documentation, which is public."""
+    """Whether ``secret`` is an example from the documentation, which is
+    public."""
     return _PLACEHOLDER.search(secret) is not None
 
 
 def short_sign_key(config: Config) -> str:
-    """The warning about a ``jwt.sign_key`` that is too short; ``""``: it is long enough.
+    """The warning about a ``jwt.sign_key`` that is too short; ``""``: it is
+    long enough.
 
     GoChat's default is valid in demo mode only.
     """
@@ -487,7 +597,8 @@ def _refuse(is_wrong: object, locations: Locations, name: str, problem: str) -> 
 
 
 def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
-    """Check an app's settings beyond their types. Raises ConfigError, which names the place.
+    """Check an app's settings beyond their types. Raises ConfigError, which
+    names the place.
 
     ``app``: the name of its settings in ``locations``, with a dot.
     """
@@ -499,13 +610,33 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
             _check_issuer(row, setting, locations)
             continue
         without = row.audience or row.jwks_url
-        _refuse(without, locations, setting, "audience and jwks_url need an issuer in the same entry")
+        _refuse(
+            without,
+            locations,
+            setting,
+            "audience and jwks_url need an issuer in the same entry",
+        )
         both = row.key and row.key_file
-        _refuse(both, locations, setting, "expected either key or key_file in an entry, not both")
+        _refuse(
+            both,
+            locations,
+            setting,
+            "expected either key or key_file in an entry, not both",
+        )
         has_key = row.key or row.key_file or row.algorithm == "HS256"
-        _refuse(not has_key, locations, setting, f"{row.algorithm} needs a public key: key or key_file")
+        _refuse(
+            not has_key,
+            locations,
+            setting,
+            f"{row.algorithm} needs a public key: key or key_file",
+        )
     kids = [row.kid for row in tenant.jwt if row.kid]
-    _refuse(len(set(kids)) != len(kids), locations, f"{app}jwt", "two entries have the same kid")
+    _refuse(
+        len(set(kids)) != len(kids),
+        locations,
+        f"{app}jwt",
+        "two entries have the same kid",
+    )
     _check_channels(tenant, locations, app)
     webhook, back_ends = tenant.webhook, tenant.back_ends
     urls = {f"webhook.{key}": url for key, url in webhook.urls.items()}
@@ -523,7 +654,12 @@ def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") ->
     trusted = {header.lower() for header in back_ends.headers}
     for header in back_ends.emulated_headers:
         problem = f"{header} is in headers, so clients must not set it"
-        _refuse(header.lower() in trusted, locations, f"{app}back_ends.emulated_headers", problem)
+        _refuse(
+            header.lower() in trusted,
+            locations,
+            f"{app}back_ends.emulated_headers",
+            problem,
+        )
 
 
 def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> None:
@@ -536,27 +672,45 @@ def _check_channels(tenant: TenantSettings, locations: Locations, app: str) -> N
         problem = "only the user of the channel may subscribe"
         _refuse(is_open, locations, f"{setting}.subscribe", problem)
         for option in ("subscribe", "publish"):
-            asks = getattr(row, option) == "back_end" and not getattr(tenant.back_ends, option)
+            asks = getattr(row, option) == "back_end" and not getattr(
+                tenant.back_ends, option
+            )
             problem = f"back_end needs the address back_ends.{option} of the app"
             _refuse(asks, locations, f"{setting}.{option}", problem)
         half = bool(row.history_size) != bool(row.history_seconds)
-        _refuse(half, locations, setting, "history_size and history_seconds go together")
-        problem = "expected either history or history_size: the log has all publications"
+        _refuse(
+            half, locations, setting, "history_size and history_seconds go together"
+        )
+        problem = (
+            "expected either history or history_size: the log has all publications"
+        )
         _refuse(row.history and row.history_size, locations, setting, problem)
 
 
 def _check_issuer(row: JwtSettings, setting: str, locations: Locations) -> None:
-    problem = "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+    problem = (
+        "an entry with an issuer takes no key, key_file or kid: its keys are fetched"
+    )
     _refuse(row.key or row.key_file or row.kid, locations, setting, problem)
     others = "without it tokens for other services would be accepted"
-    _refuse(not row.audience, locations, setting, f"an entry with an issuer needs the audience; {others}")
+    _refuse(
+        not row.audience,
+        locations,
+        setting,
+        f"an entry with an issuer needs the audience; {others}",
+    )
     for name, url in (("issuer", row.issuer), ("jwks_url", row.jwks_url)):
-        problem = f"expected an https:// address (http:// only to this machine), got {url!r}"
-        _refuse(url and not ISSUER_URL.match(url), locations, f"{setting}.{name}", problem)
+        problem = (
+            f"expected an https:// address (http:// only to this machine), got {url!r}"
+        )
+        _refuse(
+            url and not ISSUER_URL.match(url), locations, f"{setting}.{name}", problem
+        )
 
 
 def check_config(config: Config, locations: Locations) -> None:
-    """Check conditions between settings. Raises ConfigError, which names the place."""
+    """Check conditions between settings. Raises ConfigError, which names the
+    place."""
     _check_listening(config, locations)
     _check_apps(config, locations)
     _check_urls(config, locations)
@@ -575,9 +729,12 @@ def check_config(config: Config, locations: Locations) -> None:
 
 
 def _check_secrets(config: Config, locations: Locations) -> None:
-    """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where they are loaded."""
+    """Check API keys and ``jwt.sign_key``. Secrets of apps are checked where
+    they are loaded."""
     keys = [key.key for key in config.api.keys]
-    _refuse(len(set(keys)) != len(keys), locations, "api.keys", "one key is given twice")
+    _refuse(
+        len(set(keys)) != len(keys), locations, "api.keys", "one key is given twice"
+    )
     public = "this is a placeholder of the documentation"
     for number, key in enumerate(keys):
         name = f"api.keys[{number}].key"
@@ -589,7 +746,9 @@ def _check_secrets(config: Config, locations: Locations) -> None:
             _ = row.expires_at
         except ValueError:
             name = f"api.keys[{number}].expires"
-            raise locations.wrong(name, f"expected a day such as 2027-01-31, got {row.expires!r}") from None
+            raise locations.wrong(
+                name, f"expected a day such as 2027-01-31, got {row.expires!r}"
+            ) from None
     problem = f"{public}; make one with '{MAKE_SECRET}'"
     _refuse(is_placeholder(config.jwt.sign_key), locations, "jwt.sign_key", problem)
 
@@ -597,13 +756,24 @@ def _check_secrets(config: Config, locations: Locations) -> None:
 def _check_listening(config: Config, locations: Locations) -> None:
     app, echo_path = config.app, config.debug.echo_path
     if app.http_port and app.http_port == app.websocket_port:
-        raise ConfigError(f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}")
-    ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
+        raise ConfigError(
+            f"{locations.of('app.http_port')} and app.websocket_port are both {app.http_port}"
+        )
+    ports = [
+        app.http_port,
+        app.websocket_port,
+        *(row.port for row in config.server.extra_listen),
+    ]
     sockets = [row.socket for row in config.server.extra_listen]
     listeners = "server.extra_listen"
     for number, row in enumerate(config.server.extra_listen):
         where, is_port = f"{listeners}[{number}]", row.port != NO_PORT
-        _refuse(is_port == bool(row.socket), locations, where, "expected either a port or a socket")
+        _refuse(
+            is_port == bool(row.socket),
+            locations,
+            where,
+            "expected either a port or a socket",
+        )
         _refuse(row.socket and row.host, locations, where, "a socket has no host")
         unread = row.proxy_protocol and config.server.http != "front"
         problem = "only server.http: front reads the PROXY protocol"
@@ -611,18 +781,27 @@ def _check_listening(config: Config, locations: Locations) -> None:
         is_twice = row.port > 0 and ports.count(row.port) > 1
         _refuse(is_twice, locations, listeners, f"port {row.port} is given twice")
         is_twice = row.socket != "" and sockets.count(row.socket) > 1
-        _refuse(is_twice, locations, listeners, f"the socket {row.socket} is given twice")
+        _refuse(
+            is_twice, locations, listeners, f"the socket {row.socket} is given twice"
+        )
         problem = f"there is no /ws under {row.path}: no ws_dialect"
         _refuse(row.path and row.ws_dialect, locations, listeners, problem)
     names = [row.host.lower() for row in config.server.extra_hosts]
     for host in names:
         is_twice = names.count(host) > 1
-        _refuse(is_twice, locations, "server.extra_hosts", f"the host {host} is given twice")
-    is_taken = echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS)
+        _refuse(
+            is_twice, locations, "server.extra_hosts", f"the host {host} is given twice"
+        )
+    is_taken = echo_path and (
+        not echo_path.startswith("/") or echo_path in _RESERVED_PATHS
+    )
     problem = f"expected a free path such as /echo, got {echo_path!r}"
     _refuse(is_taken, locations, "debug.echo_path", problem)
     hosts = {"server.host": config.server.host}
-    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(config.server.extra_listen)}
+    hosts |= {
+        f"server.extra_listen[{n}].host": row.host
+        for n, row in enumerate(config.server.extra_listen)
+    }
     for name, host in hosts.items():
         try:
             if re.fullmatch(r"[\d.]+", host):
@@ -643,7 +822,9 @@ def _check_apps(config: Config, locations: Locations) -> None:
             )
         check_tenant(tenant, locations, f"apps.{name}.")
         target = config.apps.get(tenant.same_as)
-        problem = f"expected a configured app that is not an alias, got {tenant.same_as!r}"
+        problem = (
+            f"expected a configured app that is not an alias, got {tenant.same_as!r}"
+        )
         is_wrong = tenant.same_as and (target is None or target.same_as)
         _refuse(is_wrong, locations, f"apps.{name}.same_as", problem)
     owners: dict[tuple[str, Any], str] = {}
@@ -666,7 +847,9 @@ def _check_urls(config: Config, locations: Locations) -> None:
     is_wrong = config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest)
     problem = f"expected sqlite:///path, or a URL that begins with one of {', '.join(STORAGE_SCHEMES[1:])}"
     _refuse(is_wrong, locations, "storage.url", problem)
-    is_wrong = config.redis.url and config.redis.url.partition("://")[0] not in REDIS_SCHEMES
+    is_wrong = (
+        config.redis.url and config.redis.url.partition("://")[0] not in REDIS_SCHEMES
+    )
     problem = f"expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
     _refuse(is_wrong, locations, "redis.url", problem)
 
@@ -674,13 +857,19 @@ def _check_urls(config: Config, locations: Locations) -> None:
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
     for origin in origins:
         is_host = re.match(r"[^\s/:?#]", origin.rpartition("://")[2])
-        problem = f"expected hosts such as example.org or https://example.org, got {origin!r}"
+        problem = (
+            f"expected hosts such as example.org or https://example.org, got {origin!r}"
+        )
         _refuse(not is_host, locations, setting, problem)
 
 
-def _check_networks(networks: Iterable[str], setting: str, locations: Locations) -> None:
+def _check_networks(
+    networks: Iterable[str], setting: str, locations: Locations
+) -> None:
     for network in networks:
         try:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
-            raise locations.wrong(setting, f"expected networks such as 10.0.0.0/8, got {network!r}") from None
+            raise locations.wrong(
+                setting, f"expected networks such as 10.0.0.0/8, got {network!r}"
+            ) from None

@@ -1,7 +1,8 @@
-"""Reads and writes YAML: safe types, unique keys, and the line of each key for messages.
+"""Reads and writes YAML: safe types, unique keys, and the line of each key for
+messages.
 
-Only this module uses a YAML library. It is loaded if there is a text to read or write, so a server with
-default settings does not need it.
+Only this module uses a YAML library. It is loaded if there is a text to read or
+write, so a server with default settings does not need it.
 """
 
 import re
@@ -26,7 +27,9 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
         if not isinstance(key, Hashable):
             raise ConfigError(f"line {line}: a key must be a plain word")
         if key in mapping:
-            raise ConfigError(f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}")
+            raise ConfigError(
+                f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}"
+            )
         mapping[key] = loader.construct_object(value_node, deep=True)
         mapping.lines[key] = line
     return mapping
@@ -42,11 +45,14 @@ for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _Loader.add_constructor(_tag, _construct_number)
 # A day stays text, as in JSON.
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+_Loader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping
+)
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Parse a text. Mappings are :class:`WrittenMapping`. Raises ConfigError, which names ``where``."""
+    """Parse a text. Mappings are :class:`WrittenMapping`. Raises ConfigError,
+    which names ``where``."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -1,4 +1,5 @@
-"""The parts that only a node of a cluster has: registry, RPC, and services that reach other nodes.
+"""The parts that only a node of a cluster has: registry, RPC, and services that
+reach other nodes.
 
 Loaded only if Redis is configured.
 """
@@ -49,19 +50,29 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 2.0
-_ONE_DATABASE = "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
-_OTHER_DATABASE = f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
+_ONE_DATABASE = (
+    "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
+)
+_OTHER_DATABASE = (
+    f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
+)
 
 
 class ClusterLinks:
     """What reaches the other nodes. Owner of each part."""
 
-    def __init__(self, config: Config, secret: Secret, store: Store, tenants: Tenants) -> None:
+    def __init__(
+        self, config: Config, secret: Secret, store: Store, tenants: Tenants
+    ) -> None:
         cluster, queries = config.cluster, NodeQueries()
         self.fingerprints = tuple(map(fingerprint_of, secret.accepted))
         """Of its secret, then of the second one that it accepts."""
         self.registry = registry = RedisRegistry(
-            config.redis, cluster, tuple(config.apps), config.api.dedupe_seconds, tenants.created
+            config.redis,
+            cluster,
+            tuple(config.apps),
+            config.api.dedupe_seconds,
+            tenants.created,
         )
         self.node_messages = messages = NodeMessages(registry)
         self.queries = queries
@@ -74,38 +85,66 @@ class ClusterLinks:
         )
         messages.attach(rpc)
         self.database = DatabaseCheck(store, registry)
-        store.objection, store.on_open = self.database.objection, registry.report_database
+        store.objection, store.on_open = (
+            self.database.objection,
+            registry.report_database,
+        )
         self.others = OtherNodes(registry, messages, rpc, queries, cluster.rpc_seconds)
 
 
 class ClusterMember:
-    """This node as a member of the cluster: its services that reach other nodes. Owner of each of them.
+    """This node as a member of the cluster: its services that reach other
+    nodes. Owner of each of them.
 
-    They are started and stopped together. Those for everybody are also in ``core``.
+    They are started and stopped together. Those for everybody are also in
+    ``core``.
     """
 
     def __init__(self, links: ClusterLinks, core: Services) -> None:
         self._core, self._links, self.database = core, links, links.database
-        cluster, hub, fanout, table = core.config.cluster, core.hub, core.fanout, core.connection_table
+        cluster, hub, fanout, table = (
+            core.config.cluster,
+            core.hub,
+            core.fanout,
+            core.connection_table,
+        )
         metrics, tenants, ids = core.metrics, core.tenants, core.idempotency
         registry, messages, others = links.registry, links.node_messages, links.others
         guard = ReorderGuard(hub)
-        self.elsewhere = UsersElsewhere(hub, fanout, messages, ceil(cluster.renew_seconds) + 2)
+        self.elsewhere = UsersElsewhere(
+            hub, fanout, messages, ceil(cluster.renew_seconds) + 2
+        )
         required = cluster.require_registry
         core.sessions = self.sessions = ClusterSessions(
-            hub, fanout, metrics, core.logins, core.store, others, required, guard.logged_in
+            hub,
+            fanout,
+            metrics,
+            core.logins,
+            core.store,
+            others,
+            required,
+            guard.logged_in,
         )
         core.registrar = self.registrar = Registrar(registry, messages, hub)
-        here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
+        here = NodeParts(
+            hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
+        )
         self._members = ChannelMembers(here, others, self.registrar)
         channel_nodes = ChannelNodes(others, self.registrar)
-        core.channels = channels = build_channels(here, self._members, registry.history, channel_nodes)
-        core.connections = connections = Connections(table, channels, fanout, links.queries, registry, others)
+        core.channels = channels = build_channels(
+            here, self._members, registry.history, channel_nodes
+        )
+        core.connections = connections = Connections(
+            table, channels, fanout, links.queries, registry, others
+        )
         core.presence = Presence(hub, table, registry, others)
         core.reach = ClusterReach(registry, messages, hub, fanout, ids, guard, metrics)
-        core.rerouting = rerouting = Rerouting(registry, messages, fanout, self.sessions, guard)
+        core.rerouting = rerouting = Rerouting(
+            registry, messages, fanout, self.sessions, guard
+        )
         self._waiting_features = frozenset[str]()
-        """The features of this node that another one does not have, as last logged."""
+        """The features of this node that another one does not have, as last
+        logged."""
         self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
         """Epoch of an overdue lease → what asks its node whether it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
@@ -113,7 +152,10 @@ class ClusterMember:
             {
                 ToUser: rerouting.deliver,
                 ToApp: lambda message: fanout.to_app(
-                    message.app, message.event, message.except_user, message.except_users
+                    message.app,
+                    message.event,
+                    message.except_user,
+                    message.except_users,
                 ),
                 ToChannel: channels.publishing.received,
                 ToConnection: connections.received,
@@ -121,17 +163,22 @@ class ClusterMember:
                 Replaced: lambda message: self.sessions.replaced(
                     message.app, message.user, message.session_id
                 ),
-                ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(message.epoch),
+                ChannelsUnsettled: lambda message: channel_nodes.peer_unsettled(
+                    message.epoch
+                ),
             }
         )
 
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
-        """From now on call this when this node has joined its cluster, before clients connect. It may switch,
-        and has a second for it."""
+        """From now on call this when this node has joined its cluster, before
+        clients connect. It may switch, and has a second for it."""
         self._on_join.append(joined)
 
-    def start(self, public_ws_url: str, port: int, only_local: bool, features: NodeFeatures) -> None:
-        """Join the cluster: when this returns, live nodes know this one and forward to it.
+    def start(
+        self, public_ws_url: str, port: int, only_local: bool, features: NodeFeatures
+    ) -> None:
+        """Join the cluster: when this returns, live nodes know this one and
+        forward to it.
 
         ``port`` is the port of its clients. ``only_local``: the RPC ports listen on loopback, unless the
         settings name an address. ``features``: those of this node. Raises
@@ -148,7 +195,10 @@ class ClusterMember:
         host = config.cluster.bind or address
         rpc_port = config.app.rpc_port
         rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
-        control, data = (bound.rpartition(":")[2] for bound in (rpc.control_address, rpc.data_address))
+        control, data = (
+            bound.rpartition(":")[2]
+            for bound in (rpc.control_address, rpc.data_address)
+        )
         lease = links.registry.start(
             Lease(
                 f"{address}:{control}",
@@ -179,7 +229,9 @@ class ClusterMember:
         self.registrar.start()
         # So that this node receives their next broadcast.
         if peers := links.node_messages.peers():
-            _, missing = rpc.query_all(peers, "hello", encode(lease), config.cluster.rpc_seconds)
+            _, missing = rpc.query_all(
+                peers, "hello", encode(lease), config.cluster.rpc_seconds
+            )
             for node in missing:
                 log.warning("peer %s: no answer to the hello of this node", node)
         # A dead node that still has a lease must not hold up the start.
@@ -202,7 +254,8 @@ class ClusterMember:
                 self._watchers[lease.epoch] = gevent.spawn(self._watch, lease)
 
     def _report_features(self) -> None:
-        """Log which features of this node work only here, because other nodes do not have them yet."""
+        """Log which features of this node work only here, because other nodes
+        do not have them yet."""
         peers = self._links.node_messages.peers()
         absent = absent_features(self._links.registry.lease, peers)
         waiting = frozenset[str]().union(*absent.values())
@@ -210,13 +263,21 @@ class ClusterMember:
             return
         if waiting:
             names, nodes = ", ".join(sorted(waiting)), ", ".join(sorted(absent))
-            log.info("features that wait until all nodes have them: %s (without them: %s)", names, nodes)
+            log.info(
+                "features that wait until all nodes have them: %s (without them: %s)",
+                names,
+                nodes,
+            )
         else:
-            log.info("all nodes have the features that waited: %s", ", ".join(sorted(self._waiting_features)))
+            log.info(
+                "all nodes have the features that waited: %s",
+                ", ".join(sorted(self._waiting_features)),
+            )
         self._waiting_features = waiting
 
     def _watch(self, lease: Lease) -> None:
-        """Greenlet: ask a node whose lease is overdue whether it lives, until it has joined again or is dead.
+        """Greenlet: ask a node whose lease is overdue whether it lives, until
+        it has joined again or is dead.
 
         Until then it gets what is sent to all nodes: it may serve users.
         """
@@ -225,7 +286,8 @@ class ClusterMember:
             with suppress(PeerUnavailable):
                 rpc.query(lease, PING, b"")
                 alive_at = monotonic()
-            # A supervisor kills a node that hangs for so long (``server.hang_seconds``).
+            # A supervisor kills a node that hangs for so long
+            # (``server.hang_seconds``).
             if monotonic() > alive_at + 30.0:
                 registry.forget_lease(lease.epoch)
                 rpc.update(registry.reachable())
@@ -237,10 +299,11 @@ class ClusterMember:
         self.registrar.wake()
         self.sessions.reregister(everything)
 
-    # --- at the end -----------------------------------------------------------------------------------------
+    # --- at the end -----------------------------------------------------------
 
     def stop(self) -> None:
-        """Leave the cluster: report logouts and channels, give back the lease, send what is queued."""
+        """Leave the cluster: report logouts and channels, give back the lease,
+        send what is queued."""
         gevent.killall(list(self._watchers.values()), block=False)
         clean = self.sessions.flush(_FLUSH_SECONDS)
         clean = self.registrar.stop(_FLUSH_SECONDS) and clean
@@ -250,7 +313,8 @@ class ClusterMember:
 
 
 class DatabaseCheck(Service):
-    """Compares the database ids of all nodes: a cluster has one database. ``wrong``: they differ."""
+    """Compares the database ids of all nodes: a cluster has one database.
+    ``wrong``: they differ."""
 
     store: Store
     registry: RedisRegistry
@@ -265,18 +329,25 @@ class DatabaseCheck(Service):
             self.wrong, self._since = False, 0.0
             return
         self._since = self._since or monotonic()
-        # In this time a node finds a database that another one has just created, and publishes its id.
+        # In this time a node finds a database that another one has just
+        # created, and publishes its id.
         if not self.wrong and monotonic() - self._since > 10.0:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
 
     def foresee(self, own: Lease) -> None:
-        """Log at the start that this node and another one of its machine will make two databases.
+        """Log at the start that this node and another one of its machine will
+        make two databases.
 
         Until one of them writes, both work. Then the other one is not ready.
         """
         for lease in self.registry.leases().values():
-            if own.file and lease.file and lease.host == own.host and lease.file != own.file:
+            if (
+                own.file
+                and lease.file
+                and lease.host == own.host
+                and lease.file != own.file
+            ):
                 log.warning(
                     "node %s makes its database in %s, this node in %s: "
                     "when one of them stores something, the other is not ready (503): %s",
@@ -285,8 +356,12 @@ class DatabaseCheck(Service):
                 return
 
     def objection(self, database: str) -> str:
-        """Why this node must not use a database (``objection`` of its store)."""
+        """Why this node must not use a database (``objection`` of its
+        store)."""
         return _OTHER_DATABASE if self._differs(database) else ""
 
     def _differs(self, database: str) -> bool:
-        return any(lease.database not in ("", database) for lease in self.registry.leases().values())
+        return any(
+            lease.database not in ("", database)
+            for lease in self.registry.leases().values()
+        )

@@ -1,4 +1,5 @@
-"""Builds the services of a node below its HTTP API, in order, and has what features add to them."""
+"""Builds the services of a node below its HTTP API, in order, and has what
+features add to them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ from imserver.gateway.auth.authority import AllowLists, Authority, Keys
 from imserver.gateway.auth.issuers import Issuers
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import LoginTokens, PageTokens
-from imserver.gateway.auth.observer import Denials, Observer, observer_of, report_commands
+from imserver.gateway.auth.observer import (
+    Denials,
+    Observer,
+    observer_of,
+    report_commands,
+)
 from imserver.gateway.auth.questions import AccountLookup, BackEnds, Relations, Reviews
 from imserver.gateway.auth.rates import BucketList, MutedUsers, SenderRates
 from imserver.gateway.auth.tenants import AppObjection, Tenants
@@ -25,7 +31,12 @@ from imserver.gateway.channels.subscriptions import build_channels
 from imserver.gateway.clock import JOBS
 from imserver.gateway.cluster.history import LocalHistory
 from imserver.gateway.cluster.nodes import NodeQueries, Overview, StateQuery
-from imserver.gateway.cluster.registry import Lease, LocalValues, SoloRegistry, node_name
+from imserver.gateway.cluster.registry import (
+    Lease,
+    LocalValues,
+    SoloRegistry,
+    node_name,
+)
 from imserver.gateway.config.settings import Config
 from imserver.gateway.config.values import CORE, Declarations
 from imserver.gateway.core.network import Draining, build_network
@@ -43,7 +54,11 @@ from imserver.gateway.push.idempotency import Idempotency
 from imserver.gateway.push.pending import PendingPushes
 from imserver.gateway.push.push import LocalReach, Publishing, Pushes
 from imserver.gateway.push.targets import StoredPushes, UserChannels
-from imserver.gateway.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
+from imserver.gateway.sessions.connection_ids import (
+    ConnectionIds,
+    ConnectionTable,
+    new_birth,
+)
 from imserver.gateway.sessions.presence import Presence
 from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.storage.contract import Erasure, programs_of, tables_of
@@ -91,13 +106,16 @@ class Parts(Struct, frozen=True):
 
 
 class Core(Services):
-    """Builds the services of a node below its HTTP API, in their order, and adds the parts of features.
+    """Builds the services of a node below its HTTP API, in their order, and
+    adds the parts of features.
 
-    Features use its ``store`` (:class:`Store`), ``tenants`` (:class:`Tenants`), ``relations``, ``reviews``,
-    ``channels``, ``sessions`` (classes of these names), ``buckets``, whose ``make(rate, number, seconds,
-    core.attempt)`` makes :class:`Buckets`, and what has a title of its own, as ``core.node``. ``answers``
-    makes what answers questions, before ``accounts``: the first feature that has an answer gives it.
-    ``wires``: name of a feature → dialect → its commands there.
+    Features use its ``store`` (:class:`Store`), ``tenants`` (:class:`Tenants`),
+    ``relations``, ``reviews``, ``channels``, ``sessions`` (classes of these
+    names), ``buckets``, whose ``make(rate, number, seconds, core.attempt)``
+    makes :class:`Buckets`, and what has a title of its own, as ``core.node``.
+    ``answers`` makes what answers questions, before ``accounts``: the first
+    feature that has an answer gives it. ``wires``: name of a feature → dialect
+    → its commands there.
     """
 
     member: ClusterMember | None
@@ -141,10 +159,11 @@ class Core(Services):
         """The name by which the other nodes know this one."""
         return self.registry.lease.node
 
-    # --- services of features -------------------------------------------------------------------------------
+    # --- services of features -------------------------------------------------
 
     def service(self, kind: type[S]) -> S:
-        """The service or answer of a feature that has exactly this type. Raises LookupError: none has."""
+        """The service or answer of a feature that has exactly this type. Raises
+        LookupError: none has."""
         service = self.find(kind)
         if service is None:
             names = ", ".join(self.features) or "none"
@@ -158,13 +177,15 @@ class Core(Services):
         return next((each for each in self._services if type(each) is kind), None)
 
     def all_of(self, kind: type[S]) -> list[S]:
-        """All services and answers of features that are of this type, or of one derived from it."""
+        """All services and answers of features that are of this type, or of one
+        derived from it."""
         return [each for each in self._services if isinstance(each, kind)]
 
-    # --- start ----------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------
 
     def build(self) -> None:
-        """Build all services. Raises :class:`StartError` with a one-line message."""
+        """Build all services. Raises :class:`StartError` with a one-line
+        message."""
         config = self.config
         secret = self.node.start()
         self.proxies = TrustedProxies(config.server.trusted_proxies)
@@ -189,11 +210,14 @@ class Core(Services):
         self._make_push()
         self.denials = denials = Denials(self.observer, self.sessions.banned_until)
         ended, members = self.network.ended, self.channels.members
-        if type(self.observer) is not Observer:  # else nobody hears of refusals, and nothing is called
+        # else nobody hears of refusals, and nothing is called
+        if type(self.observer) is not Observer:
             self.network.origins.on_refused.append(denials.connection)
             self.dispatcher.refused = denials.command
             ended.append(denials.ended)
-        self.consent = ChannelConsent(self.back_ends, self.reviews, self.channels, self.mutes)
+        self.consent = ChannelConsent(
+            self.back_ends, self.reviews, self.channels, self.mutes
+        )
         self.channel_commands = ChannelCommands(
             self.channels, self.logins, self.consent, {}, self.connection_table
         )
@@ -203,13 +227,17 @@ class Core(Services):
         ended += (self.logins.ended, self.sessions.ended)
         self.hub.report_to(members.leave_all)
         self.draining = Draining(self)
-        self.status = NodeStatus(self, None if self.member is None else self.member.database)
+        self.status = NodeStatus(
+            self, None if self.member is None else self.member.database
+        )
         self.overview = self._make_overview()
 
     def codec(self, dialect: _Dialect) -> _Dialect:
-        """The codec of this node for a dialect, with the commands of its features. Raises StartError.
+        """The codec of this node for a dialect, with the commands of its
+        features. Raises StartError.
 
-        The same one each time: connections share frames if they have the same codec.
+        The same one each time: connections share frames if they have the same
+        codec.
         """
         codec: _Dialect = self._codecs.get(dialect, dialect)
         if codec is dialect:
@@ -224,8 +252,12 @@ class Core(Services):
 
     def learn_dialects(self, dialects: Iterable[Dialect]) -> None:
         """Apply what dialects say of origins and tokens."""
-        self.network.origins.open_dialects.update(row.name for row in dialects if row.any_origin)
-        self.logins.bare_dialects.update(row.name for row in dialects if row.bare_tokens)
+        self.network.origins.open_dialects.update(
+            row.name for row in dialects if row.any_origin
+        )
+        self.logins.bare_dialects.update(
+            row.name for row in dialects if row.bare_tokens
+        )
 
     def join(self, name: str, feature: Parts) -> None:
         """Add the parts of a feature."""
@@ -255,9 +287,10 @@ class Core(Services):
             raise StartError(str(error)) from None
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether whatever goes on working for the maker of a request may go on: they are not banned, and the
-        ``proof`` of :meth:`imserver.gateway.auth.authority.Authority.proof` holds. May switch. Raises
-        StorageUnavailable."""
+        """Whether whatever goes on working for the maker of a request may go
+        on: they are not banned, and the ``proof`` of
+        :meth:`imserver.gateway.auth.authority.Authority.proof` holds. May
+        switch. Raises StorageUnavailable."""
         if user and self.sessions.is_banned(app, user):
             return False
         holds = self.authority.still_holds
@@ -265,22 +298,25 @@ class Core(Services):
             self.store.refresh()  # another node may have made the key just now
         return holds(app, user, proof)
 
-    # --- erasure --------------------------------------------------------------------------------------------
+    # --- erasure --------------------------------------------------------------
 
     @property
     def erasures(self) -> tuple[Erasure, ...]:
-        """The erasures of all features: of each before those of the features that it uses."""
+        """The erasures of all features: of each before those of the features
+        that it uses."""
         return tuple(reversed(self.all_of(Erasure)))
 
     def erase_user(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Erase a user of any kind: sessions, a ban, the account, and what features and the core have of
-        them, in this order. Whoever comes under the same name is another user.
+        """Erase a user of any kind: sessions, a ban, the account, and what
+        features and the core have of them, in this order. Whoever comes under
+        the same name is another user.
 
-        ``keeps_messages``: what they wrote stays with the others, under the same id, which is given to nobody
-        again: they are a bot, or a guest who is long unused. The bots of a user are deleted in this way.
+        ``keeps_messages``: what they wrote stays with the others, under the
+        same id, which is given to nobody again: they are a bot, or a guest who
+        is long unused. The bots of a user are deleted in this way.
 
-        Switches. May be called again: after an error it goes on, otherwise it erases what was added since.
-        Raises Unavailable.
+        Switches. May be called again: after an error it goes on, otherwise it
+        erases what was added since. Raises Unavailable.
         """
         store, sessions = self.store, self.sessions
         is_stored = store.has_database and not keeps_messages
@@ -294,7 +330,8 @@ class Core(Services):
                 self.erase_user(app, program, keeps_messages=True)
             sessions.close(app, [user])
             self.pending.forget_user(app, user)
-            # What may be unavailable first, and the account behind it: who asks again has to find it.
+            # What may be unavailable first, and the account behind it: who asks
+            # again has to find it.
             self.registry.forget_user(app, user)
             for erasure in self.erasures:
                 erasure.user(app, user, name)
@@ -304,19 +341,26 @@ class Core(Services):
         if is_stored:
             self.user_erasures.end(app, user)
 
-    # --- services of the core -------------------------------------------------------------------------------
+    # --- services of the core -------------------------------------------------
 
     def _make_foundation(self, secret: Secret) -> ClusterLinks | None:
-        """Build what a node has before it can log in users. The links: None on a node alone."""
+        """Build what a node has before it can log in users. The links: None on
+        a node alone."""
         config, network, store = self.config, self.network, self.store
         policies = {
-            name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
+            name: tenant.policy_of(name)
+            for name, tenant in config.apps.items()
+            if not tenant.same_as
         }
         self.hub = hub = Hub(policies, network.context.connections)
-        self.fanout = Fanout(hub, network.flusher, self.metrics, config.hub.notice_members)
+        self.fanout = Fanout(
+            hub, network.flusher, self.metrics, config.hub.notice_members
+        )
         self.connection_ids = ConnectionIds(secret, new_birth())
         self.connection_table = ConnectionTable(hub, self.connection_ids)
-        self.tenants = tenants = Tenants(config, store, hub, self._objection, self.declared)
+        self.tenants = tenants = Tenants(
+            config, store, hub, self._objection, self.declared
+        )
         self.keys = Keys(config, tenants.resolve)
         self.sender_rates = SenderRates()
         if not config.clustered:
@@ -324,7 +368,9 @@ class Core(Services):
             name = node_name(config.cluster.advertise, config.app.rpc_port)
             started_at, birth = self.node.started_at, self.connection_ids.birth
             host, url = socket.gethostname(), config.server.public_ws_url
-            lease = Lease(name, started_at=started_at, host=host, public_ws_url=url, birth=birth)
+            lease = Lease(
+                name, started_at=started_at, host=host, public_ws_url=url, birth=birth
+            )
             self.registry, self.queries = SoloRegistry(lease), NodeQueries()
             self.temporary_values = LocalValues()
             self.attempt = self.rpc = self.node_messages = self.others = None
@@ -334,7 +380,11 @@ class Core(Services):
 
         links = ClusterLinks(config, secret, store, tenants)
         self.registry = self.temporary_values = links.registry
-        self.attempt, self.queries, self.rpc = links.registry.attempt, links.queries, links.rpc
+        self.attempt, self.queries, self.rpc = (
+            links.registry.attempt,
+            links.queries,
+            links.rpc,
+        )
         self.node_messages, self.others = links.node_messages, links.others
         return links
 
@@ -343,7 +393,9 @@ class Core(Services):
         tenants, keys, network = self.tenants, self.keys, self.network
         for answers in self._answers:
             self._services += answers(self)
-        self.accounts = accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
+        self.accounts = accounts = next(
+            iter(self.all_of(AccountLookup)), AccountLookup()
+        )
         self.relations = next(iter(self.all_of(Relations)), Relations())
         self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
         self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
@@ -353,7 +405,9 @@ class Core(Services):
         self.logins = logins = Logins(
             tenants=tenants,
             keys=keys,
-            tokens=LoginTokens(tenants.resolve, self.page_tokens, accounts, issuers, secret),
+            tokens=LoginTokens(
+                tenants.resolve, self.page_tokens, accounts, issuers, secret
+            ),
             back_ends=self.back_ends,
             observer=self.observer,
             connections=network.context.connections,
@@ -379,7 +433,8 @@ class Core(Services):
             limits.pending_bytes,
             node_messages=self.node_messages,
         )
-        # After the sessions were closed: what they have not acknowledged becomes pending pushes.
+        # After the sessions were closed: what they have not acknowledged
+        # becomes pending pushes.
         self.tenants.report_to(self.pending.forget)
         self.publishing = Publishing(
             reach=self.reach,
@@ -397,13 +452,20 @@ class Core(Services):
             return status.state(query.debug, query.detail)
 
         def own_metrics() -> str:
-            # Imported at the first scrape: half a megabyte that a node without scrapes does without.
+            # Imported at the first scrape: half a megabyte that a node without
+            # scrapes does without.
             from imserver.gateway.metric_table import render
 
-            return render(self, status.lease().node, (row for rows in self.metric_rows for row in rows()))
+            return render(
+                self,
+                status.lease().node,
+                (row for rows in self.metric_rows for row in rows()),
+            )
 
         seconds = self.config.cluster.rpc_seconds
-        overview = Overview(own_state, own_metrics, status.lease, self.registry, self.rpc, seconds)
+        overview = Overview(
+            own_state, own_metrics, status.lease, self.registry, self.rpc, seconds
+        )
         overview.add_to(self.queries)
         return overview
 
@@ -417,7 +479,9 @@ def _build_alone(core: Services) -> None:
     core.reach = LocalReach(core.idempotency, fanout, metrics)
     history = LocalHistory(core.limits.history_bytes, hub.member_count)
     tenants.report_to(history.forget)
-    here = NodeParts(hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps)
+    here = NodeParts(
+        hub, fanout, metrics, table, tenants.by_name.get, tenants.history_apps
+    )
     core.channels = channels = build_channels(here, ChannelMembers(here), history)
     core.presence = Presence(hub, table, core.registry)
     core.connections = Connections(table, channels, fanout, core.queries, core.registry)

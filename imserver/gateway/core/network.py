@@ -1,5 +1,6 @@
-"""Builds the sockets of a node: who may connect, who reads and writes, and who closes the silent ones; and
-takes the clients off a node: at its end, and while an operator wants none there."""
+"""Builds the sockets of a node: who may connect, who reads and writes, and who
+closes the silent ones; and takes the clients off a node: at its end, and while
+an operator wants none there."""
 
 import logging
 from collections.abc import Callable
@@ -28,11 +29,15 @@ log = logging.getLogger(__name__)
 
 
 def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
-    """Limits and origins of ``config``, which may be newer than at the start."""
+    """Limits and origins of ``config``, which may be newer than at the
+    start."""
     server, app = config.server, config.app
     addresses = (app.http_url, app.websocket_url, server.public_ws_url)
     # The address "::" needs brackets as a host name.
-    extra = (*(row.host for row in server.extra_listen), *(row.host for row in server.extra_hosts))
+    extra = (
+        *(row.host for row in server.extra_listen),
+        *(row.host for row in server.extra_hosts),
+    )
     hosts = (server.host, *extra)
     return GatePolicy(
         max_connections,
@@ -47,7 +52,8 @@ def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
 def build_network(
     config: Config, node: NodeState, metrics: Metrics, proxies: TrustedProxies
 ) -> NetworkServices:
-    """Build it, and set the limit of connections. Nobody hears yet of connections that end.
+    """Build it, and set the limit of connections. Nobody hears yet of
+    connections that end.
 
     Raises StartError if a limit is above what the process may open.
     """
@@ -62,15 +68,29 @@ def build_network(
     def end(connection: Connection, code: int) -> None:
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
-            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
-            log.debug("connection%s closed: code %d", who, code, extra={"connection": connection.peer})
+            who = (
+                f" of {connection.user} in {connection.app}"
+                if connection.user is not None
+                else ""
+            )
+            log.debug(
+                "connection%s closed: code %d",
+                who,
+                code,
+                extra={"connection": connection.peer},
+            )
         for listener in ended:
             listener(connection, code)
 
     readers = poller.make(loop, config.hub.readers)
     budget = Budget(limits.node_outbox_bytes)
     flusher = Flusher(
-        loop, readers, config.hub.flush_connections, limits.outbox_bytes, limits.outbox_seconds, budget
+        loop,
+        readers,
+        config.hub.flush_connections,
+        limits.outbox_bytes,
+        limits.outbox_seconds,
+        budget,
     )
     context = ConnectionContext(readers, flusher, end, websocket.close_seconds)
     sweep = Sweep(
@@ -94,7 +114,8 @@ class Draining(Service):
     _before: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
-        """From now on call this when the servers have drained, before the connections of clients end."""
+        """From now on call this when the servers have drained, before the
+        connections of clients end."""
         self._before.append(drained)
 
     def end_work(self) -> None:
@@ -103,20 +124,26 @@ class Draining(Service):
             call()
 
     def close_clients(self) -> None:
-        """Close all clients with 1001, spread over time so that they do not all reconnect at once. Pushes
-        that are on their way to them follow them. Switches."""
-        connections, rerouting = self.core.network.context.connections, self.core.rerouting
+        """Close all clients with 1001, spread over time so that they do not all
+        reconnect at once. Pushes that are on their way to them follow them.
+        Switches."""
+        connections, rerouting = (
+            self.core.network.context.connections,
+            self.core.rerouting,
+        )
         self._await_returns(RETURN_SECONDS)
         self._close(lambda: True)
-        wait_while(lambda: bool(connections), self.core.config.websocket.close_seconds + 1)
+        wait_while(
+            lambda: bool(connections), self.core.config.websocket.close_seconds + 1
+        )
         for connection in tuple(connections):
             connection.lost()
         if rerouting is not None:
             wait_while(lambda: rerouting.waiting, RETURN_SECONDS)
 
     def drain(self) -> None:
-        """Refuse new clients and close the others, as at the end of the node, which goes on and answers
-        requests. Switches."""
+        """Refuse new clients and close the others, as at the end of the node,
+        which goes on and answers requests. Switches."""
         node = self.core.node
         if node.drained:
             return
@@ -143,9 +170,13 @@ class Draining(Service):
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
         """Begin to close all clients while ``goes_on``. Switches."""
-        clients = [each for each in self.core.network.context.connections if each.is_open]
+        clients = [
+            each for each in self.core.network.context.connections if each.is_open
+        ]
         turns = -(-len(clients) // _CLOSES_PER_TURN)
-        pause = max(self.core.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001)
+        pause = max(
+            self.core.config.drain.close_seconds / turns if turns > 1 else 0.0, 0.001
+        )
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)

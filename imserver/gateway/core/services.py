@@ -1,4 +1,5 @@
-"""What a node is, and its services: a struct for each concern. ``core/core.py`` builds them in this order."""
+"""What a node is, and its services: a struct for each concern. ``core/core.py``
+builds them in this order."""
 
 from __future__ import annotations
 
@@ -20,7 +21,13 @@ from imserver.gateway.channels.client_commands import ChannelCommands
 from imserver.gateway.channels.connections import Connections
 from imserver.gateway.channels.consent import ChannelConsent
 from imserver.gateway.channels.subscriptions import Channels
-from imserver.gateway.cluster.nodes import NodeMessages, NodeQueries, OtherNodes, Registry, read
+from imserver.gateway.cluster.nodes import (
+    NodeMessages,
+    NodeQueries,
+    OtherNodes,
+    Registry,
+    read,
+)
 from imserver.gateway.cluster.registry import LocalValues
 from imserver.gateway.config.settings import Config, LimitSettings
 from imserver.gateway.config.values import Declarations
@@ -54,14 +61,16 @@ if TYPE_CHECKING:
     from imserver.gateway.push.routing import Rerouting
 
 OnEnded = Callable[[Connection, int], None]
-"""Called with each connection that has ended, and its close code. Never switches."""
+"""Called with each connection that has ended, and its close code. Never
+switches."""
 
 
 class NodeState:
     """Owner of what changes about a node as a whole.
 
-    Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and ``ws_port``. They log requests
-    that they answer themselves with ``request_log``.
+    Features read ``version``, ``started_at`` (Unix seconds), ``http_port`` and
+    ``ws_port``. They log requests that they answer themselves with
+    ``request_log``.
     """
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
@@ -74,7 +83,8 @@ class NodeState:
         self.life: Literal["starts", "serves", "stops"] = "starts"
         """It serves from the end of the start to the beginning of its end."""
         self.stage = "setup"
-        """The part of the node that starts or ends now, while it does not serve."""
+        """The part of the node that starts or ends now, while it does not
+        serve."""
         self.drained = False
         """True while an operator wants no clients here. Owned by
         :class:`imserver.gateway.core.network.Draining`."""
@@ -86,7 +96,8 @@ class NodeState:
         self._secret = Secret(b"")
 
     def show(self, counters: Struct) -> None:
-        """From now on show these numbers of a feature since the start in the state of the node."""
+        """From now on show these numbers of a feature since the start in the
+        state of the node."""
         self.counters.append(counters)
 
     @property
@@ -95,22 +106,25 @@ class NodeState:
         return self.data.path
 
     def start(self) -> Secret:
-        """Take the data folder. Returns the common secret of all nodes. Raises StartError."""
+        """Take the data folder. Returns the common secret of all nodes. Raises
+        StartError."""
         self.data.start()
         self._secret = self.data.secrets(self._settings)
         return self._secret
 
     def keys_for(self, purpose: str) -> tuple[bytes, ...]:
-        """The keys for one purpose, which all nodes derive from their common secret.
+        """The keys for one purpose, which all nodes derive from their common
+        secret.
 
-        What is new is signed with the first. While the operator changes the secret there is another one, and
-        each of them verifies.
+        What is new is signed with the first. While the operator changes the
+        secret there is another one, and each of them verifies.
         """
         return self._secret.keys(purpose)
 
     @property
     def draining(self) -> bool:
-        """Whether its clients have to go to other nodes: it stops, or an operator has drained it."""
+        """Whether its clients have to go to other nodes: it stops, or an
+        operator has drained it."""
         return self.life == "stops" or self.drained
 
     def key_for(self, purpose: str) -> bytes:
@@ -121,8 +135,8 @@ class NodeState:
 class NetworkServices(Struct, frozen=True):
     """The sockets of a node: who may connect, and who reads and writes.
 
-    ``sweep`` closes silent connections. ``opened``: dialect → its function for new connections. ``ended`` are
-    called in their order.
+    ``sweep`` closes silent connections. ``opened``: dialect → its function for
+    new connections. ``ended`` are called in their order.
     """
 
     origins: Origins
@@ -135,7 +149,8 @@ class NetworkServices(Struct, frozen=True):
     ended: list[OnEnded]
 
     def report_to(self, ponged: Callable[[Connection, bytes], object]) -> None:
-        """From now on call this, and nothing else, with each pong that has data, and the data."""
+        """From now on call this, and nothing else, with each pong that has
+        data, and the data."""
         self.context.ponged = ponged
 
 
@@ -149,14 +164,17 @@ class Services:
     """Which settings there are."""
     node: NodeState
     buckets: BucketList
-    """``buckets.make`` makes counters of what somebody pays for, which can be found and lifted."""
+    """``buckets.make`` makes counters of what somebody pays for, which can be
+    found and lifted."""
     metrics: Metrics
     store: Store
-    """The database: statements, and with ``store.part(MessageLog)`` the log of stored messages."""
+    """The database: statements, and with ``store.part(MessageLog)`` the log of
+    stored messages."""
     user_erasures: Erasures
     """Those of users."""
     proxies: TrustedProxies
-    """``proxies.trusts(host)`` says whether to believe the headers of a proxy."""
+    """``proxies.trusts(host)`` says whether to believe the headers of a
+    proxy."""
     network: NetworkServices
     outgoing: Outgoing
     """Requests to the outside."""
@@ -210,7 +228,8 @@ class Services:
     channel_commands: ChannelCommands
     """Those of clients."""
     registrar: Registrar | None
-    """Reports which channels have subscribers on this node; None on a node alone."""
+    """Reports which channels have subscribers on this node; None on a node
+    alone."""
     idempotency: Idempotency
     reach: Reach
     pushes: Pushes
@@ -221,8 +240,13 @@ class Services:
     rerouting: Rerouting | None
     """Follows a user to another node; None on a node alone."""
 
-    def ask_others(self, kind: str, query: object, answer: Any) -> tuple[dict[str, Any], list[str]]:
-        """Query all other live nodes at the same time. Returns node → its answer, of the type ``answer``; and
-        the nodes that did not answer in time. Switches."""
-        answers, missing = ({}, []) if self.others is None else self.others.query(kind, query)
+    def ask_others(
+        self, kind: str, query: object, answer: Any
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Query all other live nodes at the same time. Returns node → its
+        answer, of the type ``answer``; and the nodes that did not answer in
+        time. Switches."""
+        answers, missing = (
+            ({}, []) if self.others is None else self.others.query(kind, query)
+        )
         return read(answers, answer), missing

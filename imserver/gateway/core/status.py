@@ -1,4 +1,5 @@
-"""What a node tells of itself: its state, its lease, and whether it can serve clients."""
+"""What a node tells of itself: its state, its lease, and whether it can serve
+clients."""
 
 from __future__ import annotations
 
@@ -26,9 +27,10 @@ Greenlet.add_spawn_callback(_greenlets.add)
 
 
 class Unready(Struct, frozen=True, omit_defaults=True):
-    """Why a node cannot serve clients. ``reason``: in words. ``dependency``: what does not answer it:
-    ``redis`` or ``database``; ``""``: nothing. ``stage``: the part of the node that starts or ends.
-    ``since``: when it was noticed, at most a second late, in whole Unix seconds."""
+    """Why a node cannot serve clients. ``reason``: in words. ``dependency``:
+    what does not answer it: ``redis`` or ``database``; ``""``: nothing.
+    ``stage``: the part of the node that starts or ends. ``since``: when it was
+    noticed, at most a second late, in whole Unix seconds."""
 
     reason: str
     dependency: str = ""
@@ -37,8 +39,9 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeStatus(Service):
-    """Reads the state of the node off its services. Never switches. Owner of the time since when this node is
-    not ready. ``database`` compares the databases of all nodes; None on a node alone."""
+    """Reads the state of the node off its services. Never switches. Owner of
+    the time since when this node is not ready. ``database`` compares the
+    databases of all nodes; None on a node alone."""
 
     core: Services
     database: DatabaseCheck | None
@@ -50,7 +53,8 @@ class NodeStatus(Service):
         return self.unready() is None
 
     def unready(self) -> Unready | None:
-        """Why this node cannot serve clients; None: it can. Called once a second, too."""
+        """Why this node cannot serve clients; None: it can. Called once a
+        second, too."""
         objection = self._objection()
         if objection is None:
             self._reason = ""
@@ -76,7 +80,8 @@ class NodeStatus(Service):
         return None
 
     def lease(self) -> Lease:
-        """The current lease of this node. On a single node only operators see it."""
+        """The current lease of this node. On a single node only operators see
+        it."""
         return replace(
             self.core.registry.lease,
             connections=len(self.core.network.context.connections),
@@ -85,19 +90,30 @@ class NodeStatus(Service):
         )
 
     def counts(self) -> dict[str, int]:
-        """App → number of its users on this node, for registered apps with users."""
-        return {app.name: len(app.users) for app in self.core.hub.registered() if app.users}
+        """App → number of its users on this node, for registered apps with
+        users."""
+        return {
+            app.name: len(app.users) for app in self.core.hub.registered() if app.users
+        }
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
 
-        ``debug``: with all peers and users. ``detail``: with fields that the original does not have.
+        ``debug``: with all peers and users. ``detail``: with fields that the
+        original does not have.
         """
-        node, hub, network, ids = self.core.node, self.core.hub, self.core.network, self.core.idempotency
+        node, hub, network, ids = (
+            self.core.node,
+            self.core.hub,
+            self.core.network,
+            self.core.idempotency,
+        )
         connections = hub.connections()
         apps = {name: len(app.users) for name, app in hub.apps.items()}
         manager: dict[str, Any] = {
-            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in network.flusher.dirty)
+            "chanBroadcastLen": sum(
+                isinstance(writer, Connection) for writer in network.flusher.dirty
+            )
             + len(network.flusher.bulk),
             "chanLoginLen": 0,
             "chanRegisterLen": len(network.poller.ready),
@@ -107,7 +123,9 @@ class NodeStatus(Service):
         }
         if debug:
             manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [f"{name}_{user}" for name in apps for user in hub.user_names(name)]
+            manager["users"] = [
+                f"{name}_{user}" for name in apps for user in hub.user_names(name)
+            ]
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
@@ -116,7 +134,11 @@ class NodeStatus(Service):
         if not detail:
             return state
         unready = self.unready()
-        of_features = {name: value for each in node.counters for name, value in asdict(each).items()}
+        of_features = {
+            name: value
+            for each in node.counters
+            for name, value in asdict(each).items()
+        }
         return {
             **state,
             "apps": apps,
@@ -129,5 +151,9 @@ class NodeStatus(Service):
             "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
             "metrics": {**self.core.metrics.snapshot(), **of_features},
-            "msgIDs": {"kept": len(ids), "repeats": ids.repeats, "evicted": ids.evicted},
+            "msgIDs": {
+                "kept": len(ids),
+                "repeats": ids.repeats,
+                "evicted": ids.evicted,
+            },
         }

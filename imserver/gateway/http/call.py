@@ -14,7 +14,14 @@ from msgspec import UNSET, Struct
 
 from imserver.gateway.auth.authority import TOKEN_HOLDERS, bearer, refusal
 from imserver.gateway.auth.observer import Act
-from imserver.gateway.auth.principal import DEMO, NOBODY, BadSignature, Need, Needs, Principal
+from imserver.gateway.auth.principal import (
+    DEMO,
+    NOBODY,
+    BadSignature,
+    Need,
+    Needs,
+    Principal,
+)
 from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.config.settings import Config
 from imserver.gateway.core.core import Core
@@ -42,19 +49,31 @@ from imserver.gateway.http.wire import (
     require_few_commands,
 )
 from imserver.gateway.model import encode_json
-from imserver.gateway.protocol.forgiving import BACKSLASH, check_json, has_nul, values_in
-from imserver.gateway.transport.http1 import Headers, HttpRequest, HttpResponse, patterns_of
+from imserver.gateway.protocol.forgiving import (
+    BACKSLASH,
+    check_json,
+    has_nul,
+    values_in,
+)
+from imserver.gateway.transport.http1 import (
+    Headers,
+    HttpRequest,
+    HttpResponse,
+    patterns_of,
+)
 
 log = logging.getLogger(__name__)
 
 
 class Api:
-    """The parts that answer requests: permissions, limits, and all routes with their services.
+    """The parts that answer requests: permissions, limits, and all routes with
+    their services.
 
-    Functions take what they need from ``core``, or have a service, which is made of it once. ``commands``:
-    what a batch may contain, by name. ``document`` makes the OpenAPI document of ``limits.batch_targets``,
-    demo mode and the path of ``app.http_url``, as JSON. Owner: the node. One instance serves both HTTP
-    servers.
+    Functions take what they need from ``core``, or have a service, which is
+    made of it once. ``commands``: what a batch may contain, by name.
+    ``document`` makes the OpenAPI document of ``limits.batch_targets``, demo
+    mode and the path of ``app.http_url``, as JSON. Owner: the node. One
+    instance serves both HTTP servers.
     """
 
     def __init__(
@@ -78,7 +97,10 @@ class Api:
         self.flusher = core.network.flusher
         self.limits = Limits(config.limits, core.tenants)
         self.rates = Rates(
-            config.api.requests_per_second, self.limits.messages_per_second, core.metrics, core.buckets
+            config.api.requests_per_second,
+            self.limits.messages_per_second,
+            core.metrics,
+            core.buckets,
         )
         self.document = document
         self.core = core
@@ -90,18 +112,25 @@ class Api:
         self._styles = {row.path: row.style for row in routes}
 
     def bind(self, route: Route) -> Endpoint:
-        """The route with its service, which is made here unless another route has it already."""
+        """The route with its service, which is made here unless another route
+        has it already."""
         make = route.service
         if make is not None and make not in self._services:
             self._services[make] = make(self.core, self)
-        return Endpoint(route, make and self._services[make], f"{route.method} {route.path}")
+        return Endpoint(
+            route, make and self._services[make], f"{route.method} {route.path}"
+        )
 
     def described(self) -> bytes:
-        """The OpenAPI document of this server as JSON: with its limits, and with keys where it needs them."""
-        return self.document(self.limits.batch_targets, self.keys.demo, self.core.config.root)
+        """The OpenAPI document of this server as JSON: with its limits, and
+        with keys where it needs them."""
+        return self.document(
+            self.limits.batch_targets, self.keys.demo, self.core.config.root
+        )
 
     def call_of(self, endpoint: Endpoint, request: HttpRequest) -> Call:
-        """Admit, read and authorise a request whose body its caller reads, and count it against the rate.
+        """Admit, read and authorise a request whose body its caller reads, and
+        count it against the rate.
 
         ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises :class:`ApiProblem`,
         :class:`RequestRefused` and Unavailable.
@@ -122,36 +151,57 @@ class Api:
             self.count(endpoint, principal, call, request, refuses)
         return call
 
-    def run(self, endpoint: Endpoint, principal: Principal, request: HttpRequest) -> HttpResponse:
-        """Answer a command of a batch, or what else an admitted principal asks of another route, by the rules
-        of that route but without its rate. May switch."""
+    def run(
+        self, endpoint: Endpoint, principal: Principal, request: HttpRequest
+    ) -> HttpResponse:
+        """Answer a command of a batch, or what else an admitted principal asks
+        of another route, by the rules of that route but without its rate. May
+        switch."""
         return answer(self, endpoint, request, principal, within=True)
 
     def count(
-        self, endpoint: Endpoint, by: Principal, call: Call | None, request: HttpRequest, refused: bool
+        self,
+        endpoint: Endpoint,
+        by: Principal,
+        call: Call | None,
+        request: HttpRequest,
+        refused: bool,
     ) -> None:
-        """Count a request with a key, and what is deprecated in any, but not who people are or where."""
+        """Count a request with a key, and what is deprecated in any, but not
+        who people are or where."""
         app, old = ("", ()) if call is None else (call.app, call.old)
-        key, host = by.key if by.kind == "key" else by.kind, "" if by.user or by.staff else request.host
+        key, host = (
+            by.key if by.kind == "key" else by.kind,
+            "" if by.user or by.staff else request.host,
+        )
         if by.kind == "key" or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
         for form in old:
             self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
 
     def report(
-        self, request: HttpRequest, refusal: ApiProblem, principal: Principal, call: Call | None = None
+        self,
+        request: HttpRequest,
+        refusal: ApiProblem,
+        principal: Principal,
+        call: Call | None = None,
     ) -> None:
-        """Tell the observers of a refused request. ``call``: None, it was not read. Never switches."""
+        """Tell the observers of a refused request. ``call``: None, it was not
+        read. Never switches."""
         app, user = ("", "") if call is None else (call.app, call.user)
-        self._denials.request(request, refusal.problem, principal, app, user, refusal.detail, refusal.rate)
+        self._denials.request(
+            request, refusal.problem, principal, app, user, refusal.detail, refusal.rate
+        )
 
     def read_json(self, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
-        """Decode the body of a request, which known principals may compress. Raises :class:`ApiProblem`."""
+        """Decode the body of a request, which known principals may compress.
+        Raises :class:`ApiProblem`."""
         body = unpacked_body(call, self.limits.one_body_bytes)
         return Call.decode_json(decoder, body, self.limits.one_body_values)
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
-        """The principal of a request whose body may have the ``token`` of a user, ``""`` if it has none.
+        """The principal of a request whose body may have the ``token`` of a
+        user, ``""`` if it has none.
 
         It becomes that of the call, and the request counts against its rate. May switch. Raises
         :class:`ApiProblem` if there is none, and Unavailable.
@@ -165,21 +215,38 @@ class Api:
             raise ApiProblem(*refusal(principal, need))
         return principal
 
-    def acted(self, name: str, call: Call, answer: Any = None, given: Any = None) -> None:
-        """Tell the observer what a call has changed, for routes whose function does not do all of it.
+    def acted(
+        self, name: str, call: Call, answer: Any = None, given: Any = None
+    ) -> None:
+        """Tell the observer what a call has changed, for routes whose function
+        does not do all of it.
 
-        ``name``: that of the act. ``answer``: the struct that its function returned. ``given``: the input, if
-        it is not that of the call. May switch.
+        ``name``: that of the act. ``answer``: the struct that its function
+        returned. ``given``: the input, if it is not that of the call. May
+        switch.
         """
         if given is None:
             given = call.params if call.input is None else call.input
         request = call.request
-        who = call.principal, call.app, call.user or getattr(given, "user", ""), request.host, request.id
+        who = (
+            call.principal,
+            call.app,
+            call.user or getattr(given, "user", ""),
+            request.host,
+            request.id,
+        )
         self._observer.acted(Act(name, *who, call.facts, call.gone, given, answer))
 
     def style_of(self, path: str) -> Style:
         """The form in which requests for a path are refused."""
-        return next((self._styles[key] for key in (path, *patterns_of(path)) if key in self._styles), PROBLEM)
+        return next(
+            (
+                self._styles[key]
+                for key in (path, *patterns_of(path))
+                if key in self._styles
+            ),
+            PROBLEM,
+        )
 
     def reload(self, config: Config) -> None:
         """Apply the limits of the configuration."""
@@ -191,10 +258,12 @@ class Api:
 class Call(Struct):
     """One request with its parameters.
 
-    ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
-    fields of a multipart form. Rows with a ``shape`` or their own ``read`` have ``input`` instead. ``app`` is
-    the resolved app, ``""`` if the request names none. ``user`` is the user for whom the request is made (in
-    rows with a ``user`` rule). ``cost``: as how many requests it counts against the rate.
+    ``params`` are the parameters by folded name, ``fields`` is the object of a
+    JSON body, ``pairs`` are the fields of a multipart form. Rows with a
+    ``shape`` or their own ``read`` have ``input`` instead. ``app`` is the
+    resolved app, ``""`` if the request names none. ``user`` is the user for
+    whom the request is made (in rows with a ``user`` rule). ``cost``: as how
+    many requests it counts against the rate.
 
     Functions of rows with an ``act`` may set what is told of it: ``act``, another name (``""``: nothing has
     changed), ``user``, whom it concerns, ``facts`` in place of those that the input has, and ``gone``, see
@@ -217,12 +286,14 @@ class Call(Struct):
     old: Sequence[str] = ()
 
     def act_as(self, principal: Principal) -> None:
-        """Another credential than the headers has shown who makes the request."""
+        """Another credential than the headers has shown who makes the
+        request."""
         self.principal, self.request.by = principal, principal.label
 
     @property
     def is_back_end(self) -> bool:
-        """Whether a back end makes the request, which may do everything in its apps, and not a user."""
+        """Whether a back end makes the request, which may do everything in its
+        apps, and not a user."""
         return not self.principal.user
 
     @property
@@ -231,12 +302,15 @@ class Call(Struct):
         return bearer(self.request.headers.get("authorization", ""))
 
     def texts(self, name: str) -> Sequence[str]:
-        """All values of a parameter: a JSON list, or a form field given repeatedly. Raises BadBody."""
+        """All values of a parameter: a JSON list, or a form field given
+        repeatedly. Raises BadBody."""
         if self.fields is None:
             pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
             return [value for key, value in pairs if key.lower() == name]
         values = self.fields.get(name, [])
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        if not isinstance(values, list) or not all(
+            isinstance(value, str) for value in values
+        ):
             raise BadBody(f"{name}: expected a list of texts")
         return values
 
@@ -249,38 +323,48 @@ class Call(Struct):
         """Refuse JSON with so many values that to make objects of them would hold the loop. Raises
         :class:`ApiProblem`."""
         if len(body) > most and values_in(body) > most:
-            raise ApiProblem(Problems.BODY_TOO_LARGE, f"The body has more than {most} values")
+            raise ApiProblem(
+                Problems.BODY_TOO_LARGE, f"The body has more than {most} values"
+            )
 
     @staticmethod
     def check_json(document: bytes) -> None:
-        """Check JSON of which nothing is looked at, such as a ``Raw``. Raises ValueError and
-        RecursionError."""
+        """Check JSON of which nothing is looked at, such as a ``Raw``. Raises
+        ValueError and RecursionError."""
         check_json(document)
 
     @staticmethod
     def require_few_commands(body: bytes, most: int) -> None:
-        """Refuse a batch that has more than ``most`` objects as its ``commands``, before they are made. A
-        batch with few objects is not looked at. Raises :class:`ApiProblem`."""
+        """Refuse a batch that has more than ``most`` objects as its
+        ``commands``, before they are made. A batch with few objects is not
+        looked at. Raises :class:`ApiProblem`."""
         require_few_commands(body, most)
 
     @staticmethod
-    def decode_json(decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is wrong, or that it has more
-        values."""
+    def decode_json(
+        decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
+    ) -> T:
+        """Decode JSON. Raises :class:`ApiProblem`, which says where the body is
+        wrong, or that it has more values."""
         Call.require_few_values(body, most_values)
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
         try:
             return decoder.decode(body)
-        except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
+        # not UTF-8, no JSON, or of another shape
+        except (ValueError, RecursionError) as error:
             return decode_whole(decoder, body, error)
 
     def json_object(self) -> dict[str, Any]:
-        """The object of a JSON body by folded name, without nulls. Raises BadBody."""
+        """The object of a JSON body by folded name, without nulls. Raises
+        BadBody."""
         return parse_json(self.body)
 
-    def reply(self, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
-        """A response with ``value`` as JSON, or bytes of JSON; gzip if it is large and the client accepts."""
+    def reply(
+        self, value: Any, headers: Headers = (), status: int = 200
+    ) -> HttpResponse:
+        """A response with ``value`` as JSON, or bytes of JSON; gzip if it is
+        large and the client accepts."""
         body = value if isinstance(value, bytes) else encode_json(value)
         request = self.request
         headers = (("X-Request-Id", request.id), *headers)
@@ -290,7 +374,7 @@ class Call(Struct):
         return HttpResponse(status, body, "", headers)
 
 
-# --- routes -------------------------------------------------------------------------------------------------
+# --- routes -------------------------------------------------------------------
 
 AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
 """Which app a principal must reach.
@@ -306,12 +390,14 @@ all       all apps
 ========= ======================================================================================
 """
 UserRule = Literal["", "required", "optional"]
-"""Whether a request is made on behalf of a user. Users act for themselves; a back end names the user."""
+"""Whether a request is made on behalf of a user. Users act for themselves; a
+back end names the user."""
 
 
 class Shape(Struct, frozen=True):
-    """What the query or JSON body of a request of ``/api/v1`` is read into, and whether it has a field
-    ``app`` (``optional``: which may be empty) and ``user``."""
+    """What the query or JSON body of a request of ``/api/v1`` is read into, and
+    whether it has a field ``app`` (``optional``: which may be empty) and
+    ``user``."""
 
     query: type[Struct] | None = None
     body: msgspec.json.Decoder[Any] | None = None
@@ -320,32 +406,40 @@ class Shape(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """One row of the table of routes. ``need``: the requirement for principals. ``app``: in which app.
-    ``user``: for which user.
+    """One row of the table of routes. ``need``: the requirement for principals.
+    ``app``: in which app. ``user``: for which user.
 
-    ``service`` makes what the functions of the row (``function``, ``read``, ``app_of``, ``signer``) get
-    first; None: there is none of them. ``signer``: finds who has signed a request, if the row needs
-    ``SIGNED``, or who makes it where its credentials are elsewhere than usual.
+    ``service`` makes what the functions of the row (``function``, ``read``,
+    ``app_of``, ``signer``) get first; None: there is none of them. ``signer``:
+    finds who has signed a request, if the row needs ``SIGNED``, or who makes it
+    where its credentials are elsewhere than usual.
 
-    ``function`` answers it; None: it has its own view, and the row only its rules. ``hot``: the front server
-    answers it. ``shape``: the query or JSON body is read into it, as ``call.input``. ``read``: reads the
-    request instead, sets ``call.input`` and ``call.app``. (Both None: parameters are read from query, form or
-    JSON.) ``app_of``: the app that these parameters name, if it is not the number in ``appID``. ``style``:
-    how the route refuses, and whether it is served on WebSocket listeners. ``limited``: requests count
-    against the rate of their key, user or address. ``user_in``: the parameter in which a user (of a page, or
-    with a session token) must name themselves. ``token_in``: the header with the token of a user if it is not
-    ``authorization``; ``?token``: the query may have it. ``key_in``: another header that may have the API
-    key; ``authorization`` may then have it with the scheme ``apikey``. ``need_with``: a parameter that needs
-    more if it is ``true``.
+    ``function`` answers it; None: it has its own view, and the row only its
+    rules. ``hot``: the front server answers it. ``shape``: the query or JSON
+    body is read into it, as ``call.input``. ``read``: reads the request
+    instead, sets ``call.input`` and ``call.app``. (Both None: parameters are
+    read from query, form or JSON.) ``app_of``: the app that these parameters
+    name, if it is not the number in ``appID``. ``style``: how the route
+    refuses, and whether it is served on WebSocket listeners. ``limited``:
+    requests count against the rate of their key, user or address. ``user_in``:
+    the parameter in which a user (of a page, or with a session token) must name
+    themselves. ``token_in``: the header with the token of a user if it is not
+    ``authorization``; ``?token``: the query may have it. ``key_in``: another
+    header that may have the API key; ``authorization`` may then have it with
+    the scheme ``apikey``. ``need_with``: a parameter that needs more if it is
+    ``true``.
 
-    ``status``: if it is set, ``function`` gets ``call.input``, too, and returns the body of an answer with
-    this status. ``refusals``: exceptions of such a function → refusals. ``on_publisher``: publisher
-    connections have it as a command, too. ``act``: the name under which observers hear of each request that
-    has succeeded; ``""``: it changes nothing, or is what users and back ends do all day. ``success``: how the
-    body of such an answer begins, if refusals have the same status. ``voice``: whether others read or hear
-    what a request says, so that a user who is muted in the app may not make it; or a function that says so
-    of ``call.input``. ``deprecated``: form of a request (``""``: each) → what to use instead of it.
-    ``takes_many``: whether a body has many targets or messages, and may have ``limits.body_bytes``; others
+    ``status``: if it is set, ``function`` gets ``call.input``, too, and returns
+    the body of an answer with this status. ``refusals``: exceptions of such a
+    function → refusals. ``on_publisher``: publisher connections have it as a
+    command, too. ``act``: the name under which observers hear of each request
+    that has succeeded; ``""``: it changes nothing, or is what users and back
+    ends do all day. ``success``: how the body of such an answer begins, if
+    refusals have the same status. ``voice``: whether others read or hear what a
+    request says, so that a user who is muted in the app may not make it; or a
+    function that says so of ``call.input``. ``deprecated``: form of a request
+    (``""``: each) → what to use instead of it. ``takes_many``: whether a body
+    has many targets or messages, and may have ``limits.body_bytes``; others
     have the room of one message (``Limits.one_body_bytes``).
     """
 
@@ -383,8 +477,8 @@ MakeService = Callable[[Core, Api], Any]
 
 
 class Endpoint(Struct):
-    """A route on one node, which may change. ``service``: what its functions get first. ``name``: method and
-    path."""
+    """A route on one node, which may change. ``service``: what its functions
+    get first. ``name``: method and path."""
 
     route: Route
     service: Any
@@ -395,42 +489,64 @@ _NOT_REACHED: Final = {
     **dict.fromkeys(TOKEN_HOLDERS, Problems.TOKEN_INVALID),
     "session": Problems.NOT_ALLOWED,
 }
-"""Kind of a principal → the refusal of a request for an app that it does not reach."""
+"""Kind of a principal → the refusal of a request for an app that it does not
+reach."""
 
 
-def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
-    """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a resolved name. May switch."""
+def require_app(
+    api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known"
+) -> None:
+    """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a
+    resolved name. May switch."""
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         asks_all = rule in ("any", "optional") and not app and not principal.user
         if not asks_all and (rule == "all" or not principal.may(need, app)):
-            # The message has no name of an app: that of an alias would show its target.
+            # The message has no name of an app: that of an alias would show its
+            # target.
             reached = "all apps" if rule == "all" else "this app"
-            message = f"The key does not reach {reached}" if principal.kind == "key" else ""
-            raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
+            message = (
+                f"The key does not reach {reached}" if principal.kind == "key" else ""
+            )
+            raise ApiProblem(
+                _NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message
+            )
     must_exist = rule == "known" or (rule == "optional" and app)
     if not must_exist or app in api.apps:
         return
     if (tenant := api.tenants.find(app)) is None or tenant.locked:
-        text = f"There is no app `{app}`" if tenant is None else f"The app `{app}` is to be deleted"
+        text = (
+            f"There is no app `{app}`"
+            if tenant is None
+            else f"The app `{app}` is to be deleted"
+        )
         raise ApiProblem(Problems.UNKNOWN_APP, text if app else "")
 
 
 def _require_settings(api: Api, route: Route, call: Call) -> None:
     """Refuse a principal that may not give an app these settings.
 
-    An alias belongs to its target. A principal that reaches only the target may not change the alias: it
-    could give the alias its own settings and then detach it. A principal for all apps may.
+    An alias belongs to its target. A principal that reaches only the target may
+    not change the alias: it could give the alias its own settings and then
+    detach it. A principal for all apps may.
     """
     tenants, principal, request = api.tenants, call.principal, call.input
     require_app(api, principal, route.need, call.app, "named")
     if principal.apps is not None and call.app != request.app:
-        raise ApiProblem(Problems.FORBIDDEN, "Changing an alias requires a key for all apps")
+        raise ApiProblem(
+            Problems.FORBIDDEN, "Changing an alias requires a key for all apps"
+        )
     if request.settings.same_as is not UNSET:
-        require_app(api, principal, route.need, tenants.resolve(request.settings.same_as), "named")
+        require_app(
+            api,
+            principal,
+            route.need,
+            tenants.resolve(request.settings.same_as),
+            "named",
+        )
 
 
-# --- answering ----------------------------------------------------------------------------------------------
+# --- answering ----------------------------------------------------------------
 
 
 def answer(
@@ -441,12 +557,14 @@ def answer(
     *,
     within: bool = False,
 ) -> HttpResponse:
-    """Answer one request: admit its principal, read it, authorise it, and run the function of the row.
+    """Answer one request: admit its principal, read it, authorise it, and run
+    the function of the row.
 
-    ``admitted``: the principal, if the request was admitted before its body was read. ``within``: another
-    request, which was admitted for another need, counts against the rate and waits. HEAD and OPTIONS are
-    answered too; the caller leaves out the body of an answer to HEAD. Never raises: internal errors are
-    logged, and refused in the row's style. May switch.
+    ``admitted``: the principal, if the request was admitted before its body was
+    read. ``within``: another request, which was admitted for another need,
+    counts against the rate and waits. HEAD and OPTIONS are answered too; the
+    caller leaves out the body of an answer to HEAD. Never raises: internal
+    errors are logged, and refused in the row's style. May switch.
     """
     route = endpoint.route
     if admitted is None:
@@ -464,7 +582,8 @@ def answer(
             api.rates.require(admitted, request.host)
         if within and not admitted.may(route.need):
             raise ApiProblem(*refusal(admitted, route.need))
-        # Most bodies are short. For the others it is asked what the route takes.
+        # Most bodies are short. For the others it is asked what the route
+        # takes.
         is_long = (size := len(request.body)) > api.limits.public_body_bytes
         if request.too_large or (is_long and size > body_limit(api, route, admitted)):
             raise too_large(api, route, admitted)
@@ -479,14 +598,20 @@ def answer(
             finished = call.reply(answer, (), route.status)
         else:
             finished = route.function(endpoint.service, call)
-        if route.act and call.act != "" and finished.status < 400 and finished.body.startswith(route.success):
+        if (
+            route.act
+            and call.act != ""
+            and finished.status < 400
+            and finished.body.startswith(route.success)
+        ):
             api.acted(call.act or route.act, call, answer)
     except Exception as error:
         finished, refuses = refused(api, route, request, error, admitted, call), True
     if admitted.kind == "key" or route.deprecated:
         api.count(endpoint, admitted, call, request, refuses)
     if api.flusher.bulk_filled != filled and not within:
-        # The answer to a large push comes after its delivery: its sender cannot send faster than that.
+        # The answer to a large push comes after its delivery: its sender cannot
+        # send faster than that.
         deadline = monotonic() + 60.0
         while not api.flusher.drained(filled) and monotonic() < deadline:
             gevent.sleep(0.005)
@@ -495,13 +620,17 @@ def answer(
     return finished
 
 
-def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | HttpResponse:
-    """The principal of a request, or the refusal. Reads nothing of the body. May switch."""
+def admit(
+    api: Api, endpoint: Endpoint, request: HttpRequest
+) -> Principal | HttpResponse:
+    """The principal of a request, or the refusal. Reads nothing of the body.
+    May switch."""
     route = endpoint.route
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):  # as identify() finds
+    # as identify() finds
+    if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
     if route.signer is not None:
@@ -510,7 +639,9 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
             request.by = principal.label
             return principal
         except BadSignature as bad:
-            return refused(api, route, request, ApiProblem(Problems.SIGNATURE_INVALID, str(bad)))
+            return refused(
+                api, route, request, ApiProblem(Problems.SIGNATURE_INVALID, str(bad))
+            )
         except (ApiProblem, Unavailable) as error:
             return refused(api, route, request, error)
     try:
@@ -528,7 +659,9 @@ def admit(api: Api, endpoint: Endpoint, request: HttpRequest) -> Principal | Htt
             api.rates.require(NOBODY, request.host)
         except ApiProblem as above:
             return refused(api, route, request, above, principal)
-    return refused(api, route, request, ApiProblem(*refusal(principal, need)), principal)
+    return refused(
+        api, route, request, ApiProblem(*refusal(principal, need)), principal
+    )
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -562,13 +695,19 @@ def longest_body(api: Api, route: Route) -> int:
 
 
 def too_large(api: Api, route: Route, principal: Principal) -> ApiProblem:
-    """The refusal of a body. It names the limit of the route, unless it is the usual one."""
+    """The refusal of a body. It names the limit of the route, unless it is the
+    usual one."""
     limit = body_limit(api, route, principal)
     is_usual = limit == api.limits.body_bytes
-    return ApiProblem(Problems.BODY_TOO_LARGE, "" if is_usual else f"The body has more than {limit} bytes")
+    return ApiProblem(
+        Problems.BODY_TOO_LARGE,
+        "" if is_usual else f"The body has more than {limit} bytes",
+    )
 
 
-def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal) -> Call:
+def read(
+    api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
+) -> Call:
     """Read a request of an admitted principal. May switch. Raises :class:`ApiProblem`,
     :class:`RequestRefused`, BadBody."""
     route, shape = endpoint.route, endpoint.route.shape
@@ -580,7 +719,9 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
             if "content-encoding" in request.headers:
                 body = unpacked_body(call, longest_body(api, route))
             limits = api.limits
-            most_values = limits.many_values if route.takes_many else limits.one_body_values
+            most_values = (
+                limits.many_values if route.takes_many else limits.one_body_values
+            )
             values = call.input = Call.decode_json(shape.body, body, most_values)
         elif shape.query is not None:
             values = call.input = read_query(request, shape.query)
@@ -615,7 +756,8 @@ def read(api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principa
 
 
 def unpacked_body(call: Call, most_bytes: int) -> bytes:
-    """The body of a request, which only known principals may compress. Raises :class:`ApiProblem`."""
+    """The body of a request, which only known principals may compress. Raises
+    :class:`ApiProblem`."""
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
         return call.body
@@ -625,7 +767,8 @@ def unpacked_body(call: Call, most_bytes: int) -> bytes:
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if an admitted principal may not do this for app and user. May switch."""
+    """Raise :class:`ApiProblem` if an admitted principal may not do this for
+    app and user. May switch."""
     principal, rule = call.principal, route.app
     if rule == "settings":
         _require_settings(api, route, call)
@@ -639,7 +782,9 @@ def authorise(api: Api, route: Route, call: Call) -> None:
             raise ApiProblem(Problems.FORBIDDEN)
         if route.user:
             if call.user not in ("", principal.user):
-                raise ApiProblem(Problems.NOT_ALLOWED, "The token belongs to another user")
+                raise ApiProblem(
+                    Problems.NOT_ALLOWED, "The token belongs to another user"
+                )
             call.user = principal.user
         if (
             (voice := route.voice)
@@ -663,7 +808,8 @@ def refused(
     principal: Principal = NOBODY,
     call: Call | None = None,
 ) -> HttpResponse:
-    """The answer to a request that ended with this error. Observers hear of refusals."""
+    """The answer to a request that ended with this error. Observers hear of
+    refusals."""
     if (refusal_of := route.refusals.get(type(error))) is not None:
         error = refusal_of(error)
     if isinstance(error, TooManyRequests):
@@ -679,5 +825,12 @@ def refused(
         finished = route.style.refuse(error.problem, request, error.detail)
         return finished.with_headers(error.headers) if error.headers else finished
     text = "%s %s from %s failed"
-    log.error(text, request.method, route.path, request.host, extra={"request": request.id}, exc_info=error)
+    log.error(
+        text,
+        request.method,
+        route.path,
+        request.host,
+        extra={"request": request.id},
+        exc_info=error,
+    )
     return route.style.refuse(Problems.INTERNAL_ERROR, request)

@@ -1,4 +1,5 @@
-"""Fields of many shapes of ``/api/v1``, with their descriptions in the document."""
+"""Fields of many shapes of ``/api/v1``, with their descriptions in the
+document."""
 
 from typing import Annotated, Final
 
@@ -10,12 +11,14 @@ from imserver.gateway.config.declared import about
 USUAL_PAGE: Final = 1000
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
-"""The type of a field: the app of a request. ``/api/v1`` finds the app by a field of the name ``app``."""
+"""The type of a field: the app of a request. ``/api/v1`` finds the app by a
+field of the name ``app``."""
 AnyApp = Annotated[str, about("The app; empty: all that the key reaches.")]
 User = Annotated[
     str,
     about(
-        "A user of the app: the id they log in with. In a `system:` app that is the clientId.", min_length=1
+        "A user of the app: the id they log in with. In a `system:` app that is the clientId.",
+        min_length=1,
     ),
 ]
 ChannelName = Annotated[
@@ -34,16 +37,28 @@ PageCursor = Annotated[
         pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
     ),
 ]
-"""The type of a field: where a page of a list begins, as :data:`NextCursor` of the page before."""
-NextCursor = Annotated[str, about("The `cursor` of the next page; empty on the last page.")]
+"""The type of a field: where a page of a list begins, as :data:`NextCursor` of
+the page before."""
+NextCursor = Annotated[
+    str, about("The `cursor` of the next page; empty on the last page.")
+]
 """The type of a field of an answer: where the next page of a list begins."""
-Limit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=10_000)]
-Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
-AccountApp = Annotated[str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)]
+Limit = Annotated[
+    int, about("The maximum number of entries on this page.", ge=1, le=10_000)
+]
+Missing = Annotated[
+    list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+]
+AccountApp = Annotated[
+    str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)
+]
 """The type of a field: the app of a request about accounts."""
 Behalf = Annotated[
     str,
-    about("The acting user. Usually required with a key; a user's own token names its user.", max_length=255),
+    about(
+        "The acting user. Usually required with a key; a user's own token names its user.",
+        max_length=255,
+    ),
 ]
 
 

@@ -1,4 +1,5 @@
-"""Parsers for requests: queries, urlencoded and multipart forms, JSON objects, ids of apps, page cursors."""
+"""Parsers for requests: queries, urlencoded and multipart forms, JSON objects,
+ids of apps, page cursors."""
 
 import base64
 import json
@@ -13,7 +14,12 @@ import msgspec
 from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.errors import Problems, ServiceRefused
 from imserver.gateway.model import ACTION_PREFIX
-from imserver.gateway.protocol.forgiving import has_nul, refuse_constant, values_in, well_formed
+from imserver.gateway.protocol.forgiving import (
+    has_nul,
+    refuse_constant,
+    values_in,
+    well_formed,
+)
 
 FORM: Final = "application/x-www-form-urlencoded"
 
@@ -21,9 +27,11 @@ MAX_FIELDS = 20_000
 """Limit of the fields of a form. Parsing more would block the loop."""
 
 MAX_FORM_BYTES = 2 << 20
-"""Longest form that is not plain ASCII. The longest message takes 1.5 MiB if every character is escaped."""
+"""Longest form that is not plain ASCII. The longest message takes 1.5 MiB if
+every character is escaped."""
 MAX_VALUES = 140_000
-"""Limit of commas, colons and brackets in JSON: each may be an object of 64 bytes. No message has more."""
+"""Limit of commas, colons and brackets in JSON: each may be an object of 64
+bytes. No message has more."""
 _PERCENT, _PLUS, _NUL = b"%+\0"
 
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
@@ -40,13 +48,19 @@ def _unescape(text: str) -> str:
         return text
     if len(text) < 16384:
         return _escapes.sub(
-            lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace"), text
+            lambda run: bytes.fromhex(run[0].replace("%", "")).decode(
+                "utf-8", "replace"
+            ),
+            text,
         )
-    # By the decoder of quoted-printable, which is written in C: 2 MiB of `%41b` take 10 ms instead of 180.
+    # By the decoder of quoted-printable, which is written in C: 2 MiB of `%41b`
+    # take 10 ms instead of 180.
     encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
     if _broken_escapes.search(encoded) is not None:
         raise BadBody("too many broken escapes")
-    return a2b_qp(encoded.replace(b"=", b"=3D").replace(b"%", b"=")).decode("utf-8", "replace")
+    return a2b_qp(encoded.replace(b"=", b"=3D").replace(b"%", b"=")).decode(
+        "utf-8", "replace"
+    )
 
 
 def _split(encoded: bytes) -> list[str]:
@@ -61,7 +75,8 @@ def _split(encoded: bytes) -> list[str]:
 
 
 def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
-    """All fields of an urlencoded form in order, with unchanged names. Raises :class:`BadBody`."""
+    """All fields of an urlencoded form in order, with unchanged names. Raises
+    :class:`BadBody`."""
     pairs = []
     for field in _split(encoded):
         if field:
@@ -71,10 +86,12 @@ def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
 
 
 def parse_form(encoded: bytes) -> dict[str, str]:
-    """The parameters of an urlencoded form or a query by folded name; bytes that are not UTF-8 become U+FFFD,
-    an invalid escape stays. Raises :class:`BadBody`."""
+    """The parameters of an urlencoded form or a query by folded name; bytes
+    that are not UTF-8 become U+FFFD, an invalid escape stays. Raises
+    :class:`BadBody`."""
     params: dict[str, str] = {}
-    # Most pushes: as below, 1.1 µs less. Python finds a number in bytes eight times as fast as other bytes.
+    # Most pushes: as below, 1.1 µs less. Python finds a number in bytes eight
+    # times as fast as other bytes.
     plain = _PERCENT not in encoded and _PLUS not in encoded and _NUL not in encoded
     if plain and len(encoded) < MAX_FIELDS:
         for field in encoded.decode("utf-8", "replace").split("&")[::-1]:
@@ -87,11 +104,12 @@ def parse_form(encoded: bytes) -> dict[str, str]:
     return params
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------
+# --- JSON ---------------------------------------------------------------------
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The JSON object in ``body`` by folded key, without nulls. Raises :class:`BadBody`."""
+    """The JSON object in ``body`` by folded key, without nulls. Raises
+    :class:`BadBody`."""
     if len(body) > MAX_VALUES and values_in(body) > MAX_VALUES:
         raise BadBody("too many values")
     try:
@@ -104,18 +122,24 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def fold(document: dict[str, Any]) -> dict[str, Any]:
-    """A JSON object with the letter case of its keys folded; null counts as missing."""
-    return {name.lower(): value for name, value in document.items() if value is not None}
+    """A JSON object with the letter case of its keys folded; null counts as
+    missing."""
+    return {
+        name.lower(): value for name, value in document.items() if value is not None
+    }
 
 
 def _parse_json_slowly(body: bytes) -> Any:
-    """The slow parser: it accepts lone surrogates, which JavaScript writes, as U+FFFD."""
+    """The slow parser: it accepts lone surrogates, which JavaScript writes, as
+    U+FFFD."""
     if len(body) > 1 << 20:
         raise BadBody("no JSON")
     try:
         return json.loads(
             body.decode(),
-            object_pairs_hook=lambda pairs: {_well_formed(name): _well_formed(each) for name, each in pairs},
+            object_pairs_hook=lambda pairs: {
+                _well_formed(name): _well_formed(each) for name, each in pairs
+            },
             parse_constant=refuse_constant,
         )
     except (ValueError, RecursionError) as error:
@@ -132,10 +156,11 @@ def _well_formed(value: Any) -> Any:
 
 MAX_PARTS = 1000
 MAX_HEAD_BYTES = 128 << 10
-"""Limit of the bytes of all parts' headers together, with :data:`_OPTION_BYTES` more for each semicolon.
-werkzeug takes 0.2 ms per KiB of them."""
+"""Limit of the bytes of all parts' headers together, with :data:`_OPTION_BYTES`
+more for each semicolon. werkzeug takes 0.2 ms per KiB of them."""
 _OPTION_BYTES: Final = 40
-"""werkzeug takes 8 µs for an option, such as ``; name="a"``: as long as for so many bytes."""
+"""werkzeug takes 8 µs for an option, such as ``; name="a"``: as long as for so
+many bytes."""
 
 _end_of_head = re.compile(rb"\r\n\r\n|\r\r|\n\n").search
 
@@ -148,14 +173,20 @@ class _Nowhere(BytesIO):
 
 
 def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    """The text fields of a multipart form in order, without its files. Raises :class:`BadBody`."""
-    # Imported on first use: few clients send multipart forms, and werkzeug is large.
+    """The text fields of a multipart form in order, without its files. Raises
+    :class:`BadBody`."""
+    # Imported on first use: few clients send multipart forms, and werkzeug is
+    # large.
     from werkzeug.formparser import FormDataParser
     from werkzeug.http import parse_options_header
 
     kind, options = parse_options_header(content_type)
     boundary = options.get("boundary", "").encode("latin-1", "replace")
-    if len(body) > MAX_FORM_BYTES or not boundary or _head_bytes(body, boundary) > MAX_HEAD_BYTES:
+    if (
+        len(body) > MAX_FORM_BYTES
+        or not boundary
+        or _head_bytes(body, boundary) > MAX_HEAD_BYTES
+    ):
         raise BadBody("too large for a form")
     parser = FormDataParser(
         lambda *_, **__: _Nowhere(),
@@ -165,7 +196,8 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
     )
     try:
         _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
-    except Exception as error:  # the parser raises errors of several kinds, including HTTP errors
+    # the parser raises errors of several kinds, including HTTP errors
+    except Exception as error:
         raise BadBody(str(error)) from None
     pairs = list(form.items(multi=True))
     if any(name is None for name, _ in pairs):
@@ -176,7 +208,8 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
 
 
 def _head_bytes(body: bytes, boundary: bytes) -> int:
-    """The bytes of the preamble and of the headers of all parts, as :data:`MAX_HEAD_BYTES` counts them."""
+    """The bytes of the preamble and of the headers of all parts, as
+    :data:`MAX_HEAD_BYTES` counts them."""
     mark, total, start = b"--" + boundary, 0, 0
     for _ in range(MAX_PARTS + 1):
         end = body.find(mark, start)
@@ -189,13 +222,16 @@ def _head_bytes(body: bytes, boundary: bytes) -> int:
     raise BadBody("too many parts")
 
 
-# --- bodies of several types --------------------------------------------------------------------------------
+# --- bodies of several types --------------------------------------------------
 
 Pairs = list[tuple[str, str]]
 
 
-def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, Any] | None, Pairs | None]:
-    """The parameters by folded name; the object of JSON; the fields of multipart. Raises :class:`BadBody`."""
+def parse_body(
+    content_type: str, body: bytes
+) -> tuple[dict[str, str], dict[str, Any] | None, Pairs | None]:
+    """The parameters by folded name; the object of JSON; the fields of
+    multipart. Raises :class:`BadBody`."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
         if has_nul(body):
@@ -219,11 +255,12 @@ def parse_body(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str
     return parse_form(body), None, None
 
 
-# --- ids of apps --------------------------------------------------------------------------------------------
+# --- ids of apps --------------------------------------------------------------
 
 
 _is_number: Final = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII).fullmatch
-"""Compiled once: each push in the form of the original names its app by a number."""
+"""Compiled once: each push in the form of the original names its app by a
+number."""
 
 
 def app_number(text: str) -> str:
@@ -232,7 +269,8 @@ def app_number(text: str) -> str:
 
 
 def app_named(tenants: Tenants, app_id: str) -> str:
-    """The app of an ``appID``, a number or name, not ``system:…`` or ``action:…``. ``""``: invalid or 0."""
+    """The app of an ``appID``, a number or name, not ``system:…`` or
+    ``action:…``. ``""``: invalid or 0."""
     tenant = tenants.by_name.get(app_id)
     if tenant is not None and ":" not in app_id:
         return tenant.same_as or app_id
@@ -241,7 +279,8 @@ def app_named(tenants: Tenants, app_id: str) -> str:
 
 
 def app_from_json(tenants: Tenants, app_id: object) -> str:
-    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name as text. Raises BadBody."""
+    """The app of an ``appID`` in JSON: a 32-bit number, or its digits or name
+    as text. Raises BadBody."""
     if isinstance(app_id, str):
         return app_named(tenants, app_id)
     if type(app_id) is not int or not 0 <= app_id < 2**32:
@@ -250,17 +289,19 @@ def app_from_json(tenants: Tenants, app_id: object) -> str:
 
 
 def room_id(name: str) -> int | str:
-    """The id of a room, or of a user in it: a plain decimal becomes a number."""
+    """The id of a room, or of a user in it: a plain decimal becomes a
+    number."""
     return int(name) if name and app_number(name) == name else name
 
 
 def app_of_rooms(tenants: Tenants, params: Mapping[str, str]) -> str:
-    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a number."""
+    """The app of an ``appId`` whose rooms are listed; ``""`` if it is not a
+    number."""
     number = app_number(params.get("appid", ""))
     return tenants.resolve(f"{ACTION_PREFIX}{number}") if number else ""
 
 
-# --- page cursors -------------------------------------------------------------------------------------------
+# --- page cursors -------------------------------------------------------------
 
 
 def cursor_of(name: str) -> str:
@@ -269,13 +310,17 @@ def cursor_of(name: str) -> str:
 
 
 def read_cursor(cursor: str, errors: str = "replace") -> str | None:
-    """The name of the last entry of the page before; None if the cursor is empty: for the first page.
+    """The name of the last entry of the page before; None if the cursor is
+    empty: for the first page.
 
-    Raises ValueError if the cursor is invalid. ``errors`` as in :meth:`bytes.decode`: with ``"replace"``
-    every valid base64 text gives some name.
+    Raises ValueError if the cursor is invalid. ``errors`` as in
+    :meth:`bytes.decode`: with ``"replace"`` every valid base64 text gives some
+    name.
     """
     if not cursor:
         return None
-    content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    content = base64.b64decode(
+        cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+    )
     # No name contains U+0000, which PostgreSQL would refuse.
     return content.decode(errors=errors).replace("\0", "")

@@ -1,8 +1,10 @@
-"""Limits of requests over HTTP: of sizes, which the settings name, and of rates, with their headers.
+"""Limits of requests over HTTP: of sizes, which the settings name, and of
+rates, with their headers.
 
-Each key has a bucket of ``api.requests_per_second`` tokens. So has each user who proves who they are by a
-token, and each client address of other requests (for IPv6, its network). A request takes one token, a batch
-one for each command.
+Each key has a bucket of ``api.requests_per_second`` tokens. So has each user
+who proves who they are by a token, and each client address of other requests
+(for IPv6, its network). A request takes one token, a batch one for each
+command.
 """
 
 import math
@@ -11,7 +13,13 @@ from time import time
 from typing import Final
 
 from imserver.gateway.auth.principal import Principal
-from imserver.gateway.auth.rates import HTTP_MESSAGES, REQUESTS, BucketList, Buckets, TooManyRequests
+from imserver.gateway.auth.rates import (
+    HTTP_MESSAGES,
+    REQUESTS,
+    BucketList,
+    Buckets,
+    TooManyRequests,
+)
 from imserver.gateway.auth.tenants import Tenants
 from imserver.gateway.config.settings import LimitSettings
 from imserver.gateway.errors import Problems, StorageUnavailable
@@ -22,14 +30,16 @@ from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES
 from imserver.gateway.transport.proxies import network_of
 
 MOST_ONE_BODY_BYTES: Final = 1 << 20
-"""Longest body of a route that takes one message, or a few fields, with the default settings."""
+"""Longest body of a route that takes one message, or a few fields, with the
+default settings."""
 VALUES_PER_TARGET: Final = 10
-"""As many values may name a target: a user, a device, and the object around them have five."""
+"""As many values may name a target: a user, a device, and the object around
+them have five."""
 
 
 class Limits:
-    """The limits of requests of a node. Owner: :class:`imserver.gateway.http.call.Api`, which sets them
-    again."""
+    """The limits of requests of a node. Owner:
+    :class:`imserver.gateway.http.call.Api`, which sets them again."""
 
     def __init__(self, settings: LimitSettings, tenants: Tenants) -> None:
         self._tenants = tenants
@@ -42,40 +52,56 @@ class Limits:
         """Longest body that is read of whoever has proved something."""
         self.public_body_bytes = min(MAX_PUBLIC_BODY_BYTES, self.body_bytes)
         """Longest body that is read of anybody."""
-        # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes for a character.
-        longest_message = max(MOST_ONE_BODY_BYTES, settings.outbox_bytes, 8 * settings.message_bytes)
+        # A push has an eighth of `outbox_bytes`, and JSON takes up to six bytes
+        # for a character.
+        longest_message = max(
+            MOST_ONE_BODY_BYTES, settings.outbox_bytes, 8 * settings.message_bytes
+        )
         self.one_body_bytes = min(longest_message, self.body_bytes)
         """Longest body of a route that takes one message, or a few fields."""
         self.push_characters = settings.push_characters
         self.message_bytes = settings.message_bytes
         """Longest message of a user: as over a connection."""
         self._messages_per_second = settings.messages_per_second
-        self.one_body_values = MAX_VALUES + max(0, longest_message - MOST_ONE_BODY_BYTES) // 8
-        """The most values of such a body, see :func:`imserver.gateway.protocol.forgiving.values_in`."""
+        self.one_body_values = (
+            MAX_VALUES + max(0, longest_message - MOST_ONE_BODY_BYTES) // 8
+        )
+        """The most values of such a body, see
+        :func:`imserver.gateway.protocol.forgiving.values_in`."""
         self.many_values = self.one_body_values + VALUES_PER_TARGET * self.batch_targets
         """The most values of a body with many targets."""
 
     def messages_per_second(self, app: str) -> float:
-        """Limit of messages per second on one connection to an app; 0: no limit."""
+        """Limit of messages per second on one connection to an app; 0: no
+        limit."""
         tenant = self._tenants.get(app)
-        limits = (self._messages_per_second, tenant.messages_per_second if tenant is not None else 0.0)
+        limits = (
+            self._messages_per_second,
+            tenant.messages_per_second if tenant is not None else 0.0,
+        )
         return min((each for each in limits if each), default=0.0)
 
 
 def too_many(error: TooManyRequests) -> ApiProblem:
     """The refusal that says when the next attempt is allowed."""
-    return ApiProblem(Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error)
+    return ApiProblem(
+        Problems.TOO_MANY_REQUESTS, "", (("Retry-After", str(error.seconds)),), error
+    )
 
 
 def spent(error: StorageUnavailable) -> ApiProblem:
     """The refusal that says when the quota of an app begins anew."""
     seconds = max(math.ceil(error.until - time()), 1)
-    return ApiProblem(error.problem, error.detail.format(error), headers=(("Retry-After", str(seconds)),))
+    return ApiProblem(
+        error.problem,
+        error.detail.format(error),
+        headers=(("Retry-After", str(seconds)),),
+    )
 
 
 class Rates:
-    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit, and no headers;
-    ``messages_per_second``: the limit of messages of an app."""
+    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit,
+    and no headers; ``messages_per_second``: the limit of messages of an app."""
 
     def __init__(
         self,
@@ -101,10 +127,13 @@ class Rates:
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
-        """Count a message of a user: as many as on one connection may be sent. Raises :class:`ApiProblem`."""
+        """Count a message of a user: as many as on one connection may be sent.
+        Raises :class:`ApiProblem`."""
         self._require(self._messages, (app, user), self._messages_per_second(app))
 
-    def _require(self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0) -> None:
+    def _require(
+        self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0
+    ) -> None:
         try:
             buckets.require(payer, number=number)
         except TooManyRequests as error:
@@ -112,7 +141,8 @@ class Rates:
             raise too_many(error) from None
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
-        """Take tokens even if there are too few. The missing ones are paid before the next request."""
+        """Take tokens even if there are too few. The missing ones are paid
+        before the next request."""
         if self.per_second and tokens:
             self._requests.charge(_payer(principal, host), tokens)
 

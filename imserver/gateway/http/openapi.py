@@ -1,9 +1,10 @@
 """The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
 
-The schemas are those of the msgspec Structs that check the requests and make the answers. Where a Struct of
-the server is published under another name, a field has the type ``Annotated[Row, Meta(title="RowShown")]``,
-with a ``description`` if its docstring is not the published one. What all routes share (keys, problems, ids)
-is added here.
+The schemas are those of the msgspec Structs that check the requests and make
+the answers. Where a Struct of the server is published under another name, a
+field has the type ``Annotated[Row, Meta(title="RowShown")]``, with a
+``description`` if its docstring is not the published one. What all routes share
+(keys, problems, ids) is added here.
 """
 
 import inspect
@@ -42,16 +43,36 @@ REQUEST_ID: Final = Header(
     example="7f3a-1",
 )
 RATE_HEADERS: Final = (
-    Header("RateLimit-Limit", "The requests per second of the key, user or address.", "integer", 1000),
+    Header(
+        "RateLimit-Limit",
+        "The requests per second of the key, user or address.",
+        "integer",
+        1000,
+    ),
     Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
-    Header("RateLimit-Reset", "Seconds until the full number is available again.", "integer", 1),
+    Header(
+        "RateLimit-Reset",
+        "Seconds until the full number is available again.",
+        "integer",
+        1,
+    ),
 )
-_ALWAYS: Final = (Problems.BAD_REQUEST, Problems.HEADERS_TOO_LARGE, Problems.INTERNAL_ERROR, Problems.BUSY)
-_WITH_BODY: Final = (Problems.INVALID_REQUEST, Problems.BODY_TOO_LARGE, Problems.UNKNOWN_ENCODING)
+_ALWAYS: Final = (
+    Problems.BAD_REQUEST,
+    Problems.HEADERS_TOO_LARGE,
+    Problems.INTERNAL_ERROR,
+    Problems.BUSY,
+)
+_WITH_BODY: Final = (
+    Problems.INVALID_REQUEST,
+    Problems.BODY_TOO_LARGE,
+    Problems.UNKNOWN_ENCODING,
+)
 
 
 class Problem(Struct):
-    """The body of a refused request. Use `code` in programs; the text of `message` may change."""
+    """The body of a refused request. Use `code` in programs; the text of
+    `message` may change."""
 
     code: str
     message: str
@@ -60,22 +81,32 @@ class Problem(Struct):
 
 
 def document(
-    operations: Iterable[Operation], numbers: Mapping[str, int], demo: bool = False, root: str = ""
+    operations: Iterable[Operation],
+    numbers: Mapping[str, int],
+    demo: bool = False,
+    root: str = "",
 ) -> dict[str, Any]:
     """The document as JSON's Python types.
 
-    ``numbers`` are limits of this server, by setting: a schema that names a setting gets its number.
-    ``demo``: no key is needed. ``root``: the path below which a proxy serves this server.
+    ``numbers`` are limits of this server, by setting: a schema that names a
+    setting gets its number. ``demo``: no key is needed. ``root``: the path
+    below which a proxy serves this server.
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
-        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, references, schemas, demo)
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(
+            row, references, schemas, demo
+        )
     tags = {row.tag for row in rows}
     chapters = TAGS | {row.tag: row.chapter for row in rows if row.chapter}
     bodies = {row.body for row in rows}
-    queries = {row.query.__name__ for row in rows if row.query is not None and row.query not in bodies}
+    queries = {
+        row.query.__name__
+        for row in rows
+        if row.query is not None and row.query not in bodies
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -86,10 +117,16 @@ def document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": root or "/"}],
-        "tags": [{"name": name, "description": text} for name, text in chapters.items() if name in tags],
+        "tags": [
+            {"name": name, "description": text}
+            for name, text in chapters.items()
+            if name in tags
+        ],
         "paths": paths,
         "components": {
-            "schemas": {name: schema for name, schema in schemas.items() if name not in queries},
+            "schemas": {
+                name: schema for name, schema in schemas.items() if name not in queries
+            },
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -120,12 +157,18 @@ def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
     """The reference to each type, and the schemas by name."""
-    kinds = (kind for row in rows for kind in (row.query, row.body, row.answer) if kind is not None)
+    kinds = (
+        kind
+        for row in rows
+        for kind in (row.query, row.body, row.answer)
+        if kind is not None
+    )
     types: list[Any] = list(dict.fromkeys([Problem, *kinds]))
     titled: dict[str, dict[str, Any]] = {}
 
     def fill(schema: Any) -> Any:
-        """A schema with its texts as Markdown, settings replaced by their numbers, and titles as names."""
+        """A schema with its texts as Markdown, settings replaced by their
+        numbers, and titles as names."""
         if isinstance(schema, tuple | list):
             return [fill(each) for each in schema]
         if not isinstance(schema, dict):
@@ -138,19 +181,28 @@ def _schemas(
             return {"$ref": _SCHEMAS + filled["title"]}
         return _for_generators(filled)
 
-    found, components = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    found, components = msgspec.json.schema_components(
+        types, ref_template=_SCHEMAS + "{name}"
+    )
     references, schemas = fill(found), fill(components)
-    structs = {name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()}
+    structs = {
+        name: each.pop("$ref").removeprefix(_SCHEMAS) for name, each in titled.items()
+    }
     named = {name: schemas[struct] | titled[name] for name, struct in structs.items()}
-    unnamed = {name: each for name, each in schemas.items() if name not in structs.values()}
-    return dict(zip(types, references, strict=True)), dict(sorted((unnamed | named).items()))
+    unnamed = {
+        name: each for name, each in schemas.items() if name not in structs.values()
+    }
+    return dict(zip(types, references, strict=True)), dict(
+        sorted((unnamed | named).items())
+    )
 
 
 def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema in the words that generators of clients know; it permits the same values.
+    """The schema in the words that generators of clients know; it permits the
+    same values.
 
-    openapi-python-client leaves out a type that has an array without ``items``, or an
-    enumeration of a boolean.
+    openapi-python-client leaves out a type that has an array without ``items``,
+    or an enumeration of a boolean.
     """
     if schema.get("type") == "array" and "items" not in schema:
         return schema | {"items": {}}
@@ -168,7 +220,10 @@ def _markdown(text: str) -> str:
 
 
 def _operation(
-    row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
+    row: Operation,
+    references: Mapping[Any, Any],
+    schemas: Mapping[str, dict[str, Any]],
+    demo: bool,
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
@@ -176,7 +231,7 @@ def _operation(
     described: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
-        "summary": summary.rstrip("."),
+        "summary": " ".join(summary.split()).rstrip("."),
         "description": _markdown(description),
         "security": _security(row.need, demo),
         "parameters": _parameters(row, schemas),
@@ -184,7 +239,10 @@ def _operation(
         **({"deprecated": True} if "" in row.deprecated else {}),
     }
     if row.binary:
-        described["requestBody"] = {"required": True, "content": {row.binary: {"schema": {}}}}
+        described["requestBody"] = {
+            "required": True,
+            "content": {row.binary: {"schema": {}}},
+        }
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
         if (example := examples_of(row)[0]) is not None:
@@ -197,10 +255,14 @@ def examples_of(row: Operation) -> tuple[Any, Any]:
     """The examples of its request and its answer; None: it has none."""
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     own = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
-    answer = own.get("answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", "")))
+    answer = own.get(
+        "answer", examples.get("answers", {}).get(getattr(row.answer, "__name__", ""))
+    )
     return (
         own.get("request") if row.example is None else row.example,
-        answer if row.answer_example is None else msgspec.to_builtins(row.answer_example),
+        answer
+        if row.answer_example is None
+        else msgspec.to_builtins(row.answer_example),
     )
 
 
@@ -212,7 +274,8 @@ def _examples_in(package: str | None) -> dict[str, Any]:
 
 
 def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
-    """The credentials of which a request needs one; none: anybody may make it."""
+    """The credentials of which a request needs one; none: anybody may make
+    it."""
     if "nobody" in need.users:
         return []
     credentials: list[dict[str, list[str]]] = []
@@ -226,24 +289,36 @@ def _security(need: Need, demo: bool) -> list[dict[str, list[str]]]:
 
 
 def operation_id(row: Operation) -> str:
-    """The name of an operation in generated clients: ``post_channels_publish``."""
+    """The name of an operation in generated clients:
+    ``post_channels_publish``."""
     path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
     return "_".join([row.method.lower(), *path.split("/")[3:]])
 
 
-def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    fields = [("id", "path", True, msgspec.json.schema(row.path_id))] if row.path_id is not None else []
+def _parameters(
+    row: Operation, schemas: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    fields = (
+        [("id", "path", True, msgspec.json.schema(row.path_id))]
+        if row.path_id is not None
+        else []
+    )
     if row.query is not None:
         schema = schemas[row.query.__name__]
         needed = schema.get("required", ())
-        fields += [(name, "query", name in needed, kind) for name, kind in schema["properties"].items()]
+        fields += [
+            (name, "query", name in needed, kind)
+            for name, kind in schema["properties"].items()
+        ]
     examples = examples_of(row)[0] or {}
     parameters = [
         {
             "name": name,
             "in": where,
             "required": required,
-            "schema": {key: value for key, value in kind.items() if key != "description"},
+            "schema": {
+                key: value for key, value in kind.items() if key != "description"
+            },
             "description": kind.get("description", ""),
             **({"example": examples[name]} if name in examples else {}),
         }
@@ -259,31 +334,51 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
     }
     if header.example is not None:
         described["example"] = header.example
-    placed = {"name": header.name, "in": where, "required": header.required, **described}
+    placed = {
+        "name": header.name,
+        "in": where,
+        "required": header.required,
+        **described,
+    }
     return placed if where else described
 
 
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     shared = (*RATE_HEADERS, REQUEST_ID) if row.limited else (REQUEST_ID,)
-    headers = {header.name: _header(header) for header in (*row.answer_headers, *shared)}
-    good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
-    content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
+    headers = {
+        header.name: _header(header) for header in (*row.answer_headers, *shared)
+    }
+    good: dict[str, Any] = {
+        "description": HTTPStatus(row.status).phrase,
+        "headers": headers,
+    }
+    content: dict[str, Any] = {
+        "schema": {"type": "string"} if row.answer is None else references[row.answer]
+    }
     if (example := examples_of(row)[1]) is not None:
         content["examples"] = {"example": {"value": example}}
     if row.answer is not None or row.content_type != JSON:
         good["content"] = {row.content_type: content}
     if row.links:
         good["links"] = {
-            link.name: {"operationId": link.operation, "parameters": link.parameters} for link in row.links
+            link.name: {"operationId": link.operation, "parameters": link.parameters}
+            for link in row.links
         }
     others = {
-        str(status): {key: good[key] for key in good if status != HTTPStatus.NOT_MODIFIED or key != "content"}
+        str(status): {
+            key: good[key]
+            for key in good
+            if status != HTTPStatus.NOT_MODIFIED or key != "content"
+        }
         | {"description": HTTPStatus(status).phrase}
         for status in row.also
     }
     status_of = attrgetter("status")
     by_status = groupby(sorted(problems_of(row), key=status_of), status_of)
-    refusals = {str(status): _refusal(row, [*each], references[Problem]) for status, each in by_status}
+    refusals = {
+        str(status): _refusal(row, [*each], references[Problem])
+        for status, each in by_status
+    }
     return {str(row.status): good, **others, **refusals}
 
 
@@ -302,13 +397,21 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 
 
-def _refusal(row: Operation, problems: Sequence[HttpProblem], reference: Any) -> dict[str, Any]:
+def _refusal(
+    row: Operation, problems: Sequence[HttpProblem], reference: Any
+) -> dict[str, Any]:
     # What answers with a page may also refuse with one.
-    page = {row.content_type: {"schema": {"type": "string"}}} if row.content_type == "text/html" else {}
+    page = (
+        {row.content_type: {"schema": {"type": "string"}}}
+        if row.content_type == "text/html"
+        else {}
+    )
     examples = {
         problem.code: {
             "summary": problem.message,
-            "value": msgspec.to_builtins(Problem(problem.code, problem.message, problem.temporary, "7f3a-1")),
+            "value": msgspec.to_builtins(
+                Problem(problem.code, problem.message, problem.temporary, "7f3a-1")
+            ),
         }
         for problem in problems
     }

@@ -1,12 +1,23 @@
-"""How a route of ``/api/v1`` is declared: once, for the router, the OpenAPI document and the tests.
+"""How a route of ``/api/v1`` is declared: once, for the router, the OpenAPI
+document and the tests.
 
-A module of routes has a :class:`Resource`, whose decorators declare its route functions. What a request
-carries and what it is answered with are msgspec Structs: they check what comes in, and their annotations are
-the document.
+A module of routes has a :class:`Resource`, whose decorators declare its route
+functions. What a request carries and what it is answered with are msgspec
+Structs: they check what comes in, and their annotations are the document.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +25,16 @@ from msgspec import Struct
 from imserver.gateway.auth.principal import Need, Needs
 from imserver.gateway.core.core import Core
 from imserver.gateway.errors import HttpProblem, Problems
-from imserver.gateway.http.call import Api, AppRule, Call, MakeService, Route, Shape, UserRule, Voice
+from imserver.gateway.http.call import (
+    Api,
+    AppRule,
+    Call,
+    MakeService,
+    Route,
+    Shape,
+    UserRule,
+    Voice,
+)
 from imserver.gateway.http.field import Acting
 from imserver.gateway.http.reply import PROBLEM, ApiProblem
 from imserver.gateway.transport.http1 import HttpResponse
@@ -29,7 +49,8 @@ def one_of(*names: str) -> dict[str, Any]:
 
 
 class Header(Struct, frozen=True):
-    """A header of a request or answer in the document. ``kind`` is a JSON type, ``limits`` is JSON Schema."""
+    """A header of a request or answer in the document. ``kind`` is a JSON type,
+    ``limits`` is JSON Schema."""
 
     name: str
     meaning: str
@@ -40,8 +61,9 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """An operation that takes values of an answer. ``values``: name of a parameter → JSON pointer into the
-    answer. ``same``: parameters that are those of the request."""
+    """An operation that takes values of an answer. ``values``: name of a
+    parameter → JSON pointer into the answer. ``same``: parameters that are
+    those of the request."""
 
     name: str
     operation: str
@@ -52,18 +74,23 @@ class Link(Struct, frozen=True):
     def parameters(self) -> dict[str, str]:
         """Name of a parameter → runtime expression of OpenAPI."""
         given = {name: f"$request.query.{name}" for name in self.same}
-        return given | {name: f"$response.body#/{pointer}" for name, pointer in self.values.items()}
+        return given | {
+            name: f"$response.body#/{pointer}" for name, pointer in self.values.items()
+        }
 
 
 class Operation(Struct, frozen=True):
-    """One route. ``need``: what a principal must have proved; ``reach`` and ``user``: in which app, for whom.
+    """One route. ``need``: what a principal must have proved; ``reach`` and
+    ``user``: in which app, for whom.
 
-    ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
-    the one that the body of an answer of ``status`` is made of (None: no body, or one without a schema).
-    ``rules`` is what the function demands of a body besides, as JSON Schema. ``example`` is a query or body,
-    ``answer_example`` an answer, where they do not stand in the ``examples.json`` of its package.
-    ``problems`` and the headers are those of this route alone; :mod:`imserver.gateway.http.openapi` adds
-    those that many routes have.
+    ``query`` and ``body`` are the Structs that query parameters and the JSON
+    body are read into, ``answer`` the one that the body of an answer of
+    ``status`` is made of (None: no body, or one without a schema). ``rules`` is
+    what the function demands of a body besides, as JSON Schema. ``example`` is
+    a query or body, ``answer_example`` an answer, where they do not stand in
+    the ``examples.json`` of its package. ``problems`` and the headers are those
+    of this route alone; :mod:`imserver.gateway.http.openapi` adds those that
+    many routes have.
     """
 
     method: str
@@ -80,7 +107,8 @@ class Operation(Struct, frozen=True):
     answer: Any = None
     status: int = 200
     also: tuple[int, ...] = ()
-    """Statuses of other successful answers: 206 with a part of the content, 304 without."""
+    """Statuses of other successful answers: 206 with a part of the content, 304
+    without."""
     problems: tuple[HttpProblem, ...] = ()
     headers: tuple[Header, ...] = ()
     answer_headers: tuple[Header, ...] = ()
@@ -98,22 +126,28 @@ class Operation(Struct, frozen=True):
     reach: AppRule = "known"
     """The rule for the field ``app`` of ``query`` or ``body``."""
     user: UserRule | None = None
-    """The rule for the field ``user``. None: ``required`` in an :class:`Acting`, else ``""``."""
+    """The rule for the field ``user``. None: ``required`` in an
+    :class:`Acting`, else ``""``."""
     read: Callable[[Any, Call], None] | None = None
     """Reads the request instead of query and body."""
     service: MakeService | None = None
-    """Makes what the functions get first; None: :class:`imserver.gateway.http.call.Api`."""
+    """Makes what the functions get first; None:
+    :class:`imserver.gateway.http.call.Api`."""
     chapter: str = ""
     """The subject of the chapter of a feature."""
     returns: bool = False
-    """Whether the function returns the body of the answer, see :class:`Resource`."""
+    """Whether the function returns the body of the answer, see
+    :class:`Resource`."""
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
-    """Exceptions of a function that returns the body → refusals that depend on more than the class."""
+    """Exceptions of a function that returns the body → refusals that depend on
+    more than the class."""
     on_publisher: bool = False
-    """Whether publisher connections have it as a command, too: a POST route with the need ``PUSH``."""
+    """Whether publisher connections have it as a command, too: a POST route
+    with the need ``PUSH``."""
     act: str | None = None
-    """The name under which observers hear of each request that has succeeded. None: a POST route has its path
-    as ``groups.delete``. ``""``: it changes nothing, or is what users and back ends do all day."""
+    """The name under which observers hear of each request that has succeeded.
+    None: a POST route has its path as ``groups.delete``. ``""``: it changes
+    nothing, or is what users and back ends do all day."""
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
     takes_many: bool = False
@@ -126,7 +160,8 @@ class Operation(Struct, frozen=True):
 
     @property
     def limited(self) -> bool:
-        """Whether requests count against a rate: a route that is answered elsewhere has its own limits."""
+        """Whether requests count against a rate: a route that is answered
+        elsewhere has its own limits."""
         return self.function is not None
 
     @property
@@ -144,11 +179,16 @@ class Operation(Struct, frozen=True):
         """Whether the request is made on behalf of a user."""
         if self.user is not None:
             return self.user
-        return "required" if self.shape is not None and issubclass(self.shape, Acting) else ""
+        return (
+            "required"
+            if self.shape is not None and issubclass(self.shape, Acting)
+            else ""
+        )
 
     @property
     def shared_problems(self) -> tuple[HttpProblem, ...]:
-        """The refusals of all routes that name an app, or are asked on behalf of a user."""
+        """The refusals of all routes that name an app, or are asked on behalf
+        of a user."""
         if self.on_behalf:
             return ACTOR_PROBLEMS
         if not self.names_app:
@@ -173,7 +213,8 @@ class Declare(Protocol[S]):
 
 
 class Resource(Generic[S]):
-    """Declares the routes of one resource, a chapter of the document. ``rows`` has them in order.
+    """Declares the routes of one resource, a chapter of the document. ``rows``
+    has them in order.
 
     ``service`` makes the service that the route functions get first, from the services of the core and from
     :class:`imserver.gateway.http.call.Api` (which has the limits), once on each node.
@@ -181,24 +222,32 @@ class Resource(Generic[S]):
     :meth:`get` and :meth:`post` decorate a route function; what deletes is a POST. Its docstring is summary
     and description in the document. The function gets the service and the call, and returns one of these:
 
-    - a Struct, the body of the answer: each further parameter is a field of the query or the JSON body, with
-      its type, limits and default. ``base`` is a Struct whose fields come before them, such as the acting
-      user; a parameter of the same name gets the value of such a field. ``schema`` is the published name of
-      the body, and what it is. Where two routes share a Struct, or a field may be absent, one parameter is of
-      that type. A :class:`ServiceRefused` is answered with its problem, and others as ``refusals`` say.
-    - an ``HttpResponse``: it has no further parameters. Its row names ``query`` or ``body``, and ``answer``.
+    - a Struct, the body of the answer: each further parameter is a field of the
+      query or the JSON body, with its type, limits and default. ``base`` is a
+      Struct whose fields come before them, such as the acting user; a parameter
+      of the same name gets the value of such a field. ``schema`` is the
+      published name of the body, and what it is. Where two routes share a
+      Struct, or a field may be absent, one parameter is of that type. A
+      :class:`ServiceRefused` is answered with its problem, and others as
+      ``refusals`` say.
+    - an ``HttpResponse``: it has no further parameters. Its row names ``query``
+      or ``body``, and ``answer``.
 
-    ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and ``base`` hold for all routes of the
-    resource, and ``need``, ``user`` and ``act`` for those that do not say their own.
-    ``examples`` are answers, for all routes with an answer of their type. ``chapter``: what the chapter of a
-    feature is about; :mod:`imserver.gateway.http.openapi` has those of the core.
+    ``more`` are fields of :class:`Operation`; ``hot``, ``problems`` and
+    ``base`` hold for all routes of the resource, and ``need``, ``user`` and
+    ``act`` for those that do not say their own. ``examples`` are answers, for
+    all routes with an answer of their type. ``chapter``: what the chapter of a
+    feature is about; :mod:`imserver.gateway.http.openapi` has those of the
+    core.
 
-    Examples stand better in ``examples.json`` of the package of the service: ``"POST /groups/create"`` →
-    ``request`` and ``answer``; ``answers`` has those of routes that share one, by the name of its type.
+    Examples stand better in ``examples.json`` of the package of the service:
+    ``"POST /groups/create"`` → ``request`` and ``answer``; ``answers`` has
+    those of routes that share one, by the name of its type.
 
-    If the shape is an :class:`Acting`, a back end must name the ``user`` for whom it asks; a user's own
-    token names them. ``user="optional"`` lets a back end leave it out: then ``call.user`` is empty.
-    A subclass of ``Acting`` with fields that must be given has ``kw_only=True``.
+    If the shape is an :class:`Acting`, a back end must name the ``user`` for
+    whom it asks; a user's own token names them. ``user="optional"`` lets a back
+    end leave it out: then ``call.user`` is empty. A subclass of ``Acting`` with
+    fields that must be given has ``kw_only=True``.
     """
 
     def __init__(
@@ -218,7 +267,13 @@ class Resource(Generic[S]):
         self.rows: list[Operation] = []
         self._tag = tag
         self._need = need
-        self._usual = {"hot": hot, "chapter": chapter, "service": service, "user": user, "act": act}
+        self._usual = {
+            "hot": hot,
+            "chapter": chapter,
+            "service": service,
+            "user": user,
+            "act": act,
+        }
         self._base = base
         self._problems = problems
         self._refusals = refusals or {}
@@ -232,8 +287,11 @@ class Resource(Generic[S]):
         """Declare the function as ``POST /api/v1{path}``."""
         return self._declare("POST", path, need, more)
 
-    def elsewhere(self, method: str, path: str, need: Need, text: str, **more: Any) -> Route:
-        """Declare a route that is not answered by a function of this module, but with its own socket or body.
+    def elsewhere(
+        self, method: str, path: str, need: Need, text: str, **more: Any
+    ) -> Route:
+        """Declare a route that is not answered by a function of this module,
+        but with its own socket or body.
 
         ``text``: what else the docstring says. Returns the route:
         :meth:`imserver.gateway.http.call.Api.bind` and :meth:`imserver.gateway.http.call.Api.call_of` admit
@@ -241,13 +299,17 @@ class Resource(Generic[S]):
         """
         return route_of(self._add(method, path, need, None, text, more))
 
-    def _declare(self, method: str, path: str, need: Need | None, more: dict[str, Any]) -> Declare[S]:
+    def _declare(
+        self, method: str, path: str, need: Need | None, more: dict[str, Any]
+    ) -> Declare[S]:
         def declare(function: Any) -> Any:
             code = function.__code__
             fields = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
             run, row = function, dict(more)
             schema, base = row.pop("schema", None), row.pop("base", self._base)
-            if fields or "HttpResponse" not in str(function.__annotations__.get("return", HttpResponse)):
+            if fields or "HttpResponse" not in str(
+                function.__annotations__.get("return", HttpResponse)
+            ):
                 types = get_type_hints(function, include_extras=True)
                 row.setdefault("answer", types["return"])
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
@@ -278,7 +340,9 @@ class Resource(Generic[S]):
         row = {
             **self._usual,
             **more,
-            "problems": tuple(dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))),
+            "problems": tuple(
+                dict.fromkeys((*self._problems, *more.get("problems", ()), *muted))
+            ),
         }
         where = (method, PREFIX + path, need)
         operation = Operation(*where, function, self._tag, text, **row)
@@ -294,11 +358,15 @@ def _shape_of(
     types: Mapping[str, Any],
     base: type[Struct] | None,
 ) -> type[Struct]:
-    """The Struct of parameters. ``base`` has fields before them; a parameter may name one of these."""
+    """The Struct of parameters. ``base`` has fields before them; a parameter
+    may name one of these."""
     inherited = () if base is None else base.__struct_fields__
     count, usual = function.__code__.co_argcount, function.__defaults__ or ()
     positional = function.__code__.co_varnames[count - len(usual) : count]
-    defaults = {**dict(zip(positional, usual, strict=True)), **(function.__kwdefaults__ or {})}
+    defaults = {
+        **dict(zip(positional, usual, strict=True)),
+        **(function.__kwdefaults__ or {}),
+    }
     own: list[Any] = [
         (each, types[each], *([defaults[each]] if each in defaults else ()))
         for each in fields
@@ -307,7 +375,12 @@ def _shape_of(
     bases = None if base is None else (base,)
     namespace = {"__doc__": text}
     return msgspec.defstruct(
-        name, own, bases=bases, namespace=namespace, kw_only=True, forbid_unknown_fields=True
+        name,
+        own,
+        bases=bases,
+        namespace=namespace,
+        kw_only=True,
+        forbid_unknown_fields=True,
     )
 
 
@@ -317,7 +390,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
 
-    # Not by `wraps`, whose copies cost memory: whoever reads the hints of a route needs these two.
+    # Not by `wraps`, whose copies cost memory: whoever reads the hints of a
+    # route needs these two.
     run.__annotations__, run.__wrapped__ = function.__annotations__, function  # type: ignore[attr-defined]
     return run
 
@@ -328,21 +402,31 @@ def route_of(row: Operation) -> Route:
     if row.names_app:
         names_app = "optional" if row.reach == "optional" else "required"
     body = None if row.body is None else msgspec.json.Decoder(row.body)
-    path = row.path.removeprefix(f"{PREFIX}/").replace("/", ".") if row.method == "POST" else ""
+    path = (
+        row.path.removeprefix(f"{PREFIX}/").replace("/", ".")
+        if row.method == "POST"
+        else ""
+    )
     return Route(
         row.method,
         row.path,
         row.need,
         row.function,
-        row.reach if row.names_app or row.read is not None or row.reach == "all" else "",
+        row.reach
+        if row.names_app or row.read is not None or row.reach == "all"
+        else "",
         row.on_behalf,
         hot=row.hot,
-        shape=Shape(row.query, body, names_app, row.on_behalf != "") if row.read is None else None,
+        shape=Shape(row.query, body, names_app, row.on_behalf != "")
+        if row.read is None
+        else None,
         read=row.read,
         service=row.service,
         style=PROBLEM,
         limited=row.limited,
-        token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
+        token_in="?token"
+        if row.query is not None and "token" in row.query.__struct_fields__
+        else "",
         status=row.status if row.returns else 0,
         refusals=row.refusals,
         on_publisher=row.on_publisher,

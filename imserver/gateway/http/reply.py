@@ -1,7 +1,9 @@
-"""Responses of the HTTP API: the envelope, the headers, the styles of refusals, and the heads of streams.
+"""Responses of the HTTP API: the envelope, the headers, the styles of refusals,
+and the heads of streams.
 
-A style is the form in which a family of routes refuses a request, as its clients expect. Answers to a
-push are made once, with their headers. A stream over HTTP begins with a head, or gets a refusal in its place.
+A style is the form in which a family of routes refuses a request, as its
+clients expect. Answers to a push are made once, with their headers. A stream
+over HTTP begins with a head, or gets a refusal in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from msgspec import Struct, field
 
 from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.clock import is_long_turn, serve_others
-from imserver.gateway.errors import CloseCode, HttpProblem, Problems, ReplyCode, reply_text
+from imserver.gateway.errors import (
+    CloseCode,
+    HttpProblem,
+    Problems,
+    ReplyCode,
+    reply_text,
+)
 from imserver.gateway.logging import RequestLog
 from imserver.gateway.model import encode_json
 from imserver.gateway.transport.gate import Head
@@ -35,14 +43,15 @@ MAX_BATCH_BYTES: Final = 4 << 20
 
 
 class BatchAnswers(Struct, eq=False):
-    """The answers to the commands of a request, in order: ``parts``. Together they have at most 4 MiB."""
+    """The answers to the commands of a request, in order: ``parts``. Together
+    they have at most 4 MiB."""
 
     parts: list[bytes] = field(default_factory=list)
     _size: int = 0
 
     def add(self, answer: bytes, too_large: bytes) -> None:
-        """Add an answer of a command that was run, or ``too_large`` if it does not fit. Switches in a long
-        turn."""
+        """Add an answer of a command that was run, or ``too_large`` if it does
+        not fit. Switches in a long turn."""
         if self._size + len(answer) > MAX_BATCH_BYTES:
             answer = too_large
         self._size += len(answer)
@@ -62,12 +71,17 @@ class RequestRefused(Exception):
 def refusal(code: int, data: Mapping[str, Any] = MappingProxyType({})) -> HttpResponse:
     """The envelope of a :class:`ReplyCode`."""
     text = encode_json(reply_text(code))
-    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data))))
+    return HttpResponse(
+        200, b'{"code":%d,"msg":%b,"data":%b}' % (code, text, encode_json(dict(data)))
+    )
 
 
 def success(data: Any) -> HttpResponse:
-    """The envelope around ``data``: a dict with its keys in the order of the wire, or a msgspec Struct."""
-    return HttpResponse(200, b'{"code":200,"msg":"Success","data":%b}' % encode_json(data))
+    """The envelope around ``data``: a dict with its keys in the order of the
+    wire, or a msgspec Struct."""
+    return HttpResponse(
+        200, b'{"code":200,"msg":"Success","data":%b}' % encode_json(data)
+    )
 
 
 BAD_PARAMETER: Final = refusal(ReplyCode.BAD_PARAMETER)
@@ -81,18 +95,24 @@ PREFLIGHT: Final = HttpResponse(204, b"")
 
 SENT: Final = constant(success({"sendResults": True}))
 NOT_SENT: Final = constant(success({"sendResults": False}))
-FAILED: Final = success({"sendResults": False, "sendResultsErr": "the node of the user does not answer"})
+FAILED: Final = success(
+    {"sendResults": False, "sendResultsErr": "the node of the user does not answer"}
+)
 """The node of the user did not get the push."""
 PARTLY: Final = success(
-    {"sendResults": True, "sendResultsErr": "a node does not answer; its users did not get it"}
+    {
+        "sendResults": True,
+        "sendResultsErr": "a node does not answer; its users did not get it",
+    }
 )
 REPEATED: Final = constant(success({}))
 """The ``msgID`` was accepted before; nothing is delivered."""
 
 
 class ApiProblem(Exception):
-    """Refuses a request with this problem. ``detail`` replaces its usual message. ``rate``: the rate that
-    refuses it, and the time until the next request is allowed."""
+    """Refuses a request with this problem. ``detail`` replaces its usual
+    message. ``rate``: the rate that refuses it, and the time until the next
+    request is allowed."""
 
     def __init__(
         self,
@@ -116,9 +136,10 @@ class ApiProblem(Exception):
 class Style(Struct, frozen=True):
     """The form of refusals.
 
-    ``refuse`` makes the answer to a refused request, of the problem, the request, and a text that replaces
-    the usual message of the problem (``""``: none). ``everywhere``: its routes are also served on WebSocket
-    listeners. ``options``: the answer to OPTIONS on a route of another method.
+    ``refuse`` makes the answer to a refused request, of the problem, the
+    request, and a text that replaces the usual message of the problem (``""``:
+    none). ``everywhere``: its routes are also served on WebSocket listeners.
+    ``options``: the answer to OPTIONS on a route of another method.
     """
 
     refuse: Callable[..., HttpResponse]
@@ -126,15 +147,25 @@ class Style(Struct, frozen=True):
     options: HttpResponse = PREFLIGHT
 
 
-def _refuse_in_cmd(problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
-    """Always status 200, with a code of the cmd dialect in the body (docs/reference/http.md)."""
+def _refuse_in_cmd(
+    problem: HttpProblem, _request: HttpRequest, _detail: str = ""
+) -> HttpResponse:
+    """Always status 200, with a code of the cmd dialect in the body
+    (docs/reference/http.md)."""
     if problem.status in (401, 403):
         return UNAUTHORIZED
-    return SYSTEM_ERROR if problem.status >= 500 or problem.status == 429 else BAD_PARAMETER
+    return (
+        SYSTEM_ERROR
+        if problem.status >= 500 or problem.status == 429
+        else BAD_PARAMETER
+    )
 
 
-def _refuse_as_problem(problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
-    """A matching status, and a problem body ``{code, message, temporary, request_id}``."""
+def _refuse_as_problem(
+    problem: HttpProblem, request: HttpRequest, detail: str = ""
+) -> HttpResponse:
+    """A matching status, and a problem body ``{code, message, temporary,
+    request_id}``."""
     body = problem_body(problem, request.id, detail)
     headers = challenged(problem, (("X-Request-Id", request.id),))
     return HttpResponse(problem.status, body, headers=headers)
@@ -142,7 +173,8 @@ def _refuse_as_problem(problem: HttpProblem, request: HttpRequest, detail: str =
 
 CMD: Final = Style(_refuse_in_cmd, everywhere=True)
 PROBLEM: Final = Style(_refuse_as_problem)
-"""The form of refusals of ``/api/v1``: a matching status, and a problem as JSON."""
+"""The form of refusals of ``/api/v1``: a matching status, and a problem as
+JSON."""
 
 _STATUS_OF: Final = {
     CloseCode.TOKEN_INVALID: Problems.TOKEN_INVALID,
@@ -155,7 +187,8 @@ _STATUS_OF: Final = {
     CloseCode.NODE_FULL: Problems.NODE_FULL,
     CloseCode.INTERNAL_ERROR: Problems.INTERNAL_ERROR,
 }
-"""Close code → the HTTP refusal that means the same; any other: ``not_ready``."""
+"""Close code → the HTTP refusal that means the same; any other:
+``not_ready``."""
 _STREAM_HEADERS: Final = (
     ("Cache-Control", "no-store, no-transform"),
     # nginx would buffer events until it has 4 KB.
@@ -168,38 +201,64 @@ _STREAM_HEADERS: Final = (
 
 
 def stream_request(head: Head, host: str) -> HttpRequest:
-    """The request for a stream, as routes get theirs. ``host``: address of the client."""
-    return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
+    """The request for a stream, as routes get theirs. ``host``: address of the
+    client."""
+    return HttpRequest(
+        head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host
+    )
 
 
-def stream_head(log: RequestLog, head: Head, host: str, content_type: str, by: str = "") -> bytes:
-    """The head of the response that begins a stream; it is logged. ``host``: address of the client. ``by``:
-    the label of the principal; ``""``: it is not known yet."""
+def stream_head(
+    log: RequestLog, head: Head, host: str, content_type: str, by: str = ""
+) -> bytes:
+    """The head of the response that begins a stream; it is logged. ``host``:
+    address of the client. ``by``: the label of the principal; ``""``: it is not
+    known yet."""
     request = stream_request(head, host)
     _log_stream(log, request, 200, 0, by)
     # No browser shows events as a page.
     sandbox = () if content_type.startswith("text/event-stream") else (SANDBOX,)
-    headers = (("Content-Type", content_type), *_STREAM_HEADERS, *sandbox, ("X-Request-Id", request.id))
+    headers = (
+        ("Content-Type", content_type),
+        *_STREAM_HEADERS,
+        *sandbox,
+        ("X-Request-Id", request.id),
+    )
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     return status_line(200) + f"{lines}\r\n".encode("latin-1")
 
 
 def stream_refused(
-    log: RequestLog, head: Head, host: str, why: int | ApiProblem, style: Style, by: str = ""
+    log: RequestLog,
+    head: Head,
+    host: str,
+    why: int | ApiProblem,
+    style: Style,
+    by: str = "",
 ) -> bytes:
-    """The whole response in place of a stream, in this style; it is logged. ``host``: address of the client.
-    ``why``: the close code of a stream that has not begun, or a problem. ``by``: see :func:`stream_head`."""
+    """The whole response in place of a stream, in this style; it is logged.
+    ``host``: address of the client. ``why``: the close code of a stream that
+    has not begun, or a problem. ``by``: see :func:`stream_head`."""
     request = stream_request(head, host)
     if isinstance(why, int):
         why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))
     answer = style.refuse(why.problem, request, why.detail)
     headers = why.headers + ((("Retry-After", "2"),) if why.problem.temporary else ())
     lines = header_block(answer)
-    lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+    lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode(
+        "latin-1"
+    )
     _log_stream(log, request, answer.status, len(answer.body), by)
-    return response_head(answer.status, lines, len(answer.body), keep_alive=False) + answer.body
+    return (
+        response_head(answer.status, lines, len(answer.body), keep_alive=False)
+        + answer.body
+    )
 
 
-def _log_stream(log: RequestLog, request: HttpRequest, status: int, size: int, by: str) -> None:
+def _log_stream(
+    log: RequestLog, request: HttpRequest, status: int, size: int, by: str
+) -> None:
     # The stream has not ended, so it has no duration.
-    log.add(request.method, request.path, status, 0.0, request.host, size, request.id, by)
+    log.add(
+        request.method, request.path, status, 0.0, request.host, size, request.id, by
+    )

@@ -1,4 +1,5 @@
-"""Flask's views of the API: one thin adapter for each row of the table, and event streams."""
+"""Flask's views of the API: one thin adapter for each row of the table, and
+event streams."""
 
 import _socket
 import socket
@@ -26,8 +27,8 @@ from imserver.gateway.transport.stream import Streams
 
 
 def create_api(api: Api) -> Blueprint:
-    """The blueprint with every route of the API: one dict lookup before Flask's routing. A hundred werkzeug
-    rules would take a megabyte."""
+    """The blueprint with every route of the API: one dict lookup before Flask's
+    routing. A hundred werkzeug rules would take a megabyte."""
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
@@ -37,8 +38,16 @@ def create_api(api: Api) -> Blueprint:
 
 
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
-    """Answer a request whose path and method are in the table: path, or its pattern → method → route."""
-    rows = next((table[path] for path in (request.path, *patterns_of(request.path)) if path in table), None)
+    """Answer a request whose path and method are in the table: path, or its
+    pattern → method → route."""
+    rows = next(
+        (
+            table[path]
+            for path in (request.path, *patterns_of(request.path))
+            if path in table
+        ),
+        None,
+    )
     if rows is None:
         return None
     method = request.method
@@ -51,7 +60,8 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
         others = getattr(request.routing_exception, "valid_methods", None) or ()
         heads = ("HEAD",) if "GET" in rows else ()
         raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
-    # Flask knows no such path. With its exception, a request is a cycle of a hundred objects.
+    # Flask knows no such path. With its exception, a request is a cycle of a
+    # hundred objects.
     request.routing_exception = None
     http_request, route = as_request(), endpoint.route
     if method == "OPTIONS" and route.method != "OPTIONS":
@@ -60,21 +70,27 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     if isinstance(principal, HttpResponse):
         return to_response(principal)
     try:
-        # One byte more: werkzeug cuts a chunked body off at the limit without an error.
+        # One byte more: werkzeug cuts a chunked body off at the limit without
+        # an error.
         request.max_content_length = body_limit(api, route, principal) + 1
         reads = route.read is not None or route.shape is not None or method != "GET"
         body = request.get_data(cache=False, parse_form_data=False) if reads else b""
     except RequestEntityTooLarge:
-        return to_response(answer(api, endpoint, replace(http_request, too_large=True), principal))
+        return to_response(
+            answer(api, endpoint, replace(http_request, too_large=True), principal)
+        )
     except (HTTPException, OSError, ValueError):  # incomplete, or invalid chunks
         return to_response(route.style.refuse(Problems.BAD_REQUEST, http_request))
     return to_response(answer(api, endpoint, as_request(body), principal))
 
 
 def to_response(finished: HttpResponse) -> Response:
-    """Convert a finished answer to a Flask response, with the headers of the API."""
+    """Convert a finished answer to a Flask response, with the headers of the
+    API."""
     # From a number, werkzeug would make a reason in capitals.
-    response = Response(finished.body, f"{finished.status} {phrase_of(finished.status)}")
+    response = Response(
+        finished.body, f"{finished.status} {phrase_of(finished.status)}"
+    )
     response.headers.clear()
     if not finished.page:
         response.headers.extend(HEADER_LIST)
@@ -88,7 +104,8 @@ def to_response(finished: HttpResponse) -> Response:
 
 
 def as_request(body: bytes = b"") -> HttpRequest:
-    """Convert Flask's request to a request of the API. Its principal is logged."""
+    """Convert Flask's request to a request of the API. Its principal is
+    logged."""
     g.http_request = converted = HttpRequest(
         request.method,
         request.path,
@@ -107,7 +124,8 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
-    """The blueprint that answers every path of ``streams``. ``body_bytes``: longest body of a request."""
+    """The blueprint that answers every path of ``streams``. ``body_bytes``:
+    longest body of a request."""
     blueprint = Blueprint("streams", __name__)
     for path, row in streams.paths.items():
         blueprint.add_url_rule(
@@ -120,9 +138,12 @@ def create_stream_view(streams: Streams, body_bytes: int) -> Blueprint:
     return blueprint
 
 
-def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: str) -> Response:
+def _open_stream(
+    streams: Streams, method: str, body_bytes: int, **_segments: str
+) -> Response:
     """Serve one stream."""
-    if request.method == "OPTIONS":  # from a page of another origin that will send the token in a header
+    # from a page of another origin that will send the token in a header
+    if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
     if request.method != method:  # HEAD would begin a session that nobody uses
         raise MethodNotAllowed([method])
@@ -135,7 +156,16 @@ def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: st
     port = int(request.environ.get("REMOTE_PORT", 0) or 0)
     host = request.remote_addr or ""
     query = http_request.query.decode("latin-1")
-    full_head = Head(method, http_request.path, "1.1", host, port, http_request.headers, query, body=body)
+    full_head = Head(
+        method,
+        http_request.path,
+        "1.1",
+        host,
+        port,
+        http_request.headers,
+        query,
+        body=body,
+    )
     streams.adopt(plain, full_head)
     sent = b""
     while _END_OF_HEAD not in sent:
@@ -146,10 +176,15 @@ def _open_stream(streams: Streams, method: str, body_bytes: int, **_segments: st
         sent += data
     head, _, rest = sent.partition(_END_OF_HEAD)
     first, *lines = head.decode("latin-1").split("\r\n")
-    headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    headers = [
+        (name, value.strip())
+        for name, _, value in (line.partition(":") for line in lines)
+    ]
     # Only the server may send this header (PEP 3333).
     headers = [(name, value) for name, value in headers if name.lower() != "connection"]
-    response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
+    response = Response(
+        _content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True
+    )
     response.headers.clear()
     response.headers.extend(headers)
     return response

@@ -1,4 +1,5 @@
-"""Parts of requests and answers of ``/api/v1``: queries, compressed bodies, pages of lists."""
+"""Parts of requests and answers of ``/api/v1``: queries, compressed bodies,
+pages of lists."""
 
 import zlib
 from bisect import bisect_right
@@ -26,12 +27,17 @@ GZIP: Final = 31
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
-    """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer. ``error``: why the decoder
-    refused the body as it is. Raises :class:`ApiProblem`."""
+    """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer.
+    ``error``: why the decoder refused the body as it is. Raises
+    :class:`ApiProblem`."""
     # ``1.0`` may stand for 1 in short bodies only: each number costs 0.15 µs.
     if "got `float`" in str(error) and len(body) <= 256 << 10:
         try:
-            return decoder.decode(msgspec.json.encode(msgspec.json.Decoder(float_hook=_whole).decode(body)))
+            return decoder.decode(
+                msgspec.json.encode(
+                    msgspec.json.Decoder(float_hook=_whole).decode(body)
+                )
+            )
         except (ValueError, RecursionError) as again:
             error = again
     raise ApiProblem.invalid(str(error))
@@ -44,7 +50,8 @@ def _whole(text: str) -> int | float:
 
 
 class _Nothing(Struct, gc=False):
-    """An object of which nothing is kept: it takes a sixth of the memory of a dict."""
+    """An object of which nothing is kept: it takes a sixth of the memory of a
+    dict."""
 
 
 class _Counted(Struct):
@@ -61,9 +68,11 @@ _decode_command: Final = msgspec.json.Decoder(
     Annotated[dict[str, Raw], Meta(min_length=1, max_length=1)]
 ).decode
 UNCOUNTED_BYTES: Final = 65536
-"""A batch of this size has so few commands that they are made without counting them."""
+"""A batch of this size has so few commands that they are made without counting
+them."""
 MOST_BRACKETS: Final = 400_000
-"""Limit of the brackets of a batch: where all of them are nested, so many hold the loop for 10 ms."""
+"""Limit of the brackets of a batch: where all of them are nested, so many hold
+the loop for 10 ms."""
 
 
 def require_few_commands(body: bytes, most: int) -> None:
@@ -72,7 +81,9 @@ def require_few_commands(body: bytes, most: int) -> None:
     if len(body) <= UNCOUNTED_BYTES:
         return
     if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
-        raise ApiProblem(Problems.BODY_TOO_LARGE, f"The body has more than {MOST_BRACKETS} brackets")
+        raise ApiProblem(
+            Problems.BODY_TOO_LARGE, f"The body has more than {MOST_BRACKETS} brackets"
+        )
     try:
         commands = _count_commands(body).commands
     except (ValueError, RecursionError) as error:
@@ -82,7 +93,8 @@ def require_few_commands(body: bytes, most: int) -> None:
 
 
 def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
-    """The ``commands`` of a batch, each of them with one field. Others are served in between.
+    """The ``commands`` of a batch, each of them with one field. Others are
+    served in between.
 
     Raises :class:`ApiProblem`, also if there are more than ``most``.
     """
@@ -102,12 +114,15 @@ def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
         try:
             commands.append(_decode_command(content))
         except (ValueError, RecursionError) as error:
-            raise ApiProblem.invalid(f"{error} - at `$.commands[{len(commands)}]`") from None
+            raise ApiProblem.invalid(
+                f"{error} - at `$.commands[{len(commands)}]`"
+            ) from None
     return commands
 
 
 def inflate(body: bytes, limit: int) -> bytes:
-    """Decompress a gzip body. Raises :class:`ApiProblem` if it is broken or larger than ``limit`` bytes."""
+    """Decompress a gzip body. Raises :class:`ApiProblem` if it is broken or
+    larger than ``limit`` bytes."""
     inflater = zlib.decompressobj(GZIP)
     try:
         content = inflater.decompress(body, limit + 1)
@@ -121,7 +136,8 @@ def inflate(body: bytes, limit: int) -> bytes:
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
-    """A large body, as gzip if Accept-Encoding (``accepted``) allows it, and the headers that say so."""
+    """A large body, as gzip if Accept-Encoding (``accepted``) allows it, and
+    the headers that say so."""
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers
@@ -129,7 +145,8 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding header accepts gzip (RFC 9110 section 12.5.3)."""
+    """Whether an Accept-Encoding header accepts gzip (RFC 9110 section
+    12.5.3)."""
     for entry in accepted.lower().split(","):
         name, _, weight = entry.partition(";")
         if name.strip() in ("gzip", "x-gzip"):
@@ -141,7 +158,8 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 
 def read_query(request: HttpRequest, kind: type[Q]) -> Q:
-    """Convert the query to ``kind``. Raises :class:`ApiProblem`, which names the wrong parameter."""
+    """Convert the query to ``kind``. Raises :class:`ApiProblem`, which names
+    the wrong parameter."""
     params: dict[str, Any] = {}
     try:
         pairs = parse_pairs(request.query)
@@ -166,7 +184,11 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
 
 def reached(tenants: Tenants, principal: Principal) -> list[str]:
     """The apps that the key reaches, ordered by name, without aliases."""
-    return [name for name in tenants.names() if principal.reaches(name) and tenants.resolve(name) == name]
+    return [
+        name
+        for name in tenants.names()
+        if principal.reaches(name) and tenants.resolve(name) == name
+    ]
 
 
 def require_few(limits: Limits, *named: Sized) -> None:

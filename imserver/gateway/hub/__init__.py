@@ -1,1 +1,2 @@
-"""The connections of this node by app and user, fan-out, and the closing of silent connections."""
+"""The connections of this node by app and user, fan-out, and the closing of
+silent connections."""

@@ -13,7 +13,11 @@ from imserver.gateway.clock import until_beat
 from imserver.gateway.errors import CloseCode
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Service
-from imserver.gateway.transport.connection import Connection, ConnectionContext, quiet_seconds
+from imserver.gateway.transport.connection import (
+    Connection,
+    ConnectionContext,
+    quiet_seconds,
+)
 from imserver.gateway.transport.states import CLOSING
 
 _BATCH = 1000
@@ -21,12 +25,14 @@ _BATCH = 1000
 _TURN_SECONDS = 0.001
 
 Check = Callable[[Connection], float | None]
-"""Called for each session of a dialect in each sweep. It returns after how many seconds without any traffic
-the session is closed; None: it expects heartbeats. Never switches."""
+"""Called for each session of a dialect in each sweep. It returns after how many
+seconds without any traffic the session is closed; None: it expects heartbeats.
+Never switches."""
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
-    """Iterate over a copy of ``connections``, with a turn of the loop after each batch."""
+    """Iterate over a copy of ``connections``, with a turn of the loop after
+    each batch."""
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
             gevent.sleep(_TURN_SECONDS)
@@ -35,8 +41,8 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 
 class Sweep(Service):
-    """Closes silent connections. ``login_seconds`` 0: those without a login have the time of silent ones.
-    ``ping_seconds`` 0: no pings."""
+    """Closes silent connections. ``login_seconds`` 0: those without a login
+    have the time of silent ones. ``ping_seconds`` 0: no pings."""
 
     context: ConnectionContext
     metrics: Metrics
@@ -64,14 +70,19 @@ class Sweep(Service):
         for connection in _paced(self.context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
-            silent_seconds = None if check is None or connection.app is None else check(connection)
+            silent_seconds = (
+                None if check is None or connection.app is None else check(connection)
+            )
             if connection.state >= CLOSING:
                 pass
             elif silent_seconds and connection.user is not None:
                 silent = now - silent_seconds
-                if connection.last_seen < silent:  # its last check is too old: ask the kernel
+                # its last check is too old: ask the kernel
+                if connection.last_seen < silent:
                     quiet = quiet_seconds(connection.sock)
-                    connection.last_seen = max(connection.last_seen, monotonic() - quiet)
+                    connection.last_seen = max(
+                        connection.last_seen, monotonic() - quiet
+                    )
                     if connection.last_seen < silent:
                         self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
             elif dialect.pinged:
@@ -84,7 +95,8 @@ class Sweep(Service):
                 self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients in rounds; close those that answer none within ``pong_seconds``."""
+        """Greenlet: ping all clients in rounds; close those that answer none
+        within ``pong_seconds``."""
         ends: deque[float] = deque()
         """When the rounds of pings ended whose answers are not checked yet."""
         next_round = monotonic() + self.ping_seconds
@@ -94,7 +106,10 @@ class Sweep(Service):
             if check <= next_round:
                 ended = ends.popleft()
                 for connection in _paced(self.context.connections):
-                    if 0 < connection.pinged_at <= ended and not connection.encoding.dialect.pinged:
+                    if (
+                        0 < connection.pinged_at <= ended
+                        and not connection.encoding.dialect.pinged
+                    ):
                         self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
                 continue
             next_round = monotonic() + self.ping_seconds
@@ -115,23 +130,31 @@ _PING_BATCH: Final = 500
 
 
 class Pings:
-    """Pings the connections of ``pinged`` dialects every ``ping_seconds``, and closes silent ones.
+    """Pings the connections of ``pinged`` dialects every ``ping_seconds``, and
+    closes silent ones.
 
-    A connection without a sign of life for ``silent_seconds`` is closed at the next check, up to
-    ``ping_seconds`` later. All received data is a sign of life, also a pong.
+    A connection without a sign of life for ``silent_seconds`` is closed at the
+    next check, up to ``ping_seconds`` later. All received data is a sign of
+    life, also a pong.
     """
 
     def __init__(
-        self, context: ConnectionContext, metrics: Metrics, ping_seconds: float, silent_seconds: float
+        self,
+        context: ConnectionContext,
+        metrics: Metrics,
+        ping_seconds: float,
+        silent_seconds: float,
     ) -> None:
         self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
-        # Two checks of one connection are a period apart, plus or minus the delay of the loop.
+        # Two checks of one connection are a period apart, plus or minus the
+        # delay of the loop.
         self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
 
     def run(self) -> None:
-        """Greenlet: run one step after the other. Delayed steps are made up for."""
+        """Greenlet: run one step after the other. Delayed steps are made up
+        for."""
         step = 0
         began = monotonic() + until_beat(self._step_seconds)
         while True:
@@ -155,7 +178,8 @@ class Pings:
                 gevent.sleep(_TURN_SECONDS)
 
     def _in(self, slot: int) -> Iterator[Connection]:
-        """Connections in service whose clients are pinged: those that need no login any more."""
+        """Connections in service whose clients are pinged: those that need no
+        login any more."""
         if not self._context.pinged:
             return
         poller = self._context.poller
@@ -163,6 +187,7 @@ class Pings:
             connection = poller.at(fd)
             if not isinstance(connection, Connection) or connection.state >= CLOSING:
                 continue
-            # A client that comes back would answer a ping before the reply in the name of its last session.
+            # A client that comes back would answer a ping before the reply in
+            # the name of its last session.
             if connection.encoding.dialect.pinged and not connection.last_seen:
                 yield connection

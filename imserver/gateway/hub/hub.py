@@ -23,15 +23,17 @@ from imserver.gateway.transport.states import (
 USER_CHANNEL: Final = "user:"
 """What the name of the channel of a user begins with. Then comes the user."""
 RESERVED: Final = (USER_CHANNEL, "group:")
-"""Channels of these namespaces reach the sessions of users and of the members of groups, without
-subscriptions. Only these users and members may subscribe to them."""
+"""Channels of these namespaces reach the sessions of users and of the members
+of groups, without subscriptions. Only these users and members may subscribe to
+them."""
 
 
 class App(Struct, eq=False):
     """The online users of one app. Owner: the hub.
 
-    ``users``: user → the addressed session, or a list of several. Nearly all users have one session, and a
-    list for each would cost 64 bytes. Only sessions in service are included.
+    ``users``: user → the addressed session, or a list of several. Nearly all
+    users have one session, and a list for each would cost 64 bytes. Only
+    sessions in service are included.
     """
 
     name: str
@@ -39,13 +41,15 @@ class App(Struct, eq=False):
     is_registered: bool = True
     """False for an app that exists while somebody is connected."""
     quiet: bool = False
-    """True if no enter and exit notices are sent: the users of systems are connections without such notices,
-    and elsewhere a feature may decide who sees the presence of users."""
+    """True if no enter and exit notices are sent: the users of systems are
+    connections without such notices, and elsewhere a feature may decide who
+    sees the presence of users."""
     users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
     memberships: int = 0
     """Number of subscriptions to its channels on this node."""
     elsewhere: int = 0
-    """Number of users on other nodes: from their leases, or, while these lag, from notices."""
+    """Number of users on other nodes: from their leases, or, while these lag,
+    from notices."""
     lag: int = 0
     """Seconds until the leases include the last notice."""
     several: int = 0
@@ -53,14 +57,17 @@ class App(Struct, eq=False):
     notices: list[Event] = field(default_factory=list)
     """Enter and exit notices of this turn that are not in the outboxes yet."""
     newcomers: dict[Connection, int] = field(default_factory=dict)
-    """Sessions that began while notices wait → number of these notices that they do not receive."""
+    """Sessions that began while notices wait → number of these notices that
+    they do not receive."""
     channels: dict[str, LocalChannel] = field(default_factory=dict)
     """Channels with members on this node."""
     own_channels: dict[str, LocalChannel] = field(default_factory=dict)
-    """Those of them that are the channels of users and groups (:data:`RESERVED`). Most apps have none, so
-    that a push to a user need not look for subscribers."""
+    """Those of them that are the channels of users and groups
+    (:data:`RESERVED`). Most apps have none, so that a push to a user need not
+    look for subscribers."""
     user_counts: dict[LocalChannel, int] = field(default_factory=dict)
-    """Numbers of users of channels that somebody has asked for, until the members or their users change."""
+    """Numbers of users of channels that somebody has asked for, until the
+    members or their users change."""
 
     def __post_init__(self) -> None:
         self.quiet = self.name.startswith(SYSTEM_PREFIX)
@@ -74,19 +81,24 @@ class App(Struct, eq=False):
 
 
 class Hub:
-    """All apps of this node. Owner of the session fields of connections (app, user, device)."""
+    """All apps of this node. Owner of the session fields of connections (app,
+    user, device)."""
 
-    def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
+    def __init__(
+        self, policies: Mapping[str, str], connections: set[Connection]
+    ) -> None:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Apps by name. Only the hub changes it."""
         self._connections = connections
         self._on_forgotten: list[Callable[[Connection], object]] = []
         self.now = int(time())
-        """Unix seconds, set by the node. All logins of a second share this object."""
+        """Unix seconds, set by the node. All logins of a second share this
+        object."""
 
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
-        """From now on call this with each session that is no longer addressed, while its connection stays
-        open. It must not switch. The last function is called first: what it uses ends after it."""
+        """From now on call this with each session that is no longer addressed,
+        while its connection stays open. It must not switch. The last function
+        is called first: what it uses ends after it."""
         self._on_forgotten.insert(0, forgotten)
 
     def _forgotten(self, connection: Connection) -> None:
@@ -94,8 +106,9 @@ class Hub:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """The app of this name, with its policy, or a new one. One that is not registered ends with its last
-        user, unless it is registered meanwhile."""
+        """The app of this name, with its policy, or a new one. One that is
+        not registered ends with its last user, unless it is registered
+        meanwhile."""
         app = self.apps.get(name)
         if app is None:
             app = self.apps[name] = App(name, policy, is_registered)
@@ -104,24 +117,33 @@ class Hub:
         return app
 
     def set_policy(self, name: str, policy: str, quiet: bool = False) -> None:
-        """Set the policy for future logins. ``quiet``: enter and exit notices are not sent."""
+        """Set the policy for future logins. ``quiet``: enter and exit notices
+        are not sent."""
         app = self.apps[name]
         app.policy = policy
         app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
 
     def retire(self, name: str) -> list[Connection]:
-        """An app was deleted: forget it when its last user has gone. Returns the connections of its users."""
+        """An app was deleted: forget it when its last user has gone. Returns
+        the connections of its users."""
         app = self.apps.get(name)
         if app is None:
             return []
         app.is_registered = False
         self.close_unregistered(name)
-        return [connection for connection in self._connections if connection.app == name]
+        return [
+            connection for connection in self._connections if connection.app == name
+        ]
 
     def close_unregistered(self, name: str) -> None:
         """Remove an unregistered app without users."""
         app = self.apps.get(name)
-        if app is not None and not app.is_registered and not app.users and not app.channels:
+        if (
+            app is not None
+            and not app.is_registered
+            and not app.users
+            and not app.channels
+        ):
             del self.apps[name]
 
     def registered(self) -> Iterator[App]:
@@ -129,7 +151,8 @@ class Hub:
         return (app for app in self.apps.values() if app.is_registered)
 
     def connections(self) -> set[Connection]:
-        """All connections of this node, with or without a login. Do not change it; copy it to switch."""
+        """All connections of this node, with or without a login. Do not change
+        it; copy it to switch."""
         return self._connections
 
     def sessions(self) -> Iterator[Connection]:
@@ -144,7 +167,8 @@ class Hub:
         return () if hub_app is None else hub_app.sessions_of(user)
 
     def user_names(self, app: str) -> list[str]:
-        """The users of an app who are online on this node; empty for an unknown app."""
+        """The users of an app who are online on this node; empty for an unknown
+        app."""
         hub_app = self.apps.get(app)
         return list(hub_app.users) if hub_app is not None else []
 
@@ -164,11 +188,17 @@ class Hub:
         return hub_app is not None and user in hub_app.users
 
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` a session of ``user`` that is answered, but gets no push to the user."""
+        """Make ``connection`` a session of ``user`` that is answered, but gets
+        no push to the user."""
         self._begin(app, connection, user, device, ATTACH)
 
     def _begin(
-        self, app: App, connection: Connection, user: str, device: str, event: ConnectionEvent
+        self,
+        app: App,
+        connection: Connection,
+        user: str,
+        device: str,
+        event: ConnectionEvent,
     ) -> None:
         connection.state = CONNECTION_TRANSITIONS[connection.state][event]
         connection.app, connection.user, connection.device = app.name, user, device
@@ -178,13 +208,15 @@ class Hub:
         connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
-        """Stop addressing a session. It is still answered. Its end takes nobody offline."""
+        """Stop addressing a session. It is still answered. Its end takes nobody
+        offline."""
         self.leave(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
         self._forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
-        """End a session but keep its connection. True if this takes its user offline."""
+        """End a session but keep its connection. True if this takes its user
+        offline."""
         went_offline = self.leave(connection)
         self._forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
@@ -193,7 +225,8 @@ class Hub:
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
+        """Make ``connection`` an addressed session of ``user``; under
+        ``newest`` the only one."""
         self._begin(app, connection, user, device, JOIN)
         if app.notices:
             app.newcomers[connection] = len(app.notices)
@@ -234,14 +267,18 @@ class Hub:
 
 
 class ChannelPosition(Struct, eq=False):
-    """How far this node has delivered a channel with history. Owner: ``OrderedDelivery``.
+    """How far this node has delivered a channel with history. Owner:
+    ``OrderedDelivery``.
 
-    ``offset``: of the last delivered publication, in the history's life ``epoch`` (-1: not known yet).
-    ``early``: offset → a publication that arrived before one with a lower offset. ``waiting``: new members
-    that must not receive everything → the publications that they receive later, or the last offset that they
-    have. ``deltas``: members that read deltas → the offset of the last publication that they have received
-    (0: none); None if there are none. ``last``: the last delivered publication, if there are such members.
-    ``before``: the epoch before this one, and the offset in it: its publications may come late.
+    ``offset``: of the last delivered publication, in the history's life
+    ``epoch`` (-1: not known yet). ``early``: offset → a publication that
+    arrived before one with a lower offset. ``waiting``: new members that must
+    not receive everything → the publications that they receive later, or the
+    last offset that they have. ``deltas``: members that read deltas → the
+    offset of the last publication that they have received (0: none); None if
+    there are none. ``last``: the last delivered publication, if there are such
+    members. ``before``: the epoch before this one, and the offset in it: its
+    publications may come late.
     """
 
     epoch: str = ""
@@ -264,8 +301,9 @@ class ChannelPosition(Struct, eq=False):
 
 
 class LocalChannel(Struct, eq=False):
-    """The members of a channel on this node: connection → Unix time of joining, in this order, all different.
-    ``position``: None without a history. Owner: :class:`ChannelMembership`."""
+    """The members of a channel on this node: connection → Unix time of joining,
+    in this order, all different. ``position``: None without a history. Owner:
+    :class:`ChannelMembership`."""
 
     app: App
     name: str
@@ -274,8 +312,9 @@ class LocalChannel(Struct, eq=False):
 
 
 class ChannelMembership(Service):
-    """The channels and their members. Owner of ``App.channels``, ``App.own_channels`` and
-    ``Connection.channels``, a tuple: a dict of three channels would cost 140 bytes more. Never switches."""
+    """The channels and their members. Owner of ``App.channels``,
+    ``App.own_channels`` and ``Connection.channels``, a tuple: a dict of three
+    channels would cost 140 bytes more. Never switches."""
 
     channels: int = 0
     """Number of channels in all apps."""
@@ -284,7 +323,8 @@ class ChannelMembership(Service):
     _last: float = 0.0
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
-        """Add a connection to a channel. None if it is a member already, or not in service in the app."""
+        """Add a connection to a channel. None if it is a member already, or not
+        in service in the app."""
         if connection.state >= CLOSING or connection.app != app.name:
             return None
         channel = app.channels.get(name)
@@ -309,12 +349,15 @@ class ChannelMembership(Service):
         channel = app.channels.get(name)
         if channel is None or connection not in channel.members:
             return False
-        connection.channels = tuple([each for each in connection.channels if each is not channel])
+        connection.channels = tuple(
+            [each for each in connection.channels if each is not channel]
+        )
         self._take_out(channel, connection)
         return True
 
     def leave_all(self, connection: Connection) -> tuple[LocalChannel, ...]:
-        """Remove a connection from all its channels. Returns them in the order of joining."""
+        """Remove a connection from all its channels. Returns them in the order
+        of joining."""
         channels: tuple[LocalChannel, ...] = connection.channels
         connection.channels = ()
         for channel in channels:
@@ -326,7 +369,9 @@ class ChannelMembership(Service):
         counts = channel.app.user_counts
         count = counts.get(channel)
         if count is None:
-            count = counts[channel] = len({connection.user for connection in channel.members})
+            count = counts[channel] = len(
+                {connection.user for connection in channel.members}
+            )
         return count
 
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:

@@ -1,4 +1,5 @@
-"""The features and foreign dialects of this server, in the order in which a node builds them."""
+"""The features and foreign dialects of this server, in the order in which a
+node builds them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -33,7 +34,8 @@ _DIALECTS: Final = "imserver.dialects."
 ALL: Final = "all"
 """Stands for all features of this server in the setting ``features``."""
 GROUP: Final = "imserver.features"
-"""The entry points of features of other distributions: name of the feature → its ``FEATURE``."""
+"""The entry points of features of other distributions: name of the feature →
+its ``FEATURE``."""
 
 
 def load_core() -> tuple[FeatureRow, ...]:
@@ -42,17 +44,22 @@ def load_core() -> tuple[FeatureRow, ...]:
 
 
 def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
-    """The features of a node and the core's own dialects, in the order in which a node builds them: what
-    the dialects use comes before them."""
+    """The features of a node and the core's own dialects, in the order in which
+    a node builds them: what the dialects use comes before them."""
     core = load_core()
     used = {name.removesuffix("?") for row in core for name in row.uses}
     before = [feature for feature in features if feature.name in used]
-    return (*before, *core, *(feature for feature in features if feature.name not in used))
+    return (
+        *before,
+        *core,
+        *(feature for feature in features if feature.name not in used),
+    )
 
 
 def load_features(config: Config) -> tuple[FeatureRow, ...]:
-    """Import the features that a node with this configuration has (setting ``features``): those of this
-    server in their order, then those of other distributions. Raises StartError."""
+    """Import the features that a node with this configuration has (setting
+    ``features``): those of this server in their order, then those of other
+    distributions. Raises StartError."""
     return _load(config.features)
 
 
@@ -60,16 +67,24 @@ def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
     """The HTTP problems of the core and of features, by status."""
     rows = [row for each in features for row in each.operations]
     named = (each for row in rows for each in (*row.shared_problems, *row.problems))
-    return sorted(dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status"))
+    return sorted(
+        dict.fromkeys((*HTTP_PROBLEMS.values(), *named)), key=attrgetter("status")
+    )
 
 
 def _load(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
     has_all = wanted is None or ALL in wanted
-    own = [package for package in FEATURES if has_all or _name(package) in (wanted or ())]
+    own = [
+        package for package in FEATURES if has_all or _name(package) in (wanted or ())
+    ]
     names = {ALL, *map(_name, FEATURES)}
     return (
         *(import_module(package).FEATURE for package in own),
-        *(_load_other(name) for name in dict.fromkeys(wanted or ()) if name not in names),
+        *(
+            _load_other(name)
+            for name in dict.fromkeys(wanted or ())
+            if name not in names
+        ),
     )
 
 
@@ -79,15 +94,21 @@ def _load_other(name: str) -> FeatureRow:
 
     entries = entry_points(group=GROUP, name=name)
     if fold(name) in CORE_SETTINGS.names:
-        raise StartError(f"there is no feature {name!r}; a section of the core's settings has this name")
-    offers = ", ".join(sorted(entry.dist.name for entry in entries if entry.dist is not None))
+        raise StartError(
+            f"there is no feature {name!r}; a section of the core's settings has this name"
+        )
+    offers = ", ".join(
+        sorted(entry.dist.name for entry in entries if entry.dist is not None)
+    )
     if not entries:
         names = ", ".join(map(_name, FEATURES))
         raise StartError(
             f"there is no feature {name!r}; there are {names}, and those that installed distributions offer"
         )
     if len(entries) > 1:
-        raise StartError(f"the feature {name!r} is offered by several distributions: {offers}")
+        raise StartError(
+            f"the feature {name!r} is offered by several distributions: {offers}"
+        )
     (entry,) = entries
     try:
         feature = entry.load()
@@ -97,7 +118,9 @@ def _load_other(name: str) -> FeatureRow:
             f" (imserver.plugin has version {VERSION})"
         ) from error
     if not isinstance(feature, FeatureRow) or feature.name != name:
-        raise StartError(f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name")
+        raise StartError(
+            f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of this name"
+        )
     taken = {table.name for table in tables_of_server()} if feature.tables else ()
     start = f"{name.replace('-', '_')}_"
     for table in feature.stored.tables:
@@ -110,8 +133,8 @@ def _load_other(name: str) -> FeatureRow:
 
 
 def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
-    """The commands of the features of this server, then those of installed distributions, or why one cannot
-    be loaded.
+    """The commands of the features of this server, then those of installed
+    distributions, or why one cannot be loaded.
 
     Settings do not count: this is for commands, which run without them.
     """
@@ -128,19 +151,31 @@ def offered_commands() -> Iterator[Mapping[str, Any] | Exception]:
 
 @cache
 def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
-    """All settings of a node with these features. Forked nodes share those of their supervisor."""
+    """All settings of a node with these features. Forked nodes share those of
+    their supervisor."""
     rows = [row for each in features for row in each.settings.sections.items()]
     for feature in features:
         kind = feature.settings.sections.get("apps.*")
         if kind is not None and any(field.required for field in fields(kind)):
-            raise StartError(f"the feature {feature.name!r}: settings of an app have defaults")
+            raise StartError(
+                f"the feature {feature.name!r}: settings of an app have defaults"
+            )
     names = {feature.name for feature in features}
     return Declarations(
         [(name, kind) for name, kind in rows if kind is not None and name != "apps.*"],
         [kind for name, kind in rows if kind is not None and name == "apps.*"],
         {name.removeprefix("apps.*.") for name, kind in rows if kind is None},
-        lambda: [key for each in FEATURES if _name(each) not in names for key in _keys_of(each)],
-        [dialect.name for feature in (*load_core(), *features) for dialect in feature.dialects],
+        lambda: [
+            key
+            for each in FEATURES
+            if _name(each) not in names
+            for key in _keys_of(each)
+        ],
+        [
+            dialect.name
+            for feature in (*load_core(), *features)
+            for dialect in feature.dialects
+        ],
     )
 
 
@@ -152,10 +187,11 @@ def _keys_of(package: str) -> tuple[str, ...]:
 
 
 def _declared(package: str, name: str = "declared") -> ModuleType | None:
-    """What a feature of this server declares that the node does not have; None: nothing.
+    """What a feature of this server declares that the node does not have; None:
+    nothing.
 
-    The module of this name is loaded without its package, and not kept. A node without the feature saves the
-    memory of the others.
+    The module of this name is loaded without its package, and not kept. A node
+    without the feature saves the memory of the others.
     """
     full = f"{package}.{name}"
     try:
@@ -201,8 +237,8 @@ def load_config(
 
 
 def build_parts(feature: FeatureRow, core: Core) -> Parts:
-    """Build the parts of a feature. Raises StartError, also if its node messages and queries have names that
-    another feature may have."""
+    """Build the parts of a feature. Raises StartError, also if its node
+    messages and queries have names that another feature may have."""
     before = _node_names(core)
     parts = feature.build(core)
     start = f"{feature.name}."
@@ -225,14 +261,18 @@ def _node_names(core: Core) -> set[str]:
 def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
     """The tables of a node with these features."""
     own = set(map(_name, FEATURES))
-    others = (feature.stored for feature in features if feature.name not in own and feature.tables)
+    others = (
+        feature.stored
+        for feature in features
+        if feature.name not in own and feature.tables
+    )
     return StoreTables(partial(tables_of_server, tuple(features)), tuple(others))
 
 
 @cache
 def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
-    """The tables of the core and of all features of this server, in the order of their deletion: of features
-    before those that they use.
+    """The tables of the core and of all features of this server, in the order
+    of their deletion: of features before those that they use.
 
     A node erases rows of features that it does not have, too.
     """
@@ -252,34 +292,46 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     of_server = set(map(_name, FEATURES))
     absent = (package for package in FEATURES if _name(package) not in names)
     left_out = {_name(package) for package in absent if _is_required(package)}
-    for_older = {name for name in names if name in FIRST_RELEASE or name not in of_server}
+    for_older = {
+        name for name in names if name in FIRST_RELEASE or name not in of_server
+    }
     return NodeFeatures(
-        " ".join(("core", *sorted(names))), " ".join(sorted(left_out)), " ".join(("core", *sorted(for_older)))
+        " ".join(("core", *sorted(names))),
+        " ".join(sorted(left_out)),
+        " ".join(("core", *sorted(for_older))),
     )
 
 
 def _is_required(package: str) -> bool:
     """Whether all nodes have this feature of this server, or none; see
     :mod:`imserver.gateway.cluster.features`. It is not loaded."""
-    return package.startswith(_DIALECTS) or bool(getattr(_declared(package), "TABLES", ()))
+    return package.startswith(_DIALECTS) or bool(
+        getattr(_declared(package), "TABLES", ())
+    )
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
-    """The numbers of features of this server that a restored database does not give again, also of those that
-    a node does not have: ``NUMBERS`` of their module ``declared``."""
+    """The numbers of features of this server that a restored database does not
+    give again, also of those that a node does not have: ``NUMBERS`` of their
+    module ``declared``."""
     modules = map(_declared, FEATURES)
     return tuple(each for module in modules for each in getattr(module, "NUMBERS", ()))
 
 
 def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
-    """A function that checks the settings of an app for the core and ``features``. It reads files of keys."""
+    """A function that checks the settings of an app for the core and
+    ``features``. It reads files of keys."""
     own = (each.settings.objection for each in features)
     checks = [rules.objection, *(each for each in own if each is not None)]
     has_log = any(each.name == "messages" for each in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
         text = next(filter(None, (check(name, settings) for check in checks)), "")
-        if text or has_log or not any(row.history for row in settings.channels.values()):
+        if (
+            text
+            or has_log
+            or not any(row.history for row in settings.channels.values())
+        ):
             return text
         return "channels: a stored history needs the feature messages"
 
@@ -287,7 +339,8 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check the setting ``features``, and what features demand of settings and of apps in the configuration.
+    """Check the setting ``features``, and what features demand of settings and
+    of apps in the configuration.
 
     Raises StartError, with the place of the setting.
     """
@@ -299,14 +352,24 @@ def check(config: Config, locations: Locations) -> None:
             if name not in names and name == used:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
             if name in names[position:]:
-                raise locations.wrong("features", f"{feature.name} uses {name}: name {name} before it")
+                raise locations.wrong(
+                    "features", f"{feature.name} uses {name}: name {name} before it"
+                )
     rows = (*load_core(), *features)
     served = [row.path for each in rows for row in each.routes]
-    served += [dialect.path for each in rows for dialect in each.dialects if dialect.path]
+    served += [
+        dialect.path for each in rows for dialect in each.dialects if dialect.path
+    ]
     prefixes = {"", *(f"/{path.split('/')[1]}" for path in served)}
     server = config.server
-    mounts = {f"server.extra_listen[{n}].path": row.path for n, row in enumerate(server.extra_listen)}
-    mounts |= {f"server.extra_hosts[{n}].path": row.path for n, row in enumerate(server.extra_hosts)}
+    mounts = {
+        f"server.extra_listen[{n}].path": row.path
+        for n, row in enumerate(server.extra_listen)
+    }
+    mounts |= {
+        f"server.extra_hosts[{n}].path": row.path
+        for n, row in enumerate(server.extra_hosts)
+    }
     for key, path in mounts.items():
         if path not in prefixes:
             raise locations.wrong(key, f"no feature serves anything under {path}")

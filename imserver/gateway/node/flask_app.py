@@ -1,8 +1,9 @@
-"""The Flask application: pages and HTTP API, JSON errors, request ids, the request log.
+"""The Flask application: pages and HTTP API, JSON errors, request ids, the
+request log.
 
 Errors outside the API routes get a fitting status and the body
-``{"code","message","temporary","request_id"}``; browsers get a page. Tracebacks are never sent: the log has
-them under the request id.
+``{"code","message","temporary","request_id"}``; browsers get a page. Tracebacks
+are never sent: the log has them under the request id.
 """
 
 import logging
@@ -16,7 +17,12 @@ from werkzeug.exceptions import HTTPException
 from imserver.gateway.errors import HttpProblem, Problems
 from imserver.gateway.http.call import Api
 from imserver.gateway.http.reply import CMD, PROBLEM
-from imserver.gateway.http.views import as_request, create_api, create_stream_view, to_response
+from imserver.gateway.http.views import (
+    as_request,
+    create_api,
+    create_stream_view,
+    to_response,
+)
 from imserver.gateway.logging import request_id
 from imserver.gateway.metrics import OTHER
 from imserver.gateway.model import Service
@@ -28,16 +34,31 @@ log = logging.getLogger(__name__)
 _PROBLEMS = {
     problem.status: problem
     for problem in (
-        *(Problems.BAD_REQUEST, Problems.UNAUTHORIZED, Problems.NOT_FOUND, Problems.METHOD_NOT_ALLOWED),
-        *(Problems.TIMEOUT, Problems.BODY_TOO_LARGE, Problems.URI_TOO_LONG, Problems.TOO_MANY_REQUESTS),
-        *(Problems.HEADERS_TOO_LARGE, Problems.INTERNAL_ERROR, Problems.NOT_IMPLEMENTED, Problems.NOT_READY),
+        *(
+            Problems.BAD_REQUEST,
+            Problems.UNAUTHORIZED,
+            Problems.NOT_FOUND,
+            Problems.METHOD_NOT_ALLOWED,
+        ),
+        *(
+            Problems.TIMEOUT,
+            Problems.BODY_TOO_LARGE,
+            Problems.URI_TOO_LONG,
+            Problems.TOO_MANY_REQUESTS,
+        ),
+        *(
+            Problems.HEADERS_TOO_LARGE,
+            Problems.INTERNAL_ERROR,
+            Problems.NOT_IMPLEMENTED,
+            Problems.NOT_READY,
+        ),
     )
 }
 
 
 def create_app(servers: Servers) -> Flask:
-    """The WSGI application of a node. It serves everything on the WSGI server, and on the front server the
-    rest."""
+    """The WSGI application of a node. It serves everything on the WSGI server,
+    and on the front server the rest."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
@@ -47,7 +68,9 @@ def create_app(servers: Servers) -> Flask:
     app.before_request(requests.begin)
     app.after_request(requests.end)
     app.register_blueprint(create_api(api))
-    app.register_blueprint(create_stream_view(servers.streams, api.limits.public_body_bytes))
+    app.register_blueprint(
+        create_stream_view(servers.streams, api.limits.public_body_bytes)
+    )
     for feature in servers.features:
         if feature.views is not None:
             for blueprint in feature.views(False)(servers.core, api):
@@ -66,13 +89,16 @@ def create_app(servers: Servers) -> Flask:
 
 
 class _Target(Service):
-    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2). Tells Flask the
-    path ``root`` that a proxy has removed, so that links begin with it."""
+    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112
+    section 3.2.2). Tells Flask the path ``root`` that a proxy has removed, so
+    that links begin with it."""
 
     application: Callable[..., Iterable[bytes]]
     root: str
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         path: str = environ["PATH_INFO"]
         if path.startswith(("http://", "https://")):
             environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
@@ -93,40 +119,61 @@ class _Requests:
     def begin(self) -> Response | None:
         """Set the request id; refuse a request for another listener."""
         g.started = time.perf_counter()
-        # One byte more than the API accepts: werkzeug silently cuts a chunked body at its limit, and so the
-        # API itself refuses a body that is too long.
+        # One byte more than the API accepts: werkzeug silently cuts a chunked
+        # body at its limit, and so the API itself refuses a body that is too
+        # long.
         request.max_content_length = self._api.limits.body_bytes + 1
-        g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+        g.host = self._proxies.client(
+            request.remote_addr or "", request.headers.get("X-Forwarded-For", "")
+        )
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         if (
             request.environ.get(LISTENER_KEY) == "websocket"
             and not self._api.style_of(request.path).everywhere
-            and self._websocket_paths.isdisjoint((request.path, pattern_of(request.path)))
+            and self._websocket_paths.isdisjoint(
+                (request.path, pattern_of(request.path))
+            )
         ):
             return _to_problem(Problems.NOT_FOUND)
         return None
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        seconds, by = time.perf_counter() - g.started, getattr(g.get("http_request"), "by", "")
+        seconds, by = (
+            time.perf_counter() - g.started,
+            getattr(g.get("http_request"), "by", ""),
+        )
         status, size = response.status_code, response.content_length or 0
         rule = OTHER if request.url_rule is None else request.url_rule.rule
         route = route_of(self._api.endpoints, request.method, request.path) or rule
-        self._log.add(request.method, request.path, status, seconds, g.host, size, g.request_id, by, route)
+        self._log.add(
+            request.method,
+            request.path,
+            status,
+            seconds,
+            g.host,
+            size,
+            g.request_id,
+            by,
+            route,
+        )
         return response
 
     def answer_http_error(self, error: Exception) -> Any:
-        """Answer an error that Flask or werkzeug found: with an error body, or in the style of the API."""
+        """Answer an error that Flask or werkzeug found: with an error body, or
+        in the style of the API."""
         assert isinstance(error, HTTPException)
-        # Their frames know the request, which knows the error. When the garbage collector found 800 of these
-        # circles, it held the loop for 70 ms.
+        # Their frames know the request, which knows the error. When the garbage
+        # collector found 800 of these circles, it held the loop for 70 ms.
         error.__traceback__ = error.__context__ = None
         status = error.code or 500
         if status < 400:  # a redirect
             return error.get_response()
         problem = _PROBLEMS.get(status)
         if problem is None:
-            problem = HttpProblem(status, "refused", error.description or error.name, False)
+            problem = HttpProblem(
+                status, "refused", error.description or error.name, False
+            )
         style = self._api.style_of(request.path)
         if style.everywhere and (style is not CMD or status not in (404, 405)):
             return to_response(style.refuse(problem, as_request()))
@@ -135,14 +182,17 @@ class _Requests:
         return _to_problem(problem, {"Allow": allow} if allow else {})
 
 
-def _to_problem(problem: HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
+def _to_problem(
+    problem: HttpProblem, headers: Mapping[str, str] | None = None
+) -> Response:
     response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
     return response
 
 
 def _answer_unexpected(error: Exception) -> Response:
-    """Answer an unexpected exception: the log gets the traceback, the client the request id."""
+    """Answer an unexpected exception: the log gets the traceback, the client
+    the request id."""
     extra = {"request": g.get("request_id")}
     log.error("%s %s failed", request.method, request.path, exc_info=error, extra=extra)
     return _to_problem(Problems.INTERNAL_ERROR)

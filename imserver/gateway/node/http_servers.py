@@ -1,4 +1,5 @@
-"""The servers of a node: its listeners, the HTTP server of each, and the WebSocket paths."""
+"""The servers of a node: its listeners, the HTTP server of each, and the
+WebSocket paths."""
 
 from __future__ import annotations
 
@@ -39,11 +40,25 @@ from imserver.gateway.protocol.dialect import Dialect, EchoDialect
 from imserver.gateway.storage.address import database_address
 from imserver.gateway.transport.connection import Connection, Serve
 from imserver.gateway.transport.dispatch import serve_each
-from imserver.gateway.transport.gate import Admission, Choose, DialectPath, Head, Opened, adopt
+from imserver.gateway.transport.gate import (
+    Admission,
+    Choose,
+    DialectPath,
+    Head,
+    Opened,
+    adopt,
+)
 from imserver.gateway.transport.handover import HandOver, ListenerContext
 from imserver.gateway.transport.http import FrontServer
 from imserver.gateway.transport.http1 import KnownHeads
-from imserver.gateway.transport.listener import Listener, bind_raw, bind_unix, port_of, refuse_taken, text_of
+from imserver.gateway.transport.listener import (
+    Listener,
+    bind_raw,
+    bind_unix,
+    port_of,
+    refuse_taken,
+    text_of,
+)
 from imserver.gateway.transport.stream import StreamEncoding, StreamPath, Streams
 
 if TYPE_CHECKING:
@@ -57,15 +72,18 @@ Application = Callable[..., Any]
 class LateApplication(Service):
     """A WSGI application that is made at its first request.
 
-    Flask takes a quarter of a node's memory, and many nodes never need it. The first request blocks the loop
-    for about 0.15 s, unless the supervisor loaded Flask before the fork. Making the application must not
-    switch. An error becomes the answer to the request, and the next request tries again.
+    Flask takes a quarter of a node's memory, and many nodes never need it. The
+    first request blocks the loop for about 0.15 s, unless the supervisor loaded
+    Flask before the fork. Making the application must not switch. An error
+    becomes the answer to the request, and the next request tries again.
     """
 
     make: Callable[[], Application]
     _application: Application | None = None
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Any:
         if self._application is None:
             self._application = self.make()
         return self._application(environ, start_response)
@@ -78,20 +96,26 @@ LISTENER_KEY = "imserver.listener"
 
 
 def listeners_of(config: Config) -> dict[str, ListenSettings]:
-    """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"`` and on, which serve
-    everything."""
+    """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"``
+    and on, which serve everything."""
     server, app = config.server, config.app
-    extra = {f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)}
+    extra = {
+        f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)
+    }
     listeners = {
         "http": ListenSettings(app.http_port),
         "websocket": ListenSettings(app.websocket_port),
         **extra,
     }
-    return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
+    return {
+        name: replace(row, host=row.host or server.host)
+        for name, row in listeners.items()
+    }
 
 
 def check_listeners(config: Config) -> None:
-    """Raise StartError if another process listens where a node with these settings would."""
+    """Raise StartError if another process listens where a node with these
+    settings would."""
     for name, row in listeners_of(config).items():
         try:
             if row.socket:
@@ -100,25 +124,32 @@ def check_listeners(config: Config) -> None:
                 bind_raw(row.host, row.port, False).close()
         except OSError as error:
             refusal = cannot_listen(row.host, row.port, error)
-            if name in ("http", "websocket"):  # the files of some originals do not name these ports
-                refusal = StartError(f"{refusal}. To use another port, set app.{name}_port")
+            # the files of some originals do not name these ports
+            if name in ("http", "websocket"):
+                refusal = StartError(
+                    f"{refusal}. To use another port, set app.{name}_port"
+                )
             raise refusal from None
 
 
 Listeners = dict[str, _socket.socket]
-"""Raw listening sockets by listener (:func:`listeners_of`), those of one process.
+"""Raw listening sockets by listener (:func:`listeners_of`), those of one
+process.
 
-The processes of a supervisor share the ports with SO_REUSEPORT. A Unix socket cannot be shared so: all accept
-from one queue. The supervisor creates and keeps the sockets, and each child inherits its own: connections in
-the accept queue of a killed child wait for its successor. A gevent socket would start a loop there.
+The processes of a supervisor share the ports with SO_REUSEPORT. A Unix socket
+cannot be shared so: all accept from one queue. The supervisor creates and keeps
+the sockets, and each child inherits its own: connections in the accept queue of
+a killed child wait for its successor. A gevent socket would start a loop there.
 """
 
 
 def listen(config: Config, count: int = 1) -> list[Listeners]:
-    """Listen on all ports for ``count`` processes; port 0 takes a free port, the same for all.
+    """Listen on all ports for ``count`` processes; port 0 takes a free port,
+    the same for all.
 
-    Raises :class:`StartError` with a one-line message if an address is not available, or if another process
-    listens there with SO_REUSEPORT and would lose clients. Then no socket stays open.
+    Raises :class:`StartError` with a one-line message if an address is not
+    available, or if another process listens there with SO_REUSEPORT and would
+    lose clients. Then no socket stays open.
     """
     shares: list[Listeners] = [{} for _ in range(count)]
     server = config.server
@@ -127,21 +158,30 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
         try:
             if row.socket:
                 sock = bind_unix(row.socket, row.mode, server.backlog)
-                for listeners in shares:  # each process has its own descriptor of the socket
+                # each process has its own descriptor of the socket
+                for listeners in shares:
                     fd = os.dup(sock.fileno())
-                    listeners[name] = _socket.socket(sock.family, sock.type, sock.proto, fd)
+                    listeners[name] = _socket.socket(
+                        sock.family, sock.type, sock.proto, fd
+                    )
                 sock.close()
                 continue
             if port and count > 1 and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
             for listeners in shares:
-                sock = listeners[name] = bind_raw(row.host, port, count > 1 or server.reuse_port)
+                sock = listeners[name] = bind_raw(
+                    row.host, port, count > 1 or server.reuse_port
+                )
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
         except (OSError, StartError) as error:
             for listeners in shares:
                 close_all(listeners)
-            raise (error if isinstance(error, StartError) else cannot_listen(row.host, port, error)) from None
+            raise (
+                error
+                if isinstance(error, StartError)
+                else cannot_listen(row.host, port, error)
+            ) from None
     return shares
 
 
@@ -154,7 +194,10 @@ def close_all(listeners: Mapping[str, _socket.socket]) -> None:
 def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]:
     """The addresses of the listening sockets for the banner, by listener."""
     where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
-    also = {name: row.path and f"only {row.path}" for name, row in listeners_of(config).items()}
+    also = {
+        name: row.path and f"only {row.path}"
+        for name, row in listeners_of(config).items()
+    }
     http = where.pop("http")
     return {
         "http": f"http://{http}",
@@ -171,7 +214,8 @@ def _scheme(scheme: str, address: str) -> str:
 
 
 class Servers:
-    """The HTTP API of a node, and its servers: front server or WSGI server. Owner of the listeners.
+    """The HTTP API of a node, and its servers: front server or WSGI server.
+    Owner of the listeners.
 
     ``create_application`` makes the WSGI application. Raises StartError.
     """
@@ -186,11 +230,18 @@ class Servers:
         self._config = config = core.config
         self._metrics = core.metrics
         self.features = features
-        operations = (row for each in features for row in each.operations if row.function is None)
-        self._streamed = tuple(row.path.partition("{")[0] for row in operations if row.method in _STREAMED)
+        operations = (
+            row for each in features for row in each.operations if row.function is None
+        )
+        self._streamed = tuple(
+            row.path.partition("{")[0] for row in operations if row.method in _STREAMED
+        )
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
-        network, dialects = core.network, [core.codec(each) for row in features for each in row.dialects]
+        network, dialects = (
+            core.network,
+            [core.codec(each) for row in features for each in row.dialects],
+        )
         paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
@@ -200,8 +251,13 @@ class Servers:
         streams: dict[str, StreamPath] = {}
         for parts in core.features.values():
             streams |= parts.streams(serve)
-        silent, waiting = config.websocket.client_silent_seconds, StreamEncoding(SseDialect(""))
-        self.streams = Streams(network.context, network.gate, self._metrics, streams, silent, waiting)
+        silent, waiting = (
+            config.websocket.client_silent_seconds,
+            StreamEncoding(SseDialect("")),
+        )
+        self.streams = Streams(
+            network.context, network.gate, self._metrics, streams, silent, waiting
+        )
         self.application = create_application(self)
         self._listeners: list[Listener] = []
         self._servers: list[FrontServer | WsgiServer] = []
@@ -212,13 +268,17 @@ class Servers:
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of such a request itself."""
         return method in _STREAMED and any(
-            path.startswith(each) if each.endswith("/") else path == each for each in self._streamed
+            path.startswith(each) if each.endswith("/") else path == each
+            for each in self._streamed
         )
 
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: port_of(sock) for name, sock in sockets.items()}
-        self.core.node.http_port, self.core.node.ws_port = self._ports["http"], self._ports["websocket"]
+        self.core.node.http_port, self.core.node.ws_port = (
+            self._ports["http"],
+            self._ports["websocket"],
+        )
         self.addresses = addresses_of(self._config, sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
@@ -231,17 +291,28 @@ class Servers:
             from imserver.gateway.transport.wsgi import WsgiServer
 
             context = self._listener_context(name)
-            server = WsgiServer(sock, self.application, {LISTENER_KEY: name}, context, self._metrics)
+            server = WsgiServer(
+                sock, self.application, {LISTENER_KEY: name}, context, self._metrics
+            )
             server.start()
             self._servers.append(server)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
-        requests, context = self._config.limits.http_requests, self._listener_context(name)
+        requests, context = (
+            self._config.limits.http_requests,
+            self._listener_context(name),
+        )
         front = FrontServer(
             self.core.network.context,
             context,
             routes_at(self.api, everywhere=name == "websocket", hot=True),
-            HandOver(self.application, requests, self._ports[name], {LISTENER_KEY: name}, self._metrics),
+            HandOver(
+                self.application,
+                requests,
+                self._ports[name],
+                {LISTENER_KEY: name},
+                self._metrics,
+            ),
             self._metrics,
             self.core.node.request_log.add,
             KnownHeads(context.mounts),
@@ -250,12 +321,17 @@ class Servers:
         loop = get_hub().loop
         proxied = listeners_of(self._config)[name].proxy_protocol
         accept = front.accept_proxied if proxied else front.accept
-        self._listeners.append(Listener(sock, self.core.network.poller, loop, self._metrics, accept))
+        self._listeners.append(
+            Listener(sock, self.core.network.poller, loop, self._metrics, accept)
+        )
 
     def _listener_context(self, name: str) -> ListenerContext:
-        """The context of a listener. The WebSocket port serves only routes of dialects."""
+        """The context of a listener. The WebSocket port serves only routes of
+        dialects."""
         dialects_only, row = name == "websocket", listeners_of(self._config)[name]
-        hosts = {each.host.lower(): each.path for each in self._config.server.extra_hosts}
+        hosts = {
+            each.host.lower(): each.path for each in self._config.server.extra_hosts
+        }
         return ListenerContext(
             gate=self.core.network.gate,
             routes=routes_at(self.api, everywhere=dialects_only),
@@ -276,7 +352,8 @@ class Servers:
         adopt(self.core.network.context, self.core.network.gate, sock, admission, rest)
 
     def expire(self) -> None:
-        """Close HTTP connections that have timed out. Called once per second."""
+        """Close HTTP connections that have timed out. Called once per
+        second."""
         for server in self._servers:
             server.expire()
 
@@ -291,14 +368,16 @@ class Servers:
         return any(server.connected for server in self._servers)
 
     def drain(self) -> None:
-        """Accept the waiting connections, then stop listening; answers end their connections."""
+        """Accept the waiting connections, then stop listening; answers end
+        their connections."""
         for listener in self._listeners:
             listener.close()
         for server in self._servers:
             server.drain()
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived and end connections that wait for a next request."""
+        """Serve requests that have arrived and end connections that wait for a
+        next request."""
         for server in self._servers:
             server.end_idle()
 
@@ -316,43 +395,69 @@ def api_table_of(
     :func:`document_of` all. Forked nodes share those of their supervisor. Raises StartError."""
     operations = operations_of(declared)
     refuse_shared(features, operations)
-    operations = (*operations, *(row for feature in features for row in feature.operations))
+    operations = (
+        *operations,
+        *(row for feature in features for row in feature.operations),
+    )
     routes = routes_of(operations)
-    others = (row for feature in features for row in feature.routes if isinstance(row, Route))
+    others = (
+        row for feature in features for row in feature.routes if isinstance(row, Route)
+    )
     return (*routes, *others), commands_of(routes), document_of(operations)
 
 
-def refuse_shared(features: Iterable[FeatureRow], operations: Iterable[Operation]) -> None:
-    """Raise StartError if a feature would answer in place of the core, which has these operations, or of a
-    feature before it."""
+def refuse_shared(
+    features: Iterable[FeatureRow], operations: Iterable[Operation]
+) -> None:
+    """Raise StartError if a feature would answer in place of the core, which
+    has these operations, or of a feature before it."""
     owners = dict.fromkeys(_answered((), operations), "the core")
     for feature in features:
         own = _answered(feature.dialects, feature.routes)
-        commands = [*feature.wire.items(), *((each.name, each.readers or {}) for each in feature.dialects)]
-        brought = {f"the command {name} of the dialect {to}" for to, rows in commands for name in rows}
+        commands = [
+            *feature.wire.items(),
+            *((each.name, each.readers or {}) for each in feature.dialects),
+        ]
+        brought = {
+            f"the command {name} of the dialect {to}"
+            for to, rows in commands
+            for name in rows
+        }
         for each in chain(own, sorted(brought)):
             if each in owners:
-                raise StartError(f"the feature {feature.name!r}: {owners[each]} has {each} already")
+                raise StartError(
+                    f"the feature {feature.name!r}: {owners[each]} has {each} already"
+                )
             owners[each] = feature.name
 
 
-def _answered(dialects: Iterable[Dialect], rows: Iterable[Route | Operation]) -> Iterator[str]:
+def _answered(
+    dialects: Iterable[Dialect], rows: Iterable[Route | Operation]
+) -> Iterator[str]:
     """The paths that one feature answers, as text."""
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
         chosen = f" with the parameter {dialect.chosen_by}" if dialect.chosen_by else ""
-        codec = f" with the subprotocol {dialect.subprotocol}" if dialect.subprotocol else ""
+        codec = (
+            f" with the subprotocol {dialect.subprotocol}"
+            if dialect.subprotocol
+            else ""
+        )
         yield f"the dialect {dialect.name}{codec}"
         if dialect.path:
             yield f"the WebSocket path {dialect.path}{chosen}{codec}"
 
 
-def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: bool = True) -> None:
-    """Raise StartError if a server in demo mode would be reachable by strangers.
+def refuse_open_demo(
+    config: Config, closed: bool | None = None, *, listeners: bool = True
+) -> None:
+    """Raise StartError if a server in demo mode would be reachable by
+    strangers.
 
-    ``closed``: whether stored data has ended demo mode. None: unknown; then nothing is refused if a database
-    may exist. ``listeners``: whether the server opens the ports for clients, not another one for it.
+    ``closed``: whether stored data has ended demo mode. None: unknown; then
+    nothing is refused if a database may exist. ``listeners``: whether the
+    server opens the ports for clients, not another one for it.
     """
     if not config.demo or config.server.insecure:
         return
@@ -364,7 +469,9 @@ def refuse_open_demo(config: Config, closed: bool | None = None, *, listeners: b
     hosts = _client_hosts(config) if listeners else {}
     if config.clustered:  # without an address, the nodes' ports listen on loopback
         cluster = config.cluster
-        hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = cluster.bind or cluster.advertise
+        hosts["cluster.bind" if cluster.bind else "cluster.advertise"] = (
+            cluster.bind or cluster.advertise
+        )
     for name, host in _reachable(hosts):
         raise StartError(
             f"{name} {host} is not a loopback address and no API key exists, so strangers could push: "
@@ -384,13 +491,21 @@ def _client_hosts(config: Config) -> dict[str, str]:
     rows = enumerate(config.server.extra_listen)
     return {
         "server.host": config.server.host,
-        **{f"server.extra_listen[{n}].host": row.host for n, row in rows if not row.socket},
+        **{
+            f"server.extra_listen[{n}].host": row.host
+            for n, row in rows
+            if not row.socket
+        },
     }
 
 
 def _reachable(hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Those of these settings whose address other machines may reach."""
-    return ((name, host) for name, host in hosts.items() if host and not _is_loopback(name, host))
+    return (
+        (name, host)
+        for name, host in hosts.items()
+        if host and not _is_loopback(name, host)
+    )
 
 
 def _is_loopback(name: str, host: str) -> bool:
@@ -401,9 +516,12 @@ def _is_loopback(name: str, host: str) -> bool:
     try:
         addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise StartError(f"{name} {host} cannot be resolved: {error.strerror}") from None
+        raise StartError(
+            f"{name} {host} cannot be resolved: {error.strerror}"
+        ) from None
     return all(
-        ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in addresses
+        ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        for *_, address in addresses
     )
 
 
@@ -418,7 +536,9 @@ def within_limit(config: Config, serve: Serve) -> Serve:
     return limited(serve, per_second) if per_second else serve
 
 
-def _on_shared(rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]) -> DialectPath | Choose:
+def _on_shared(
+    rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]
+) -> DialectPath | Choose:
     """Select one of the dialects on a path by the parameters of the query."""
     if len(rows) == 1 and not rows[0].dialect.chosen_by:
         return rows[0]
@@ -426,35 +546,47 @@ def _on_shared(rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]) 
 
     def select(head: Head) -> DialectPath | None:
         params = head.params()
-        chosen = next((row for name, row in by_parameter.items() if name and name in params), None)
+        chosen = next(
+            (row for name, row in by_parameter.items() if name and name in params), None
+        )
         return chosen or by_name.get(head.bare) or by_parameter.get("")
 
     return select
 
 
 def _on_own(rows: Sequence[DialectPath]) -> Choose:
-    """Select one of the codecs of a dialect by the subprotocols that a client offers."""
+    """Select one of the codecs of a dialect by the subprotocols that a client
+    offers."""
     by_subprotocol = {row.subprotocol: row for row in rows}
     first = replace(rows[0], subprotocol="")
 
     def select(head: Head) -> DialectPath:
-        offered = [each.strip() for each in head.headers.get("sec-websocket-protocol", "").split(",")]
-        return next((by_subprotocol[each] for each in offered if each in by_subprotocol), first)
+        offered = [
+            each.strip()
+            for each in head.headers.get("sec-websocket-protocol", "").split(",")
+        ]
+        return next(
+            (by_subprotocol[each] for each in offered if each in by_subprotocol), first
+        )
 
     return select
 
 
 def ws_routes(
-    config: Config, serve: Serve, opened: Mapping[str, Opened], dialects: Sequence[Dialect]
+    config: Config,
+    serve: Serve,
+    opened: Mapping[str, Opened],
+    dialects: Sequence[Dialect],
 ) -> dict[str, DialectPath | Choose]:
     """The WebSocket paths of a node.
 
-    ``serve``: serves messages of all dialects. ``opened``: dialect → its function for new connections.
-    ``dialects``: each at its own path.
+    ``serve``: serves messages of all dialects. ``opened``: dialect → its
+    function for new connections. ``dialects``: each at its own path.
     """
     limits, debug = config.limits, config.debug
     serve = within_limit(config, serve)
-    # On the first path a parameter of the query, or the listener, chooses the dialect.
+    # On the first path a parameter of the query, or the listener, chooses the
+    # dialect.
     on_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
         row = DialectPath(
@@ -468,10 +600,14 @@ def ws_routes(
             on_path.setdefault(path, []).append(row)
     by_name = {row.dialect.name: row for row in on_path["/ws"]}
     paths: dict[str, DialectPath | Choose] = {
-        path: _on_own(rows) if rows and rows[0].subprotocol else _on_shared(rows, by_name)
+        path: _on_own(rows)
+        if rows and rows[0].subprotocol
+        else _on_shared(rows, by_name)
         for path, rows in on_path.items()
     }
     if debug.echo_path:
         room = debug.echo_bytes + limits.outbox_bytes
-        paths[debug.echo_path] = DialectPath(EchoDialect(debug.echo_path), echo, debug.echo_bytes, room)
+        paths[debug.echo_path] = DialectPath(
+            EchoDialect(debug.echo_path), echo, debug.echo_bytes, room
+        )
     return paths

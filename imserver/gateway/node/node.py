@@ -1,4 +1,5 @@
-"""The node: its parts, and their lifecycle as an ordered list. The composition root of one process."""
+"""The node: its parts, and their lifecycle as an ordered list. The composition
+root of one process."""
 
 import gc
 import logging
@@ -31,7 +32,13 @@ from imserver.gateway.node.feature_list import (
     tables_of,
     with_core,
 )
-from imserver.gateway.node.http_servers import Application, Servers, close_all, listen, refuse_open_demo
+from imserver.gateway.node.http_servers import (
+    Application,
+    Servers,
+    close_all,
+    listen,
+    refuse_open_demo,
+)
 from imserver.gateway.process import connection_limit
 from imserver.gateway.storage.contract import Changes
 from imserver.gateway.transport.gate import host_of
@@ -46,9 +53,10 @@ _LAST_REQUESTS_SECONDS = 2.0
 class Stage(Struct, frozen=True):
     """Lifecycle functions of one part.
 
-    Parts are set up, then started, in the order of :meth:`Node._stages`. They drain, then stop, in the
-    reverse order. ``setup`` reads stored data. ``setup`` and ``start`` may raise :class:`StartError`.
-    ``drain`` finishes running work and refuses new work. All of them may switch.
+    Parts are set up, then started, in the order of :meth:`Node._stages`. They
+    drain, then stop, in the reverse order. ``setup`` reads stored data.
+    ``setup`` and ``start`` may raise :class:`StartError`. ``drain`` finishes
+    running work and refuses new work. All of them may switch.
     """
 
     name: str
@@ -61,9 +69,10 @@ class Stage(Struct, frozen=True):
 class Node:
     """One process: its parts and their lifecycle.
 
-    ``create_application`` makes the WSGI application of this node (pages, and routes that the front server
-    does not answer itself). ``listeners``: listening sockets ``"http"`` and ``"websocket"`` from the
-    supervisor, which the node closes at its end. Without them it binds its own.
+    ``create_application`` makes the WSGI application of this node (pages, and
+    routes that the front server does not answer itself). ``listeners``:
+    listening sockets ``"http"`` and ``"websocket"`` from the supervisor, which
+    the node closes at its end. Without them it binds its own.
     """
 
     def __init__(
@@ -102,16 +111,30 @@ class Node:
         core, member = self.core, self.core.member
         return (
             Stage("data folder", stop=core.node.data.stop),
-            *(Stage("rates", setup=each.start, stop=each.write) for each in self._rates),
+            *(
+                Stage("rates", setup=each.start, stop=each.write)
+                for each in self._rates
+            ),
             Stage("store", setup=core.store.start, stop=core.store.close),
             Stage("requests to the outside", stop=core.outgoing.close),
             Stage("request log", stop=core.node.request_log.flush),
             Stage("pending pushes", drain=core.pending.pass_on),
-            Stage("connections", drain=core.draining.close_clients, stop=core.network.poller.close),
+            Stage(
+                "connections",
+                drain=core.draining.close_clients,
+                stop=core.network.poller.close,
+            ),
             Stage("work of clients", drain=core.draining.end_work),
-            Stage("registry", start=self._join, stop=core.registry.stop if member is None else member.stop),
+            Stage(
+                "registry",
+                start=self._join,
+                stop=core.registry.stop if member is None else member.stop,
+            ),
             self._periodic_work(),
-            *(Stage(name, stop=feature.stop) for name, feature in core.features.items()),
+            *(
+                Stage(name, stop=feature.stop)
+                for name, feature in core.features.items()
+            ),
             Stage(
                 "servers",
                 start=lambda: self.servers.open(self._sockets),
@@ -123,7 +146,10 @@ class Node:
 
     def _periodic_work(self) -> Stage:
         core, settings = self.core, self.core.config.websocket
-        ping_seconds, silent_seconds = settings.client_ping_seconds, settings.client_silent_seconds
+        ping_seconds, silent_seconds = (
+            settings.client_ping_seconds,
+            settings.client_silent_seconds,
+        )
         pings = Pings(core.network.context, core.metrics, ping_seconds, silent_seconds)
         runs = (
             lambda: core.network.sweep.run_sweeps(settings.sweep_seconds),
@@ -139,35 +165,43 @@ class Node:
         greenlets: list[gevent.Greenlet[..., None]] = []
 
         def stop() -> None:
-            # A greenlet that is killed inside a database driver may take this for a failed connection and
-            # continue. So it is killed repeatedly.
+            # A greenlet that is killed inside a database driver may take this
+            # for a failed connection and continue. So it is killed repeatedly.
             deadline = monotonic() + 5.0
             while any(not each.dead for each in greenlets) and monotonic() < deadline:
                 gevent.killall(greenlets, block=False)
                 gevent.joinall(greenlets, timeout=0.2)
 
-        return Stage("periodic work", start=lambda: greenlets.extend(map(gevent.spawn, runs)), stop=stop)
+        return Stage(
+            "periodic work",
+            start=lambda: greenlets.extend(map(gevent.spawn, runs)),
+            stop=stop,
+        )
 
     def _garbage_collector(self) -> Stage:
-        """Exclude everything that was built from garbage collection, because it lives long."""
+        """Exclude everything that was built from garbage collection, because it
+        lives long."""
         unwatch: list[Callable[[], None]] = []
 
         def start() -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 100)
-            # gevent records the parent of each greenlet. Nobody uses it, and it takes two thirds of a
-            # greenlet's cost.
+            # gevent records the parent of each greenlet. Nobody uses it, and it
+            # takes two thirds of a greenlet's cost.
             gevent.config.track_greenlet_tree = False
             unwatch.append(self.core.metrics.watch_collector())
 
-        return Stage("garbage collector", start=start, stop=lambda: [call() for call in unwatch])
+        return Stage(
+            "garbage collector", start=start, stop=lambda: [call() for call in unwatch]
+        )
 
-    # --- start ----------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------
 
     def start(self, listeners: bool = True) -> None:
-        """Build everything, listen and serve. ``listeners`` False: under another server, which owns them.
-        Raises :class:`StartError` with a one-line message."""
+        """Build everything, listen and serve. ``listeners`` False: under
+        another server, which owns them. Raises :class:`StartError` with a
+        one-line message."""
         core = self.core
         if listeners:
             self._sockets = self._listeners or {
@@ -179,7 +213,8 @@ class Node:
             if listeners:
                 self.servers.announce(self._sockets)
             else:
-                core.node.ws_port = core.node.http_port  # the other server has one listener for both
+                # the other server has one listener for both
+                core.node.ws_port = core.node.http_port
             for stage in self._stages:
                 core.node.stage = stage.name
                 stage.start()
@@ -216,7 +251,8 @@ class Node:
             self._demo_ended()
 
     def _learn_app(self, tenant: Tenant) -> None:
-        """Apply a new or changed app. The secret of a stored app ends demo mode."""
+        """Apply a new or changed app. The secret of a stored app ends demo
+        mode."""
         if tenant.stored and tenant.ends_demo and self.core.keys.close():
             self._demo_ended()
 
@@ -230,12 +266,14 @@ class Node:
         self._apply_limits()
 
     def _report_act(self, name: str) -> None:
-        """Tell features what this node does by itself, or because a signal says so."""
+        """Tell features what this node does by itself, or because a signal says
+        so."""
         by = Principal("node", key=self.core.status.lease().node)
         self.core.observer.acted(Act(name, by))
 
     def _join(self) -> None:
-        """Join the cluster, before clients can connect. A node alone has its lease already."""
+        """Join the cluster, before clients can connect. A node alone has its
+        lease already."""
         core, config = self.core, self.core.config
         if core.member is None:
             return
@@ -248,10 +286,11 @@ class Node:
         """Return when :meth:`stop` is done."""
         self._stopped.wait()
 
-    # --- once per second ------------------------------------------------------------------------------------
+    # --- once per second ------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: check deadlines, late acknowledgements and the delay of the loop, once per second."""
+        """Greenlet: check deadlines, late acknowledgements and the delay of the
+        loop, once per second."""
         core = self.core
         while True:
             pause = until_beat(1.0)
@@ -286,14 +325,17 @@ class Node:
         registrar = core.registrar
         unsettled = registrar is not None and registrar.unsettled()
         core.registry.report(
-            len(core.network.context.connections), core.status.counts(), core.node.draining, unsettled
+            len(core.network.context.connections),
+            core.status.counts(),
+            core.node.draining,
+            unsettled,
         )
 
-    # --- stop -----------------------------------------------------------------------------------------------
+    # --- stop -----------------------------------------------------------------
 
     def stop(self) -> None:
-        """Drain: refuse new work, finish running work, close clients with 1001 at a limited rate; then
-        stop."""
+        """Drain: refuse new work, finish running work, close clients with 1001
+        at a limited rate; then stop."""
         core = self.core
         if core.node.life == "stops":
             return
@@ -312,17 +354,18 @@ class Node:
     def _drain_servers(self) -> None:
         self.core.network.gate.full = True
         self.servers.drain()
-        # A proxy must not repeat a POST if its connection ends, so idle connections end after a while only:
-        # clients see at their next request that they end.
+        # A proxy must not repeat a POST if its connection ends, so idle
+        # connections end after a while only: clients see at their next request
+        # that they end.
         wait_while(lambda: self.servers.connected, 1.0)
         self.servers.end_idle()
         wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
 
-    # --- reload ---------------------------------------------------------------------------------------------
+    # --- reload ---------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Apply new keys, apps, origins, limits, and what is logged (SIGHUP). Other settings need a restart.
-        Closes no connection.
+        """Apply new keys, apps, origins, limits, and what is logged (SIGHUP).
+        Other settings need a restart. Closes no connection.
 
         Raises StartError if a limit is too high; then nothing has changed.
         """
@@ -345,13 +388,20 @@ class Node:
         self._report_act("node.reload")
         core.store.try_refresh()
         # Closing connections were already subtracted.
-        core.network.gate.recount(host_of(c.peer) for c in core.network.context.connections if c.is_open)
+        core.network.gate.recount(
+            host_of(c.peer) for c in core.network.context.connections if c.is_open
+        )
 
     def _apply_limits(self) -> None:
         core, config = self.core, self._reread
         core.idempotency.shared = core.keys.demo
         limits = config.limits
         pending = core.pending
-        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
+        pending.limit_pushes, pending.limit_bytes = (
+            limits.pending_pushes,
+            limits.pending_bytes,
+        )
         self.servers.api.reload(config)
-        core.network.gate.set_policy(gate_policy(config, core.node.max_connections, core.keys.demo))
+        core.network.gate.set_policy(
+            gate_policy(config, core.node.max_connections, core.keys.demo)
+        )

@@ -31,7 +31,9 @@ from imserver.version import running_version
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
+def run(
+    config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]
+) -> None:
     """Serve until a signal, then return after the drain.
 
     ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints the banner. Raises
@@ -39,7 +41,11 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     """
     refuse_open_demo(config)
     serve(
-        config, read_config, lambda node: announce(banner(config, node.servers.addresses, banner_notes(node)))
+        config,
+        read_config,
+        lambda node: announce(
+            banner(config, node.servers.addresses, banner_notes(node))
+        ),
     )
 
 
@@ -50,10 +56,12 @@ def serve(
     listeners: Mapping[str, socket.socket] | None = None,
     name: str = "",
 ) -> None:
-    """Run the node of these settings until a signal, then return after the drain.
+    """Run the node of these settings until a signal, then return after the
+    drain.
 
-    ``started`` is called when the node serves. ``listeners``: sockets to serve instead of binding its own.
-    ``name``: in the log lines, if several nodes share the log. Raises :class:`StartError`.
+    ``started`` is called when the node serves. ``listeners``: sockets to serve
+    instead of binding its own. ``name``: in the log lines, if several nodes
+    share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
     with ending(config, logs, "the server failed"):
@@ -73,7 +81,9 @@ def serve(
                 _log.info("%s", line)
         for name in sorted({app for key in config.api.keys for app in key.apps}):
             if node.core.tenants.get(name) is None:
-                _log.warning("api.keys: a key is for the app %s, which does not exist", name)
+                _log.warning(
+                    "api.keys: a key is for the app %s, which does not exist", name
+                )
         _log.info("started at %s", ", ".join(node.servers.addresses.values()))
         node.serve_forever()
         if signals.drain is not None:
@@ -83,7 +93,8 @@ def serve(
 
 @contextmanager
 def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
-    """Log why the server ends if it fails; ``failure``: what has happened. Raises StartError."""
+    """Log why the server ends if it fails; ``failure``: what has happened.
+    Raises StartError."""
     try:
         yield
     except StartError as error:
@@ -92,34 +103,44 @@ def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
         raise
     except Exception as error:
         _log.exception("%s", failure)
-        raise StartError(f"the server failed: {error}; the log has the traceback") from error
+        raise StartError(
+            f"the server failed: {error}; the log has the traceback"
+        ) from error
     finally:
         logs.close()
 
 
 def _application(servers: Servers) -> Application:
-    """The WSGI application for requests that the front server does not answer."""
+    """The WSGI application for requests that the front server does not
+    answer."""
 
     def make() -> Application:
         # Imported here, because it loads Flask.
         from imserver.gateway.node.flask_app import create_app
 
         application = create_app(servers)
-        # As at the end of the start: the new objects live long, so the collector can skip them.
+        # As at the end of the start: the new objects live long, so the
+        # collector can skip them.
         gc.freeze()
         return application
 
-    return make() if servers.core.config.server.http == "wsgi" else LateApplication(make)
+    return (
+        make() if servers.core.config.server.http == "wsgi" else LateApplication(make)
+    )
 
 
 def banner_notes(node: Node) -> list[str]:
-    """The notes of a node for the banner: demo mode, or the login rule of each app."""
+    """The notes of a node for the banner: demo mode, or the login rule of each
+    app."""
     core = node.core
     return [demo_note(core.config)] if core.keys.demo else core.logins.exposure()
 
 
-def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str) -> str:
-    """The text printed at the start: addresses, settings, ``more``, and the ``notes`` of the node."""
+def banner(
+    config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str
+) -> str:
+    """The text printed at the start: addresses, settings, ``more``, and the
+    ``notes`` of the node."""
     lines = {
         **addresses,
         "server": config.server.http,
@@ -138,7 +159,9 @@ def banner(config: Config, addresses: Mapping[str, str], notes: Sequence[str], *
 class _Signals:
     """Signal handlers. They run in their own greenlets, so they may block."""
 
-    def __init__(self, node: Node, logs: Logs, read_config: Callable[[], Config]) -> None:
+    def __init__(
+        self, node: Node, logs: Logs, read_config: Callable[[], Config]
+    ) -> None:
         self._node = node
         self._logs = logs
         self._read_config = read_config
@@ -153,7 +176,9 @@ class _Signals:
             (signal.SIGUSR1, self._logs.reopen),
             (signal.SIGUSR2, self._dump),
         ):
-            gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
+            gevent.signal_handler(
+                number, handler, *((number,) if handler == self._end else ())
+            )
         take_signals()
 
     def _end(self, number: int) -> None:
@@ -187,7 +212,9 @@ class _Signals:
         except StartError as error:
             _log.error("settings are unchanged: %s", error)
             return
-        _log.info("settings reloaded: apps, keys, origins, limits, log; other changes need a restart")
+        _log.info(
+            "settings reloaded: apps, keys, origins, limits, log; other changes need a restart"
+        )
 
     def _dump(self) -> None:
         loop = gevent.get_hub().loop
@@ -196,10 +223,12 @@ class _Signals:
             "pending callbacks": loop.pendingcnt,
             "node": self._node.core.status.state(False, detail=True),
         }
-        # Objects frozen at the start are invisible to the collector, which is used to find greenlets.
+        # Objects frozen at the start are invisible to the collector, which is
+        # used to find greenlets.
         gc.unfreeze()
         try:
-            from gevent.util import format_run_info  # for this only, with pprint and dataclasses
+            # for this only, with pprint and dataclasses
+            from gevent.util import format_run_info
 
             stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
         finally:
@@ -209,7 +238,8 @@ class _Signals:
 
 
 def terminal_matters() -> bool:
-    """Whether the end of its terminal ends this process. Under nohup SIGHUP is ignored, and it does not."""
+    """Whether the end of its terminal ends this process. Under nohup SIGHUP is
+    ignored, and it does not."""
     return has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 

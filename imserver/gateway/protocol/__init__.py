@@ -1,1 +1,2 @@
-"""Dialects: they decode bytes into commands and encode events. No I/O, no clock, no state except counters."""
+"""Dialects: they decode bytes into commands and encode events. No I/O, no
+clock, no state except counters."""

@@ -1,50 +1,68 @@
-"""The contract of a dialect: one codec, and the rules in which the re-implemented servers differ.
+"""The contract of a dialect: one codec, and the rules in which the
+re-implemented servers differ.
 
 To add a dialect, add a subclass of :class:`Dialect` to the row of a feature.
-Every dialect must pass the suite ``CodecContract`` of ``imserver.plugin.testing``.
+Every dialect must pass the suite ``CodecContract`` of
+``imserver.plugin.testing``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from imserver.gateway.errors import StartError
-from imserver.gateway.model import BadFrame, Command, DialectState, Event, Reply, Request
+from imserver.gateway.model import (
+    BadFrame,
+    Command,
+    DialectState,
+    Event,
+    Reply,
+    Request,
+)
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""A payload for all connections of a dialect, or a function that makes it for the user and the state of one;
-``b""``: it gets none."""
+"""A payload for all connections of a dialect, or a function that makes it for
+the user and the state of one; ``b""``: it gets none."""
 
 Reader = Callable[[bytes], Command]
-"""Makes a command from the data of a client. Raises :class:`imserver.gateway.protocol.forgiving.Refused`."""
+"""Makes a command from the data of a client. Raises
+:class:`imserver.gateway.protocol.forgiving.Refused`."""
 Readers = Mapping[str, Reader]
 """Name of a command in a dialect → its reader."""
 
 StoredMessage = Any
-"""A message of the log. The messenger makes it, and gives it to dialects; the gateway does not read it."""
+"""A message of the log. The messenger makes it, and gives it to dialects; the
+gateway does not read it."""
 
 
 class Dialect:
-    """A codec and its session rules. Stateless except for counters: one instance serves all connections.
+    """A codec and its session rules. Stateless except for counters: one
+    instance serves all connections.
 
-    This base class reads no command and encodes nothing. Subclasses override what they support.
+    This base class reads no command and encodes nothing. Subclasses override
+    what they support.
     """
 
     name: str = ""
     """The glossary's name of the dialect."""
     path: str = ""
-    """The WebSocket path of the dialect; ``""``: it has none, only streams over HTTP."""
+    """The WebSocket path of the dialect; ``""``: it has none, only streams over
+    HTTP."""
     chosen_by: str = ""
-    """On a path of several dialects: the parameter of the query with which a client chooses this one (``""``:
-    that of clients that choose none, unless their listener has another, ``ws_dialect``)."""
+    """On a path of several dialects: the parameter of the query with which a
+    client chooses this one (``""``: that of clients that choose none, unless
+    their listener has another, ``ws_dialect``)."""
     app_path: str = ""
-    """The pattern of the same path with a segment that names the app; ``""``: there is none."""
+    """The pattern of the same path with a segment that names the app; ``""``:
+    there is none."""
     subprotocol: str = ""
-    """On such a path: the subprotocol with which a client chooses this codec of the dialect. The first codec
-    serves those that offer none."""
+    """On such a path: the subprotocol with which a client chooses this codec of
+    the dialect. The first codec serves those that offer none."""
     logs_in: bool = True
-    """Clients log in. Otherwise their connections belong to an app from the start."""
+    """Clients log in. Otherwise their connections belong to an app from the
+    start."""
     bare_tokens: bool = False
-    """Tokens of clients need neither ``app`` nor ``exp``: the path of the connection names the app."""
+    """Tokens of clients need neither ``app`` nor ``exp``: the path of the
+    connection names the app."""
     text: bool = True
     """Frames are text frames."""
     any_origin: bool = False
@@ -52,13 +70,16 @@ class Dialect:
     message_bytes: int = 0
     """The longest accepted message; 0: ``limits.message_bytes``."""
     pinged: bool = False
-    """The server pings clients, which have no heartbeat command. Any received data is a sign of life."""
+    """The server pings clients, which have no heartbeat command. Any received
+    data is a sign of life."""
     personal: bool = False
-    """A pushed frame names its receiver: ``encode_for`` and ``encode_message_for`` replace ``encode_event``
-    and ``encode_message``. A stored message does not reach the sender's other connections, except in a
+    """A pushed frame names its receiver: ``encode_for`` and
+    ``encode_message_for`` replace ``encode_event`` and ``encode_message``. A
+    stored message does not reach the sender's other connections, except in a
     room."""
     numbered: bool = False
-    """In a ``personal`` dialect: messages have a number (``add_number``), which the client acknowledges."""
+    """In a ``personal`` dialect: messages have a number (``add_number``), which
+    the client acknowledges."""
     several: bool = False
     """A frame of a client may contain several requests (:meth:`split`)."""
     batches: bool = False
@@ -67,27 +88,33 @@ class Dialect:
     """The payload with which the server pings a client (``b""``: a WebSocket ping, and on a stream
     :meth:`encode_ping`). Any answer is a sign of life."""
     close_codes_of_back_ends: bool = False
-    """Clients get the code and reason with which a back end ends their connection. Others get 4502."""
+    """Clients get the code and reason with which a back end ends their
+    connection. Others get 4502."""
     close_codes: Mapping[int, int] = {}
-    """Our close code → the code with the same meaning in this protocol. Others are sent unchanged."""
+    """Our close code → the code with the same meaning in this protocol. Others
+    are sent unchanged."""
     close_reasons: Mapping[int, str] = {}
     """Our close code → what this protocol says in place of our name for it."""
 
     readers: Readers | None = None
-    """The commands that are read by name: those of the codec and of features. None: features bring none."""
+    """The commands that are read by name: those of the codec and of features.
+    None: features bring none."""
 
     def joined(self, readers: Readers) -> Self:
-        """The same codec with more commands, those of a feature of one node. Raises StartError."""
+        """The same codec with more commands, those of a feature of one node.
+        Raises StartError."""
         if self.readers is None:
             raise StartError(f"the dialect {self.name} takes no commands of features")
         codec = object.__new__(type(self))
         for name, value in vars(self).items():
-            setattr(codec, name, value)  # copy() makes each look-up of an attribute 0.03 µs slower
+            # copy() makes each look-up of an attribute 0.03 µs slower
+            setattr(codec, name, value)
         codec.readers = {**self.readers, **readers}
         return codec
 
     def split(self, payload: bytes) -> Sequence[bytes]:
-        """The requests in a frame that may contain ``several``. Raises BadFrame with a close code."""
+        """The requests in a frame that may contain ``several``. Raises BadFrame
+        with a close code."""
         return (payload,)
 
     def decode(self, payload: bytes) -> Request:
@@ -98,11 +125,13 @@ class Dialect:
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The payload that answers ``request``. None: the dialect sends no answer."""
+        """The payload that answers ``request``. None: the dialect sends no
+        answer."""
         return None
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """A payload that is sent before the close frame with this code. None: there is none."""
+        """A payload that is sent before the close frame with this code. None:
+        there is none."""
         return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
@@ -115,16 +144,19 @@ class Dialect:
         return None
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """The payload of an event without its receiver: the parts before and after the receiver's id (a JSON
-        string). None: the dialect cannot express it."""
+        """The payload of an event without its receiver: the parts before and
+        after the receiver's id (a JSON string). None: the dialect cannot
+        express it."""
         return None
 
     def encode_message(self, message: StoredMessage) -> Payload | None:
-        """The payload of a stored message. None: the dialect cannot express it."""
+        """The payload of a stored message. None: the dialect cannot express
+        it."""
         return None
 
     def encode_message_for(self, message: StoredMessage) -> tuple[bytes, bytes] | None:
-        """The payload of a stored message: the parts before and after the receiver's id."""
+        """The payload of a stored message: the parts before and after the
+        receiver's id."""
         return None
 
     def add_number(self, payload: bytes, number: int) -> bytes:
@@ -133,7 +165,8 @@ class Dialect:
 
 
 class EchoDialect(Dialect):
-    """The echo path for conformance suites, if a setting enables it: messages are sent back undecoded."""
+    """The echo path for conformance suites, if a setting enables it: messages
+    are sent back undecoded."""
 
     name = "echo"
     any_origin = True
@@ -147,8 +180,9 @@ class EchoDialect(Dialect):
 
 
 class PublisherDialect(Dialect):
-    """Publisher connections: text frames of back ends, which receive no events. Commands are the bodies of
-    routes: :mod:`imserver.gateway.api.v1.publisher` decodes them."""
+    """Publisher connections: text frames of back ends, which receive no events.
+    Commands are the bodies of routes: :mod:`imserver.gateway.api.v1.publisher`
+    decodes them."""
 
     name = "publisher"
     path = "/api/v1/publisher"

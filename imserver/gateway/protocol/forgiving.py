@@ -1,10 +1,13 @@
-"""A JSON parser that accepts what the original servers accept: keys in any letter case, null as missing.
+"""A JSON parser that accepts what the original servers accept: keys in any
+letter case, null as missing.
 
-The standard library's parser is ten times slower than msgspec's typed decoders. So it is used only for frames
-that those reject, and for the data of rare commands.
+The standard library's parser is ten times slower than msgspec's typed decoders.
+So it is used only for frames that those reject, and for the data of rare
+commands.
 
-Of objects of another server's protocol, of which this server has a part (:class:`Partial`), nothing may be
-ignored that changes what the sender means: an object with such a field is refused.
+Of objects of another server's protocol, of which this server has a part
+(:class:`Partial`), nothing may be ignored that changes what the sender means:
+an object with such a field is refused.
 """
 
 from __future__ import annotations
@@ -36,11 +39,14 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Fold the letter case of an object's keys. Null counts as missing; the last of equal keys is used."""
+    """Fold the letter case of an object's keys. Null counts as missing; the
+    last of equal keys is used."""
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
-_decode: Final = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=refuse_constant).decode
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_fold, parse_constant=refuse_constant
+).decode
 
 
 def parse(payload: bytes) -> Any:
@@ -52,7 +58,8 @@ _NO_VALUES: Final = bytes(byte for byte in range(256) if byte not in b",:[{")
 
 
 def values_in(document: bytes) -> int:
-    """How many values JSON has at most: its commas, colons and opening brackets, also those in texts.
+    """How many values JSON has at most: its commas, colons and opening
+    brackets, also those in texts.
 
     It makes nothing of them, so it is asked before a document becomes objects.
     """
@@ -60,19 +67,23 @@ def values_in(document: bytes) -> int:
 
 
 SMALL_JSON_BYTES: Final = 65536
-"""JSON of this size becomes objects in less than a millisecond, and they take two megabytes."""
+"""JSON of this size becomes objects in less than a millisecond, and they take
+two megabytes."""
 _skip: Final = msgspec.json.Decoder(Raw).decode
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _LARGE_EXPONENTS: Final = (b"0e000", b"0e+000")
 _LONG_NUMBER: Final = b"0" * 200
-"""A number that is out of range has an exponent of three digits, or 210 digits before the point."""
+"""A number that is out of range has an exponent of three digits, or 210 digits
+before the point."""
 
 
 def check_json(document: bytes) -> None:
-    """Raise ValueError or RecursionError if a document, such as a ``Raw``, is not JSON that clients can read.
+    """Raise ValueError or RecursionError if a document, such as a ``Raw``, is
+    not JSON that clients can read.
 
-    A large one is read without making objects of it. Its numbers may be out of range, which only
-    making them shows: so this happens where a piece of the document looks like such a number.
+    A large one is read without making objects of it. Its numbers may be out of
+    range, which only making them shows: so this happens where a piece of the
+    document looks like such a number.
     """
     if len(document) > SMALL_JSON_BYTES:
         _skip(document)
@@ -88,23 +99,30 @@ def _may_have_huge_number(document: bytes) -> bool:
 
 
 CONTENT: Final = frozenset({"text", "data", "message"})
-"""Keys of message content, which is stored as bytes and may contain anything."""
+"""Keys of message content, which is stored as bytes and may contain
+anything."""
 
 MOST_VALUES_WITH_NUL: Final = 60_000
-"""A document with an escaped U+0000 may have so many values: a push to 10,000 devices has 50,000."""
+"""A document with an escaped U+0000 may have so many values: a push to 10,000
+devices has 50,000."""
 BACKSLASH: Final = ord("\\")
-"""Without it a document has no U+0000. To look for it takes a third of the time of :func:`has_nul`."""
+"""Without it a document has no U+0000. To look for it takes a third of the time
+of :func:`has_nul`."""
 
 
 def has_nul(document: bytes) -> bool:
-    """Whether a text in JSON contains U+0000, which PostgreSQL cannot store. Message content may contain it.
+    """Whether a text in JSON contains U+0000, which PostgreSQL cannot store.
+    Message content may contain it.
 
-    Also True if ``document`` contains an escaped U+0000 and is not valid JSON, or has so many values that to
-    look for it would hold the loop.
+    Also True if ``document`` contains an escaped U+0000 and is not valid JSON,
+    or has so many values that to look for it would hold the loop.
     """
     if document.find(b"\\u0000") < 0:  # 0.06 µs less than "in"
         return False
-    if len(document) > MOST_VALUES_WITH_NUL and values_in(document) > MOST_VALUES_WITH_NUL:
+    if (
+        len(document) > MOST_VALUES_WITH_NUL
+        and values_in(document) > MOST_VALUES_WITH_NUL
+    ):
         return True
     try:
         # As pairs: if a key occurs twice, both values are checked.
@@ -117,7 +135,10 @@ def has_nul(document: bytes) -> bool:
             for key, each in value:
                 if "\0" in key:
                     return True
-                if isinstance(each, str | list | tuple) and key.casefold() not in CONTENT:
+                if (
+                    isinstance(each, str | list | tuple)
+                    and key.casefold() not in CONTENT
+                ):
                     pending.append(each)
         elif isinstance(value, list):
             pending += [each for each in value if isinstance(each, str | list | tuple)]
@@ -128,15 +149,17 @@ def has_nul(document: bytes) -> bool:
 
 _ANY_JSON: Final = frozenset({"data", "info", "meta"})
 MOST_FIELDS: Final = 10_000
-"""Limit of the fields of one object among which nulls are looked for. The channels of a connection are such
-fields."""
+"""Limit of the fields of one object among which nulls are looked for. The
+channels of a connection are such fields."""
 
 
 def without_nulls(document: bytes, depth: int) -> bytes:
-    """A JSON object without fields that are null, also in objects below it, ``depth`` levels in all.
+    """A JSON object without fields that are null, also in objects below it,
+    ``depth`` levels in all.
 
-    Clients and back ends of Centrifugo may write null for what they leave out. Values that may be any JSON
-    stay as they are. Raises ValueError or RecursionError.
+    Clients and back ends of Centrifugo may write null for what they leave out.
+    Values that may be any JSON stay as they are. Raises ValueError or
+    RecursionError.
     """
     if b"null" not in document:
         return document
@@ -154,22 +177,25 @@ def without_nulls(document: bytes, depth: int) -> bytes:
 
 
 def well_formed(text: str) -> str:
-    """``text`` with lone surrogates replaced by U+FFFD, so that it can be encoded again."""
+    """``text`` with lone surrogates replaced by U+FFFD, so that it can be
+    encoded again."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class Fields(Struct, frozen=True, gc=False):
-    """The fields of a command, as the original servers accept them: keys are folded, and null is missing.
+    """The fields of a command, as the original servers accept them: keys are
+    folded, and null is missing.
 
-    The readers of one field raise :class:`Refused` 1001 if its value does not fit. ``values``: all fields.
+    The readers of one field raise :class:`Refused` 1001 if its value does not
+    fit. ``values``: all fields.
     """
 
     values: dict[str, Any]
 
     @classmethod
     def of(cls, data: bytes) -> Fields:
-        """The object in a command's ``data``; null has no fields. Raises :class:`Refused` 1001 if it is
-        neither."""
+        """The object in a command's ``data``; null has no fields. Raises
+        :class:`Refused` 1001 if it is neither."""
         try:
             fields = parse(data)
         except (ValueError, RecursionError):
@@ -195,10 +221,11 @@ class Fields(Struct, frozen=True, gc=False):
 
     @staticmethod
     def frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
-        """The ``seq`` of a request, its name (under ``name_key``), and its data as JSON.
+        """The ``seq`` of a request, its name (under ``name_key``), and its data
+        as JSON.
 
-        Raises ValueError or RecursionError if ``payload`` is not a JSON object, or one of the two is not a
-        string.
+        Raises ValueError or RecursionError if ``payload`` is not a JSON object,
+        or one of the two is not a string.
         """
         frame = parse(payload)
         if not isinstance(frame, dict):
@@ -206,7 +233,11 @@ class Fields(Struct, frozen=True, gc=False):
         seq, name = frame.get("seq", ""), frame.get(name_key, "")
         if not isinstance(seq, str) or not isinstance(name, str):
             raise ValueError("no string")
-        return well_formed(seq), well_formed(name), json.dumps(frame.get("data")).encode()
+        return (
+            well_formed(seq),
+            well_formed(name),
+            json.dumps(frame.get("data")).encode(),
+        )
 
     def text(self, key: str) -> str:
         """The text of a field, ``""`` if the field is missing."""
@@ -216,9 +247,11 @@ class Fields(Struct, frozen=True, gc=False):
         return value if value.isascii() else well_formed(value)
 
     def short_text(self, key: str, most_bytes: int) -> str:
-        """The text of a field, ``""`` if the field is missing: at most so many bytes, and no U+0000."""
+        """The text of a field, ``""`` if the field is missing: at most so many
+        bytes, and no U+0000."""
         text = self.text(key)
-        if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
+        # `text` of a search is no message content
+        if len(text.encode()) > most_bytes or "\0" in text:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return text
 
@@ -244,8 +277,8 @@ class Fields(Struct, frozen=True, gc=False):
         return value
 
     def limit(self) -> int:
-        """The size of a page in the field ``limit``, 50 if it is missing. Greater sizes are those of the
-        greatest page."""
+        """The size of a page in the field ``limit``, 50 if it is missing.
+        Greater sizes are those of the greatest page."""
         return min(self.id("limit") or 50, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
@@ -257,23 +290,32 @@ class Fields(Struct, frozen=True, gc=False):
 
     def receiver(self) -> tuple[str, int]:
         """``to`` and ``conversation``, of which exactly one is given."""
-        to, conversation = self.short_text("to", MAX_USER_BYTES), self.id("conversation")
+        to, conversation = (
+            self.short_text("to", MAX_USER_BYTES),
+            self.id("conversation"),
+        )
         if bool(to) == bool(conversation):
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return to, conversation
 
     def content(self) -> tuple[str, bytes]:
-        """The type and bytes of a content: ``text``, or any JSON as ``data``."""
+        """The type and bytes of a content: ``text``, or any JSON as
+        ``data``."""
         if "data" not in self.values:
-            return self.short_text("type", Limit.TYPE_BYTES) or "text", self.text("text").encode()
+            return self.short_text("type", Limit.TYPE_BYTES) or "text", self.text(
+                "text"
+            ).encode()
         kind = self.short_text("type", Limit.TYPE_BYTES) or "custom"
         if "text" in self.values or kind == "text":
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         value = self.values["data"]
         try:
             return kind, msgspec.json.encode(value)
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON's escapes can express
-            return kind, well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
+        # half of a surrogate pair, which JSON's escapes can express
+        except UnicodeEncodeError:
+            return kind, well_formed(
+                json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            ).encode()
 
 
 _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
@@ -281,7 +323,8 @@ _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
 
 
 class Partial(Struct, frozen=True):
-    """An object of another server's protocol. It is checked while it is decoded.
+    """An object of another server's protocol. It is checked while it is
+    decoded.
 
     ``not_supported``: fields that this server lacks. ``in_base64``: fields with JSON, which may be given in
     base64 in a field of their own, whose name begins with ``b64``. ``late``: whoever decodes it calls
@@ -297,7 +340,8 @@ class Partial(Struct, frozen=True):
             self.check()
 
     def check(self) -> None:
-        """Refuse what this server lacks, and decode what is in base64. Raises ValueError with the field."""
+        """Refuse what this server lacks, and decode what is in base64. Raises
+        ValueError with the field."""
         for name in self.not_supported:
             given = getattr(self, name)
             if given is not UNSET and bytes(given) not in _NOTHING:

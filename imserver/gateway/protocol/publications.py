@@ -1,8 +1,9 @@
-"""Publications as clients see them: JSON, in every dialect but those of other servers' clients; or the delta
-from the one before.
+"""Publications as clients see them: JSON, in every dialect but those of other
+servers' clients; or the delta from the one before.
 
-Deltas have the format of Fossil (https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of
-the result, copies from the text before and new text, and a checksum of the result.
+Deltas have the format of Fossil
+(https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of the
+result, copies from the text before and new text, and a checksum of the result.
 """
 
 from functools import lru_cache
@@ -19,10 +20,11 @@ _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 class StreamView(Struct, omit_defaults=True):
-    """An event of a streamed message as clients see it (:class:`imserver.gateway.model.StreamPart`).
+    """An event of a streamed message as clients see it
+    (:class:`imserver.gateway.model.StreamPart`).
 
-    ``channel`` is empty where the dialect names it elsewhere. ``sender``, ``type`` and ``tags`` are with the
-    whole text only.
+    ``channel`` is empty where the dialect names it elsewhere. ``sender``,
+    ``type`` and ``tags`` are with the whole text only.
     """
 
     stream: str
@@ -40,15 +42,26 @@ class StreamView(Struct, omit_defaults=True):
 def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
     """An event of a streamed message for clients."""
     view = StreamView(
-        stream.id, stream.piece, event.text, stream.whole, stream.done, stream.incomplete, channel
+        stream.id,
+        stream.piece,
+        event.text,
+        stream.whole,
+        stream.done,
+        stream.incomplete,
+        channel,
     )
     if stream.whole and event.channel is not None:
-        view.sender, view.type, view.tags = event.sender, event.type, raw_or_none(event.channel.tags)
+        view.sender, view.type, view.tags = (
+            event.sender,
+            event.type,
+            raw_or_none(event.channel.tags),
+        )
     return view
 
 
 def payload_of(event: Event) -> bytes:
-    """The payload of a publication as one JSON document. A streamed message has its :class:`StreamView`."""
+    """The payload of a publication as one JSON document. A streamed message has
+    its :class:`StreamView`."""
     part = event.channel
     if part is not None and part.stream is not None:
         return msgspec.json.encode(stream_view(event, part.stream))
@@ -77,7 +90,8 @@ _STEP: Final = 64
 
 @lru_cache(64)
 def make_delta(before: bytes, after: bytes) -> bytes | None:
-    """How to make ``after`` from ``before``; None if it is not shorter than ``after``, or they are too long.
+    """How to make ``after`` from ``before``; None if it is not shorter than
+    ``after``, or they are too long.
 
     Both are UTF-8, and so is the delta: it splits no character. Never switches.
     """
@@ -92,14 +106,16 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
         done = end
     if done < len(after):
         parts += (_number(len(after) - done), b":", after[done:])
-    words = after + bytes(-len(after) % 4)  # the checksum: their sum in big-endian order, filled with zeros
+    # the checksum: their sum in big-endian order, filled with zeros
+    words = after + bytes(-len(after) % 4)
     parts += (_number(sum(unpack(f">{len(words) // 4}I", words)) & 0xFFFFFFFF), b";")
     delta = b"".join(parts)
     return delta if len(delta) < len(after) else None
 
 
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
-    """The parts of ``after`` that are also in ``before``: (start, end, place in ``before``)."""
+    """The parts of ``after`` that are also in ``before``: (start, end, place in
+    ``before``)."""
     size = len(after)
     prefix = _equal(before, after)
     suffix = min(_equal(before[::-1], after[::-1]), min(len(before), size) - prefix)
@@ -108,7 +124,10 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     position, stop = prefix, size - suffix
     blocks: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
-        blocks = {before[at : at + _BLOCK]: at for at in range(len(before) - _BLOCK, -1, -_BLOCK)}
+        blocks = {
+            before[at : at + _BLOCK]: at
+            for at in range(len(before) - _BLOCK, -1, -_BLOCK)
+        }
     while blocks and position + _BLOCK <= stop:
         origin = blocks.get(after[position : position + _BLOCK])
         if origin is None:
@@ -119,9 +138,14 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
         while start > least and origin and after[start - 1] == before[origin - 1]:
             start, origin = start - 1, origin - 1
         gap = origin - start
-        while end + _STEP <= stop and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]:
+        while (
+            end + _STEP <= stop
+            and after[end : end + _STEP] == before[end + gap : end + gap + _STEP]
+        ):
             end += _STEP
-        while end < stop and end + gap < len(before) and after[end] == before[end + gap]:
+        while (
+            end < stop and end + gap < len(before) and after[end] == before[end + gap]
+        ):
             end += 1
         _add(copies, after, start, end, origin)
         position = end
@@ -129,8 +153,11 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
     return copies
 
 
-def _add(found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int) -> None:
-    """Add a copy without the parts of characters at its ends, if it is long enough."""
+def _add(
+    found: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int
+) -> None:
+    """Add a copy without the parts of characters at its ends, if it is long
+    enough."""
     while start < end and after[start] & 0xC0 == 0x80:
         start, origin = start + 1, origin + 1
     while start < end < len(after) and after[end] & 0xC0 == 0x80:
@@ -160,9 +187,12 @@ def _number(value: int) -> bytes:
 
 
 def compressed(event: Event, before: Event | None) -> Compressed:
-    """A publication for a subscriber that reads deltas. ``before``: the last one that it has received (None:
-    it needs the whole payload). Never switches."""
+    """A publication for a subscriber that reads deltas. ``before``: the last
+    one that it has received (None: it needs the whole payload). Never
+    switches."""
     payload = payload_of(event)
     change = None if before is None else make_delta(payload_of(before), payload)
     data, delta = (payload, False) if change is None else (change, True)
-    return Compressed("msg", event.sender, "", data=data, channel=event.channel, delta=delta)
+    return Compressed(
+        "msg", event.sender, "", data=data, channel=event.channel, delta=delta
+    )

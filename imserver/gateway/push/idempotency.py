@@ -1,17 +1,23 @@
-"""Idempotency: a push or request that a back end repeats under the same id is carried out once.
+"""Idempotency: a push or request that a back end repeats under the same id is
+carried out once.
 
-An id is *claimed* before delivery and *settled* after it, on this node and in the cluster. It is remembered
-if something was accepted. Otherwise it is released, so that it may be tried again. A repeat that arrives in
-between waits for the outcome. There are two kinds of ids:
+An id is *claimed* before delivery and *settled* after it, on this node and in
+the cluster. It is remembered if something was accepted. Otherwise it is
+released, so that it may be tried again. A repeat that arrives in between waits
+for the outcome. There are two kinds of ids:
 
-- a *message id* (``msgID`` of the original): a repeat is told apart by its id alone;
-- the id of a *request* (``id`` or ``Idempotency-Key`` of ``/api/v1``), with the digest of its content: a
-  repeat gets the result of the first request, another request under the same id is refused.
+- a *message id* (``msgID`` of the original): a repeat is told apart by its id
+  alone;
+- the id of a *request* (``id`` or ``Idempotency-Key`` of ``/api/v1``), with the
+  digest of its content: a repeat gets the result of the first request, another
+  request under the same id is refused.
 
-Each id is stored as 60 bits of its keyed hash, whatever its length. Two of 1,000,000 ids collide with a
-probability of 0.0000004. Nobody can choose ids that collide, because each process makes a new key. Measured
-with 1,000,000 ids: 115 bytes per id (32 for the number, 8 for its position in the order, the rest for the
-dict entry and the allocator), 0.4 µs to claim an id and 0.4 µs to settle it.
+Each id is stored as 60 bits of its keyed hash, whatever its length. Two of
+1,000,000 ids collide with a probability of 0.0000004. Nobody can choose ids
+that collide, because each process makes a new key. Measured with 1,000,000 ids:
+115 bytes per id (32 for the number, 8 for its position in the order, the rest
+for the dict entry and the allocator), 0.4 µs to claim an id and 0.4 µs to
+settle it.
 """
 
 from __future__ import annotations
@@ -45,7 +51,8 @@ LOOK_SECONDS: Final = 0.05
 """Time between two queries for the result."""
 MAX_FIRSTS: Final = 50_000
 MAX_FIRST_BYTES: Final = 16 << 20
-"""Least number of recent requests whose results are remembered, within the memory limit."""
+"""Least number of recent requests whose results are remembered, within the
+memory limit."""
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
@@ -60,8 +67,11 @@ class IdReused(ServiceRefused, problem=Problems.ID_REUSED):
 
 
 def digest_of(content: bytes) -> int:
-    """The digest of the content of a request, which is the same on all nodes."""
-    return int.from_bytes(blake2b(content, digest_size=_DIGEST_BYTES).digest(), signed=True)
+    """The digest of the content of a request, which is the same on all
+    nodes."""
+    return int.from_bytes(
+        blake2b(content, digest_size=_DIGEST_BYTES).digest(), signed=True
+    )
 
 
 class Waiting(Struct, frozen=True):
@@ -72,15 +82,16 @@ WAITING: Final = Waiting()
 
 
 class First(Struct, frozen=True, gc=False):
-    """The result of the first request with this id, as :meth:`Idempotency.settle` was given it. ``b""``: this
-    node does not know it."""
+    """The result of the first request with this id, as
+    :meth:`Idempotency.settle` was given it. ``b""``: this node does not know
+    it."""
 
     result: bytes
 
 
 Claimed = int | First | IdReused | None
-"""The key of a claim; the result of the first request; a different request has this id; a message with this
-id was accepted."""
+"""The key of a claim; the result of the first request; a different request has
+this id; a message with this id was accepted."""
 RequestResult = tuple[T, Sequence[Outcome], bytes]
 """What became of a request, its outcomes, and the result that is remembered."""
 
@@ -93,11 +104,14 @@ class _PendingClaim(Struct):
 
 
 class Idempotency:
-    """The ids accepted in the last ``seconds``, at most ``limit`` of them. The oldest are dropped first.
+    """The ids accepted in the last ``seconds``, at most ``limit`` of them. The
+    oldest are dropped first.
 
-    ``shared``: a message id is unique among all apps, as in the original; otherwise within its app. The id of
-    a request always is unique within its app. ``registry``: of a cluster node. Repeats on this node are found
-    in its own memory first. While the registry does not answer, claims count on this node only.
+    ``shared``: a message id is unique among all apps, as in the original;
+    otherwise within its app. The id of a request always is unique within its
+    app. ``registry``: of a cluster node. Repeats on this node are found in its
+    own memory first. While the registry does not answer, claims count on this
+    node only.
 
     The node that carried out a request remembers its result for a while. Other nodes find those of
     :meth:`carry_out_each` in the registry; of other requests they know only that they were accepted. Results
@@ -123,38 +137,50 @@ class Idempotency:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
-        # Shards keep the pause short when a dict grows (0.2 ms instead of 20 ms). The shard size is the
-        # number of ids that just fills a dict as CPython sizes it. A few more ids would double the dict.
+        # Shards keep the pause short when a dict grows (0.2 ms instead of 20
+        # ms). The shard size is the number of ids that just fills a dict as
+        # CPython sizes it. A few more ids would double the dict.
         self._shard_count = -(-limit // _SHARD_IDS)
         self._shards: list[dict[int, int]] = [{} for _ in range(self._shard_count)]
-        """Hash → the second in which it was accepted; shared objects, so they cost nothing."""
+        """Hash → the second in which it was accepted; shared objects, so they
+        cost nothing."""
         self._order: deque[int] = deque()
         """The same hashes from the oldest to the newest."""
         self._pending: dict[int, _PendingClaim | None] = {}
-        """Claimed hash → its claim in the cluster, and what its repeats wait for; None: neither."""
+        """Claimed hash → its claim in the cluster, and what its repeats wait
+        for; None: neither."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
         self._firsts: dict[int, bytes] = {}
-        """Hash of a request's id → the digest of the request, and its result."""
+        """Hash of a request's id → the digest of the request, and its
+        result."""
         self._older: dict[int, bytes] = {}
         self._first_bytes = 0
 
     def __len__(self) -> int:
         return len(self._order)
 
-    # --- one id ---------------------------------------------------------------------------------------------
+    # --- one id ---------------------------------------------------------------
 
     @overload
-    def claim(self, app: str, id: str, digest: None = None, only_here: bool = False) -> int | None: ...
+    def claim(
+        self, app: str, id: str, digest: None = None, only_here: bool = False
+    ) -> int | None: ...
 
     @overload
-    def claim(self, app: str, id: str, digest: int | None, only_here: bool = False) -> Claimed: ...
+    def claim(
+        self, app: str, id: str, digest: int | None, only_here: bool = False
+    ) -> Claimed: ...
 
-    def claim(self, app: str, id: str, digest: int | None = None, only_here: bool = False) -> Claimed:
-        """Claim an id. Return the key for :meth:`settle`; else what is known of the repeat.
+    def claim(
+        self, app: str, id: str, digest: int | None = None, only_here: bool = False
+    ) -> Claimed:
+        """Claim an id. Return the key for :meth:`settle`; else what is known of
+        the repeat.
 
-        ``digest``: that of the request; None: it is a message id. ``only_here``: not in the cluster. May
-        switch, while another claim holds the id and in a cluster.
+        ``digest``: that of the request; None: it is a message id.
+        ``only_here``: not in the cluster. May switch, while another claim holds
+        the id and in a cluster.
         """
         if not id:
             return UNTRACKED
@@ -163,7 +189,8 @@ class Idempotency:
             key = (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         else:
             key = hash((app, id, True)) & _HASH_MASK
-        while key in self._pending:  # of several waiting callers, the first to run may claim it
+        # of several waiting callers, the first to run may claim it
+        while key in self._pending:
             id_claim = self._hold(key)
             if id_claim.settled is None:
                 id_claim.settled = Event()
@@ -172,17 +199,27 @@ class Idempotency:
             self.repeats += 1
             return None if digest is None else self._first(key, digest)
         self._pending[key] = None
-        if self.registry is None or only_here or self._claim_in_cluster(self.registry, app, id, digest, key):
+        if (
+            self.registry is None
+            or only_here
+            or self._claim_in_cluster(self.registry, app, id, digest, key)
+        ):
             return key
         return None if digest is None else self._first(key, digest)
 
     def settle(
-        self, key: int, accepted: bool, digest: int = 0, result: bytes = b"", for_all: bool = False
+        self,
+        key: int,
+        accepted: bool,
+        digest: int = 0,
+        result: bytes = b"",
+        for_all: bool = False,
     ) -> None:
-        """End a claim. The id is remembered if something was ``accepted``; otherwise it may be claimed again.
+        """End a claim. The id is remembered if something was ``accepted``;
+        otherwise it may be claimed again.
 
-        ``digest`` (see :func:`digest_of`) and ``result`` of a request are remembered with its id, with
-        ``for_all`` on all nodes.
+        ``digest`` (see :func:`digest_of`) and ``result`` of a request are
+        remembered with its id, with ``for_all`` on all nodes.
         """
         if not key:
             return
@@ -202,7 +239,10 @@ class Idempotency:
             if result:
                 self._firsts[key] = _pack_digest(digest) + result
                 self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
-                if len(self._firsts) >= MAX_FIRSTS or self._first_bytes >= MAX_FIRST_BYTES:
+                if (
+                    len(self._firsts) >= MAX_FIRSTS
+                    or self._first_bytes >= MAX_FIRST_BYTES
+                ):
                     self._older, self._firsts, self._first_bytes = self._firsts, {}, 0
         if id_claim is not None:
             if id_claim.claim is not None and self.registry is not None:
@@ -214,12 +254,13 @@ class Idempotency:
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """The name under which an id is claimed in the cluster."""
         if digest is not None:
-            # No name of an app contains U+0000, so this equals neither the name of another app's request nor
-            # that of a message id (outside demo mode, where an id may be any text).
+            # No name of an app contains U+0000, so this equals neither the name
+            # of another app's request nor that of a message id (outside demo
+            # mode, where an id may be any text).
             return f"\0{app}\0{id}"
         return id if self.shared or not app else f"{app}\0{id}"
 
-    # --- many ids -------------------------------------------------------------------------------------------
+    # --- many ids -------------------------------------------------------------
 
     def claim_each(
         self,
@@ -228,11 +269,13 @@ class Idempotency:
         digests: Sequence[int] | None = None,
         only_here: Collection[int] = (),
     ) -> list[Claimed | Waiting]:
-        """Claim many ids with one query to the registry, with the results of :meth:`claim`.
+        """Claim many ids with one query to the registry, with the results of
+        :meth:`claim`.
 
-        This does not wait for ids that another claim holds: claim those one by one after settling the claims
-        made here. ``digests``: those of requests; None: they are message ids. ``only_here``: indexes of ids
-        that are not claimed in the cluster.
+        This does not wait for ids that another claim holds: claim those one by
+        one after settling the claims made here. ``digests``: those of requests;
+        None: they are message ids. ``only_here``: indexes of ids that are not
+        claimed in the cluster.
         """
         claims: list[Claimed | Waiting] = []
         shared: list[tuple[int, int]] = []
@@ -247,8 +290,11 @@ class Idempotency:
             if key in self._pending:
                 claims.append(WAITING)
                 continue
-            # As in claim(), which would compute the key again: 0.2 µs for each push.
-            if key in self._shards[key % self._shard_count] and not self._has_expired(key):
+            # As in claim(), which would compute the key again: 0.2 µs for each
+            # push.
+            if key in self._shards[key % self._shard_count] and not self._has_expired(
+                key
+            ):
                 self.repeats += 1
                 claims.append(None if digest is None else self._first(key, digest))
                 continue
@@ -275,16 +321,27 @@ class Idempotency:
                 claims[index] = WAITING
         try:
             requests = [] if digests is None else [ids[index] for index, _ in repeats]
-            self._settle_repeats(self.registry, app, [key for _, key in repeats], requests)
+            self._settle_repeats(
+                self.registry, app, [key for _, key in repeats], requests
+            )
         except BaseException:
-            self.release([claim for claim in claims if isinstance(claim, int) and claim in self._pending])
+            self.release(
+                [
+                    claim
+                    for claim in claims
+                    if isinstance(claim, int) and claim in self._pending
+                ]
+            )
             raise
         for index, key in repeats:
-            claims[index] = None if digests is None else self._first(key, digests[index])
+            claims[index] = (
+                None if digests is None else self._first(key, digests[index])
+            )
         return claims
 
     def release(self, claims: Sequence[object]) -> None:
-        """Settle the keys among these results of :meth:`claim_each`: their ids may be claimed again."""
+        """Settle the keys among these results of :meth:`claim_each`: their ids
+        may be claimed again."""
         for key in claims:
             if isinstance(key, int):
                 self.settle(key, False)
@@ -297,13 +354,17 @@ class Idempotency:
         *,
         all_or_none: bool = False,
     ) -> list[T | IdReused]:
-        """Carry out requests with different ids, each with a digest, once per id. May switch.
+        """Carry out requests with different ids, each with a digest, once per
+        id. May switch.
 
-        ``carry_out`` gets the index of a request, and the result of the first if it is a repeat. Requests
-        whose id another one holds come last, because a request that waits must hold no claims.
-        ``all_or_none``: raise :class:`IdReused` if an id is known to belong to another request.
+        ``carry_out`` gets the index of a request, and the result of the first
+        if it is a repeat. Requests whose id another one holds come last,
+        because a request that waits must hold no claims. ``all_or_none``: raise
+        :class:`IdReused` if an id is known to belong to another request.
         """
-        claims = self.claim_each(app, [id for id, _ in requests], [digest for _, digest in requests])
+        claims = self.claim_each(
+            app, [id for id, _ in requests], [digest for _, digest in requests]
+        )
         results: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
@@ -318,7 +379,9 @@ class Idempotency:
                     results[index], outcomes, result = carry_out(index, None)
                 finally:
                     accepted = not ACCEPTED.isdisjoint(outcomes)
-                    self.settle(claim, accepted, requests[index][1], result, for_all=True)
+                    self.settle(
+                        claim, accepted, requests[index][1], result, for_all=True
+                    )
 
         left = enumerate(claims)
         try:
@@ -334,7 +397,7 @@ class Idempotency:
                 carry_out_one(index, self.claim(app, id, digest))
         return [results[index] for index in range(len(requests))]
 
-    # --- this node ------------------------------------------------------------------------------------------
+    # --- this node ------------------------------------------------------------
 
     def _key(self, app: str, id: str, digest: int | None) -> int:
         """The key under which an id is claimed and remembered."""
@@ -359,7 +422,8 @@ class Idempotency:
         return First(entry[_DIGEST_BYTES:])
 
     def _has_expired(self, key: int) -> bool:
-        """Whether a remembered id has expired. If so, delete it and all older ones."""
+        """Whether a remembered id has expired. If so, delete it and all older
+        ones."""
         now = self._clock()
         if now < self._shards[key % self._shard_count][key] + self._seconds:
             return False
@@ -381,13 +445,13 @@ class Idempotency:
         oldest = self._order.popleft()
         del self._shards[oldest % self._shard_count][oldest]
 
-    # --- the cluster ----------------------------------------------------------------------------------------
+    # --- the cluster ----------------------------------------------------------
 
     def _claim_in_cluster(
         self, registry: RedisRegistry, app: str, id: str, digest: int | None, key: int
     ) -> bool:
-        """Claim an id in the cluster that is claimed here; wait while another node holds it. False: it is not
-        free, and the claim here is settled."""
+        """Claim an id in the cluster that is claimed here; wait while another
+        node holds it. False: it is not free, and the claim here is settled."""
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS
         state = ""
@@ -411,10 +475,14 @@ class Idempotency:
         return state == "mine"
 
     def _settle_repeats(
-        self, registry: RedisRegistry, app: str, keys: Sequence[int], requests: Sequence[str]
+        self,
+        registry: RedisRegistry,
+        app: str,
+        keys: Sequence[int],
+        requests: Sequence[str],
     ) -> None:
-        """Settle claims whose ids were accepted in the cluster. Switches if there are ids of ``requests``,
-        whose results it reads."""
+        """Settle claims whose ids were accepted in the cluster. Switches if
+        there are ids of ``requests``, whose results it reads."""
         entries = [b""] * len(keys)
         try:
             if requests:

@@ -1,9 +1,10 @@
 """Pending pushes: pushes to absent users, which wait for a login.
 
-They wait in the memory of this node until a login or until they expire. When the user logs in on any node,
-they are delivered within about a second, in the order of the pushes. A later push to the same user is queued
-behind them. A node that stops passes its pending pushes to others of its cluster. They are lost if it is
-killed.
+They wait in the memory of this node until a login or until they expire. When
+the user logs in on any node, they are delivered within about a second, in the
+order of the pushes. A later push to the same user is queued behind them. A node
+that stops passes its pending pushes to others of its cluster. They are lost if
+it is killed.
 """
 
 import itertools
@@ -31,7 +32,8 @@ _ENTRY_BYTES: Final = 400
 
 
 class PendingPush(Struct, gc=False):
-    """One push, for ``device`` (None: for all), until the monotonic time ``until``."""
+    """One push, for ``device`` (None: for all), until the monotonic time
+    ``until``."""
 
     event: Event
     device: str | None
@@ -44,16 +46,17 @@ class PendingPush(Struct, gc=False):
 
 
 class _Queue(Struct, eq=False):
-    """The pushes of one user by number, the oldest first. ``turn`` is locked during delivery."""
+    """The pushes of one user by number, the oldest first. ``turn`` is locked
+    during delivery."""
 
     pushes: dict[int, PendingPush] = field(default_factory=dict)
     turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
 
 
 class PendingPushes(Service):
-    """Owner of the pending pushes of this node: at most ``limit_pushes``, and ``limit_bytes``. An app takes
-    at most :data:`APP_SHARE` of the free space, so that no app can use all of it. ``to_user``: of the
-    reach."""
+    """Owner of the pending pushes of this node: at most ``limit_pushes``, and
+    ``limit_bytes``. An app takes at most :data:`APP_SHARE` of the free space,
+    so that no app can use all of it. ``to_user``: of the reach."""
 
     to_user: Callable[[str, str, Event, str | None], Outcome]
     presence: Presence
@@ -76,14 +79,26 @@ class PendingPushes(Service):
 
     def __post_init__(self) -> None:
         if self.node_messages is not None:
-            self.node_messages.handle({ToPending: self._passed, ForgetPending: self._forget_user})
+            self.node_messages.handle(
+                {ToPending: self._passed, ForgetPending: self._forget_user}
+            )
 
-    def add(self, app: str, user: str, event: Event, seconds: float, device: str | None = None) -> bool:
-        """Store a push for ``seconds``. Return False if there is no room for it. Never switches."""
+    def add(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        seconds: float,
+        device: str | None = None,
+    ) -> bool:
+        """Store a push for ``seconds``. Return False if there is no room for
+        it. Never switches."""
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used = self._used.get(app, (0, 0))
         left, left_bytes = self.limit_pushes - self.count, self.limit_bytes - self.bytes
-        if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (left_bytes + used):
+        if pushes + 1 > APP_SHARE * (left + pushes) or used + push.size > APP_SHARE * (
+            left_bytes + used
+        ):
             return False
         queue = self._queues.get((app, user))
         if queue is None:
@@ -107,7 +122,8 @@ class PendingPushes(Service):
         return (app, user) in self._queues
 
     def deliver(self, app: str, user: str) -> None:
-        """Deliver the pending pushes of a user, if they are online. Switches."""
+        """Deliver the pending pushes of a user, if they are online.
+        Switches."""
         queue = self._queues.get((app, user))
         if queue is None:
             return
@@ -144,12 +160,15 @@ class PendingPushes(Service):
             self._drop(app, queue, number)
 
     def pass_on(self) -> None:
-        """Pass all pushes to nodes that are not stopping, those of one user to the same node. Switches."""
+        """Pass all pushes to nodes that are not stopping, those of one user to
+        the same node. Switches."""
         node_messages = self.node_messages
         if node_messages is None:
             return
         epochs = [lease.epoch for lease in node_messages.peers() if not lease.draining]
-        for index, ((app, user), queue) in enumerate(list(self._queues.items()) if epochs else ()):
+        for index, ((app, user), queue) in enumerate(
+            list(self._queues.items()) if epochs else ()
+        ):
             epoch = epochs[index % len(epochs)]
             for number, push in tuple(queue.pushes.items()):
                 seconds = push.until - self.clock()
@@ -160,17 +179,22 @@ class PendingPushes(Service):
             gevent.sleep(0)
 
     def _passed(self, message: ToPending) -> None:
-        self.add(message.app, message.user, message.event, message.seconds, message.device)
+        self.add(
+            message.app, message.user, message.event, message.seconds, message.device
+        )
 
     def run(self) -> None:
-        """Greenlet: while there are pending pushes, check once per second whether their users are online."""
+        """Greenlet: while there are pending pushes, check once per second
+        whether their users are online."""
         while True:
             self._filled.wait()
             gevent.sleep(until_beat(LOOK_SECONDS))
             try:
                 self.look()
             except Exception:
-                logging.getLogger(__name__).exception("looking for users with pending pushes failed")
+                logging.getLogger(__name__).exception(
+                    "looking for users with pending pushes failed"
+                )
             if not self._queues:
                 self._filled.clear()
 
@@ -184,7 +208,9 @@ class PendingPushes(Service):
         for app, names in users.items():
             for start in range(0, len(names), LOOK_USERS):
                 some = names[start : start + LOOK_USERS]
-                for user, online in zip(some, self.presence.are_online(app, some), strict=True):
+                for user, online in zip(
+                    some, self.presence.are_online(app, some), strict=True
+                ):
                     if online:
                         self.deliver(app, user)
 

@@ -32,7 +32,12 @@ from imserver.gateway.model import (
     Outcome,
     Service,
 )
-from imserver.gateway.push.idempotency import First, Idempotency, IdReused, RequestResult
+from imserver.gateway.push.idempotency import (
+    First,
+    Idempotency,
+    IdReused,
+    RequestResult,
+)
 from imserver.gateway.push.pending import PendingPushes
 from imserver.gateway.push.targets import StoredPushes, Target, UserChannels, addressed
 
@@ -41,7 +46,8 @@ _UNKNOWN: Final = Outcome.UNKNOWN
 _SETTLED: Final = ACCEPTED | {_REPEATED}
 _NOT_REACHED: Final = (_NOT_SENT, _UNKNOWN)
 _YIELD_PUSHES: Final = 1024
-"""Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push --bulk 1000` cost 7 % more."""
+"""Pushes between two looks at the sockets, 4 to 8 ms. With 256, `bench push
+--bulk 1000` cost 7 % more."""
 
 _Item = TypeVar("_Item")
 _MEMBERS: Final = 1000
@@ -49,13 +55,19 @@ _MEMBERS: Final = 1000
 
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
-    """Whether a target failed, and no target accepted a push or publication, now or before: every edge
-    answers with a temporary error, and the same id may be used again."""
-    return Outcome.FAILED in outcomes and _REPEATED not in outcomes and ACCEPTED.isdisjoint(outcomes)
+    """Whether a target failed, and no target accepted a push or publication,
+    now or before: every edge answers with a temporary error, and the same id
+    may be used again."""
+    return (
+        Outcome.FAILED in outcomes
+        and _REPEATED not in outcomes
+        and ACCEPTED.isdisjoint(outcomes)
+    )
 
 
 class UserPush(Struct, forbid_unknown_fields=True, gc=False):
-    """One message to one user, as a row of a batch. A row with ``user`` ``""`` is not sent."""
+    """One message to one user, as a row of a batch. A row with ``user`` ``""``
+    is not sent."""
 
     user: str = field(default="", name="userID")
     msg_id: str = field(default="", name="msgID")
@@ -63,14 +75,18 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Reach(Protocol):
-    """Delivers to users, on this node or on all nodes, and counts the pushes that were sent. UNKNOWN: the
-    registry does not answer. Every call may switch."""
+    """Delivers to users, on this node or on all nodes, and counts the pushes
+    that were sent. UNKNOWN: the registry does not answer. Every call may
+    switch."""
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+    def to_user(
+        self, app: str, user: str, event: Event, device: str | None = None
+    ) -> Outcome:
         """Deliver to one user, to all devices or to one."""
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        """Deliver to one user, unless another node has accepted a push of this id."""
+        """Deliver to one user, unless another node has accepted a push of this
+        id."""
 
     def to_each(
         self,
@@ -80,22 +96,31 @@ class Reach(Protocol):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user one event of ``events``, in this order, to all devices or to one. If it fails,
-        the known outcomes are in ``outcomes``, an empty list."""
+        """Deliver to each user one event of ``events``, in this order, to all
+        devices or to one. If it fails, the known outcomes are in ``outcomes``,
+        an empty list."""
 
-    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        """Claim and deliver many pushes, each with its own user and id. Returns the outcomes, and the indexes
-        of pushes that were not sent because another push holds their id now."""
+    def to_each_once(
+        self, app: str, pushes: Sequence[UserPush]
+    ) -> tuple[list[Outcome], Sequence[int]]:
+        """Claim and deliver many pushes, each with its own user and id. Returns
+        the outcomes, and the indexes of pushes that were not sent because
+        another push holds their id now."""
 
     def to_app(
-        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+        self,
+        app: str,
+        event: Event,
+        except_user: str = "",
+        except_users: tuple[str, ...] = (),
     ) -> Outcome:
         """Deliver to all users of an app except some."""
 
 
 class Pushes(Service):
-    """Pushes with message ids: claims the id, delivers through ``reach``, settles the claim. Every call may
-    switch. ``channels``: delivers in apps whose channels of users have a history."""
+    """Pushes with message ids: claims the id, delivers through ``reach``,
+    settles the claim. Every call may switch. ``channels``: delivers in apps
+    whose channels of users have a history."""
 
     ids: Idempotency
     reach: Reach
@@ -103,13 +128,20 @@ class Pushes(Service):
     channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
-        """What delivers pushes to users in an app whose channels of users have a history."""
-        return self.channels if self.channels is not None and app in self.channels.apps else None
+        """What delivers pushes to users in an app whose channels of users have
+        a history."""
+        return (
+            self.channels
+            if self.channels is not None and app in self.channels.apps
+            else None
+        )
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
-        """Push of a back end to one user. It names the receiver as its sender, as in the original."""
+        """Push of a back end to one user. It names the receiver as its sender,
+        as in the original."""
         user, msg_id, channels = push.user, push.msg_id, self._stores(app)
-        # Claimed on this node only: the reach claims in the cluster, in one query with the lookup.
+        # Claimed on this node only: the reach claims in the cluster, in one
+        # query with the lookup.
         key = self.ids.claim(app, msg_id, None, channels is None)
         if key is None:
             return _REPEATED
@@ -131,11 +163,16 @@ class Pushes(Service):
         outcome = _NOT_SENT
         try:
             if push.user:
-                event, channels = Event("msg", sender, push.text, push.msg_id), self._stores(app)
+                event, channels = (
+                    Event("msg", sender, push.text, push.msg_id),
+                    self._stores(app),
+                )
                 if channels is None:
                     outcome = self.reach.to_user(app, push.user, event)
                 else:
-                    outcome = channels.push(app, push.user, event, _id_of_user(sender, push.msg_id))
+                    outcome = channels.push(
+                        app, push.user, event, _id_of_user(sender, push.msg_id)
+                    )
         finally:
             self.ids.settle(claim, outcome in ACCEPTED)
         return outcome
@@ -145,8 +182,9 @@ class Pushes(Service):
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self.reach.to_each_once(app, pushes)
-        # Rare: the same id twice in this call, or in another call at this moment. No claim is held during the
-        # wait, so that two calls never wait for each other.
+        # Rare: the same id twice in this call, or in another call at this
+        # moment. No claim is held during the wait, so that two calls never wait
+        # for each other.
         for index in waiting:
             outcomes[index] = self.from_back_end(app, pushes[index])
         return outcomes
@@ -160,8 +198,8 @@ class Pushes(Service):
         by_user: bool = False,
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
-        """Push to all users of an app except ``sender`` and ``except_users``. ``by_user``: the sender asks,
-        not the back end."""
+        """Push to all users of an app except ``sender`` and ``except_users``.
+        ``by_user``: the sender asks, not the back end."""
         claim = self.ids.claim(app, _id_of_user(sender, msg_id) if by_user else msg_id)
         if claim is None:
             return _REPEATED
@@ -171,16 +209,19 @@ class Pushes(Service):
                 event = Event("msg", sender, text, msg_id)
                 outcome = self.reach.to_app(app, event, sender, except_users)
                 if outcome is _NOT_SENT:
-                    # It counts as sent if no node is known to have missed it, even if no user is online.
+                    # It counts as sent if no node is known to have missed it,
+                    # even if no user is online.
                     outcome = _SENT
                     self.metrics.pushes[app] += 1
         finally:
             self.ids.settle(claim, outcome in ACCEPTED)
         return outcome
 
-    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
-        """Push one message to many users. None: its id was accepted before. One user who is reached accepts
-        it."""
+    def to_many(
+        self, app: str, users: Sequence[str], msg_id: str, text: str
+    ) -> list[Outcome] | None:
+        """Push one message to many users. None: its id was accepted before. One
+        user who is reached accepts it."""
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
@@ -189,7 +230,9 @@ class Pushes(Service):
             events = (Event("msg", user, text, msg_id) for user in users)
             if channels := self._stores(app):
                 for user, event in _paced(zip(users, events, strict=True)):
-                    outcomes.append(channels.push(app, user, event) if user else _NOT_SENT)
+                    outcomes.append(
+                        channels.push(app, user, event) if user else _NOT_SENT
+                    )
             else:
                 self.reach.to_each(app, users, events, outcomes=outcomes)
         finally:
@@ -208,8 +251,9 @@ def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
 def _id_of_user(user: str, msg_id: str) -> str:
     """The name under which the message id of a user is claimed.
 
-    It never equals an id of the back end or of another user: U+0000 is in no id. Otherwise a user could claim
-    an id of others, whose push would then count as a repeat.
+    It never equals an id of the back end or of another user: U+0000 is in no
+    id. Otherwise a user could claim an id of others, whose push would then
+    count as a repeat.
     """
     return f"{user}\0{msg_id}" if msg_id else ""
 
@@ -221,7 +265,9 @@ class LocalReach(Service):
     fanout: Fanout
     metrics: Metrics
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+    def to_user(
+        self, app: str, user: str, event: Event, device: str | None = None
+    ) -> Outcome:
         if not self.fanout.to_sessions(app, user, event, device):
             return _NOT_SENT
         self.metrics.pushes[app] += 1
@@ -237,18 +283,27 @@ class LocalReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        # Names are looked up once per call, not once per user. So in to_each_once().
+        # Names are looked up once per call, not once per user. So in
+        # to_each_once().
         to_sessions = self.fanout.to_sessions
         found: list[Outcome] = [] if outcomes is None else outcomes
         for user, event in zip(users, events, strict=False):
-            found.append(_SENT if user and to_sessions(app, user, event, device) else _NOT_SENT)
+            found.append(
+                _SENT if user and to_sessions(app, user, event, device) else _NOT_SENT
+            )
             if not len(found) % _YIELD_PUSHES:
                 serve_others()
         self.metrics.pushes[app] += found.count(_SENT)
         return found
 
-    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
-        claim, settle, to_sessions = self.ids.claim, self.ids.settle, self.fanout.to_sessions
+    def to_each_once(
+        self, app: str, pushes: Sequence[UserPush]
+    ) -> tuple[list[Outcome], Sequence[int]]:
+        claim, settle, to_sessions = (
+            self.ids.claim,
+            self.ids.settle,
+            self.fanout.to_sessions,
+        )
         outcomes = []
         for push in pushes:
             user, msg_id = push.user, push.msg_id
@@ -258,7 +313,11 @@ class LocalReach(Service):
                 continue
             sent = False
             try:
-                sent = user != "" and to_sessions(app, user, Event("msg", user, push.text, msg_id)) > 0
+                sent = (
+                    user != ""
+                    and to_sessions(app, user, Event("msg", user, push.text, msg_id))
+                    > 0
+                )
             finally:
                 settle(key, sent)
             outcomes.append(_SENT if sent else _NOT_SENT)
@@ -268,7 +327,11 @@ class LocalReach(Service):
         return outcomes, ()
 
     def to_app(
-        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+        self,
+        app: str,
+        event: Event,
+        except_user: str = "",
+        except_users: tuple[str, ...] = (),
     ) -> Outcome:
         if not self.fanout.to_app(app, event, except_user, except_users):
             return _NOT_SENT
@@ -277,7 +340,8 @@ class LocalReach(Service):
 
 
 OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
-"""Called with (app, (user, event) for each user who is not online). May switch."""
+"""Called with (app, (user, event) for each user who is not online). May
+switch."""
 
 
 class Publishing(Service, dict=True):
@@ -307,13 +371,16 @@ class Publishing(Service, dict=True):
         digest: int = 0,
         all_or_none: bool = False,
     ) -> list[Published | ChannelRefused | IdReused]:
-        """Publish the same to several channels, for a ``key`` once to each. The results have their order.
+        """Publish the same to several channels, for a ``key`` once to each. The
+        results have their order.
 
-        REPEATED: it was published before, at this position if this node knows it. No outcome is FAILED: a
-        failed publication is a :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
-        request. :class:`IdReused`: the key belongs to another request in this channel; with ``all_or_none``
-        it is raised before anything is published. The channels of groups, and those of users without a
-        history, have no tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
+        REPEATED: it was published before, at this position if this node knows
+        it. No outcome is FAILED: a failed publication is a
+        :class:`ChannelRefused`, as one that is refused. ``digest``: that of the
+        request. :class:`IdReused`: the key belongs to another request in this
+        channel; with ``all_or_none`` it is raised before anything is published.
+        The channels of groups, and those of users without a history, have no
+        tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
         """
         encoded_tags = encode_tags(tags) if tags else b""
 
@@ -327,7 +394,9 @@ class Publishing(Service, dict=True):
                 if target.channel is UNSET:
                     (outcome,) = self.to_targets(app, [target], event, except_users)
                     if outcome is Outcome.FAILED:
-                        return ChannelRefused("unavailable", "a node or the database does not answer")
+                        return ChannelRefused(
+                            "unavailable", "a node or the database does not answer"
+                        )
                     return Published(outcome)
             try:
                 if not (channel.isascii() and 0 < len(channel) <= Limit.CHANNEL_BYTES):
@@ -343,12 +412,17 @@ class Publishing(Service, dict=True):
             except ChannelRefused as refused:
                 return refused
 
-        def carry_out(index: int, first: First | None) -> RequestResult[Published | ChannelRefused]:
+        def carry_out(
+            index: int, first: First | None
+        ) -> RequestResult[Published | ChannelRefused]:
             channel = names[index]
             is_stored = with_history and self.channels.options.is_stored(app, channel)
-            # If this node does not know the position, the log may still know it.
+            # If this node does not know the position, the log may still know
+            # it.
             if first is not None and (first.result or not is_stored):
-                position = msgspec.msgpack.decode(first.result or b"\xc0", type=Position | None)
+                position = msgspec.msgpack.decode(
+                    first.result or b"\xc0", type=Position | None
+                )
                 return Published(Outcome.REPEATED, position), (), b""
             found = publish(channel)
             if isinstance(found, ChannelRefused):
@@ -358,8 +432,12 @@ class Publishing(Service, dict=True):
         if not key:
             return [publish(channel) for channel in channels]
         names = list(dict.fromkeys(channels))
-        requests = [(msgspec.json.encode((key, channel)).decode(), digest) for channel in names]
-        found = self.ids.carry_out_each(app, requests, carry_out, all_or_none=all_or_none)
+        requests = [
+            (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
+        ]
+        found = self.ids.carry_out_each(
+            app, requests, carry_out, all_or_none=all_or_none
+        )
         results = dict(zip(names, found, strict=True))
         return [results[channel] for channel in channels]
 
@@ -372,15 +450,17 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         key: str = "",
     ) -> list[Outcome]:
-        """Send to each target, in order. A user or connection named by several targets receives the event
-        several times.
+        """Send to each target, in order. A user or connection named by several
+        targets receives the event several times.
 
-        ``except_users`` do not receive it through channels, groups and ``all``. Absent users receive it if
-        they log in within ``ttl_seconds``. ``key``: see :meth:`Channels.publish_event`.
+        ``except_users`` do not receive it through channels, groups and ``all``.
+        Absent users receive it if they log in within ``ttl_seconds``. ``key``:
+        see :meth:`Channels.publish_event`.
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
-        # Channels of a system have any names: there, `user:1` is not the channel of a user.
+        # Channels of a system have any names: there, `user:1` is not the
+        # channel of a user.
         system = app.startswith(SYSTEM_PREFIX)
         for target in targets if system else map(addressed, targets):
             if target.user is not UNSET and target.device is UNSET:
@@ -391,27 +471,45 @@ class Publishing(Service, dict=True):
                 users = []
             if target.user is not UNSET:
                 device = None if target.device is UNSET else target.device
-                outcome = self.to_users(app, [target.user], event, ttl_seconds, device)[0]
+                outcome = self.to_users(app, [target.user], event, ttl_seconds, device)[
+                    0
+                ]
             elif target.connection is not UNSET:
                 outcome = self.connections.push(app, target.connection, event)
             elif target.channel is not UNSET:
-                outcome = self.channels.publishing.publish(app, target.channel, event, except_users, key=key)
+                outcome = self.channels.publishing.publish(
+                    app, target.channel, event, except_users, key=key
+                )
             elif target.group is not UNSET:
-                outcome = self._to_group(app, int(target.group), event, except_users, ttl_seconds)
+                outcome = self._to_group(
+                    app, int(target.group), event, except_users, ttl_seconds
+                )
             else:
                 outcome = self.reach.to_app(app, event, "", except_users)
             outcomes.append(outcome)
-        return outcomes + self.to_users(app, users, event, ttl_seconds) if users else outcomes
+        return (
+            outcomes + self.to_users(app, users, event, ttl_seconds)
+            if users
+            else outcomes
+        )
 
     def _to_group(
-        self, app: str, group: int, event: Event, except_users: tuple[str, ...], ttl_seconds: float
+        self,
+        app: str,
+        group: int,
+        event: Event,
+        except_users: tuple[str, ...],
+        ttl_seconds: float,
     ) -> Outcome:
-        """Send to the members of a group. PARTLY: a node with some of them is known not to receive it."""
+        """Send to the members of a group. PARTLY: a node with some of them is
+        known not to receive it."""
         outcomes, after = set[Outcome](), ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
-                members = self.channels.histories.stored.members(app, group, after, _MEMBERS)
+                members = self.channels.histories.stored.members(
+                    app, group, after, _MEMBERS
+                )
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break
@@ -424,10 +522,19 @@ class Publishing(Service, dict=True):
             return Outcome.NOT_SENT
         if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
             return Outcome.FAILED
-        return Outcome.PARTLY if outcomes & {Outcome.FAILED, Outcome.PARTLY} else Outcome.SENT
+        return (
+            Outcome.PARTLY
+            if outcomes & {Outcome.FAILED, Outcome.PARTLY}
+            else Outcome.SENT
+        )
 
     def to_users(
-        self, app: str, users: Sequence[str], event: Event, ttl_seconds: float = 0, device: str | None = None
+        self,
+        app: str,
+        users: Sequence[str],
+        event: Event,
+        ttl_seconds: float = 0,
+        device: str | None = None,
     ) -> list[Outcome]:
         """Send the same to users, on all their devices or on one."""
         return self.to_each(app, users, [event] * len(users), ttl_seconds, device)
@@ -440,12 +547,24 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         device: str | None = None,
     ) -> list[Outcome]:
-        """Send each user their own event, in this order, on all their devices or on one."""
+        """Send each user their own event, in this order, on all their devices
+        or on one."""
         if app.startswith(SYSTEM_PREFIX):
-            return [self.connections.push(app, *each) for each in zip(users, events, strict=True)]
-        if device is None and app in self._user_channels.apps and users and events[0].channel is None:
+            return [
+                self.connections.push(app, *each)
+                for each in zip(users, events, strict=True)
+            ]
+        if (
+            device is None
+            and app in self._user_channels.apps
+            and users
+            and events[0].channel is None
+        ):
             pairs = _paced(zip(users, events, strict=True))
-            return [self._to_channel_of_user(app, user, event, ttl_seconds).outcome for user, event in pairs]
+            return [
+                self._to_channel_of_user(app, user, event, ttl_seconds).outcome
+                for user, event in pairs
+            ]
         if self.pending.count:
             self._deliver_pending(app, users)
         if len(users) == 1:  # most pushes
@@ -456,10 +575,14 @@ class Publishing(Service, dict=True):
             self._report(app, users, events, outcomes)
             rows = zip(users, events, outcomes, strict=True) if ttl_seconds else ()
             for index, (user, event, outcome) in enumerate(rows):
-                if outcome in _NOT_REACHED and self.pending.add(app, user, event, ttl_seconds, device):
+                if outcome in _NOT_REACHED and self.pending.add(
+                    app, user, event, ttl_seconds, device
+                ):
                     outcomes[index] = Outcome.PENDING
             # To this caller a user who may be online is a temporary failure.
-            outcomes = [Outcome.FAILED if each is _UNKNOWN else each for each in outcomes]
+            outcomes = [
+                Outcome.FAILED if each is _UNKNOWN else each for each in outcomes
+            ]
         return outcomes
 
     def _to_channel_of_user(
@@ -475,7 +598,9 @@ class Publishing(Service, dict=True):
         if self.pending.count:
             self._deliver_pending(app, (user,))
         try:
-            published, to_user = self._user_channels.publish(app, user, event, tags, key, with_history)
+            published, to_user = self._user_channels.publish(
+                app, user, event, tags, key, with_history
+            )
         except ChannelRefused as refused:
             return refused
         waits = False
@@ -497,8 +622,19 @@ class Publishing(Service, dict=True):
                 pending.deliver(app, user)
 
     def _report(
-        self, app: str, users: Sequence[str], events: Sequence[Event], outcomes: Sequence[Outcome]
+        self,
+        app: str,
+        users: Sequence[str],
+        events: Sequence[Event],
+        outcomes: Sequence[Outcome],
     ) -> None:
         if self.on_absent is not None and _NOT_SENT in outcomes:
             rows = zip(users, events, outcomes, strict=True)
-            self.on_absent(app, [(user, event) for user, event, outcome in rows if outcome is _NOT_SENT])
+            self.on_absent(
+                app,
+                [
+                    (user, event)
+                    for user, event, outcome in rows
+                    if outcome is _NOT_SENT
+                ],
+            )

@@ -1,9 +1,12 @@
-"""Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep the order.
+"""Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep
+the order.
 
-Messages from one node to another keep their order. A user's move to another node breaks it: a push on its way
-to the old node must be rerouted, while a later push goes directly to the new node. So each push carries its
-sender's number. The sender waits a little after a move (:class:`ReorderDelay`), and the new node drops a
-rerouted push that a later push has overtaken (:class:`ReorderGuard`).
+Messages from one node to another keep their order. A user's move to another
+node breaks it: a push on its way to the old node must be rerouted, while a
+later push goes directly to the new node. So each push carries its sender's
+number. The sender waits a little after a move (:class:`ReorderDelay`), and the
+new node drops a rerouted push that a later push has overtaken
+(:class:`ReorderGuard`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Event, Outcome, Service
-from imserver.gateway.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, Idempotency, Waiting
+from imserver.gateway.push.idempotency import (
+    CLAIM_SECONDS,
+    LOOK_SECONDS,
+    Idempotency,
+    Waiting,
+)
 from imserver.gateway.push.push import UserPush
 from imserver.gateway.sessions.cluster_sessions import ClusterSessions
 
@@ -41,10 +49,12 @@ BATCH_TARGETS = 1000
 
 
 class ClusterReach(Service):
-    """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users in the registry.
+    """See :class:`imserver.gateway.push.push.Reach`; on all nodes. Finds users
+    in the registry.
 
-    While the registry does not answer, only users of this node are reached. The outcome of others is UNKNOWN.
-    So is that of users whom it does not know, until all nodes have registered their sessions again.
+    While the registry does not answer, only users of this node are reached. The
+    outcome of others is UNKNOWN. So is that of users whom it does not know,
+    until all nodes have registered their sessions again.
     """
 
     registry: RedisRegistry
@@ -58,19 +68,24 @@ class ClusterReach(Service):
     _origin: int = field(default_factory=partial(getrandbits, 48))
     _numbers: Iterator[int] = field(default_factory=partial(count, 1))
 
-    # --- the reach ------------------------------------------------------------------------------------------
+    # --- the reach ------------------------------------------------------------
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+    def to_user(
+        self, app: str, user: str, event: Event, device: str | None = None
+    ) -> Outcome:
         refs = self.find(app, [user])
         return self.push(app, user, event, None if refs is None else refs[0], device)
 
     def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
-        """See :class:`imserver.gateway.push.push.Reach`. Looks up and claims with one query."""
+        """See :class:`imserver.gateway.push.push.Reach`. Looks up and claims
+        with one query."""
         if not event.id:
             return self.to_user(app, user, event)
         deadline = 0.0
         while True:
-            answer = self.registry.find_and_claim(app, user, self.ids.name(app, event.id))
+            answer = self.registry.find_and_claim(
+                app, user, self.ids.name(app, event.id)
+            )
             if answer is None:
                 return self.push(app, user, event, None)
             refs, claim = answer
@@ -84,8 +99,13 @@ class ClusterReach(Service):
             gevent.sleep(LOOK_SECONDS)
         outcome, own = Outcome.NOT_SENT, self.registry.lease.epoch
         try:
-            if len(refs) == 1 and refs[0].epoch == own and not self._routes.may_be_elsewhere(app, user):
-                # Most pushes. By push(), one with Redis takes 1.03 of the CPU (six pairs).
+            if (
+                len(refs) == 1
+                and refs[0].epoch == own
+                and not self._routes.may_be_elsewhere(app, user)
+            ):
+                # Most pushes. By push(), one with Redis takes 1.03 of the CPU
+                # (six pairs).
                 if self.fanout.to_sessions(app, user, event):
                     self.metrics.pushes[app] += 1
                     outcome = Outcome.SENT
@@ -100,7 +120,9 @@ class ClusterReach(Service):
             self.registry.settle(claim, outcome == Outcome.SENT)
         return outcome
 
-    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+    def to_each_once(
+        self, app: str, pushes: Sequence[UserPush]
+    ) -> tuple[list[Outcome], Sequence[int]]:
         outcomes: list[Outcome] = []
         waiting: list[int] = []
         for start in range(0, len(pushes), BATCH_TARGETS):
@@ -113,9 +135,15 @@ class ClusterReach(Service):
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
         """Push those whose id is free. The outcome is None for the others."""
         refs = self.find(app, [push.user for push in pushes])
-        absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
+        absent = (
+            ()
+            if refs is None
+            else {index for index, found in enumerate(refs) if not found}
+        )
         outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
-        claims = self.ids.claim_each(app, [push.msg_id for push in pushes], only_here=absent)
+        claims = self.ids.claim_each(
+            app, [push.msg_id for push in pushes], only_here=absent
+        )
         ended = 0
         try:
             for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
@@ -147,36 +175,58 @@ class ClusterReach(Service):
             refs = self.find(app, batch)
             for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
                 found = None if refs is None else refs[index]
-                results.append(self.push(app, user, event, found, device) if user else Outcome.NOT_SENT)
+                results.append(
+                    self.push(app, user, event, found, device)
+                    if user
+                    else Outcome.NOT_SENT
+                )
         return results
 
     def to_app(
-        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+        self,
+        app: str,
+        event: Event,
+        except_user: str = "",
+        except_users: tuple[str, ...] = (),
     ) -> Outcome:
         here = self.fanout.to_app(app, event, except_user, except_users) > 0
         others = len(self.node_messages.peers())
-        failed = self.node_messages.broadcast(ToApp(app, except_user, event, except_users))
+        failed = self.node_messages.broadcast(
+            ToApp(app, except_user, event, except_users)
+        )
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
         self.metrics.pushes[app] += 1
         return Outcome.PARTLY if failed else Outcome.SENT
 
-    # --- finding and sending --------------------------------------------------------------------------------
+    # --- finding and sending --------------------------------------------------
 
-    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user (None: the registry does not answer), after a short wait if one of them
-        has just moved."""
-        refs, own, seconds = self._look_up(app, users), self.node_messages.own_epoch, 0.0
+    def find(
+        self, app: str, users: Sequence[str]
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user (None: the registry does not answer), after
+        a short wait if one of them has just moved."""
+        refs, own, seconds = (
+            self._look_up(app, users),
+            self.node_messages.own_epoch,
+            0.0,
+        )
         for user, each in zip(users, refs or (), strict=False):
             if _are_together(each):
-                seconds = max(seconds, self._routes.wait_seconds(app, user, each[0].epoch, own))
+                seconds = max(
+                    seconds, self._routes.wait_seconds(app, user, each[0].epoch, own)
+                )
         if not seconds:
             return refs
-        gevent.sleep(seconds)  # while earlier pushes are rerouted; other users may move meanwhile
+        # while earlier pushes are rerouted; other users may move meanwhile
+        gevent.sleep(seconds)
         return self._look_up(app, users)
 
-    def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user; ``""`` has none. None: the registry does not answer."""
+    def _look_up(
+        self, app: str, users: Sequence[str]
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user; ``""`` has none. None: the registry does
+        not answer."""
         named = [user for user in users if user]
         others = self.registry.find(app, named) if named else []
         if others is None:
@@ -192,15 +242,22 @@ class ClusterReach(Service):
         refs: tuple[SessionRef, ...] | None,
         device: str | None = None,
     ) -> Outcome:
-        """Deliver to the user's nodes, or to one device. ``refs`` None: the registry does not answer.
+        """Deliver to the user's nodes, or to one device. ``refs`` None: the
+        registry does not answer.
 
-        After a flush of Redis or a lost lease, a user without sessions in the registry may still have one
-        here, or on a node that has not registered all of its sessions yet. Such nodes get the push, too, if
-        it is sent at all: otherwise nobody knows whether one of them has the user.
+        After a flush of Redis or a lost lease, a user without sessions in the
+        registry may still have one here, or on a node that has not registered
+        all of its sessions yet. Such nodes get the push, too, if it is sent at
+        all: otherwise nobody knows whether one of them has the user.
         """
         number = next(self._numbers)
         own = self.registry.lease.epoch
-        if refs is not None and len(refs) == 1 and refs[0].epoch == own and device is None:
+        if (
+            refs is not None
+            and len(refs) == 1
+            and refs[0].epoch == own
+            and device is None
+        ):
             # Most pushes: one session, on this node.
             if not self.fanout.to_sessions(app, user, event):
                 return Outcome.NOT_SENT
@@ -208,13 +265,21 @@ class ClusterReach(Service):
                 self.reorder_guard.reached(app, user, self._origin, number)
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        epochs = {ref.epoch for ref in refs or () if ref.id and (device is None or ref.device == device)}
+        epochs = {
+            ref.epoch
+            for ref in refs or ()
+            if ref.id and (device is None or ref.device == device)
+        }
         unsure = {ref.epoch for ref in refs or () if not ref.id}
         reached = failed = 0
         here = own in epochs or refs is None or not is_found(refs)
-        if not here:  # the user may have a session here that the registry does not know yet
+        # the user may have a session here that the registry does not know yet
+        if not here:
             sessions = (each.session for each in self.hub.sessions_of(app, user))
-            here = any(each is not None and not self.registry.registered(each) for each in sessions)
+            here = any(
+                each is not None and not self.registry.registered(each)
+                for each in sessions
+            )
         if here and self.fanout.to_sessions(app, user, event, device):
             reached += 1
             self.reorder_guard.reached(app, user, self._origin, number)
@@ -222,7 +287,8 @@ class ClusterReach(Service):
             epochs |= unsure
         for epoch in epochs - {own}:
             if device is not None:
-                # It follows the device, also if the user has others elsewhere. A later push must note itself.
+                # It follows the device, also if the user has others elsewhere.
+                # A later push must note itself.
                 self._routes.wait_seconds(app, user, epoch)
             alone = len(epochs) == 1 and not unsure
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
@@ -232,29 +298,37 @@ class ClusterReach(Service):
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        if refs is None or unsure:  # also without peers: a node that starts meanwhile serves users by itself
+        # also without peers: a node that starts meanwhile serves users by
+        # itself
+        if refs is None or unsure:
             return Outcome.UNKNOWN
         return Outcome.FAILED if failed else Outcome.NOT_SENT
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
-    """Whether a user's sessions are all on one node. Only then a push that misses them there follows them."""
-    return len(refs) == 1 or (len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs))
+    """Whether a user's sessions are all on one node. Only then a push that
+    misses them there follows them."""
+    return len(refs) == 1 or (
+        len(refs) > 1 and all(ref.epoch == refs[0].epoch for ref in refs)
+    )
 
 
 MAX_HOPS = 3
 """Limit of the number of reroutings of a push."""
 MAX_REROUTED = 10_000
 RETURN_SECONDS: Final = 3.0
-"""How long pushes to a node that drains wait for users whom it has closed to come back elsewhere."""
+"""How long pushes to a node that drains wait for users whom it has closed to
+come back elsewhere."""
 
 
 class Rerouting(Service):
-    """Delivers pushes of other nodes, and reroutes pushes whose user has moved. Owner of one queue per user.
+    """Delivers pushes of other nodes, and reroutes pushes whose user has moved.
+    Owner of one queue per user.
 
-    Between the lookup and the arrival of a push, its user may have logged in on another node, or a login here
-    may still wait for the registry. Such a push waits for the login, or is forwarded to the user's node, in
-    the order of arrival.
+    Between the lookup and the arrival of a push, its user may have logged in on
+    another node, or a login here may still wait for the registry. Such a push
+    waits for the login, or is forwarded to the user's node, in the order of
+    arrival.
     """
 
     registry: RedisRegistry
@@ -267,15 +341,19 @@ class Rerouting(Service):
     rerouted: int = 0
     """Pushes sent on to the node to which their user had moved."""
     unreached: int = 0
-    """Pushes accepted by a node that reached nobody, overtaken ones included."""
-    _on_unreached: list[Callable[[str, str, Event], object]] = field(default_factory=list)
+    """Pushes accepted by a node that reached nobody, overtaken ones
+    included."""
+    _on_unreached: list[Callable[[str, str, Event], object]] = field(
+        default_factory=list
+    )
     patience: float = 0.0
     """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
         drains. Set by :class:`imserver.gateway.core.network.Draining`."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
-        """From now on call this with the app, the user and the event of each push that only this node has, if
-        the user was found nowhere. It must not switch."""
+        """From now on call this with the app, the user and the event of each
+        push that only this node has, if the user was found nowhere. It must not
+        switch."""
         self._on_unreached.append(unreached)
 
     @property
@@ -284,7 +362,8 @@ class Rerouting(Service):
         return self._count
 
     def deliver(self, item: ToUser) -> None:
-        """Deliver here, after waiting pushes of the same user. Never switches."""
+        """Deliver here, after waiting pushes of the same user. Never
+        switches."""
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver(item):
             return
@@ -299,9 +378,12 @@ class Rerouting(Service):
         gevent.spawn(self._run, item.app, item.user)
 
     def _deliver(self, item: ToUser) -> bool:
-        """Deliver, or drop an overtaken push. Return False if the user is not here. Never switches."""
+        """Deliver, or drop an overtaken push. Return False if the user is not
+        here. Never switches."""
         app, user = item.app, item.user
-        if item.hops and self.reorder_guard.is_overtaken(app, user, item.origin, item.number):
+        if item.hops and self.reorder_guard.is_overtaken(
+            app, user, item.origin, item.number
+        ):
             self.unreached += 1
             return True
         if not self.fanout.to_sessions(app, user, item.event, item.device):
@@ -323,14 +405,17 @@ class Rerouting(Service):
                 queue.popleft()
                 self._count -= 1
         except Exception:
-            logging.getLogger(__name__).exception("rerouting pushes of %s in %s failed", user, app)
+            logging.getLogger(__name__).exception(
+                "rerouting pushes of %s in %s failed", user, app
+            )
             self.unreached += len(queue)
             self._count -= len(queue)
         finally:
             del self._queues[app, user]
 
     def _serve(self, item: ToUser, until: float) -> bool:
-        """Deliver one push where its user is now, or will be by ``until``. False: that is not possible."""
+        """Deliver one push where its user is now, or will be by ``until``.
+        False: that is not possible."""
         for _ in range(100):
             if self._deliver(item):
                 return True
@@ -365,17 +450,22 @@ GUARD_SECONDS = 10.0
 
 
 class ReorderDelay(Service):
-    """The last node that received a push of this node, for the most recent users of other nodes.
+    """The last node that received a push of this node, for the most recent
+    users of other nodes.
 
-    Owner of that table. A push to a user of this node is delivered at once, so no later push waits for it.
+    Owner of that table. A push to a user of this node is delivered at once, so
+    no later push waits for it.
     """
 
     _clock: Callable[[], float] = monotonic
-    _routes: dict[tuple[str, str], tuple[int, float, float]] = field(default_factory=dict)
+    _routes: dict[tuple[str, str], tuple[int, float, float]] = field(
+        default_factory=dict
+    )
     """User → (epoch, time of the last push, end of the wait), oldest first."""
 
     def wait_seconds(self, app: str, user: str, epoch: int, own: int = 0) -> float:
-        """How long a push to ``epoch`` must wait. ``own``: the epoch of this node. Never switches."""
+        """How long a push to ``epoch`` must wait. ``own``: the epoch of this
+        node. Never switches."""
         if epoch == own and (app, user) not in self._routes:
             return 0.0
         now = self._clock()
@@ -391,21 +481,25 @@ class ReorderDelay(Service):
         return max(until - now, 0.0)
 
     def may_be_elsewhere(self, app: str, user: str) -> bool:
-        """Whether an earlier push of this node to the user may be on its way to another node."""
+        """Whether an earlier push of this node to the user may be on its way to
+        another node."""
         return (app, user) in self._routes or len(self._routes) >= MAX_ROUTES
 
 
 class _Guard(Struct, gc=False):
-    """The guard of a user who has logged in: when it ends, and the last number of each origin."""
+    """The guard of a user who has logged in: when it ends, and the last number
+    of each origin."""
 
     until: float = 0.0
     numbers: dict[int, int] = field(default_factory=dict)
 
 
 class ReorderGuard(Service):
-    """Recent logins on this node, and the pushes delivered to these users. Owner of that table.
+    """Recent logins on this node, and the pushes delivered to these users.
+    Owner of that table.
 
-    Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
+    Never switches. ``origin`` identifies the sender of a push, ``number``
+    counts its pushes.
     """
 
     _hub: Hub
@@ -432,8 +526,13 @@ class ReorderGuard(Service):
             guard.numbers[origin] = number
 
     def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
-        """Whether a later push of the same origin has, or may have, reached the user here."""
+        """Whether a later push of the same origin has, or may have, reached the
+        user here."""
         if not self._hub.is_online(app, user):
             return False
         guard = self._guards.get((app, user))
-        return guard is None or guard.until < self._clock() or guard.numbers.get(origin, 0) >= number
+        return (
+            guard is None
+            or guard.until < self._clock()
+            or guard.numbers.get(origin, 0) >= number
+        )

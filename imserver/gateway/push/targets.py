@@ -1,4 +1,5 @@
-"""The targets of a push, who stores pushes for users and groups, and the channels of users with a history."""
+"""The targets of a push, who stores pushes for users and groups, and the
+channels of users with a history."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -15,12 +16,15 @@ from imserver.gateway.hub.hub import USER_CHANNEL
 from imserver.gateway.model import ChannelPart, Event, Outcome
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
-GroupName = Annotated[str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")]
+GroupName = Annotated[
+    str, Meta(pattern=f"^{GROUP_ID.pattern}$", description="A group, by its id.")
+]
 
 
 class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A target of a push: a `user` (with `device`: only on that device), a `connection` by its id, a
-    `channel`, the members of a `group`, or `all` users of the app.
+    """A target of a push: a `user` (with `device`: only on that device), a
+    `connection` by its id, a `channel`, the members of a `group`, or `all`
+    users of the app.
 
     The channel `user:<id>` is the user with this id, `group:<id>` the group.
     """
@@ -44,7 +48,9 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 
 def addressed(target: Target) -> Target:
     """The user or group whose channel a target is; any other target itself."""
-    kind, _, id = ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    kind, _, id = (
+        ("", "", "") if target.channel is UNSET else target.channel.partition(":")
+    )
     if kind == "user" and id:
         return Target(user=id)
     if kind == "group" and GROUP_ID.fullmatch(id):
@@ -55,8 +61,8 @@ def addressed(target: Target) -> Target:
 class PushToStore(Struct, frozen=True, gc=False):
     """A push that is stored: a message for each target, a user or a group.
 
-    ``key``: it is stored once for each (``""``: it has none). ``digest`` tells it from another push with the
-    same key.
+    ``key``: it is stored once for each (``""``: it has none). ``digest`` tells
+    it from another push with the same key.
     """
 
     targets: Sequence[Target]
@@ -66,8 +72,8 @@ class PushToStore(Struct, frozen=True, gc=False):
 
 
 class TargetResult(Struct, frozen=True, gc=False):
-    """What became of the message for one target: STORED at this position, REFUSED for this ``reason``, or
-    FAILED."""
+    """What became of the message for one target: STORED at this position,
+    REFUSED for this ``reason``, or FAILED."""
 
     outcome: Outcome
     reason: str = ""
@@ -77,7 +83,8 @@ class TargetResult(Struct, frozen=True, gc=False):
 
 
 class StoreResult(Struct, frozen=True):
-    """The results of a push, in the order of its targets. ``replayed``: it had been stored before."""
+    """The results of a push, in the order of its targets. ``replayed``: it had
+    been stored before."""
 
     results: list[TargetResult]
     replayed: bool = False
@@ -89,31 +96,42 @@ class StoredPushes:
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
-        """Store pushes of one app with different keys, in order. A refused one does not stop the others.
-        StorageUnavailable: the app has used up its quota. Switches."""
+        """Store pushes of one app with different keys, in order. A refused one
+        does not stop the others. StorageUnavailable: the app has used up its
+        quota. Switches."""
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 
 class UserChannels:
     """Makes a push to a user a publication to the channel of the user.
 
-    The subscribers of the channel receive it from there, with its position. The other sessions of the user
-    receive it as any push. Every call may switch. ``to_user``: that of the reach.
+    The subscribers of the channel receive it from there, with its position. The
+    other sessions of the user receive it as any push. Every call may switch.
+    ``to_user``: that of the reach.
     """
 
-    def __init__(self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]) -> None:
+    def __init__(
+        self, channels: Channels, to_user: Callable[[str, str, Event], Outcome]
+    ) -> None:
         self._channels = channels
         self._to_user = to_user
         self.apps = channels.options.history_apps
         """These apps."""
 
     def publish(
-        self, app: str, user: str, event: Event, tags: bytes = b"", key: str = "", with_history: bool = True
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        tags: bytes = b"",
+        key: str = "",
+        with_history: bool = True,
     ) -> tuple[Published, Outcome]:
-        """Publish to the channel of a user: the result, and the outcome for the other sessions of the user.
+        """Publish to the channel of a user: the result, and the outcome for the
+        other sessions of the user.
 
-        ``key``, ``with_history``: see :meth:`Channels.publish_event`. Raises :class:`ChannelRefused`; then
-        nobody receives it.
+        ``key``, ``with_history``: see :meth:`Channels.publish_event`. Raises
+        :class:`ChannelRefused`; then nobody receives it.
         """
         name = f"{USER_CHANNEL}{user}"
         if not has_channel(user):
@@ -131,7 +149,8 @@ class UserChannels:
         return published, outcome
 
     def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
-        """Do what :meth:`publish` does: the outcome. SENT: the history has it."""
+        """Do what :meth:`publish` does: the outcome. SENT: the history has
+        it."""
         try:
             return self.publish(app, user, event, key=key)[0].outcome
         except ChannelRefused as refused:

@@ -1,4 +1,5 @@
-"""Sessions of a node in a cluster: the registry decides which of a user's sessions are addressed."""
+"""Sessions of a node in a cluster: the registry decides which of a user's
+sessions are addressed."""
 
 from __future__ import annotations
 
@@ -22,14 +23,25 @@ from imserver.gateway.cluster.nodes import (
     encode,
     read,
 )
-from imserver.gateway.cluster.registry import Lease, Session, SessionRef, SessionRegistration
+from imserver.gateway.cluster.registry import (
+    Lease,
+    Session,
+    SessionRef,
+    SessionRegistration,
+)
 from imserver.gateway.cluster.rpc.counters import PeerBusy, PeerUnavailable
 from imserver.gateway.errors import CloseCode, ReplyCode
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Event, Login, Service
-from imserver.gateway.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, SessionRefused, Sessions
+from imserver.gateway.sessions.sessions import (
+    ALIVE_SECONDS,
+    ENTER_TEXT,
+    EXIT_TEXT,
+    SessionRefused,
+    Sessions,
+)
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.states import CLOSING
@@ -41,7 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WORKERS = 64
-"""Number of logouts reported at the same time, so that they share the registry's pipelines."""
+"""Number of logouts reported at the same time, so that they share the
+registry's pipelines."""
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
@@ -53,8 +66,9 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 
 class Departures(Service):
-    """Reports logouts to the registry, by at most :data:`WORKERS` greenlets, of which it is the owner.
-    ``on_exit`` is called with a session whose end took its user offline."""
+    """Reports logouts to the registry, by at most :data:`WORKERS` greenlets, of
+    which it is the owner. ``on_exit`` is called with a session whose end took
+    its user offline."""
 
     _registry: RedisRegistry
     _on_exit: Callable[[Session], None]
@@ -69,15 +83,17 @@ class Departures(Service):
         self._unused = 0
 
     def add(self, session: Session, last_here: bool) -> None:
-        """Report the end of a session; ``last_here``: of the user's last one on this node, who is then
-        offline even if the registry does not answer. Never switches."""
+        """Report the end of a session; ``last_here``: of the user's last one on
+        this node, who is then offline even if the registry does not answer.
+        Never switches."""
         self._waiting.append((session, last_here))
         if self._unused:
             self._unused -= 1
             self._workers.spawn(self._run)
 
     def flush(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until all logouts are reported. Return whether they are."""
+        """Wait at most ``seconds`` until all logouts are reported. Return
+        whether they are."""
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
             gevent.sleep(0.01)
@@ -92,13 +108,16 @@ class Departures(Service):
                 if offline or (offline is None and last_here):
                     self._on_exit(session)
             except Exception:
-                log.exception("the logout of %s in %s was not reported", session.user, session.app)
+                log.exception(
+                    "the logout of %s in %s was not reported", session.user, session.app
+                )
         self._unused += 1
 
 
 class UsersElsewhere(Service):
-    """The users of other nodes. Owner of ``App.elsewhere`` and ``App.lag``. ``lease_lag``: seconds after
-    which all nodes have read a lease with the users of now."""
+    """The users of other nodes. Owner of ``App.elsewhere`` and ``App.lag``.
+    ``lease_lag``: seconds after which all nodes have read a lease with the
+    users of now."""
 
     _hub: Hub
     _fanout: Fanout
@@ -109,12 +128,15 @@ class UsersElsewhere(Service):
         """A user has entered or left on another node. Never switches."""
         app = self._hub.apps.get(notice.app)
         if app is not None:
-            app.elsewhere = max(app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0)
+            app.elsewhere = max(
+                app.elsewhere + (1 if notice.event.kind == "enter" else -1), 0
+            )
             app.lag = self._lease_lag
             self._fanout.notice(app, notice.event)
 
     def count(self) -> None:
-        """Read from the leases how many users the apps have on other nodes. Called once a second."""
+        """Read from the leases how many users the apps have on other nodes.
+        Called once a second."""
         peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
@@ -123,11 +145,12 @@ class UsersElsewhere(Service):
 
 
 class ClusterSessions(Sessions):
-    """See :class:`imserver.gateway.sessions.sessions.Sessions`. Owner of the departures and of the logins
-    that wait for the registry.
+    """See :class:`imserver.gateway.sessions.sessions.Sessions`. Owner of the
+    departures and of the logins that wait for the registry.
 
-    While the registry does not answer, this node decides about logins by itself (with ``require_registry`` it
-    refuses them with 1004). It registers them when the registry answers again.
+    While the registry does not answer, this node decides about logins by itself
+    (with ``require_registry`` it refuses them with 1004). It registers them
+    when the registry answers again.
     """
 
     def __init__(
@@ -147,18 +170,26 @@ class ClusterSessions(Sessions):
         self._rpc = others.rpc
         self._require_registry = require_registry
         self._beginning: dict[tuple[str, str], dict[int, bool]] = {}
-        """(app, user) → the ids of sessions that wait for the registry, and whether they were replaced before
-        it answered."""
+        """(app, user) → the ids of sessions that wait for the registry, and
+        whether they were replaced before it answered."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._reregister: bool | None = None
-        """Sessions to be registered again; True: all, False: those that the registry does not know."""
+        """Sessions to be registered again; True: all, False: those that the
+        registry does not know."""
         self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
 
-    # --- logging in -----------------------------------------------------------------------------------------
+    # --- logging in -----------------------------------------------------------
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
-        session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
+        session = Session(
+            login.app,
+            login.user,
+            login.device,
+            app.policy,
+            connection.peer,
+            int(time()),
+        )
         registration, replaced = self._register(session, login)
         if connection.state >= CLOSING:
             self._departures.add(session, False)
@@ -169,19 +200,29 @@ class ClusterSessions(Sessions):
         if replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
         # A later login of the same user may be registered first.
-        others = [each.session for each in app.sessions_of(login.user) if each.session is not None]
-        is_late = app.policy == "newest" and any(0 < session.number <= other.number for other in others)
+        others = [
+            each.session
+            for each in app.sessions_of(login.user)
+            if each.session is not None
+        ]
+        is_late = app.policy == "newest" and any(
+            0 < session.number <= other.number for other in others
+        )
         if replaced or is_late:
             self._hub.attach(app, connection, login.user, login.device)
             return
         super()._begin(app, connection, login)
         self._on_login(login.app, login.user)
         if self._fanout.takes_notices(app):
-            self._node_messages.broadcast(Notice(app.name, Event("enter", login.user, ENTER_TEXT)))
+            self._node_messages.broadcast(
+                Notice(app.name, Event("enter", login.user, ENTER_TEXT))
+            )
 
-    def _register(self, session: Session, login: Login) -> tuple[SessionRegistration | None, bool]:
-        """The answer of the registry (None: there was none), and whether a later session has taken its place.
-        Switches. Raises SessionRefused."""
+    def _register(
+        self, session: Session, login: Login
+    ) -> tuple[SessionRegistration | None, bool]:
+        """The answer of the registry (None: there was none), and whether a
+        later session has taken its place. Switches. Raises SessionRefused."""
         who = login.app, login.user
         waiting = self._beginning.setdefault(who, {})
         waiting[session.id] = False
@@ -194,7 +235,8 @@ class ClusterSessions(Sessions):
             ):
                 registration = self._registry.register(session, registration.others)
         except PeerBusy:
-            # Nobody knows whether the older session is alive. The client may try again.
+            # Nobody knows whether the older session is alive. The client may
+            # try again.
             raise SessionRefused(ReplyCode.SYSTEM, "registry") from None
         finally:
             replaced = waiting.pop(session.id)
@@ -206,27 +248,37 @@ class ClusterSessions(Sessions):
             raise SessionRefused(ReplyCode.SYSTEM, "registry")
         if registration is not None and registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
-        # Superseded: Redis carried the login out late, and this node still waited.
-        return registration, replaced or (registration is not None and registration.superseded)
+        # Superseded: Redis carried the login out late, and this node still
+        # waited.
+        return registration, replaced or (
+            registration is not None and registration.superseded
+        )
 
     def is_beginning(self, app: str, user: str) -> bool:
-        """Whether a login of this user waits for the registry. The registry may know the session already."""
+        """Whether a login of this user waits for the registry. The registry may
+        know the session already."""
         return (app, user) in self._beginning
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
-        """Ask the nodes of these sessions whether the sessions answer a ping. A node without an answer counts
-        as no. Raises PeerBusy if too many are being asked.
+        """Ask the nodes of these sessions whether the sessions answer a ping. A
+        node without an answer counts as no. Raises PeerBusy if too many are
+        being asked.
 
         Sessions of this node were pinged before, except those that began since.
         """
         if any(
-            ref.epoch == self._node_messages.own_epoch and self._has_just_begun(login, ref.id)
+            ref.epoch == self._node_messages.own_epoch
+            and self._has_just_begun(login, ref.id)
             for ref in others
         ):
             return True
         leases = self._registry.leases()
         queries = [
-            gevent.spawn(self._ask_alive, leases[ref.epoch], AliveQuery(login.app, login.user, ref.id))
+            gevent.spawn(
+                self._ask_alive,
+                leases[ref.epoch],
+                AliveQuery(login.app, login.user, ref.id),
+            )
             for ref in others
             if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
@@ -240,7 +292,8 @@ class ClusterSessions(Sessions):
         return False
 
     def _has_just_begun(self, login: Login, session_id: int) -> bool:
-        """Whether a session of this node began after the pings, or answers the ping of another node."""
+        """Whether a session of this node began after the pings, or answers the
+        ping of another node."""
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
@@ -251,7 +304,9 @@ class ClusterSessions(Sessions):
 
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
         try:
-            answer = self._rpc.query(lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True)
+            answer = self._rpc.query(
+                lease, "alive", encode(alive), ALIVE_SECONDS + 1.0, slow=True
+            )
         except PeerBusy as busy:
             return busy
         except PeerUnavailable:
@@ -259,15 +314,18 @@ class ClusterSessions(Sessions):
         return any(read({lease.node: answer}, bool).values())
 
     def is_alive(self, alive: AliveQuery) -> bool:
-        """Whether a session of this node answers a ping. Waits up to :data:`ALIVE_SECONDS`."""
+        """Whether a session of this node answers a ping. Waits up to
+        :data:`ALIVE_SECONDS`."""
         if alive.session_id in self._beginning.get((alive.app, alive.user), ()):
             return True
         connection = self._find(alive.app, alive.user, alive.session_id)
         return connection is not None and self._any_alive([connection])
 
-    # --- being replaced -------------------------------------------------------------------------------------
+    # --- being replaced -------------------------------------------------------
 
-    def _notify_replaced(self, app: str, user: str, replaced: Collection[SessionRef]) -> None:
+    def _notify_replaced(
+        self, app: str, user: str, replaced: Collection[SessionRef]
+    ) -> None:
         for ref in replaced:
             if ref.epoch == self._node_messages.own_epoch:
                 self.replaced(app, user, ref.id)
@@ -275,7 +333,8 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """A session of this node is no longer addressed: its successor's node or the registry says so."""
+        """A session of this node is no longer addressed: its successor's node
+        or the registry says so."""
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
             waiting[session_id] = True
@@ -293,7 +352,7 @@ class ClusterSessions(Sessions):
                 return connection
         return None
 
-    # --- leaving --------------------------------------------------------------------------------------------
+    # --- leaving --------------------------------------------------------------
 
     def ended(self, connection: Connection, code: int) -> None:
         self._metrics.closed(code)
@@ -302,7 +361,9 @@ class ClusterSessions(Sessions):
         if session is not None:
             self._departures.add(session, last_here)
 
-    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
+    def leave(
+        self, connection: Connection, successor: tuple[str, str] | None = None
+    ) -> None:
         session = self._session_ended(connection)
         last_here = self._hub.detach(connection)
         if session is None:
@@ -331,7 +392,8 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def flush(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until all departures are reported. Return whether they are."""
+        """Wait at most ``seconds`` until all departures are reported. Return
+        whether they are."""
         return self._departures.flush(seconds)
 
     def stop(self) -> None:
@@ -344,18 +406,22 @@ class ClusterSessions(Sessions):
         super().add_to(queries)
         queries.add("alive", AliveQuery, self.is_alive)
 
-    # --- registering again ----------------------------------------------------------------------------------
+    # --- registering again ----------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register again what the registry does not know, or ``everything``: after a flush, a lost lease, or
-        a failure of Redis. Never switches."""
+        """Register again what the registry does not know, or ``everything``:
+        after a flush, a lost lease, or a failure of Redis. Never switches."""
         self._reregister = self._reregister or everything
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
-        return (each.session for each in tuple(self._hub.sessions()) if each.session is not None)
+        return (
+            each.session
+            for each in tuple(self._hub.sessions())
+            if each.session is not None
+        )
 
     def _run_reregistration(self) -> None:
         """Greenlet: register sessions until no request is left."""
@@ -368,13 +434,17 @@ class ClusterSessions(Sessions):
                 if connection.session is not session:
                     self._departures.add(session, False)
                 elif registration.addressed:
-                    self._notify_replaced(session.app, session.user, registration.replaced)
+                    self._notify_replaced(
+                        session.app, session.user, registration.replaced
+                    )
                 else:
                     self._hub.forget(connection)
                     if session.policy in ("single", "refuse"):
                         connection.close(CloseCode.REPLACED)
 
-    def _sessions_to_register(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
+    def _sessions_to_register(
+        self, everything: bool, by_id: dict[int, Connection]
+    ) -> Iterator[Session]:
         for connection in tuple(self._hub.sessions()):
             session = connection.session
             if session is None or not connection.is_open:

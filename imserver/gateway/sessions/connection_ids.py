@@ -1,9 +1,11 @@
 """Connection ids: text that names one connection of the cluster.
 
-An id is the encrypted pair (*birth* of the node's process, number of the connection there). So any node can
-read from an id which process to query. Without the key nobody can make an id, read it, or see that two ids
-belong together. AES-SIV (RFC 5297) authenticates what it encrypts and needs no nonce. The pair is unique, so
-the same connection always has the same id, and no id has to be stored.
+An id is the encrypted pair (*birth* of the node's process, number of the
+connection there). So any node can read from an id which process to query.
+Without the key nobody can make an id, read it, or see that two ids belong
+together. AES-SIV (RFC 5297) authenticates what it encrypts and needs no nonce.
+The pair is unique, so the same connection always has the same id, and no id has
+to be stored.
 """
 
 from __future__ import annotations
@@ -26,29 +28,36 @@ if TYPE_CHECKING:
     from imserver.gateway.cluster.registry import Lease
 
 ID_CHARACTERS: Final = 38
-"""Length of every id: 16 bytes of authentication and 12 of content, in base64 for URLs."""
+"""Length of every id: 16 bytes of authentication and 12 of content, in base64
+for URLs."""
 NAMED_BY_ID: Final = "client"
-"""The dialect whose users are connections: the name of the user is the id of the connection."""
+"""The dialect whose users are connections: the name of the user is the id of
+the connection."""
 _NUMBER_BYTES: Final = 6
 
 
 class Address(NamedTuple):
-    """The location of a connection: the birth of its node's process, and its number there."""
+    """The location of a connection: the birth of its node's process, and its
+    number there."""
 
     birth: int
     number: int
 
 
 def new_birth() -> int:
-    """The random number of this process, unique in the cluster: 48 bits, never 0."""
+    """The random number of this process, unique in the cluster: 48 bits, never
+    0."""
     return SystemRandom().randrange(1, 1 << 8 * _NUMBER_BYTES)
 
 
 class ConnectionIds:
-    """Makes and reads ids under the cluster's secret, for the process ``birth``. Owner of the numbers. The
-    cryptography library is loaded with the first id."""
+    """Makes and reads ids under the cluster's secret, for the process
+    ``birth``. Owner of the numbers. The cryptography library is loaded with the
+    first id."""
 
-    def __init__(self, secret: Secret, birth: int, purpose: str = "connection ids") -> None:
+    def __init__(
+        self, secret: Secret, birth: int, purpose: str = "connection ids"
+    ) -> None:
         self.birth = birth
         self.next_number = count(1).__next__
         """Numbers of connections of this process; each is given once."""
@@ -56,7 +65,8 @@ class ConnectionIds:
         self._purpose = purpose
 
     def with_purpose(self, purpose: str) -> ConnectionIds:
-        """Ids of the same connections under another key. An id of one kind does not reveal the other."""
+        """Ids of the same connections under another key. An id of one kind does
+        not reveal the other."""
         return ConnectionIds(self._secret, self.birth, purpose)
 
     @cached_property
@@ -73,7 +83,8 @@ class ConnectionIds:
         return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def read(self, text: str) -> Address | None:
-        """Return the location of the connection with this id. None: the text is not an id of this cluster."""
+        """Return the location of the connection with this id. None: the text is
+        not an id of this cluster."""
         if len(text) != ID_CHARACTERS or not text.isascii():
             return None
         from cryptography.exceptions import InvalidTag
@@ -90,19 +101,25 @@ class ConnectionIds:
                 continue
         else:
             return None
-        address = Address(*map(int.from_bytes, (content[:_NUMBER_BYTES], content[_NUMBER_BYTES:])))
-        # Base64 has spare bits: of several texts that decode alike, only one is the id.
-        return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
+        address = Address(
+            *map(int.from_bytes, (content[:_NUMBER_BYTES], content[_NUMBER_BYTES:]))
+        )
+        # Base64 has spare bits: of several texts that decode alike, only one is
+        # the id.
+        return (
+            address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
+        )
 
 
 class ConnectionTable:
-    """Connections of this node by their ids. Owner of their numbers, which they get when their ids are first
-    requested; most have none. Never switches."""
+    """Connections of this node by their ids. Owner of their numbers, which they
+    get when their ids are first requested; most have none. Never switches."""
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
         self.ids = ids
         self.secrets = ids.with_purpose("emulation sessions")
-        """Ids that only the client of a connection knows; with them it sends commands in other requests."""
+        """Ids that only the client of a connection knows; with them it sends
+        commands in other requests."""
         self._hub = hub
         self._by_number: dict[int, Connection] = {}
 
@@ -113,7 +130,8 @@ class ConnectionTable:
         return self.ids.id_of(self._number_of(connection))
 
     def secret_of(self, connection: Connection) -> str:
-        """The secret id of a connection of this node (:attr:`secrets`). It never changes."""
+        """The secret id of a connection of this node (:attr:`secrets`). It
+        never changes."""
         return self.secrets.id_of(self._number_of(connection))
 
     def _number_of(self, connection: Connection) -> int:
@@ -124,7 +142,8 @@ class ConnectionTable:
         return connection.number
 
     def find(self, app: str, connection_id: str) -> Connection | None:
-        """The connection with this id, if it is on this node and in service in this app."""
+        """The connection with this id, if it is on this node and in service in
+        this app."""
         hub_app = self._hub.apps.get(app)
         if hub_app is None:
             return None
@@ -145,13 +164,19 @@ class ConnectionTable:
         return None if connection is None or connection.state >= CLOSING else connection
 
     def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
-        """The live node, except this one, that has or had the connection with this id."""
+        """The live node, except this one, that has or had the connection with
+        this id."""
         if others is None:
             return None
         address = self.ids.read(connection_id)
-        return None if address is None or address.birth == self.ids.birth else others.born(address.birth)
+        return (
+            None
+            if address is None or address.birth == self.ids.birth
+            else others.born(address.birth)
+        )
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
-        # The number stays with the connection: listeners of its end may need the id.
+        # The number stays with the connection: listeners of its end may need
+        # the id.
         self._by_number.pop(connection.number, None)

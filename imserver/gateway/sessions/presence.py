@@ -1,4 +1,5 @@
-"""Presence: which users are online, where their sessions are, and how many there are."""
+"""Presence: which users are online, where their sessions are, and how many
+there are."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
@@ -13,11 +14,14 @@ from imserver.gateway.model import SYSTEM_PREFIX, Service, is_of_device
 from imserver.gateway.sessions.connection_ids import ConnectionTable
 
 NAMED_CHANNELS: Final = 10_000
-"""Up to this number the channels of an app are counted exactly; above it, once per node with members."""
+"""Up to this number the channels of an app are counted exactly; above it, once
+per node with members."""
 BATCH_USERS: Final = 1000
 """Users whose sessions are queried together."""
 
-ConnectionId = Annotated[str, about("The id of a connection, from presence or channels.", min_length=1)]
+ConnectionId = Annotated[
+    str, about("The id of a connection, from presence or channels.", min_length=1)
+]
 Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
 Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
 Since = Annotated[int, about("When the session began, in Unix seconds.")]
@@ -39,23 +43,24 @@ class SessionInfo(Struct, frozen=True, array_like=True):
 
 
 class UserSessions(Struct, frozen=True):
-    """The sessions of each user, in the order of the query. ``missing``: nodes that did not answer."""
+    """The sessions of each user, in the order of the query. ``missing``: nodes
+    that did not answer."""
 
     sessions: list[list[SessionInfo]]
     missing: tuple[str, ...] = ()
 
 
 class Online(Struct, frozen=True):
-    """Whether each of many users is online. ``missing`` names nodes that did not answer: users who are not
-    known to be online may be there."""
+    """Whether each of many users is online. ``missing`` names nodes that did
+    not answer: users who are not known to be online may be there."""
 
     users: list[bool]
     missing: tuple[str, ...] = ()
 
 
 class AppCount(Struct, frozen=True, array_like=True):
-    """The counts of an app; users with sessions on two nodes count twice. ``names``: its channels on one
-    node, if at most :data:`NAMED_CHANNELS`."""
+    """The counts of an app; users with sessions on two nodes count twice.
+    ``names``: its channels on one node, if at most :data:`NAMED_CHANNELS`."""
 
     users: int
     sessions: int
@@ -72,7 +77,8 @@ class Counts(Struct, frozen=True):
 
 
 class NamesQuery(Struct, frozen=True, array_like=True):
-    """Online users of an app on the queried node: at most ``limit``, after the name ``after``."""
+    """Online users of an app on the queried node: at most ``limit``, after the
+    name ``after``."""
 
     app: str
     after: str | None
@@ -80,7 +86,8 @@ class NamesQuery(Struct, frozen=True, array_like=True):
 
 
 class NamesAnswer(Struct, frozen=True, array_like=True):
-    """``count``: of users of the app here. ``names``: the requested ones, sorted unless they are all."""
+    """``count``: of users of the app here. ``names``: the requested ones,
+    sorted unless they are all."""
 
     count: int
     names: list[str]
@@ -108,7 +115,8 @@ def add_up(counts: Sequence[AppCount]) -> AppCount:
 
 
 class UserPage(Struct, frozen=True):
-    """Some users of an app of ``total``. ``more``: others follow. ``missing``: nodes without an answer."""
+    """Some users of an app of ``total``. ``more``: others follow. ``missing``:
+    nodes without an answer."""
 
     total: int
     users: list[str]
@@ -117,12 +125,14 @@ class UserPage(Struct, frozen=True):
 
 
 class Presence(Service):
-    """Which users are online, on all nodes. Stateless. While the registry does not answer, or does not know
-    all sessions of some nodes, these nodes are asked.
+    """Which users are online, on all nodes. Stateless. While the registry does
+    not answer, or does not know all sessions of some nodes, these nodes are
+    asked.
 
-    ``others`` is None without a cluster; then nothing switches. The registry knows which users are online,
-    and the nodes know their names. The registry does not know the users of the client dialect: the id of each
-    contains its node.
+    ``others`` is None without a cluster; then nothing switches. The registry
+    knows which users are online, and the nodes know their names. The registry
+    does not know the users of the client dialect: the id of each contains its
+    node.
     """
 
     hub: Hub
@@ -139,30 +149,41 @@ class Presence(Service):
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        return ({}, []) if self.others is None else self.others.query(kind, query, leases)
+        return (
+            ({}, []) if self.others is None else self.others.query(kind, query, leases)
+        )
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
-        """Whether a user has a session in one of these apps anywhere. All of them are one question: while the
-        registry does not answer, only users here count if there are several."""
+        """Whether a user has a session in one of these apps anywhere. All of
+        them are one question: while the registry does not answer, only users
+        here count if there are several."""
         if len(apps) == 1:
             return self.online(apps[0], [user]).users[0]
         if any(self.hub.is_online(app, user) for app in apps):
             return True
         if self.others is None or not user or not apps:
             return False
-        by_app = dict(zip(apps, self.others.registry.find_in_apps(apps, user) or (), strict=False))
+        by_app = dict(
+            zip(apps, self.others.registry.find_in_apps(apps, user) or (), strict=False)
+        )
         if any(map(is_found, by_app.values())):
             return True
-        return any(self.online(app, [user]).users[0] for app, refs in by_app.items() if refs)
+        return any(
+            self.online(app, [user]).users[0] for app, refs in by_app.items() if refs
+        )
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """Whether each of many users of one app has a session anywhere, as far as nodes answer."""
+        """Whether each of many users of one app has a session anywhere, as far
+        as nodes answer."""
         return self.online(app, users).users
 
     def online(self, app: str, users: Sequence[str]) -> Online:
-        """Whether each of many users of one app has a session anywhere, and which nodes did not answer."""
+        """Whether each of many users of one app has a session anywhere, and
+        which nodes did not answer."""
         here = [self.hub.is_online(app, user) for user in users]
-        away = [user for user, known in zip(users, here, strict=True) if not known and user]
+        away = [
+            user for user, known in zip(users, here, strict=True) if not known and user
+        ]
         if self.others is None or not away:
             return Online(here)
         found: Sequence[tuple[SessionRef, ...]] | None = None
@@ -171,18 +192,33 @@ class Presence(Service):
         elsewhere: set[str] = set()
         unsure = away
         if found is not None:
-            elsewhere = {user for user, refs in zip(away, found, strict=True) if is_found(refs)}
-            unsure = [user for user, refs in zip(away, found, strict=True) if refs and user not in elsewhere]
+            elsewhere = {
+                user for user, refs in zip(away, found, strict=True) if is_found(refs)
+            }
+            unsure = [
+                user
+                for user, refs in zip(away, found, strict=True)
+                if refs and user not in elsewhere
+            ]
         missing: tuple[str, ...] = ()
         if unsure:
             there = self.sessions(app, unsure)
             missing = there.missing
-            elsewhere.update(user for user, some in zip(unsure, there.sessions, strict=False) if some)
-        return Online([known or user in elsewhere for user, known in zip(users, here, strict=True)], missing)
+            elsewhere.update(
+                user for user, some in zip(unsure, there.sessions, strict=False) if some
+            )
+        return Online(
+            [
+                known or user in elsewhere
+                for user, known in zip(users, here, strict=True)
+            ],
+            missing,
+        )
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """Users of an app: all, unsorted, if they are at most ``limit`` and ``after`` is None; else up to
-        ``limit`` in the order of names, after the name ``after``."""
+        """Users of an app: all, unsorted, if they are at most ``limit`` and
+        ``after`` is None; else up to ``limit`` in the order of names, after the
+        name ``after``."""
         query = NamesQuery(app, after, limit + 1)
         own = self._names_here(query)
         answers, missing = self._query("names", query)
@@ -218,7 +254,9 @@ class Presence(Service):
             return ()
         if query.app.startswith(SYSTEM_PREFIX):
             leases = [self.table.node_of(user, others) for user in query.users]
-            return {lease.epoch: lease for lease in leases if lease is not None}.values()
+            return {
+                lease.epoch: lease for lease in leases if lease is not None
+            }.values()
         peers = others.node_messages.peers()
         named = [user for user in query.users if user]
         found = others.registry.find(query.app, named) if peers and named else []
@@ -234,7 +272,7 @@ class Presence(Service):
         by_app = zip(apps, zip(*parts, strict=True), strict=True)
         return Counts({app: add_up(counts) for app, counts in by_app}, tuple(missing))
 
-    # --- this node ------------------------------------------------------------------------------------------
+    # --- this node ------------------------------------------------------------
 
     def _names_here(self, query: NamesQuery) -> NamesAnswer:
         names, after = self.hub.user_names(query.app), query.after
@@ -250,7 +288,13 @@ class Presence(Service):
         id_of, node = self.table.id_of, self.registry.lease.node
         return [
             [
-                SessionInfo(id_of(each), each.device, each.encoding.dialect.name, each.since, node)
+                SessionInfo(
+                    id_of(each),
+                    each.device,
+                    each.encoding.dialect.name,
+                    each.since,
+                    node,
+                )
                 for each in app.sessions_of(user)
             ]
             for user in query.users
@@ -264,7 +308,11 @@ class Presence(Service):
         if app is None:
             return AppCount(0, 0, 0, [])
         users = len(app.users)
-        sessions = sum(len(app.sessions_of(user)) for user in app.users) if app.several else users
+        sessions = (
+            sum(len(app.sessions_of(user)) for user in app.users)
+            if app.several
+            else users
+        )
         channels = len(app.channels)
         names = list(app.channels) if channels <= NAMED_CHANNELS else []
         return AppCount(users, sessions, channels, names, app.memberships)

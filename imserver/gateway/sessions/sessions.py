@@ -1,4 +1,5 @@
-"""Sessions: logging in under an app's policy, logging out, closing sessions and banning."""
+"""Sessions: logging in under an app's policy, logging out, closing sessions and
+banning."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -19,11 +20,24 @@ from imserver.gateway.auth.rules import LoginDecision
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.cluster.nodes import NodeQueries, OtherNodes, read
 from imserver.gateway.cluster.registry import is_found
-from imserver.gateway.errors import CloseCode, LoginRefusal, ReplyCode, StorageUnavailable
+from imserver.gateway.errors import (
+    CloseCode,
+    LoginRefusal,
+    ReplyCode,
+    StorageUnavailable,
+)
 from imserver.gateway.hub.fanout import Fanout
 from imserver.gateway.hub.hub import App, Hub
 from imserver.gateway.metrics import Metrics
-from imserver.gateway.model import Event, Heartbeat, Login, Ping, Reply, Service, is_of_device
+from imserver.gateway.model import (
+    Event,
+    Heartbeat,
+    Login,
+    Ping,
+    Reply,
+    Service,
+    is_of_device,
+)
 from imserver.gateway.sessions.connection_ids import NAMED_BY_ID
 from imserver.gateway.storage.contract import Changes
 from imserver.gateway.storage.store import Store
@@ -36,27 +50,31 @@ log = logging.getLogger(__name__)
 ENTER_TEXT = "哈喽~"
 EXIT_TEXT = "用户已经离开~"
 ALIVE_SECONDS = 3
-"""Time for an old connection to answer a ping before a login under ``refuse`` replaces it."""
+"""Time for an old connection to answer a ping before a login under ``refuse``
+replaces it."""
 _LOOKS = 30
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
 MAX_BAN_SECONDS: Final = 366 * 86400
-"""The longest ban that a request may ask for that ends. One that lasts longer is for good."""
+"""The longest ban that a request may ask for that ends. One that lasts longer
+is for good."""
 MAX_KICKS: Final = 10_000
-"""Number of kicks that are remembered; more than can happen during one login."""
+"""Number of kicks that are remembered; more than can happen during one
+login."""
 
 
 def close_code_of(code: int) -> int:
-    """The close code of a connection that opens with a login, by the reply code of that login."""
+    """The close code of a connection that opens with a login, by the reply code
+    of that login."""
     if code == ReplyCode.UNAUTHORIZED:
         return CloseCode.NOT_ALLOWED
     return CloseCode.REFUSED if code == ReplyCode.FAILED else CloseCode.INTERNAL_ERROR
 
 
 class Ban(Struct, frozen=True):
-    """The ban of a user on this node. ``ends``: by the clock of this process. ``reason``: shown to the
-    user."""
+    """The ban of a user on this node. ``ends``: by the clock of this process.
+    ``reason``: shown to the user."""
 
     ends: float
     reason: str = ""
@@ -76,17 +94,20 @@ class Ban(Struct, frozen=True):
         """What the user is told, in one line."""
         until = self.until
         end = (
-            "for good" if until is None else f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
+            "for good"
+            if until is None
+            else f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M UTC}"
         )
         return f"banned {end}" + (f": {self.reason}" if self.reason else "")
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
-    """Close the sessions of these users on the queried node. The answer has the number of closed sessions of
-    each.
+    """Close the sessions of these users on the queried node. The answer has the
+    number of closed sessions of each.
 
-    ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
-    so long, and tell them the ``reason``. ``online``: users with an addressed session on some node; their
+    ``device``: only sessions of a device of this name (None: all).
+    ``ban_seconds``: refuse their logins for so long, and tell them the
+    ``reason``. ``online``: users with an addressed session on some node; their
     older connections are closed too.
     """
 
@@ -106,8 +127,9 @@ class Unban(Struct, frozen=True, array_like=True):
 
 
 class ClosedSessions(Struct, frozen=True):
-    """The numbers of closed addressed sessions, and the nodes without an answer in time. ``lasting``: the
-    bans are in the database, so nodes that start later know them."""
+    """The numbers of closed addressed sessions, and the nodes without an answer
+    in time. ``lasting``: the bans are in the database, so nodes that start
+    later know them."""
 
     closed: list[int]
     missing: tuple[str, ...] = ()
@@ -120,18 +142,21 @@ class ClosedSessions(Struct, frozen=True):
 
 
 class RecentKicks(Service):
-    """The last kicks. A login that began before a kick and ends after it is refused.
+    """The last kicks. A login that began before a kick and ends after it is
+    refused.
 
-    A kick closes existing sessions. A login in progress has none yet, and its proof may have become invalid:
-    the user may have ended all sessions, or may be deleted. ``count``: the number of kicks.
+    A kick closes existing sessions. A login in progress has none yet, and its
+    proof may have become invalid: the user may have ended all sessions, or may
+    be deleted. ``count``: the number of kicks.
     """
 
     count: int = 0
     _numbers: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
-        """Record the kick of a user, from devices of this name or (None) from all; without a ``user`` that an
-        app was deleted: a new one of its name may have other users."""
+        """Record the kick of a user, from devices of this name or (None) from
+        all; without a ``user`` that an app was deleted: a new one of its name
+        may have other users."""
         key = app, user, device
         self.count += 1
         self._numbers.pop(key, None)
@@ -140,24 +165,34 @@ class RecentKicks(Service):
             del self._numbers[next(iter(self._numbers))]
 
     def since(self, count: int, app: str, user: str = "", device: str = "") -> bool:
-        """Whether a user was kicked from a device, or an app deleted, after the first ``count`` kicks."""
+        """Whether a user was kicked from a device, or an app deleted, after the
+        first ``count`` kicks."""
         if count == self.count:
             return False
         numbers = self._numbers
         whole = device.rpartition("/")[0] or device
-        return max(numbers.get((app, user, each), 0) for each in (None, device, whole)) > count
+        return (
+            max(numbers.get((app, user, each), 0) for each in (None, device, whole))
+            > count
+        )
 
 
 class SessionRefused(Exception):
     """A session does not begin, with a reply code.
 
-    ``reason``: for the log and the counters (None: they have it already). ``close``: the code with which the
-    connection is closed (0: it stays open), and ``text`` its reason. ``until``: when what refuses it ends, in
-    Unix seconds.
+    ``reason``: for the log and the counters (None: they have it already).
+    ``close``: the code with which the connection is closed (0: it stays open),
+    and ``text`` its reason. ``until``: when what refuses it ends, in Unix
+    seconds.
     """
 
     def __init__(
-        self, code: int, reason: LoginRefusal | None = None, close: int = 0, until: float = 0, text: str = ""
+        self,
+        code: int,
+        reason: LoginRefusal | None = None,
+        close: int = 0,
+        until: float = 0,
+        text: str = "",
     ) -> None:
         super().__init__(code)
         self.text = text
@@ -169,7 +204,11 @@ class SessionRefused(Exception):
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
     """The other sessions of the same user on a device of the same name."""
-    return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
+    return [
+        c
+        for c in app.sessions_of(login.user)
+        if c.device == login.device and c is not connection
+    ]
 
 
 class Sessions:
@@ -203,7 +242,9 @@ class Sessions:
             code = self.login(connection, command)
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}
-                log.debug("login of %r in %r: %d", command.user, command.app, code, extra=ids)
+                log.debug(
+                    "login of %r in %r: %d", command.user, command.app, code, extra=ids
+                )
             return Reply.OK if code == ReplyCode.OK else Reply(code)
 
         def heartbeat(connection: Connection, _command: Heartbeat) -> Reply:
@@ -224,11 +265,14 @@ class Sessions:
         decision: LoginDecision | None = None,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session. Returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
+        """Begin a session. Returns a reply code. Under ``refuse`` it may wait
+        for :data:`ALIVE_SECONDS`.
 
-        ``again``: a connection that has logged in may log in again; its session ends when the new one begins.
-        ``decision``: the login decision, if it was made before. ``kicks``: the number of kicks before the
-        decision. When it returns ``REPLY_OK``, the user can be reached on this connection.
+        ``again``: a connection that has logged in may log in again; its session
+        ends when the new one begins. ``decision``: the login decision, if it
+        was made before. ``kicks``: the number of kicks before the decision.
+        When it returns ``REPLY_OK``, the user can be reached on this
+        connection.
         """
         if kicks is None:
             kicks = self.kicks.count
@@ -248,13 +292,21 @@ class Sessions:
         return ReplyCode.OK
 
     def _log_in(
-        self, app: App, connection: Connection, login: Login, decision: LoginDecision | None, kicks: int
+        self,
+        app: App,
+        connection: Connection,
+        login: Login,
+        decision: LoginDecision | None,
+        kicks: int,
     ) -> None:
-        """Begin a session if decision, bans and policy permit it. May switch. Raises SessionRefused."""
+        """Begin a session if decision, bans and policy permit it. May switch.
+        Raises SessionRefused."""
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
-            raise SessionRefused(decision.code, None, decision.close if decision.final else 0)
+            raise SessionRefused(
+                decision.code, None, decision.close if decision.final else 0
+            )
         if decision.device:
             login = replace(login, device=decision.device)
         replaced = self._apply_policy(app, connection, login)
@@ -262,7 +314,8 @@ class Sessions:
             raise SessionRefused(ReplyCode.FAILED, "gone")
         if before := connection.user:
             if (connection.app, before) != (app.name, login.user):
-                size = 200 + len(before) + len(login.user)  # of two notices: an exit and an enter
+                # of two notices: an exit and an enter
+                size = 200 + len(before) + len(login.user)
                 limit = self._fanout.notice_bytes  # a larger size counts as that
                 if not self._notices.take(ref(connection), min(size, limit), limit):
                     raise SessionRefused(ReplyCode.NOT_STORED, "rate")
@@ -277,8 +330,11 @@ class Sessions:
         for older in replaced:
             older.close(CloseCode.REPLACED)
 
-    def _apply_policy(self, app: App, connection: Connection, login: Login) -> Collection[Connection]:
-        """The older sessions that a login replaces; under ``refuse`` it waits until they are dead."""
+    def _apply_policy(
+        self, app: App, connection: Connection, login: Login
+    ) -> Collection[Connection]:
+        """The older sessions that a login replaces; under ``refuse`` it waits
+        until they are dead."""
         if self._bans or self.holds:
             self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
@@ -296,19 +352,28 @@ class Sessions:
     def _require_no_ban(self, app: str, user: str) -> None:
         if ban := self.ban_of(app, user):
             until = time() + ban.seconds
-            raise SessionRefused(ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text)
+            raise SessionRefused(
+                ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text
+            )
 
     def _require_app_since(self, kicks: int, app: str) -> None:
         if self.kicks.since(kicks, app):
-            raise SessionRefused(ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED)
+            raise SessionRefused(
+                ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED
+            )
 
     def begin_without_user(
-        self, connection: Connection, app: str, decision: LoginDecision, kicks: int | None = None
+        self,
+        connection: Connection,
+        app: str,
+        decision: LoginDecision,
+        kicks: int | None = None,
     ) -> int:
         """Begin a session without a user. Returns a reply code. Never switches.
 
-        It is in channels only: no push to users reaches it, and nobody goes online. ``kicks``: the number of
-        kicks before the decision, if it may have switched.
+        It is in channels only: no push to users reaches it, and nobody goes
+        online. ``kicks``: the number of kicks before the decision, if it may
+        have switched.
         """
         try:
             known = self._app(app)
@@ -332,22 +397,31 @@ class Sessions:
         dialect: str,
         device: str = "",
     ) -> bool:
-        """Begin a session for the maker of the request that opens a connection: of the user with this token,
-        or without a user, if it is a back end or nobody. False: the connection is closed with the reason.
+        """Begin a session for the maker of the request that opens a connection:
+        of the user with this token, or without a user, if it is a back end or
+        nobody. False: the connection is closed with the reason.
 
-        The app's rules apply as to a login (dialects, origins, bans, limits, policy). May switch, but not
-        after the session has begun.
+        The app's rules apply as to a login (dialects, origins, bans, limits,
+        policy). May switch, but not after the session has begun.
         """
         kicks = self.kicks.count
         if principal.user:
-            decision = self._logins.check(app, principal.user, token, dialect, connection, device)
+            decision = self._logins.check(
+                app, principal.user, token, dialect, connection, device
+            )
         else:
             decision = self._logins.admit(app, dialect, connection)
         if not decision.ok:
             connection.close(decision.close)
             return False
         if principal.user:
-            code = self.login(connection, Login(app, principal.user, token, device), False, decision, kicks)
+            code = self.login(
+                connection,
+                Login(app, principal.user, token, device),
+                False,
+                decision,
+                kicks,
+            )
         else:
             code = self.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
@@ -359,16 +433,20 @@ class Sessions:
         return self._logins.takes_user(app, user)
 
     def replaces_older(self, app: str) -> bool:
-        """Whether a login to an app ends the older session of its user and device. Never switches."""
+        """Whether a login to an app ends the older session of its user and
+        device. Never switches."""
         hub_app = self._hub.apps.get(app)
         return hub_app is not None and hub_app.policy in ("single", "refuse")
 
     def _check(self, connection: Connection, login: Login) -> LoginDecision:
         dialect = connection.encoding.dialect.name
-        return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
+        return self._logins.check(
+            login.app, login.user, login.token, dialect, connection, login.device
+        )
 
     def _renew(self, connection: Connection, login: Login) -> None:
-        """Another login on a connection: it may only renew the token of its session. May switch."""
+        """Another login on a connection: it may only renew the token of its
+        session. May switch."""
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
             raise SessionRefused(ReplyCode.FAILED, "again")
@@ -380,26 +458,38 @@ class Sessions:
         self._logins.began(connection, decision)
         self.heartbeat(connection)
 
-    def leave(self, connection: Connection, successor: tuple[str, str] | None = None) -> None:
-        """End a session whose connection stays open. ``successor``: app and user of the next session; the
-        same user gets no exit notice. May switch."""
+    def leave(
+        self, connection: Connection, successor: tuple[str, str] | None = None
+    ) -> None:
+        """End a session whose connection stays open. ``successor``: app and
+        user of the next session; the same user gets no exit notice. May
+        switch."""
         app, user = connection.app, connection.user
-        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != successor:
+        if (
+            self._hub.detach(connection)
+            and app is not None
+            and user is not None
+            and (app, user) != successor
+        ):
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
-        """Renew a session. An older connection under ``newest`` does not keep its user online by it."""
+        """Renew a session. An older connection under ``newest`` does not keep
+        its user online by it."""
         connection.last_seen = monotonic()
 
     def ended(self, connection: Connection, code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``)."""
         self._metrics.closed(code)
         # Users who are connections had no enter notice.
-        if self._hub.leave(connection) and connection.encoding.dialect.name != NAMED_BY_ID:
+        if (
+            self._hub.leave(connection)
+            and connection.encoding.dialect.name != NAMED_BY_ID
+        ):
             app, user = app_and_user(connection)
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
-    # --- closing and banning --------------------------------------------------------------------------------
+    # --- closing and banning --------------------------------------------------
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
@@ -414,28 +504,44 @@ class Sessions:
         ban_seconds: float = 0,
         reason: str = "",
     ) -> ClosedSessions:
-        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``
-        (infinity: for good), for a ``reason`` that the users see.
+        """Close the sessions of users on all nodes with a terminal code; refuse
+        logins for ``ban_seconds`` (infinity: for good), for a ``reason`` that
+        the users see.
 
-        ``device``: only sessions of a device of this name, or of a part of it (None: all). May switch.
+        ``device``: only sessions of a device of this name, or of a part of it
+        (None: all). May switch.
         """
         missing: list[str] = []
         ban_seconds = min(ban_seconds, 100.0 * MAX_BAN_SECONDS)
         if self._others is None:
-            closed = self.close_here(CloseSessions(app, users, device, ban_seconds, reason=reason))
+            closed = self.close_here(
+                CloseSessions(app, users, device, ban_seconds, reason=reason)
+            )
         else:
             nodes = self._others.registry.find(app, users) if users else []
-            online = [user for user, refs in zip(users, nodes or (), strict=False) if is_found(refs)]
+            online = [
+                user
+                for user, refs in zip(users, nodes or (), strict=False)
+                if is_found(refs)
+            ]
             query = CloseSessions(app, users, device, ban_seconds, online, reason)
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)
             for counts in read(answers, list[int]).values():
-                closed = [here + there for here, there in zip(closed, counts, strict=False)]
+                closed = [
+                    here + there for here, there in zip(closed, counts, strict=False)
+                ]
         lasting = ban_seconds <= 0
-        # Nodes of a cluster with databases of their own refuse to run: only a lone node creates one.
-        if not lasting and app in self._hub.apps and (self._store.has_database or self._others is None):
+        # Nodes of a cluster with databases of their own refuse to run: only a
+        # lone node creates one.
+        if (
+            not lasting
+            and app in self._hub.apps
+            and (self._store.has_database or self._others is None)
+        ):
             try:
-                # Last: a node that reads a new ban closes the sessions, and would not count them here.
+                # Last: a node that reads a new ban closes the sessions, and
+                # would not count them here.
                 self._store.ban(app, users, ban_seconds, reason)
                 lasting = True
             except StorageUnavailable as error:
@@ -443,22 +549,30 @@ class Sessions:
         return ClosedSessions(closed, tuple(missing), lasting)
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Lift bans on all nodes. Returns those without an answer, which learn of it from the database.
-        Raises StorageUnavailable. May switch."""
+        """Lift bans on all nodes. Returns those without an answer, which learn
+        of it from the database. Raises StorageUnavailable. May switch."""
         if self._store.has_database:
             self._store.ban(app, users, 0)
         query = Unban(app, users)
         self.unban_here(query)
-        return () if self._others is None else tuple(self._query(self._others, "unban", query)[1])
+        return (
+            ()
+            if self._others is None
+            else tuple(self._query(self._others, "unban", query)[1])
+        )
 
     def learn(self, changes: Changes) -> None:
-        """Apply bans of any node. Never switches. Who is banned here already has no sessions: looking for
-        them again would cost a walk over all connections."""
+        """Apply bans of any node. Never switches. Who is banned here already
+        has no sessions: looking for them again would cost a walk over all
+        connections."""
         by_app: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
-                by_app.setdefault((row.app, row.seconds, row.reason), []).append(row.user)
-            self.ban(row.app, row.user, row.seconds, row.reason)  # also of apps that come later
+                by_app.setdefault((row.app, row.seconds, row.reason), []).append(
+                    row.user
+                )
+            # also of apps that come later
+            self.ban(row.app, row.user, row.seconds, row.reason)
         for (app, seconds, reason), users in by_app.items():
             self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
 
@@ -471,7 +585,8 @@ class Sessions:
         return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close sessions of this node; returns the number of each user's addressed ones. Never switches."""
+        """Close sessions of this node; returns the number of each user's
+        addressed ones. Never switches."""
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -480,23 +595,32 @@ class Sessions:
         for user in query.users if query.ban_seconds > 0 else ():
             self.ban(query.app, user, query.ban_seconds, query.reason)
         victims = [
-            [c for c in app.sessions_of(user) if query.device is None or is_of_device(c.device, query.device)]
+            [
+                c
+                for c in app.sessions_of(user)
+                if query.device is None or is_of_device(c.device, query.device)
+            ]
             for user in query.users
         ]
         closed = [len(each) for each in victims]
-        for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
+        for connection in [
+            *self._older(app, query, closed),
+            *chain.from_iterable(victims),
+        ]:
             ban = self.ban_of(query.app, connection.user or "")
             code = CloseCode.KICKED if ban is None else CloseCode.BANNED
             connection.close(code, "" if ban is None else ban.text)
         return closed
 
     def forget_app(self, app: str) -> None:
-        """An app was deleted: close its sessions on this node, and forget its bans. Never switches."""
+        """An app was deleted: close its sessions on this node, and forget its
+        bans. Never switches."""
         self._bans = {key: ban for key, ban in self._bans.items() if key[0] != app}
         self._close_app(app)
 
     def app_changed(self, tenant: Tenant) -> None:
-        """Close the sessions of an app on this node if it is locked. Never switches."""
+        """Close the sessions of an app on this node if it is locked. Never
+        switches."""
         if tenant.locked:
             self._close_app(tenant.name)
 
@@ -505,11 +629,16 @@ class Sessions:
         for connection in self._hub.retire(app):
             connection.close(CloseCode.APP_DELETED)
 
-    def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
-        """Connections of these users that are served but not addressed. They exist under ``newest``."""
+    def _older(
+        self, app: App, query: CloseSessions, closed: Sequence[int]
+    ) -> Collection[Connection]:
+        """Connections of these users that are served but not addressed. They
+        exist under ``newest``."""
         if app.policy != "newest":
             return ()
-        closing = {user for user, number in zip(query.users, closed, strict=True) if number}
+        closing = {
+            user for user, number in zip(query.users, closed, strict=True) if number
+        }
         closing.update(query.users if query.ban_seconds > 0 else query.online)
         closing.intersection_update(query.users)
         if not closing:
@@ -530,7 +659,8 @@ class Sessions:
         return True
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
-        """Refuse a user's logins here for ``seconds`` (0: none); closes nothing. ``MAX_BANS`` are known."""
+        """Refuse a user's logins here for ``seconds`` (0: none); closes
+        nothing. ``MAX_BANS`` are known."""
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)
@@ -538,8 +668,9 @@ class Sessions:
                 del self._bans[next(iter(self._bans))]
 
     def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
-        """Keep users out of this node, whatever becomes of their bans, as long as they are in the last call.
-        ``users``: (app, user) → Unix seconds; they and the ``reason`` are shown. Never switches."""
+        """Keep users out of this node, whatever becomes of their bans, as long
+        as they are in the last call. ``users``: (app, user) → Unix seconds;
+        they and the ``reason`` are shown. Never switches."""
         new, now = users.keys() - self.holds.keys(), monotonic() - time()
         self.holds = {user: Ban(now + end, reason) for user, end in users.items()}
         for app, user in new:
@@ -554,36 +685,53 @@ class Sessions:
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
 
     def _app(self, name: str) -> App:
-        """An app of this node. Raises SessionRefused if there is none of this name."""
+        """An app of this node. Raises SessionRefused if there is none of this
+        name."""
         app = self._hub.apps.get(name)
         if app is None:
             raise SessionRefused(ReplyCode.UNAUTHORIZED, "app")
         return app
 
-    def _refuse(self, connection: Connection, login: Login, refused: SessionRefused) -> int:
-        """Close the connection if it must end, count and log the refusal, and return its reply code."""
+    def _refuse(
+        self, connection: Connection, login: Login, refused: SessionRefused
+    ) -> int:
+        """Close the connection if it must end, count and log the refusal, and
+        return its reply code."""
         if refused.close:
             connection.close(refused.close, refused.text)
         if refused.reason is not None:
-            self._logins.refused(refused.reason, login.app, login.user, connection.peer, until=refused.until)
+            self._logins.refused(
+                refused.reason,
+                login.app,
+                login.user,
+                connection.peer,
+                until=refused.until,
+            )
         return refused.code
 
     def bans(self, app: str) -> dict[str, Ban]:
-        """Banned user → the ban, according to this node's list; without :attr:`holds`. Never switches."""
-        return {user: ban for (name, user), ban in self._bans.items() if name == app and ban.seconds > 0}
+        """Banned user → the ban, according to this node's list; without
+        :attr:`holds`. Never switches."""
+        return {
+            user: ban
+            for (name, user), ban in self._bans.items()
+            if name == app and ban.seconds > 0
+        }
 
     def banned_until(self, app: str, user: str) -> float:
-        """When the ban of a user ends, in Unix seconds, according to this node's list; 0: there is none.
-        Never switches."""
+        """When the ban of a user ends, in Unix seconds, according to this
+        node's list; 0: there is none. Never switches."""
         ban = self.ban_of(app, user)
         return 0.0 if ban is None else time() + ban.seconds
 
     def is_banned(self, app: str, user: str) -> bool:
-        """Whether a user is banned, according to this node's list. Never switches."""
+        """Whether a user is banned, according to this node's list. Never
+        switches."""
         return self.ban_of(app, user) is not None
 
     def ban_of(self, app: str, user: str) -> Ban | None:
-        """What keeps a user out, according to this node's list. Never switches."""
+        """What keeps a user out, according to this node's list. Never
+        switches."""
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
             ban = None

@@ -1,4 +1,5 @@
-"""The database: SQLite, PostgreSQL or MySQL. It holds everything that outlives the process.
+"""The database: SQLite, PostgreSQL or MySQL. It holds everything that outlives
+the process.
 
 Database libraries are imported when something is first stored.
 """

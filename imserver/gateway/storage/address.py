@@ -13,9 +13,14 @@ Engine = Literal["sqlite", "postgresql", "mysql"]
 DEFAULT_FILE: Final = "imserver.db"
 """The SQLite file in the data directory, used if nothing else is configured."""
 ID_FILE: Final = "database"
-"""The file in the data directory with the id of the configured database in which its nodes store."""
+"""The file in the data directory with the id of the configured database in
+which its nodes store."""
 
-DRIVERS: Final[dict[Engine, str]] = {"sqlite": "sqlite3", "postgresql": "psycopg", "mysql": "pymysql"}
+DRIVERS: Final[dict[Engine, str]] = {
+    "sqlite": "sqlite3",
+    "postgresql": "psycopg",
+    "mysql": "pymysql",
+}
 """Engine → module of its driver."""
 
 _SCHEMES: Final = {
@@ -27,7 +32,8 @@ _SCHEMES: Final = {
 
 
 class DatabaseAddress(Struct, frozen=True):
-    """One database. ``file``: for SQLite. ``configured``: the settings name it, so it must exist."""
+    """One database. ``file``: for SQLite. ``configured``: the settings name it,
+    so it must exist."""
 
     engine: Engine
     url: str
@@ -46,10 +52,13 @@ class DatabaseAddress(Struct, frozen=True):
 
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
-    """The database of these settings, which :mod:`imserver.gateway.config.load` has checked."""
+    """The database of these settings, which :mod:`imserver.gateway.config.load`
+    has checked."""
     scheme, _, rest = settings.url.partition("://")
     if scheme in ("", "sqlite"):
         path = (Path(rest[1:]) if scheme else Path(data_dir, DEFAULT_FILE)).absolute()
-        return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, scheme != "")
+        return DatabaseAddress(
+            "sqlite", f"sqlite+pysqlite:///{path}", path, scheme != ""
+        )
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
     return DatabaseAddress(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)

@@ -1,5 +1,5 @@
-"""The rows of an app and of a user in all tables: how many there are, how an export reads them, in pages, and
-their deletion in small transactions."""
+"""The rows of an app and of a user in all tables: how many there are, how an
+export reads them, in pages, and their deletion in small transactions."""
 
 import logging
 from collections.abc import Iterator, Sequence, Set
@@ -11,7 +11,12 @@ from imserver.gateway.config.settings import MAX_USER_BYTES
 from imserver.gateway.model import id_of
 from imserver.gateway.storage.contract import AppContents
 from imserver.gateway.storage.row_query import ALL, Clause, ReadWork, RowQuery, pages
-from imserver.gateway.storage.statements import PooledStatements, Row, text_objection, text_of
+from imserver.gateway.storage.statements import (
+    PooledStatements,
+    Row,
+    text_objection,
+    text_of,
+)
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table, tables_in
 
 log = logging.getLogger(__name__)
@@ -21,9 +26,12 @@ DELETED: Final = "null"
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
-    """Whether there was an app of this name, and it was deleted. ``lock``: it is not created anew until the
-    transaction ends."""
-    rows = sql.query(f"SELECT settings FROM app WHERE name = %s{sql.for_update if lock else ''}", (name,))
+    """Whether there was an app of this name, and it was deleted. ``lock``: it
+    is not created anew until the transaction ends."""
+    rows = sql.query(
+        f"SELECT settings FROM app WHERE name = %s{sql.for_update if lock else ''}",
+        (name,),
+    )
     return bool(rows) and rows[0][0] == DELETED
 
 
@@ -35,8 +43,8 @@ def has_files(name: str, sql: PooledStatements) -> bool:
 def contents(name: str, sql: PooledStatements) -> AppContents:
     """The contents of an app.
 
-    Messages are not counted one by one, because millions would exceed the time limit of a query. The ids of a
-    log have gaps only after a restore.
+    Messages are not counted one by one, because millions would exceed the time
+    limit of a query. The ids of a log have gaps only after a restore.
     """
     entries = "SELECT coalesce(sum(last_id - floor), 0) FROM log WHERE app = %s"
     keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
@@ -54,8 +62,9 @@ def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
 
 
 def tables_of_others(sql: PooledStatements) -> list[Table]:
-    """The tables of features of other distributions that nodes have recorded, also of those that no node
-    has. An operator may have dropped some of them."""
+    """The tables of features of other distributions that nodes have
+    recorded, also of those that no node has. An operator may have dropped
+    some of them."""
     rows = sql.query("SELECT feature, tables FROM feature_schema ORDER BY feature")
     connection = sql.connection
     return [
@@ -78,7 +87,8 @@ def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> 
 
 
 def form_of(table: Table, user: str) -> str | bytes | int:
-    """How a user stands in the rows of a table; empty or 0: they have none there."""
+    """How a user stands in the rows of a table; empty or 0: they have none
+    there."""
     if table.user_as == "account":
         return id_of(user)
     if table.user_as == "bytes":
@@ -87,16 +97,23 @@ def form_of(table: Table, user: str) -> str | bytes | int:
 
 
 def _warn_of_files(table: str, rows: int) -> None:
-    """Tell operators that bytes are left, because the rows of files were deleted without them."""
+    """Tell operators that bytes are left, because the rows of files were
+    deleted without them."""
     if table == "upload" and rows:
-        log.warning("erased the rows of %d files: this node has no uploads, so their bytes are left", rows)
+        log.warning(
+            "erased the rows of %d files: this node has no uploads, so their bytes are left",
+            rows,
+        )
 
 
-def delete_some(name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements) -> int:
-    """Delete some rows of a deleted app; how many, 0: none are left but in the tables of ``spared``, or the
-    app was created anew.
+def delete_some(
+    name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
+) -> int:
+    """Delete some rows of a deleted app; how many, 0: none are left but in the
+    tables of ``spared``, or the app was created anew.
 
-    The heads of its logs and its feed stay: no id is given again if the app is created anew.
+    The heads of its logs and its feed stay: no id is given again if the app is
+    created anew.
     """
     if not is_deleted(name, sql, lock=True):
         return 0
@@ -109,21 +126,26 @@ def delete_some(name: str, spared: Set[str], tables: Sequence[Table], sql: Poole
             continue
         columns = ", ".join(table.key)
         # Few rows in one transaction: writers never wait for long.
-        rows = sql.query(f"SELECT {columns} FROM {table.name} WHERE {table.of_app} LIMIT 1000", (name,))
+        rows = sql.query(
+            f"SELECT {columns} FROM {table.name} WHERE {table.of_app} LIMIT 1000",
+            (name,),
+        )
         if rows:
             these = " AND ".join(f"{column} = %s" for column in table.key)
-            sql.execute_many(f"DELETE FROM {table.name} WHERE {these}", [tuple(row) for row in rows])
+            sql.execute_many(
+                f"DELETE FROM {table.name} WHERE {these}", [tuple(row) for row in rows]
+            )
             _warn_of_files(table.name, len(rows))
             return len(rows)
     return 0
 
 
-# --- what an export reads -----------------------------------------------------------------------------------
+# --- what an export reads -----------------------------------------------------
 
 
 class TablePage(Struct, frozen=True):
-    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text. ``position``: what a later call
-    takes to go on behind this page."""
+    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text.
+    ``position``: what a later call takes to go on behind this page."""
 
     table: str
     columns: tuple[str, ...]
@@ -132,10 +154,14 @@ class TablePage(Struct, frozen=True):
 
 
 def read_rows(
-    read: ReadWork, tables: Sequence[Table], app: str, user: str | None, position: bytes = b""
+    read: ReadWork,
+    tables: Sequence[Table],
+    app: str,
+    user: str | None,
+    position: bytes = b"",
 ) -> Iterator[TablePage]:
-    """The rows of a user (None: of an app), behind the position of a page. Switches. Raises
-    StorageUnavailable."""
+    """The rows of a user (None: of an app), behind the position of a page.
+    Switches. Raises StorageUnavailable."""
     begin: list[Any] = []
     after: Row = ()
     if position:
@@ -147,41 +173,53 @@ def read_rows(
         names = tuple(column.strip('"') for column in query.columns)
         for rows, key in pages(read, query, after):
             end = msgpack.encode((*part, key))
-            yield TablePage(query.table, names, [tuple(map(_plain, row)) for row in rows], end)
+            yield TablePage(
+                query.table, names, [tuple(map(_plain, row)) for row in rows], end
+            )
         begin, after = [], ()
 
 
-def _queries(read: ReadWork, tables: Sequence[Table], app: str, user: str | None) -> Iterator[RowQuery]:
+def _queries(
+    read: ReadWork, tables: Sequence[Table], app: str, user: str | None
+) -> Iterator[RowQuery]:
     for table in (*read(tables_of_others), *tables):
         if isinstance(table.columns, Reason):
             continue
         of_app, of_user, scopes = table.exported, ALL, _scopes
         if user is not None:
             form = form_of(table, user)
-            if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason) or not form:
+            if (
+                isinstance(table.of_app, Reason)
+                or isinstance(table.of_user, Reason)
+                or not form
+            ):
                 continue
             of_user = table.of_user, (form,)
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
         scan = table.scan and user is not None
-        fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))  # the same within a scope
+        # the same within a scope
+        fixed = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
         order = tuple(column for column in table.key if column != fixed) or table.key
         for scope in scopes(read, of_app, app) if of_app else ():
             yield RowQuery(table.name, order, table.columns, scope, of_user, True, scan)
 
 
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions of an app's rows, each for one log: for several, some engines would sort all rows for each
-    page."""
+    """Conditions of an app's rows, each for one log: for several, some engines
+    would sort all rows for each page."""
     if of_app == OF_LOGS:
-        logs = read(lambda sql: sql.query("SELECT number FROM log WHERE app = %s", (app,)))
+        logs = read(
+            lambda sql: sql.query("SELECT number FROM log WHERE app = %s", (app,))
+        )
         yield from (("log = %s", (number,)) for (number,) in logs)
     else:
         yield of_app, (app,)
 
 
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions of an app's rows, each for some accounts, for the same reason."""
+    """Conditions of an app's rows, each for some accounts, for the same
+    reason."""
     last, ids = 0, RowQuery("account", ("id",), (), (OF_APP, (app,)))
     for _, (id,) in pages(read, ids, most=500):
         yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
@@ -199,7 +237,16 @@ def _plain(value: Any) -> Any:
 
 
 def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str, str]:
-    """User → the name of the account, for those who are accounts of an app and have a name."""
+    """User → the name of the account, for those who are accounts of an app and
+    have a name."""
     ids = [id for user in users if (id := id_of(user))]
-    rows = sql.query_in("SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}", (app,), ids)
-    return {str(id): text_of(nickname or name) for id, nickname, name in sorted(rows) if nickname or name}
+    rows = sql.query_in(
+        "SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}",
+        (app,),
+        ids,
+    )
+    return {
+        str(id): text_of(nickname or name)
+        for id, nickname, name in sorted(rows)
+        if nickname or name
+    }

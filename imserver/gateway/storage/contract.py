@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 RecordEvent = Callable[["PooledStatements", str, str, Mapping[str, Any]], object]
-"""Stores an event in the caller's transaction: its app, the user whose events stay in order, its fields."""
+"""Stores an event in the caller's transaction: its app, the user whose events
+stay in order, its fields."""
 
 
 class AppRow(Struct, frozen=True):
-    """A stored app: its name and the settings that were given, as plain values."""
+    """A stored app: its name and the settings that were given, as plain
+    values."""
 
     name: str
     settings: dict[str, Any]
@@ -36,7 +38,9 @@ class AppRow(Struct, frozen=True):
 class AppContents(Struct, frozen=True, kw_only=True):
     """The rows that are deleted with an app, as numbers."""
 
-    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
+    keys: Annotated[
+        int, about("API keys that were limited to the app. They are revoked.")
+    ]
     accounts: int
     messages: Annotated[int, about("Stored messages and other entries of the log.")]
     uploads: int
@@ -44,12 +48,14 @@ class AppContents(Struct, frozen=True, kw_only=True):
 
 
 class KeyRow(Struct, frozen=True):
-    """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself is not stored."""
+    """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself
+    is not stored."""
 
     NOTE_CHARACTERS: ClassVar[int] = 200
     """The most characters of a note."""
     PREFIX: ClassVar[str] = "imk_"
-    """The prefix of keys. By it people, and tools that look for leaked secrets, recognise a key."""
+    """The prefix of keys. By it people, and tools that look for leaked secrets,
+    recognise a key."""
 
     id: str
     digest: str
@@ -68,22 +74,28 @@ class KeyRow(Struct, frozen=True):
     used_from: str = ""
     """The address of the request that has last used it."""
     maker: int = 0
-    """The account that made it, itself or with a key of its own; 0: none. While the account is locked or
-    banned, the key is refused."""
+    """The account that made it, itself or with a key of its own; 0: none. While
+    the account is locked or banned, the key is refused."""
     maker_app: str = ""
     """The app of that account."""
 
     @classmethod
     def make(
-        cls, scopes: tuple[str, ...] = (), apps: tuple[str, ...] = (), note: str = "", expires: int = 0
+        cls,
+        scopes: tuple[str, ...] = (),
+        apps: tuple[str, ...] = (),
+        note: str = "",
+        expires: int = 0,
     ) -> tuple[KeyRow, str]:
-        """A new key: its row, which is not stored yet, and the key itself, which nobody can read again."""
+        """A new key: its row, which is not stored yet, and the key itself,
+        which nobody can read again."""
         secret = cls.PREFIX + token_urlsafe(32)
         digest = sha256(secret.encode()).hexdigest()
         return cls(token_hex(6), digest, scopes, apps, note, expires=expires), secret
 
     def has_ended(self, now: float) -> bool:
-        """Whether it was revoked, or has expired at this time (Unix seconds)."""
+        """Whether it was revoked, or has expired at this time (Unix
+        seconds)."""
         return bool(self.revoked) or 0 < self.expires <= now
 
 
@@ -93,13 +105,15 @@ class BanRow(Struct, frozen=True):
     app: str
     user: str
     seconds: float
-    """How long it still lasts, by the clock of the database. 0 or less: it has ended, or was lifted."""
+    """How long it still lasts, by the clock of the database. 0 or less: it has
+    ended, or was lifted."""
     reason: str = ""
     """Shown to the user."""
 
 
 class Changes(Struct, frozen=True):
-    """Apps, keys and bans that were created or changed since the last refresh."""
+    """Apps, keys and bans that were created or changed since the last
+    refresh."""
 
     version: int
     apps: tuple[AppRow, ...] = ()
@@ -108,14 +122,17 @@ class Changes(Struct, frozen=True):
 
 
 class Erasure(Struct, frozen=True):
-    """Erasure by a feature, of what is more than rows: it erases the rows of ``tables`` with the rest.
+    """Erasure by a feature, of what is more than rows: it erases the rows of
+    ``tables`` with the rest.
 
-    ``user(app, user, name)`` erases what belongs to a deleted user; ``name`` stands in place of them in what
-    stays; ``""``: what they wrote stays under their own. ``app(name)`` erases what belongs to a deleted app.
-    ``programs(app, user)`` are the users that are nobody without this one, such as bots of an account: they
-    are deleted before, and what they wrote stays. The functions may switch, may be called again, and may
-    raise :class:`imserver.gateway.errors.Unavailable`. The core erases the rows of tables that no feature
-    erases.
+    ``user(app, user, name)`` erases what belongs to a deleted user; ``name``
+    stands in place of them in what stays; ``""``: what they wrote stays under
+    their own. ``app(name)`` erases what belongs to a deleted app.
+    ``programs(app, user)`` are the users that are nobody without this one, such
+    as bots of an account: they are deleted before, and what they wrote stays.
+    The functions may switch, may be called again, and may raise
+    :class:`imserver.gateway.errors.Unavailable`. The core erases the rows of
+    tables that no feature erases.
     """
 
     tables: frozenset[str]
@@ -125,20 +142,24 @@ class Erasure(Struct, frozen=True):
 
 
 class ArchivedFiles:
-    """The files of a feature in archives: what it has besides rows. This one has none.
+    """The files of a feature in archives: what it has besides rows. This one
+    has none.
 
-    They are those of a user, of a whole app (``user`` is ``""``), or of the server (``app`` is ``""``:
-    ``imserver backup --everything``). The functions may raise ImserverError.
+    They are those of a user, of a whole app (``user`` is ``""``), or of the
+    server (``app`` is ``""``: ``imserver backup --everything``). The functions
+    may raise ImserverError.
     """
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """Name, bytes (0: unknown) and pieces of each file. Names are always the same, and those of files of
-        one kind have a folder. An iterator of pieces may raise FileNotFoundError before the first: the
-        archive goes without the file."""
+        """Name, bytes (0: unknown) and pieces of each file. Names are always
+        the same, and those of files of one kind have a folder. An iterator of
+        pieces may raise FileNotFoundError before the first: the archive goes
+        without the file."""
         return iter(())
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store such a file, whose rows are there, also if it is there. Returns whether it was stored."""
+        """Store such a file, whose rows are there, also if it is there. Returns
+        whether it was stored."""
         return False
 
 

@@ -1,4 +1,5 @@
-"""Damage of a SQLite database: what its write-ahead log has lost without a word."""
+"""Damage of a SQLite database: what its write-ahead log has lost without a
+word."""
 
 import fcntl
 import os
@@ -11,18 +12,23 @@ from typing import IO, Final
 from imserver.gateway.errors import StartError
 
 _HEAD: Final = struct.Struct(">IIIIIIII")
-"""Of the log: magic, version, bytes of a page, checkpoint, two salts, two sums. https://sqlite.org/fileformat2.html"""
+"""Of the log: magic, version, bytes of a page, checkpoint, two salts, two sums.
+https://sqlite.org/fileformat2.html"""
 _FRAME: Final = struct.Struct(">IIIIII")
-"""Before each page: its number, pages of the database after a commit (else 0), two salts, two sums."""
+"""Before each page: its number, pages of the database after a commit (else 0),
+two salts, two sums."""
 
 
 def lost_commits(database: Path) -> int:
-    """How many commits stand behind a damaged place of the write-ahead log; 0: none is known.
+    """How many commits stand behind a damaged place of the write-ahead log; 0:
+    none is known.
 
-    SQLite takes the first frame with a wrong checksum for the end of its log: after a power failure the last
-    transaction may be incomplete there. All transactions before it were synchronised. So several transactions
-    behind such a frame show that the disk has other bits than were written. SQLite would leave them out, and
-    write over them. Nothing is changed. Takes 0.1 ms a frame. Raises OSError.
+    SQLite takes the first frame with a wrong checksum for the end of its log:
+    after a power failure the last transaction may be incomplete there. All
+    transactions before it were synchronised. So several transactions behind
+    such a frame show that the disk has other bits than were written. SQLite
+    would leave them out, and write over them. Nothing is changed. Takes 0.1 ms
+    a frame. Raises OSError.
     """
     if not _look_for_lost(database):
         return 0
@@ -47,11 +53,14 @@ def _look_for_lost(database: Path) -> int:
 
 
 def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> int:
-    """The commits in the frames from the first one on that SQLite does not take, if its successors belong to
-    it. ``seed``: with which the sums begin; empty: no sum is right."""
+    """The commits in the frames from the first one on that SQLite does not
+    take, if its successors belong to it. ``seed``: with which the sums begin;
+    empty: no sum is right."""
     commits, is_lost = 0, False
     while len(frame := log.read(size)) == size:
-        is_right = frame[8:16] == salts and frame[16:24] == _sum(order, seed, frame[:8] + frame[24:])
+        is_right = frame[8:16] == salts and frame[16:24] == _sum(
+            order, seed, frame[:8] + frame[24:]
+        )
         if is_lost and not is_right:
             break
         is_lost = is_lost or not is_right
@@ -72,7 +81,8 @@ def _sum(order: str, seed: bytes, content: bytes) -> bytes:
 
 
 def refuse_damaged(database: Path) -> None:
-    """Raise StartError if the write-ahead log has lost commits. Raises OSError."""
+    """Raise StartError if the write-ahead log has lost commits. Raises
+    OSError."""
     if count := lost_commits(database):
         raise StartError(
             f"storage: {database}-wal is damaged, and {count} commits behind the damage cannot be read: "

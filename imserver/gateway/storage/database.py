@@ -1,7 +1,9 @@
-"""An open database: its engine, and functions that run on a connection, each in its own transaction.
+"""An open database: its engine, and functions that run on a connection, each in
+its own transaction.
 
-PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets. SQLite uses files, which are not
-cooperative, so one native thread does all its work in order.
+PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets.
+SQLite uses files, which are not cooperative, so one native thread does all its
+work in order.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ import gevent
 from gevent import GreenletExit
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from imserver.gateway.config.settings import StorageSettings
@@ -58,22 +66,23 @@ from imserver.gateway.threads import Threads
 log = logging.getLogger(__name__)
 
 Work = Callable[[PooledStatements], T]
-"""The work of one transaction. On SQLite it runs in another thread, so it must use only the statements."""
+"""The work of one transaction. On SQLite it runs in another thread, so it must
+use only the statements."""
 
 LONG_SECONDS: Final = 3600.0
 """The time limit of changes of many rows."""
 _CLOSE_SECONDS: Final = 1.0
 """Time for running work after the last caller has left."""
 REFUSED_SECONDS: Final = 30.0
-"""A database that has refused a write counts as unable to write for so long: where a message does not fit, a
-smaller write may."""
+"""A database that has refused a write counts as unable to write for so long:
+where a message does not fit, a smaller write may."""
 
 
 class _Late(BaseException):
     """The time limit has passed.
 
-    It is not an Exception. After an Exception SQLAlchemy may reuse the connection, and would read the late
-    answer as the answer to its next query.
+    It is not an Exception. After an Exception SQLAlchemy may reuse the
+    connection, and would read the late answer as the answer to its next query.
     """
 
 
@@ -81,13 +90,15 @@ class GreenletRunner:
     """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Return or raise the result of ``function``. Raises :class:`_Late` after ``seconds``."""
+        """Return or raise the result of ``function``. Raises :class:`_Late`
+        after ``seconds``."""
         deadline = monotonic() + seconds if seconds is not None else inf
         try:
             with gevent.Timeout(seconds, _Late):
                 return function()
         except Exception as error:
-            # The interruption may make psycopg raise an error about its own state instead.
+            # The interruption may make psycopg raise an error about its own
+            # state instead.
             cause = error.__context__
             while cause is not None:
                 if isinstance(cause, GreenletExit):  # a killed greenlet must end
@@ -103,7 +114,8 @@ class GreenletRunner:
 
 
 class ThreadRunner:
-    """Runs work in one native thread, in order. The caller's greenlet waits without blocking the loop.
+    """Runs work in one native thread, in order. The caller's greenlet waits
+    without blocking the loop.
 
     Begun work continues when its caller has stopped waiting.
     """
@@ -116,15 +128,17 @@ class ThreadRunner:
             return self._threads.do(function)
 
     def close(self) -> bool:
-        """Refuse new work; False if work is still running and cannot be stopped."""
+        """Refuse new work; False if work is still running and cannot be
+        stopped."""
         return self._threads.close(_CLOSE_SECONDS)
 
 
 class Database:
-    """One database. Owner of its engine. After :meth:`open` its schema is current.
+    """One database. Owner of its engine. After :meth:`open` its schema is
+    current.
 
-    ``threaded``: keep file access away from the loop. Commands without other work need no thread.
-    ``features``: those of other distributions with tables.
+    ``threaded``: keep file access away from the loop. Commands without other
+    work need no thread. ``features``: those of other distributions with tables.
     """
 
     def __init__(
@@ -146,11 +160,14 @@ class Database:
         self._features = features
         self._engine: Engine = make_engine(address, settings)
         is_file = threaded and address.file is not None
-        self.runner: ThreadRunner | GreenletRunner = ThreadRunner() if is_file else GreenletRunner()
+        self.runner: ThreadRunner | GreenletRunner = (
+            ThreadRunner() if is_file else GreenletRunner()
+        )
         self._lock = -1
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:
-        """Connect, and migrate if needed. ``check_new``: called before tables are made in a new database.
+        """Connect, and migrate if needed. ``check_new``: called before tables
+        are made in a new database.
 
         Raises StartError with a one-line message.
         """
@@ -169,49 +186,89 @@ class Database:
             self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             file = error.filename or shown
-            raise StartError(f"storage: {file} cannot be used: {error.strerror}") from None
-        except (SQLAlchemyError, _Late, TypeError, ValueError) as error:  # also for values of other types
-            raise StartError(f"storage: {shown} cannot be used: {_words(error)}") from None
+            raise StartError(
+                f"storage: {file} cannot be used: {error.strerror}"
+            ) from None
+        # also for values of other types
+        except (SQLAlchemyError, _Late, TypeError, ValueError) as error:
+            raise StartError(
+                f"storage: {shown} cannot be used: {_words(error)}"
+            ) from None
         self.answers = True
         if laxness:
-            log.warning("the database %s may lose confirmed data in a power failure: %s", shown, laxness)
+            log.warning(
+                "the database %s may lose confirmed data in a power failure: %s",
+                shown,
+                laxness,
+            )
         if not before:
             log.info("the database %s was created", shown)
         elif missing:
-            log.info("the database %s was migrated to step %s", shown, migrations.named(missing))
+            log.info(
+                "the database %s was migrated to step %s",
+                shown,
+                migrations.named(missing),
+            )
         if newer := migrations.named(migrations.newer_steps(before)):
-            log.warning("the database %s belongs to a newer release, at step %s", shown, newer)
-        if absent := ", ".join(sorted(recorded.keys() - {each.feature for each in self._features})):
-            log.info("the database %s has tables of features that this node does not have: %s", shown, absent)
+            log.warning(
+                "the database %s belongs to a newer release, at step %s", shown, newer
+            )
+        if absent := ", ".join(
+            sorted(recorded.keys() - {each.feature for each in self._features})
+        ):
+            log.info(
+                "the database %s has tables of features that this node does not have: %s",
+                shown,
+                absent,
+            )
 
-    # These run in SQLite's thread and must not log: the locks of logging belong to the loop.
+    # These run in SQLite's thread and must not log: the locks of logging belong
+    # to the loop.
 
     def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
-        # Without the lock, nodes that switch a new file to the write-ahead log at once would find it locked.
+        # Without the lock, nodes that switch a new file to the write-ahead log
+        # at once would find it locked.
         is_new = self.address.file is not None and not self.address.file.stat().st_size
-        with self.writing() if is_new else nullcontext(), _connected(self._engine) as connection:
+        with (
+            self.writing() if is_new else nullcontext(),
+            _connected(self._engine) as connection,
+        ):
             taken = migrations.taken_steps(connection)
-            return taken, {} if migrations.missing_steps(taken) else feature_steps.recorded(connection)
+            return taken, {} if migrations.missing_steps(
+                taken
+            ) else feature_steps.recorded(connection)
 
     def _write_long(self, work: Callable[[Connection], T]) -> T:
         # A change of a large table may be slow.
-        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
+        patient = make_engine(
+            self.address, replace(self._settings, seconds=LONG_SECONDS)
+        )
         try:
-            with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
+            with (
+                self.writing(),
+                _connected(patient, writes=True) as connection,
+                connection.begin(),
+            ):
                 return work(connection)
         finally:
             patient.dispose()
 
     def _migrate(self) -> None:
-        # A change of a large table may be slow. A step uses two connections at once.
+        # A change of a large table may be slow. A step uses two connections at
+        # once.
         pool_size = max(2, self._settings.pool_size)
         patient = make_engine(
-            self.address, replace(self._settings, seconds=LONG_SECONDS, pool_size=pool_size)
+            self.address,
+            replace(self._settings, seconds=LONG_SECONDS, pool_size=pool_size),
         )
 
         @contextmanager
         def writing() -> Iterator[Connection]:
-            with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
+            with (
+                self.writing(),
+                _connected(patient, writes=True) as connection,
+                connection.begin(),
+            ):
                 yield connection
 
         def outside() -> Connection:
@@ -225,7 +282,9 @@ class Database:
 
     def _look_at(self) -> tuple[str, str]:
         with _connected(self._engine) as connection:
-            id = connection.exec_driver_sql("SELECT id FROM directory").scalar_one_or_none()
+            id = connection.exec_driver_sql(
+                "SELECT id FROM directory"
+            ).scalar_one_or_none()
             if id is None:
                 raise StartError(
                     f"storage: the database {self.address.shown} is the target of a move that has not ended: "
@@ -234,30 +293,37 @@ class Database:
             return str(id), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
-        """Run ``work``, which only reads. All its queries see the database as it was at the first one.
-        Switches. Raises StorageUnavailable."""
+        """Run ``work``, which only reads. All its queries see the database as
+        it was at the first one. Switches. Raises StorageUnavailable."""
         return self._guarded(lambda: self._in_transaction(work), wrote=False)
 
     def write(self, work: Work[T]) -> T:
         """Run ``work`` and commit; retry after a deadlock. Switches.
 
-        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may or may
-        not have been made.
+        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after
+        which the change may or may not have been made.
         """
-        return self._guarded(lambda: self._in_transaction(work, writes=True), wrote=True)
+        return self._guarded(
+            lambda: self._in_transaction(work, writes=True), wrote=True
+        )
 
     def write_long(self, work: Work[T]) -> T:
-        """As :meth:`write`, but once, and within an hour: for changes of many rows."""
+        """As :meth:`write`, but once, and within an hour: for changes of many
+        rows."""
         return self._guarded(
-            lambda: self._write_long(lambda connection: work(PooledStatements(connection))),
+            lambda: self._write_long(
+                lambda connection: work(PooledStatements(connection))
+            ),
             wrote=True,
             seconds=LONG_SECONDS,
         )
 
     def compact(self) -> None:
-        """Write all tables anew, so that files have nothing of deleted rows. Switches. Raises
-        StorageUnavailable."""
-        patient = make_engine(self.address, replace(self._settings, seconds=LONG_SECONDS))
+        """Write all tables anew, so that files have nothing of deleted rows.
+        Switches. Raises StorageUnavailable."""
+        patient = make_engine(
+            self.address, replace(self._settings, seconds=LONG_SECONDS)
+        )
 
         def work() -> None:
             with self.writing(), patient.connect() as connection:
@@ -269,10 +335,12 @@ class Database:
             patient.dispose()
 
     def retry_write(self) -> None:
-        """If the last write failed, write something. Switches. Raises StorageUnavailable."""
+        """If the last write failed, write something. Switches. Raises
+        StorageUnavailable."""
 
         def work(sql: PooledStatements) -> None:
-            # Nobody sees the value in between. MySQL does not write a row that stays the same.
+            # Nobody sees the value in between. MySQL does not write a row that
+            # stays the same.
             sql.execute("UPDATE directory SET version = version + 1")
             sql.execute("UPDATE directory SET version = version - 1")
 
@@ -280,13 +348,15 @@ class Database:
             self.write(work)
 
     def writer_connection(self) -> WriterConnection:
-        """A connection of the caller's own, for transactions one after the other."""
+        """A connection of the caller's own, for transactions one after the
+        other."""
         return WriterConnection(self, self._engine)
 
     @property
     def healthy(self) -> bool:
-        """Whether the last operation and the last write succeeded, and no write was refused for
-        ``REFUSED_SECONDS``. A database that is full or read-only still answers reads."""
+        """Whether the last operation and the last write succeeded, and no write
+        was refused for ``REFUSED_SECONDS``. A database that is full or
+        read-only still answers reads."""
         return self.answers and not self._write_failed
 
     def answered(self, wrote: bool) -> None:
@@ -299,8 +369,11 @@ class Database:
         if self.healthy:
             log.info("the database %s answers again", self.address.shown)
 
-    def failed(self, words: str, wrote: bool, cause: BaseException | None = None) -> StorageUnavailable:
-        """Record a failed operation. ``cause``: the error of the driver. Returns the error to raise."""
+    def failed(
+        self, words: str, wrote: bool, cause: BaseException | None = None
+    ) -> StorageUnavailable:
+        """Record a failed operation. ``cause``: the error of the driver.
+        Returns the error to raise."""
         refusal = refusal_of(cause) if wrote else ""
         how = refusal or "does not answer"
         if self.healthy:
@@ -316,14 +389,17 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         if not self.runner.close():
-            log.warning("the database %s stays open: an operation is still running", self.address.shown)
+            log.warning(
+                "the database %s stays open: an operation is still running",
+                self.address.shown,
+            )
             return
         self._engine.dispose()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    # --- internal -------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------
 
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
         if not writes:
@@ -332,7 +408,11 @@ class Database:
         retries = 3  # after a deadlock, within the time limit
         while True:
             try:
-                with self.writing(), _connected(self._engine, writes=True) as connection, connection.begin():
+                with (
+                    self.writing(),
+                    _connected(self._engine, writes=True) as connection,
+                    connection.begin(),
+                ):
                     return work(PooledStatements(connection))
             except OperationalError as error:
                 retries -= 1
@@ -341,7 +421,8 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """For SQLite: allow one writer at a time, in the order of arrival, over all processes."""
+        """For SQLite: allow one writer at a time, in the order of arrival, over
+        all processes."""
         if self._lock < 0:
             yield
             return
@@ -351,10 +432,18 @@ class Database:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _guarded(self, function: Callable[[], T], wrote: bool, seconds: float | None = None) -> T:
+    def _guarded(
+        self, function: Callable[[], T], wrote: bool, seconds: float | None = None
+    ) -> T:
         try:
             value = self.runner.run(function, seconds or self._settings.seconds)
-        except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
+        except (
+            OperationalError,
+            InterfaceError,
+            InternalError,
+            PoolTimeout,
+            _Late,
+        ) as error:
             raise self.failed(_words(error), wrote, error) from None
         except DBAPIError as error:
             if not (error.connection_invalidated or is_damage(error)):
@@ -365,9 +454,11 @@ class Database:
 
 
 class WriterConnection:
-    """Runs transactions one after the other on one connection, and reconnects when it is lost.
+    """Runs transactions one after the other on one connection, and reconnects
+    when it is lost.
 
-    On SQLite a transaction runs in the database's thread. Its code must neither log nor switch.
+    On SQLite a transaction runs in the database's thread. Its code must neither
+    log nor switch.
     """
 
     def __init__(self, database: Database, engine: Engine) -> None:
@@ -377,11 +468,14 @@ class WriterConnection:
         self.sql: DirectStatements | None = None
         """The statements of the open connection."""
 
-    def transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float) -> T:
-        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
+    def transact(
+        self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float
+    ) -> T:
+        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or
+        RowRefused.
 
-        A transaction is interrupted after ``seconds``. SQLite cannot interrupt; there the taker of the guard
-        ends it.
+        A transaction is interrupted after ``seconds``. SQLite cannot interrupt;
+        there the taker of the guard ends it.
         """
         try:
             return self._run(lambda: self._transact(work, guard), seconds)
@@ -390,7 +484,8 @@ class WriterConnection:
             raise (NotStored if guard.take() else Unsure)(_words(late)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
-        """Run ``work`` in a transaction that is rolled back. Switches. Raises NotStored."""
+        """Run ``work`` in a transaction that is rolled back. Switches. Raises
+        NotStored."""
         guard = CommitGuard()
         guard.take()
         try:
@@ -402,9 +497,11 @@ class WriterConnection:
         """Record a successful transaction. ``wrote``: it stored something."""
         self._database.answered(wrote)
 
-    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
-        """Record that the database stored nothing. ``cause``: the error of the driver. Returns the error to
-        raise."""
+    def failed(
+        self, words: str, cause: BaseException | None = None
+    ) -> StorageUnavailable:
+        """Record that the database stored nothing. ``cause``: the error of the
+        driver. Returns the error to raise."""
         return self._database.failed(words, wrote=True, cause=cause)
 
     def close(self) -> None:
@@ -414,14 +511,19 @@ class WriterConnection:
         except _Late as late:
             raise NotStored(_words(late)) from None
 
-    # --- internal -------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
         # SQLite's work cannot be interrupted.
         is_file = self._database.address.file is not None
         return self._database.runner.run(function, None if is_file else seconds)
 
-    def _transact(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool = False) -> T:
+    def _transact(
+        self,
+        work: Callable[[DirectStatements], T],
+        guard: CommitGuard,
+        undo: bool = False,
+    ) -> T:
         fresh = self.sql is None
         try:
             return self._once(work, guard, undo)
@@ -431,7 +533,9 @@ class WriterConnection:
                 raise
             return self._once(work, guard, undo)
 
-    def _once(self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool) -> T:
+    def _once(
+        self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool
+    ) -> T:
         committing = False
         try:
             with self._database.writing():
@@ -466,7 +570,8 @@ class WriterConnection:
             raise
 
     def _was_refused(self, guard: CommitGuard) -> bool:
-        """Whether the database has refused what was sent with COMMIT. Then COMMIT is still permitted."""
+        """Whether the database has refused what was sent with COMMIT. Then
+        COMMIT is still permitted."""
         if self.sql is None or not self.sql.refused:
             return False
         guard.put_back()
@@ -487,11 +592,16 @@ def _words(error: BaseException) -> str:
     """The driver's message in one line."""
     if isinstance(error, _Late):
         return "no answer in time"
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = (
+        error.orig
+        if isinstance(error, DBAPIError) and error.orig is not None
+        else error
+    )
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def prepare_file(path: Path) -> None:
-    """Create the folder of a SQLite file, and the file with access for its owner only. Raises OSError."""
+    """Create the folder of a SQLite file, and the file with access for its
+    owner only. Raises OSError."""
     make_folder(path.parent)
     os.close(open_private(path))

@@ -1,5 +1,5 @@
-"""What differs between SQLite, PostgreSQL and MySQL: how connections are made, what they confirm, and what
-their errors mean."""
+"""What differs between SQLite, PostgreSQL and MySQL: how connections are made,
+what they confirm, and what their errors mean."""
 
 import logging
 import sqlite3
@@ -29,24 +29,29 @@ _LEVEL: Final = "imserver_level"
 """Key of the isolation level of a MySQL session."""
 _BUSY_SECONDS: Final = 5.0
 LEFT_SECONDS: Final = 10.0
-"""Time (at least twice the time limit of a query) after which the server ends an idle transaction. Without
-it, a node that was cut off could hold the lock of a log's head, and block all writers, for hours."""
+"""Time (at least twice the time limit of a query) after which the server ends
+an idle transaction. Without it, a node that was cut off could hold the lock of
+a log's head, and block all writers, for hours."""
 
 _ERASING: Final = "secure_delete=ON"
 """SQLite writes zeros over what is deleted."""
 
 
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """Make the engine of a database without connecting. Raises StartError for an invalid address."""
+    """Make the engine of a database without connecting. Raises StartError for
+    an invalid address."""
     logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_in_one_line)
     try:
         return _MAKERS[address.engine](address, settings)
     except (ArgumentError, ValueError, TypeError) as error:
-        raise StartError(f"storage: {address.shown} is not a database address: {error}") from None
+        raise StartError(
+            f"storage: {address.shown} is not a database address: {error}"
+        ) from None
 
 
 def compact(connection: Connection) -> None:
-    """Write all tables anew, without what was deleted. The connection commits by itself."""
+    """Write all tables anew, without what was deleted. The connection commits
+    by itself."""
     name = connection.dialect.name
     if name == "sqlite":
         file: Any = connection.connection.driver_connection
@@ -62,36 +67,51 @@ def compact(connection: Connection) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Without a traceback: a connection that was lost may be noticed when the pool takes it back."""
+    """Without a traceback: a connection that was lost may be noticed when the
+    pool takes it back."""
     if record.exc_info and (error := record.exc_info[1]):
-        record.msg = f"{record.msg}: {' '.join(str(error).split()) or type(error).__name__}"
+        record.msg = (
+            f"{record.msg}: {' '.join(str(error).split()) or type(error).__name__}"
+        )
         record.exc_info = None
     return True
 
 
 def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
-    # One connection, used by one thread at a time. A lock on a file beside it keeps out other writers
-    # (imserver.gateway.storage.database). The busy handler is for programs that do not use this lock.
+    # One connection, used by one thread at a time. A lock on a file beside it
+    # keeps out other writers (imserver.gateway.storage.database). The busy
+    # handler is for programs that do not use this lock.
     engine = create_engine(
-        address.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
+        address.url,
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS},
     )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the server begins transactions, not the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _ERASING):
+        # the server begins transactions, not the driver
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            _ERASING,
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN"
+        )
 
     return engine
 
 
 def _is_write(connection: Connection) -> bool:
-    """Whether the transaction of a connection writes. Then each of its statements sees what was committed
-    before it: rows are locked, and read as they are. A transaction that reads sees one state of the database.
+    """Whether the transaction of a connection writes. Then each of its
+    statements sees what was committed before it: rows are locked, and read as
+    they are. A transaction that reads sees one state of the database.
     """
     return bool(connection.get_execution_options().get(WRITES))
 
@@ -107,7 +127,8 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
             "tcp_user_timeout": milliseconds,
-            # A plan cached while a table was empty would scan the whole table later.
+            # A plan cached while a table was empty would scan the whole table
+            # later.
             "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
             f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
         },
@@ -117,7 +138,11 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         raw: Any = connection.connection.driver_connection
-        level = IsolationLevel.READ_COMMITTED if _is_write(connection) else IsolationLevel.REPEATABLE_READ
+        level = (
+            IsolationLevel.READ_COMMITTED
+            if _is_write(connection)
+            else IsolationLevel.REPEATABLE_READ
+        )
         if raw.isolation_level != level:
             raw.isolation_level = level  # the driver writes it into its BEGIN
 
@@ -141,13 +166,20 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     if unknown := [name for name in given if name not in known]:
         raise ValueError(f"unknown parameter {unknown[0]}; for TLS set ssl_ca")
     for name in ("ssl_verify_identity", "ssl_verify_cert"):
-        if name in given:  # with it pymysql ignores ssl_ca, and does not check the name of the server
-            raise ValueError(f"set ssl_ca instead of {name}: it checks the certificate and the name")
+        # with it pymysql ignores ssl_ca, and does not check the name of the
+        # server
+        if name in given:
+            raise ValueError(
+                f"set ssl_ca instead of {name}: it checks the certificate and the name"
+            )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (max(1, int(settings.seconds)),))
+            cursor.execute(
+                "SET SESSION innodb_lock_wait_timeout = %s",
+                (max(1, int(settings.seconds)),),
+            )
             left = _left_seconds(settings)
             if "MariaDB" in connection.get_server_info():
                 cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
@@ -157,10 +189,13 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # Of the session, because a statement that changes tables ends the transaction.
+        # Of the session, because a statement that changes tables ends the
+        # transaction.
         level = "READ COMMITTED" if _is_write(connection) else "REPEATABLE READ"
         if connection.info.get(_LEVEL) != level:
-            connection.exec_driver_sql(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+            connection.exec_driver_sql(
+                f"SET SESSION TRANSACTION ISOLATION LEVEL {level}"
+            )
             connection.info[_LEVEL] = level
 
     return engine
@@ -188,13 +223,14 @@ _MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] 
 }
 
 _WAL_PAGES: Final = 4000
-"""Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times its default. A commit with a
-checkpoint waits for two more fsyncs and writes index pages again."""
+"""Pages of 4 KiB after which SQLite checkpoints the write-ahead log: four times
+its default. A commit with a checkpoint waits for two more fsyncs and writes
+index pages again."""
 
 
 def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
-    """Statements on a connection of the caller's own, for transactions that write: each statement sees what
-    was committed before it."""
+    """Statements on a connection of the caller's own, for transactions that
+    write: each statement sees what was committed before it."""
     if address.file is not None:
         file = sqlite3.connect(
             address.file,
@@ -203,7 +239,12 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
             check_same_thread=False,
             cached_statements=256,
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}", _ERASING):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"wal_autocheckpoint={_WAL_PAGES}",
+            _ERASING,
+        ):
             file.execute(f"PRAGMA {pragma}")
         return SqliteStatements(file)
     connection = detached(engine)
@@ -227,8 +268,11 @@ def detached(engine: Engine) -> Any:
     return connection
 
 
-def driver_errors(engine: Engine) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """The errors of direct statements: those that the content of a row causes; faults of the database."""
+def driver_errors(
+    engine: Engine,
+) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
+    """The errors of direct statements: those that the content of a row causes;
+    faults of the database."""
     driver = engine.dialect.loaded_dbapi
     return (
         (driver.DataError, driver.IntegrityError, ValueError, OverflowError),
@@ -239,18 +283,21 @@ def driver_errors(engine: Engine) -> tuple[tuple[type[Exception], ...], tuple[ty
 def assert_cooperative() -> None:
     """Raise StartError if waiting for PostgreSQL would block the loop.
 
-    psycopg decides at import how it waits. If it was imported before the standard library was patched, it
-    waits in C.
+    psycopg decides at import how it waits. If it was imported before the
+    standard library was patched, it waits in C.
     """
     from psycopg import waiting
 
     in_c = getattr(waiting, "wait_c", None)
     if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
-        raise StartError("psycopg was imported before gevent patched the standard library, and would block")
+        raise StartError(
+            "psycopg was imported before gevent patched the standard library, and would block"
+        )
 
 
 def laxness_of(connection: Connection) -> str:
-    """The setting with which the server confirms commits before they are durable; ``""``: none."""
+    """The setting with which the server confirms commits before they are
+    durable; ``""``: none."""
     setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
     if not setting:
         return ""
@@ -259,47 +306,74 @@ def laxness_of(connection: Connection) -> str:
 
 
 _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "postgresql": ("SHOW synchronous_commit", ("on", "local", "remote_write", "remote_apply")),
+    "postgresql": (
+        "SHOW synchronous_commit",
+        ("on", "local", "remote_write", "remote_apply"),
+    ),
     "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
     "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
 }
 
 
-_FULL: Final = (f"sqlite3 {sqlite3.SQLITE_FULL}", "psycopg 53100", "pymysql 1021", "pymysql 1114")
+_FULL: Final = (
+    f"sqlite3 {sqlite3.SQLITE_FULL}",
+    "psycopg 53100",
+    "pymysql 1021",
+    "pymysql 1114",
+)
 _REFUSALS: Final = (
     *(f"sqlite3 {code}" for code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)),
-    *("psycopg 25006", *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836))),
+    *(
+        "psycopg 25006",
+        *(f"pymysql {code}" for code in (3, 1026, 1030, 1290, 1792, 1836)),
+    ),
 )
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The driver and its code, of PostgreSQL the state. MariaDB's states are less precise than its codes."""
+    """The driver and its code, of PostgreSQL the state. MariaDB's states are
+    less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver = type(cause).__module__.partition(".")[0]
-    code = next(iter(cause.args), "") if cause and driver == "pymysql" else getattr(cause, "sqlstate", None)
+    code = (
+        next(iter(cause.args), "")
+        if cause and driver == "pymysql"
+        else getattr(cause, "sqlstate", None)
+    )
     return f"{driver} {getattr(cause, 'sqlite_errorcode', 0) & 0xFF or code}"
 
 
 def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database has rolled back a transaction because of a deadlock."""
+    """Whether the database has rolled back a transaction because of a
+    deadlock."""
     # psycopg 40001: a serialization failure.
     return _code_of(error) in ("psycopg 40P01", "psycopg 40001", "pymysql 1213")
 
 
 def is_lock_conflict(error: DBAPIError) -> bool:
-    """Whether a transaction failed because others had what it wanted to lock: it may succeed later."""
+    """Whether a transaction failed because others had what it wanted to lock:
+    it may succeed later."""
     return is_deadlock(error) or _code_of(error) in ("psycopg 55P03", "pymysql 1205")
 
 
 def is_damage(error: DBAPIError) -> bool:
-    """Whether SQLite has found that its file is damaged. The others say so by errors of the common kinds."""
-    return _code_of(error) in (f"sqlite3 {sqlite3.SQLITE_CORRUPT}", f"sqlite3 {sqlite3.SQLITE_NOTADB}")
+    """Whether SQLite has found that its file is damaged. The others say so by
+    errors of the common kinds."""
+    return _code_of(error) in (
+        f"sqlite3 {sqlite3.SQLITE_CORRUPT}",
+        f"sqlite3 {sqlite3.SQLITE_NOTADB}",
+    )
 
 
 def refusal_of(error: BaseException | None) -> str:
-    """How the database answered that it cannot write: it ``has a full disk``, or ``takes no writes``
-    (read-only, a failing disk). Empty: it is away for a moment."""
+    """How the database answered that it cannot write: it ``has a full disk``,
+    or ``takes no writes`` (read-only, a failing disk). Empty: it is away for a
+    moment."""
     code = _code_of(error)
     if code in _FULL:
         return "has a full disk"
-    return "takes no writes" if code in _REFUSALS or code.startswith(("psycopg 53", "psycopg 58")) else ""
+    return (
+        "takes no writes"
+        if code in _REFUSALS or code.startswith(("psycopg 53", "psycopg 58"))
+        else ""
+    )

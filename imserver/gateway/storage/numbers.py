@@ -1,4 +1,5 @@
-"""Numbers that are given once: where a database has lost the last ones, it continues far beyond them."""
+"""Numbers that are given once: where a database has lost the last ones, it
+continues far beyond them."""
 
 import re
 from collections.abc import Callable
@@ -11,16 +12,19 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.storage.statements import Statements
 
 MANY: Final = 1 << 32
-"""Upper bound for the numbers of one kind that are given between two copies of a database."""
+"""Upper bound for the numbers of one kind that are given between two copies of
+a database."""
 
 
 class GivenNumbers(Struct, frozen=True):
-    """Numbers that a restored database does not give again: clients know the greatest that they have seen.
+    """Numbers that a restored database does not give again: clients know the
+    greatest that they have seen.
 
-    ``tables`` have them. A copy without these tables is older than they are. ``read`` returns the last
-    numbers of the SQLite database that is replaced, and its copy continues after them (``continue_after``).
-    ``skip`` lets a database continue far beyond its own numbers (``far``: :func:`far_number`), because others
-    are not known.
+    ``tables`` have them. A copy without these tables is older than they are.
+    ``read`` returns the last numbers of the SQLite database that is replaced,
+    and its copy continues after them (``continue_after``). ``skip`` lets a
+    database continue far beyond its own numbers (``far``: :func:`far_number`),
+    because others are not known.
     """
 
     tables: frozenset[str]
@@ -32,7 +36,8 @@ class GivenNumbers(Struct, frozen=True):
 def far_number() -> int:
     """A number beyond all that were given, and small enough for JavaScript.
 
-    It grows by 65,536 per second, so it is also beyond those given after an earlier loss.
+    It grows by 65,536 per second, so it is also beyond those given after an
+    earlier loss.
     """
     return int(time() * 65_536)
 
@@ -43,27 +48,37 @@ def beyond(number: int, far: int) -> int:
 
 
 def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
-    """Let the numbers in these columns continue far beyond their own. Raises StartError."""
+    """Let the numbers in these columns continue far beyond their own. Raises
+    StartError."""
     for column in columns:
         _refuse_forged(table, sql.query(f"SELECT max({column}) FROM {table}")[0][0])
     raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
-    sql.execute(f"UPDATE {table} SET {', '.join([raised.format(each, MANY, far) for each in columns])}")
+    sql.execute(
+        f"UPDATE {table} SET {', '.join([raised.format(each, MANY, far) for each in columns])}"
+    )
 
 
 def _refuse_forged(table: str, last: Any) -> None:
-    """Raise StartError for a last number that no server has given: no number could follow it."""
+    """Raise StartError for a last number that no server has given: no number
+    could follow it."""
     if last is not None and (type(last) is not int or last >= 1 << 53):
-        raise StartError(f"the database is damaged: the last number of {table} is {last!a}")
+        raise StartError(
+            f"the database is damaged: the last number of {table} is {last!a}"
+        )
 
 
-# --- those that the database gives --------------------------------------------------------------------------
+# --- those that the database gives --------------------------------------------
 
 
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
-    """The last number that the database has given a row of a table; None: it gives none."""
+    """The last number that the database has given a row of a table; None: it
+    gives none."""
     if sql.engine == "sqlite":
         given = "coalesce((SELECT max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name = %s), 0)"
-        rows = sql.query(f'SELECT max({given}, coalesce(max("{column}"), 0)) FROM "{table}"', (table,))
+        rows = sql.query(
+            f'SELECT max({given}, coalesce(max("{column}"), 0)) FROM "{table}"',
+            (table,),
+        )
         return int(rows[0][0])
     if sql.engine == "postgresql":
         sequence = _sequence_of(sql, table, column)
@@ -79,13 +94,17 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
 
 
 def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
-    """Let the database continue after the number ``last``, if it gives the rows of this table numbers. MySQL
-    commits with it."""
+    """Let the database continue after the number ``last``, if it gives the rows
+    of this table numbers. MySQL commits with it."""
     if sql.engine == "sqlite":
-        making = sql.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,))
+        making = sql.query(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,)
+        )
         if "AUTOINCREMENT" in making[0][0].upper():
             sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
-            sql.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last))
+            sql.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last)
+            )
     elif sql.engine == "postgresql":
         if (sequence := _sequence_of(sql, table, column)) is not None:
             sql.query("SELECT setval(%s, %s, %s)", (sequence, max(last, 1), last > 0))
@@ -94,14 +113,18 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
 
 
 def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
-    """On PostgreSQL: let the ids of rows continue above an expression, and so many after the last one. One
-    statement, because others take ids meanwhile."""
+    """On PostgreSQL: let the ids of rows continue above an expression, and
+    so many after the last one. One statement, because others take ids
+    meanwhile."""
     if (sequence := _sequence_of(sql, table, "id")) is not None:
-        sql.query(f"SELECT setval('{sequence}', greatest({least}, nextval('{sequence}') + {more}))")
+        sql.query(
+            f"SELECT setval('{sequence}', greatest({least}, nextval('{sequence}') + {more}))"
+        )
 
 
 def move_keys_on(table: str, sql: Statements, far: int) -> None:
-    """Let the ids that the database gives the rows of a table continue far beyond. MySQL commits with it."""
+    """Let the ids that the database gives the rows of a table continue far
+    beyond. MySQL commits with it."""
     last = last_given(sql, table) or 0
     _refuse_forged(table, last)
     if sql.engine == "postgresql":
@@ -112,5 +135,7 @@ def move_keys_on(table: str, sql: Statements, far: int) -> None:
 
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
     """The sequence that numbers the rows of a table of PostgreSQL."""
-    name = sql.query("SELECT pg_get_serial_sequence(%s, %s)", (f'"{table}"', column))[0][0]
+    name = sql.query("SELECT pg_get_serial_sequence(%s, %s)", (f'"{table}"', column))[
+        0
+    ][0]
     return None if name is None else str(name)

@@ -1,7 +1,9 @@
-"""The columns of a table on one engine, what kinds of values they have, and how a driver takes these; and the
-rows of an app that an import makes, from those that an export has read.
+"""The columns of a table on one engine, what kinds of values they have, and how
+a driver takes these; and the rows of an app that an import makes, from those
+that an export has read.
 
-What is the same on all engines is a *plain* value: texts are bytes in UTF-8, flags are 0 or 1.
+What is the same on all engines is a *plain* value: texts are bytes in UTF-8,
+flags are 0 or 1.
 """
 
 import re
@@ -28,10 +30,11 @@ Change = Callable[[Any], Any]
 
 
 class ColumnKind(Struct, frozen=True):
-    """A kind of columns. ``types``: those of SQLAlchemy. ``value``: the type of a value in an export.
-    ``copy``: its type for COPY in binary form, where the bytes of a text are the text; ``""``: that of the
-    column. ``plain``: what makes a plain value of what a driver returns. ``stored``: engine → what makes of a
-    plain value what its driver takes."""
+    """A kind of columns. ``types``: those of SQLAlchemy. ``value``: the type of
+    a value in an export. ``copy``: its type for COPY in binary form, where the
+    bytes of a text are the text; ``""``: that of the column. ``plain``: what
+    makes a plain value of what a driver returns. ``stored``: engine → what
+    makes of a plain value what its driver takes."""
 
     name: str
     types: tuple[type[types.TypeEngine[Any]], ...]
@@ -42,7 +45,9 @@ class ColumnKind(Struct, frozen=True):
 
 
 def _plain_decimal(value: Any) -> bytes:
-    text = format(Decimal(value.decode() if isinstance(value, bytes) else str(value)), "f")
+    text = format(
+        Decimal(value.decode() if isinstance(value, bytes) else str(value)), "f"
+    )
     return (text.rstrip("0").rstrip(".") if "." in text else text).encode()
 
 
@@ -63,7 +68,9 @@ _KINDS: Final = (
     ColumnKind("flag", (types.Boolean,), bool, "bool", int, {"postgresql": bool}),
     ColumnKind("number", (types.Integer,), int),
     ColumnKind("real", (types.Float,), float, plain=float),
-    ColumnKind("decimal", (types.Numeric,), Decimal, "numeric", _plain_decimal, _DECIMALS),
+    ColumnKind(
+        "decimal", (types.Numeric,), Decimal, "numeric", _plain_decimal, _DECIMALS
+    ),
     ColumnKind("bytes", _BYTES, bytes, "bytea"),
     ColumnKind("text", (types.String,), str, "bytea", stored={"sqlite": bytes.decode}),
 )
@@ -71,8 +78,8 @@ _KINDS: Final = (
 
 
 class ColumnLayout(Struct, frozen=True):
-    """A column on one engine. ``copy``: its type for COPY. ``least``, ``most``: numbers, or characters of a
-    text, that it takes on each engine."""
+    """A column on one engine. ``copy``: its type for COPY. ``least``, ``most``:
+    numbers, or characters of a text, that it takes on each engine."""
 
     name: str
     kind: ColumnKind
@@ -82,7 +89,8 @@ class ColumnLayout(Struct, frozen=True):
 
 
 class TableLayout(Struct, frozen=True):
-    """A table on one engine. ``columns``: sorted by their names, which is their order in rows."""
+    """A table on one engine. ``columns``: sorted by their names, which is their
+    order in rows."""
 
     table: str
     key: tuple[str, ...]
@@ -97,20 +105,24 @@ class TableLayout(Struct, frozen=True):
     def number(self) -> str:
         """The only column of its key, if it is a number; else ``""``."""
         kinds = {column.name: column.kind.name for column in self.columns}
-        return self.key[0] if len(self.key) == 1 and kinds[self.key[0]] == "number" else ""
+        return (
+            self.key[0] if len(self.key) == 1 and kinds[self.key[0]] == "number" else ""
+        )
 
     @property
     def query(self) -> RowQuery:
         """All its rows."""
         names = tuple(f'"{column.name}"' for column in self.columns)
-        return RowQuery(f'"{self.table}"', tuple(f'"{name}"' for name in self.key), names)
+        return RowQuery(
+            f'"{self.table}"', tuple(f'"{name}"' for name in self.key), names
+        )
 
 
 def layout_of(
     inspector: Inspector, table: str, key: Sequence[str], only: Collection[str] = ()
 ) -> TableLayout:
-    """The layout of a table. ``only``: with these columns alone. Raises StartError if one of them has a type
-    that this cannot copy."""
+    """The layout of a table. ``only``: with these columns alone. Raises
+    StartError if one of them has a type that this cannot copy."""
     names, columns = tuple(each.strip('"') for each in key), []
     for column in inspector.get_columns(table):
         name, of = column["name"], column["type"]
@@ -118,11 +130,17 @@ def layout_of(
             continue
         kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
         if kind is None:
-            raise StartError(f"the column {name} of {table} has the type {of!r}, which is not copied")
+            raise StartError(
+                f"the column {name} of {table} has the type {of!r}, which is not copied"
+            )
         copy, most = kind.copy, getattr(of, "length", None) or 1 << 24
         if kind.name == "number":
             bits = (
-                16 if isinstance(of, types.SmallInteger) else 64 if isinstance(of, types.BigInteger) else 32
+                16
+                if isinstance(of, types.SmallInteger)
+                else 64
+                if isinstance(of, types.BigInteger)
+                else 32
             )
             copy = f"int{bits // 8}"
             # SQLite keeps numbers of any size.
@@ -134,7 +152,7 @@ def layout_of(
     return TableLayout(table, names, tuple(columns))
 
 
-# --- imports ------------------------------------------------------------------------------------------------
+# --- imports ------------------------------------------------------------------
 
 BASE64: Final = "base64"
 """The only name in an object that stands for bytes that are no text."""
@@ -145,14 +163,22 @@ class BadRows(ImserverError):
 
 
 class ImportedRows:
-    """Stores rows of an app. Its methods run in the transactions of their callers.
+    """Stores rows of an app. Its methods run in the transactions of their
+    callers.
 
-    Owner of what it knows of the columns of tables, and of the number of the log of the app.
+    Owner of what it knows of the columns of tables, and of the number of the
+    log of the app.
     """
 
-    def __init__(self, app: str, tables: Sequence[Table], sql: PooledStatements) -> None:
+    def __init__(
+        self, app: str, tables: Sequence[Table], sql: PooledStatements
+    ) -> None:
         self._app = app
-        self._tables = {table.name: table for table in (*tables_of_others(sql), *tables) if table.exported}
+        self._tables = {
+            table.name: table
+            for table in (*tables_of_others(sql), *tables)
+            if table.exported
+        }
         self._columns: dict[str, dict[str, ColumnLayout]] = {}
         self._log = 0
 
@@ -164,24 +190,38 @@ class ImportedRows:
         return table.imported.why if isinstance(table.imported, Reason) else ""
 
     def stays(self, name: str) -> bool:
-        """Whether a table has a row of each app, which is changed last of all (:meth:`finish`)."""
+        """Whether a table has a row of each app, which is changed last of all
+        (:meth:`finish`)."""
         return bool(self._tables[name].stays)
 
     def check(
-        self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row], parents: set[int]
+        self,
+        sql: PooledStatements,
+        name: str,
+        columns: Sequence[str],
+        rows: Sequence[Row],
+        parents: set[int],
     ) -> str:
-        """Look at rows before any is stored. ``parents``: the ids of the rows of :data:`Table.PARENT`, which
-        come first.
+        """Look at rows before any is stored. ``parents``: the ids of the rows
+        of :data:`Table.PARENT`, which come first.
 
-        Returns a key that a row of this server has already, whatever its app; ``""``: there is none. Keys
-        that begin with the app or its log are free: the app is empty. Raises BadRows for what an export would
-        not have read: other columns than those of the table, such as the app; values of other types;
-        numbers that no server stores; and rows whose parents are not among these.
+        Returns a key that a row of this server has already, whatever its app;
+        ``""``: there is none. Keys that begin with the app or its log are free:
+        the app is empty. Raises BadRows for what an export would not have read:
+        other columns than those of the table, such as the app; values of other
+        types; numbers that no server stores; and rows whose parents are not
+        among these.
         """
         table = self._tables[name]
         kinds = self._kinds(sql, name, columns)
-        is_shared = table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
-        numbered = table.key if is_shared else [column for column in table.key if column == "id"]
+        is_shared = (
+            table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
+        )
+        numbered = (
+            table.key
+            if is_shared
+            else [column for column in table.key if column == "id"]
+        )
         for row in rows:
             for value, kind in zip(row, kinds, strict=True):
                 _stored(value, kind)
@@ -189,19 +229,34 @@ class ImportedRows:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
         ids = [row[columns.index(column)] for column in numbered for row in rows]
         if wrong := [id for id in ids if not _is_id(id)]:
-            raise BadRows(f"no server gives a row of the table {name} the id {wrong[0]!r:.100}")
+            raise BadRows(
+                f"no server gives a row of the table {name} the id {wrong[0]!r:.100}"
+            )
         if name == Table.PARENT:
             parents.update(ids)
         for column in table.parents:
             at, may_be_none = columns.index(column), column not in table.key
-            if any(row[at] not in parents and not (may_be_none and row[at] == 0) for row in rows):
-                raise BadRows(f"the table {name} has rows of {Table.PARENT}s that are not in the archive")
+            if any(
+                row[at] not in parents and not (may_be_none and row[at] == 0)
+                for row in rows
+            ):
+                raise BadRows(
+                    f"the table {name} has rows of {Table.PARENT}s that are not in the archive"
+                )
         if not is_shared:
             return ""
-        there = sql.query_in(f"SELECT {numbered[0]} FROM {name} WHERE {numbered[0]} IN {{}}", (), ids)
+        there = sql.query_in(
+            f"SELECT {numbered[0]} FROM {name} WHERE {numbered[0]} IN {{}}", (), ids
+        )
         return str(there[0][0]) if there else ""
 
-    def add(self, sql: PooledStatements, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def add(
+        self,
+        sql: PooledStatements,
+        name: str,
+        columns: Sequence[str],
+        rows: Sequence[Row],
+    ) -> None:
         """Store rows. Raises BadRows."""
         table = self._tables[name]
         assert not isinstance(table.imported, Reason)
@@ -212,15 +267,22 @@ class ImportedRows:
             fixed["log"] = self._number(sql)
         kinds = self._kinds(sql, name, columns)
         names = ", ".join(f'"{column}"' for column in (*columns, *fixed))
-        statement = f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
+        statement = (
+            f"INSERT INTO {name} ({names}) VALUES {marks_of(len(columns) + len(fixed))}"
+        )
         values = (*fixed.values(),)
         try:
-            sql.execute_many(statement, [(*map(_stored, row, kinds), *values) for row in rows])
+            sql.execute_many(
+                statement, [(*map(_stored, row, kinds), *values) for row in rows]
+            )
         except (DataError, IntegrityError, ValueError, OverflowError) as error:
-            raise BadRows(f"the table {name} does not take such rows: {error}") from None
+            raise BadRows(
+                f"the table {name} does not take such rows: {error}"
+            ) from None
 
     def clear(self, sql: PooledStatements) -> None:
-        """Delete what was stored before rows were refused: the app was empty."""
+        """Delete what was stored before rows were refused: the app was
+        empty."""
         for name, table in self._tables.items():
             if not table.stays and not self.reason(name):
                 sql.execute(f"DELETE FROM {name} WHERE {table.exported}", (self._app,))
@@ -228,11 +290,17 @@ class ImportedRows:
     def count(self, sql: PooledStatements, name: str) -> int:
         """The number of rows of the app in a table."""
         table = self._tables[name]
-        return int(sql.query(f"SELECT count(*) FROM {name} WHERE {table.exported}", (self._app,))[0][0])
+        return int(
+            sql.query(
+                f"SELECT count(*) FROM {name} WHERE {table.exported}", (self._app,)
+            )[0][0]
+        )
 
-    def finish(self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]) -> None:
-        """Change the rows that stay: table → its columns. From then on the app has what was imported, and
-        new rows get ids above it."""
+    def finish(
+        self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Change the rows that stay: table → its columns. From then on the app
+        has what was imported, and new rows get ids above it."""
         for name, fields in heads.items():
             self._number(sql)
             kinds = self._kinds(sql, name, list(fields))
@@ -255,15 +323,23 @@ class ImportedRows:
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 
-    def _kinds(self, sql: PooledStatements, name: str, columns: Sequence[str]) -> list[ColumnLayout]:
-        """These columns. Raises BadRows for one that an export of the table does not read."""
+    def _kinds(
+        self, sql: PooledStatements, name: str, columns: Sequence[str]
+    ) -> list[ColumnLayout]:
+        """These columns. Raises BadRows for one that an export of the table
+        does not read."""
         if name not in self._columns:
             table = self._tables[name]
             read = {column.strip('"') for column in table.columns}  # type: ignore[union-attr]
-            ranges = {column: {"least": least, "most": most} for column, least, most in table.ranges}
+            ranges = {
+                column: {"least": least, "most": most}
+                for column, least, most in table.ranges
+            }
             self._columns[name] = {
                 each.name: replace(each, **ranges.get(each.name, {}))
-                for each in layout_of(inspect(sql.connection), name, table.key, read).columns
+                for each in layout_of(
+                    inspect(sql.connection), name, table.key, read
+                ).columns
             }
         known = self._columns[name]
         if unknown := [column for column in columns if column not in known]:
@@ -275,7 +351,8 @@ class ImportedRows:
 
 
 def _is_id(value: Any) -> bool:
-    """Whether a server could have given this id. Others would end the numbers of all apps, or name a path."""
+    """Whether a server could have given this id. Others would end the numbers
+    of all apps, or name a path."""
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
     # An id above would leave none to the rows that come after it.
@@ -283,7 +360,8 @@ def _is_id(value: Any) -> bool:
 
 
 def _stored(value: Any, column: ColumnLayout) -> Any:
-    """A value of an export as the driver takes it, whichever engine the server has. Raises BadRows."""
+    """A value of an export as the driver takes it, whichever engine the server
+    has. Raises BadRows."""
     kind = column.kind.value
     if isinstance(value, dict):
         try:
@@ -297,7 +375,9 @@ def _stored(value: Any, column: ColumnLayout) -> Any:
         return value
     given: type = type(value)
     if given is not kind:
-        raise BadRows(f"a value of the type {given.__name__} stands in place of {kind.__name__}")
+        raise BadRows(
+            f"a value of the type {given.__name__} stands in place of {kind.__name__}"
+        )
     size = len(value) if kind in (str, bytes) else value
     fits = kind not in (int, str, bytes) or column.least <= size <= column.most
     if not fits or (kind is str and "\0" in value):

@@ -1,8 +1,10 @@
-"""Which rows of a table are read, in which order, and how they are read in pages.
+"""Which rows of a table are read, in which order, and how they are read in
+pages.
 
-Whoever goes through rows describes them with :class:`RowQuery`. A node reads each page in a transaction of
-its own (:func:`pages`); a command reads whole tables in one snapshot
-(:mod:`imserver.operate.copies.row_pages`). The position of both is the key of a row.
+Whoever goes through rows describes them with :class:`RowQuery`. A node reads
+each page in a transaction of its own (:func:`pages`); a command reads whole
+tables in one snapshot (:mod:`imserver.operate.copies.row_pages`). The position
+of both is the key of a row.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,17 +25,19 @@ ALL: Final[Clause] = ("", ())
 
 
 class ReadWork(Protocol):
-    """Runs work in a transaction; see :meth:`imserver.gateway.storage.store.Store.read`."""
+    """Runs work in a transaction; see
+    :meth:`imserver.gateway.storage.store.Store.read`."""
 
     def __call__(self, work: Callable[[PooledStatements], T]) -> T: ...
 
 
 class RowQuery(Struct, frozen=True):
-    """The rows of a table that meet ``scope`` and ``of_user``. ``order``: the columns that are their key
-    within the scope.
+    """The rows of a table that meet ``scope`` and ``of_user``. ``order``: the
+    columns that are their key within the scope.
 
-    ``indexed``: an index has the rows of the scope in this order. ``scan``: no index leads to the rows of a
-    user, so a query looks through some thousand rows of the scope, and the next one goes on behind them."""
+    ``indexed``: an index has the rows of the scope in this order. ``scan``: no
+    index leads to the rows of a user, so a query looks through some thousand
+    rows of the scope, and the next one goes on behind them."""
 
     table: str
     order: tuple[str, ...]
@@ -44,7 +48,8 @@ class RowQuery(Struct, frozen=True):
     scan: bool = False
 
     def select(self, columns: Iterable[str], *conditions: Clause) -> Clause:
-        """The query for columns of the rows of the scope that meet these conditions, and its values."""
+        """The query for columns of the rows of the scope that meet these
+        conditions, and its values."""
         given = [each for each in (self.scope, *conditions) if each[0]]
         where = " AND ".join(f"({text})" for text, _ in given)
         statement = f"SELECT {', '.join(columns)} FROM {self.table}{where and f' WHERE {where}'}"
@@ -53,8 +58,8 @@ class RowQuery(Struct, frozen=True):
         )
 
     def behind(self, engine: str, key: Row) -> Clause:
-        """The condition of the rows behind a key; ``()``: of all. MySQL finds no index for a row of
-        values."""
+        """The condition of the rows behind a key; ``()``: of all. MySQL finds
+        no index for a row of values."""
         if not key:
             return ALL
         if engine != "mysql":
@@ -71,7 +76,8 @@ class RowQuery(Struct, frozen=True):
 def pages(
     read: ReadWork, query: RowQuery, after: Row = (), most: int = PAGE_ROWS
 ) -> Iterator[tuple[list[Row], Row]]:
-    """The rows behind the key ``after``, in pages that are not empty, and the key of the last row of each.
+    """The rows behind the key ``after``, in pages that are not empty, and the
+    key of the last row of each.
 
     Each page is a transaction of its own. Raises StorageUnavailable."""
     width = len(query.order)
@@ -85,16 +91,22 @@ def pages(
             return
 
 
-def _page(query: RowQuery, after: Row, most: int, sql: PooledStatements) -> tuple[list[Row], Row]:
-    """The next rows, each behind its key, and the key up to which was looked; ``()``: up to the end."""
+def _page(
+    query: RowQuery, after: Row, most: int, sql: PooledStatements
+) -> tuple[list[Row], Row]:
+    """The next rows, each behind its key, and the key up to which was looked;
+    ``()``: up to the end."""
     behind, upto = query.behind(sql.engine, after), ALL
     if query.scan:
         last, values = query.select(query.order, behind)
         for key in sql.query(f"{last} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1)):
             upto = f"{query.order[0]} <= %s", tuple(key)
     if query.indexed and sql.engine == "postgresql":
-        # Without statistics it takes the rest of a table for a few rows, and sorts it for each page: 113 ms
-        # instead of 36 for the first pages of 30,000 messages.
+        # Without statistics it takes the rest of a table for a few rows, and
+        # sorts it for each page: 113 ms instead of 36 for the first pages of
+        # 30,000 messages.
         sql.execute("SET LOCAL enable_sort = off")
-    statement, values = query.select((*query.order, *query.columns), behind, upto, query.of_user)
+    statement, values = query.select(
+        (*query.order, *query.columns), behind, upto, query.of_user
+    )
     return sql.query(f"{statement} LIMIT %s", (*values, most)), upto[1]

@@ -1,6 +1,7 @@
 """Writes and runs statements, in one way for all engines.
 
-A statement is text with ``%s`` for values and ``"`` around names that an engine reserves.
+A statement is text with ``%s`` for values and ``"`` around names that an engine
+reserves.
 """
 
 from __future__ import annotations
@@ -9,7 +10,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    TypeVar,
+    get_origin,
+    get_type_hints,
+)
 from unicodedata import normalize
 
 from msgspec import Struct, json
@@ -20,17 +30,20 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 Row = tuple[Any, ...]
-"""The values of a row, in the order of the columns. Texts may be bytes: see :func:`text_of`."""
+"""The values of a row, in the order of the columns. Texts may be bytes: see
+:func:`text_of`."""
 
 _CHUNK: Final = 512
 """Number of values in one list; a power of two, see :func:`padded`."""
 CLOCK: Final = {
     "sqlite": "((julianday('now') - 2440587.5) * 86400)",
     "postgresql": "extract(epoch FROM clock_timestamp())",
-    # UNIX_TIMESTAMP goes through the local time of the session, which repeats an hour at the end of summer.
+    # UNIX_TIMESTAMP goes through the local time of the session, which repeats
+    # an hour at the end of summer.
     "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) * 0.000001)",
 }
-"""The clock of the database in Unix seconds, with a fraction: the clocks of nodes differ."""
+"""The clock of the database in Unix seconds, with a fraction: the clocks of
+nodes differ."""
 NOW: Final = {
     "sqlite": f"CAST({CLOCK['sqlite']} AS INTEGER)",
     "postgresql": f"CAST(FLOOR({CLOCK['postgresql']}) AS BIGINT)",
@@ -46,9 +59,21 @@ _without_accents: Final = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f"
     "\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe2f]"
 ).sub
-_between_words: Final = re.compile(r"[\s!-/:-@\[-`{-~\u00b7\u2010-\u2015\u2018\u2019\u30fb]+").sub
+_between_words: Final = re.compile(
+    r"[\s!-/:-@\[-`{-~\u00b7\u2010-\u2015\u2018\u2019\u30fb]+"
+).sub
 _PLAIN: Final = str.maketrans(
-    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+    {
+        "ł": "l",
+        "ø": "o",
+        "đ": "d",
+        "ð": "d",
+        "ħ": "h",
+        "ı": "i",
+        "æ": "ae",
+        "œ": "oe",
+        "þ": "th",
+    }
 )
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 
@@ -60,18 +85,19 @@ class Statements(ABC):
     """``sqlite``, ``postgresql`` or ``mysql`` (also for MariaDB)."""
 
     for_update = " FOR UPDATE"
-    """The suffix of a query that locks its rows; ``""`` on SQLite, where the transaction has locked
-    everything."""
+    """The suffix of a query that locks its rows; ``""`` on SQLite, where the
+    transaction has locked everything."""
 
     @property
     def now(self) -> str:
-        """The expression for whole Unix seconds of the database's clock: for leases, because the clocks of
-        nodes differ."""
+        """The expression for whole Unix seconds of the database's clock: for
+        leases, because the clocks of nodes differ."""
         return NOW[self.engine]
 
     @property
     def clock(self) -> str:
-        """The expression for Unix seconds of the database's clock, with a fraction."""
+        """The expression for Unix seconds of the database's clock, with a
+        fraction."""
         return CLOCK[self.engine]
 
     def clock_ms(self) -> int:
@@ -83,36 +109,47 @@ class Statements(ABC):
         return hint if self.engine == "sqlite" else ""
 
     def contains(self, column: str) -> str:
-        """The condition: a column contains a value. No patterns, so no letter has a meaning."""
+        """The condition: a column contains a value. No patterns, so no letter
+        has a meaning."""
         return _CONTAINS[self.engine].format(column)
 
     @staticmethod
     def spellings(text: str) -> list[str]:
-        """The spellings of a text to search for, because SQL folds only ASCII. ASCII letters are in lower
-        case."""
+        """The spellings of a text to search for, because SQL folds only ASCII.
+        ASCII letters are in lower case."""
         some = (text, text.lower(), text.upper(), text.title())
-        folded = ("".join(sign.lower() if sign.isascii() else sign for sign in each) for each in some)
+        folded = (
+            "".join(sign.lower() if sign.isascii() else sign for sign in each)
+            for each in some
+        )
         return list(dict.fromkeys(folded))
 
     @staticmethod
     def folded(text: str) -> str:
-        """A text as searches compare it: in lower case, without accents and other widths."""
+        """A text as searches compare it: in lower case, without accents and
+        other widths."""
         if text.isascii():
             return text.lower()
-        return normalize("NFC", _without_accents("", normalize("NFKD", text).casefold()))
+        return normalize(
+            "NFC", _without_accents("", normalize("NFKD", text).casefold())
+        )
 
     @classmethod
     def words(cls, text: str) -> list[str]:
-        """The words of a name, or of what is searched for in names, as :meth:`folded` makes them. Letters
-        that Unicode does not take for a letter with an accent are plain ones, too: ``ł`` is ``l``."""
+        """The words of a name, or of what is searched for in names, as
+        :meth:`folded` makes them. Letters that Unicode does not take for a
+        letter with an accent are plain ones, too: ``ł`` is ``l``."""
         return _between_words(" ", cls.folded(text).translate(_PLAIN)).split()
 
     @abstractmethod
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run a query and return all its rows."""
 
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> Callable[[], list[Row]]:
-        """Begin a query; the function returns all its rows. So the server may get several queries at once."""
+    def ask(
+        self, statement: str, values: Sequence[Any] = ()
+    ) -> Callable[[], list[Row]]:
+        """Begin a query; the function returns all its rows. So the server may
+        get several queries at once."""
         rows = self.query(statement, values)
         return lambda: rows
 
@@ -122,28 +159,43 @@ class Statements(ABC):
 
     @abstractmethod
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row, at the latest before the next query and the COMMIT."""
+        """Run a statement once for each row, at the latest before the next
+        query and the COMMIT."""
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
         """Insert those of the rows whose keys are not in the table."""
-        ignore, clause = (" IGNORE", "") if self.engine == "mysql" else ("", " ON CONFLICT DO NOTHING")
+        ignore, clause = (
+            (" IGNORE", "")
+            if self.engine == "mysql"
+            else ("", " ON CONFLICT DO NOTHING")
+        )
         for some in chunks(rows):
             marks = ", ".join([marks_of(len(row)) for row in some])
-            statement = f"INSERT{ignore} INTO {table} ({columns}) VALUES {marks}{clause}"
+            statement = (
+                f"INSERT{ignore} INTO {table} ({columns}) VALUES {marks}{clause}"
+            )
             self.execute(statement, [value for row in some for value in row])
 
     def query_in(
-        self, statement: str, first: Sequence[Any], values: Sequence[Any], many: bool = False
+        self,
+        statement: str,
+        first: Sequence[Any],
+        values: Sequence[Any],
+        many: bool = False,
     ) -> list[Row]:
-        """Run a query that ends with ``IN {}`` for distinct ``values`` with at most one row each; ``many``:
-        with any number of rows.
+        """Run a query that ends with ``IN {}`` for distinct ``values`` with at
+        most one row each; ``many``: with any number of rows.
 
         ``first``: the other parameters.
         """
         return self.ask_in(statement, first, values, many)()
 
     def ask_in(
-        self, statement: str, first: Sequence[Any], values: Sequence[Any], many: bool = False
+        self,
+        statement: str,
+        first: Sequence[Any],
+        values: Sequence[Any],
+        many: bool = False,
     ) -> Callable[[], list[Row]]:
         """As :meth:`query_in`, and as :meth:`ask`."""
         if not values:
@@ -152,36 +204,48 @@ class Statements(ABC):
         if engine == "postgresql":
             text = _for_list(engine, statement, _ARRAYS[type(values[0])], many)
             # The driver takes 1 ms for a list of 1000 numbers.
-            array = f"{{{','.join(map(str, values))}}}" if type(values[0]) is int else list(values)
+            array = (
+                f"{{{','.join(map(str, values))}}}"
+                if type(values[0]) is int
+                else list(values)
+            )
             return self.ask(text, (array, *first))
         answers = []
         for chunk in chunks(values):
             some = padded(chunk, None)  # NULL equals nothing
             whole = (*some, *first) if engine == "sqlite" else (*first, *some)
             answers.append(self.ask(_for_list(engine, statement, len(some)), whole))
-        return answers[0] if len(answers) == 1 else lambda: [row for each in answers for row in each()]
+        return (
+            answers[0]
+            if len(answers) == 1
+            else lambda: [row for each in answers for row in each()]
+        )
 
 
 @lru_cache(1024)
 def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
-    """The text of a statement that ends with ``IN {}`` for so many values; on PostgreSQL for an array of
-    this type."""
+    """The text of a statement that ends with ``IN {}`` for so many values; on
+    PostgreSQL for an array of this type."""
     if isinstance(size, str):
-        # Without statistics PostgreSQL reads the whole table for a list of values.
+        # Without statistics PostgreSQL reads the whole table for a list of
+        # values.
         one = statement.replace("IN {}", "= w.v")
         array = f"unnest(%s::{size}[]) AS w(v)"
         limit = "" if many else " LIMIT 1"
         return f"SELECT x.* FROM {array} CROSS JOIN LATERAL ({one}{limit}) x"
     if engine == "sqlite":
-        # Without statistics SQLite scans the table for a list of values. With the list to the left of a
-        # CROSS JOIN it looks up each.
-        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        # Without statistics SQLite scans the table for a list of values. With
+        # the list to the left of a CROSS JOIN it looks up each.
+        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace(
+            "IN {}", "= w.v"
+        )
         return f"WITH w(v) AS (VALUES {', '.join(['(%s)'] * size)}) {statement}"
     return statement.replace("{}", marks_of(size))
 
 
 Condition = Callable[[Statements], bool]
-"""Runs in the transaction of a change, before it. False: the change is not made."""
+"""Runs in the transaction of a change, before it. False: the change is not
+made."""
 
 
 class PooledStatements(Statements):
@@ -219,8 +283,8 @@ class PooledStatements(Statements):
 
 
 class DirectStatements(Statements):
-    """Statements on a driver's own connection: SQLAlchemy would double the cost of a stored message. All
-    belong to the transaction begun last."""
+    """Statements on a driver's own connection: SQLAlchemy would double the cost
+    of a stored message. All belong to the transaction begun last."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -239,21 +303,27 @@ class DirectStatements(Statements):
 
     @property
     def refused(self) -> bool:
-        """Whether the server has refused a statement, after an error of :meth:`commit`: so there was no
-        COMMIT."""
+        """Whether the server has refused a statement, after an error of
+        :meth:`commit`: so there was no COMMIT."""
         return False
 
     def close(self) -> None:
         """Close the connection, in any state."""
         self.connection.close()
 
-    def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
-        """Insert many rows. ``types``: those of the columns on PostgreSQL, in order."""
-        self.execute_many(f"INSERT INTO {table} ({columns}) VALUES {marks_of(len(types))}", rows)
+    def insert_rows(
+        self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Insert many rows. ``types``: those of the columns on PostgreSQL, in
+        order."""
+        self.execute_many(
+            f"INSERT INTO {table} ({columns}) VALUES {marks_of(len(types))}", rows
+        )
 
 
 class NotStored(Exception):
-    """Nothing was stored: the database is unreachable, or the time limit has passed. Temporary."""
+    """Nothing was stored: the database is unreachable, or the time limit has
+    passed. Temporary."""
 
 
 class Unsure(Exception):
@@ -265,8 +335,8 @@ class RowRefused(Exception):
 
 
 class CommitGuard:
-    """The permission to commit a transaction, taken once: by the transaction before its COMMIT, or by the
-    waiter that gives up.
+    """The permission to commit a transaction, taken once: by the transaction
+    before its COMMIT, or by the waiter that gives up.
 
     Thread-safe without a lock, because locks belong to the loop.
     """
@@ -304,18 +374,23 @@ class SqliteStatements(DirectStatements):
             self.connection.execute("ROLLBACK")
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        rows: list[Row] = self.connection.execute(_with_question_marks(statement), values).fetchall()
+        rows: list[Row] = self.connection.execute(
+            _with_question_marks(statement), values
+        ).fetchall()
         return rows
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return int(self.connection.execute(_with_question_marks(statement), values).rowcount)
+        return int(
+            self.connection.execute(_with_question_marks(statement), values).rowcount
+        )
 
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         self.connection.executemany(_with_question_marks(statement), rows)
 
 
 class MysqlStatements(DirectStatements):
-    """Names are bytes here. The driver turns many rows into one list of values."""
+    """Names are bytes here. The driver turns many rows into one list of
+    values."""
 
     engine = "mysql"
 
@@ -350,10 +425,12 @@ class _Answer(Struct):
 
 
 class PostgresqlStatements(DirectStatements):
-    """A statement waits until something needs an answer: all that wait then are one message to the server,
-    with the values in their text. Many rows are inserted by COPY.
+    """A statement waits until something needs an answer: all that wait then are
+    one message to the server, with the values in their text. Many rows are
+    inserted by COPY.
 
-    ``connection`` is in autocommit mode, and ``cursor`` one of it that writes values into the text.
+    ``connection`` is in autocommit mode, and ``cursor`` one of it that writes
+    values into the text.
     """
 
     engine = "postgresql"
@@ -365,7 +442,8 @@ class PostgresqlStatements(DirectStatements):
 
     @property
     def refused(self) -> bool:
-        # The server says so itself, behind its answers. A COMMIT that fails ends the transaction.
+        # The server says so itself, behind its answers. A COMMIT that fails
+        # ends the transaction.
         return bool(self.connection.info.transaction_status.name == "INERROR")
 
     def begin(self) -> None:
@@ -381,7 +459,9 @@ class PostgresqlStatements(DirectStatements):
         self._waiting = []
         self.connection.rollback()
 
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> Callable[[], list[Row]]:
+    def ask(
+        self, statement: str, values: Sequence[Any] = ()
+    ) -> Callable[[], list[Row]]:
         answer = _Answer(self)
         self._waiting.append((self._cursor.mogrify(statement, values), answer))
         return answer
@@ -409,10 +489,15 @@ class PostgresqlStatements(DirectStatements):
                 answer.rows = cursor.fetchall()
             cursor.nextset()
 
-    def insert_rows(self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]) -> None:
+    def insert_rows(
+        self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]
+    ) -> None:
         self.flush()
         statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-        with self.connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        with (
+            self.connection.cursor() as cursor,
+            cursor.copy(statement.encode()) as copy,
+        ):
             copy.set_types(types)
             for row in rows:
                 copy.write_row(row)
@@ -434,7 +519,8 @@ def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
 
 
 def padded(values: Sequence[T], filler: T) -> Sequence[T]:
-    """Fill the values up to a power of two, so that few different statements exist."""
+    """Fill the values up to a power of two, so that few different statements
+    exist."""
     size = 1 << (len(values) - 1).bit_length()
     return [*values, *[filler] * (size - len(values))]
 
@@ -464,62 +550,93 @@ def text_of(value: Any) -> str:
 
 
 class RowsOf(Generic[S]):
-    """Rows of a table as structs, whose fields are its ``columns``. ``select``: begins a query for them.
+    """Rows of a table as structs, whose fields are its ``columns``. ``select``:
+    begins a query for them.
 
-    ``names``: field → its column or expression, if that has another name; ``""``: the table does not have it.
-    Or the values of a field whose column, of the same name, has the index of one. Ids become text, too. NULL,
-    and the id 0, become an empty value. What is no text, number, bool or bytes is stored as JSON.
+    ``names``: field → its column or expression, if that has another name;
+    ``""``: the table does not have it. Or the values of a field whose column,
+    of the same name, has the index of one. Ids become text, too. NULL, and the
+    id 0, become an empty value. What is no text, number, bool or bytes is
+    stored as JSON.
     """
 
-    def __init__(self, struct: type[S], table: str, **names: str | tuple[str, ...]) -> None:
+    def __init__(
+        self, struct: type[S], table: str, **names: str | tuple[str, ...]
+    ) -> None:
         self._struct, self._table = struct, table
-        self._choices = {each: value for each, value in names.items() if isinstance(value, tuple)}
-        columns = {each: names.get(each, each) for each in struct.__struct_fields__ if names.get(each, each)}
+        self._choices = {
+            each: value for each, value in names.items() if isinstance(value, tuple)
+        }
+        columns = {
+            each: names.get(each, each)
+            for each in struct.__struct_fields__
+            if names.get(each, each)
+        }
         self._fields = tuple(columns)
-        self.columns = ", ".join([each if each in self._choices else str(columns[each]) for each in columns])
+        self.columns = ", ".join(
+            [each if each in self._choices else str(columns[each]) for each in columns]
+        )
         self.select = f"SELECT {self.columns} FROM {table}"
 
     @cached_property
     def _codecs(self) -> list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]]:
         """Of each field: its type, and how it is read and written."""
         kinds = get_type_hints(self._struct)  # only here: it takes the time of a start
-        return [(kinds[each], *_codec(kinds[each], self._choices.get(each))) for each in self._fields]
+        return [
+            (kinds[each], *_codec(kinds[each], self._choices.get(each)))
+            for each in self._fields
+        ]
 
     @cached_property
     def _read(self) -> Callable[..., S]:
-        """The struct of the values of a row. It is compiled from a text, as the methods of dataclasses are: a
-        row of 22 fields takes 1.8 µs, and 3.7 in a loop over them."""
+        """The struct of the values of a row. It is compiled from a text, as the
+        methods of dataclasses are: a row of 22 fields takes 1.8 µs, and 3.7 in
+        a loop over them."""
         names: dict[str, Any] = {"struct": self._struct}
         parameters, fields = [], []
-        for n, (field, (kind, read, _)) in enumerate(zip(self._fields, self._codecs, strict=True)):
+        for n, (field, (kind, read, _)) in enumerate(
+            zip(self._fields, self._codecs, strict=True)
+        ):
             names |= {f"kind_{n}": kind, f"read_{n}": read}
             parameters.append(f"v_{n}")
-            fields.append(f"{field}=v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})")
+            fields.append(
+                f"{field}=v_{n} if type(v_{n}) is kind_{n} else read_{n}(v_{n})"
+            )
         text = f"lambda {', '.join(parameters)}, *_, **more: struct({', '.join(fields)}, **more)"
         compiled: Callable[..., S] = eval(text, names)
         return compiled
 
-    def find(self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any) -> list[S]:
-        """The structs of the rows that a query finds. ``query``: ``rows`` of a store, or ``query`` of
-        statements. ``rest``: what stands behind ``select``."""
+    def find(
+        self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
+    ) -> list[S]:
+        """The structs of the rows that a query finds. ``query``: ``rows`` of a
+        store, or ``query`` of statements. ``rest``: what stands behind
+        ``select``."""
         return list(map(self.read, query(f"{self.select} {rest}", values)))
 
-    def first(self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any) -> S | None:
-        """The struct of the first row that a query finds; None: there is none."""
+    def first(
+        self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
+    ) -> S | None:
+        """The struct of the first row that a query finds; None: there is
+        none."""
         rows = query(f"{self.select} {rest}", values)
         return self.read(rows[0]) if rows else None
 
     def put(self, sql: Statements, struct: S, **key: Any) -> None:
-        """Store the row of a struct. ``key``: the columns of its key, by which a stored row is changed."""
-        row = {**dict(zip(self.columns.split(", "), self.values(struct), strict=True)), **key}
+        """Store the row of a struct. ``key``: the columns of its key, by which
+        a stored row is changed."""
+        row = {
+            **dict(zip(self.columns.split(", "), self.values(struct), strict=True)),
+            **key,
+        }
         sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
         own = [each for each in row if each not in key]
         statement = f"UPDATE {self._table} SET {' = %s, '.join(own)} = %s WHERE {' = %s AND '.join(key)} = %s"
         sql.execute(statement, [row[each] for each in (*own, *key)])
 
     def read(self, row: Row, **more: Any) -> S:
-        """The struct of a row. ``more``: the fields that rows do not have. Columns behind its own do not
-        matter."""
+        """The struct of a row. ``more``: the fields that rows do not have.
+        Columns behind its own do not matter."""
         return self._read(*row, **more)
 
     def values(self, struct: S) -> Row:
@@ -528,11 +645,18 @@ class RowsOf(Generic[S]):
         return tuple([write(getattr(struct, field)) for field, (_, _, write) in codecs])
 
 
-def _codec(kind: Any, choices: tuple[str, ...] | None) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _codec(
+    kind: Any, choices: tuple[str, ...] | None
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     if choices is not None:
         return choices.__getitem__, choices.index
     if kind is str or get_origin(kind) is Literal:
-        return lambda value: str(value) if type(value) is int and value else text_of(value or ""), str
+        return (
+            lambda value: (
+                str(value) if type(value) is int and value else text_of(value or "")
+            ),
+            str,
+        )
     if kind in (int, bool, bytes):
         return lambda value: kind(value or 0), bytes if kind is bytes else int
     return lambda value: json.decode(value, type=kind), json.encode

@@ -1,4 +1,5 @@
-"""Steps of the tables of the core. Step 20 makes all tables of version 1.0, also those of features."""
+"""Steps of the tables of the core. Step 20 makes all tables of version 1.0,
+also those of features."""
 
 from time import time
 from typing import Any, Final
@@ -179,7 +180,9 @@ ordered arrangement: app name500*, member name255*, conversation big*, version b
 def _make_directory(op: Any) -> None:
     sql = PooledStatements(op.get_bind())
     if not sql.query("SELECT 1 FROM directory"):
-        statement = "INSERT INTO directory (one, id, version, created) VALUES (1, %s, 0, %s)"
+        statement = (
+            "INSERT INTO directory (one, id, version, created) VALUES (1, %s, 0, %s)"
+        )
         sql.execute(statement, (uuid4().hex, int(time())))
 
 

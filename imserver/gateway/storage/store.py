@@ -1,7 +1,9 @@
-"""The database of a node, opened on first use, and the apps, keys and bans in it.
+"""The database of a node, opened on first use, and the apps, keys and bans in
+it.
 
-A node with nothing to store needs no database. Without a configured one, the SQLite file is created at the
-first write, and no database library is imported before the file exists.
+A node with nothing to store needs no database. Without a configured one, the
+SQLite file is created at the first write, and no database library is imported
+before the file exists.
 """
 
 from __future__ import annotations
@@ -28,9 +30,22 @@ from imserver.gateway.process import open_private
 from imserver.gateway.storage import app_rows
 from imserver.gateway.storage.address import DEFAULT_FILE, ID_FILE, database_address
 from imserver.gateway.storage.app_rows import DELETED, TablePage
-from imserver.gateway.storage.contract import AppContents, AppRow, BanRow, Changes, KeyRow
+from imserver.gateway.storage.contract import (
+    AppContents,
+    AppRow,
+    BanRow,
+    Changes,
+    KeyRow,
+)
 from imserver.gateway.storage.row_query import RowQuery, pages
-from imserver.gateway.storage.statements import PooledStatements, Row, RowsOf, Statements, T, text_of
+from imserver.gateway.storage.statements import (
+    PooledStatements,
+    Row,
+    RowsOf,
+    Statements,
+    T,
+    text_of,
+)
 from imserver.gateway.storage.tables import OF_CORE, Reason, StoreTables
 
 if TYPE_CHECKING:
@@ -45,14 +60,16 @@ S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
 _ENDED_BANS_MS: Final = 7 * 86_400_000
-"""How long the row of a ban stays after its end, so that every node reads that it was lifted."""
+"""How long the row of a ban stays after its end, so that every node reads that
+it was lifted."""
 
 
 class StorePart(Protocol):
     """What uses the database in its own way, as long as a store is open."""
 
     def close(self) -> None:
-        """Store what waits. Called once, before the database is closed. May switch."""
+        """Store what waits. Called once, before the database is closed. May
+        switch."""
 
 
 class Transaction(Protocol):
@@ -63,7 +80,9 @@ class Transaction(Protocol):
     ) -> Callable[Concatenate[S, A], T]: ...
 
 
-def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any]) -> Transaction:
+def _transaction(
+    run: Callable[[Store, Callable[[PooledStatements], Any]], Any],
+) -> Transaction:
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
@@ -81,14 +100,16 @@ def _transaction(run: Callable[[Store, Callable[[PooledStatements], Any]], Any])
 class Store:
     """Owner of the database once it is open. Methods that access it may switch.
 
-    ``threaded``: see :class:`imserver.gateway.storage.database.Database`. ``objection(id)``: the reason why
-    this node must not use the database with this id (``""``: a new one), or ``""``. ``on_open(id)`` is
-    called when the database is open. Both may be set later, before the first use. ``tables``: those of the
-    core and of features.
+    ``threaded``: see :class:`imserver.gateway.storage.database.Database`.
+    ``objection(id)``: the reason why this node must not use the database with
+    this id (``""``: a new one), or ``""``. ``on_open(id)`` is called when the
+    database is open. Both may be set later, before the first use. ``tables``:
+    those of the core and of features.
     """
 
     class Rows:
-        """Has rows in a store: :meth:`Store.reading` and :meth:`Store.writing` decorate its methods."""
+        """Has rows in a store: :meth:`Store.reading` and :meth:`Store.writing`
+        decorate its methods."""
 
         def __init__(self, store: Store) -> None:
             self._store = store
@@ -108,7 +129,8 @@ class Store:
         self._database: Database | None = None
         self._parts: dict[Callable[[Store], StorePart], Any] = {}
         self.timings = Timings()
-        """Method, with its class → the time of its transactions and of waiting for them."""
+        """Method, with its class → the time of its transactions and of waiting
+        for them."""
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
@@ -134,28 +156,40 @@ class Store:
 
     @property
     def has_database(self) -> bool:
-        """Whether a database exists: a configured one, or the file of the first write."""
-        return self._database is not None or self.address.configured or self.address.exists
+        """Whether a database exists: a configured one, or the file of the first
+        write."""
+        return (
+            self._database is not None or self.address.configured or self.address.exists
+        )
 
     @property
     def future_file(self) -> str:
-        """The file that the first write makes, without symbolic links; ``""``: there is a database."""
+        """The file that the first write makes, without symbolic links; ``""``:
+        there is a database."""
         if self.has_database or self.address.file is None:
             return ""
-        return str(self.address.file.resolve()).encode(errors="backslashreplace").decode()
+        return (
+            str(self.address.file.resolve()).encode(errors="backslashreplace").decode()
+        )
 
     def healthy(self) -> bool:
-        """See :attr:`imserver.gateway.storage.database.Database.healthy`; True if there is no database."""
-        return not self._complaint and (self._database is None or self._database.healthy)
+        """See :attr:`imserver.gateway.storage.database.Database.healthy`; True
+        if there is no database."""
+        return not self._complaint and (
+            self._database is None or self._database.healthy
+        )
 
     def answers(self) -> bool:
         """Whether the last access succeeded; True if there is no database."""
-        return not self._complaint and (self._database is None or self._database.answers)
+        return not self._complaint and (
+            self._database is None or self._database.answers
+        )
 
-    # --- lifecycle ------------------------------------------------------------------------------------------
+    # --- lifecycle ------------------------------------------------------------
 
     def start(self) -> None:
-        """Open an existing or configured database and load its apps, keys and bans. Raises StartError."""
+        """Open an existing or configured database and load its apps, keys and
+        bans. Raises StartError."""
         if not (self.address.configured or self.address.exists):
             self._check_history("")
             return
@@ -163,11 +197,14 @@ class Store:
             self._open()
             self.refresh()
         except (StorageUnavailable, TypeError, ValueError) as error:
-            raise StartError(f"storage: {self.address.shown} cannot be used: {error}") from None
+            raise StartError(
+                f"storage: {self.address.shown} cannot be used: {error}"
+            ) from None
 
     def _check_history(self, id: str) -> None:
-        """Raise StartError if the nodes of this data folder have stored in another database than that with
-        this id (``""``: a new one). The first node that uses a configured one notes its id in the folder."""
+        """Raise StartError if the nodes of this data folder have stored in
+        another database than that with this id (``""``: a new one). The first
+        node that uses a configured one notes its id in the folder."""
         if self._folder is None:
             return
         note, default = self._folder / ID_FILE, self._folder / DEFAULT_FILE
@@ -204,7 +241,8 @@ class Store:
             log.exception("reading changes from the database failed")
 
     def close(self) -> None:
-        """Store waiting requests and close the database. No further access is allowed."""
+        """Store waiting requests and close the database. No further access is
+        allowed."""
         for part in self._parts.values():
             part.close()
         if self._database is not None:
@@ -215,12 +253,15 @@ class Store:
         """Open the database and create it if needed. Raises StartError."""
         with self._opening:
             if self._database is None:
-                # SQLAlchemy and a driver take 20 MB, which nodes without a database save.
+                # SQLAlchemy and a driver take 20 MB, which nodes without a
+                # database save.
                 from imserver.gateway.storage.database import Database
 
                 if not self.address.exists:
                     self._check("")
-                database = Database(self.address, self._settings, self._threaded, self._tables.of_others)
+                database = Database(
+                    self.address, self._settings, self._threaded, self._tables.of_others
+                )
                 try:
                     database.open(partial(self._check_history, ""))
                     self._check(database.id)
@@ -234,12 +275,14 @@ class Store:
             return self._database
 
     def _check(self, database: str) -> None:
-        """Raise StartError if this node must not use the database with this id."""
+        """Raise StartError if this node must not use the database with this
+        id."""
         if self.objection is not None and (objection := self.objection(database)):
             raise StartError(f"storage: {objection}")
 
     def database(self) -> Database:
-        """The open database, which is created if needed. Switches. Raises StorageUnavailable."""
+        """The open database, which is created if needed. Switches. Raises
+        StorageUnavailable."""
         try:
             database = self._open()
             self._complaint = ""
@@ -250,10 +293,11 @@ class Store:
                 log.error("%s", error)
             raise StorageUnavailable(str(error)) from None
 
-    # --- changes --------------------------------------------------------------------------------------------
+    # --- changes --------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read what was stored anywhere before this call. Raises StorageUnavailable.
+        """Read what was stored anywhere before this call. Raises
+        StorageUnavailable.
 
         Concurrent callers share one read that begins after their calls.
         """
@@ -282,16 +326,22 @@ class Store:
             for notify in self.on_changes:
                 try:
                     notify(changes)
-                except Exception:  # a failing receiver must not affect the others or the next changes
+                # a failing receiver must not affect the others or the next
+                # changes
+                except Exception:
                     log.exception("changes from the database could not be applied")
 
     def _write_version(self, work: Callable[[Statements, int], T]) -> T:
-        """Run ``work`` with the version of its change. A true result says that it has changed something."""
+        """Run ``work`` with the version of its change. A true result says that
+        it has changed something."""
 
         def numbered(sql: Statements) -> T:
             # Other writers wait until this transaction ends.
-            version = int(sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0])
-            version = max(version, self._version) + 1  # the database may have lost the newest changes
+            version = int(
+                sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
+            )
+            # the database may have lost the newest changes
+            version = max(version, self._version) + 1
             if value := work(sql, version):
                 sql.execute("UPDATE directory SET version = %s", (version,))
             return value
@@ -301,17 +351,19 @@ class Store:
         return value
 
     def read(self, work: Callable[[PooledStatements], T]) -> T:
-        """Run ``work``, which only reads, in a transaction that sees one state of the database. Raises
-        StorageUnavailable.
+        """Run ``work``, which only reads, in a transaction that sees one state
+        of the database. Raises StorageUnavailable.
 
         On SQLite it runs in another thread, so it must use only the statements.
         """
         return self._timed(work, self.database().read)
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
-        """Run ``work`` in a transaction. Nothing is changed if it raises. For its thread see :meth:`read`.
+        """Run ``work`` in a transaction. Nothing is changed if it raises. For
+        its thread see :meth:`read`.
 
-        Raises StorageUnavailable, after which the change may or may not have been made.
+        Raises StorageUnavailable, after which the change may or may not have
+        been made.
         """
         return self._timed(work, self.database().write)
 
@@ -324,13 +376,17 @@ class Store:
         return self.write(work) if self.has_database else nothing
 
     def _timed(
-        self, work: Callable[[PooledStatements], T], run: Callable[[Callable[[PooledStatements], T]], T]
+        self,
+        work: Callable[[PooledStatements], T],
+        run: Callable[[Callable[[PooledStatements], T]], T],
     ) -> T:
         began = perf_counter()
         try:
             return run(work)
         finally:
-            name = getattr(getattr(work, "func", work), "__qualname__", "other").partition(".<locals>")[0]
+            name = getattr(
+                getattr(work, "func", work), "__qualname__", "other"
+            ).partition(".<locals>")[0]
             seconds = perf_counter() - began
             self.timings.took(name, seconds)
             self.timings.heard(name, seconds)
@@ -339,81 +395,101 @@ class Store:
     def reading(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`read` in its store."""
+        """A decorator: the method, of a ``Store.Rows``, is the work of
+        :meth:`read` in its store."""
         return _transaction(Store.read)(method)
 
     @staticmethod
     def writing(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method, of a ``Store.Rows``, is the work of :meth:`write` in its store."""
+        """A decorator: the method, of a ``Store.Rows``, is the work of
+        :meth:`write` in its store."""
         return _transaction(Store.write)(method)
 
     @staticmethod
     def reading_or(nothing: Any) -> Transaction:
-        """As :meth:`reading`; without a database the method returns a copy of ``nothing``."""
+        """As :meth:`reading`; without a database the method returns a copy of
+        ``nothing``."""
         return _transaction(lambda store, work: store.read_or(deepcopy(nothing), work))
 
     @staticmethod
     def writing_or(nothing: Any) -> Transaction:
-        """As :meth:`writing`; without a database the method returns a copy of ``nothing``."""
+        """As :meth:`writing`; without a database the method returns a copy of
+        ``nothing``."""
         return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """The rows of one query; none without a database. Raises StorageUnavailable."""
+        """The rows of one query; none without a database. Raises
+        StorageUnavailable."""
         return self.read_or([], lambda sql: sql.query(statement, values))
 
     def rows_in(
-        self, statement: str, first: Sequence[Any], values: Iterable[Any], many: bool = False
+        self,
+        statement: str,
+        first: Sequence[Any],
+        values: Iterable[Any],
+        many: bool = False,
     ) -> list[Row]:
-        """The rows of one :meth:`Statements.query_in`; none without values, or without a database. Values may
-        repeat. Raises StorageUnavailable."""
+        """The rows of one :meth:`Statements.query_in`; none without values, or
+        without a database. Values may repeat. Raises StorageUnavailable."""
         some = list(dict.fromkeys(values))
-        return self.read_or([], lambda sql: sql.query_in(statement, first, some, many)) if some else []
+        return (
+            self.read_or([], lambda sql: sql.query_in(statement, first, some, many))
+            if some
+            else []
+        )
 
     def pages(
         self, table: str, key: str, columns: str, where: str = "", values: Row = ()
     ) -> Iterator[list[Row]]:
-        """The rows of a table that meet the condition ``where``, in the order of the column ``key``, which is
-        unique among them. Each page is a transaction of its own, and none is empty. No pages without a
-        database. Raises StorageUnavailable."""
+        """The rows of a table that meet the condition ``where``, in the order
+        of the column ``key``, which is unique among them. Each page is a
+        transaction of its own, and none is empty. No pages without a database.
+        Raises StorageUnavailable."""
         if self.has_database:
             query = RowQuery(table, (key,), (columns,), (where, values))
             yield from (rows for rows, _ in pages(self.read, query))
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute one statement that changes rows. Returns their number, 0 without a database. Raises
-        StorageUnavailable."""
+        """Execute one statement that changes rows. Returns their number, 0
+        without a database. Raises StorageUnavailable."""
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
-        """The part that ``make`` makes of this store at the first call. Never switches."""
+        """The part that ``make`` makes of this store at the first call. Never
+        switches."""
         part: P | None = self._parts.get(make)
         if part is None:
             part = self._parts[make] = make(self)
         return part
 
     def database_id(self) -> str:
-        """The id of the database, which is created if needed. Raises StorageUnavailable."""
+        """The id of the database, which is created if needed. Raises
+        StorageUnavailable."""
         return self.database().id
 
-    # --- apps, keys and bans --------------------------------------------------------------------------------
+    # --- apps, keys and bans --------------------------------------------------
 
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
         """Store an app; False if the name exists. Raises StorageUnavailable.
 
-        A deleted app may be created anew. What nodes stored before they learned of the deletion goes first.
+        A deleted app may be created anew. What nodes stored before they learned
+        of the deletion goes first.
         """
         if self.is_deleted(name):
             self.delete_rows(name)
 
         def work(sql: Statements, version: int) -> bool:
-            rows = sql.query("SELECT settings, created FROM app WHERE name = %s", (name,))
+            rows = sql.query(
+                "SELECT settings, created FROM app WHERE name = %s", (name,)
+            )
             if rows and rows[0][0] != DELETED:
                 return False
             created = int(time())
             if rows:
-                created = max(created, rows[0][1] + 1)  # nodes tell the app from the deleted one by it
+                # nodes tell the app from the deleted one by it
+                created = max(created, rows[0][1] + 1)
                 statement = "UPDATE app SET settings = %s, version = %s, created = %s WHERE name = %s"
             else:
                 statement = "INSERT INTO app (settings, version, created, name) VALUES (%s, %s, %s, %s)"
@@ -422,9 +498,11 @@ class Store:
 
         return self._write_version(work)
 
-    def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
-        """Set the given settings of a stored app and remove those in ``unset``; False if the app does not
-        exist. Raises StorageUnavailable."""
+    def change_app(
+        self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()
+    ) -> bool:
+        """Set the given settings of a stored app and remove those in ``unset``;
+        False if the app does not exist. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
@@ -439,22 +517,30 @@ class Store:
         return self._write_version(work)
 
     def is_deleted(self, name: str) -> bool:
-        """Whether there was an app of this name, and it was deleted. Raises StorageUnavailable."""
+        """Whether there was an app of this name, and it was deleted. Raises
+        StorageUnavailable."""
         return self.read_or(False, partial(app_rows.is_deleted, name))
 
-    def read_of_deleted(self, name: str, work: Callable[[PooledStatements], T]) -> T | None:
-        """As :meth:`read`, of the rows of a deleted app; None if the app was not deleted, or was created
-        anew."""
-        return self.read(lambda sql: work(sql) if app_rows.is_deleted(name, sql) else None)
+    def read_of_deleted(
+        self, name: str, work: Callable[[PooledStatements], T]
+    ) -> T | None:
+        """As :meth:`read`, of the rows of a deleted app; None if the app was
+        not deleted, or was created anew."""
+        return self.read(
+            lambda sql: work(sql) if app_rows.is_deleted(name, sql) else None
+        )
 
     def contents(self, name: str) -> AppContents:
-        """The contents that would be deleted with a stored app. Raises StorageUnavailable."""
+        """The contents that would be deleted with a stored app. Raises
+        StorageUnavailable."""
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:
-        """Mark an app as deleted, and take it out of all keys. A key that is limited to it is revoked.
+        """Mark an app as deleted, and take it out of all keys. A key that is
+        limited to it is revoked.
 
-        False if there is no such app. Its rows stay: see :meth:`delete_rows`. Raises StorageUnavailable.
+        False if there is no such app. Its rows stay: see :meth:`delete_rows`.
+        Raises StorageUnavailable.
         """
 
         def work(sql: Statements, version: int) -> bool:
@@ -465,7 +551,9 @@ class Store:
                 apps = json.decode(written)
                 if left := [each for each in apps if each != name]:
                     if left != apps:
-                        statement = "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+                        statement = (
+                            "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+                        )
                         sql.execute(statement, (_text(left), version, id))
                 elif apps:
                     statement = "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s AND revoked = 0"
@@ -475,7 +563,8 @@ class Store:
         return self._write_version(work)
 
     def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
-        """Delete all rows of a deleted app but in the tables of ``spared``. Raises StorageUnavailable.
+        """Delete all rows of a deleted app but in the tables of ``spared``.
+        Raises StorageUnavailable.
 
         Ends without an error if the app is created anew meanwhile.
         """
@@ -483,9 +572,11 @@ class Store:
         while self.write(partial(app_rows.delete_some, name, spared, tables)):
             pass
 
-    def delete_rows_of_user(self, app: str, user: str, spared: Set[str] = frozenset()) -> None:
-        """Delete the rows of a user in the tables of features, but in those of ``spared``. Raises
-        StorageUnavailable."""
+    def delete_rows_of_user(
+        self, app: str, user: str, spared: Set[str] = frozenset()
+    ) -> None:
+        """Delete the rows of a user in the tables of features, but in those of
+        ``spared``. Raises StorageUnavailable."""
         if not self.has_database:
             return
         for table in (*self.read(app_rows.tables_of_others), *self._tables.of_server()):
@@ -494,28 +585,36 @@ class Store:
                 self.write(partial(app_rows.delete_of_user, app, user, table))
 
     def compact(self) -> None:
-        """Write the database anew, without what was deleted from it. Takes long: no server should run. Raises
-        StorageUnavailable."""
+        """Write the database anew, without what was deleted from it. Takes
+        long: no server should run. Raises StorageUnavailable."""
         if self.has_database:
             self.database().compact()
 
     def rows_of_app(self, app: str, position: bytes = b"") -> Iterator[TablePage]:
-        """The rows of an app, as an export reads them: table by table, in pages. Raises StorageUnavailable.
+        """The rows of an app, as an export reads them: table by table, in
+        pages. Raises StorageUnavailable.
 
-        Each page is a transaction of its own, so what changes meanwhile may be missing or in two states. With
-        the ``position`` of a page, the pages behind it.
+        Each page is a transaction of its own, so what changes meanwhile may be
+        missing or in two states. With the ``position`` of a page, the pages
+        behind it.
         """
         if self.has_database:
-            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, None, position)
+            yield from app_rows.read_rows(
+                self.read, self._tables.of_server(), app, None, position
+            )
 
-    def rows_of_user(self, app: str, user: str, position: bytes = b"") -> Iterator[TablePage]:
+    def rows_of_user(
+        self, app: str, user: str, position: bytes = b""
+    ) -> Iterator[TablePage]:
         """The rows of a user, as :meth:`rows_of_app`."""
         if self.has_database:
-            yield from app_rows.read_rows(self.read, self._tables.of_server(), app, user, position)
+            yield from app_rows.read_rows(
+                self.read, self._tables.of_server(), app, user, position
+            )
 
     def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
-        """User → the display name or user name of the account, for those who are accounts of the app with
-        a name. Raises StorageUnavailable."""
+        """User → the display name or user name of the account, for those who
+        are accounts of the app with a name. Raises StorageUnavailable."""
         return self.read_or({}, partial(app_rows.names_of, app, users))
 
     def importing(self, app: str) -> ImportedRows:
@@ -524,9 +623,11 @@ class Store:
 
         return self.read(partial(ImportedRows, app, self._tables.of_server()))
 
-    def finish_import(self, app: str, last: Callable[[PooledStatements], object]) -> None:
-        """Run ``last`` in the transaction from which on nodes hear of the bans of an app that was imported.
-        Raises StorageUnavailable."""
+    def finish_import(
+        self, app: str, last: Callable[[PooledStatements], object]
+    ) -> None:
+        """Run ``last`` in the transaction from which on nodes hear of the bans
+        of an app that was imported. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool:
             sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
@@ -536,17 +637,23 @@ class Store:
         self._write_version(work)
 
     def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
-        """Store a key and return the stored row. ``by``: the key that makes it. None: that key was revoked,
-        or the maker owns the app no longer, which this node may not know yet. Raises StorageUnavailable."""
+        """Store a key and return the stored row. ``by``: the key that makes it.
+        None: that key was revoked, or the maker owns the app no longer, which
+        this node may not know yet. Raises StorageUnavailable."""
         row = replace(row, created=int(time()))
-        return self._write_version(lambda sql, version: row if _insert_key(sql, row, version, by) else None)
+        return self._write_version(
+            lambda sql, version: row if _insert_key(sql, row, version, by) else None
+        )
 
-    def rotate_key(self, old: str, new: KeyRow, grace_seconds: int, by: str = "") -> KeyRow | None:
-        """Store a key with the scopes, apps and note of the key ``old``, which ends in ``grace_seconds``, or
-        earlier if it would have. ``new`` has the other fields.
+    def rotate_key(
+        self, old: str, new: KeyRow, grace_seconds: int, by: str = ""
+    ) -> KeyRow | None:
+        """Store a key with the scopes, apps and note of the key ``old``, which
+        ends in ``grace_seconds``, or earlier if it would have. ``new`` has the
+        other fields.
 
-        Returns the stored row. None: there is no key ``old``, or it has ended, or as for :meth:`add_key`.
-        Raises StorageUnavailable.
+        Returns the stored row. None: there is no key ``old``, or it has ended,
+        or as for :meth:`add_key`. Raises StorageUnavailable.
         """
         now = int(time())
 
@@ -554,7 +661,13 @@ class Store:
             before = _KEYS.first(sql.query, "WHERE id = %s", old)
             if before is None or before.has_ended(now):
                 return None
-            row = replace(new, scopes=before.scopes, apps=before.apps, note=before.note, created=now)
+            row = replace(
+                new,
+                scopes=before.scopes,
+                apps=before.apps,
+                note=before.note,
+                created=now,
+            )
             if not _insert_key(sql, row, version, by):
                 return None
             ends = min(now + grace_seconds, before.expires or now + grace_seconds)
@@ -568,14 +681,16 @@ class Store:
         return self._write_version(work)
 
     def revoke_key(self, key: str) -> bool | None:
-        """Revoke a key. False: it was revoked before. None: it does not exist. Raises StorageUnavailable."""
+        """Revoke a key. False: it was revoked before. None: it does not exist.
+        Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool | None:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
             if not rows or rows[0][0]:
                 return False if rows else None
             sql.execute(
-                "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s", (int(time()), version, key)
+                "UPDATE api_key SET revoked = %s, version = %s WHERE id = %s",
+                (int(time()), version, key),
             )
             return True
 
@@ -583,8 +698,8 @@ class Store:
 
     @staticmethod
     def end_keys_of(sql: Statements, account: int) -> None:
-        """Revoke the keys that an account made, in the transaction in which it loses its role or goes. All
-        nodes follow within two seconds."""
+        """Revoke the keys that an account made, in the transaction in which it
+        loses its role or goes. All nodes follow within two seconds."""
         version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0] + 1
         statement = "UPDATE api_key SET revoked = %s, version = %s WHERE maker = %s AND revoked = 0"
         if sql.execute(statement, (int(time()), version, account)):
@@ -592,25 +707,30 @@ class Store:
         sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
 
     def keys(self) -> tuple[KeyRow, ...]:
-        """All keys, including revoked ones, oldest first. Raises StorageUnavailable."""
+        """All keys, including revoked ones, oldest first. Raises
+        StorageUnavailable."""
         if self._database is None and not self.address.exists:
             return ()
-        return tuple(self.read(lambda sql: _KEYS.find(sql.query, "ORDER BY created, id")))
+        return tuple(
+            self.read(lambda sql: _KEYS.find(sql.query, "ORDER BY created, id"))
+        )
 
     def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
-        """Store when keys were last used: their ids, Unix seconds and addresses. Raises StorageUnavailable.
+        """Store when keys were last used: their ids, Unix seconds and
+        addresses. Raises StorageUnavailable.
 
         Nodes do not learn of it. Keys of the settings have no row.
         """
-        statement = (
-            "UPDATE api_key SET used = %s, used_from = %s WHERE id = %s AND (used IS NULL OR used < %s)"
-        )
+        statement = "UPDATE api_key SET used = %s, used_from = %s WHERE id = %s AND (used IS NULL OR used < %s)"
         rows = [(moment, address, key, moment) for key, moment, address in uses]
         self.write_or(None, lambda sql: sql.execute_many(statement, rows))
 
-    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
-        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift the bans. Users whose ids are
-        too long for a login are ignored. ``reason``: shown to the users.
+    def ban(
+        self, app: str, users: Sequence[str], seconds: float, reason: str = ""
+    ) -> None:
+        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift
+        the bans. Users whose ids are too long for a login are ignored.
+        ``reason``: shown to the users.
 
         Raises StorageUnavailable.
         """
@@ -618,7 +738,9 @@ class Store:
         def work(sql: Statements, version: int) -> bool:
             now = sql.clock_ms()
             until = now + int(seconds * 1000) if seconds > 0 else now - 1
-            banned = {name for user in users if len(name := user.encode()) <= MAX_USER_BYTES}
+            banned = {
+                name for user in users if len(name := user.encode()) <= MAX_USER_BYTES
+            }
             keys = [(app, user) for user in banned]
             sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
             sql.execute_many(
@@ -644,34 +766,60 @@ def _id_of(file: Path) -> str:
     import sqlite3  # only for this rare case
 
     try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)
+        ) as connection:
             has_data = any(connection.execute(query).fetchone() for query in _DATA)
-            return str(connection.execute("SELECT id FROM directory").fetchone()[0]) if has_data else ""
+            return (
+                str(connection.execute("SELECT id FROM directory").fetchone()[0])
+                if has_data
+                else ""
+            )
     except (sqlite3.Error, TypeError):
         return ""
 
 
 _KEYS: Final = RowsOf(
-    KeyRow, "api_key", maker_app="(SELECT app FROM account WHERE account.id = api_key.maker)"
+    KeyRow,
+    "api_key",
+    maker_app="(SELECT app FROM account WHERE account.id = api_key.maker)",
 )
 
 
 def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
-    if row.maker and not sql.query("SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)):
+    if row.maker and not sql.query(
+        "SELECT 1 FROM account WHERE id = %s AND role = 'owner'", (row.maker,)
+    ):
         return False
-    scopes, apps, expires, maker = _text(row.scopes), _text(row.apps), row.expires or None, row.maker or None
+    scopes, apps, expires, maker = (
+        _text(row.scopes),
+        _text(row.apps),
+        row.expires or None,
+        row.maker or None,
+    )
     sql.execute(
         "INSERT INTO api_key (id, digest, scopes, apps, note, version, created, revoked, expires, maker) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s)",
-        (row.id, row.digest, scopes, apps, row.note, version, row.created, expires, maker),
+        (
+            row.id,
+            row.digest,
+            scopes,
+            apps,
+            row.note,
+            version,
+            row.created,
+            expires,
+            maker,
+        ),
     )
     return True
 
 
 def _read_changes(known: int, sql: Statements) -> Changes:
-    """Rows newer than version ``known`` (-1: all). All, too, if the database has lost that version."""
+    """Rows newer than version ``known`` (-1: all). All, too, if the database
+    has lost that version."""
     version = int(sql.query("SELECT version FROM directory")[0][0])
     if version == known:
         return Changes(version)
@@ -679,16 +827,26 @@ def _read_changes(known: int, sql: Statements) -> Changes:
         known = _NEVER
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
-    apps = sql.query(f"SELECT name, settings, created FROM app {newer}", (known, version))
+    apps = sql.query(
+        f"SELECT name, settings, created FROM app {newer}", (known, version)
+    )
     keys = _KEYS.find(sql.query, newer, known, version)
-    bans = sql.query(f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", (known, version))
+    bans = sql.query(
+        f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until",
+        (known, version),
+    )
     now = sql.clock_ms() if bans else 0
     of_apps = (
         AppRow(text_of(name), json.decode(settings) or {}, created, settings == DELETED)
         for name, settings, created in apps
     )
     of_bans = (
-        BanRow(text_of(app), bytes(user).decode(), (until - now) / 1000, text_of(reason or ""))
+        BanRow(
+            text_of(app),
+            bytes(user).decode(),
+            (until - now) / 1000,
+            text_of(reason or ""),
+        )
         for app, user, until, reason in bans
     )
     return Changes(version, tuple(of_apps), tuple(keys), tuple(of_bans))

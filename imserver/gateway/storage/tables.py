@@ -1,4 +1,5 @@
-"""Tables as data: which of their rows belong to an app and a user, what erases them, what an export reads.
+"""Tables as data: which of their rows belong to an app and a user, what erases
+them, what an export reads.
 
 Importing this loads no database library.
 """
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from alembic.operations import Operations
 
 Migration = str | Callable[["Operations"], object]
-"""A step that makes tables of a feature: a text that says their columns, or a function of the operations of
-Alembic. It only adds, and may run twice: MySQL keeps what was done before a crash. A function imports what it
-needs, which most starts save."""
+"""A step that makes tables of a feature: a text that says their columns, or a
+function of the operations of Alembic. It only adds, and may run twice: MySQL
+keeps what was done before a crash. A function imports what it needs, which most
+starts save."""
 
 OF_APP: Final = "app = %s"
 """The rows whose column ``app`` names the app."""
@@ -46,29 +48,37 @@ _EMPTY: Final = {"small": 0, "int": 0, "big": 0}
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """A table: its columns, which rows an app and a user have, what erases them, what an export reads.
+    """A table: its columns, which rows an app and a user have, what erases
+    them, what an export reads.
 
-    ``types``: its columns, as ``"app name500*, member name255* out user, until big out"``: each has a name,
-    a kind with a size, a mark (``*``: of the primary key, ``?``: may be NULL, ``=0``: its default), and words
-    that answer for it. ``out``: an export reads it. ``user``: the first names the user whose row it is, each
-    further one another user. ``words``: it has words of a user. ``empty``: an import leaves it empty, or 0.
-    ``types`` fill in what of ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported``
-    is not given, and a reason stands for what is not given after it.
+    ``types``: its columns, as ``"app name500*, member name255* out user, until
+    big out"``: each has a name, a kind with a size, a mark (``*``: of the
+    primary key, ``?``: may be NULL, ``=0``: its default), and words that answer
+    for it. ``out``: an export reads it. ``user``: the first names the user
+    whose row it is, each further one another user. ``words``: it has words of a
+    user. ``empty``: an import leaves it empty, or 0. ``types`` fill in what of
+    ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and
+    ``imported`` is not given, and a reason stands for what is not given after
+    it.
 
-    ``key``: its primary key. ``of_app``: the condition of an app's rows, which are deleted with the app; one
-    ``%s``, the app. ``of_user``: what the rows of a user meet, too; one ``%s``, the user. ``user_as``: how
-    the user stands there; ``account``: as the id of an account, so that others have no rows. ``erase_user``:
-    statements that erase a user's rows, with the app and the user as values; the first one in this table.
-    They may run again. One may be an UPDATE that takes the user out of the rows.
-    ``erase_app``: statements that run first when an app is deleted, with the app as value, for rows that
-    stay. ``columns``: those that an export of an app or a user reads. They are no secrets: no password,
-    token, code or key. ``scan``: no index leads to the rows of a user, so all rows of the app are looked
-    through. ``stays``: the condition of an app's rows where they stay when it is deleted (``of_app`` says
-    why), and an export reads them. ``imported``: the values of the other columns in rows that an import of
-    an app makes, besides its app or log; or why it makes none. ``parents``: the columns with
-    ids of :data:`PARENT` (0: none): an import takes those of its archive alone. ``ranges``:
-    the columns that have numbers below 0, or a greatest number of their own, with the least and the greatest:
-    an import takes others from 0 on.
+    ``key``: its primary key. ``of_app``: the condition of an app's rows, which
+    are deleted with the app; one ``%s``, the app. ``of_user``: what the rows of
+    a user meet, too; one ``%s``, the user. ``user_as``: how the user stands
+    there; ``account``: as the id of an account, so that others have no rows.
+    ``erase_user``: statements that erase a user's rows, with the app and the
+    user as values; the first one in this table. They may run again. One may be
+    an UPDATE that takes the user out of the rows. ``erase_app``: statements
+    that run first when an app is deleted, with the app as value, for rows that
+    stay. ``columns``: those that an export of an app or a user reads. They are
+    no secrets: no password, token, code or key. ``scan``: no index leads to the
+    rows of a user, so all rows of the app are looked through. ``stays``: the
+    condition of an app's rows where they stay when it is deleted (``of_app``
+    says why), and an export reads them. ``imported``: the values of the other
+    columns in rows that an import of an app makes, besides its app or log; or
+    why it makes none. ``parents``: the columns with ids of :data:`PARENT` (0:
+    none): an import takes those of its archive alone. ``ranges``: the columns
+    that have numbers below 0, or a greatest number of their own, with the least
+    and the greatest: an import takes others from 0 on.
     """
 
     name: str
@@ -87,7 +97,8 @@ class Table(Struct, frozen=True, kw_only=True):
     types: str = ""
 
     OF_ACCOUNTS: ClassVar[str] = "account IN (SELECT id FROM account WHERE app = %s)"
-    """For ``of_app``: the rows whose column ``account`` has the id of an account of the app."""
+    """For ``of_app``: the rows whose column ``account`` has the id of an
+    account of the app."""
 
     PARENT: ClassVar[str] = "account"
     """The table with the ids that ``parents`` has."""
@@ -95,30 +106,53 @@ class Table(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.types:
             columns = [each.split() for each in self.types.split(",")]
-            user, kind, *_ = next((each for each in columns if "user" in each[2:]), ("", ""))
+            user, kind, *_ = next(
+                (each for each in columns if "user" in each[2:]), ("", "")
+            )
             if user and not self.of_user:
                 user_as = {"big": "account", "byt": "bytes"}.get(kind[:3], "text")
                 force_setattr(self, "user_as", user_as)
             of_user = self.of_user or (f"{user} = %s" if user else self.of_app)
             why = of_user if isinstance(of_user, Reason) else ()
             for name, value in (
-                ("key", tuple(each[0] for each in columns if each[1][-1] == "*" or "serial" in each[1])),
+                (
+                    "key",
+                    tuple(
+                        each[0]
+                        for each in columns
+                        if each[1][-1] == "*" or "serial" in each[1]
+                    ),
+                ),
                 ("of_user", of_user),
-                ("erase_user", why or (f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}",)),
-                ("columns", tuple(each[0] for each in columns if "out" in each[2:]) or why),
+                (
+                    "erase_user",
+                    why
+                    or (f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}",),
+                ),
+                (
+                    "columns",
+                    tuple(each[0] for each in columns if "out" in each[2:]) or why,
+                ),
                 (
                     "imported",
-                    tuple((each[0], _EMPTY.get(each[1], "")) for each in columns if "empty" in each),
+                    tuple(
+                        (each[0], _EMPTY.get(each[1], ""))
+                        for each in columns
+                        if "empty" in each
+                    ),
                 ),
             ):
                 if not getattr(self, name):
                     force_setattr(self, name, value)
         if not (self.key and self.of_user and self.columns):
-            raise ValueError(f"table {self.name}: no key, no word about users, or nothing to export")
+            raise ValueError(
+                f"table {self.name}: no key, no word about users, or nothing to export"
+            )
 
     @property
     def exported(self) -> str:
-        """The condition of the rows that an export of an app reads; ``""``: it reads none."""
+        """The condition of the rows that an export of an app reads; ``""``: it
+        reads none."""
         if isinstance(self.columns, Reason):
             return ""
         return self.stays if isinstance(self.of_app, Reason) else self.of_app
@@ -129,17 +163,20 @@ CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
 
 
 def tables_in(feature: str, record: bytes) -> tuple[Table, ...]:
-    """The tables in a row of ``feature_schema``. Raises StorageUnavailable if somebody has damaged it."""
+    """The tables in a row of ``feature_schema``. Raises StorageUnavailable if
+    somebody has damaged it."""
     try:
         return json.decode(record, type=tuple[Table, ...])
     except (ValueError, RecursionError) as error:
-        words = f"the row of {feature!a} in the table feature_schema is damaged: {error}"
+        words = (
+            f"the row of {feature!a} in the table feature_schema is damaged: {error}"
+        )
         raise StorageUnavailable(words) from None
 
 
 class FeatureTables(Struct, frozen=True):
-    """The tables of a feature of another distribution, in the order of their deletion, and the steps that
-    make them, numbered from 1."""
+    """The tables of a feature of another distribution, in the order of their
+    deletion, and the steps that make them, numbered from 1."""
 
     feature: str
     tables: tuple[Table, ...]
@@ -155,13 +192,17 @@ CORE_TABLES: Final = (
     Table(
         name="app",
         types="name name500*, settings text, version big, created big",
-        of_app=Reason("all nodes learn from it that the app was deleted; its settings have secrets"),
+        of_app=Reason(
+            "all nodes learn from it that the app was deleted; its settings have secrets"
+        ),
     ),
     Table(
         name="api_key",
         types="""id string16*, digest string64, scopes text, apps text, note text, version big, created big,
             revoked big, expires big?, used big?, used_from name64?, maker big?""",
-        of_app=Reason("the deletion of an app takes it out of keys, which belong to operators"),
+        of_app=Reason(
+            "the deletion of an app takes it out of keys, which belong to operators"
+        ),
     ),
     Table(
         name="erasure",
@@ -178,18 +219,25 @@ CORE_TABLES: Final = (
         types="feature name255*, step int, tables blob",
         of_app=Reason("it names tables of features"),
     ),
-    Table(name="owner_step", types="owner name255*, step int", of_app=Reason("it names the last migrations")),
     Table(
-        name="alembic_version", types="version_num string32*", of_app=Reason("it names the last migration")
+        name="owner_step",
+        types="owner name255*, step int",
+        of_app=Reason("it names the last migrations"),
+    ),
+    Table(
+        name="alembic_version",
+        types="version_num string32*",
+        of_app=Reason("it names the last migration"),
     ),
 )
 """The tables of the core, in the order of their deletion."""
 
 
 class StoreTables(Struct, frozen=True):
-    """The tables of a store. ``of_server()``: those of the core and of all features of this server, also of
-    those that the node does not have, in the order of their deletion. ``of_others``: of features of other
-    distributions that the node has."""
+    """The tables of a store. ``of_server()``: those of the core and of all
+    features of this server, also of those that the node does not have, in the
+    order of their deletion. ``of_others``: of features of other distributions
+    that the node has."""
 
     of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
     of_others: tuple[FeatureTables, ...] = ()

@@ -1,6 +1,8 @@
-"""Child processes: fork, monitor, drain, reap and restart. Signals of the supervisor process.
+"""Child processes: fork, monitor, drain, reap and restart. Signals of the
+supervisor process.
 
-The supervisor has no gevent loop: a loop that exists at a fork would run in the child too.
+The supervisor has no gevent loop: a loop that exists at a fork would run in the
+child too.
 """
 
 from __future__ import annotations
@@ -29,7 +31,13 @@ from imserver.gateway.node import serve as serving
 from imserver.gateway.node.http_servers import close_all
 from imserver.gateway.node.node import Node
 from imserver.gateway.process import take_signals
-from imserver.gateway.supervisor.slot import NodeMarks, Slot, SlotState, StatusPage, for_child
+from imserver.gateway.supervisor.slot import (
+    NodeMarks,
+    Slot,
+    SlotState,
+    StatusPage,
+    for_child,
+)
 from imserver.gateway.transport.bulk_permits import (
     HOLD_SECONDS,
     WAIT_SECONDS,
@@ -47,10 +55,11 @@ _waitpid: Final = monkey.get_original("os", "waitpid")
 
 
 class Children(Service, dict=True):
-    """Starts, monitors and ends the child in each slot. Owner of the slots' processes.
+    """Starts, monitors and ends the child in each slot. Owner of the slots'
+    processes.
 
-    ``report(level, text)`` logs for operators. ``close_inherited`` runs in each child and closes what only
-    the supervisor needs.
+    ``report(level, text)`` logs for operators. ``close_inherited`` runs in each
+    child and closes what only the supervisor needs.
     """
 
     config: Config
@@ -65,7 +74,8 @@ class Children(Service, dict=True):
     def __post_init__(self) -> None:
         self.generation = 0
         self.settled = False
-        """All children have served once; from now on a failed child is restarted."""
+        """All children have served once; from now on a failed child is
+        restarted."""
         self.ending = False
         self.failure: StartError | None = None
         """Why the first start failed."""
@@ -81,7 +91,8 @@ class Children(Service, dict=True):
         return sum(slot.state is SlotState.STARTING for slot in self.slots)
 
     def tick(self, now: float) -> None:
-        """Reap ended children, check the running ones, start those that are due."""
+        """Reap ended children, check the running ones, start those that are
+        due."""
         self._reap(now)
         self._observe(now)
         for slot in self.slots:
@@ -96,22 +107,26 @@ class Children(Service, dict=True):
     def next_tick_seconds(self, now: float) -> float:
         """Seconds until the next tick is due if no signal arrives."""
         times = [
-            slot.deadline if slot.pid else slot.due for slot in self.slots if slot.pid or not self.ending
+            slot.deadline if slot.pid else slot.due
+            for slot in self.slots
+            if slot.pid or not self.ending
         ]
         return max(min([*times, now + self._observe_seconds]) - now, 0.0)
 
     @property
     def _observe_seconds(self) -> float:
-        """Longest time between two checks of the children, and between two heartbeats."""
+        """Longest time between two checks of the children, and between two
+        heartbeats."""
         return min(_OBSERVE_SECONDS, self.config.server.hang_seconds / 4)
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------
 
     def _start(self, slot: Slot, now: float) -> None:
         slot.status.clear()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # the reader is gone
-                stream.flush()  # otherwise the child would write its copy of the buffer too
+                # otherwise the child would write its copy of the buffer too
+                stream.flush()
         with self.signals.blocked(), self.permits.line() as line:
             run = self._child_of(slot, line)
             try:
@@ -124,7 +139,9 @@ class Children(Service, dict=True):
                 run()
         slot.forked(pid, now, self.generation)
 
-    def _child_of(self, slot: Slot, line: _socket.socket | None) -> Callable[[], NoReturn]:
+    def _child_of(
+        self, slot: Slot, line: _socket.socket | None
+    ) -> Callable[[], NoReturn]:
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
 
@@ -160,7 +177,11 @@ class Children(Service, dict=True):
                     self._ended(slot, os.waitstatus_to_exitcode(status), now)
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
-        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how = (
+            f"ended by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with status {code}"
+        )
         if failure := slot.status.text(failed=True):
             how += f": {failure}"
         if slot.state is not SlotState.DRAINING:
@@ -168,21 +189,29 @@ class Children(Service, dict=True):
             return
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
-            self.report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
+            self.report(
+                logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}"
+            )
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
         if not self.settled:
-            # The first start succeeds for all nodes or for none: the cause is usually common.
-            self.failure = StartError(f"node {slot.name}: {slot.status.text(failed=True) or how}")
+            # The first start succeeds for all nodes or for none: the cause is
+            # usually common.
+            self.failure = StartError(
+                f"node {slot.name}: {slot.status.text(failed=True) or how}"
+            )
             slot.ended(now, planned=True)
             self.drain_all()
             return
         name, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
         pause = slot.ended(now, planned=False)
-        self.report(logging.ERROR, f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s")
+        self.report(
+            logging.ERROR,
+            f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s",
+        )
 
-    # --- looking after them ---------------------------------------------------------------------------------
+    # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
         # If this process was paused, the children were not read meanwhile.
@@ -192,11 +221,16 @@ class Children(Service, dict=True):
             if not slot.pid:
                 continue
             if slot.observe(now, missed):
-                self.report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
+                self.report(
+                    logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving"
+                )
                 for number in slot.waiting_signals:
                     os.kill(slot.pid, number)
                 slot.waiting_signals.clear()
-            if not slot.hangs and slot.silent_seconds(now) >= self.config.server.hang_seconds:
+            if (
+                not slot.hangs
+                and slot.silent_seconds(now) >= self.config.server.hang_seconds
+            ):
                 slot.hangs = True
                 self.report(
                     logging.ERROR,
@@ -209,10 +243,11 @@ class Children(Service, dict=True):
                 os.kill(slot.pid, signal.SIGKILL)
                 slot.deadline = now + _OBSERVE_SECONDS
 
-    # --- orders ---------------------------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------
 
     def forward(self, number: int) -> None:
-        """Send a signal to all nodes; starting nodes receive it when they serve."""
+        """Send a signal to all nodes; starting nodes receive it when they
+        serve."""
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
                 slot.waiting_signals.append(number)
@@ -224,7 +259,9 @@ class Children(Service, dict=True):
         slot.state = SlotState.DRAINING
         drain, websocket = self.config.drain, self.config.websocket
         # A node that drains has so long beyond its settings. Then it is killed.
-        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
+        seconds = (
+            drain.delay_seconds + drain.close_seconds + websocket.close_seconds + 30.0
+        )
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
         os.kill(slot.pid, signal.SIGTERM)
 
@@ -258,10 +295,12 @@ def run_child(
     close_inherited: Callable[[], None],
     beat_seconds: float,
 ) -> NoReturn:
-    """Run a node in this forked process and exit. No supervisor code runs after it.
+    """Run a node in this forked process and exit. No supervisor code runs after
+    it.
 
-    ``lifeline``: a pipe that becomes readable when the supervisor is gone. ``line``: to the permits of the
-    supervisor, if it has some. ``close_inherited`` closes what other processes own.
+    ``lifeline``: a pipe that becomes readable when the supervisor is gone.
+    ``line``: to the permits of the supervisor, if it has some.
+    ``close_inherited`` closes what other processes own.
     """
     status = 1
     try:
@@ -279,7 +318,9 @@ def run_child(
             if line is not None:
                 flusher = node.core.network.flusher
                 times = WRITE_SECONDS, HOLD_SECONDS, WAIT_SECONDS
-                flusher.permit = BulkPermit(line, gevent.get_hub().loop, flusher.schedule, *times)
+                flusher.permit = BulkPermit(
+                    line, gevent.get_hub().loop, flusher.schedule, *times
+                )
 
         try:
             serving.serve(config, read_config, started, listeners, slot.name)
@@ -293,7 +334,8 @@ def run_child(
 
 
 class _Heartbeat:
-    """Writes the state of the event loop to the status page, from a timer of the loop."""
+    """Writes the state of the event loop to the status page, from a timer of
+    the loop."""
 
     def __init__(self, status: StatusPage, seconds: float) -> None:
         self._page = status
@@ -317,7 +359,9 @@ class _Heartbeat:
         else:
             connections = len(node.core.network.context.connections)
             room = max(node.core.node.max_connections - connections, 0)
-            self._page.beat(NodeMarks(True, node.core.status.ready(), connections, room))
+            self._page.beat(
+                NodeMarks(True, node.core.status.ready(), connections, room)
+            )
 
 
 def _supervisor_gone(watcher: Any) -> None:
@@ -340,25 +384,32 @@ _set_handler: Final = monkey.get_original("signal", "signal")
 
 
 class SignalQueue:
-    """Signals that arrived since the last read. One per process; owner: the supervisor."""
+    """Signals that arrived since the last read. One per process; owner: the
+    supervisor."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
         for number in _HANDLED:
-            _set_handler(number, lambda *_: None)  # the interpreter writes the number to the pipe
+            # the interpreter writes the number to the pipe
+            _set_handler(number, lambda *_: None)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         take_signals()
 
     def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
-        """Wait up to ``seconds`` for signals, and serve those who want permits meanwhile; returns the signals
-        in order."""
-        return list(os.read(self._reading, 4096)) if permits.wait(self._reading, seconds) else []
+        """Wait up to ``seconds`` for signals, and serve those who want permits
+        meanwhile; returns the signals in order."""
+        return (
+            list(os.read(self._reading, 4096))
+            if permits.wait(self._reading, seconds)
+            else []
+        )
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """Block signals around a fork: the child must not take those of the supervisor."""
+        """Block signals around a fork: the child must not take those of the
+        supervisor."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             yield
@@ -366,8 +417,8 @@ class SignalQueue:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def release(self) -> None:
-        """In a child: restore signal handling. Until the node installs its own, only the signals that end it
-        count."""
+        """In a child: restore signal handling. Until the node installs its own,
+        only the signals that end it count."""
         signal.set_wakeup_fd(-1)
         os.close(self._reading)
         os.close(self._writing)

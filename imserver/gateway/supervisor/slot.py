@@ -1,4 +1,5 @@
-"""A slot holds one child process at a time: its settings, listeners, status page, state and restart delay."""
+"""A slot holds one child process at a time: its settings, listeners, status
+page, state and restart delay."""
 
 import _socket
 import logging
@@ -23,14 +24,19 @@ from imserver.gateway.node.http_servers import Listeners
 def resolve(host: str) -> str:
     """The first address of a host. Raises StartError."""
     try:
-        addresses = _socket.getaddrinfo(host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE)
+        addresses = _socket.getaddrinfo(
+            host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
+        )
     except OSError as error:
-        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+        raise StartError(
+            f"server.host {host} cannot be resolved: {error.strerror}"
+        ) from None
     return str(addresses[0][4][0])
 
 
 class NodeMarks(NamedTuple):
-    """Whether a node serves, whether it is ready, its connections, and how many more it takes."""
+    """Whether a node serves, whether it is ready, its connections, and how many
+    more it takes."""
 
     started: bool
     ready: bool
@@ -39,30 +45,37 @@ class NodeMarks(NamedTuple):
 
 
 RUSH_SECONDS: Final = 0.1
-"""New connections go to the same few nodes at least so long, at most :data:`_LONGEST_SECONDS`; between these
-until each has got half the mean. So nodes are filled evenly, however many connections come."""
+"""New connections go to the same few nodes at least so long, at most
+:data:`_LONGEST_SECONDS`; between these until each has got half the mean. So
+nodes are filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
 
 
 class ConnectionSteering:
     """Sends new connections only to children that can serve them.
 
-    A classic BPF program selects the listener by number (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). Where
-    it is not ``possible`` (no Linux, or other processes share the ports) connections wait in the queue of the
-    child.
+    A classic BPF program selects the listener by number
+    (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). Where it is not ``possible``
+    (no Linux, or other processes share the ports) connections wait in the queue
+    of the child.
     """
 
     _INSTRUCTION = Struct("=HBBI")
 
-    def __init__(self, all_listeners: Sequence[Listeners], possible: bool = True) -> None:
+    def __init__(
+        self, all_listeners: Sequence[Listeners], possible: bool = True
+    ) -> None:
         self._count = len(all_listeners)
         # One program applies to all sockets of the port.
-        self._firsts = [each for each in all_listeners[0].values() if each.family != _socket.AF_UNIX]
+        self._firsts = [
+            each for each in all_listeners[0].values() if each.family != _socket.AF_UNIX
+        ]
         self._closed: frozenset[int] = frozenset()
         self._possible = possible and sys.platform == "linux"
 
     def exclude(self, closed: frozenset[int]) -> None:
-        """Send new connections to the other children from now on. If all are excluded, none is."""
+        """Send new connections to the other children from now on. If all are
+        excluded, none is."""
         if len(closed) == self._count:
             closed = frozenset()
         if closed == self._closed or not self._possible:
@@ -73,7 +86,8 @@ class ConnectionSteering:
         option = pack("@HP", size // self._INSTRUCTION.size, address)
         try:
             for sock in self._firsts:
-                sock.setsockopt(_socket.SOL_SOCKET, 51, option)  # SO_ATTACH_REUSEPORT_CBPF
+                # SO_ATTACH_REUSEPORT_CBPF
+                sock.setsockopt(_socket.SOL_SOCKET, 51, option)
         except OSError as error:
             self._possible = False
             logging.getLogger(__name__).info(
@@ -84,7 +98,8 @@ class ConnectionSteering:
     def _program(self, closed: frozenset[int]) -> list[bytes]:
         pack = self._INSTRUCTION.pack
         if not closed:
-            return [pack(0x06, 0, 0, 0xFFFFFFFF)]  # out of range: the kernel chooses by hash
+            # out of range: the kernel chooses by hash
+            return [pack(0x06, 0, 0, 0xFFFFFFFF)]
         program = [
             pack(0x20, 0, 0, 0xFFFFF000 + 56),  # A = a random number
             pack(0x94, 0, 0, self._count - len(closed)),  # A = A mod open listeners
@@ -98,9 +113,11 @@ class ConnectionSteering:
 
 
 class Rush:
-    """Chooses which of many nodes get new connections. While very many come, ``few`` get them at a time, in
-    turn: a node that logs many clients in at once takes less for each. If nodes have more connections than
-    others, those get new ones first. ``few`` 0: there are not many nodes. Owner of what was counted.
+    """Chooses which of many nodes get new connections. While very many come,
+    ``few`` get them at a time, in turn: a node that logs many clients in at
+    once takes less for each. If nodes have more connections than others, those
+    get new ones first. ``few`` 0: there are not many nodes. Owner of what was
+    counted.
     """
 
     def __init__(self, few: int) -> None:
@@ -121,19 +138,28 @@ class Rush:
         return self._per_second >= 500
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
-        """The numbers of the nodes that get new connections, of those that accept clients."""
+        """The numbers of the nodes that get new connections, of those that
+        accept clients."""
         if not self._few or not nodes:
             return frozenset(nodes)
         if now - self._counted_at >= 1.0:
             self._count(nodes, now)
         if now >= self._until or not self._chosen <= nodes.keys():
             coming = self._coming
-            counts = {number: marks.connections + coming.get(number, 0.0) for number, marks in nodes.items()}
+            counts = {
+                number: marks.connections + coming.get(number, 0.0)
+                for number, marks in nodes.items()
+            }
             mean = sum(counts.values()) / len(counts)
-            order = sorted(counts, key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)))
+            order = sorted(
+                counts,
+                key=lambda number: (counts[number] > mean, self._last.get(number, 0.0)),
+            )
             most = sum(count <= mean for count in counts.values())
             # Twice an accept queue.
-            if self.active and all(nodes[number].room >= 8192 for number in order[: self._few]):
+            if self.active and all(
+                nodes[number].room >= 8192 for number in order[: self._few]
+            ):
                 most = self._few
             elif max(counts.values()) - min(counts.values()) < 512:
                 most = len(order)
@@ -141,7 +167,9 @@ class Rush:
             seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
             self._chosen, self._until = frozenset(order[:most]), now + seconds
             for number in self._chosen:
-                coming[number] = coming.get(number, 0.0) + seconds * self._per_second / most
+                coming[number] = (
+                    coming.get(number, 0.0) + seconds * self._per_second / most
+                )
             self._last |= dict.fromkeys(self._chosen, now)
         return self._chosen
 
@@ -166,7 +194,8 @@ _TEXT_AT: Final = _HEADER_AT + _HEADER.size
 
 
 class StatusPage:
-    """Shared memory through which a child reports to the supervisor, without system calls.
+    """Shared memory through which a child reports to the supervisor, without
+    system calls.
 
     The supervisor creates it before the fork; afterwards only the child writes.
     """
@@ -178,7 +207,7 @@ class StatusPage:
         """Reset for the next child."""
         self._memory[:] = bytes(mmap.PAGESIZE)
 
-    # --- child side -----------------------------------------------------------------------------------------
+    # --- child side -----------------------------------------------------------
 
     def beat(self, marks: NodeMarks) -> None:
         """Count a loop iteration and set the marks."""
@@ -186,12 +215,13 @@ class StatusPage:
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
     def report(self, text: str, failed: bool = False) -> None:
-        """Store the notes for the banner, or (``failed``) why the child ends, in one line."""
+        """Store the notes for the banner, or (``failed``) why the child ends,
+        in one line."""
         data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
         _HEADER.pack_into(self._memory, _HEADER_AT, failed, len(data))
 
-    # --- supervisor side ------------------------------------------------------------------------------------
+    # --- supervisor side ------------------------------------------------------
 
     @property
     def beats(self) -> int:
@@ -205,7 +235,8 @@ class StatusPage:
         return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
     def text(self, failed: bool) -> str:
-        """The notes that the child reported for the banner, one per line, or why it ended; else empty."""
+        """The notes that the child reported for the banner, one per line, or
+        why it ended; else empty."""
         kind, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
         text = self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
         return text if kind == failed else ""
@@ -218,8 +249,8 @@ class SlotState(Enum):
 
 
 class Slot:
-    """One child position. Owner: the supervisor. ``number`` counts from 0 and selects the ports; ``name`` is
-    the node id."""
+    """One child position. Owner: the supervisor. ``number`` counts from 0 and
+    selects the ports; ``name`` is the node id."""
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
         self.number = number
@@ -240,7 +271,8 @@ class Slot:
         self.failures = 0
         """Consecutive children that ended unexpectedly and early."""
         self.waiting_signals: list[int] = []
-        """Signals to forward once the child serves; earlier they would end it or get lost."""
+        """Signals to forward once the child serves; earlier they would end it
+        or get lost."""
         self._beats = 0
         self._beat_at = 0.0
 
@@ -253,7 +285,8 @@ class Slot:
     def observe(self, now: float, missed: float) -> bool:
         """Read the status page; True when the child has just begun to serve.
 
-        ``missed`` are seconds in which the supervisor did not read; they do not count as silence.
+        ``missed`` are seconds in which the supervisor did not read; they do not
+        count as silence.
         """
         beats = self.status.beats
         if beats != self._beats:
@@ -270,15 +303,22 @@ class Slot:
         return now - self._beat_at
 
     def accepts_clients(self, now: float) -> bool:
-        """Whether new clients should be sent to this child. Not while its loop is blocked."""
+        """Whether new clients should be sent to this child. Not while its loop
+        is blocked."""
         _, ready, _, room = self.status.marks
-        return self.state is SlotState.SERVING and ready and room > 0 and self.silent_seconds(now) < 5.0
+        return (
+            self.state is SlotState.SERVING
+            and ready
+            and room > 0
+            and self.silent_seconds(now) < 5.0
+        )
 
     def ended(self, now: float, planned: bool) -> float:
         """The child ended; returns the seconds until the next one starts.
 
-        0 if it was planned; otherwise random below a bound that doubles with each failure, so that children
-        with the same fault do not restart together. The first failure after a minute counts as the first.
+        0 if it was planned; otherwise random below a bound that doubles with
+        each failure, so that children with the same fault do not restart
+        together. The first failure after a minute counts as the first.
         """
         if planned or now - self.since >= 60.0:
             self.failures = 0
@@ -296,7 +336,14 @@ LAST_PORT: Final = 65535
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": (
-        *("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "second_secret_file"),
+        *(
+            "host",
+            "reuse_port",
+            "extra_listen",
+            "data_dir",
+            "secret_file",
+            "second_secret_file",
+        ),
         *("backlog", "processes"),
     ),
     "redis": ("url", "addr", "db"),
@@ -305,7 +352,8 @@ _FIXED: Final = {
 
 
 def check_ports(config: Config) -> None:
-    """Check that the RPC ports of all nodes fit between the other ports. Raises StartError."""
+    """Check that the RPC ports of all nodes fit between the other ports. Raises
+    StartError."""
     first, count = config.app.rpc_port, config.server.processes
     last = first + PORTS_PER_NODE * count - 1
     if not config.clustered or (count == 1 and first == 0):
@@ -317,17 +365,27 @@ def check_ports(config: Config) -> None:
         )
     if last > LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}")
-    ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
-    ports |= {f"server.extra_listen[{n}]": row.port for n, row in enumerate(config.server.extra_listen)}
+    ports = {
+        "app.http_port": config.app.http_port,
+        "app.websocket_port": config.app.websocket_port,
+    }
+    ports |= {
+        f"server.extra_listen[{n}]": row.port
+        for n, row in enumerate(config.server.extra_listen)
+    }
     for name, port in ports.items():
         if first <= port <= last:
-            raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}, and {name} is {port}")
+            raise StartError(
+                f"app.rpc_port {first}: {need} the ports up to {last}, and {name} is {port}"
+            )
 
 
 def resolve_addresses(config: Config) -> Config:
-    """Resolve the listen addresses and the advertised address once, for all nodes.
+    """Resolve the listen addresses and the advertised address once, for all
+    nodes.
 
-    Each node finds the advertised address by itself if only its database tells whether it is in demo mode.
+    Each node finds the advertised address by itself if only its database tells
+    whether it is in demo mode.
     """
     undecided = config.demo and not config.server.insecure
     extra = [
@@ -337,14 +395,20 @@ def resolve_addresses(config: Config) -> Config:
     return _replaced(
         config,
         server={"host": resolve(config.server.host), "extra_listen": tuple(extra)},
-        cluster={"advertise": config.cluster.advertise or ("" if undecided else own_address())},
+        cluster={
+            "advertise": config.cluster.advertise
+            or ("" if undecided else own_address())
+        },
     )
 
 
 def for_child(config: Config, number: int) -> Config:
-    """Settings of child ``number``: each has two RPC ports, the first one is part of its node id."""
+    """Settings of child ``number``: each has two RPC ports, the first one is
+    part of its node id."""
     return msgspec.structs.replace(
-        _replaced(config, app={"rpc_port": config.app.rpc_port + PORTS_PER_NODE * number}),
+        _replaced(
+            config, app={"rpc_port": config.app.rpc_port + PORTS_PER_NODE * number}
+        ),
         warnings=(),  # the supervisor has logged them
     )
 
@@ -354,20 +418,29 @@ def name_of(config: Config) -> str:
     return node_name(config.cluster.advertise, config.app.rpc_port)
 
 
-def apply_reload(config: Config, given: Config, used: Config) -> tuple[Config, list[str]]:
-    """Reloaded settings without those that only a full restart can change; and the names of these.
+def apply_reload(
+    config: Config, given: Config, used: Config
+) -> tuple[Config, list[str]]:
+    """Reloaded settings without those that only a full restart can change; and
+    the names of these.
 
-    ``given`` are the settings as read at the start, ``used`` those after :func:`resolve_addresses`.
+    ``given`` are the settings as read at the start, ``used`` those after
+    :func:`resolve_addresses`.
     """
     changed: list[str] = []
     unchanged: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
         old, new = getattr(given, section), getattr(config, section)
         unchanged[section] = {key: getattr(getattr(used, section), key) for key in keys}
-        changed += [f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
+        changed += [
+            f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)
+        ]
     return _replaced(config, **unchanged), changed
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
-    parts = {name: msgspec.structs.replace(getattr(config, name), **keys) for name, keys in sections.items()}
+    parts = {
+        name: msgspec.structs.replace(getattr(config, name), **keys)
+        for name, keys in sections.items()
+    }
     return msgspec.structs.replace(config, **parts)

@@ -1,4 +1,5 @@
-"""``imserver serve`` with several processes: the supervisor's main loop, signals and rolling restart."""
+"""``imserver serve`` with several processes: the supervisor's main loop,
+signals and rolling restart."""
 
 import gc
 import importlib
@@ -28,7 +29,13 @@ from imserver.gateway.process import (
     raise_file_limit,
 )
 from imserver.gateway.storage.address import DRIVERS, database_address
-from imserver.gateway.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
+from imserver.gateway.supervisor.children import (
+    DRAIN,
+    FORWARDED,
+    ROLL,
+    Children,
+    SignalQueue,
+)
 from imserver.gateway.supervisor.slot import (
     RUSH_SECONDS,
     ConnectionSteering,
@@ -45,20 +52,28 @@ from imserver.gateway.transport.bulk_permits import HOLD_SECONDS, BulkPermits
 _log = logging.getLogger("imserver.gateway.supervisor")
 
 MANY_NODES: Final = 4
-"""So many nodes for each processor are many: a few of them write broadcasts and get clients at a time."""
+"""So many nodes for each processor are many: a few of them write broadcasts and
+get clients at a time."""
 
 
-def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
-    """Fork the nodes and supervise them until a signal ends them; returns the exit status.
+def run(
+    config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]
+) -> int:
+    """Fork the nodes and supervise them until a signal ends them; returns the
+    exit status.
 
-    ``read_config`` reads the settings again (SIGHUP, rolling restart); ``announce`` prints to the console.
-    Raises :class:`StartError` with one clear line if the nodes cannot start.
+    ``read_config`` reads the settings again (SIGHUP, rolling restart);
+    ``announce`` prints to the console. Raises :class:`StartError` with one
+    clear line if the nodes cannot start.
     """
     given, config = config, resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)
     data = DataDirectory(config.server.data_dir, shared=config.clustered)
-    with ending(config, logs, "the supervisor failed; draining its nodes"), ExitStack() as stack:
+    with (
+        ending(config, logs, "the supervisor failed; draining its nodes"),
+        ExitStack() as stack,
+    ):
         stack.callback(data.stop)
         for warning in config.warnings:
             _log.warning("%s", warning)
@@ -67,7 +82,9 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         data.start()
         data.secrets(config.server)
         listeners = listen(config, config.server.processes)
-        supervisor = Supervisor(given, config, read_config, announce, logs, data, listeners)
+        supervisor = Supervisor(
+            given, config, read_config, announce, logs, data, listeners
+        )
         preload_modules(config)
         gc.collect()
         gc.freeze()  # pages that nobody writes to stay shared
@@ -75,7 +92,8 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
 
 
 class Supervisor(Service, dict=True):
-    """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
+    """Runs the main loop: start all children, restart them one by one, end all.
+    Owner of the slots."""
 
     given: Config
     config: Config
@@ -113,10 +131,13 @@ class Supervisor(Service, dict=True):
             close_inherited,
         )
         self._rolling = RollingRestart(self._slots, self._drain, self._report)
-        self._steering = ConnectionSteering(self.listeners, possible=not self.config.server.reuse_port)
+        self._steering = ConnectionSteering(
+            self.listeners, possible=not self.config.server.reuse_port
+        )
 
     def run(self) -> int:
-        """Return the exit status when all children have ended. Raises StartError if they cannot start."""
+        """Return the exit status when all children have ended. Raises
+        StartError if they cannot start."""
         children, announced = self._children, False
         while True:
             now = time.monotonic()
@@ -129,7 +150,9 @@ class Supervisor(Service, dict=True):
                     names = [slot.name for slot in self._slots]
                     notes = self._slots[0].status.text(failed=False).splitlines()
                     nodes = f"{len(names)}: {names[0]} to {names[-1]}"
-                    self._print(banner(self.config, self._addresses, notes, nodes=nodes))
+                    self._print(
+                        banner(self.config, self._addresses, notes, nodes=nodes)
+                    )
                     where = ", ".join(self._addresses.values())
                     _log.info("%d nodes serve at %s", len(names), where)
                 self._rolling.tick(now)
@@ -145,10 +168,17 @@ class Supervisor(Service, dict=True):
         return self._status or min(children.bad_ends, 1)
 
     def _steer(self, now: float) -> None:
-        """Send new connections to the children that accept clients, in a rush to a few of them."""
-        accepting = {slot.number: slot.status.marks for slot in self._slots if slot.accepts_clients(now)}
+        """Send new connections to the children that accept clients, in a rush
+        to a few of them."""
+        accepting = {
+            slot.number: slot.status.marks
+            for slot in self._slots
+            if slot.accepts_clients(now)
+        }
         chosen = self._rush.choose(accepting, now)
-        self._steering.exclude(frozenset(slot.number for slot in self._slots if slot.number not in chosen))
+        self._steering.exclude(
+            frozenset(slot.number for slot in self._slots if slot.number not in chosen)
+        )
 
     def _drain(self, slot: Slot) -> None:
         """Drain a child. New connections go to the others before it knows."""
@@ -156,7 +186,7 @@ class Supervisor(Service, dict=True):
         self._steer(time.monotonic())
         self._children.drain(slot)
 
-    # --- signals --------------------------------------------------------------------------------------------
+    # --- signals --------------------------------------------------------------
 
     def _on(self, number: signal.Signals) -> None:
         if number in DRAIN:
@@ -172,7 +202,12 @@ class Supervisor(Service, dict=True):
             if number == signal.SIGUSR1:
                 self.logs.reopen()
             self._children.forward(number)
-        elif number == ROLL and self._children.settled and not self._children.ending and self._reload():
+        elif (
+            number == ROLL
+            and self._children.settled
+            and not self._children.ending
+            and self._reload()
+        ):
             self._rolling.begin()
             self._children.generation = self._rolling.generation
 
@@ -182,7 +217,9 @@ class Supervisor(Service, dict=True):
             self._status = 128 + number
             self._children.end_at_once()
         else:
-            self._report(logging.INFO, f"{number.name}: draining {len(self._slots)} nodes")
+            self._report(
+                logging.INFO, f"{number.name}: draining {len(self._slots)} nodes"
+            )
             self._children.drain_all()
 
     def _reload(self) -> bool:
@@ -195,11 +232,13 @@ class Supervisor(Service, dict=True):
             self._report(logging.ERROR, f"settings are unchanged: {error}")
             return False
         if changed:
-            self._report(logging.WARNING, f"a full restart is needed for {', '.join(changed)}")
+            self._report(
+                logging.WARNING, f"a full restart is needed for {', '.join(changed)}"
+            )
         self.config = self._children.config = config
         return True
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
     def _report(self, level: int, text: str) -> None:
         _log.log(level, "%s", text)
@@ -217,7 +256,8 @@ _READY_SECONDS: Final = 60.0
 
 
 class RollingRestart(Service):
-    """Replaces one child after the other, each when the one before is ready. ``drain`` ends one child."""
+    """Replaces one child after the other, each when the one before is ready.
+    ``drain`` ends one child."""
 
     slots: Sequence[Slot]
     drain: Callable[[Slot], None]
@@ -254,11 +294,16 @@ class RollingRestart(Service):
 
     def _next(self) -> None:
         # Children that are down start with the new settings anyway.
-        old = [slot for slot in self.slots if slot.pid and slot.generation < self.generation]
+        old = [
+            slot
+            for slot in self.slots
+            if slot.pid and slot.generation < self.generation
+        ]
         if old:
             self._current = old[0]
             self.report(
-                logging.INFO, f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart"
+                logging.INFO,
+                f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart",
             )
             self.drain(old[0])
         else:
@@ -274,18 +319,39 @@ class RollingRestart(Service):
 
 
 def preload_modules(config: Config) -> None:
-    """Import modules and make tables that each node with these settings needs, so that nodes share them.
+    """Import modules and make tables that each node with these settings needs,
+    so that nodes share them.
 
     This creates no loop, thread, socket or file. Raises StartError.
     """
     names = [
-        *("cryptography.hazmat.primitives.ciphers.aead", "encodings.ascii", "encodings.idna"),
-        *("encodings.unicode_escape", "gevent.pool", "gevent.resolver.thread", "gevent.threadpool"),
-        *("imserver.gateway.http.form", "imserver.gateway.node.flask_app", "imserver.gateway.metric_table"),
-        *("imserver.gateway.transport.one_request", "imserver.gateway.transport.parser"),
+        *(
+            "cryptography.hazmat.primitives.ciphers.aead",
+            "encodings.ascii",
+            "encodings.idna",
+        ),
+        *(
+            "encodings.unicode_escape",
+            "gevent.pool",
+            "gevent.resolver.thread",
+            "gevent.threadpool",
+        ),
+        *(
+            "imserver.gateway.http.form",
+            "imserver.gateway.node.flask_app",
+            "imserver.gateway.metric_table",
+        ),
+        *(
+            "imserver.gateway.transport.one_request",
+            "imserver.gateway.transport.parser",
+        ),
     ]
     if config.clustered:
-        tls = ["imserver.gateway.cluster.redis.tls"] if address_of(config.redis).tls else []
+        tls = (
+            ["imserver.gateway.cluster.redis.tls"]
+            if address_of(config.redis).tls
+            else []
+        )
         names += ["imserver.gateway.core.cluster", *tls]
     if config.server.http == "wsgi":
         names.append("imserver.gateway.transport.wsgi")

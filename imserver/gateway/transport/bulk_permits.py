@@ -1,10 +1,13 @@
-"""Permits to write broadcasts: of the many nodes of one supervisor, as many as there are processors write to
-very many connections at a time. The others leave the processors to logins, pushes and answers.
+"""Permits to write broadcasts: of the many nodes of one supervisor, as many as
+there are processors write to very many connections at a time. The others leave
+the processors to logins, pushes and answers.
 
-A node asks the supervisor over a line, a pair of sockets that is made before the fork. Nodes get permits in
-the order in which they ask. When a process ends, however it ends, the kernel closes its end of the line, so
-the permit of a killed node is free at once. Times bound all else: nodes write for :data:`WRITE_SECONDS`, the
-permit of a stopped one ends after :data:`HOLD_SECONDS`, and none waits longer than :data:`WAIT_SECONDS`.
+A node asks the supervisor over a line, a pair of sockets that is made before
+the fork. Nodes get permits in the order in which they ask. When a process ends,
+however it ends, the kernel closes its end of the line, so the permit of a
+killed node is free at once. Times bound all else: nodes write for
+:data:`WRITE_SECONDS`, the permit of a stopped one ends after
+:data:`HOLD_SECONDS`, and none waits longer than :data:`WAIT_SECONDS`.
 """
 
 import _socket
@@ -19,16 +22,19 @@ from gevent import monkey
 WRITE_SECONDS: Final = 0.05
 """So long a node writes. Then it asks again, behind all who wait."""
 HOLD_SECONDS: Final = 1.0
-"""After so long the supervisor gives the permit to another node, even if it did not come back."""
+"""After so long the supervisor gives the permit to another node, even if it did
+not come back."""
 WAIT_SECONDS: Final = 5.0
-"""After so long a node writes without a permit: the supervisor is stopped, or there are too many nodes."""
+"""After so long a node writes without a permit: the supervisor is stopped, or
+there are too many nodes."""
 
 _ASK, _RETURN, _GRANT = b"+", b"-", b"!"
 _MOST_BYTES: Final = 4096
 
 
 class BulkPermits:
-    """The supervisor's side: ``most`` permits; 0: nodes need none. Owner of the lines to its nodes.
+    """The supervisor's side: ``most`` permits; 0: nodes need none. Owner of the
+    lines to its nodes.
 
     It has no loop: the supervisor waits with :meth:`wait`.
     """
@@ -45,7 +51,8 @@ class BulkPermits:
 
     @contextmanager
     def line(self) -> Iterator[_socket.socket | None]:
-        """The end of a line for a child, which is forked inside. Afterwards only the child has that end."""
+        """The end of a line for a child, which is forked inside. Afterwards
+        only the child has that end."""
         if not self._most:
             yield None
             return
@@ -65,7 +72,8 @@ class BulkPermits:
             line.close()
 
     def wait(self, file: int, seconds: float) -> bool:
-        """Serve the nodes until a file is readable (True), at most ``seconds``."""
+        """Serve the nodes until a file is readable (True), at most
+        ``seconds``."""
         self._poll.register(file, 1)
         end = monotonic() + seconds
         while True:
@@ -104,14 +112,15 @@ class BulkPermits:
         while self._waiting and len(self._ends) < self._most:
             fd = next(iter(self._waiting))
             del self._waiting[fd]
-            with suppress(OSError):  # it has ended, or its line is full; then it does not wait for long
+            # it has ended, or its line is full; then it does not wait for long
+            with suppress(OSError):
                 self._lines[fd].send(_GRANT)
                 self._ends[fd] = now + self._hold_seconds
 
 
 class BulkPermit:
-    """A node's side. ``granted`` is called when the node may write, in the loop's greenlet. Owner of its end
-    of the line. Nothing here switches."""
+    """A node's side. ``granted`` is called when the node may write, in the
+    loop's greenlet. Owner of its end of the line. Nothing here switches."""
 
     def __init__(
         self,
@@ -132,11 +141,13 @@ class BulkPermit:
         self._began = 0.0
         self._watcher = loop.io(line.fileno(), 1, ref=False)
         self._watcher.start(self._read)
-        # A repeating timer: a fired one-shot timer would fire at once when restarted.
+        # A repeating timer: a fired one-shot timer would fire at once when
+        # restarted.
         self._timer = loop.timer(wait_seconds, wait_seconds, ref=False)
 
     def request(self) -> bool:
-        """Whether the node may write now. Otherwise it asks, and ``granted`` is called later."""
+        """Whether the node may write now. Otherwise it asks, and ``granted`` is
+        called later."""
         if self._end > monotonic():
             return True
         if not self._asks:
@@ -146,7 +157,8 @@ class BulkPermit:
         return False
 
     def extend(self) -> None:
-        """An answer waits until the node has written: it may go on for ``hold_seconds`` since it began."""
+        """An answer waits until the node has written: it may go on for
+        ``hold_seconds`` since it began."""
         if self._end:
             self._end = max(self._end, self._began + self._hold_seconds)
 
@@ -164,7 +176,8 @@ class BulkPermit:
         self._asks, self._end = False, math.inf
 
     def _send(self, word: bytes) -> None:
-        with suppress(OSError):  # nobody reads: then no answer comes either, and the times hold
+        # nobody reads: then no answer comes either, and the times hold
+        with suppress(OSError):
             self._line.send(word)
 
     def _read(self) -> None:

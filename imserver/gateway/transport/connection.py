@@ -1,7 +1,9 @@
-"""A parked WebSocket connection: one object with slots and its socket, without a greenlet while idle.
+"""A parked WebSocket connection: one object with slots and its socket, without
+a greenlet while idle.
 
-The read path is one written-out function: a small whole masked frame, as nearly every client frame is,
-creates no object except the payload. All other frames go through ``frames.MessageParser``.
+The read path is one written-out function: a small whole masked frame, as nearly
+every client frame is, creates no object except the payload. All other frames go
+through ``frames.MessageParser``.
 """
 
 from __future__ import annotations
@@ -38,14 +40,16 @@ if TYPE_CHECKING:
     from imserver.gateway.transport.parser import MessageParser
 
 _last_data: Final = struct.Struct("=44xI4xI").unpack
-"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``, in milliseconds."""
+"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``,
+in milliseconds."""
 _INFO_BYTES: Final = 56
 FOREVER: Final = float("inf")
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """Seconds since data last passed; :data:`FOREVER` if the kernel cannot tell. 0 on a Unix socket, where it
-    never can: the proxy at the other end has a time limit of its own."""
+    """Seconds since data last passed; :data:`FOREVER` if the kernel cannot
+    tell. 0 on a Unix socket, where it never can: the proxy at the other end has
+    a time limit of its own."""
     if sock.family == _socket.AF_UNIX:
         return 0.0
     try:
@@ -60,15 +64,17 @@ _BINARY = int(Opcode.BINARY)
 _HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
-"""Serves a whole message: (connection, payload, whether it is text). It may block; the next message of the
-connection then waits."""
+"""Serves a whole message: (connection, payload, whether it is text). It may
+block; the next message of the connection then waits."""
 
 
 class Encoding:
-    """Reads and makes the frames of a connection: its dialect, the function that serves messages, the largest
-    message in bytes, and the deflate window of the client (0: none).
+    """Reads and makes the frames of a connection: its dialect, the function
+    that serves messages, the largest message in bytes, and the deflate window
+    of the client (0: none).
 
-    Connections with equal properties share one instance, so a broadcast is encoded once per encoding.
+    Connections with equal properties share one instance, so a broadcast is
+    encoded once per encoding.
     """
 
     __slots__ = (
@@ -84,7 +90,12 @@ class Encoding:
     )
 
     def __init__(
-        self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
+        self,
+        dialect: Dialect,
+        serve: Serve,
+        limit_bytes: int,
+        deflate_bits: int,
+        outbox_bytes: int = 0,
     ) -> None:
         self.outbox_bytes = outbox_bytes
         """Limit of an outbox; 0: that of the node."""
@@ -97,10 +108,12 @@ class Encoding:
         self.ping_frame = self.frame(dialect.ping) if dialect.ping else b"\x89\x00"
         """The frame with which the server pings a client."""
         self._variants: dict[Dialect, Encoding] = {dialect: self}
-        """Dialect → the encoding that differs in its dialect only; shared by all of these."""
+        """Dialect → the encoding that differs in its dialect only; shared by
+        all of these."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
-        """The same encoding for another codec. All connections with it share one instance."""
+        """The same encoding for another codec. All connections with it share
+        one instance."""
         variant = self._variants.get(dialect)
         if variant is None:
             variant = self._variants[dialect] = self._make(dialect)
@@ -108,7 +121,9 @@ class Encoding:
         return variant
 
     def _make(self, dialect: Dialect) -> Encoding:
-        return Encoding(dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes)
+        return Encoding(
+            dialect, self.serve, self.limit_bytes, self.deflate_bits, self.outbox_bytes
+        )
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
         """Make the frame with ``payload`` for a client of this encoding."""
@@ -117,21 +132,26 @@ class Encoding:
             return self._heads[size] + payload
         opcode = opcode or self.opcode
         if self.deflate_bits:
-            return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
+            return frames.encode(
+                frames.deflate(payload, self.deflate_bits), opcode, rsv1=True
+            )
         return frames.encode(payload, opcode)
 
     def foreign(self, code: int, reason: str) -> tuple[int, str]:
-        """The code and reason of the dialect for one of our close codes. Without a reason: the name of the
-        code, or the dialect's own words for it."""
+        """The code and reason of the dialect for one of our close codes.
+        Without a reason: the name of the code, or the dialect's own words for
+        it."""
         dialect, own = self.dialect, errors.close_reason(code)
         reason = reason or own
         if own and reason == own:
             reason = dialect.close_reasons.get(code, reason)
         return dialect.close_codes.get(code, code), reason
 
-    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
-        """The close frame for one of our close codes in the dialect's own (``as_given``: it is that), and
-        what comes before it."""
+    def close_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
+        """The close frame for one of our close codes in the dialect's own
+        (``as_given``: it is that), and what comes before it."""
         if not as_given:
             code, reason = self.foreign(code, reason)
         payload = self.dialect.encode_close(code, reason)
@@ -142,29 +162,47 @@ class Encoding:
 class ConnectionContext:
     """Shared by all connections of a node: poller, flusher and callbacks.
 
-    ``ended(connection, close_code)`` is called once when a connection leaves service. ``ponged(connection,
-    data)`` is called for each pong with data. Neither may block.
+    ``ended(connection, close_code)`` is called once when a connection leaves
+    service. ``ponged(connection, data)`` is called for each pong with data.
+    Neither may block.
     """
 
-    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
+    __slots__ = (
+        "close_seconds",
+        "closing",
+        "connections",
+        "ended",
+        "flusher",
+        "pinged",
+        "poller",
+        "ponged",
+    )
 
     def __init__(
-        self, poller: Poller, flusher: Flusher, ended: Callable[[Connection, int], None], close_seconds: float
+        self,
+        poller: Poller,
+        flusher: Flusher,
+        ended: Callable[[Connection, int], None],
+        close_seconds: float,
     ) -> None:
         self.poller = poller
         self.flusher = flusher
         self.ended = ended
         self.close_seconds = close_seconds
-        self.ponged: Callable[[Connection, bytes], object] = lambda _connection, _data: None
+        self.ponged: Callable[[Connection, bytes], object] = lambda _connection, _data: (
+            None
+        )
         self.connections: set[Connection] = set()
         """All connections whose TCP has not ended."""
         self.pinged = 0
         """Number of connections that need pings (:attr:`Dialect.pinged`)."""
         self.closing: dict[Connection, float] = {}
-        """Connections in a close handshake → monotonic time at which TCP is ended."""
+        """Connections in a close handshake → monotonic time at which TCP is
+        ended."""
 
     def expire(self) -> None:
-        """End TCP of connections whose close handshake has timed out. Called once per second."""
+        """End TCP of connections whose close handshake has timed out. Called
+        once per second."""
         now = monotonic()
         for connection, deadline in tuple(self.closing.items()):
             if now > deadline:
@@ -174,15 +212,18 @@ class ConnectionContext:
 RECEIVE_BYTES = 16384
 """Bytes per read while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
-"""Bytes per read otherwise. A flood of tiny frames must not delay other connections."""
+"""Bytes per read otherwise. A flood of tiny frames must not delay other
+connections."""
 
 
 class Connection(Writer):
-    """A WebSocket. Owner of the socket, the outbox and the parser. The session fields belong to the hub.
+    """A WebSocket. Owner of the socket, the outbox and the parser. The session
+    fields belong to the hub.
 
-    ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the client. ``last_seen``:
-    monotonic time of the last sign of life, as its dialect defines it (0: the node pings the client instead).
-    ``pinged_at``: time of the first unanswered ping (0: none); any received data answers it.
+    ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the
+    client. ``last_seen``: monotonic time of the last sign of life, as its
+    dialect defines it (0: the node pings the client instead). ``pinged_at``:
+    time of the first unanswered ping (0: none); any received data answers it.
     """
 
     __slots__ = (
@@ -209,14 +250,20 @@ class Connection(Writer):
     has_close_deadline = True
 
     def __init__(
-        self, context: ConnectionContext, sock: _socket.socket, peer: str, encoding: Encoding, now: float
+        self,
+        context: ConnectionContext,
+        sock: _socket.socket,
+        peer: str,
+        encoding: Encoding,
+        now: float,
     ) -> None:
         super().__init__(sock)
         self.context = context
         self.peer = peer
         self.encoding = encoding
         pinged = encoding.dialect.pinged
-        # last_seen is not used for pinged clients: 0 saves one object per connection.
+        # last_seen is not used for pinged clients: 0 saves one object per
+        # connection.
         self.last_seen = 0.0 if pinged else now
         self.state = CONNECTED
         self.outbox = None
@@ -238,7 +285,8 @@ class Connection(Writer):
         """The channels of the connection, in the order of joining. Owned by
         :mod:`imserver.gateway.hub.hub`."""
         self.origin = ""
-        """Host of the page that opened the connection; ``""``: this server's own page, or none."""
+        """Host of the page that opened the connection; ``""``: this server's
+        own page, or none."""
         self.since = 0
         """Unix second of the login; 0: not logged in."""
         self.number = 0
@@ -252,10 +300,11 @@ class Connection(Writer):
         """Whether it has a session that receives what is sent to its user."""
         return self.state is ADDRESSED
 
-    # --- reading (reader greenlets) -------------------------------------------------------------------------
+    # --- reading (reader greenlets) -------------------------------------------
 
     def on_readable(self) -> None:
-        """Read once and serve whole messages. Called by a reader; may switch if a command blocks."""
+        """Read once and serve whole messages. Called by a reader; may switch if
+        a command blocks."""
         try:
             small = self.parser is None or type(self.parser) is frames.Rest
             data = self.sock.recv(SMALL_RECEIVE_BYTES if small else RECEIVE_BYTES)
@@ -315,7 +364,8 @@ class Connection(Writer):
     def _feed_rest(self, data: bytes) -> None:
         """Handle the rest of the data, which is not a whole small frame."""
         if frames.is_control(data):
-            if len(data) > frames.EMPTY_BYTES or data[0] != 0x8A:  # not a pong without data, as most are
+            # not a pong without data, as most are
+            if len(data) > frames.EMPTY_BYTES or data[0] != 0x8A:
                 payload = apply_mask(data[frames.EMPTY_BYTES :], data[2:6])
                 try:
                     self._take(data[0] & 15, payload)
@@ -327,7 +377,8 @@ class Connection(Writer):
             self.parser = frames.Rest(data)
             self._count_bytes()
             return
-        from imserver.gateway.transport.parser import MessageParser  # not at the start: 1.5 MB
+        # not at the start: 1.5 MB
+        from imserver.gateway.transport.parser import MessageParser
 
         self.parser = MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
         self._parse(data)
@@ -350,18 +401,24 @@ class Connection(Writer):
             self._count_bytes()
 
     def wait_until_sent(self) -> None:
-        """Wait until the outbox is empty or the connection ended, so two pages never wait there. Switches."""
+        """Wait until the outbox is empty or the connection ended, so two pages
+        never wait there. Switches."""
         while self.outbox is not None and self.is_open:
             gevent.sleep(0.05)
 
     def may_continue(self) -> bool:
-        """Whether the next of several commands that came together may be served.
+        """Whether the next of several commands that came together may be
+        served.
 
-        Before that, others are served if this turn of the loop is long. The outbox is written if an answer in
-        it is large, or the client does not read: its limit counts before more is added to it. May switch.
+        Before that, others are served if this turn of the loop is long. The
+        outbox is written if an answer in it is large, or the client does not
+        read: its limit counts before more is added to it. May switch.
         """
         outbox = self.outbox
-        if is_long_turn() or (outbox is not None and (isinstance(outbox, Backlog) or len(outbox[-1]) > 4096)):
+        if is_long_turn() or (
+            outbox is not None
+            and (isinstance(outbox, Backlog) or len(outbox[-1]) > 4096)
+        ):
             serve_others()
         return self.state < CLOSING
 
@@ -384,7 +441,7 @@ class Connection(Writer):
         elif opcode == Opcode.PONG and data:
             self.context.ponged(self, data)
 
-    # --- writing --------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
         """Queue one message in this connection's encoding."""
@@ -402,7 +459,8 @@ class Connection(Writer):
         self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:
-        """Send a ping with at most 125 bytes of data. :attr:`ConnectionContext.ponged` gets the pong."""
+        """Send a ping with at most 125 bytes of data.
+        :attr:`ConnectionContext.ponged` gets the pong."""
         if self.is_open:
             self.send_frame(frames.encode(data, Opcode.PING))
 
@@ -420,14 +478,17 @@ class Connection(Writer):
         backlog = self.outbox.size if type(self.outbox) is Backlog else 0
         return backlog + (0 if self.parser is None else self.parser.held_bytes)
 
-    # --- closing --------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------
 
     def close(self, code: int, reason: str = "", as_given: bool = False) -> None:
-        """Start the close handshake (RFC 6455 section 7). The outbox is written first.
+        """Start the close handshake (RFC 6455 section 7). The outbox is written
+        first.
 
-        Without a ``reason``, it is the name of the code in ``errors.CLOSE``. TCP ends when the peer ends it,
-        or after ``websocket.close_seconds``. Clients of a foreign protocol receive its own code
-        (:attr:`Dialect.close_codes`), unless the code is one already (``as_given``).
+        Without a ``reason``, it is the name of the code in ``errors.CLOSE``.
+        TCP ends when the peer ends it, or after ``websocket.close_seconds``.
+        Clients of a foreign protocol receive its own code
+        (:attr:`Dialect.close_codes`), unless the code is one already
+        (``as_given``).
         """
         if self.is_open:
             last = self._last(code, reason, as_given)
@@ -438,8 +499,8 @@ class Connection(Writer):
         return self.encoding.close_frames(code, reason, as_given)
 
     def disconnect(self, code: int, reason: str) -> None:
-        """End the connection as a back end of its app wants: with its code and its reason, if clients of the
-        dialect get them, else with 4502."""
+        """End the connection as a back end of its app wants: with its code and
+        its reason, if clients of the dialect get them, else with 4502."""
         if self.encoding.dialect.close_codes_of_back_ends:
             self.close(code, reason or errors.DISCONNECTED, as_given=True)
         else:
@@ -452,8 +513,8 @@ class Connection(Writer):
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """Everything is written: end our half of TCP and wait for the peer. To end TCP at once could send a
-        reset that destroys the close frame."""
+        """Everything is written: end our half of TCP and wait for the peer. To
+        end TCP at once could send a reset that destroys the close frame."""
         if self.state is CLOSING:
             self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:
@@ -462,7 +523,8 @@ class Connection(Writer):
                 self.lost()
 
     def abandon(self, code: int) -> None:
-        """Drop the outbox and close. The peer has ``websocket.close_seconds`` to read why."""
+        """Drop the outbox and close. The peer has ``websocket.close_seconds``
+        to read why."""
         backlog = self.outbox
         if self.is_open and type(backlog) is Backlog:
             last = self._last(code)

@@ -1,4 +1,5 @@
-"""The commands of clients: a row for each, and the dispatcher that runs them."""
+"""The commands of clients: a row for each, and the dispatcher that runs
+them."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -8,7 +9,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.gateway.errors import ReplyCode, ServiceRefused, StartError, StorageUnavailable, Unavailable
+from imserver.gateway.errors import (
+    ReplyCode,
+    ServiceRefused,
+    StartError,
+    StorageUnavailable,
+    Unavailable,
+)
 from imserver.gateway.metrics import SLOW_SECONDS, Metrics
 from imserver.gateway.model import BadFrame, Command, Reply, Request
 from imserver.gateway.transport.connection import Connection, Serve
@@ -21,14 +28,18 @@ _NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
 
 class CommandRow(Struct, frozen=True):
-    """One command: its function, and whether it needs a session. ``without_user``: it may have no user.
+    """One command: its function, and whether it needs a session.
+    ``without_user``: it may have no user.
 
-    ``run`` is called with the connection and the command. With ``answers`` it is also called with a function
-    that sends the reply. If it returns None, it calls that function once, possibly later. Such replies may
-    arrive after the replies to later requests. None without ``answers``: the command has no reply.
-    A ServiceRefused of ``run`` is a reply with its code; ``refusals``: other exceptions that are replies, and
-    other codes. ``act``: the name under which observers hear of each command that has succeeded, before its
-    reply; ``""``: it changes nothing, or is what users do all day. Such a command is not ``answers``.
+    ``run`` is called with the connection and the command. With ``answers`` it
+    is also called with a function that sends the reply. If it returns None, it
+    calls that function once, possibly later. Such replies may arrive after the
+    replies to later requests. None without ``answers``: the command has no
+    reply. A ServiceRefused of ``run`` is a reply with its code; ``refusals``:
+    other exceptions that are replies, and other codes. ``act``: the name under
+    which observers hear of each command that has succeeded, before its reply;
+    ``""``: it changes nothing, or is what users do all day. Such a command is
+    not ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -39,9 +50,14 @@ class CommandRow(Struct, frozen=True):
     act: str = ""
 
     def code_of(self, error: Exception) -> int:
-        """The reply code of a command that ends with this exception; 0: the server has failed."""
+        """The reply code of a command that ends with this exception; 0: the
+        server has failed."""
         code = self.refusals.get(type(error), 0)
-        if code or not isinstance(error, ServiceRefused) or isinstance(error, Unavailable):
+        if (
+            code
+            or not isinstance(error, ServiceRefused)
+            or isinstance(error, Unavailable)
+        ):
             return code
         return error.reply_code
 
@@ -53,9 +69,10 @@ CommandTable = Mapping[type, CommandRow]
 class Dispatcher:
     """Runs the commands of all dialects from one table.
 
-    ``acted(connection, act, command)`` is called for rows with an ``act``; it may be set later, and switch.
-    ``refused(connection, request, reply, error)`` is called with each reply that refuses a command, and the
-    exception that is the reason; it may be set later.
+    ``acted(connection, act, command)`` is called for rows with an ``act``; it
+    may be set later, and switch. ``refused(connection, request, reply, error)``
+    is called with each reply that refuses a command, and the exception that is
+    the reason; it may be set later.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -63,18 +80,23 @@ class Dispatcher:
         self._metrics = metrics
         self._fast = metrics.commands.fast
         self.acted: Callable[[Connection, str, Command], None] = lambda *_: None
-        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = lambda *_: None
+        self.refused: Callable[[Connection, Request, Reply, Exception | None], None] = (
+            lambda *_: None
+        )
 
     def add(self, rows: CommandTable) -> None:
-        """Add the commands of a service. Raises StartError if another service has one of them."""
+        """Add the commands of a service. Raises StartError if another service
+        has one of them."""
         for command in self.table.keys() & rows.keys():
             raise StartError(f"the command {command.__name__} has a row already")
         self.table.update(rows)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Answer one message. If the database does not answer, the client gets code 1008. Any other exception
-        that is not a refusal of the command is logged with its traceback, and the client gets code 1004. A
-        command without a row belongs to a feature that this node does not have: code 1010.
+        """Answer one message. If the database does not answer, the client gets
+        code 1008. Any other exception that is not a refusal of the command is
+        logged with its traceback, and the client gets code 1004. A command
+        without a row belongs to a feature that this node does not have: code
+        1010.
         """
         self._metrics.messages_in += 1
         dialect = connection.encoding.dialect
@@ -96,13 +118,19 @@ class Dispatcher:
             row = self.table.get(type(command))
             if row is None:
                 reply = _NO_ROUTE
-            elif row.needs_session and not (connection.user or (row.without_user and connection.app)):
+            elif row.needs_session and not (
+                connection.user or (row.without_user and connection.app)
+            ):
                 reply = _NOT_LOGGED_IN
             else:
                 began = perf_counter()
                 try:
                     if row.answers:
-                        reply = row.run(connection, command, partial(self._reply, connection, request, began))
+                        reply = row.run(
+                            connection,
+                            command,
+                            partial(self._reply, connection, request, began),
+                        )
                     else:
                         reply = row.run(connection, command)
                         if row.act:
@@ -112,7 +140,11 @@ class Dispatcher:
                 except Exception as error:
                     code = row.code_of(error)
                     if not code:
-                        log.exception("%s failed", request.name, extra={"connection": connection.peer})
+                        log.exception(
+                            "%s failed",
+                            request.name,
+                            extra={"connection": connection.peer},
+                        )
                     reply, reason = Reply(code or ReplyCode.SYSTEM), error
         if reply is not None:
             self._reply(connection, request, began, reply, reason)
@@ -138,13 +170,17 @@ class Dispatcher:
         if payload is not None:
             connection.send(payload)
 
-    def run(self, connection: Connection, command: Command, answer: Callable[[Reply], None]) -> Reply | None:
+    def run(
+        self, connection: Connection, command: Command, answer: Callable[[Reply], None]
+    ) -> Reply | None:
         """Run a command that the row of another command stands for. Its arguments and result are those of
         :attr:`CommandRow.run` with ``answers``. Refusals are replies; other exceptions are raised."""
         row = self.table.get(type(command))
         if row is None:
             return _NO_ROUTE
-        if row.needs_session and not (connection.user or (row.without_user and connection.app)):
+        if row.needs_session and not (
+            connection.user or (row.without_user and connection.app)
+        ):
             return _NOT_LOGGED_IN
         try:
             if row.answers:
@@ -159,7 +195,9 @@ class Dispatcher:
                 raise
             return Reply(code)
 
-    def _report_act(self, connection: Connection, act: str, command: Command, reply: Reply | None) -> None:
+    def _report_act(
+        self, connection: Connection, act: str, command: Command, reply: Reply | None
+    ) -> None:
         if reply is not None and reply.code == ReplyCode.OK:
             self.acted(connection, act, command)
 

@@ -1,4 +1,5 @@
-"""WebSocket frames of the server (RFC 6455 section 5): the encoder, and what reads small frames."""
+"""WebSocket frames of the server (RFC 6455 section 5): the encoder, and what
+reads small frames."""
 
 import struct
 import zlib
@@ -23,7 +24,8 @@ SMALL_BYTES = 125
 EMPTY_BYTES = 6
 """Size of a client frame without payload."""
 REST_BYTES = 4096
-"""Largest frame whose beginning is stored unparsed. Each new piece is parsed together with it."""
+"""Largest frame whose beginning is stored unparsed. Each new piece is parsed
+together with it."""
 HEADS = 512
 """Frames below this size, which are nearly all, use a prepared head."""
 _pack_medium = struct.Struct("!BBH").pack
@@ -31,7 +33,8 @@ _pack_large = struct.Struct("!BBQ").pack
 
 
 def heads(opcode: int) -> tuple[bytes, ...]:
-    """Heads of unmasked final frames, indexed by payload size, for common sizes."""
+    """Heads of unmasked final frames, indexed by payload size, for common
+    sizes."""
     return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
 
 
@@ -47,16 +50,20 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """Encode a close frame. Code 1005 makes one without a body (RFC 6455 section 7.4.1)."""
+    """Encode a close frame. Code 1005 makes one without a body (RFC 6455
+    section 7.4.1)."""
     if code == CloseCode.NO_CODE:
         return b"\x88\x00"
-    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # drop a character that is cut
+    # drop a character that is cut
+    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")
     return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)
 
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
-    """Compress ``payload`` as an independent permessage-deflate message (RFC 7692 section 7.2.1)."""
-    # A compressor lives for one message, and 64 KiB are allocated faster than the 256 of the usual level.
+    """Compress ``payload`` as an independent permessage-deflate message (RFC
+    7692 section 7.2.1)."""
+    # A compressor lives for one message, and 64 KiB are allocated faster than
+    # the 256 of the usual level.
     compressor = zlib.compressobj(wbits=-window_bits, memLevel=5)
     return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
@@ -71,7 +78,8 @@ class Violation(Exception):
 
 
 class FrameMessage(NamedTuple):
-    """Output of the parser: a whole message (TEXT or BINARY) or one control frame."""
+    """Output of the parser: a whole message (TEXT or BINARY) or one control
+    frame."""
 
     opcode: int
     data: bytes
@@ -95,16 +103,20 @@ class Rest:
 
 
 def is_control(data: bytes) -> bool:
-    """Whether ``data`` is one whole control frame. Nearly all frames of clients that only receive are pongs,
-    and each connection ends with a close frame: a parser for each would cost forty times this."""
-    # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455 sections 5.2 and 5.5).
+    """Whether ``data`` is one whole control frame. Nearly all frames of clients
+    that only receive are pongs, and each connection ends with a close frame: a
+    parser for each would cost forty times this."""
+    # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455
+    # sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
-    return 0x88 <= data[0] <= 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
+    return (
+        0x88 <= data[0] <= 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
+    )
 
 
 def read_close(data: bytes) -> int:
-    """The code in the payload of a peer's close frame; 1005: none. Raises :class:`Violation` (RFC 6455
-    section 7.4)."""
+    """The code in the payload of a peer's close frame; 1005: none. Raises
+    :class:`Violation` (RFC 6455 section 7.4)."""
     if not data:
         return CloseCode.NO_CODE
     if len(data) == 1:
@@ -115,12 +127,15 @@ def read_close(data: bytes) -> int:
     try:
         data[2:].decode()
     except UnicodeDecodeError as exc:
-        raise Violation(CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
+        raise Violation(
+            CloseCode.BAD_PAYLOAD, "invalid UTF-8 in the close reason"
+        ) from exc
     return code
 
 
 def begins_small(data: bytes, limit: int) -> bool:
-    """Whether ``data`` is the beginning of a masked whole message of at most :data:`REST_BYTES`."""
+    """Whether ``data`` is the beginning of a masked whole message of at most
+    :data:`REST_BYTES`."""
     size = len(data)
     if not 0x81 <= data[0] <= 0x82 or size == 1:
         return 0x81 <= data[0] <= 0x82

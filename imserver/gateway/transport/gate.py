@@ -1,4 +1,5 @@
-"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed origins (section 10.2)."""
+"""Admission of WebSocket upgrade requests (RFC 6455 section 4.2), and allowed
+origins (section 10.2)."""
 
 import _socket
 import binascii
@@ -38,34 +39,39 @@ from imserver.gateway.transport.proxies import (
 log = logging.getLogger(__name__)
 
 OPAQUE: Final = "null"
-"""Name of an opaque or invalid origin, for example of a file or a sandboxed page."""
+"""Name of an opaque or invalid origin, for example of a file or a sandboxed
+page."""
 _HOST: Final = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::[0-9]*)?"
 ).fullmatch
 
 
 def host_name(value: str) -> str:
-    """The host name in a Host header or an origin, without port, in lower case; ``""`` if it is invalid.
+    """The host name in a Host header or an origin, without port, in lower case;
+    ``""`` if it is invalid.
 
-    Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454 section 6.2). In anything else,
-    such as ``evil.example\\@127.0.0.1``, a browser and this server could read different hosts.
+    Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454
+    section 6.2). In anything else, such as ``evil.example\\@127.0.0.1``, a
+    browser and this server could read different hosts.
     """
     match = _HOST(value)
     return (match[1] or match[2]).removesuffix(".").lower() if match else ""
 
 
 def listed_host(address: str) -> str:
-    """The host name of an origin or address in the settings, where a path may follow."""
+    """The host name of an origin or address in the settings, where a path may
+    follow."""
     return host_name(re.sub("(?<![:/])/.*", "", address))
 
 
 class GatePolicy(Struct, frozen=True):
     """Limits and allowed origins. The settings can change while the node runs.
 
-    ``limit`` and ``limit_per_address`` limit connections (0: no limit). ``any_origin``: pages of all hosts
-    may connect. ``origins``: pages of these hosts may connect. ``demo``: demo mode; the servers must check
-    every request with :meth:`Origins.objection`. ``hosts``: other names and addresses of this server; a
-    wildcard address means all addresses.
+    ``limit`` and ``limit_per_address`` limit connections (0: no limit).
+    ``any_origin``: pages of all hosts may connect. ``origins``: pages of these
+    hosts may connect. ``demo``: demo mode; the servers must check every request
+    with :meth:`Origins.objection`. ``hosts``: other names and addresses of this
+    server; a wildcard address means all addresses.
     """
 
     limit: int = 0
@@ -93,7 +99,8 @@ class Origins:
         )
         self._pages = OncePerMinute(100)
         self.on_refused: list[Callable[[str, str, str], object]] = []
-        """Called with the setting that refuses a connection, its ``peer``, and the host of its page."""
+        """Called with the setting that refuses a connection, its ``peer``, and
+        the host of its page."""
         self.set_policy(policy)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -101,7 +108,9 @@ class Origins:
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
-        self._hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",)) - {""}
+        self._hosts = self._own.union(
+            map(listed_host, policy.hosts), ("localhost",)
+        ) - {""}
         self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
         self._good_host: str | None = None
         self._good_origin: str | None = None
@@ -109,23 +118,28 @@ class Origins:
         """Marks heads that demo mode has accepted under the present policy."""
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
-        """Set the origins that at least one app allows. The login to any other app still refuses them."""
+        """Set the origins that at least one app allows. The login to any other
+        app still refuses them."""
         self._apps = frozenset(origins)
         self._apps_any = any_origin
         self._good_origin = None
         self.accepted = object()
 
-    # --- demo mode ------------------------------------------------------------------------------------------
+    # --- demo mode ------------------------------------------------------------
 
     def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
-        """The error with which demo mode refuses a request, None if it accepts it.
+        """The error with which demo mode refuses a request, None if it accepts
+        it.
 
-        Without API keys, any website could use a server on loopback through the browser of its visitor: with
-        requests that need no permission, with WebSockets, or with a name that resolves to 127.0.0.1 (DNS
-        rebinding). Proxy headers are not trusted here, because a page can send them after rebinding.
+        Without API keys, any website could use a server on loopback through the
+        browser of its visitor: with requests that need no permission, with
+        WebSockets, or with a name that resolves to 127.0.0.1 (DNS rebinding).
+        Proxy headers are not trusted here, because a page can send them after
+        rebinding.
 
-        Call this while :attr:`demo` is True, before anything else. Header names are in lower case. Pages of
-        every origin may import the SDK, because its files are public.
+        Call this while :attr:`demo` is True, before anything else. Header names
+        are in lower case. Pages of every origin may import the SDK, because its
+        files are public.
         """
         host = headers.get("host", "")
         if host != self._good_host:
@@ -137,10 +151,16 @@ class Origins:
         if (
             origin is not None
             and origin != self._good_origin
-            and not (path.startswith("/sdk/") and path.endswith(".js") and "upgrade" not in headers)
+            and not (
+                path.startswith("/sdk/")
+                and path.endswith(".js")
+                and "upgrade" not in headers
+            )
         ):
             name = host_name(origin)
-            if not (self._any or self._apps_any or name in self._apps or self._is_own(name)):
+            if not (
+                self._any or self._apps_any or name in self._apps or self._is_own(name)
+            ):
                 if not (self._any_address and name and name == host_name(host)):
                     self._objected("from a page of", origin[:100])
                     return Problems.ORIGIN_REFUSED
@@ -156,20 +176,28 @@ class Origins:
         return None
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
-        return name in self._hosts or is_loopback(name) or (any_address and is_address(name))
+        return (
+            name in self._hosts
+            or is_loopback(name)
+            or (any_address and is_address(name))
+        )
 
-    # --- logins ---------------------------------------------------------------------------------------------
+    # --- logins ---------------------------------------------------------------
 
     def stranger(self, host: str, headers: Mapping[str, str]) -> str:
-        """The host of the page that sent a request; ``""`` for this server's own pages and without a page.
+        """The host of the page that sent a request; ``""`` for this server's
+        own pages and without a page.
 
         :data:`OPAQUE` if a page of another site has embedded the address, for example as an image: a GET
         that opens a stream acts, with the cookies of the visitor.
 
-        ``host``: address that the request came from. Headers of trusted proxies are evaluated.
+        ``host``: address that the request came from. Headers of trusted proxies
+        are evaluated.
         """
         origin = headers.get("origin")
-        if origin is None:  # browsers name no origin where a page embeds or links to what it cannot read
+        # browsers name no origin where a page embeds or links to what it cannot
+        # read
+        if origin is None:
             own = "upgrade" in headers or headers.get("sec-fetch-site", "none") in (
                 *("same-origin", "none"),  # of this server's own pages, and of the user
             )
@@ -179,14 +207,17 @@ class Origins:
             return ""
         if self.demo and self._is_own(name):
             return ""
-        forwarded = headers.get("x-forwarded-host", "") if self._proxies.trusts(host) else ""
+        forwarded = (
+            headers.get("x-forwarded-host", "") if self._proxies.trusts(host) else ""
+        )
         if name and forwarded and name == host_name(forwarded.split(",")[0].strip()):
             return ""
         # Interned: all connections of one page share the string.
         return sys.intern(name) if 0 < len(name) <= 253 else OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
-        """Whether pages of the host ``origin`` may connect, for requests without an app."""
+        """Whether pages of the host ``origin`` may connect, for requests
+        without an app."""
         if not origin or self._any or origin in self._own:
             return True
         return not self.demo and dialect in self.open_dialects
@@ -196,7 +227,8 @@ class Origins:
         return origin in self._own
 
     def passes(self, origin: str, any_origin: bool) -> bool:
-        """Whether to complete a handshake from ``origin``: the node, an app or the dialect allows it."""
+        """Whether to complete a handshake from ``origin``: the node, an app or
+        the dialect allows it."""
         return (
             (any_origin and not self.demo)
             or not origin
@@ -212,7 +244,8 @@ class Origins:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
-        """Log once a minute that ``what`` was refused to host ``origin``, which ``setting`` does not list."""
+        """Log once a minute that ``what`` was refused to host ``origin``, which
+        ``setting`` does not list."""
         if self._pages.is_new(what, origin):
             if origin == OPAQUE:
                 page = (
@@ -225,10 +258,12 @@ class Origins:
 
 
 class Head(Struct, frozen=True):
-    """The parts of a request that the gate needs. Header names are in lower case.
+    """The parts of a request that the gate needs. Header names are in lower
+    case.
 
-    ``query``: text after the ``?``. ``bare``: dialect of the listener for clients whose query names none
-    (``""``: no default). ``body``: of a request for a stream.
+    ``query``: text after the ``?``. ``bare``: dialect of the listener for
+    clients whose query names none (``""``: no default). ``body``: of a request
+    for a stream.
     """
 
     method: str
@@ -242,10 +277,13 @@ class Head(Struct, frozen=True):
     body: bytes = b""
 
     def params(self) -> dict[str, str]:
-        """The decoded parameters of the query. The first of several with one name counts."""
+        """The decoded parameters of the query. The first of several with one
+        name counts."""
         params: dict[str, str] = {}
         try:
-            for name, value in parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS):
+            for name, value in parse_qsl(
+                self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS
+            ):
                 params.setdefault(name, value)
         except ValueError:  # too many parameters
             return {}
@@ -256,16 +294,16 @@ MAX_PARAMETERS = 64
 """Limit of query parameters. A query with more counts as empty."""
 
 Opened = Callable[[Connection, Head], None]
-"""Called when a connection of a dialect begins, before its messages are served. It may send, close and
-switch."""
+"""Called when a connection of a dialect begins, before its messages are served.
+It may send, close and switch."""
 
 
 class DialectPath(Struct, frozen=True):
-    """A dialect on a path: the dialect, the function that serves its messages, and their largest size in
-    bytes.
+    """A dialect on a path: the dialect, the function that serves its messages,
+    and their largest size in bytes.
 
-    ``outbox_bytes``: limit of an outbox; 0: that of the node. ``subprotocol``: the offered one that the 101
-    response confirms (``""``: none).
+    ``outbox_bytes``: limit of an outbox; 0: that of the node. ``subprotocol``:
+    the offered one that the 101 response confirms (``""``: none).
     """
 
     dialect: Dialect
@@ -277,7 +315,8 @@ class DialectPath(Struct, frozen=True):
 
 
 Choose = Callable[[Head], DialectPath | HttpProblem | None]
-"""Selects the dialect on a shared path. Returns None if the request matches no dialect, or the error."""
+"""Selects the dialect on a shared path. Returns None if the request matches no
+dialect, or the error."""
 
 
 class Refusal(Struct, frozen=True):
@@ -288,10 +327,12 @@ class Refusal(Struct, frozen=True):
 
 
 class Admission(Struct, frozen=True):
-    """An upgrade to perform. ``extension``, ``subprotocol``: what the 101 response confirms (``""``: none).
+    """An upgrade to perform. ``extension``, ``subprotocol``: what the 101
+    response confirms (``""``: none).
 
-    With a ``close_code`` the handshake is completed and the connection closed at once, because a browser can
-    read a close code but not the status of a refused handshake.
+    With a ``close_code`` the handshake is completed and the connection closed
+    at once, because a browser can read a close code but not the status of a
+    refused handshake.
     """
 
     accept: str
@@ -302,29 +343,44 @@ class Admission(Struct, frozen=True):
     close_code: int = 0
     opened: Opened | None = None
     origin: str = ""
-    """Host of the page that opens the connection; ``""``: this server's own page, or none."""
+    """Host of the page that opens the connection; ``""``: this server's own
+    page, or none."""
     subprotocol: str = ""
 
 
 def accept_token(key: str) -> str:
     """The value of Sec-WebSocket-Accept for a client's key."""
-    return b64encode(sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+    return b64encode(
+        sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+    ).decode()
 
 
 def host_of(peer: str) -> str:
-    """The host in a ``peer``, without the brackets of IPv6. That of a request may have no port."""
-    return peer.rpartition(":")[0].strip("[]") if peer[:1] == "[" or peer.count(":") == 1 else peer
+    """The host in a ``peer``, without the brackets of IPv6. That of a request
+    may have no port."""
+    return (
+        peer.rpartition(":")[0].strip("[]")
+        if peer[:1] == "[" or peer.count(":") == 1
+        else peer
+    )
 
 
 class Gate:
-    """Decides on upgrade requests. Owner of the number of connections per address."""
+    """Decides on upgrade requests. Owner of the number of connections per
+    address."""
 
-    def __init__(self, proxies: TrustedProxies, origins: Origins, deflate: bool, policy: GatePolicy) -> None:
+    def __init__(
+        self,
+        proxies: TrustedProxies,
+        origins: Origins,
+        deflate: bool,
+        policy: GatePolicy,
+    ) -> None:
         self.proxies = proxies
         self.origins = origins
         self.paths: dict[str, DialectPath | Choose] = {}
-        """Path, or its pattern (:func:`pattern_of`) → its dialect, or the function that selects one. The
-        servers fill it before they listen."""
+        """Path, or its pattern (:func:`pattern_of`) → its dialect, or the
+        function that selects one. The servers fill it before they listen."""
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
         self.full = False
@@ -341,11 +397,15 @@ class Gate:
         self.origins.set_policy(policy)
 
     def recount(self, hosts: Iterable[str]) -> None:
-        """Count the connections per address again, when the limit is set while connections exist."""
-        self.per_address = Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
+        """Count the connections per address again, when the limit is set while
+        connections exist."""
+        self.per_address = (
+            Counter(map(network_of, hosts)) if self._limit_per_address else Counter()
+        )
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
-        """Decide on an upgrade request. ``upgraded``: another server has answered it, without extensions."""
+        """Decide on an upgrade request. ``upgraded``: another server has
+        answered it, without extensions."""
         headers = head.headers
         found = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
         path = found if found is None or isinstance(found, DialectPath) else found(head)
@@ -353,11 +413,15 @@ class Gate:
             return Refusal(Problems.NOT_FOUND)
         if isinstance(path, HttpProblem):
             return Refusal(path)
-        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        has_body = (
+            "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        )
         if head.method != "GET" or has_body or head.version != "1.1":
             return Refusal(Problems.BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
-            return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+            return Refusal(
+                Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),)
+            )
         key = headers.get("sec-websocket-key", "")
         try:
             nonce = binascii.a2b_base64(key, strict_mode=True)
@@ -367,22 +431,38 @@ class Gate:
             return Refusal(Problems.BAD_REQUEST)
         peer, origin, close_code = self.look_at(head, path.dialect)
         extension, bits = "", 0
-        if self._deflate and not upgraded and (offers := headers.get("sec-websocket-extensions")):
-            from imserver.gateway.transport.parser import negotiate  # not at the start: 1.5 MB
+        if (
+            self._deflate
+            and not upgraded
+            and (offers := headers.get("sec-websocket-extensions"))
+        ):
+            # not at the start: 1.5 MB
+            from imserver.gateway.transport.parser import negotiate
 
             extension, bits = negotiate(offers)
         encoding = self._encodings.get((path.dialect, bits))
         if encoding is None:
-            encoding = Encoding(path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes)
+            encoding = Encoding(
+                path.dialect, path.serve, path.message_bytes, bits, path.outbox_bytes
+            )
             self._encodings[path.dialect, bits] = encoding
         accept, opened = accept_token(key), path.opened
         return Admission(
-            accept, encoding, peer, head, extension, close_code, opened, origin, path.subprotocol
+            accept,
+            encoding,
+            peer,
+            head,
+            extension,
+            close_code,
+            opened,
+            origin,
+            path.subprotocol,
         )
 
     def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
-        """The client that requests a connection with this dialect: its address, the host of its page (``""``:
-        own or none), and the close code if it is refused (0: accepted)."""
+        """The client that requests a connection with this dialect: its address,
+        the host of its page (``""``: own or none), and the close code if it is
+        refused (0: accepted)."""
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
         origin = self.origins.stranger(head.host, head.headers)
         peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
@@ -397,7 +477,10 @@ class Gate:
     def left(self, peer: str) -> None:
         """Stop counting a connection from ``peer``."""
         self.connections -= 1
-        if self.per_address and (network := network_of(host_of(peer))) in self.per_address:
+        if (
+            self.per_address
+            and (network := network_of(host_of(peer))) in self.per_address
+        ):
             self.per_address[network] -= 1
             if self.per_address[network] <= 0:
                 del self.per_address[network]
@@ -427,15 +510,22 @@ class Gate:
 
 
 def adopt(
-    context: ConnectionContext, gate: Gate, sock: _socket.socket, admission: Admission, rest: bytes
+    context: ConnectionContext,
+    gate: Gate,
+    sock: _socket.socket,
+    admission: Admission,
+    rest: bytes,
 ) -> Connection:
-    """Make a parked WebSocket of a socket whose 101 response is queued, and serve the bytes read after the
-    head.
+    """Make a parked WebSocket of a socket whose 101 response is queued, and
+    serve the bytes read after the head.
 
-    Used by both servers. The socket must be non-blocking. The poller may already watch it. Switches between
-    pieces of ``rest``: 64 KB of tiny frames would block the loop for 60 ms.
+    Used by both servers. The socket must be non-blocking. The poller may
+    already watch it. Switches between pieces of ``rest``: 64 KB of tiny frames
+    would block the loop for 60 ms.
     """
-    connection = Connection(context, sock, admission.peer, admission.encoding, monotonic())
+    connection = Connection(
+        context, sock, admission.peer, admission.encoding, monotonic()
+    )
     connection.origin = admission.origin
     gate.entered(admission.peer)
     context.poller.take(connection)

@@ -1,4 +1,5 @@
-"""Code shared by both HTTP servers, and the hand-over: pywsgi serves one request of a front connection."""
+"""Code shared by both HTTP servers, and the hand-over: pywsgi serves one
+request of a front connection."""
 
 from __future__ import annotations
 
@@ -42,24 +43,28 @@ LINGER_SECONDS = 2
 """Time for reading and dropping the rest of a refused request."""
 
 Admitted = Callable[[_socket.socket, Admission, bytes], None]
-"""Puts an upgraded socket into service: (non-blocking socket, decision of the gate, bytes after the head)."""
+"""Puts an upgraded socket into service: (non-blocking socket, decision of the
+gate, bytes after the head)."""
 
 GiveBack = Callable[[_socket.socket, bytes | None], None]
-"""Takes the socket back after the answer, with bytes read beyond the request (None: end the connection)."""
+"""Takes the socket back after the answer, with bytes read beyond the request
+(None: end the connection)."""
 
 
 class ListenerContext(Struct, frozen=True):
     """Shared by the HTTP connections of one listener, for both servers.
 
-    ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded socket into service.
-    ``ws_dialect``: for clients whose query names no dialect. ``streams``: event streams, if the listener
-    serves any. ``mounts``: hosts whose requests are served under a path.
+    ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded
+    socket into service. ``ws_dialect``: for clients whose query names no
+    dialect. ``streams``: event streams, if the listener serves any. ``mounts``:
+    hosts whose requests are served under a path.
     """
 
     gate: Gate
     routes: HttpRoutes
     body_limit: Callable[[str, str, Mapping[str, str], str], int]
-    """(method, path, headers, client address) → largest body of such a request in bytes."""
+    """(method, path, headers, client address) → largest body of such a request
+    in bytes."""
     limits: LimitSettings
     admitted: Admitted
     ws_dialect: str = ""
@@ -68,14 +73,16 @@ class ListenerContext(Struct, frozen=True):
     mounts: Mounts = {}
 
     def client(self, address: Any, headers: Mapping[str, str]) -> str:
-        """The client's address, evaluated with trusted proxies. ``address``: the peer's own."""
+        """The client's address, evaluated with trusted proxies. ``address``:
+        the peer's own."""
         host: str = address[0]
         if "x-forwarded-for" in headers:
             return self.gate.proxies.client(host, headers["x-forwarded-for"])
         return host
 
     def begin_body(self, head: ParsedHead, address: Any) -> Body:
-        """Start reading the body after this head, with the limit of its request."""
+        """Start reading the body after this head, with the limit of its
+        request."""
         limit = self.limits.body_bytes
         if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
             client = self.client(address, head.headers)
@@ -83,20 +90,33 @@ class ListenerContext(Struct, frozen=True):
         return Body(head, limit, monotonic())
 
     def refuse_too_large(self, head: ParsedHead, address: Any) -> bytes:
-        """The whole response to a request with too large a body: in the form of its route, else 413."""
+        """The whole response to a request with too large a body: in the form of
+        its route, else 413."""
         route = row_of(self.routes, head.method, head.path)
         if route is None:
             return problem_response(Problems.BODY_TOO_LARGE)
         client = self.client(address, head.headers)
         response = route(
-            HttpRequest(head.method, head.path, head.query, b"", head.headers, client, too_large=True)
+            HttpRequest(
+                head.method,
+                head.path,
+                head.query,
+                b"",
+                head.headers,
+                client,
+                too_large=True,
+            )
         )
         lines = header_block(response)
-        return response_head(response.status, lines, len(response.body), False) + response.body
+        return (
+            response_head(response.status, lines, len(response.body), False)
+            + response.body
+        )
 
 
 class HandOver(Service, dict=True):
-    """Runs requests in the WSGI application with limited concurrency. Owner of the greenlets."""
+    """Runs requests in the WSGI application with limited concurrency. Owner of
+    the greenlets."""
 
     application: Callable[..., Any]
     limit: int
@@ -105,15 +125,22 @@ class HandOver(Service, dict=True):
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        self._environ = {**self.environ, "SERVER_NAME": "localhost", "SERVER_PORT": str(self.port)}
+        self._environ = {
+            **self.environ,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": str(self.port),
+        }
         self._server: WSGIServer | None = None
         self.running: set[gevent.Greenlet[..., None]] = set()
         self._waiting_bytes = 0
-        self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = deque()
+        self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = (
+            deque()
+        )
 
     @property
     def full(self) -> bool:
-        """True if 16 requests wait for each that may run, or all have more than 64 MB."""
+        """True if 16 requests wait for each that may run, or all have more than
+        64 MB."""
         return len(self._waiting) >= 16 * self.limit or self._waiting_bytes > 64 << 20
 
     @property
@@ -122,10 +149,15 @@ class HandOver(Service, dict=True):
         return bool(self.running or self._waiting)
 
     def serve(
-        self, address: Any, sock: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+        self,
+        address: Any,
+        sock: _socket.socket,
+        waiting: bytes,
+        data: bytes,
+        give_back: GiveBack,
     ) -> None:
-        """Write ``waiting``, then have the request at the start of ``data`` answered, when fewer than the
-        limit run. ``address``: of the client."""
+        """Write ``waiting``, then have the request at the start of ``data``
+        answered, when fewer than the limit run. ``address``: of the client."""
         self._waiting.append((address, sock, waiting, data, give_back))
         self._waiting_bytes += len(data)
         self._next()
@@ -138,8 +170,9 @@ class HandOver(Service, dict=True):
             self.running.add(greenlet)
             self.metrics.http_running += 1
             greenlet.rawlink(self._done)
-            # In the next turn of the loop. gevent would begin up to 50 requests that wait already, such as
-            # pipelined ones, without a look at the sockets.
+            # In the next turn of the loop. gevent would begin up to 50 requests
+            # that wait already, such as pipelined ones, without a look at the
+            # sockets.
             greenlet.start_later(0)
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
@@ -148,9 +181,15 @@ class HandOver(Service, dict=True):
         self._next()
 
     def _serve(
-        self, address: Any, plain: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+        self,
+        address: Any,
+        plain: _socket.socket,
+        waiting: bytes,
+        data: bytes,
+        give_back: GiveBack,
     ) -> None:
-        # Imported here: pywsgi takes 1.5 MB, which a node without such requests saves.
+        # Imported here: pywsgi takes 1.5 MB, which a node without such requests
+        # saves.
         from imserver.gateway.transport.one_request import (
             WRITE_SECONDS,
             OneRequestHandler,
@@ -176,7 +215,9 @@ class HandOver(Service, dict=True):
         except OSError as exc:
             log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
         except Exception:
-            log.exception("serving failed", extra={"connection": f"{address[0]}:{address[1]}"})
+            log.exception(
+                "serving failed", extra={"connection": f"{address[0]}:{address[1]}"}
+            )
         raw = _socket.socket(family, kind, proto, sock.detach())
         raw.setblocking(False)
         give_back(raw, bytes(reader.unread) if keep_alive else None)

@@ -1,8 +1,9 @@
 """The front server: parked HTTP connections, and what they share.
 
-An upgrade becomes a parked WebSocket. A request for a fast route is answered in the reader greenlet. Any
-other request goes with the bytes already read to pywsgi's handler (``transport.handover``), and the
-connection comes back after the answer.
+An upgrade becomes a parked WebSocket. A request for a fast route is answered in
+the reader greenlet. Any other request goes with the bytes already read to
+pywsgi's handler (``transport.handover``), and the connection comes back after
+the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Service
 from imserver.gateway.transport.connection import ConnectionContext
 from imserver.gateway.transport.gate import Head, Refusal
-from imserver.gateway.transport.handover import LINGER_SECONDS, HandOver, ListenerContext
+from imserver.gateway.transport.handover import (
+    LINGER_SECONDS,
+    HandOver,
+    ListenerContext,
+)
 from imserver.gateway.transport.http1 import (
     CONTINUE,
     CORS,
@@ -63,15 +68,18 @@ from imserver.gateway.transport.states import (
 log = logging.getLogger(__name__)
 
 LARGE_BYTES = 4096
-"""After a larger answer, the next pipelined request waits until the client has taken it."""
+"""After a larger answer, the next pipelined request waits until the client has
+taken it."""
 
 PIPELINED_SECONDS = 0.025
-"""Others are served after so long in one turn, before the next of several requests that came together. With
-5 ms, publications to 500 connections shared no ``send``: each delivery cost 1.4 times as much."""
+"""Others are served after so long in one turn, before the next of several
+requests that came together. With 5 ms, publications to 500 connections shared
+no ``send``: each delivery cost 1.4 times as much."""
 
 
 class FrontServer(Service):
-    """Shared by the HTTP connections of the front server. Owner of parked ones. ``fast``: its own routes."""
+    """Shared by the HTTP connections of the front server. Owner of parked ones.
+    ``fast``: its own routes."""
 
     context: ConnectionContext
     listener: ListenerContext
@@ -91,7 +99,8 @@ class FrontServer(Service):
         self.park(HttpConnection(self, sock, address))
 
     def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
-        """The same on a listener to which only trusted proxies connect, with the PROXY protocol."""
+        """The same on a listener to which only trusted proxies connect, with
+        the PROXY protocol."""
         if self.listener.gate.proxies.trusts(address[0]):
             self.park(ProxiedConnection(self, sock, address))
         else:
@@ -103,7 +112,8 @@ class FrontServer(Service):
         self.context.poller.take(connection)
 
     def expire(self) -> None:
-        """Close connections past a time limit: unfinished heads and bodies, idle kept-alive connections."""
+        """Close connections past a time limit: unfinished heads and bodies,
+        idle kept-alive connections."""
         now = monotonic()
         for connection in tuple(self.parked):
             if now > connection.deadline and not connection.reading:
@@ -114,16 +124,20 @@ class FrontServer(Service):
         self.draining = True
 
     def end_idle(self) -> None:
-        """Serve what has arrived, end connections that wait for a next request. One that was not served yet
-        may still send a request; :attr:`busy` counts it."""
+        """Serve what has arrived, end connections that wait for a next request.
+        One that was not served yet may still send a request; :attr:`busy`
+        counts it."""
         self.ended = True
         for connection in tuple(self.parked):
             connection.look_once_more()
 
     @property
     def busy(self) -> bool:
-        """True while a request is unfinished, or a new connection may still send its first request."""
-        return self.hand_over.busy or any(connection.unfinished for connection in self.parked)
+        """True while a request is unfinished, or a new connection may still
+        send its first request."""
+        return self.hand_over.busy or any(
+            connection.unfinished for connection in self.parked
+        )
 
     @property
     def connected(self) -> bool:
@@ -137,9 +151,19 @@ class FrontServer(Service):
 
 
 class HttpConnection(Writer):
-    """A parked HTTP connection. Owner of its socket, its outbox, and the bytes of an unfinished request."""
+    """A parked HTTP connection. Owner of its socket, its outbox, and the bytes
+    of an unfinished request."""
 
-    __slots__ = ("_answers_read", "_body", "_buffer", "_front", "_parsed", "address", "deadline", "fresh")
+    __slots__ = (
+        "_answers_read",
+        "_body",
+        "_buffer",
+        "_front",
+        "_parsed",
+        "address",
+        "deadline",
+        "fresh",
+    )
 
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
         super().__init__(sock)
@@ -151,7 +175,8 @@ class HttpConnection(Writer):
         self._body: Body | None = None
         self._parsed: ParsedHead | None = None
         self._answers_read: Event | None = None
-        """Set when the client has taken its answers, for the greenlet that waits for this."""
+        """Set when the client has taken its answers, for the greenlet that
+        waits for this."""
         self.outbox = None
         self.state = CONNECTED
         self.deadline = monotonic() + front.listener.limits.handshake_seconds
@@ -172,23 +197,26 @@ class HttpConnection(Writer):
             or self.outbox is not None
         )
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def look_once_more(self) -> None:
-        """For a drain: serve what the kernel holds, then end the connection if it is idle. One with unread
-        answers is left alone: this must not block."""
+        """For a drain: serve what the kernel holds, then end the connection
+        if it is idle. One with unread answers is left alone: this must not
+        block."""
         if not self.reading and self.outbox is None:
             self.reading = True
             try:
                 self.on_readable()
             finally:
                 self._front.context.poller.release(self)
-        is_passed_on = self.sock is NO_SOCKET  # to the application, which gives it back, or for good
+        # to the application, which gives it back, or for good
+        is_passed_on = self.sock is NO_SOCKET
         if not is_passed_on and not self.unfinished and self.is_open:
             self.lost()
 
     def on_readable(self) -> None:
-        """Read once and serve whole requests. Nothing is read while answers wait for the client."""
+        """Read once and serve whole requests. Nothing is read while answers
+        wait for the client."""
         if self.outbox is not None and type(self.outbox) is Backlog:
             began = monotonic()
             if not self._await_client():
@@ -204,7 +232,8 @@ class HttpConnection(Writer):
         except OSError:
             self.lost()
             return
-        if not data:  # the client may have ended its half only, and read its answers still
+        # the client may have ended its half only, and read its answers still
+        if not data:
             if self.outbox is None or self._await_client():
                 self.lost()
         elif self.state >= CLOSING:
@@ -217,15 +246,17 @@ class HttpConnection(Writer):
                 self.serve(rest.lstrip(b"\r\n"))
 
     def _await_client(self) -> bool:
-        """Wait until the client has taken its answers; False: the connection has ended. Nothing is served
-        meanwhile, so an outbox has one answer of any size, besides answers of at most :data:`LARGE_BYTES` to
-        requests of one read. The limits of time and of the node apply."""
+        """Wait until the client has taken its answers; False: the connection
+        has ended. Nothing is served meanwhile, so an outbox has one answer of
+        any size, besides answers of at most :data:`LARGE_BYTES` to requests of
+        one read. The limits of time and of the node apply."""
         poller = self._front.context.poller
         while self.outbox is not None:
             if type(self.outbox) is not Backlog:
                 serve_others()  # it is written in this turn
                 continue
-            if poller.at(self.fd) is not self:  # removed, because the client has ended its half
+            # removed, because the client has ended its half
+            if poller.at(self.fd) is not self:
                 poller.take(self)
             poller.watch_writable(self, True)
             self._answers_read = Event()
@@ -234,7 +265,8 @@ class HttpConnection(Writer):
         return self.state is not CLOSED
 
     def _feed_body(self, data: bytes) -> bytes | None:
-        """Add to the current body, and serve its request when it is complete. Returns as :meth:`_request`."""
+        """Add to the current body, and serve its request when it is complete.
+        Returns as :meth:`_request`."""
         parsed, body = self._parsed, self._body
         assert parsed is not None
         assert body is not None
@@ -261,7 +293,8 @@ class HttpConnection(Writer):
             flusher.schedule()
 
     def serve(self, data: bytes) -> None:
-        """Serve the requests in ``data``, which starts at the beginning of a request."""
+        """Serve the requests in ``data``, which starts at the beginning of a
+        request."""
         front = self._front
         limits = front.listener.limits
         if data and data[0] in b"\r\n":
@@ -273,20 +306,24 @@ class HttpConnection(Writer):
             try:
                 end = data.find(b"\r\n\r\n") + 4
                 if not 4 <= end <= limits.header_bytes:
-                    end_of_head(data, limits.header_bytes)  # raises BadHead, unless the head is incomplete
+                    # raises BadHead, unless the head is incomplete
+                    end_of_head(data, limits.header_bytes)
                     if not self._buffer:
                         self.deadline = monotonic() + limits.handshake_seconds
                     self._buffer = data
                     return
                 raw = data[:end]
-                self._buffer = b""  # the time limit of a next head begins with that head
+                # the time limit of a next head begins with that head
+                self._buffer = b""
                 parsed = front.heads.read(raw)
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
             origins = front.listener.gate.origins
             if origins.demo and parsed.accepted is not origins.accepted:
-                if (objection := origins.objection(parsed.headers, parsed.path)) is not None:
+                if (
+                    objection := origins.objection(parsed.headers, parsed.path)
+                ) is not None:
                     self.refuse(objection, CORS)
                     return
                 parsed.accepted = origins.accepted  # known heads are the same object
@@ -295,7 +332,11 @@ class HttpConnection(Writer):
                 self.fresh = False
                 self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
-            if parsed.chunked or len(data) - end < length or length > MAX_PUBLIC_BODY_BYTES:
+            if (
+                parsed.chunked
+                or len(data) - end < length
+                or length > MAX_PUBLIC_BODY_BYTES
+            ):
                 rest = self._begin_body(parsed, raw, data[end:])
             else:
                 stop = end + length
@@ -310,24 +351,36 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + limits.keepalive_seconds
 
     def _may_continue(self) -> bool:
-        """Whether the next of several requests may be served, after others in a long turn. May switch."""
+        """Whether the next of several requests may be served, after others in a
+        long turn. May switch."""
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state < CLOSING
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
-        """Start reading a body that is incomplete, chunked or too large. Returns as :meth:`_request`."""
+        """Start reading a body that is incomplete, chunked or too large.
+        Returns as :meth:`_request`."""
         self._buffer, self._parsed = raw, parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
-        if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
+        if (
+            "expect" in parsed.headers
+            and parsed.version == "1.1"
+            and not self._body.too_large
+        ):
             self._front.context.flusher.enqueue(self, CONTINUE)
         return self._feed_body(data)
 
     def _request(
-        self, parsed: ParsedHead, raw: bytes, body: bytes | bytearray, rest: bytes, too_large: bool = False
+        self,
+        parsed: ParsedHead,
+        raw: bytes,
+        body: bytes | bytearray,
+        rest: bytes,
+        too_large: bool = False,
     ) -> bytes | None:
-        """Serve one whole request: head (``raw``: its bytes) and body. Returns ``rest``, the bytes after it,
-        or None if this object must not continue now."""
+        """Serve one whole request: head (``raw``: its bytes) and body. Returns
+        ``rest``, the bytes after it, or None if this object must not continue
+        now."""
         front = self._front
         self.fresh = False
         headers = parsed.headers
@@ -345,7 +398,9 @@ class HttpConnection(Writer):
             events = front.listener.streams
             if events is not None and events.serves(parsed.method, path):
                 before = self.take_outbox()
-                events.adopt(self._give_socket(), self._head(parsed, path, bytes(body)), before)
+                events.adopt(
+                    self._give_socket(), self._head(parsed, path, bytes(body)), before
+                )
                 return None
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
@@ -362,11 +417,27 @@ class HttpConnection(Writer):
         if keep_alive and parsed.version == "1.1":
             whole = response.whole or keep_alive_response(response)
         else:
-            head = response_head(response.status, header_block(response), size, keep_alive, parsed.version)
+            head = response_head(
+                response.status,
+                header_block(response),
+                size,
+                keep_alive,
+                parsed.version,
+            )
             whole = head + response.body
         seconds = perf_counter() - began
         given = request.id if "x-request-id" in headers else request.given_id
-        front.request_log(parsed.method, path, response.status, seconds, host, size, given, request.by, route)
+        front.request_log(
+            parsed.method,
+            path,
+            response.status,
+            seconds,
+            host,
+            size,
+            given,
+            request.by,
+            route,
+        )
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
             self._buffer = rest  # it counts while it waits
@@ -377,7 +448,8 @@ class HttpConnection(Writer):
         return rest if keep_alive else None
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
-        """Decide on an upgrade request and perform it. The bytes after the head are frames."""
+        """Decide on an upgrade request and perform it. The bytes after the head
+        are frames."""
         front = self._front
         decision = front.listener.gate.decide(self._head(parsed, path))
         if isinstance(decision, Refusal):
@@ -394,7 +466,8 @@ class HttpConnection(Writer):
             answer += f"Sec-WebSocket-Protocol: {decision.subprotocol}\r\n"
         opening = self.take_outbox() + f"{answer}\r\n".encode("latin-1")
         try:
-            # The kernel accepts a few hundred bytes at once, unless the peer does not read earlier answers.
+            # The kernel accepts a few hundred bytes at once, unless the peer
+            # does not read earlier answers.
             sent = self.sock.send(opening)
         except OSError:
             sent = -1
@@ -408,7 +481,17 @@ class HttpConnection(Writer):
         host, port = self.address[0], self.address[1]
         query = parsed.query.decode("latin-1")
         bare = self._front.listener.ws_dialect
-        return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare, body)
+        return Head(
+            parsed.method,
+            path,
+            parsed.version,
+            host,
+            port,
+            parsed.headers,
+            query,
+            bare,
+            body,
+        )
 
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer. The connection comes back afterwards."""
@@ -418,10 +501,17 @@ class HttpConnection(Writer):
             self._leave()
             self._front.metrics.http_handed_over += 1
             hand_over = self._front.hand_over
-            hand_over.serve(self.address, self._give_socket(), self.take_outbox(), data, self.come_back)
+            hand_over.serve(
+                self.address,
+                self._give_socket(),
+                self.take_outbox(),
+                data,
+                self.come_back,
+            )
 
     def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
-        """Continue after the hand-over with the bytes read beyond the request (None: end the connection)."""
+        """Continue after the hand-over with the bytes read beyond the request
+        (None: end the connection)."""
         self.sock = sock
         self.fd = sock.fileno()
         if rest is None or self._front.ended:
@@ -432,7 +522,8 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + self._front.listener.limits.keepalive_seconds
         if rest:
             self.reading = True
-            # The caller has one of the places for requests, and the next request may wait for its client.
+            # The caller has one of the places for requests, and the next
+            # request may wait for its client.
             gevent.spawn_raw(self._serve_rest, rest)
 
     def _serve_rest(self, rest: bytes) -> None:
@@ -445,7 +536,7 @@ class HttpConnection(Writer):
             self.lost()
         self._front.context.poller.release(self)
 
-    # --- writing --------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------
 
     def on_writable(self) -> None:
         self._front.context.flusher.resume(self)
@@ -454,13 +545,18 @@ class HttpConnection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """No limit: an answer may have any size, and :meth:`_await_client` limits their number."""
+        """No limit: an answer may have any size, and :meth:`_await_client`
+        limits their number."""
         return sys.maxsize
 
     def held_bytes(self) -> int:
         """Bytes of unread answers and of an unfinished request."""
         waiting = self.outbox.size if type(self.outbox) is Backlog else 0
-        return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
+        return (
+            waiting
+            + len(self._buffer)
+            + (0 if self._body is None else self._body.held_bytes)
+        )
 
     def flushed(self) -> None:
         """The last answer is written."""
@@ -468,7 +564,8 @@ class HttpConnection(Writer):
             self.finish()
 
     def abandon(self, code: int) -> None:
-        """End TCP: the peer does not read its answers, or holds more than its share."""
+        """End TCP: the peer does not read its answers, or holds more than its
+        share."""
         self.lost()
 
     def _answer(self, data: bytes, keep_alive: bool) -> None:
@@ -480,18 +577,21 @@ class HttpConnection(Writer):
         if not keep_alive and self.is_open:
             self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
 
-    def refuse(self, problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def refuse(
+        self, problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         """Answer with an error body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
         self.deadline = monotonic() + self._front.listener.limits.handshake_seconds
         self._answer(problem_response(problem, headers), False)
 
-    # --- closing and passing on the socket ------------------------------------------------------------------
+    # --- closing and passing on the socket ------------------------------------
 
     def finish(self) -> None:
-        """End TCP after the answer. Unread bytes of the peer would cause a reset that destroys it: they are
-        dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed."""
+        """End TCP after the answer. Unread bytes of the peer would cause a
+        reset that destroys it: they are dropped until the peer ends its half or
+        :data:`LINGER_SECONDS` have passed."""
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:
@@ -503,8 +603,8 @@ class HttpConnection(Writer):
         self._front.park(self)
 
     def expire(self) -> None:
-        """Time limit: close an idle connection, answer an unfinished request with an error. Unread answers
-        have the limits of the outbox instead."""
+        """Time limit: close an idle connection, answer an unfinished request
+        with an error. Unread answers have the limits of the outbox instead."""
         if self.outbox is not None:
             return
         if self.is_open and (self._buffer or self._body is not None):
@@ -543,10 +643,12 @@ class HttpConnection(Writer):
 
 
 class ProxiedConnection(HttpConnection):
-    """A connection that begins with a header in which a proxy names the client (PROXY protocol).
+    """A connection that begins with a header in which a proxy names the client
+    (PROXY protocol).
 
-    A wrong header, or none in time, ends it without an answer. Exactly the header is read before the first
-    request, so all else is that of any other connection.
+    A wrong header, or none in time, ends it without an answer. Exactly the
+    header is read before the first request, so all else is that of any other
+    connection.
     """
 
     __slots__ = ("_header",)
@@ -568,7 +670,8 @@ class ProxiedConnection(HttpConnection):
             self.lost()
 
     def _read_header(self, begun: bytes) -> bool:
-        """Continue the header that has ``begun``; returns whether it is complete."""
+        """Continue the header that has ``begun``; returns whether it is
+        complete."""
         try:
             data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
             if not data:

@@ -1,4 +1,5 @@
-"""HTTP/1.1 for both servers: requests and responses, and errors that are answered before the application.
+"""HTTP/1.1 for both servers: requests and responses, and errors that are
+answered before the application.
 
 One strict parser reads heads and bodies, so that the servers cannot disagree.
 
@@ -7,8 +8,9 @@ A back end repeats the same head with each request, and clients of one kind repe
 without a query, with header lines from :data:`CACHED` or :data:`CACHED_OF_HANDSHAKES` only. A key (that of an
 ``Authorization: Bearer …`` or a ``Sec-WebSocket-Key``) is removed before a head is looked up or cached.
 
-A body is read completely before the request is served: by length or in chunks (RFC 9112 section 7). Chunks
-are parsed as strictly as heads: a hexadecimal size, optional extensions (ignored), CRLF, data, CRLF.
+A body is read completely before the request is served: by length or in chunks
+(RFC 9112 section 7). Chunks are parsed as strictly as heads: a hexadecimal
+size, optional extensions (ignored), CRLF, data, CRLF.
 """
 
 from __future__ import annotations
@@ -39,8 +41,22 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _USUAL_NAMES = {
     spelt.encode(): name
     for name in (
-        *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type"),
-        *("host", "idempotency-key", "upgrade", "user-agent", "x-forwarded-for", "x-request-id"),
+        *(
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "connection",
+            "content-length",
+            "content-type",
+        ),
+        *(
+            "host",
+            "idempotency-key",
+            "upgrade",
+            "user-agent",
+            "x-forwarded-for",
+            "x-request-id",
+        ),
     )
     for spelt in (name, name.title())
 }
@@ -48,7 +64,8 @@ _USUAL_NAMES = {
 
 
 class BadHead(Exception):
-    """An invalid head. ``problem``: the answer for the client. ``args``: the text for the log."""
+    """An invalid head. ``problem``: the answer for the client. ``args``: the
+    text for the log."""
 
     def __init__(self, problem: HttpProblem, detail: str) -> None:
         super().__init__(detail)
@@ -56,12 +73,15 @@ class BadHead(Exception):
 
 
 class ParsedHead(Struct):
-    """A request head. Header names are in lower case; repeated headers are joined by a comma.
+    """A request head. Header names are in lower case; repeated headers are
+    joined by a comma.
 
-    ``url``: the target without scheme and host (RFC 9112 section 3.2.2), with bytes above 0x7F
-    percent-encoded. ``path`` and ``query``: its parts before and after the question mark. ``length``: the
-    Content-Length, or None. ``chunked``: the body comes in chunks. ``upgrade``: it asks for a WebSocket.
-    ``altered``: another server would read its target or its Connection differently, see :func:`plain_head`.
+    ``url``: the target without scheme and host (RFC 9112 section 3.2.2), with
+    bytes above 0x7F percent-encoded. ``path`` and ``query``: its parts before
+    and after the question mark. ``length``: the Content-Length, or None.
+    ``chunked``: the body comes in chunks. ``upgrade``: it asks for a WebSocket.
+    ``altered``: another server would read its target or its Connection
+    differently, see :func:`plain_head`.
     """
 
     url: bytes = b""
@@ -76,7 +96,8 @@ class ParsedHead(Struct):
     altered: bool = False
     upgrade: bool = False
     accepted: object = None
-    """What demo mode has set on accepting it, see :class:`imserver.gateway.transport.gate.Origins`."""
+    """What demo mode has set on accepting it, see
+    :class:`imserver.gateway.transport.gate.Origins`."""
 
     def on_url(self, url: bytes) -> None:
         """Callback of the parser."""
@@ -85,7 +106,8 @@ class ParsedHead(Struct):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Callback of the parser."""
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
-        text = value.decode("latin-1").strip(" \t")  # no other white space: RFC 9110 section 5.5
+        # no other white space: RFC 9110 section 5.5
+        text = value.decode("latin-1").strip(" \t")
         before = self.headers.get(key)
         if before is not None and key == "host":
             raise ValueError("more than one Host")
@@ -105,8 +127,9 @@ def _tokens(value: str) -> list[str]:
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
-    """The position of the body in ``data``; 0: the head is incomplete. Raises :class:`BadHead` as soon as no
-    valid head of at most ``limit`` bytes is possible."""
+    """The position of the body in ``data``; 0: the head is incomplete. Raises
+    :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is
+    possible."""
     end = data.find(b"\r\n\r\n") + 4
     if (len(data) if end < 4 else end) > limit:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "request head too large")
@@ -118,19 +141,22 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
 
 
 Mounts = Mapping[str, str]
-"""Host name → the path under which its requests are served; ``""``: that of all other hosts."""
+"""Host name → the path under which its requests are served; ``""``: that of all
+other hosts."""
 NO_MOUNTS: Final[Mounts] = {}
 
 
 def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     """Parse one whole request head. ``mounts``: those of its listener.
 
-    Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded headers, repeated lengths, and a
-    length together with chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request
-    are the caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
+    Raises :class:`BadHead` for malformed or ambiguous heads. Bare LF, folded
+    headers, repeated lengths, and a length together with chunks are refused
+    (RFC 9112 sections 2.2, 5.2 and 6.3). Line ends before the request are the
+    caller's to remove. A target may have raw UTF-8, as with Go's ``net/http``.
     """
     parsed = ParsedHead()
-    # At most 99 header lines: `http.client`, which pywsgi uses, counts the empty line as the hundredth.
+    # At most 99 header lines: `http.client`, which pywsgi uses, counts the
+    # empty line as the hundredth.
     if data.count(b"\r\n") > 101:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
     if data[:1] in b"\r\n":
@@ -140,7 +166,11 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     if not first.isascii():
         parsed.altered = True
-        data = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], first) + line_end + rest
+        data = (
+            _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], first)
+            + line_end
+            + rest
+        )
     parser = HttpRequestParser(parsed)
     try:
         parser.feed_data(data)
@@ -174,7 +204,9 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
     # The parser drops its result when a message without a body is complete.
     if "connection" in headers:
         wishes = _tokens(headers["connection"])
-        parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
+        parsed.keep_alive = "close" not in wishes and (
+            parsed.version == "1.1" or "keep-alive" in wishes
+        )
     else:
         parsed.keep_alive = parsed.version == "1.1"
     parsed.upgrade = wants_upgrade(headers)
@@ -184,7 +216,8 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadHead(Problems.NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
-        if parsed.version == "1.0":  # a server in between may not know chunks (RFC 9112 section 6.1)
+        # a server in between may not know chunks (RFC 9112 section 6.1)
+        if parsed.version == "1.0":
             parsed.keep_alive = False
     if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
         parsed.altered = True
@@ -197,15 +230,43 @@ _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 CACHED: Final = frozenset(
     {
-        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-length"),
-        *("content-type", "host", "sec-fetch-mode", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
+        *(
+            "accept",
+            "accept-encoding",
+            "accept-language",
+            "cache-control",
+            "connection",
+            "content-length",
+        ),
+        *(
+            "content-type",
+            "host",
+            "sec-fetch-mode",
+            "user-agent",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+        ),
     }
 )
 """Header names that a cached head of a POST may have."""
 CACHED_OF_HANDSHAKES: Final = frozenset(
     {
-        *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "host", "origin"),
-        *("pragma", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-websocket-extensions"),
+        *(
+            "accept",
+            "accept-encoding",
+            "accept-language",
+            "cache-control",
+            "connection",
+            "host",
+            "origin",
+        ),
+        *(
+            "pragma",
+            "sec-fetch-dest",
+            "sec-fetch-mode",
+            "sec-fetch-site",
+            "sec-websocket-extensions",
+        ),
         *("sec-websocket-version", "upgrade", "user-agent"),
     }
 )
@@ -225,7 +286,8 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads(Struct, eq=False):
-    """Parses heads, as :func:`parse_head`. Owner of the cache. Results are shared: do not change them."""
+    """Parses heads, as :func:`parse_head`. Owner of the cache. Results are
+    shared: do not change them."""
 
     _mounts: Mounts = NO_MOUNTS
     heads: dict[bytes, ParsedHead] = field(default_factory=dict)
@@ -242,23 +304,32 @@ class KnownHeads(Struct, eq=False):
                 known = parse_head(data, self._mounts)
                 self._cache(data, known)
             return known
-        end = data.find(b"\r", at)  # a bare CR stays in the lookup key, which then matches no head
+        # a bare CR stays in the lookup key, which then matches no head
+        end = data.find(b"\r", at)
         key = data[at + len(_NAME) : end]
         if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
             return parse_head(data, self._mounts)
-        return self._read_without(data, data[: at - 3] + data[end:], "authorization", key.decode())
+        return self._read_without(
+            data, data[: at - 3] + data[end:], "authorization", key.decode()
+        )
 
     def _read_handshake(self, data: bytes) -> ParsedHead:
-        """Parse the head of a GET. Without a usual key of a handshake it is not cached."""
+        """Parse the head of a GET. Without a usual key of a handshake it is not
+        cached."""
         at = data.find(_HANDSHAKE_KEY)
         end = data.find(b"\r", at + 2)
         key = data[at + len(_HANDSHAKE_KEY) : end]
         if at < 0 or _usual_handshake_key(key) is None:
             return parse_head(data, self._mounts)
-        return self._read_without(data, data[:at] + data[end:], "sec-websocket-key", key.decode())
+        return self._read_without(
+            data, data[:at] + data[end:], "sec-websocket-key", key.decode()
+        )
 
-    def _read_without(self, data: bytes, rest: bytes, name: str, value: str) -> ParsedHead:
-        """Parse a head by its cached ``rest``, which is ``data`` without the line of this header."""
+    def _read_without(
+        self, data: bytes, rest: bytes, name: str, value: str
+    ) -> ParsedHead:
+        """Parse a head by its cached ``rest``, which is ``data`` without the
+        line of this header."""
         known = self.heads.get(rest)
         if known is not None:
             return replace(known, headers={**known.headers, name: value})
@@ -270,7 +341,8 @@ class KnownHeads(Struct, eq=False):
         return parsed
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:
-        """Cache a head if that is allowed. ``data``: its bytes without the key."""
+        """Cache a head if that is allowed. ``data``: its bytes without the
+        key."""
         names = CACHED_OF_HANDSHAKES if head.method == "GET" else CACHED
         if len(data) > MAX_BYTES or head.query or not head.headers.keys() <= names:
             return
@@ -284,25 +356,30 @@ class KnownHeads(Struct, eq=False):
 MAX_LINE_BYTES = 256
 """Longest line before a chunk, with its CRLF."""
 MAX_PUBLIC_BODY_BYTES = 65536
-"""Bodies up to this size are read from everybody. Above it the API decides the limit."""
+"""Bodies up to this size are read from everybody. Above it the API decides the
+limit."""
 
 BODY_SECONDS: Final = 60
 """Time limit for a request's body."""
 BODY_SILENCE_SECONDS: Final = 13
-"""Longest silence while a body arrives. Connections are checked once per second, so 408 comes within 15 s."""
+"""Longest silence while a body arrives. Connections are checked once per
+second, so 408 comes within 15 s."""
 BODY_BYTES_PER_SECOND: Final = 1024
-"""Minimum average rate of a body that is older than :data:`BODY_SILENCE_SECONDS`."""
+"""Minimum average rate of a body that is older than
+:data:`BODY_SILENCE_SECONDS`."""
 
 
 def body_deadline(begun: float, received: int, now: float) -> float:
-    """The monotonic time until which more of a body must arrive. ``now``: when the last bytes came."""
+    """The monotonic time until which more of a body must arrive. ``now``: when
+    the last bytes came."""
     silence = now + BODY_SILENCE_SECONDS
     rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
     return min(begun + BODY_SECONDS, silence, rate)
 
 
 Streamed = Callable[[str, str], bool]
-"""(method, path) → whether the body of such a request may be too large for memory."""
+"""(method, path) → whether the body of such a request may be too large for
+memory."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
 _TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
@@ -311,8 +388,9 @@ _TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\
 class Body:
     """A body while it is read. Owner: the connection that reads it.
 
-    ``content``: the decoded bytes so far. ``too_large``: the body will exceed ``limit`` bytes. It is not read
-    further then, and the connection cannot be used afterwards.
+    ``content``: the decoded bytes so far. ``too_large``: the body will exceed
+    ``limit`` bytes. It is not read further then, and the connection cannot be
+    used afterwards.
     """
 
     __slots__ = ("_limit", "_need", "_raw", "begun", "content", "too_large")
@@ -352,7 +430,9 @@ class Body:
         while True:
             end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
             if end < 0:
-                may_become_size = not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+                may_become_size = (
+                    not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+                )
                 if len(raw) >= MAX_LINE_BYTES or not may_become_size:
                     raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
                 return None
@@ -376,7 +456,8 @@ class Body:
             del raw[: stop + 2]
 
     def _read_trailer(self, start: int) -> bytes | None:
-        """Read the end of a chunked body: header lines, which are dropped, and an empty line."""
+        """Read the end of a chunked body: header lines, which are dropped, and
+        an empty line."""
         raw = self._raw
         if raw[start : start + 2] == b"\r\n":
             return bytes(raw[start + 2 :])
@@ -392,18 +473,26 @@ class Body:
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
-    """Whether the application reads the body of this request in pieces. A chunked body is read completely, up
-    to the usual limit: only :class:`Body` parses chunks strictly enough."""
-    if wanted is None or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
+    """Whether the application reads the body of this request in pieces. A
+    chunked body is read completely, up to the usual limit: only :class:`Body`
+    parses chunks strictly enough."""
+    if (
+        wanted is None
+        or not parsed.length
+        or parsed.chunked
+        or "upgrade" in parsed.headers
+    ):
         return False
     return wanted(parsed.method, parsed.path)
 
 
 def plain_head(raw: bytes, head: ParsedHead) -> bytes:
-    """The head of a request with a streamed body, for servers with a less strict parser.
+    """The head of a request with a streamed body, for servers with a less
+    strict parser.
 
-    Its target is a path in ASCII, and ``Connection: close`` stands alone. ``Expect`` stays, because the
-    reader of the body answers it. HTTP/1.0 does not have it.
+    Its target is a path in ASCII, and ``Connection: close`` stands alone.
+    ``Expect`` stays, because the reader of the body answers it. HTTP/1.0 does
+    not have it.
     """
     if not head.altered and (head.version == "1.1" or "expect" not in head.headers):
         return raw
@@ -411,8 +500,9 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """The same request with a complete body, and a head as of :func:`plain_head`. ``raw``: the received head.
-    The body of a HEAD has no meaning, and is dropped."""
+    """The same request with a complete body, and a head as of
+    :func:`plain_head`. ``raw``: the received head. The body of a HEAD has no
+    meaning, and is dropped."""
     if content and head.method == "HEAD":
         content = b""
     elif not head.chunked and not head.altered and "expect" not in head.headers:
@@ -425,16 +515,19 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
 def _rewrite_head(
     raw: bytes, head: ParsedHead, dropped: tuple[bytes, ...], more: Iterable[bytes] = ()
 ) -> bytes:
-    """The head ``raw`` without the ``dropped`` header lines and with ``more``."""
+    """The head ``raw`` without the ``dropped`` header lines and with
+    ``more``."""
     if "connection" in head.headers and not head.keep_alive and not head.upgrade:
         dropped, more = (*dropped, b"connection"), (*more, b"Connection: close")
     lines = raw.split(b"\r\n")[1:-2]
-    remaining = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    remaining = [
+        line for line in lines if line.partition(b":")[0].strip().lower() not in dropped
+    ]
     first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
     return b"\r\n".join([first, *remaining, *more, b"", b""])
 
 
-# --- requests and responses ---------------------------------------------------------------------------------
+# --- requests and responses ---------------------------------------------------
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -463,7 +556,9 @@ CORS: Headers = (
 
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     """Headers of an error response. A 401 also names the accepted scheme."""
-    return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
+    return (
+        (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
+    )
 
 
 def phrase_of(status: int) -> str:
@@ -478,16 +573,24 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase_of(status)}\r\n".encode()
 
 
-def response_head(status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1") -> bytes:
+def response_head(
+    status: int, lines: bytes, length: int, keep_alive: bool, version: str = "1.1"
+) -> bytes:
     """A whole response head. ``lines``: header lines, each ended by CRLF."""
     end = b"Connection: close\r\n"
     if keep_alive:
         end = b"Connection: keep-alive\r\n" if version == "1.0" else b""
-    return b"%b%bContent-Length: %d\r\n%b\r\n" % (status_line(status), lines, length, end)
+    return b"%b%bContent-Length: %d\r\n%b\r\n" % (
+        status_line(status),
+        lines,
+        length,
+        end,
+    )
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
-    """The JSON body of an error. ``id``: of the request (``""``: a new one). ``detail``: another message."""
+    """The JSON body of an error. ``id``: of the request (``""``: a new one).
+    ``detail``: another message."""
     return msgspec.json.encode(
         {
             "code": problem.code,
@@ -501,16 +604,22 @@ def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
 def problem_response(problem: HttpProblem, headers: Headers = ()) -> bytes:
     """A whole error response, after which the connection ends."""
     content = problem_body(problem)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in challenged(problem, headers))
+    lines = "".join(
+        f"{name}: {value}\r\n" for name, value in challenged(problem, headers)
+    )
     lines += "Content-Type: application/json; charset=utf-8\r\n"
-    return response_head(problem.status, lines.encode("latin-1"), len(content), False) + content
+    return (
+        response_head(problem.status, lines.encode("latin-1"), len(content), False)
+        + content
+    )
 
 
 class HttpRequest(Struct, gc=False):
-    """A request, from either server. ``query`` and ``body`` are raw bytes; header names are in lower case.
+    """A request, from either server. ``query`` and ``body`` are raw bytes;
+    header names are in lower case.
 
-    ``host``: address of the client, as trusted proxies report it. ``too_large``: the body exceeds its limit
-    and was not read.
+    ``host``: address of the client, as trusted proxies report it.
+    ``too_large``: the body exceeds its limit and was not read.
     """
 
     method: str
@@ -521,7 +630,8 @@ class HttpRequest(Struct, gc=False):
     host: str
     too_large: bool = False
     given_id: str = ""
-    """The id that was already logged; ``""``: the client's id, or a new one made on first use."""
+    """The id that was already logged; ``""``: the client's id, or a new one
+    made on first use."""
     by: str = ""
     """The label of its principal, for the log; ``""``: unknown."""
 
@@ -541,30 +651,57 @@ HEADER_LIST: Final = (
 )
 """Headers of every API response except Content-Length."""
 
-HEADERS: Final = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST)
+HEADERS: Final = b"".join(
+    b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST
+)
 """The same headers as one block, each line ended by CRLF."""
 _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
 
 
 SHOWN_TYPES: Final = frozenset(
     {
-        *("text/plain", "application/json", "application/x-ndjson", "text/event-stream"),
+        *(
+            "text/plain",
+            "application/json",
+            "application/x-ndjson",
+            "text/event-stream",
+        ),
         *("image/jpeg", "image/png", "image/gif", "image/webp"),
-        *("audio/aac", "audio/amr", "audio/flac", "audio/mp4", "audio/mpeg", "audio/ogg", "audio/wav"),
-        *("audio/webm", "video/3gpp", "video/mp4", "video/ogg", "video/quicktime", "video/webm"),
+        *(
+            "audio/aac",
+            "audio/amr",
+            "audio/flac",
+            "audio/mp4",
+            "audio/mpeg",
+            "audio/ogg",
+            "audio/wav",
+        ),
+        *(
+            "audio/webm",
+            "video/3gpp",
+            "video/mp4",
+            "video/ogg",
+            "video/quicktime",
+            "video/webm",
+        ),
         "video/x-matroska",
     }
 )
-"""What browsers only show or play. All else is a download: it may be a page, or a picture with scripts."""
+"""What browsers only show or play. All else is a download: it may be a page, or
+a picture with scripts."""
 DOWNLOADED_TYPES: Final = frozenset({"application/pdf", "application/zip"})
 """Types of downloads that keep their type."""
 BINARY: Final = "application/octet-stream"
 SANDBOX: Final = ("Content-Security-Policy", "default-src 'none'; sandbox")
-"""Even if a browser shows an answer as a page, it runs no script, and is of no origin."""
+"""Even if a browser shows an answer as a page, it runs no script, and is of no
+origin."""
 
 
-def content_headers(content_type: str, name: str = "", *, keeps_type: bool = False) -> Headers:
-    """The headers of an answer whose type or bytes a user has chosen: it can never run as a page of ours.
+def content_headers(
+    content_type: str, name: str = "", *, keeps_type: bool = False
+) -> Headers:
+    """The headers of an answer whose type or bytes a user has chosen: it can
+    never run as a page of ours.
 
     A type that is neither in :data:`SHOWN_TYPES` nor in :data:`DOWNLOADED_TYPES` becomes
     :data:`BINARY`. ``keeps_type``: it stays, because clients of another server need the type that they gave;
@@ -586,15 +723,22 @@ def content_headers(content_type: str, name: str = "", *, keeps_type: bool = Fal
 
 
 def typed_headers(content_type: str) -> Headers:
-    """What an answer that is neither JSON nor a page of ours has besides :data:`HEADER_LIST`."""
+    """What an answer that is neither JSON nor a page of ours has besides
+    :data:`HEADER_LIST`."""
     *_, disposition = content_headers(content_type, keeps_type=True)
     return (SANDBOX,) if disposition[1] == "inline" else (SANDBOX, disposition)
 
 
 @lru_cache(256)
 def _typed_block(content_type: str) -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in typed_headers(content_type))
-    return b"Content-Type: %b\r\n%b%b" % (content_type.encode("latin-1"), _OTHER_HEADERS, lines.encode())
+    lines = "".join(
+        f"{name}: {value}\r\n" for name, value in typed_headers(content_type)
+    )
+    return b"Content-Type: %b\r\n%b%b" % (
+        content_type.encode("latin-1"),
+        _OTHER_HEADERS,
+        lines.encode(),
+    )
 
 
 class HttpResponse(Struct, frozen=True):
@@ -615,8 +759,9 @@ class HttpResponse(Struct, frozen=True):
 
     @staticmethod
     def content_headers(content_type: str, name: str = "") -> Headers:
-        """The headers of a response that a view streams itself, of bytes that a user has given: it can never
-        run as a page of ours. ``name``: of the file."""
+        """The headers of a response that a view streams itself, of bytes that a
+        user has given: it can never run as a page of ours. ``name``: of the
+        file."""
         return content_headers(content_type, name)
 
     def with_headers(self, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
@@ -625,14 +770,20 @@ class HttpResponse(Struct, frozen=True):
 
 
 def header_block(response: HttpResponse) -> bytes:
-    """The header lines of a response, each ended by CRLF, without Content-Length."""
+    """The header lines of a response, each ended by CRLF, without
+    Content-Length."""
     if not response.content_type and not response.headers:
         return HEADERS
-    lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode("latin-1")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers).encode(
+        "latin-1"
+    )
     if not response.content_type:
         return HEADERS + lines
     if response.page:
-        return b"Content-Type: %b\r\n%b" % (response.content_type.encode("latin-1"), lines)
+        return b"Content-Type: %b\r\n%b" % (
+            response.content_type.encode("latin-1"),
+            lines,
+        )
     return _typed_block(response.content_type) + lines
 
 
@@ -644,16 +795,20 @@ def _length_line(length: int) -> bytes:
 def keep_alive_response(response: HttpResponse) -> bytes:
     """A whole HTTP/1.1 response that keeps the connection open."""
     body = response.body
-    if len(response.headers) == 1 and not response.content_type:  # a push: as header_block(), without a call
+    # a push: as header_block(), without a call
+    if len(response.headers) == 1 and not response.content_type:
         ((name, value),) = response.headers
         lines = HEADERS + f"{name}: {value}\r\n".encode("latin-1")
     else:
         lines = header_block(response)
-    return b"".join((status_line(response.status), lines, _length_line(len(body)), body))
+    return b"".join(
+        (status_line(response.status), lines, _length_line(len(body)), body)
+    )
 
 
 def constant(response: HttpResponse) -> HttpResponse:
-    """The same response with its bytes on a connection that stays open, for answers that are sent often."""
+    """The same response with its bytes on a connection that stays open, for
+    answers that are sent often."""
     return replace(response, whole=keep_alive_response(response))
 
 
@@ -663,24 +818,29 @@ _Found = TypeVar("_Found")
 
 
 def pattern_of(path: str) -> str:
-    """The pattern of a path with names: each second segment from the second on is ``*``. ``/app/1f2e`` →
-    ``/app/*``, ``/apps/7/channels/news/users`` → ``/apps/*/channels/*/users``."""
+    """The pattern of a path with names: each second segment from the second on
+    is ``*``. ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` →
+    ``/apps/*/channels/*/users``."""
     segments = path.split("/")
     segments[2::2] = ["*" if each else "" for each in segments[2::2]]
     return "/".join(segments)
 
 
 def patterns_of(path: str) -> tuple[str, str]:
-    """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the second segment:
-    ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
+    """The patterns of a path: :func:`pattern_of`, and ``*`` for all behind the
+    second segment: ``/hooks/in/7/news`` → ``/hooks/*/7/*``, ``/hooks/in/*``."""
     return pattern_of(path), "/".join((*path.split("/", 3)[:3], "*"))
 
 
-def row_of(rows: Mapping[tuple[str, str], _Found], method: str, path: str) -> _Found | None:
+def row_of(
+    rows: Mapping[tuple[str, str], _Found], method: str, path: str
+) -> _Found | None:
     """The row of a path, or of one of its patterns."""
     return rows.get((method, route_of(rows, method, path)))
 
 
 def route_of(rows: Mapping[tuple[str, str], object], method: str, path: str) -> str:
     """The path, or that of its patterns, which has a row; ``""``: none has."""
-    return next((each for each in (path, *patterns_of(path)) if (method, each) in rows), "")
+    return next(
+        (each for each in (path, *patterns_of(path)) if (method, each) in rows), ""
+    )

@@ -1,4 +1,5 @@
-"""Listening sockets: bound once, accepted from by a reader, paused when files run out."""
+"""Listening sockets: bound once, accepted from by a reader, paused when files
+run out."""
 
 import _socket
 import errno
@@ -19,11 +20,13 @@ from imserver.gateway.transport.poller import Parked, Poller
 log = logging.getLogger(__name__)
 
 LOCAL_PEER: Final = ("127.0.0.1", 0)
-"""The address of every peer of a Unix socket, which has none: a program of this machine."""
+"""The address of every peer of a Unix socket, which has none: a program of this
+machine."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
-    """A listening non-blocking TCP socket; port 0: any free one. Raises :class:`StartError`."""
+    """A listening non-blocking TCP socket; port 0: any free one. Raises
+    :class:`StartError`."""
     try:
         raw = bind_raw(host, port, reuse_port)
         raw.listen(backlog)
@@ -40,10 +43,12 @@ def wrapped(raw: _socket.socket) -> socket.socket:
 
 
 def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
-    """Create a bound non-blocking TCP socket that does not listen yet. Raises OSError.
+    """Create a bound non-blocking TCP socket that does not listen yet. Raises
+    OSError.
 
-    The socket is raw. The unpatched name lookup may block at the start; a patched one would start a thread,
-    and the supervisor must not start a loop either.
+    The socket is raw. The unpatched name lookup may block at the start; a
+    patched one would start a thread, and the supervisor must not start a loop
+    either.
     """
     # Text is encoded by `encodings.idna`, 0.3 MB.
     name = host.encode() if host.isascii() else host
@@ -73,7 +78,8 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
         with suppress(FileNotFoundError):
             os.unlink(path)
         sock.bind(path)
-        os.chmod(path, int(mode, 8))  # before listen(): nobody connects with other permissions
+        # before listen(): nobody connects with other permissions
+        os.chmod(path, int(mode, 8))
         sock.listen(backlog)
     except OSError as error:
         sock.close()
@@ -83,7 +89,8 @@ def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
 
 
 def refuse_taken(path: str) -> None:
-    """Raise :class:`StartError` if another server listens at a path, or it is something else."""
+    """Raise :class:`StartError` if another server listens at a path, or it is
+    something else."""
     with closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
@@ -109,7 +116,8 @@ def port_of(sock: Any) -> int:
 
 
 def text_of(address: Any) -> str:
-    """``"host:port"`` of a socket address, or ``"unix:path"``. IPv6 hosts are in brackets."""
+    """``"host:port"`` of a socket address, or ``"unix:path"``. IPv6 hosts are
+    in brackets."""
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address[0], address[1]
@@ -117,18 +125,22 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """A spare file descriptor, to answer 503 when the process has no other: a raw socket, which is closed at
-    once. A patched ``os.close`` does not guarantee that."""
+    """A spare file descriptor, to answer 503 when the process has no other: a
+    raw socket, which is closed at once. A patched ``os.close`` does not
+    guarantee that."""
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()
 
     def turn_away(self, listening: _socket.socket) -> None:
-        """Use the spare descriptor to accept a connection, answer 503 and close it."""
+        """Use the spare descriptor to accept a connection, answer 503 and close
+        it."""
         self.close()
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
-            with closing(_socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)) as sock:
+            with closing(
+                _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
+            ) as sock:
                 sock.setblocking(False)
                 sock.send(
                     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -148,7 +160,8 @@ class Reserve:
 
 
 class Listener(Parked):
-    """A parked listening socket. ``accepted`` gets each new non-blocking socket and its peer's address."""
+    """A parked listening socket. ``accepted`` gets each new non-blocking socket
+    and its peer's address."""
 
     PAUSE_SECONDS = 0.5
 
@@ -163,12 +176,15 @@ class Listener(Parked):
         self.port = port_of(sock)
         self.address = text_of(sock.getsockname())
         self._family = sock.family
-        super().__init__(_socket.socket(sock.family, sock.type, sock.proto, sock.detach()))
+        super().__init__(
+            _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        )
         self._poller = poller
         self._metrics = metrics
         self._accepted = accepted
         self._reserve = Reserve()
-        # A repeating timer: a fired one-shot timer would fire at once when restarted.
+        # A repeating timer: a fired one-shot timer would fire at once when
+        # restarted.
         self._pause = loop.timer(0.0, self.PAUSE_SECONDS)
         poller.add(self)
 
@@ -182,7 +198,12 @@ class Listener(Parked):
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                if exc.errno not in (
+                    errno.EMFILE,
+                    errno.ENFILE,
+                    errno.ENOBUFS,
+                    errno.ENOMEM,
+                ):
                     raise
                 if self._metrics.files_exhausted == 0:
                     text = "no file descriptors left to accept connections (%s); see limits.max_connections"
@@ -203,7 +224,8 @@ class Listener(Parked):
         """Never called."""
 
     def lost(self) -> None:
-        """Accepting failed with an unexpected error, which was logged: retry after a pause."""
+        """Accepting failed with an unexpected error, which was logged: retry
+        after a pause."""
         self._poller.pause(self, True)
         self._pause.again(self._resume)
 

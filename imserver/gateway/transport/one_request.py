@@ -1,4 +1,5 @@
-"""pywsgi's handler for one request of the WSGI application, on a socket of either server, and its reader."""
+"""pywsgi's handler for one request of the WSGI application, on a socket of
+either server, and its reader."""
 
 import errno
 import logging
@@ -28,7 +29,8 @@ WRITE_SECONDS: Final = 30
 
 
 class Reader:
-    """A file for pywsgi: the bytes read before, then the socket. ``unread``: what follows the request."""
+    """A file for pywsgi: the bytes read before, then the socket. ``unread``:
+    what follows the request."""
 
     closed = False
 
@@ -47,8 +49,8 @@ class Reader:
         return data
 
     def await_head(self, limit: int, patience: float, seconds: float) -> bytes:
-        """Wait ``patience`` seconds for the first byte of a request, then ``seconds`` for the rest of its
-        head.
+        """Wait ``patience`` seconds for the first byte of a request, then
+        ``seconds`` for the rest of its head.
 
         Returns the head without consuming it, ``b""`` if no request came. Raises
         :class:`imserver.gateway.transport.http1.BadHead` if it is too large or too slow, OSError from the
@@ -70,7 +72,9 @@ class Reader:
                     return b""
             except TimeoutError:
                 if started:
-                    raise BadHead(Problems.TIMEOUT, "the request took too long to arrive") from None
+                    raise BadHead(
+                        Problems.TIMEOUT, "the request took too long to arrive"
+                    ) from None
                 return b""
             self._skip_line_ends()
             if not started and self.unread:
@@ -81,11 +85,12 @@ class Reader:
             self.unread[:] = self.unread.lstrip(b"\r\n")
 
     def await_body(self, raw: bytes, head: ParsedHead, body: Body) -> bool:
-        """Wait for the body after the head ``raw``. Then the reader holds the request with a plain head and
-        body.
+        """Wait for the body after the head ``raw``. Then the reader holds the
+        request with a plain head and body.
 
-        False if the client ends before that. Raises :class:`imserver.gateway.transport.http1.BadHead` for
-        invalid chunks and for a slow body, OSError from the socket.
+        False if the client ends before that. Raises
+        :class:`imserver.gateway.transport.http1.BadHead` for invalid chunks and
+        for a slow body, OSError from the socket.
         """
         del self.unread[: len(raw)]
         rest = body.feed(bytes(self.unread))
@@ -107,7 +112,8 @@ class Reader:
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, fewer only at the end. Raises TimeoutError after a long silence."""
+        """Read ``size`` bytes, fewer only at the end. Raises TimeoutError after
+        a long silence."""
         if size < 0 or len(self.unread) < size:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._more():
@@ -130,18 +136,24 @@ class Reader:
         """The socket belongs to the caller."""
 
 
-def make_server(application: Callable[..., Any], environ: Mapping[str, Any]) -> WSGIServer:
+def make_server(
+    application: Callable[..., Any], environ: Mapping[str, Any]
+) -> WSGIServer:
     """The part of a server that a handler needs. It never listens."""
-    server = WSGIServer(("127.0.0.1", 0), application, log=None, error_log=log, environ=dict(environ))
+    server = WSGIServer(
+        ("127.0.0.1", 0), application, log=None, error_log=log, environ=dict(environ)
+    )
     server.environ.update(environ)
     return server
 
 
 class OneRequestHandler(WSGIHandler):
-    """pywsgi's handler for one request. Head and body of the answer are sent in one write.
+    """pywsgi's handler for one request. Head and body of the answer are sent in
+    one write.
 
-    If the application did not read a streamed body to its end, the connection ends with the answer: the rest
-    of the body could not be distinguished from a next request.
+    If the application did not read a streamed body to its end, the connection
+    ends with the answer: the rest of the body could not be distinguished from a
+    next request.
     """
 
     _parts: list[bytes] | None = None
@@ -149,10 +161,15 @@ class OneRequestHandler(WSGIHandler):
     """True if the answer was sent before the body had arrived."""
 
     def handle_one_request(self) -> Any:
-        """Serve a request. What pywsgi refuses with 414, a line over 8 KiB, is a head that is too large."""
+        """Serve a request. What pywsgi refuses with 414, a line over 8 KiB, is
+        a head that is too large."""
         result = super().handle_one_request()
         is_too_long = isinstance(result, tuple) and result[0] == "414"
-        return ("431", problem_response(Problems.HEADERS_TOO_LARGE)) if is_too_long else result
+        return (
+            ("431", problem_response(Problems.HEADERS_TOO_LARGE))
+            if is_too_long
+            else result
+        )
 
     def _lacks_body(self) -> bool:
         """Whether a part of the request's body is neither read nor received."""
@@ -163,7 +180,8 @@ class OneRequestHandler(WSGIHandler):
         return missing > len(self.rfile.unread)
 
     def _is_last(self) -> bool:
-        """Whether the connection ends with this answer although its client would go on."""
+        """Whether the connection ends with this answer although its client
+        would go on."""
         return self._lacks_body()
 
     def finalize_headers(self) -> None:
@@ -171,7 +189,8 @@ class OneRequestHandler(WSGIHandler):
         if not self.close_connection and self._is_last():
             self.close_connection = True
             headers: Any = self.response_headers
-            headers[:] = [row for row in headers if row[0] != b"Connection"]  # HTTP/1.0 has keep-alive there
+            # HTTP/1.0 has keep-alive there
+            headers[:] = [row for row in headers if row[0] != b"Connection"]
             headers.append((b"Connection", b"close"))
         super().finalize_headers()
 
@@ -183,13 +202,15 @@ class OneRequestHandler(WSGIHandler):
             if self._lacks_body():
                 self.cut_short = self.close_connection = True
                 body: Any = self.wsgi_input
-                body.content_length = body.position  # otherwise pywsgi reads and drops all of it
+                # otherwise pywsgi reads and drops all of it
+                body.content_length = body.position
 
     def log_request(self) -> None:
         """Disabled: the application has its own request log."""
 
     def _write_with_headers(self, data: bytes) -> None:
-        # Nagle's algorithm would delay the second of two writes, and they cost twice the system calls.
+        # Nagle's algorithm would delay the second of two writes, and they cost
+        # twice the system calls.
         self._parts = []
         try:
             super()._write_with_headers(data)  # type: ignore[misc]
@@ -205,4 +226,6 @@ class OneRequestHandler(WSGIHandler):
         try:
             super()._sendall(data)  # type: ignore[misc]
         except TimeoutError:  # the client does not read: not an error of the server
-            raise BrokenPipeError(errno.EPIPE, "the client does not read its answer") from None
+            raise BrokenPipeError(
+                errno.EPIPE, "the client does not read its answer"
+            ) from None

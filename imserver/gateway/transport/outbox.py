@@ -1,8 +1,10 @@
-"""Outboxes (the bytes that wait to be written to a connection) and the flusher that writes them.
+"""Outboxes (the bytes that wait to be written to a connection) and the flusher
+that writes them.
 
-Everything queued for a connection in one turn of the loop is sent in one ``send``. During the turn the outbox
-is a list of frames. If the kernel does not accept all of them, it becomes a :class:`Backlog` with size and
-age, which is written when the socket is writable again. An idle connection has neither.
+Everything queued for a connection in one turn of the loop is sent in one
+``send``. During the turn the outbox is a list of frames. If the kernel does not
+accept all of them, it becomes a :class:`Backlog` with size and age, which is
+written when the socket is writable again. An idle connection has neither.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ SEND_BYTES = 65536
 
 
 class Writer(Parked):
-    """A WebSocket, or an HTTP connection with its answers. When it is no longer in service, :meth:`flushed`
-    is called as soon as everything is written."""
+    """A WebSocket, or an HTTP connection with its answers. When it is no longer
+    in service, :meth:`flushed` is called as soon as everything is written."""
 
     __slots__ = ("outbox", "state")
 
@@ -35,12 +37,14 @@ class Writer(Parked):
     state: ConnectionState
     """Changed by :data:`CONNECTION_TRANSITIONS` only."""
     has_close_deadline = False
-    """True if a time limit of its own ends it in the later states. Otherwise that of the outbox does."""
+    """True if a time limit of its own ends it in the later states. Otherwise
+    that of the outbox does."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it is in service: what comes is served, and what is sent goes out. Hot code compares the
-        state itself: the call would take longer than the rest."""
+        """Whether it is in service: what comes is served, and what is sent goes
+        out. Hot code compares the state itself: the call would take longer than
+        the rest."""
         return self.state < CLOSING
 
     @property
@@ -54,7 +58,8 @@ class Writer(Parked):
 
     @abstractmethod
     def abandon(self, code: int) -> None:
-        """End TCP because a limit is exceeded. ``code``: for the log and the counters."""
+        """End TCP because a limit is exceeded. ``code``: for the log and the
+        counters."""
 
     @abstractmethod
     def held_bytes(self) -> int:
@@ -62,12 +67,21 @@ class Writer(Parked):
 
 
 class Backlog:
-    """Frames that the kernel has not accepted yet, ``size`` bytes. Owner: their connection. ``progress_at``:
-    monotonic time of the last successful write."""
+    """Frames that the kernel has not accepted yet, ``size`` bytes. Owner: their
+    connection. ``progress_at``: monotonic time of the last successful write."""
 
-    __slots__ = ("_chunks", "_connection", "_flusher", "_partial", "progress_at", "size")
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_flusher",
+        "_partial",
+        "progress_at",
+        "size",
+    )
 
-    def __init__(self, flusher: Flusher, connection: Writer, chunks: list[bytes], partial: bool) -> None:
+    def __init__(
+        self, flusher: Flusher, connection: Writer, chunks: list[bytes], partial: bool
+    ) -> None:
         self._flusher = flusher
         self._connection = connection
         self._chunks: deque[bytes | memoryview] = deque(chunks)
@@ -77,14 +91,16 @@ class Backlog:
         self.progress_at = monotonic()
 
     def append(self, frame: bytes) -> None:
-        """Queue one more frame. The limits are checked at the end of the turn, because no connection may be
-        closed while a fan-out iterates over the connections."""
+        """Queue one more frame. The limits are checked at the end of the turn,
+        because no connection may be closed while a fan-out iterates over the
+        connections."""
         self._chunks.append(frame)
         self.size += len(frame)
         self._flusher.grew(self._connection)
 
     def cut(self, frame: bytes) -> None:
-        """Drop everything except ``frame`` and the rest of a half-written frame."""
+        """Drop everything except ``frame`` and the rest of a half-written
+        frame."""
         rest = [self._chunks[0]] if self._partial and self._chunks else []
         self._chunks = deque([*rest, frame])
         self.size = sum(map(len, self._chunks))
@@ -92,13 +108,15 @@ class Backlog:
         self.progress_at = monotonic()
 
     def take(self) -> bytes:
-        """Return all waiting bytes for another writer. The backlog cannot be used afterwards."""
+        """Return all waiting bytes for another writer. The backlog cannot be
+        used afterwards."""
         self._flusher.stalled.discard(self._connection)
         self.size = 0
         return b"".join(self._chunks)
 
     def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
-        """Send until nothing is left (True) or the kernel takes no more (False). Raises OSError."""
+        """Send until nothing is left (True) or the kernel takes no more
+        (False). Raises OSError."""
         chunks = self._chunks
         while chunks:
             data = chunks[0]
@@ -112,14 +130,16 @@ class Backlog:
             self.progress_at = monotonic()
             self._partial = sent < len(data)
             if self._partial:
-                # A view, so that only the sent part of a large message is copied.
+                # A view, so that only the sent part of a large message is
+                # copied.
                 chunks[0] = memoryview(data)[sent:]
                 return False
             chunks.popleft()
         return True
 
     def _gather(self) -> bytes:
-        """Join small chunks at the start into one of at most :data:`SEND_BYTES`."""
+        """Join small chunks at the start into one of at most
+        :data:`SEND_BYTES`."""
         chunks = self._chunks
         size, parts = 0, []
         while chunks and size + len(chunks[0]) <= SEND_BYTES:
@@ -131,8 +151,8 @@ class Backlog:
 
 
 class Budget(Struct, eq=False):
-    """Limit for the bytes in all outboxes and unfinished frames of a node. Above it the largest holders are
-    closed at the end of the turn."""
+    """Limit for the bytes in all outboxes and unfinished frames of a node.
+    Above it the largest holders are closed at the end of the turn."""
 
     limit: int
     sizes: dict[Writer, int] = field(default_factory=dict)
@@ -147,7 +167,8 @@ class Budget(Struct, eq=False):
             self.sizes.pop(connection, None)
 
     def shrink(self) -> int:
-        """Close the largest holders until the limit holds. Returns their number."""
+        """Close the largest holders until the limit holds. Returns their
+        number."""
         closed = 0
         while self.total > self.limit and self.sizes:
             max(self.sizes, key=self.sizes.__getitem__).abandon(CloseCode.SLOW_READER)
@@ -158,26 +179,36 @@ class Budget(Struct, eq=False):
 _filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
 """``bulk_filled`` after the last broadcast of a greenlet."""
 MANY_CONNECTIONS = 64
-"""Answers overtake the output of a turn to at least so many connections, which takes 0.2 ms or more."""
+"""Answers overtake the output of a turn to at least so many connections, which
+takes 0.2 ms or more."""
 BULK_CONNECTIONS = 1024
-"""A broadcast to more connections than this is written in slices, together with other output."""
+"""A broadcast to more connections than this is written in slices, together with
+other output."""
 SLICE_SECONDS = 0.002
-"""Limit of the time for which output is written before the loop serves its sockets."""
+"""Limit of the time for which output is written before the loop serves its
+sockets."""
 PIECE_CONNECTIONS = 32
 """So many connections are written between two looks at the clock."""
 
 
 class Flusher:
-    """Writes outboxes: those filled in one turn of the loop, in slices of at most :data:`SLICE_SECONDS` and
-    ``most`` connections.
+    """Writes outboxes: those filled in one turn of the loop, in slices of at
+    most :data:`SLICE_SECONDS` and ``most`` connections.
 
-    ``enqueue`` may be called from anywhere. The flush runs in the hub's greenlet and never blocks or
-    switches. Between two slices the loop serves its sockets. Broadcasts to very many connections get half of
-    each slice while other output waits, so they delay neither heartbeats nor pushes.
+    ``enqueue`` may be called from anywhere. The flush runs in the hub's
+    greenlet and never blocks or switches. Between two slices the loop serves
+    its sockets. Broadcasts to very many connections get half of each slice
+    while other output waits, so they delay neither heartbeats nor pushes.
     """
 
     def __init__(
-        self, loop: Any, poller: Poller, most: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
+        self,
+        loop: Any,
+        poller: Poller,
+        most: int,
+        outbox_bytes: int,
+        outbox_seconds: float,
+        budget: Budget,
     ) -> None:
         self._loop = loop
         self._poller = poller
@@ -189,7 +220,8 @@ class Flusher:
         self.stalled: set[Writer] = set()
         self.slow_readers = 0
         self.dirty: list[Writer] = []
-        """Connections whose outbox was filled in this turn. Fan-out appends directly."""
+        """Connections whose outbox was filled in this turn. Fan-out appends
+        directly."""
         self.bulk: list[Writer] = []
         """The same, for broadcasts to more than :data:`BULK_CONNECTIONS`."""
         self.permit: BulkPermit | None = None
@@ -204,26 +236,30 @@ class Flusher:
         self._before_flush: list[Callable[[], None]] = []
 
     def enqueue(self, connection: Writer, frame: bytes) -> None:
-        """Put ``frame`` into the outbox of ``connection``. It is sent at the end of this turn."""
+        """Put ``frame`` into the outbox of ``connection``. It is sent at the
+        end of this turn."""
         outbox = connection.outbox
         if outbox is None:
             connection.outbox = [frame]
             self.dirty.append(connection)
-            if not self._scheduled:  # as schedule(): 0.1 µs less of the 1.5 µs of a push in bulk
+            # as schedule(): 0.1 µs less of the 1.5 µs of a push in bulk
+            if not self._scheduled:
                 self._scheduled = True
                 self._loop.run_callback(self._flush)
         else:
             outbox.append(frame)
             if self.bulk and not (self.dirty and self.dirty[-1] is connection):
-                # The outbox also holds a broadcast to many, which may wait for a permit: send both now.
+                # The outbox also holds a broadcast to many, which may wait for
+                # a permit: send both now.
                 self.dirty.append(connection)
                 self.schedule()
 
     def enqueue_first(self, connection: Writer, frame: bytes) -> None:
-        """As :meth:`enqueue`, but write ``connection`` before the others of this turn.
+        """As :meth:`enqueue`, but write ``connection`` before the others of
+        this turn.
 
-        The answer to a push that fills many outboxes need not wait until they are written. Earlier output of
-        ``connection`` still comes first.
+        The answer to a push that fills many outboxes need not wait until they
+        are written. Earlier output of ``connection`` still comes first.
         """
         if connection.outbox is None and self._scheduled:
             connection.outbox = [frame]
@@ -232,21 +268,29 @@ class Flusher:
             self.enqueue(connection, frame)
 
     def call_before_flush(self, call: Callable[[], None]) -> None:
-        """Run ``call`` once, at the end of this turn, before its outboxes are written."""
+        """Run ``call`` once, at the end of this turn, before its outboxes are
+        written."""
         self._before_flush.append(call)
         self.schedule()
 
     def filled(self, connections: int) -> None:
-        """Count ``connections`` that the current greenlet has added to :attr:`bulk`."""
+        """Count ``connections`` that the current greenlet has added to
+        :attr:`bulk`."""
         self.bulk_filled += connections
         _filled_here.set(self.bulk_filled)
         if self.permit is not None:
-            self.permit.request()  # before other nodes hear of the push, whose answer waits for this one
+            # before other nodes hear of the push, whose answer waits for this
+            # one
+            self.permit.request()
 
     def drained(self, since: int) -> bool:
-        """Whether the broadcasts of this greenlet since an earlier ``bulk_filled`` are mostly written. Wait
-        for this between two broadcasts to very many connections."""
-        if _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS:
+        """Whether the broadcasts of this greenlet since an earlier
+        ``bulk_filled`` are mostly written. Wait for this between two broadcasts
+        to very many connections."""
+        if (
+            _filled_here.get() <= since
+            or len(self.bulk) - self._begin <= BULK_CONNECTIONS
+        ):
             return True
         if self.permit is not None:
             self.permit.extend()
@@ -283,7 +327,8 @@ class Flusher:
             left -= len(batch)
             over = left <= 0 or monotonic() > end
             if over and (self.dirty or bulk) and not self._scheduled:
-                # A callback would run before the loop serves its sockets; a timer runs after.
+                # A callback would run before the loop serves its sockets; a
+                # timer runs after.
                 self._scheduled = True
                 self._timer.start(self._flush)
             self._write(batch)
@@ -343,7 +388,9 @@ class Flusher:
                 self._begin = 0
         return batch
 
-    def _stall(self, connection: Writer, chunks: list[bytes], partial: bool = False) -> None:
+    def _stall(
+        self, connection: Writer, chunks: list[bytes], partial: bool = False
+    ) -> None:
         """Write ``chunks`` in pieces. The rest becomes the backlog."""
         backlog = Backlog(self, connection, chunks, partial)
         try:
@@ -389,7 +436,10 @@ class Flusher:
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:
-                if backlog.size > (connection.outbox_bytes or self.limit_bytes) and connection.is_open:
+                if (
+                    backlog.size > (connection.outbox_bytes or self.limit_bytes)
+                    and connection.is_open
+                ):
                     self._too_slow(connection)
                 else:
                     self.budget.set(connection, connection.held_bytes())
@@ -398,14 +448,19 @@ class Flusher:
     def forget(self, connection: Writer) -> None:
         """Stop tracking a connection without a backlog."""
         self.stalled.discard(connection)
-        self.budget.set(connection, 0 if connection.state is CLOSED else connection.held_bytes())
+        self.budget.set(
+            connection, 0 if connection.state is CLOSED else connection.held_bytes()
+        )
 
     def expire(self) -> None:
-        """Close connections whose backlog has made no progress for too long. Called once per second."""
+        """Close connections whose backlog has made no progress for too long.
+        Called once per second."""
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is not Backlog or (connection.has_close_deadline and not connection.is_open):
+            if type(backlog) is not Backlog or (
+                connection.has_close_deadline and not connection.is_open
+            ):
                 continue
             if backlog.progress_at < deadline:
                 self._too_slow(connection)

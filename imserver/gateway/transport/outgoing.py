@@ -1,9 +1,10 @@
-"""HTTP requests to the outside: signed ones to back ends, documents of issuers and providers, and requests to
-URLs that users give.
+"""HTTP requests to the outside: signed ones to back ends, documents of issuers
+and providers, and requests to URLs that users give.
 
-These go only to addresses of the public internet, and https only except to pages. Each connection resolves
-its host, checks every address and connects to one of those it has checked, so a name that resolves
-differently a moment later gains nothing. TLS verifies the name. Redirects are not followed.
+These go only to addresses of the public internet, and https only except to
+pages. Each connection resolves its host, checks every address and connects to
+one of those it has checked, so a name that resolves differently a moment later
+gains nothing. TLS verifies the name. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ ANSWER_BYTES: Final = 65536
 USER_AGENT: Final = f"imserver/{__version__}"
 NO_HEADERS: Final[Mapping[str, str]] = {}
 _LONG_HOST: Final = re.compile("[^/]*//[^/?#]{321}")
-"""No name with a user and a port is so long. Issuers and providers name URLs, too."""
+"""No name with a user and a port is so long. Issuers and providers name URLs,
+too."""
 
 
 class Unreachable(ImserverError):
-    """There was no complete answer in time; the text says why. ``is_refused``: no program listens there."""
+    """There was no complete answer in time; the text says why. ``is_refused``:
+    no program listens there."""
 
     def __init__(self, text: str, is_refused: bool = False) -> None:
         super().__init__(text)
@@ -51,18 +54,22 @@ class Unreachable(ImserverError):
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """The header ``Imserver-Signature``, by which the receiver can check who wrote a body, and at which Unix
-    second: HMAC-SHA256 of ``<timestamp>.<body>``."""
+    """The header ``Imserver-Signature``, by which the receiver can check who
+    wrote a body, and at which Unix second: HMAC-SHA256 of
+    ``<timestamp>.<body>``."""
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
 
 
 class Outgoing:
-    """Owner of the connections to other servers, which are reused. One per node."""
+    """Owner of the connections to other servers, which are reused. One per
+    node."""
 
     def __init__(self) -> None:
         self._connections: PoolManager | None = None
-        self.request: Callable[..., tuple[int, bytes, Mapping[str, str]]] = self._request
+        self.request: Callable[..., tuple[int, bytes, Mapping[str, str]]] = (
+            self._request
+        )
         """What :meth:`exchange` sends with. May be wrapped."""
 
     def post(
@@ -76,9 +83,12 @@ class Outgoing:
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> tuple[int, bytes]:
-        """Send signed JSON: status and body of an answer within ``seconds``. Switches. Redirections are not
-        followed. Raises :class:`Unreachable`."""
-        own = {"Imserver-Signature": signature(secret, body, timestamp), "Imserver-Delivery": delivery}
+        """Send signed JSON: status and body of an answer within ``seconds``.
+        Switches. Redirections are not followed. Raises :class:`Unreachable`."""
+        own = {
+            "Imserver-Signature": signature(secret, body, timestamp),
+            "Imserver-Delivery": delivery,
+        }
         return self.send(url, {**headers, **own}, body, seconds, answer_bytes)
 
     def send(
@@ -89,12 +99,16 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes]:
-        """Send JSON with these ``headers``. Waits and raises like :meth:`post`."""
+        """Send JSON with these ``headers``. Waits and raises like
+        :meth:`post`."""
         headers = {"Content-Type": "application/json", **headers}
         return self.exchange("POST", url, body, headers, seconds, answer_bytes)[:2]
 
-    def get(self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS) -> tuple[int, bytes]:
-        """Read a document: status and body. Waits and raises like :meth:`post`."""
+    def get(
+        self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[int, bytes]:
+        """Read a document: status and body. Waits and raises like
+        :meth:`post`."""
         headers = {"Accept": "application/json", **headers}
         return self.exchange("GET", url, None, headers, seconds)[:2]
 
@@ -107,21 +121,33 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with ``headers`` and that of the sender: status, body and headers (by names in small
-        letters) of the answer. Waits and raises like :meth:`post`."""
+        """Send a request with ``headers`` and that of the sender: status, body
+        and headers (by names in small letters) of the answer. Waits and raises
+        like :meth:`post`."""
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
         timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                return self.request(method, url, body, {"User-Agent": USER_AGENT, **headers}, answer_bytes)
+                return self.request(
+                    method,
+                    url,
+                    body,
+                    {"User-Agent": USER_AGENT, **headers},
+                    answer_bytes,
+                )
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
 
     def _request(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
         # Loaded here to save memory in nodes that send no requests.
         from urllib3 import PoolManager
@@ -132,7 +158,12 @@ class Outgoing:
             self._connections = PoolManager(64, maxsize=64, retries=False)
         try:
             answer = self._connections.urlopen(
-                method, url, body=body, headers=headers, redirect=False, preload_content=False
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
             )
             try:
                 content = answer.read(answer_bytes + 1, decode_content=False)
@@ -163,14 +194,31 @@ _URL: Final = re.compile(
 _NOT_PUBLIC_V4: Final = tuple(
     IPv4Network(each)
     for each in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *(
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+        ),
+        *(
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+        ),
         *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
     )
 )
-"""Private, shared, loopback, link-local, documentation, benchmark, multicast and reserved networks."""
-_NOT_PUBLIC_V6: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
-"""The networks in 2000::/3 that are not public: of protocols (also Teredo), and documentation."""
+"""Private, shared, loopback, link-local, documentation, benchmark, multicast
+and reserved networks."""
+_NOT_PUBLIC_V6: Final = tuple(
+    map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20"))
+)
+"""The networks in 2000::/3 that are not public: of protocols (also Teredo), and
+documentation."""
 
 
 class BadUrl(ImserverError):
@@ -178,7 +226,8 @@ class BadUrl(ImserverError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is public; an IPv4 one in IPv6 (mapped, NAT64, 6to4) decides. Raises ValueError."""
+    """Whether an address is public; an IPv4 one in IPv6 (mapped, NAT64, 6to4)
+    decides. Raises ValueError."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -186,22 +235,31 @@ def is_public(text: str) -> bool:
             inner = IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is None:
             is_assigned = address in IPv6Network("2000::/3")
-            return is_assigned and not any(address in network for network in _NOT_PUBLIC_V6)
+            return is_assigned and not any(
+                address in network for network in _NOT_PUBLIC_V6
+            )
         address = inner
     return not any(address in network for network in _NOT_PUBLIC_V4)
 
 
 def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
-    """Check what can be seen of a URL without a look-up; returns its parts. Raises :class:`BadUrl`.
+    """Check what can be seen of a URL without a look-up; returns its parts.
+    Raises :class:`BadUrl`.
 
-    ``allow_loopback``: addresses of this machine are allowed, also with http. ``pages``: http is allowed, and
-    the port is that of the scheme, which each page for everybody has.
+    ``allow_loopback``: addresses of this machine are allowed, also with http.
+    ``pages``: http is allowed, and the port is that of the scheme, which each
+    page for everybody has.
     """
     match = _URL.fullmatch(url) if len(url) <= PublicRequests.URL_CHARACTERS else None
     if match is None or not 0 < int(match["port"] or 443) < 65536:
-        raise BadUrl(f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters")
+        raise BadUrl(
+            f"expected an https:// URL of up to {PublicRequests.URL_CHARACTERS} ASCII characters"
+        )
     if pages:
-        if not allow_loopback and int(match["port"] or 0) not in (0, _DEFAULT_PORTS[match["scheme"]]):
+        if not allow_loopback and int(match["port"] or 0) not in (
+            0,
+            _DEFAULT_PORTS[match["scheme"]],
+        ):
             raise BadUrl("the port is not that of pages")
     elif match["scheme"] != "https" and not allow_loopback:
         raise BadUrl("expected an https:// URL")
@@ -216,7 +274,9 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     return match
 
 
-def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool) -> None:
+def _check_addresses(
+    addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool
+) -> None:
     """Raises :class:`BadUrl`."""
     for address in addresses:
         if allow_loopback and is_loopback(address):
@@ -228,8 +288,9 @@ def _check_addresses(addresses: Sequence[str], scheme: str, allow_loopback: bool
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a host, without a thread: a name server that hangs delays nobody else. Name servers
-    are read anew, because they may change. Switches. Raises OSError."""
+    """The addresses of a host, without a thread: a name server that hangs
+    delays nobody else. Name servers are read anew, because they may change.
+    Switches. Raises OSError."""
     from gevent.resolver.ares import Resolver
 
     resolver = Resolver()
@@ -243,8 +304,9 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class AnswerReader(Service):
-    """The callbacks of a parser for one answer, of which at most ``limit`` bytes of the body are read.
-    ``cut``: a longer one is complete with them; else it is none."""
+    """The callbacks of a parser for one answer, of which at most ``limit``
+    bytes of the body are read. ``cut``: a longer one is complete with them;
+    else it is none."""
 
     limit: int
     cut: bool = False
@@ -282,9 +344,10 @@ class AnswerReader(Service):
 class PublicRequests(Outgoing):
     """Owner of the connections to URLs of users. One per node.
 
-    ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the look-up of names in tests.
-    ``connections``: idle connections to one host. ``pages``: also with http, on the port of the scheme; of a
-    longer answer the beginning is read, which is enough of a page or file that a stranger has.
+    ``allow_loopback``: see :func:`check_url`. ``resolve`` stands for the
+    look-up of names in tests. ``connections``: idle connections to one host.
+    ``pages``: also with http, on the port of the scheme; of a longer answer the
+    beginning is read, which is enough of a page or file that a stranger has.
 
     Why not urllib3: docs/dependencies.md.
     """
@@ -307,12 +370,14 @@ class PublicRequests(Outgoing):
         self._resolve = resolve
         self._most_idle = connections
         self._idle: dict[str, list[socket.socket]] = {}
-        """Origin → connections without a request. The origin that was used last is the last."""
+        """Origin → connections without a request. The origin that was used last
+        is the last."""
 
     @staticmethod
     def ascii_host(name: str) -> str:
-        """The name of a host in ASCII. Its length is checked only here, and before: IDNA takes seconds for a
-        long label, and one letter may stand for 18. Raises :class:`BadUrl`."""
+        """The name of a host in ASCII. Its length is checked only here, and
+        before: IDNA takes seconds for a long label, and one letter may stand
+        for 18. Raises :class:`BadUrl`."""
         letters = unicodedata.normalize("NFKC", name[: _HOST_CHARACTERS + 1])
         if max(len(letters), len(name)) > _HOST_CHARACTERS or any(
             len(label) > 63 for label in re.split("[.\u3002\uff0e\uff61]", letters)
@@ -328,7 +393,12 @@ class PublicRequests(Outgoing):
         check_url(url, self._allow_loopback, self._pages)
 
     def _request(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
         try:
             parts = check_url(url, self._allow_loopback, self._pages)
@@ -342,7 +412,8 @@ class PublicRequests(Outgoing):
                 lines.append(f"Content-Length: {len(body)}")
             request = "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (body or b"")
             if idle := self._idle.get(parts["origin"]):
-                with suppress(ConnectionResetError, BrokenPipeError):  # it was closed while it was idle
+                # it was closed while it was idle
+                with suppress(ConnectionResetError, BrokenPipeError):
                     return self._ask(parts["origin"], idle.pop(), request, answer_bytes)
             return self._ask(parts["origin"], self._open(parts), request, answer_bytes)
         except BadUrl as problem:
@@ -354,12 +425,14 @@ class PublicRequests(Outgoing):
     def _ask(
         self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Raises :class:`Unreachable` and OSError: ConnectionResetError if nothing has come."""
+        """Raises :class:`Unreachable` and OSError: ConnectionResetError if
+        nothing has come."""
         is_reusable = False
         try:
             sock.sendall(request)
             answer = AnswerReader(answer_bytes, self._pages)
-            is_reusable, status = read_answer(sock, answer, answer_bytes + 65536)  # with its head
+            # with its head
+            is_reusable, status = read_answer(sock, answer, answer_bytes + 65536)
         finally:
             if is_reusable:
                 self._add_idle(origin, sock)
@@ -378,7 +451,8 @@ class PublicRequests(Outgoing):
                 each.close()
 
     def _open(self, parts: re.Match[str]) -> socket.socket:
-        """Connect to a checked address of a host. Raises :class:`BadUrl` and OSError."""
+        """Connect to a checked address of a host. Raises :class:`BadUrl` and
+        OSError."""
         scheme, host = parts["scheme"], parts["v6"] or parts["host"]
         sock = self._connect(scheme, host, int(parts["port"] or _DEFAULT_PORTS[scheme]))
         if scheme == "http":
@@ -424,9 +498,11 @@ class PublicRequests(Outgoing):
                 each.close()
 
 
-def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[bool, int]:
-    """Read an answer of at most ``limit`` bytes: whether another request may follow, and the status. Raises
-    like :meth:`PublicRequests._ask`."""
+def read_answer(
+    sock: socket.socket, answer: AnswerReader, limit: int
+) -> tuple[bool, int]:
+    """Read an answer of at most ``limit`` bytes: whether another request may
+    follow, and the status. Raises like :meth:`PublicRequests._ask`."""
     parser = HttpResponseParser(answer)
     size = 0
     while not answer.is_complete:
@@ -434,8 +510,11 @@ def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[
         if not data:
             if not size:
                 raise ConnectionResetError("the connection was closed")
-            if answer.has_head and answer.headers.keys().isdisjoint(("content-length", "transfer-encoding")):
-                return False, parser.get_status_code()  # the end is that of the connection
+            if answer.has_head and answer.headers.keys().isdisjoint(
+                ("content-length", "transfer-encoding")
+            ):
+                # the end is that of the connection
+                return False, parser.get_status_code()
             raise Unreachable("the answer has no end")
         size += len(data)
         if size > limit:
@@ -449,5 +528,7 @@ def read_answer(sock: socket.socket, answer: AnswerReader, limit: int) -> tuple[
         if answer.is_complete and 100 <= parser.get_status_code() < 200:
             answer.is_complete = answer.has_head = False  # the answer itself comes next
     wish = answer.headers.get("connection", "").lower()
-    is_reusable = parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut
+    is_reusable = (
+        parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut
+    )
     return is_reusable, parser.get_status_code()

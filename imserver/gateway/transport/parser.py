@@ -1,22 +1,37 @@
-"""Reads unusual WebSocket frames and offers to compress, by the library ``websockets``.
+"""Reads unusual WebSocket frames and offers to compress, by the library
+``websockets``.
 
-``transport.connection`` reads small whole frames, which are nearly all, without any object. Everything else
-(fragments, large, split or broken frames) goes through :class:`MessageParser`, which exists
-only while a frame or message is unfinished. Loaded at its first use: with the library it takes 1.5 MB.
+``transport.connection`` reads small whole frames, which are nearly all, without
+any object. Everything else (fragments, large, split or broken frames) goes
+through :class:`MessageParser`, which exists only while a frame or message is
+unfinished. Loaded at its first use: with the library it takes 1.5 MB.
 """
 
 import codecs
 from collections.abc import Generator, Iterator
 from typing import Final
 
-from websockets.exceptions import InvalidHeader, NegotiationError, PayloadTooBig, ProtocolError
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.exceptions import (
+    InvalidHeader,
+    NegotiationError,
+    PayloadTooBig,
+    ProtocolError,
+)
+from websockets.extensions.permessage_deflate import (
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
 from websockets.frames import Frame
 from websockets.headers import build_extension, parse_extension
 from websockets.streams import StreamReader
 
 from imserver.gateway.errors import CloseCode
-from imserver.gateway.transport.frames import SMALL_BYTES, FrameMessage, Opcode, Violation
+from imserver.gateway.transport.frames import (
+    SMALL_BYTES,
+    FrameMessage,
+    Opcode,
+    Violation,
+)
 
 _FACTORY: Final = ServerPerMessageDeflateFactory(
     server_no_context_takeover=True, client_no_context_takeover=True
@@ -24,7 +39,8 @@ _FACTORY: Final = ServerPerMessageDeflateFactory(
 
 
 def negotiate(header: str) -> tuple[str, int]:
-    """Accept the first usable permessage-deflate offer (RFC 7692). Returns the response and our window."""
+    """Accept the first usable permessage-deflate offer (RFC 7692). Returns the
+    response and our window."""
     try:
         offers = parse_extension(header)
     except InvalidHeader:
@@ -40,19 +56,31 @@ def negotiate(header: str) -> tuple[str, int]:
 
 
 class MessageParser:
-    """Parses the bytes of one connection into messages and control frames. No I/O.
+    """Parses the bytes of one connection into messages and control frames. No
+    I/O.
 
-    ``limit``: largest message in bytes, after inflation. UTF-8 of text is checked as it arrives. Owner: the
-    connection, which drops the parser when :attr:`idle` is True.
+    ``limit``: largest message in bytes, after inflation. UTF-8 of text is
+    checked as it arrives. Owner: the connection, which drops the parser when
+    :attr:`idle` is True.
     """
 
-    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_slack", "_utf8", "between")
+    __slots__ = (
+        "_extensions",
+        "_fragments",
+        "_limit",
+        "_reader",
+        "_run",
+        "_slack",
+        "_utf8",
+        "between",
+    )
 
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
         # Incompressible data grows by 5 bytes per block and a few at the end.
         self._slack = limit // 1000 + 16 if deflated else 0
-        # Without context takeover. A window of 15 bits can read data of any smaller window.
+        # Without context takeover. A window of 15 bits can read data of any
+        # smaller window.
         self._extensions = [PerMessageDeflate(True, True, 15, 15)] if deflated else []
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
@@ -62,8 +90,8 @@ class MessageParser:
         next(self._run)
 
     def close(self) -> None:
-        """Drop unfinished data. The parser and its generator reference each other, so otherwise only a
-        garbage collection would free them."""
+        """Drop unfinished data. The parser and its generator reference each
+        other, so otherwise only a garbage collection would free them."""
         self._run.close()
 
     @property
@@ -80,7 +108,8 @@ class MessageParser:
         return 0 if self._fragments is None else len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[FrameMessage]:
-        """Parse bytes and yield what they complete. Raises :class:`Violation`; then its work is over."""
+        """Parse bytes and yield what they complete. Raises :class:`Violation`;
+        then its work is over."""
         self._reader.feed_data(data)
         while True:
             try:
@@ -101,9 +130,12 @@ class MessageParser:
                 self.between = True
                 yield None
             self.between = False
-            # Control frames have their own limit. The size of messages is checked in _take.
+            # Control frames have their own limit. The size of messages is
+            # checked in _take.
             most = max(self._limit - self._size() + self._slack, SMALL_BYTES)
-            steps = Frame.parse(reader.read_exact, mask=True, max_size=most, extensions=self._extensions)
+            steps = Frame.parse(
+                reader.read_exact, mask=True, max_size=most, extensions=self._extensions
+            )
             frame = None
             while frame is None:
                 try:
@@ -118,17 +150,24 @@ class MessageParser:
                 yield message
 
     def _take(self, frame: Frame) -> FrameMessage | None:
-        """Add a frame to the current message. Returns the message if it is complete."""
+        """Add a frame to the current message. Returns the message if it is
+        complete."""
         opcode, data = int(frame.opcode), bytes(frame.data)
         if opcode >= Opcode.CLOSE:
             return FrameMessage(opcode, data)
         if opcode == Opcode.CONT:
             if self._fragments is None:
-                raise Violation(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+                raise Violation(
+                    CloseCode.PROTOCOL_ERROR, "unexpected continuation frame"
+                )
         elif self._fragments is not None:
             raise Violation(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
         else:
-            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == Opcode.TEXT else None
+            self._utf8 = (
+                codecs.getincrementaldecoder("utf-8")()
+                if opcode == Opcode.TEXT
+                else None
+            )
         if self._size() + len(data) > self._limit:
             raise Violation(CloseCode.TOO_BIG, "message too big")
         if self._utf8 is not None:
@@ -144,6 +183,8 @@ class MessageParser:
         self._fragments += data
         if not frame.fin:
             return None
-        message = FrameMessage(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
+        message = FrameMessage(
+            Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments)
+        )
         self._fragments = None
         return message

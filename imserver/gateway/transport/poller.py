@@ -1,12 +1,15 @@
-"""Readiness of parked sockets, and the pool of reader greenlets that serve them.
+"""Readiness of parked sockets, and the pool of reader greenlets that serve
+them.
 
-A ready socket is queued. A reader greenlet serves the queue until it is empty. If a reader blocks inside a
-command, another reader replaces it at the next turn. The socket of the blocked reader is masked meanwhile, so
-the messages of one connection stay in order.
+A ready socket is queued. A reader greenlet serves the queue until it is empty.
+If a reader blocks inside a command, another reader replaces it at the next
+turn. The socket of the blocked reader is masked meanwhile, so the messages of
+one connection stay in order.
 
-On Linux one epoll instance watches all sockets, and one watcher of gevent's loop watches that instance. So a
-parked socket needs no watcher, and one turn of the loop handles many ready sockets. Elsewhere (macOS) each
-socket has a watcher.
+On Linux one epoll instance watches all sockets, and one watcher of gevent's
+loop watches that instance. So a parked socket needs no watcher, and one turn of
+the loop handles many ready sockets. Elsewhere (macOS) each socket has a
+watcher.
 """
 
 import _socket
@@ -32,9 +35,10 @@ NO_SOCKET.close()
 class Parked(ABC):
     """A socket in the poller: of a listener, an HTTP connection or a WebSocket.
 
-    ``sock`` becomes :data:`NO_SOCKET` when the socket is passed to another object. ``reading``, ``masked``
-    and ``interest`` belong to the poller. They start as False, False and 0, and mean: is being served; became
-    ready meanwhile; wanted events.
+    ``sock`` becomes :data:`NO_SOCKET` when the socket is passed to another
+    object. ``reading``, ``masked`` and ``interest`` belong to the poller. They
+    start as False, False and 0, and mean: is being served; became ready
+    meanwhile; wanted events.
     """
 
     __slots__ = ("fd", "interest", "masked", "reading", "sock")
@@ -52,7 +56,8 @@ class Parked(ABC):
 
     @abstractmethod
     def on_writable(self) -> None:
-        """Continue writing: the socket accepts bytes again (only after ``watch_writable``)."""
+        """Continue writing: the socket accepts bytes again (only after
+        ``watch_writable``)."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -60,8 +65,9 @@ class Parked(ABC):
 
 
 class Readers(ABC):
-    """The pool of greenlets that serve ready sockets. Owner of the queue. ``idle_readers``: how many stay
-    while idle: there may be one per blocked connection, so that others need not wait."""
+    """The pool of greenlets that serve ready sockets. Owner of the queue.
+    ``idle_readers``: how many stay while idle: there may be one per blocked
+    connection, so that others need not wait."""
 
     def __init__(self, idle_readers: int) -> None:
         self._idle_readers = idle_readers
@@ -72,8 +78,8 @@ class Readers(ABC):
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let readers serve the queue, in the hub. If all block, others serve the rest in the same turn:
-        their queries to Redis leave together."""
+        """Let readers serve the queue, in the hub. If all block, others serve
+        the rest in the same turn: their queries to Redis leave together."""
         while self.ready and self._idle:
             self._idle.pop().switch()
         if self.ready:
@@ -122,7 +128,8 @@ class Readers(ABC):
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:
-        """A socket became ready while it is served: stop watching it for reading until then."""
+        """A socket became ready while it is served: stop watching it for
+        reading until then."""
 
     @abstractmethod
     def unmask(self, parked: Parked) -> None:
@@ -130,8 +137,8 @@ class Readers(ABC):
 
 
 try:
-    # gevent removes epoll from the patched select module, because polling could block the loop. Here only a
-    # ready instance is polled.
+    # gevent removes epoll from the patched select module, because polling could
+    # block the loop. Here only a ready instance is polled.
     EPOLL: Any = monkey.get_original("select", "epoll")
 except AttributeError:  # not Linux
     EPOLL = None
@@ -141,16 +148,18 @@ _READABLE = int(getattr(select, "EPOLLIN", 1))
 _WRITE = int(getattr(select, "EPOLLOUT", 4))
 _READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
 _GONE = int(
-    getattr(select, "EPOLLRDHUP", 8192) | getattr(select, "EPOLLHUP", 16) | getattr(select, "EPOLLERR", 8)
+    getattr(select, "EPOLLRDHUP", 8192)
+    | getattr(select, "EPOLLHUP", 16)
+    | getattr(select, "EPOLLERR", 8)
 )
 
 
 class EpollPoller(Readers):
     """All parked sockets in one level-triggered epoll instance.
 
-    ``_parked`` is a list indexed by file descriptor; a dictionary would take 60 bytes more per socket. A
-    socket whose peer has closed is removed from epoll, which would report it repeatedly, and waits in
-    ``_hung_up``.
+    ``_parked`` is a list indexed by file descriptor; a dictionary would take 60
+    bytes more per socket. A socket whose peer has closed is removed from epoll,
+    which would report it repeatedly, and waits in ``_hung_up``.
     """
 
     def __init__(self, loop: Any, readers: int) -> None:
@@ -168,7 +177,8 @@ class EpollPoller(Readers):
         self._register(parked)
 
     def take(self, parked: Parked) -> None:
-        """Watch a socket for ``parked`` from now on. Another object may have watched it before."""
+        """Watch a socket for ``parked`` from now on. Another object may have
+        watched it before."""
         previous = self.at(parked.fd)
         if previous is None:
             self.add(parked)
@@ -204,7 +214,9 @@ class EpollPoller(Readers):
         """Start or stop calling ``on_writable``."""
         parked.interest = _READ | _WRITE if wanted else _READ
         if self.at(parked.fd) is parked:
-            self._epoll.modify(parked.fd, parked.interest & (_WRITE if parked.masked else ~0))
+            self._epoll.modify(
+                parked.fd, parked.interest & (_WRITE if parked.masked else ~0)
+            )
 
     def mask(self, parked: Parked) -> None:
         parked.masked = True
@@ -215,7 +227,11 @@ class EpollPoller(Readers):
         parked.masked = False
         if self.at(parked.fd) is parked:
             self._epoll.modify(parked.fd, parked.interest)
-        elif parked.sock.fileno() == parked.fd and parked.interest and not self._epoll.closed:
+        elif (
+            parked.sock.fileno() == parked.fd
+            and parked.interest
+            and not self._epoll.closed
+        ):
             self._register(parked)
 
     def close(self) -> None:
@@ -253,7 +269,8 @@ class EpollPoller(Readers):
             if parked.reading:
                 self.mask(parked)
                 if events & ~_WRITE & ~_READ:
-                    # An error cannot be masked. Registering the socket again will report it again.
+                    # An error cannot be masked. Registering the socket again
+                    # will report it again.
                     self.remove(parked)
                 return
             self.remove(parked)
@@ -287,7 +304,8 @@ class EpollPoller(Readers):
 
 
 class WatcherPoller(Readers):
-    """The portable :class:`EpollPoller`: one watcher of gevent's loop per socket."""
+    """The portable :class:`EpollPoller`: one watcher of gevent's loop per
+    socket."""
 
     def __init__(self, loop: Any, readers: int) -> None:
         super().__init__(readers)
@@ -380,5 +398,6 @@ Poller = EpollPoller | WatcherPoller
 
 
 def make(loop: Any, readers: int) -> Poller:
-    """Make the best poller of this platform. ``readers``: number of greenlets to keep while idle."""
+    """Make the best poller of this platform. ``readers``: number of greenlets
+    to keep while idle."""
     return WatcherPoller(loop, readers) if EPOLL is None else EpollPoller(loop, readers)

@@ -1,16 +1,20 @@
-"""The client's address behind trusted proxies (X-Forwarded-For, X-Forwarded-Host, the PROXY protocol)."""
+"""The client's address behind trusted proxies (X-Forwarded-For,
+X-Forwarded-Host, the PROXY protocol)."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct
 from typing import Final
 
-FORWARDING_HEADERS = frozenset({"x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via"})
+FORWARDING_HEADERS = frozenset(
+    {"x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via"}
+)
 """Headers that only proxies send."""
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address:
-    """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4 address."""
+    """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4
+    address."""
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
@@ -32,7 +36,8 @@ class TrustedProxies:
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._networks = [ip_network(network, strict=False) for network in networks]
         self.trusts = lru_cache(1024)(self._trusts)
-        """``trusts(host)``: whether ``host`` is the address of a trusted proxy."""
+        """``trusts(host)``: whether ``host`` is the address of a trusted
+        proxy."""
 
     def _trusts(self, host: str) -> bool:
         try:
@@ -42,10 +47,12 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def client(self, host: str, forwarded_for: str) -> str:
-        """The client's address: the last one in X-Forwarded-For that is not a trusted proxy.
+        """The client's address: the last one in X-Forwarded-For that is not a
+        trusted proxy.
 
-        ``host``: the peer's own address. The header counts only if the peer is a trusted proxy. An invalid
-        entry ends the search, and the address of the proxy that sent it counts.
+        ``host``: the peer's own address. The header counts only if the peer is
+        a trusted proxy. An invalid entry ends the search, and the address of
+        the proxy that sent it counts.
         """
         if not forwarded_for or not self.trusts(host):
             return host
@@ -60,24 +67,28 @@ class TrustedProxies:
 
 
 def _without_port(hop: str) -> str:
-    """A hop without the port that some proxies write: ``192.0.2.7:51234``, ``[2001:db8::7]:51234``."""
+    """A hop without the port that some proxies write: ``192.0.2.7:51234``,
+    ``[2001:db8::7]:51234``."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 PROXY_HEADER_BYTES: Final = 4096
-"""The longest PROXY header that is accepted. Without extensions none has more than 216 bytes."""
+"""The longest PROXY header that is accepted. Without extensions none has more
+than 216 bytes."""
 _LINE_BYTES: Final = 107
 _HEAD: Final = Struct("!12sBBH")
 _LOCAL, _PROXY = 0x20, 0x21
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
-    """The header of the PROXY protocol, version 1 or 2, at the beginning of ``data``.
+    """The header of the PROXY protocol, version 1 or 2, at the beginning of
+    ``data``.
 
-    Returns its size, and address and port of the client (None: the proxy speaks for itself, or names none).
-    None: it is incomplete. Raises ValueError if there is none, or it is invalid. Extensions are skipped.
+    Returns its size, and address and port of the client (None: the proxy speaks
+    for itself, or names none). None: it is incomplete. Raises ValueError if
+    there is none, or it is invalid. Extensions are skipped.
     https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
     """
     if data.startswith(b"\r\n\r\n\0\r\nQUIT\n"[: len(data)]):
@@ -91,7 +102,8 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
     if len(data) < _HEAD.size:
         return None
     _, command, family, length = _HEAD.unpack_from(data)
-    # Bytes of an address, by family and transport: TCP over IPv4, TCP over IPv6.
+    # Bytes of an address, by family and transport: TCP over IPv4, TCP over
+    # IPv6.
     size, width = _HEAD.size + length, {0x11: 4, 0x21: 16}.get(family, 0)
     if command not in (_LOCAL, _PROXY) or size > PROXY_HEADER_BYTES:
         raise ValueError("an invalid PROXY header")
@@ -125,8 +137,8 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def network_of(address: str) -> str:
-    """Whom an address stands for, in every rate and limit by address: for IPv6 the network of its first 64
-    bits, which belong to one customer."""
+    """Whom an address stands for, in every rate and limit by address: for IPv6
+    the network of its first 64 bits, which belong to one customer."""
     if ":" not in address:
         return address
     try:
@@ -139,7 +151,8 @@ def network_of(address: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its address or the name ``localhost``; nothing is resolved."""
+    """Whether a host is this machine, by its address or the name ``localhost``;
+    nothing is resolved."""
     return host == "localhost" or is_loopback(host.strip("[]"))
 
 

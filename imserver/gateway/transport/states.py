@@ -1,4 +1,5 @@
-"""The states of a connection, in one table of transitions. All others are impossible."""
+"""The states of a connection, in one table of transitions. All others are
+impossible."""
 
 from collections.abc import Mapping
 from enum import IntEnum
@@ -13,7 +14,8 @@ class ImpossibleTransition(Exception):
 
 
 class Transitions(dict[Cause, State], Generic[Cause, State]):
-    """The row of one state in a table of transitions: event → the next state."""
+    """The row of one state in a table of transitions: event → the next
+    state."""
 
     def __init__(self, state: State, row: Mapping[Cause, State]) -> None:
         super().__init__(row)
@@ -24,19 +26,22 @@ class Transitions(dict[Cause, State], Generic[Cause, State]):
 
 
 class ConnectionState(IntEnum):
-    """The state of a connection. It is in service in the states before ``CLOSING``: what comes is served."""
+    """The state of a connection. It is in service in the states before
+    ``CLOSING``: what comes is served."""
 
     CONNECTED = 0
     """It has no session. The state of an HTTP connection in service."""
     ADDRESSED = 1
     """It has a session that receives what is sent to its user."""
     UNADDRESSED = 2
-    """It has a session that only gets its own answers and its channels: it has no user, or a newer session
-    of the user is addressed in its place."""
+    """It has a session that only gets its own answers and its channels: it has
+    no user, or a newer session of the user is addressed in its place."""
     CLOSING = 3
-    """The close frame, or the last answer over HTTP, is queued. Any session has ended."""
+    """The close frame, or the last answer over HTTP, is queued. Any session has
+    ended."""
     DRAINING = 4
-    """Everything is written, and our half of TCP is closed. The peer has to close its half."""
+    """Everything is written, and our half of TCP is closed. The peer has to
+    close its half."""
     CLOSED = 5
     """TCP has ended."""
 
@@ -49,11 +54,13 @@ class ConnectionEvent(IntEnum):
     ATTACH = 1
     """A session begins, and is not addressed."""
     FORGET = 2
-    """The session is no longer addressed: it was replaced, but its connection stays."""
+    """The session is no longer addressed: it was replaced, but its connection
+    stays."""
     LEAVE = 3
     """The session ends, but its connection stays."""
     CLOSE = 4
-    """The server or its peer begins the close handshake, or the last answer over HTTP is queued."""
+    """The server or its peer begins the close handshake, or the last answer
+    over HTTP is queued."""
     FLUSH = 5
     """Everything is written."""
     END = 6
@@ -76,12 +83,13 @@ CONNECTION_TRANSITIONS: Final = {
             CLOSE: CLOSING,
             END: CLOSED,
         },
-        # A service that waited may leave a session whose connection has ended meanwhile.
+        # A service that waited may leave a session whose connection has ended
+        # meanwhile.
         CLOSING: {FORGET: CLOSING, LEAVE: CLOSING, FLUSH: DRAINING, END: CLOSED},
         DRAINING: {FORGET: DRAINING, LEAVE: DRAINING, END: CLOSED},
         CLOSED: {FORGET: CLOSED, LEAVE: CLOSED, END: CLOSED},
     }.items()
 }
 """State → event → the next state. The only way to change a state:
-``connection.state = CONNECTION_TRANSITIONS[connection.state][event]``. It calls nothing, because each login
-does it."""
+``connection.state = CONNECTION_TRANSITIONS[connection.state][event]``. It calls
+nothing, because each login does it."""

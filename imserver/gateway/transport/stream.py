@@ -1,9 +1,10 @@
 """Streams: HTTP connections on which the server sends, parked like WebSockets.
 
-The response has no length and ends with its connection, which works with every proxy and HTTP version. Except
-for its bytes, a stream is a connection like a WebSocket: it has a session, an outbox with the same limits,
-and the same cost while idle. Clients of event streams only receive. Those of other dialects send their
-commands in the request of the stream and in further requests.
+The response has no length and ends with its connection, which works with every
+proxy and HTTP version. Except for its bytes, a stream is a connection like a
+WebSocket: it has a session, an outbox with the same limits, and the same cost
+while idle. Clients of event streams only receive. Those of other dialects send
+their commands in the request of the stream and in further requests.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class StreamEncoding(Encoding):
-    """Sends payloads as their dialect encodes them, between ``before`` and ``behind``. ``serve`` serves what
-    the client sends in requests, at most ``limit_bytes`` at once (0: it only receives)."""
+    """Sends payloads as their dialect encodes them, between ``before`` and
+    ``behind``. ``serve`` serves what the client sends in requests, at most
+    ``limit_bytes`` at once (0: it only receives)."""
 
     __slots__ = ("_before", "_behind")
 
@@ -50,32 +52,44 @@ class StreamEncoding(Encoding):
         super().__init__(dialect, serve, limit_bytes, 0)
 
     def _make(self, dialect: Dialect) -> StreamEncoding:
-        return StreamEncoding(dialect, self.serve, self.limit_bytes, self._before, self._behind)
+        return StreamEncoding(
+            dialect, self.serve, self.limit_bytes, self._before, self._behind
+        )
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
         """The payload in its place in the stream."""
-        return b"%b%b%b" % (self._before, payload, self._behind) if self._behind else payload
+        return (
+            b"%b%b%b" % (self._before, payload, self._behind)
+            if self._behind
+            else payload
+        )
 
-    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
-        """The last payload, which has one of our close codes as the dialect's own."""
+    def close_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
+        """The last payload, which has one of our close codes as the dialect's
+        own."""
         last = (code, reason) if as_given else self.foreign(code, reason)
         payload = self.dialect.encode_close(*last)
         return b"" if payload is None else self.frame(payload)
 
 
 class UnbegunStream(DialectState, kw_only=True):
-    """State of a stream before its response. It makes the HTTP response for a close code."""
+    """State of a stream before its response. It makes the HTTP response for a
+    close code."""
 
     refuse: Callable[[int], bytes]
 
 
 class Stream(Connection):
-    """One event stream. Before :meth:`begin` it is an :class:`UnbegunStream`: closing refuses the request."""
+    """One event stream. Before :meth:`begin` it is an :class:`UnbegunStream`:
+    closing refuses the request."""
 
     __slots__ = ()
 
     def begin(self, encoding: StreamEncoding, head: bytes) -> None:
-        """Send the response head. From now on events are sent in ``encoding``, and the client is pinged."""
+        """Send the response head. From now on events are sent in ``encoding``,
+        and the client is pinged."""
         self.dialect_state = None
         self.encoding = encoding
         self.last_seen = 0.0
@@ -93,7 +107,8 @@ class Stream(Connection):
             self.lost()
 
     def ping(self) -> None:
-        """Send a ping, so that proxies keep the stream open. Clients that send requests have to answer it."""
+        """Send a ping, so that proxies keep the stream open. Clients that send
+        requests have to answer it."""
         if self.encoding.limit_bytes:
             super().ping()
         elif self.encoding.dialect.ping:
@@ -102,7 +117,8 @@ class Stream(Connection):
             self.send(payload)
 
     def refuse(self, response: bytes, code: int) -> None:
-        """Answer the request with a whole response instead of a stream. ``code``: for the counters."""
+        """Answer the request with a whole response instead of a stream.
+        ``code``: for the counters."""
         if self.is_open:
             self.dialect_state = None
             self._end(code)
@@ -117,8 +133,9 @@ class Stream(Connection):
 
 
 class StreamPath(Struct, frozen=True):
-    """How a path is served: ``method`` of its requests, ``open`` begins or closes a stream (it may switch),
-    and ``refuse`` makes the response to a (request, address of the client, close code)."""
+    """How a path is served: ``method`` of its requests, ``open`` begins or
+    closes a stream (it may switch), and ``refuse`` makes the response to a
+    (request, address of the client, close code)."""
 
     method: str
     open: Callable[[Stream, Head], None]
@@ -128,8 +145,9 @@ class StreamPath(Struct, frozen=True):
 class Streams(Service):
     """Takes over the sockets of stream requests, from both servers.
 
-    ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served. ``silent_seconds``: time for
-    which sent data may stay unacknowledged by TCP, the only sign of life of a client that only receives.
+    ``paths``: path, or its pattern (:func:`pattern_of`) → how it is served.
+    ``silent_seconds``: time for which sent data may stay unacknowledged by TCP,
+    the only sign of life of a client that only receives.
     """
 
     context: ConnectionContext
@@ -149,7 +167,8 @@ class Streams(Service):
         return self.paths.get(path) or self.paths.get(pattern_of(path))
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
-        """Make a stream of the socket of a request. ``before``: bytes to write first. May switch."""
+        """Make a stream of the socket of a request. ``before``: bytes to write
+        first. May switch."""
         context = self.context
         dialect = self.waiting.dialect
         peer, origin, close_code = self.gate.look_at(head, dialect)
@@ -158,7 +177,9 @@ class Streams(Service):
         stream.origin = origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
-        stream.dialect_state = UnbegunStream(refuse=lambda code: row.refuse(head, host_of(peer), code))
+        stream.dialect_state = UnbegunStream(
+            refuse=lambda code: row.refuse(head, host_of(peer), code)
+        )
         self.gate.entered(peer)
         context.poller.take(stream)
         if before:
@@ -166,14 +187,19 @@ class Streams(Service):
         if close_code:
             stream.close(close_code)
             return
-        # Any other value is of an address that a page embeds: six pictures that are streams would take all
-        # connections of a browser to this server.
+        # Any other value is of an address that a page embeds: six pictures that
+        # are streams would take all connections of a browser to this server.
         if head.headers.get("sec-fetch-dest", "empty") not in ("empty", "document"):
             stream.close(CloseCode.NOT_ALLOWED)
             return
-        option = getattr(_socket, "TCP_USER_TIMEOUT", None)  # Linux ends a connection whose peer is silent
+        # Linux ends a connection whose peer is silent
+        option = getattr(_socket, "TCP_USER_TIMEOUT", None)
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-            sock.setsockopt(_socket.IPPROTO_TCP, option, int(min(self.silent_seconds, 86400.0) * 1000))
+            sock.setsockopt(
+                _socket.IPPROTO_TCP,
+                option,
+                int(min(self.silent_seconds, 86400.0) * 1000),
+            )
         self.metrics.streams += 1
         stream.reading = True
         try:

@@ -1,9 +1,10 @@
-"""The WSGI server: pywsgi with gevent-websocket's handler performs the upgrade, then this module adopts the
-socket.
+"""The WSGI server: pywsgi with gevent-websocket's handler performs the upgrade,
+then this module adopts the socket.
 
-Only this module uses gevent-websocket. Its frame layer is not used (docs/decisions). The handler would hold
-an environ, a stream and buffers for each connection and close the socket at its end. So the file descriptor
-and the bytes read too far are taken from it, and it ends without anything to close.
+Only this module uses gevent-websocket. Its frame layer is not used
+(docs/decisions). The handler would hold an environ, a stream and buffers for
+each connection and close the socket at its end. So the file descriptor and the
+bytes read too far are taken from it, and it ends without anything to close.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from imserver.gateway.errors import CloseCode, HttpProblem, Problems
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.transport import frames
 from imserver.gateway.transport.gate import Gate, Head, Refusal
-from imserver.gateway.transport.handover import LINGER_SECONDS, Admitted, ListenerContext
+from imserver.gateway.transport.handover import (
+    LINGER_SECONDS,
+    Admitted,
+    ListenerContext,
+)
 from imserver.gateway.transport.http1 import (
     CONTINUE,
     CORS,
@@ -42,18 +47,25 @@ from imserver.gateway.transport.http1 import (
     wants_upgrade,
 )
 from imserver.gateway.transport.listener import LOCAL_PEER, port_of
-from imserver.gateway.transport.one_request import WRITE_SECONDS, OneRequestHandler, Reader
+from imserver.gateway.transport.one_request import (
+    WRITE_SECONDS,
+    OneRequestHandler,
+    Reader,
+)
 
 log = logging.getLogger(__name__)
 
 WS_DIALECT_KEY = "imserver.ws_dialect"
-"""WSGI environment key: dialect of the listener for clients whose query names none."""
+"""WSGI environment key: dialect of the listener for clients whose query names
+none."""
 
 
 def head_of(environ: Mapping[str, Any]) -> Head:
     """Convert a WSGI request for the gate."""
     headers = {
-        key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")
+        key[5:].replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if key.startswith("HTTP_")
     }
     if environ.get("CONTENT_LENGTH"):
         headers["content-length"] = environ["CONTENT_LENGTH"]
@@ -77,7 +89,8 @@ def _detached(old: Any) -> _socket.socket:
 
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
-    """Take the socket of an upgraded connection from its handler: (socket, bytes read too far)."""
+    """Take the socket of an upgraded connection from its handler: (socket,
+    bytes read too far)."""
     if isinstance(handler.rfile, Reader):
         rest = bytes(handler.rfile.unread)
     else:  # the buffered reader of another server's handler
@@ -101,21 +114,32 @@ def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
     return gate.origins.objection(head.headers, head.path)
 
 
-def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
-    """Adopt a WebSocket upgraded by any server's gevent-websocket handler (gunicorn's worker); False: it is
-    none. The handshake is complete, so a refusal is a close code."""
+def adopt_from_environ(
+    environ: Mapping[str, Any], gate: Gate, admitted: Admitted
+) -> bool:
+    """Adopt a WebSocket upgraded by any server's gevent-websocket handler
+    (gunicorn's worker); False: it is none. The handshake is complete, so a
+    refusal is a close code."""
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
     objection = objection_to(environ, gate)
     code = CloseCode.POLICY if objection is None else CloseCode.NOT_ALLOWED
-    decision = gate.decide(head_of(environ), upgraded=True) if objection is None else Refusal(objection)
+    decision = (
+        gate.decide(head_of(environ), upgraded=True)
+        if objection is None
+        else Refusal(objection)
+    )
     sock, rest = take_socket(websocket.handler)
     if isinstance(decision, Refusal):
         try:
             sock.send(frames.encode_close(code, decision.problem.message))
         except OSError as exc:
-            log.debug("%s disconnected before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
+            log.debug(
+                "%s disconnected before it was refused: %s",
+                environ.get("REMOTE_ADDR"),
+                exc,
+            )
         sock.close()
     else:
         admitted(sock, decision, rest)
@@ -134,7 +158,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
 
     def handle_one_request(self) -> Any:
-        """Wait for a whole head, parse it as strictly as the front server does, and pass it to pywsgi."""
+        """Wait for a whole head, parse it as strictly as the front server does,
+        and pass it to pywsgi."""
         sock: Any = self.socket
         if self._reader.unread:  # a pipelined request: in the next turn of the loop
             hub = gevent.get_hub()
@@ -154,14 +179,18 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return result
 
     def _read_whole(self, sock: Any) -> bool:
-        """Read a whole request and put its plain form into the reader. False if there is nothing to serve."""
+        """Read a whole request and put its plain form into the reader. False if
+        there is nothing to serve."""
         listener, reader = self.server.listener_context, self._reader
         raw = self._await_head()
         if not raw:
             return False
         head = parse_head(raw, listener.mounts)
         origins = listener.gate.origins
-        if origins.demo and (objection := origins.objection(head.headers, head.path)) is not None:
+        if (
+            origins.demo
+            and (objection := origins.objection(head.headers, head.path)) is not None
+        ):
             self._end(problem_response(objection, CORS))
             return False
         if not (head.chunked or head.length) and self._streamed(head):
@@ -171,11 +200,16 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return True
         if head.chunked or head.length:
             body = listener.begin_body(head, self.client_address)
-            if "expect" in head.headers and head.version == "1.1" and not body.too_large:
+            if (
+                "expect" in head.headers
+                and head.version == "1.1"
+                and not body.too_large
+            ):
                 sock.sendall(CONTINUE)
             if not reader.await_body(raw, head, body):
                 return False
-            if head.upgrade and head.chunked:  # the plain form would hide an empty body from the gate
+            # the plain form would hide an empty body from the gate
+            if head.upgrade and head.chunked:
                 raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
             if body.too_large:
                 self._end(listener.refuse_too_large(head, self.client_address))
@@ -190,13 +224,16 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         """Wait for the head of a request; see :meth:`Reader.await_head`."""
         server, limits = self.server, self.server.listener_context.limits
         seconds = limits.handshake_seconds
-        if self.requestline is None:  # a new connection, which may send its first request in a drain, too
+        # a new connection, which may send its first request in a drain, too
+        if self.requestline is None:
             return self._reader.await_head(limits.header_bytes, seconds, seconds)
         server.waiting.add(self)
         try:
             if server.ended:
                 self.end_wait()
-            return self._reader.await_head(limits.header_bytes, limits.keepalive_seconds, seconds)
+            return self._reader.await_head(
+                limits.header_bytes, limits.keepalive_seconds, seconds
+            )
         finally:
             server.waiting.discard(self)
 
@@ -206,7 +243,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return not self._reader.unread
 
     def end_wait(self) -> None:
-        """For a drain: serve what the kernel holds, or end the connection if it is idle."""
+        """For a drain: serve what the kernel holds, or end the connection if it
+        is idle."""
         sock: Any = self.socket
         with suppress(OSError):  # an ended connection wakes its handler by itself
             try:
@@ -227,7 +265,16 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return False
         address: Any = self.client_address
         host, port, query = address[0], address[1], head.query.decode("latin-1")
-        request = Head(head.method, head.path, head.version, host, port, head.headers, query, body=body)
+        request = Head(
+            head.method,
+            head.path,
+            head.version,
+            host,
+            port,
+            head.headers,
+            query,
+            body=body,
+        )
         streams.adopt(_detached(self.socket), request)
         return True
 
@@ -238,13 +285,15 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             sock.settimeout(LINGER_SECONDS)
             sock.sendall(data)
         except OSError as exc:
-            log.debug("%s disconnected before it was answered: %s", self.client_address, exc)
+            log.debug(
+                "%s disconnected before it was answered: %s", self.client_address, exc
+            )
         else:
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """Drop what the client still sends, for a limited time: unread bytes cause a reset, which might
-        overtake the answer."""
+        """Drop what the client still sends, for a limited time: unread bytes
+        cause a reset, which might overtake the answer."""
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)
@@ -252,7 +301,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             while monotonic() < deadline and sock.recv(RECEIVE_BYTES):
                 pass
         except OSError as exc:
-            log.debug("%s disconnected while its answer was sent: %s", self.client_address, exc)
+            log.debug(
+                "%s disconnected while its answer was sent: %s",
+                self.client_address,
+                exc,
+            )
 
     def upgrade_websocket(self) -> Any:
         assert self.environ is not None
@@ -264,11 +317,14 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self.server.metrics.handshakes_refused += 1
             return self._refuse(decision)
         self.admission = decision
-        # The gate has checked more than the library, so the library's own checks pass.
+        # The gate has checked more than the library, so the library's own
+        # checks pass.
         self.environ["HTTP_UPGRADE"] = "websocket"  # of a list it would pass none
         return super().upgrade_websocket()
 
-    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Any:
         if status.startswith("101"):
             if self.admission.extension:
                 headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
@@ -279,7 +335,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def run_websocket(self) -> None:
         assert self.environ is not None
         sock, rest = take_socket(self)
-        # The library leaves a reference cycle of handler, websocket and environ for the garbage collector.
+        # The library leaves a reference cycle of handler, websocket and environ
+        # for the garbage collector.
         websocket: Any = self.websocket
         self.websocket = websocket.handler = websocket.environ = None
         self.environ.clear()
@@ -302,7 +359,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
 
 class WsgiServer(WSGIServer):
-    """A listener, as :class:`FrontServer` is one. Owner of the handlers that wait for a next request."""
+    """A listener, as :class:`FrontServer` is one. Owner of the handlers that
+    wait for a next request."""
 
     handler_class = WsgiHandler
     pool: Pool
@@ -316,7 +374,14 @@ class WsgiServer(WSGIServer):
         metrics: Metrics,
     ) -> None:
         environ = {**environ, WS_DIALECT_KEY: context.ws_dialect}
-        super().__init__(listener, application, spawn=Pool(), log=None, error_log=log, environ=environ)
+        super().__init__(
+            listener,
+            application,
+            spawn=Pool(),
+            log=None,
+            error_log=log,
+            environ=environ,
+        )
         self.waiting: set[WsgiHandler] = set()
         self.draining = False
         """True: answers announce the end of their connection."""
@@ -338,7 +403,8 @@ class WsgiServer(WSGIServer):
         """Do nothing: each handler has its own time limits."""
 
     def drain(self) -> None:
-        """Accept the connections in the queue, then stop listening; answers end their connections."""
+        """Accept the connections in the queue, then stop listening; answers end
+        their connections."""
         self.draining = True
         with suppress(OSError):  # no files are left
             while accepted := self.do_read():

@@ -1,7 +1,9 @@
-"""Own emoji of an app: small pictures with names, which people use in texts (``:party:``) and as reactions.
+"""Own emoji of an app: small pictures with names, which people use in texts
+(``:party:``) and as reactions.
 
-Messages and reactions have the name alone. Clients draw the picture of a name that the app has; any other
-name is text. The pictures are files of the app, which no user owns, so an emoji outlasts who has added it.
+Messages and reactions have the name alone. Clients draw the picture of a name
+that the app has; any other name is text. The pictures are files of the app,
+which no user owns, so an emoji outlasts who has added it.
 """
 
 from imserver.media.emoji.api import routes
@@ -18,4 +20,6 @@ def _build(core: Core) -> Parts:
 
 __all__ = ["FEATURE", "NAME", "OwnEmoji"]
 
-FEATURE = FeatureRow("emoji", _build, routes=routes.rows, uses=("uploads",), tables=TABLES)
+FEATURE = FeatureRow(
+    "emoji", _build, routes=routes.rows, uses=("uploads",), tables=TABLES
+)

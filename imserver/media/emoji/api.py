@@ -34,10 +34,13 @@ EmojiName = Annotated[
 
 
 class EmojiShown(Struct, kw_only=True, omit_defaults=True):
-    """An emoji of the app. In a text and as a reaction it is its name between colons: `:party:`."""
+    """An emoji of the app. In a text and as a reaction it is its name between
+    colons: `:party:`."""
 
     name: EmojiName
-    url: Annotated[str, about("The path from which to fetch the picture, on this server.")]
+    url: Annotated[
+        str, about("The path from which to fetch the picture, on this server.")
+    ]
     width: Annotated[int, about("The width of the picture, in pixels.")]
     height: Annotated[int, about("The height of the picture, in pixels.")]
     created: Annotated[int, about("When it was added, in Unix milliseconds.")]
@@ -47,9 +50,12 @@ class EmojiShown(Struct, kw_only=True, omit_defaults=True):
 class EmojiAnswer(Struct):
     """The emoji of the app."""
 
-    version: Annotated[str, about("Another one after each change. Send it with the next request.")]
+    version: Annotated[
+        str, about("Another one after each change. Send it with the next request.")
+    ]
     emoji: Annotated[
-        list[EmojiShown] | UnsetType, about("All of them, by name; left out: they are as you know them.")
+        list[EmojiShown] | UnsetType,
+        about("All of them, by name; left out: they are as you know them."),
     ] = UNSET
 
 
@@ -72,17 +78,22 @@ routes = Resource(
 def emoji(
     own: OwnEmoji,
     call: Call,
-    version: Annotated[str, about("The version that you know; empty: none.", max_length=64)] = "",
+    version: Annotated[
+        str, about("The version that you know; empty: none.", max_length=64)
+    ] = "",
 ) -> EmojiAnswer:
     """List the emoji of the app, unless they are as you know them.
 
-    A name that is not in the list is text. The pictures never change: another one has another address.
+    A name that is not in the list is text. The pictures never change: another
+    one has another address.
     """
     rows = own.of(call.app)
     now = version_of(rows)
     if version == now:
         return EmojiAnswer(now)
-    return EmojiAnswer(now, [_shown(row, row.member if call.is_back_end else "") for row in rows])
+    return EmojiAnswer(
+        now, [_shown(row, row.member if call.is_back_end else "") for row in rows]
+    )
 
 
 @routes.post(
@@ -116,8 +127,8 @@ def add(
 ) -> EmojiShown:
     """Add an emoji to the app.
 
-    An app has at most 300. The picture is stored as a file of the app: it stays when the account of the
-    person is erased who has added it.
+    An app has at most 300. The picture is stored as a file of the app: it stays
+    when the account of the person is erased who has added it.
     """
     call.facts = {"name": name}
     address = "" if call.principal.key else call.request.host
@@ -125,9 +136,13 @@ def add(
 
 
 @routes.post(
-    "/emoji/remove", schema=("EmojiToRemove", "An emoji of the app."), problems=(HTTP_UNKNOWN_EMOJI,)
+    "/emoji/remove",
+    schema=("EmojiToRemove", "An emoji of the app."),
+    problems=(HTTP_UNKNOWN_EMOJI,),
 )
-def remove(own: OwnEmoji, call: Call, *, app: AccountApp = GOCHAT, name: EmojiName) -> EmojiRemoved:
+def remove(
+    own: OwnEmoji, call: Call, *, app: AccountApp = GOCHAT, name: EmojiName
+) -> EmojiRemoved:
     """Remove an emoji of the app.
 
     Where it was used, its name stays as text.

@@ -12,13 +12,18 @@ MOST_BYTES: Final = 131_072
 MOST_PIXELS: Final = 256
 """Limit of its width and height."""
 TYPES: Final = ("image/png", "image/gif", "image/webp")
-NAME: Final = "^[a-z0-9][a-z0-9_-]{1,29}$"  # with its colons, a reaction has room for it
+# with its colons, a reaction has room for it
+NAME: Final = "^[a-z0-9][a-z0-9_-]{1,29}$"
 
-HTTP_EMOJI_EXISTS: Final = HttpProblem(409, "emoji_exists", "The app has an emoji of this name.")
+HTTP_EMOJI_EXISTS: Final = HttpProblem(
+    409, "emoji_exists", "The app has an emoji of this name."
+)
 HTTP_TOO_MANY_EMOJI: Final = HttpProblem(
     409, "too_many_emoji", f"The app has {MOST} emoji of its own, which is the limit."
 )
-HTTP_UNKNOWN_EMOJI: Final = HttpProblem(404, "unknown_emoji", "The app has no emoji of this name.")
+HTTP_UNKNOWN_EMOJI: Final = HttpProblem(
+    404, "unknown_emoji", "The app has no emoji of this name."
+)
 
 TABLES: Final = (
     Table(

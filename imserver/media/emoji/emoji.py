@@ -1,4 +1,5 @@
-"""The emoji of apps: their rows, and their pictures, which are files of a user who does not exist."""
+"""The emoji of apps: their rows, and their pictures, which are files of a user
+who does not exist."""
 
 from hashlib import blake2b
 from io import BytesIO
@@ -25,11 +26,13 @@ from imserver.plugin.errors import ServiceRefused, StorageUnavailable
 from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
 OWNER: Final = "emoji of the app, " * 16
-"""The owner of the pictures: longer than the id of any user who logs in, so that nobody is it."""
+"""The owner of the pictures: longer than the id of any user who logs in, so
+that nobody is it."""
 
 
 class EmojiRow(Struct, frozen=True):
-    """An emoji. ``picture``: the id of its file. ``created``: in Unix milliseconds."""
+    """An emoji. ``picture``: the id of its file. ``created``: in Unix
+    milliseconds."""
 
     name: str
     picture: str
@@ -44,13 +47,15 @@ _ROWS: Final = RowsOf(EmojiRow, "own_emoji")
 
 
 def version_of(rows: list[EmojiRow]) -> str:
-    """A digest of names and pictures: it is the same while the list is the same, on all nodes."""
+    """A digest of names and pictures: it is the same while the list is the
+    same, on all nodes."""
     names = msgspec.json.encode([(row.name, row.picture) for row in rows])
     return blake2b(names, digest_size=12).hexdigest()
 
 
 class OwnEmoji(Store.Rows):
-    """Stores, lists and removes the emoji of apps. Methods may switch, and raise StorageUnavailable."""
+    """Stores, lists and removes the emoji of apps. Methods may switch, and
+    raise StorageUnavailable."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
@@ -63,11 +68,18 @@ class OwnEmoji(Store.Rows):
         return _ROWS.find(self._store.rows, "WHERE app = %s ORDER BY name", app)
 
     def add(
-        self, app: str, name: str, content: bytes, member: str = "", address: str = "", file_id: str = ""
+        self,
+        app: str,
+        name: str,
+        content: bytes,
+        member: str = "",
+        address: str = "",
+        file_id: str = "",
     ) -> EmojiRow:
-        """Add an emoji with the picture ``content``. ``address``: from which it comes; it pays for the bytes.
-        ``file_id``: the id of the file with this picture (``""``: a new one), which is there if the process
-        was killed that has stored it.
+        """Add an emoji with the picture ``content``. ``address``: from which it
+        comes; it pays for the bytes. ``file_id``: the id of the file with this
+        picture (``""``: a new one), which is there if the process was killed
+        that has stored it.
 
         Raises ServiceRefused and MediaUnavailable; then nothing is stored.
         """
@@ -77,7 +89,9 @@ class OwnEmoji(Store.Rows):
         file = self._uploads.find(file_id) if file_id else None
         if file is None:
             file = self._uploads.receive(offer, BytesIO(content).read, file_id)
-        row = EmojiRow(name, file.id, file.width, file.height, member, int(time() * 1000))
+        row = EmojiRow(
+            name, file.id, file.width, file.height, member, int(time() * 1000)
+        )
         try:
             _check(file)
             self._add(app, row)
@@ -97,9 +111,12 @@ class OwnEmoji(Store.Rows):
         if row is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
         file = self._uploads.find(row.picture)
-        if file is not None and (file.app, file.user) == (app, OWNER):  # an archive may have named any file
+        # an archive may have named any file
+        if file is not None and (file.app, file.user) == (app, OWNER):
             self._uploads.delete(file.id)
-        statement = "DELETE FROM own_emoji WHERE app = %s AND name = %s AND picture = %s"
+        statement = (
+            "DELETE FROM own_emoji WHERE app = %s AND name = %s AND picture = %s"
+        )
         self._store.execute(statement, (app, name, row.picture))
 
     def _find(self, app: str, name: str) -> EmojiRow | None:
@@ -107,9 +124,14 @@ class OwnEmoji(Store.Rows):
 
     @Store.writing
     def _add(self, sql: PooledStatements, app: str, row: EmojiRow) -> None:
-        if sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0] >= MOST:
+        if (
+            sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0]
+            >= MOST
+        ):
             raise ServiceRefused(problem=HTTP_TOO_MANY_EMOJI)
-        sql.insert_new("own_emoji", f"app, {_ROWS.columns}", [(app, *_ROWS.values(row))])
+        sql.insert_new(
+            "own_emoji", f"app, {_ROWS.columns}", [(app, *_ROWS.values(row))]
+        )
         stored = _ROWS.first(sql.query, "WHERE app = %s AND name = %s", app, row.name)
         if stored != row:  # another request was first
             raise ServiceRefused(problem=HTTP_EMOJI_EXISTS)
@@ -117,8 +139,12 @@ class OwnEmoji(Store.Rows):
 
 def _check(file: Upload) -> None:
     if file.type not in TYPES:
-        raise ServiceRefused(f"The picture is no PNG, GIF or WebP: {file.type}", HTTP_KIND_REFUSED)
+        raise ServiceRefused(
+            f"The picture is no PNG, GIF or WebP: {file.type}", HTTP_KIND_REFUSED
+        )
     if file.bytes > MOST_BYTES or max(file.width, file.height) > MOST_PIXELS:
         size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"
         most = f"{MOST_PIXELS} × {MOST_PIXELS} pixels and {MOST_BYTES} bytes"
-        raise ServiceRefused(f"The picture has {size}; at most {most} are accepted", HTTP_FILE_TOO_LARGE)
+        raise ServiceRefused(
+            f"The picture has {size}; at most {most} are accepted", HTTP_FILE_TOO_LARGE
+        )

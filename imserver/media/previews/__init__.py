@@ -1,6 +1,8 @@
-"""Previews of links: title, description and picture of the page that a message links to.
+"""Previews of links: title, description and picture of the page that a message
+links to.
 
-The server fetches the page, never a client, and only from public addresses. A process of its own reads it.
+The server fetches the page, never a client, and only from public addresses. A
+process of its own reads it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from imserver.plugin.identity import Needs
 
 MOST_MESSAGES: Final = 50
 
-_Make = Annotated[bool, about("Whether messages of the user get previews of their links.")]
+_Make = Annotated[
+    bool, about("Whether messages of the user get previews of their links.")
+]
 _Show = Annotated[bool, about("Whether the user sees previews.")]
 
 
@@ -40,15 +42,24 @@ routes = Resource(
 )
 
 
-@routes.post("/previews/show", schema=("PreviewsQuery", "Messages whose previews are wanted."), act="")
+@routes.post(
+    "/previews/show",
+    schema=("PreviewsQuery", "Messages whose previews are wanted."),
+    act="",
+)
 def show(
     previews: Previews,
     call: Call,
-    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)],
+    messages: Annotated[
+        list[MessageId],
+        about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES),
+    ],
 ) -> PreviewsAnswer:
-    """Show the previews of links in messages, and make those that do not exist yet.
+    """Show the previews of links in messages, and make those that do not exist
+    yet.
 
-    Messages that the user cannot read have none, nor have messages in an app without previews.
+    Messages that the user cannot read have none, nor have messages in an app
+    without previews.
     """
     return previews.show(call.app, call.user, list(dict.fromkeys(messages)))
 
@@ -62,13 +73,16 @@ def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
 
 @routes.post("/previews/wishes", schema=("PreviewWish", "What the user wants."))
 def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
-    """Say whether links of the user get previews, and whether the user sees those of others."""
+    """Say whether links of the user get previews, and whether the user sees
+    those of others."""
     previews.rows.wish(call.app, call.user, PersonWishes(make, show))
     return PreviewWishes(previews.is_on(call.app), make, show)
 
 
 @routes.post(
-    "/previews/remove", schema=("OfMessage", "A message of the user."), problems=(Problems.UNKNOWN_MESSAGE,)
+    "/previews/remove",
+    schema=("OfMessage", "A message of the user."),
+    problems=(Problems.UNKNOWN_MESSAGE,),
 )
 def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
     """Remove the preview below one's own message, for everybody."""

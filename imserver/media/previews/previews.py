@@ -1,8 +1,9 @@
 """Previews of links in stored messages.
 
-Nothing is done when a message is stored. A reader's client asks for the previews of the messages that it
-shows. A link without a row is then fetched, once in an app: a row is the lease of the node that does it, and
-later the preview, or that there is none.
+Nothing is done when a message is stored. A reader's client asks for the
+previews of the messages that it shows. A link without a row is then fetched,
+once in an app: a row is the lease of the node that does it, and later the
+preview, or that there is none.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from imserver.media.previews.declared import (
     is_on,
 )
 from imserver.media.previews.fetching import Fetching, first_link
-from imserver.media.previews.rows import NONE, READY, PersonWishes, PreviewRow, PreviewRows
+from imserver.media.previews.rows import (
+    NONE,
+    READY,
+    PersonWishes,
+    PreviewRow,
+    PreviewRows,
+)
 from imserver.media.uploads.api import FILE_PATH
 from imserver.media.uploads.contract import MediaUnavailable
 from imserver.media.uploads.transfers import TransferRefused
@@ -41,7 +48,12 @@ from imserver.plugin.errors import Problems, ServiceRefused, StorageUnavailable
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import TooManyRequests
 from imserver.plugin.messages import Entry, MessageLog
-from imserver.plugin.runtime import PublicRequests, Unreachable, is_long_turn, serve_others
+from imserver.plugin.runtime import (
+    PublicRequests,
+    Unreachable,
+    is_long_turn,
+    serve_others,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.settings import Config, settings_of
 from imserver.plugin.wire import Limit
@@ -52,9 +64,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OWNER: Final = "previews of links, " * 15
-"""The owner of their pictures: longer than the id of any user who logs in, so that nobody is it."""
+"""The owner of their pictures: longer than the id of any user who logs in, so
+that nobody is it."""
 WAITING: Final = 200
-"""Most links of a node that wait or are being fetched; of one app and one sender: fewer."""
+"""Most links of a node that wait or are being fetched; of one app and one
+sender: fewer."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
 _SWEPT: Final = 100
@@ -63,10 +77,13 @@ MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 
 
 class PageSummary(Struct, kw_only=True, omit_defaults=True):
-    """What the page of a link says about itself. These fields come after those of subclasses."""
+    """What the page of a link says about itself. These fields come after those
+    of subclasses."""
 
     title: Annotated[str, about("The title of the page, in one line.")]
-    description: Annotated[str, about("What the page says about itself, in one line.")] = ""
+    description: Annotated[
+        str, about("What the page says about itself, in one line.")
+    ] = ""
     site: Annotated[str, about("The name of the site.")] = ""
     picture: Annotated[str, about("The path of the picture on this server.")] = ""
     width: Annotated[int, about("The width of the picture, in pixels.")] = 0
@@ -84,14 +101,18 @@ class PreviewsAnswer(Struct):
     """The previews that there are, and those that come."""
 
     previews: list[PreviewShown]
-    pending: Annotated[list[MessageId], about("Messages whose previews are being made. Ask again for these.")]
+    pending: Annotated[
+        list[MessageId],
+        about("Messages whose previews are being made. Ask again for these."),
+    ]
 
 
 _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 
 class Previews:
-    """Makes, shows and forgets previews; may raise StorageUnavailable. Owner of what this node fetches."""
+    """Makes, shows and forgets previews; may raise StorageUnavailable. Owner of
+    what this node fetches."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -111,13 +132,14 @@ class Previews:
         self._waiting: Counter[tuple[str, str]] = Counter()
         """App and sender (``""``: all) → their links among these."""
         self.counts: Counter[str] = Counter()
-        """The work of this node since its start: ``made``, ``failed`` and ``refused``."""
+        """The work of this node since its start: ``made``, ``failed`` and
+        ``refused``."""
 
     def configure(self, config: Config) -> None:
         """Read the settings again."""
         self._settings = settings_of(config, PreviewSettings)
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def is_on(self, app: str) -> bool:
         """Whether an app has previews."""
@@ -128,13 +150,17 @@ class Previews:
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
-        """Show no preview below a message of the user. Raises ServiceRefused if it is not theirs."""
-        if not any(entry.sender == user for entry in self._readable(app, user, [message])):
+        """Show no preview below a message of the user. Raises ServiceRefused if
+        it is not theirs."""
+        if not any(
+            entry.sender == user for entry in self._readable(app, user, [message])
+        ):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
-        """The previews of messages that the user can read. Begins those that do not exist. Switches."""
+        """The previews of messages that the user can read. Begins those that do
+        not exist. Switches."""
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -149,14 +175,20 @@ class Previews:
                 self._begin(app, entry.sender, url)
                 answer.pending.append(entry.id)
             elif row.state == READY:
-                answer.previews.append(view(PreviewShown, _decode(row.content), message=entry.id, url=url))
+                answer.previews.append(
+                    view(PreviewShown, _decode(row.content), message=entry.id, url=url)
+                )
             elif row.state != NONE:
                 answer.pending.append(entry.id)
         return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
         entries = self._core.store.part(MessageLog).entries
-        return [entry for entry in entries.readable(app, user, messages) if entry.kind == "message"]
+        return [
+            entry
+            for entry in entries.readable(app, user, messages)
+            if entry.kind == "message"
+        ]
 
     def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
         """Messages whose senders want a preview, with their first link."""
@@ -164,7 +196,11 @@ class Previews:
         for entry in entries:
             if is_long_turn():
                 serve_others()
-            url = first_link(entry.body.decode(errors="replace")) if entry.type == "text" else None
+            url = (
+                first_link(entry.body.decode(errors="replace"))
+                if entry.type == "text"
+                else None
+            )
             if url is not None:
                 links.append((entry, url))
         if not links:
@@ -177,16 +213,19 @@ class Previews:
             if entry.id not in removed and wishes.get(entry.sender, PersonWishes()).make
         ]
 
-    # --- work -----------------------------------------------------------------------------------------------
+    # --- work -----------------------------------------------------------------
 
     def _begin(self, app: str, sender: str, url: str) -> None:
-        """Begin to make a preview, unless there is too much to do: then whoever asks again tries again."""
+        """Begin to make a preview, unless there is too much to do: then whoever
+        asks again tries again."""
         key = app, hash_of(url)
         if key in self.busy:
             return
         payers = (app, sender), (app, "")
         limits = zip(payers, (WAITING_OF_SENDER, WAITING_OF_APP), strict=True)
-        if len(self.busy) >= WAITING or any(self._waiting[payer] >= most for payer, most in limits):
+        if len(self.busy) >= WAITING or any(
+            self._waiting[payer] >= most for payer, most in limits
+        ):
             self.counts["refused"] += 1
             return
         self._waiting.update(payers)
@@ -208,7 +247,8 @@ class Previews:
             self._waiting -= Counter(((app, sender), (app, "")))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
-        """Fetch a page and store its preview, unless another node does. Raises TooManyRequests."""
+        """Fetch a page and store its preview, unless another node does. Raises
+        TooManyRequests."""
         if link in self.rows.current(app, [link]):
             return
         self._of_senders.require((app, sender))
@@ -221,9 +261,12 @@ class Previews:
             self._forget_picture(before)
         row, seconds, preview = PreviewRow(link, NONE, picture, b""), 3600, None
         try:
-            with gevent.Timeout(60.0, Unreachable("it takes too long")):  # shorter than the lease
+            # shorter than the lease
+            with gevent.Timeout(60.0, Unreachable("it takes too long")):
                 page = self.fetching.page(app, sender, url, self._settings.page_bytes)
-                preview = None if page is None else self._with_picture(app, page, picture)
+                preview = (
+                    None if page is None else self._with_picture(app, page, picture)
+                )
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
         except TooManyRequests as late:
@@ -233,17 +276,28 @@ class Previews:
             row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
             seconds = self._settings.retention_days * 86_400
         self.counts["failed" if preview is None else "made"] += 1
-        if not self.rows.finish(app, row, seconds) and preview is not None and preview.picture:
+        if (
+            not self.rows.finish(app, row, seconds)
+            and preview is not None
+            and preview.picture
+        ):
             self._forget_picture(picture)
 
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
-        preview = PageSummary(title=page.title, description=page.description, site=page.site)
+        preview = PageSummary(
+            title=page.title, description=page.description, site=page.site
+        )
         if not page.picture:
             return preview
         try:
             content = self.fetching.picture(page.picture, self._settings.picture_bytes)
             row = self._uploads.store_small(app, OWNER, name, content)
-        except (Unreachable, TooManyRequests, TransferRefused, MediaUnavailable) as error:
+        except (
+            Unreachable,
+            TooManyRequests,
+            TransferRefused,
+            MediaUnavailable,
+        ) as error:
             log.debug("the picture of a preview of %s is left out: %s", app, error)
             return preview
         if row is not None:
@@ -255,10 +309,13 @@ class Previews:
         try:
             self._uploads.delete(name)
         except MediaUnavailable as error:
-            log.warning("the picture of a former preview could not be deleted: %s", error)
+            log.warning(
+                "the picture of a former preview could not be deleted: %s", error
+            )
 
     def sweep(self) -> None:
-        """Delete previews whose time is over, with their pictures. Switches. Raises StorageUnavailable."""
+        """Delete previews whose time is over, with their pictures. Switches.
+        Raises StorageUnavailable."""
         while rows := self.rows.expired(_SWEPT):
             for app, link, picture, until in rows:
                 if picture:
@@ -268,7 +325,8 @@ class Previews:
                 return
 
     def stop(self) -> None:
-        """End what is under way. Other nodes take it over when its lease ends."""
+        """End what is under way. Other nodes take it over when its lease
+        ends."""
         gevent.killall(list(self.busy.values()))
         self.fetching.close()
 

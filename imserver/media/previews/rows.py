@@ -1,4 +1,5 @@
-"""Rows of previews. Each method is one transaction, may switch, and raises StorageUnavailable.
+"""Rows of previews. Each method is one transaction, may switch, and raises
+StorageUnavailable.
 
 All times are of the clock of the database, because the clocks of nodes differ.
 """
@@ -18,7 +19,8 @@ NONE: Final = 2
 
 
 class PreviewRow(Struct, frozen=True):
-    """What is stored of a link. ``picture``: the id of its file. ``content``: JSON."""
+    """What is stored of a link. ``picture``: the id of its file. ``content``:
+    JSON."""
 
     link: str
     state: int
@@ -27,7 +29,8 @@ class PreviewRow(Struct, frozen=True):
 
 
 class PersonWishes(Struct, frozen=True):
-    """What a person wants: whether their links get previews, and whether they see those of others."""
+    """What a person wants: whether their links get previews, and whether they
+    see those of others."""
 
     make: bool = True
     show: bool = True
@@ -40,18 +43,27 @@ _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 class PreviewRows(Store.Rows):
     """The rows in a store. Without a database there are none."""
 
-    # --- links ----------------------------------------------------------------------------------------------
+    # --- links ----------------------------------------------------------------
 
     @Store.reading_or({})
-    def current(self, sql: PooledStatements, app: str, links: Collection[str]) -> dict[str, PreviewRow]:
+    def current(
+        self, sql: PooledStatements, app: str, links: Collection[str]
+    ) -> dict[str, PreviewRow]:
         """Link → its row, for those that are made or being made."""
-        statement = f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
-        return {row.link: row for row in map(_LINKS.read, sql.query_in(statement, (app,), list(links)))}
+        statement = (
+            f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
+        )
+        return {
+            row.link: row
+            for row in map(_LINKS.read, sql.query_in(statement, (app,), list(links)))
+        }
 
     @Store.writing
-    def claim(self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int) -> str | None:
-        """Take the work on a link for so many seconds: the id of a former picture, or ``""``. None: another
-        node has it, or it was done meanwhile.
+    def claim(
+        self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int
+    ) -> str | None:
+        """Take the work on a link for so many seconds: the id of a former
+        picture, or ``""``. None: another node has it, or it was done meanwhile.
 
         ``picture``: the id that the new one will have.
         """
@@ -66,50 +78,76 @@ class PreviewRows(Store.Rows):
             "UPDATE link_preview SET state = %s, until = %s, picture = %s "
             "WHERE app = %s AND link = %s AND until = %s"
         )
-        if not sql.execute(change, (MAKING, int(now) + seconds, picture, app, link, until)):
+        if not sql.execute(
+            change, (MAKING, int(now) + seconds, picture, app, link, until)
+        ):
             return None
         return text_of(before)
 
     @Store.writing
-    def finish(self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int) -> bool:
-        """Store a preview for so many seconds; False: another node has taken the work over."""
+    def finish(
+        self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
+    ) -> bool:
+        """Store a preview for so many seconds; False: another node has taken
+        the work over."""
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
         )
-        return sql.execute(change, (row.state, seconds, row.content, app, row.link, row.picture)) > 0
+        return (
+            sql.execute(
+                change, (row.state, seconds, row.content, app, row.link, row.picture)
+            )
+            > 0
+        )
 
     @Store.reading_or([])
-    def expired(self, sql: PooledStatements, most: int) -> list[tuple[str, str, str, int]]:
+    def expired(
+        self, sql: PooledStatements, most: int
+    ) -> list[tuple[str, str, str, int]]:
         """App, link, picture and end of some previews whose time is over."""
         columns = "app, link, picture, until"
         statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
         rows = sql.query(statement, (most,))
-        return [(text_of(app), text_of(link), text_of(picture), until) for app, link, picture, until in rows]
+        return [
+            (text_of(app), text_of(link), text_of(picture), until)
+            for app, link, picture, until in rows
+        ]
 
     def forget(self, app: str, link: str, until: int) -> None:
         """Delete a preview whose time is over."""
-        statement = "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
+        statement = (
+            "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
+        )
         self._store.execute(statement, (app, link, until))
 
-    # --- people ---------------------------------------------------------------------------------------------
+    # --- people ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for those who have any."""
         statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
-        return {text_of(row[-1]): _WISHES.read(row) for row in self._store.rows_in(statement, (app,), users)}
+        return {
+            text_of(row[-1]): _WISHES.read(row)
+            for row in self._store.rows_in(statement, (app,), users)
+        }
 
     @Store.writing
-    def wish(self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes) -> None:
+    def wish(
+        self, sql: PooledStatements, app: str, user: str, wishes: PersonWishes
+    ) -> None:
         """Store the wishes of a user."""
         _WISHES.put(sql, wishes, app=app, member=user)
 
     @Store.writing
     def remove(self, sql: PooledStatements, app: str, user: str, message: int) -> None:
         """Note that the sender of a message wants no preview below it."""
-        sql.insert_new("preview_removed", "app, message, member", [(app, message, user)])
+        sql.insert_new(
+            "preview_removed", "app, message, member", [(app, message, user)]
+        )
 
     def removed(self, app: str, messages: Sequence[int]) -> set[int]:
         """Those of the messages whose senders want no preview below them."""
-        statement = "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
+        statement = (
+            "SELECT message FROM preview_removed WHERE app = %s AND message IN {}"
+        )
         return {row[0] for row in self._store.rows_in(statement, (app,), messages)}

@@ -1,4 +1,5 @@
-"""Files that users send: whole or in parts, pictures, quotas, storage in a folder or a bucket."""
+"""Files that users send: whole or in parts, pictures, quotas, storage in a
+folder or a bucket."""
 
 from __future__ import annotations
 
@@ -24,14 +25,23 @@ __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 def _build(core: Core) -> Parts:
     config = core.config
-    uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, core.store, core)
+    uploads = Uploads(
+        settings_of(config, UploadSettings), config.server.data_dir, core.store, core
+    )
     core.node.show(uploads.counters)
-    return Parts((uploads, uploads.erasure, UploadFiles(uploads.storage, core.store)), stop=uploads.close)
+    return Parts(
+        (uploads, uploads.erasure, UploadFiles(uploads.storage, core.store)),
+        stop=uploads.close,
+    )
 
 
 @contextmanager
-def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[object, ...]]:
-    with closing(Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)) as uploads:
+def _offline(
+    config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[object, ...]]:
+    with closing(
+        Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
+    ) as uploads:
         yield uploads.erasure, UploadFiles(uploads.storage, store)
 
 

@@ -1,4 +1,5 @@
-"""Uploaded files: lists, deletion. The views of this package take in and send the files themselves."""
+"""Uploaded files: lists, deletion. The views of this package take in and send
+the files themselves."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
@@ -64,9 +65,15 @@ Token = Annotated[
 class PartQuery(Struct, forbid_unknown_fields=True):
     """The owner of an unfinished upload."""
 
-    app: Annotated[str, about("The app of the user. Optional if a token names the user.")] = ""
+    app: Annotated[
+        str, about("The app of the user. Optional if a token names the user.")
+    ] = ""
     user: Annotated[
-        str, about("The owner of the file. Optional if a token names the user.", max_length=UPLOAD_USER_BYTES)
+        str,
+        about(
+            "The owner of the file. Optional if a token names the user.",
+            max_length=UPLOAD_USER_BYTES,
+        ),
     ] = ""
     token: Token = ""
 
@@ -76,7 +83,8 @@ class UploadQuery(PartQuery):
 
     name: Annotated[str, about("The name of the file, for display only.")] = ""
     kind: Annotated[
-        Kind | Literal[""], about("The required kind. The server refuses a file of another kind.")
+        Kind | Literal[""],
+        about("The required kind. The server refuses a file of another kind."),
     ] = ""
 
 
@@ -108,9 +116,15 @@ class File(Struct):
     bytes: int
     sha256: Annotated[str, about("The SHA-256 of the content, in hexadecimal.")]
     created: Annotated[int, about("When it was uploaded, in Unix milliseconds.")]
-    width: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
-    height: Annotated[int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")]
-    thumbnail: Annotated[Thumbnail | None, about("Of a picture, if the server could make a thumbnail.")]
+    width: Annotated[
+        int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")
+    ]
+    height: Annotated[
+        int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")
+    ]
+    thumbnail: Annotated[
+        Thumbnail | None, about("Of a picture, if the server could make a thumbnail.")
+    ]
 
 
 class UploadsAnswer(Struct):
@@ -122,9 +136,14 @@ class UploadsAnswer(Struct):
             "What the files cost of the quota: their bytes, with thumbnails, and 4096 bytes for each file."
         ),
     ]
-    quota: Annotated[int, about("The maximum number of bytes that the user may store; 0: no limit.")]
+    quota: Annotated[
+        int, about("The maximum number of bytes that the user may store; 0: no limit.")
+    ]
     total: Annotated[int, about("The number of stored files.")]
-    limits: Annotated[dict[str, int], about("The maximum number of bytes of a file, by each accepted kind.")]
+    limits: Annotated[
+        dict[str, int],
+        about("The maximum number of bytes of a file, by each accepted kind."),
+    ]
     files: list[File]
     next: NextCursor
 
@@ -156,22 +175,35 @@ class UploadApi(Struct, frozen=True):
 
 
 routes = Resource(
-    "uploads", lambda core, api: UploadApi(core.service(Uploads), api), base=PartQuery, chapter=_CHAPTER
+    "uploads",
+    lambda core, api: UploadApi(core.service(Uploads), api),
+    base=PartQuery,
+    chapter=_CHAPTER,
 )
 """The response of :func:`imserver.gateway.http.call.answer`."""
-streams = Resource("uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required")
+streams = Resource(
+    "uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required"
+)
 """The response of the views of this package."""
 
 
 def check_after(api: Api, call: Call, token: str) -> None:
-    """Refuse to store a file whose app, or whose user's account, was deleted during its upload.
+    """Refuse to store a file whose app, or whose user's account, was deleted
+    during its upload.
 
-    ``token`` comes from the query. May switch. Raises ApiProblem, StorageUnavailable and IssuerUnavailable.
+    ``token`` comes from the query. May switch. Raises ApiProblem,
+    StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     user, headers = call.principal.user, call.request.headers
-    if user and api.authority.identify(Needs.PUSH_OR_USER, headers, call.request.host, token).user != user:
+    if (
+        user
+        and api.authority.identify(
+            Needs.PUSH_OR_USER, headers, call.request.host, token
+        ).user
+        != user
+    ):
         raise ApiProblem(Problems.TOKEN_INVALID)
 
 
@@ -180,7 +212,9 @@ def list_uploads(
     api: UploadApi,
     call: Call,
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=1000)
+    ] = 100,
 ) -> UploadsAnswer:
     """List the files of a user.
 
@@ -190,11 +224,18 @@ def list_uploads(
     usage, before = uploads.usage(call.app, call.user), (0, "")
     if (text := read_cursor(cursor)) is not None:
         created, _, name = text.partition(" ")
-        if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
+        if not (
+            created.isascii()
+            and created.isdecimal()
+            and len(created) < 16
+            and int(created)
+        ):
             raise ApiProblem.invalid("`cursor`: not a cursor of this list")
         before = int(created), name
     rows = uploads.page(call.app, call.user, before, limit + 1)
-    page, following = page_and_cursor(rows, limit, lambda row: f"{row.created} {row.id}")
+    page, following = page_and_cursor(
+        rows, limit, lambda row: f"{row.created} {row.id}"
+    )
     return UploadsAnswer(
         usage.charged,
         uploads.settings.quota_bytes,
@@ -209,7 +250,8 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
 def _read_delete(api: UploadApi, call: Call) -> None:
-    """Read the request; its app and user are those of the file. The body may have the user's token."""
+    """Read the request; its app and user are those of the file. The body may
+    have the user's token."""
     call.input = request = api.api.read_json(call, _delete_of)
     principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
     row = api.uploads.find(request.id)
@@ -227,7 +269,9 @@ def _read_delete(api: UploadApi, call: Call) -> None:
     read=_read_delete,
     problems=_OVER_RATE,
 )
-def delete_upload(api: UploadApi, call: Call, request: UploadDelete) -> UploadDeleteAnswer:
+def delete_upload(
+    api: UploadApi, call: Call, request: UploadDelete
+) -> UploadDeleteAnswer:
     """Delete a file.
 
     Needs an API key with the scope `push`, or the token of the file's owner.
@@ -277,7 +321,12 @@ _FILE: Final[dict[str, Any]] = {
     "path_id": FileId,
     "example": {"id": _ID},
     "also": (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
-    "problems": (HTTP_UNKNOWN_UPLOAD, HTTP_RANGE, Problems.STORAGE_UNAVAILABLE, Problems.MEDIA_UNAVAILABLE),
+    "problems": (
+        HTTP_UNKNOWN_UPLOAD,
+        HTTP_RANGE,
+        Problems.STORAGE_UNAVAILABLE,
+        Problems.MEDIA_UNAVAILABLE,
+    ),
     "content_type": "application/octet-stream",
 }
 
@@ -311,21 +360,51 @@ streams.elsewhere(
 TUS_VERSION: Final = "1.0.0"
 """The version of tus."""
 _TUS: Final = Header(
-    "Tus-Resumable", "The version of the protocol.", "string", TUS_VERSION, True, {"enum": [TUS_VERSION]}
+    "Tus-Resumable",
+    "The version of the protocol.",
+    "string",
+    TUS_VERSION,
+    True,
+    {"enum": [TUS_VERSION]},
 )
 _BYTES: Final = {"minimum": 0, "maximum": 10**15 - 1}
-_OFFSET: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0)
-_FROM: Final = Header("Upload-Offset", "The number of bytes that the server has.", "integer", 0, True, _BYTES)
-_LENGTH: Final = Header("Upload-Length", "The number of bytes of the whole file.", "integer", 48213)
-_WHOLE: Final = Header(
-    "Upload-Length", "The number of bytes of the whole file.", "integer", 48213, True, _BYTES
+_OFFSET: Final = Header(
+    "Upload-Offset", "The number of bytes that the server has.", "integer", 0
 )
-_EXPIRES: Final = Header("Upload-Expires", "When the server forgets the unfinished upload.")
-_CHECKSUM: Final = Header("Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.")
+_FROM: Final = Header(
+    "Upload-Offset",
+    "The number of bytes that the server has.",
+    "integer",
+    0,
+    True,
+    _BYTES,
+)
+_LENGTH: Final = Header(
+    "Upload-Length", "The number of bytes of the whole file.", "integer", 48213
+)
+_WHOLE: Final = Header(
+    "Upload-Length",
+    "The number of bytes of the whole file.",
+    "integer",
+    48213,
+    True,
+    _BYTES,
+)
+_EXPIRES: Final = Header(
+    "Upload-Expires", "When the server forgets the unfinished upload."
+)
+_CHECKSUM: Final = Header(
+    "Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64."
+)
 PART_TYPE: Final = "application/offset+octet-stream"
 """The Content-Type of bytes of an upload in parts."""
 _OF_TUS: Final = (*_OVER_RATE, HTTP_TUS_VERSION)
-_OF_PART: Final = (*_OF_TUS, HTTP_UNKNOWN_UPLOAD, HTTP_UPLOAD_LOCKED, Problems.MEDIA_UNAVAILABLE)
+_OF_PART: Final = (
+    *_OF_TUS,
+    HTTP_UNKNOWN_UPLOAD,
+    HTTP_UPLOAD_LOCKED,
+    Problems.MEDIA_UNAVAILABLE,
+)
 
 BEGIN: Final = streams.elsewhere(
     "POST",
@@ -341,10 +420,17 @@ BEGIN: Final = streams.elsewhere(
     headers=(
         _TUS,
         _WHOLE,
-        Header("Upload-Metadata", "Names and values in base64. `filename` is the name of the file."),
+        Header(
+            "Upload-Metadata",
+            "Names and values in base64. `filename` is the name of the file.",
+        ),
         _CHECKSUM,
     ),
-    answer_headers=(Header("Location", "The address of the upload."), _OFFSET, _EXPIRES),
+    answer_headers=(
+        Header("Location", "The address of the upload."),
+        _OFFSET,
+        _EXPIRES,
+    ),
     status=201,
     problems=(*_OF_TUS, *_ARRIVING, HTTP_CHECKSUM_MISMATCH),
 )
@@ -352,7 +438,9 @@ PART: Final[dict[str, Route]] = {}
 """The routes of an upload in parts, by method."""
 
 
-def _declare_part(method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any) -> None:
+def _declare_part(
+    method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any
+) -> None:
     PART[method] = streams.elsewhere(
         method,
         "/uploads/tus/{id}",
@@ -392,6 +480,11 @@ _declare_part(
     """,
     answer=File,
 )
-_declare_part("DELETE", """Delete an upload in parts, and its file.""", headers=(_TUS,), status=204)
+_declare_part(
+    "DELETE",
+    """Delete an upload in parts, and its file.""",
+    headers=(_TUS,),
+    status=204,
+)
 
 OPERATIONS: Final = (*routes.rows, *streams.rows)

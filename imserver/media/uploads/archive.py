@@ -1,4 +1,5 @@
-"""Files in archives: their bytes go into exports and backups, and come from imports and backups."""
+"""Files in archives: their bytes go into exports and backups, and come from
+imports and backups."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ THUMBNAILS = "thumbnails"
 
 
 class UploadFiles(ArchivedFiles):
-    """Files in archives: of a user, of an app with their thumbnails, or of the server."""
+    """Files in archives: of a user, of an app with their thumbnails, or of the
+    server."""
 
     def __init__(self, storage: UploadStorage, store: Store) -> None:
         self._storage = storage
@@ -36,36 +38,63 @@ class UploadFiles(ArchivedFiles):
             for is_thumbnail, size in parts_of(row)[: 1 if user else 2]:
                 name = name_of(row, is_thumbnail)
                 if app:
-                    name = f"{THUMBNAILS}/{row.id}" if is_thumbnail else f"{FILES}/{row.id}/{_file_name(row)}"
-                yield name, size, self._pieces(row, is_thumbnail, size, is_whole=not app)
+                    name = (
+                        f"{THUMBNAILS}/{row.id}"
+                        if is_thumbnail
+                        else f"{FILES}/{row.id}/{_file_name(row)}"
+                    )
+                yield (
+                    name,
+                    size,
+                    self._pieces(row, is_thumbnail, size, is_whole=not app),
+                )
 
-    def _pieces(self, row: Upload, is_thumbnail: bool, size: int, is_whole: bool) -> Iterator[bytes]:
+    def _pieces(
+        self, row: Upload, is_thumbnail: bool, size: int, is_whole: bool
+    ) -> Iterator[bytes]:
         media = self._storage.of(row)
-        if not (is_whole or is_thumbnail) and sha256_of(media, row.id, size) != row.sha256:
-            raise FileNotFoundError(row.id)  # its disk is damaged, so no import would take it
+        if (
+            not (is_whole or is_thumbnail)
+            and sha256_of(media, row.id, size) != row.sha256
+        ):
+            # its disk is damaged, so no import would take it
+            raise FileNotFoundError(row.id)
         try:
             pieces = media.get(name_of(row, is_thumbnail), 0, size - 1)
-            yield from compared(pieces, row) if is_whole and not is_thumbnail else pieces
+            yield from (
+                compared(pieces, row) if is_whole and not is_thumbnail else pieces
+            )
         except FileNotFoundError:
-            if is_whole and self._store.read(partial(upload_rows.find, name=row.id)) is not None:
+            if (
+                is_whole
+                and self._store.read(partial(upload_rows.find, name=row.id)) is not None
+            ):
                 raise MediaUnavailable("a file is missing") from None
             raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file, if it is what its row says. Raises MediaUnavailable, and in an import DamagedFile:
-        then no file of the app is there."""
+        """Store a file, if it is what its row says. Raises MediaUnavailable,
+        and in an import DamagedFile: then no file of the app is there."""
         folder, _, rest = name.partition("/")
         if app and folder not in (FILES, THUMBNAILS):
             return False
         id = rest.partition("/")[0] if app else name.removesuffix(THUMBNAIL)
         is_thumbnail = folder == THUMBNAILS if app else name.endswith(THUMBNAIL)
         row = self._store.read_or(None, partial(upload_rows.find, name=id))
-        if row is None or row.app != (app or row.app):  # it was stored after the copy of the database
+        # it was stored after the copy of the database
+        if row is None or row.app != (app or row.app):
             return False
         try:
             if app:  # a browser gets the file under this type
-                media = ("picture", row.thumbnail_type) if is_thumbnail else (row.kind, row.type)
-                if MediaType(*media) not in (type_of(content.read(HEAD_BYTES)), UNKNOWN):
+                media = (
+                    ("picture", row.thumbnail_type)
+                    if is_thumbnail
+                    else (row.kind, row.type)
+                )
+                if MediaType(*media) not in (
+                    type_of(content.read(HEAD_BYTES)),
+                    UNKNOWN,
+                ):
                     raise DamagedFile(row)
                 content.seek(0)
             pieces = iter(partial(content.read, PIECE_BYTES), b"")
@@ -77,7 +106,9 @@ class UploadFiles(ArchivedFiles):
                 self._storage.delete(each)
             raise
         if row.store_name != self._storage.current:
-            self._store.write(partial(upload_rows.move, row=row, store_name=self._storage.current))
+            self._store.write(
+                partial(upload_rows.move, row=row, store_name=self._storage.current)
+            )
         return True
 
 
@@ -87,7 +118,8 @@ def _file_name(row: Upload) -> str:
 
 
 def sha256_of(store: Media, name: str, size: int) -> str:
-    """The SHA-256 of bytes in a store. Raises FileNotFoundError and MediaUnavailable."""
+    """The SHA-256 of bytes in a store. Raises FileNotFoundError and
+    MediaUnavailable."""
     digest = hashlib.sha256()
     for piece in store.get(name, 0, size - 1):
         digest.update(piece)
@@ -95,5 +127,8 @@ def sha256_of(store: Media, name: str, size: int) -> str:
 
 
 def parts_of(row: Upload) -> tuple[tuple[bool, int], ...]:
-    """The file, and its thumbnail if it has one: whether it is the thumbnail, and its bytes."""
-    return ((False, row.bytes), (True, row.thumbnail_bytes))[: 2 if row.thumbnail_bytes else 1]
+    """The file, and its thumbnail if it has one: whether it is the thumbnail,
+    and its bytes."""
+    return ((False, row.bytes), (True, row.thumbnail_bytes))[
+        : 2 if row.thumbnail_bytes else 1
+    ]

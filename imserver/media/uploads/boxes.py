@@ -1,7 +1,9 @@
-"""Places and devices in the metadata of ISO media files: HEIC, HEIF, AVIF, MP4, QuickTime, 3GPP.
+"""Places and devices in the metadata of ISO media files: HEIC, HEIF, AVIF, MP4,
+QuickTime, 3GPP.
 
-Such a file is a tree of boxes (ISO/IEC 14496-12). Metadata is overwritten with zeros where it stands, so that
-nothing moves and no picture is decoded: Pillow does not read HEIC, and to decode it takes libraries of 27 MB.
+Such a file is a tree of boxes (ISO/IEC 14496-12). Metadata is overwritten with
+zeros where it stands, so that nothing moves and no picture is decoded: Pillow
+does not read HEIC, and to decode it takes libraries of 27 MB.
 
 ========= ================================================================================================
 pictures  the items of types ``Exif`` and ``mime`` (XMP) of the box ``meta`` (ISO/IEC 23008-12 annex A)
@@ -10,8 +12,9 @@ videos    in ``moov`` and its tracks: ``©xyz`` and ``loci`` (places), ``©mak``
 both      boxes with XMP
 ========= ================================================================================================
 
-Titles and pictures of music stay. A file whose boxes are broken stays as it is from there on. What ``mdat``
-has beside the pixels, such as a track with places, stays.
+Titles and pictures of music stay. A file whose boxes are broken stays as it is
+from there on. What ``mdat`` has beside the pixels, such as a track with places,
+stays.
 """
 
 from collections.abc import Iterator
@@ -23,7 +26,8 @@ from struct import unpack_from
 from typing import Final, NamedTuple
 
 MAX_BOXES: Final = 10_000
-"""Limit of the boxes and items that are looked at. Cameras write a few hundred."""
+"""Limit of the boxes and items that are looked at. Cameras write a few
+hundred."""
 _PIECE_BYTES: Final = 65536
 _XMP: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
@@ -40,7 +44,8 @@ class _Broken(Exception):
 
 
 def clear_metadata(path: Path) -> bool:
-    """Overwrite the metadata of a file. Returns whether it had any. Runs in a thread."""
+    """Overwrite the metadata of a file. Returns whether it had any. Runs in a
+    thread."""
     with path.open("r+b") as file, mmap(file.fileno(), 0) as data:
         if data[4:8] != b"ftyp":
             return False
@@ -51,7 +56,8 @@ def clear_metadata(path: Path) -> bool:
 
 
 class _Cleaner:
-    """Clears one file. Owner of what is left to do at most, in boxes and in bytes."""
+    """Clears one file. Owner of what is left to do at most, in boxes and in
+    bytes."""
 
     def __init__(self, data: mmap) -> None:
         self._data = data
@@ -66,7 +72,8 @@ class _Cleaner:
             if box.kind in {b"moov", b"trak", b"udta"}:
                 self.clean(box.start, box.end)
             elif box.kind in (b"\xa9xyz", b"\xa9mak", b"\xa9mod", b"loci") or (
-                box.kind == b"uuid" and data[box.start : min(box.start + 16, box.end)] == _XMP
+                box.kind == b"uuid"
+                and data[box.start : min(box.start + 16, box.end)] == _XMP
             ):
                 self._zero(box.start, box.end)
             elif box.kind == b"meta":
@@ -74,10 +81,18 @@ class _Cleaner:
 
     def _clean_meta(self, meta: _Box) -> None:
         # The box of QuickTime has no version in front of its children.
-        first = meta.start if self._data[meta.start + 4 : meta.start + 8] == b"hdlr" else meta.start + 4
+        first = (
+            meta.start
+            if self._data[meta.start + 4 : meta.start + 8] == b"hdlr"
+            else meta.start + 4
+        )
         boxes = {box.kind: box for box in self._boxes(first, meta.end)}
         handler = boxes.get(b"hdlr")
-        kind = b"" if handler is None else self._data[handler.start + 8 : handler.start + 12]
+        kind = (
+            b""
+            if handler is None
+            else self._data[handler.start + 8 : handler.start + 12]
+        )
         if kind == b"mdta" and b"ilst" in boxes:
             self._zero(boxes[b"ilst"].start, boxes[b"ilst"].end)
         elif kind == b"pict" and b"iinf" in boxes and b"iloc" in boxes:
@@ -101,7 +116,10 @@ class _Cleaner:
         data, at = self._data, iloc.start + 6
         version = data[iloc.start]
         sizes = data[iloc.start + 4] >> 4, data[iloc.start + 4] & 15
-        base_size, index_size = data[iloc.start + 5] >> 4, data[iloc.start + 5] & 15 if version else 0
+        base_size, index_size = (
+            data[iloc.start + 5] >> 4,
+            data[iloc.start + 5] & 15 if version else 0,
+        )
 
         def number(size: int) -> int:
             nonlocal at
@@ -116,7 +134,9 @@ class _Cleaner:
             item = number(wide)
             in_idat = bool(version) and number(2) & 15 == 1
             number(2)
-            base = number(base_size) + (idat.start if in_idat and idat is not None else 0)
+            base = number(base_size) + (
+                idat.start if in_idat and idat is not None else 0
+            )
             limit = idat.end if in_idat and idat is not None else len(data)
             for _ in range(number(2)):
                 self._count()

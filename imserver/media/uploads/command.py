@@ -26,7 +26,8 @@ _NAMES: Final = {"directory": "", "s3": "s3"}
 
 
 class MoveReport(Struct):
-    """What a run has done. ``bad``: id of a file that stays → why. ``deleted``: copies at the source."""
+    """What a run has done. ``bad``: id of a file that stays → why. ``deleted``:
+    copies at the source."""
 
     files: int = 0
     bytes: int = 0
@@ -35,10 +36,12 @@ class MoveReport(Struct):
 
 
 class MediaMove(Service):
-    """Moves the bytes of files from one store to the other. A file is moved when its row names the other
-    store, so a run goes on where the one before ended.
+    """Moves the bytes of files from one store to the other. A file is moved
+    when its row names the other store, so a run goes on where the one before
+    ended.
 
-    Servers may run meanwhile: a row is changed when the other store has the bytes, and they were read back.
+    Servers may run meanwhile: a row is changed when the other store has the
+    bytes, and they were read back.
     """
 
     _store: Store
@@ -48,7 +51,8 @@ class MediaMove(Service):
     report: MoveReport = field(default_factory=MoveReport)
 
     def run(self) -> Iterator[None]:
-        """Move all files; yields after each. Raises StorageUnavailable and MediaUnavailable."""
+        """Move all files; yields after each. Raises StorageUnavailable and
+        MediaUnavailable."""
         for row in upload_rows.rows_of(self._store):
             if row.store_name != self._to:
                 self._move(row)
@@ -62,7 +66,9 @@ class MediaMove(Service):
         try:
             for is_thumbnail, size in parts_of(row):
                 name = name_of(row, is_thumbnail)
-                sha256 = self._storage.copy(row, is_thumbnail, source.get(name, 0, size - 1), self._to)
+                sha256 = self._storage.copy(
+                    row, is_thumbnail, source.get(name, 0, size - 1), self._to
+                )
                 if not _has(target, name) or sha256_of(target, name, size) != sha256:
                     raise MediaUnavailable(f"the copy of the file {row.id} differs")
         except FileNotFoundError:
@@ -71,7 +77,9 @@ class MediaMove(Service):
         except DamagedFile:
             self.report.bad[row.id] = "its bytes are not those that were uploaded"
             return
-        if not self._store.write_or(False, lambda sql: upload_rows.move(sql, row, self._to)):
+        if not self._store.write_or(
+            False, lambda sql: upload_rows.move(sql, row, self._to)
+        ):
             self._storage.remove(moved)  # it was deleted meanwhile
             return
         self.report.files += 1
@@ -81,13 +89,21 @@ class MediaMove(Service):
             self.report.deleted += 1
 
     def _delete_copies(self, row: Upload) -> None:
-        """Delete what an earlier run has left at the source, if the other store has the same bytes."""
-        source = self._storage.of(before := replace(row, store_name="" if self._to else "s3"))
+        """Delete what an earlier run has left at the source, if the other store
+        has the same bytes."""
+        source = self._storage.of(
+            before := replace(row, store_name="" if self._to else "s3")
+        )
         if not _has(source, row.id):
             return
         target = self._storage.of(row)
-        if not _has(target, row.id) or sha256_of(target, row.id, row.bytes) != row.sha256:
-            raise MediaUnavailable(f"the copy of the file {row.id} differs, so the first one stays")
+        if (
+            not _has(target, row.id)
+            or sha256_of(target, row.id, row.bytes) != row.sha256
+        ):
+            raise MediaUnavailable(
+                f"the copy of the file {row.id} differs, so the first one stays"
+            )
         self._storage.delete(before)
         self.report.deleted += 1
 
@@ -101,16 +117,28 @@ def _has(store: Media, name: str) -> bool:
     return True
 
 
-def check_files(config: Config, store: Store, _tenants: Tenants, app: str) -> Iterator[Finding]:
+def check_files(
+    config: Config, store: Store, _tenants: Tenants, app: str
+) -> Iterator[Finding]:
     """Read all files of an app, and compare them with their checksums."""
     count = damaged = 0
-    with closing(UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)) as storage:
+    with closing(
+        UploadStorage(settings_of(config, UploadSettings), config.server.data_dir)
+    ) as storage:
         for row in upload_rows.rows_of(store, app):
             count += 1
             if words := _damage_of(storage, row):
                 damaged += 1
-                meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
-                yield Finding("fail", f"file {row.id}", words, meaning, "put it back from a backup")
+                meaning = (
+                    f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
+                )
+                yield Finding(
+                    "fail",
+                    f"file {row.id}",
+                    words,
+                    meaning,
+                    "put it back from a backup",
+                )
     if not damaged:
         yield Finding("ok", f"files of {app}", f"files as they were stored: {count}")
 
@@ -135,20 +163,28 @@ def uploads() -> None:
 
 @uploads.command("move")
 @settings_options
-@click.option("--to", required=True, type=click.Choice(list(_NAMES)), help="Where the files go.")
 @click.option(
-    "--delete-source", is_flag=True, help="Delete each file at the source when its copy is checked."
+    "--to", required=True, type=click.Choice(list(_NAMES)), help="Where the files go."
+)
+@click.option(
+    "--delete-source",
+    is_flag=True,
+    help="Delete each file at the source when its copy is checked.",
 )
 def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -> None:
-    """Move uploaded files from the folder to the bucket, or back. Servers may run meanwhile.
+    """Move uploaded files from the folder to the bucket, or back. Servers may
+    run meanwhile.
 
-    The settings name both (uploads.s3_url, uploads.s3_bucket). Each copy is read back and compared with the
-    size and the SHA-256 of the file. If the command is interrupted, run it again: it goes on.
+    The settings name both (uploads.s3_url, uploads.s3_bucket). Each copy is
+    read back and compared with the size and the SHA-256 of the file. If the
+    command is interrupted, run it again: it goes on.
     """
     with opened(path, data_dir) as (config, store, _):
         settings = settings_of(config, UploadSettings)
         if not settings.s3_url:
-            fail("the settings name no bucket: set uploads.s3_url and uploads.s3_bucket")
+            fail(
+                "the settings name no bucket: set uploads.s3_url and uploads.s3_bucket"
+            )
         with closing(UploadStorage(settings, config.server.data_dir)) as storage:
             moving = MediaMove(store, storage, _NAMES[to], delete_source)
             report = moving.report
@@ -157,12 +193,27 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
                     for _ in moving.run():
                         say(f"moved: files {report.files}, bytes {report.bytes}")
             except MediaUnavailable as error:
-                fail(f"{error}; files moved: {report.files}; run the same command again to go on")
+                fail(
+                    f"{error}; files moved: {report.files}; run the same command again to go on"
+                )
             if report.files or report.deleted:
-                record_act(config, store, "files.move", to=to, files=report.files, deleted=report.deleted)
+                record_act(
+                    config,
+                    store,
+                    "files.move",
+                    to=to,
+                    files=report.files,
+                    deleted=report.deleted,
+                )
             folder = storage.directory.root
-    where = f"the bucket {settings.s3_bucket}" if to == "s3" else f"the folder {Path(folder)}"
-    click.echo(f"moved to {where}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal")
+    where = (
+        f"the bucket {settings.s3_bucket}"
+        if to == "s3"
+        else f"the folder {Path(folder)}"
+    )
+    click.echo(
+        f"moved to {where}: files {report.files}, bytes {report.bytes}; sizes and checksums are equal"
+    )
     if report.deleted:
         click.echo(f"files deleted at the source: {report.deleted}")
     for name, reason in report.bad.items():
@@ -170,4 +221,6 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
     if report.bad:
         raise SystemExit(1)
     if to == "directory" and report.files:
-        click.echo("new files go to the bucket as long as the settings have uploads.s3_url")
+        click.echo(
+            "new files go to the bucket as long as the settings have uploads.s3_url"
+        )

@@ -10,7 +10,8 @@ from imserver.plugin.errors import Problems, Unavailable
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 FILE_BYTES: Final = 4096
-"""What a file costs of a quota besides its bytes: its block on a disk, its row, its name in a folder."""
+"""What a file costs of a quota besides its bytes: its block on a disk, its row,
+its name in a folder."""
 
 
 class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
@@ -18,14 +19,16 @@ class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
 
 
 class Upload(Struct, frozen=True):
-    """An uploaded file: its properties, its owner and the place of its bytes."""
+    """An uploaded file: its properties, its owner and the place of its
+    bytes."""
 
     id: str
     """Random. It is the only proof needed to download the file."""
     app: str
     user: str
     kind: str
-    """``picture``, ``voice``, ``video`` or ``file``, detected from the content."""
+    """``picture``, ``voice``, ``video`` or ``file``, detected from the
+    content."""
     type: str
     """Media type, detected from the content."""
     name: str
@@ -45,12 +48,14 @@ class Upload(Struct, frozen=True):
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes of the file and its thumbnail, which count against the quota."""
+        """The bytes of the file and its thumbnail, which count against the
+        quota."""
         return self.bytes + self.thumbnail_bytes
 
 
 class State(Struct, frozen=True):
-    """The offer of a client who uploads in parts, in the state file. ``metadata``: as it was sent."""
+    """The offer of a client who uploads in parts, in the state file.
+    ``metadata``: as it was sent."""
 
     length: int
     name: str = ""
@@ -71,16 +76,19 @@ class Usage(Struct, frozen=True):
 
 
 class Media(Protocol):
-    """A store of bytes by name. All methods may switch and may raise :class:`MediaUnavailable`.
+    """A store of bytes by name. All methods may switch and may raise
+    :class:`MediaUnavailable`.
 
-    ``name`` is made by the server: letters, digits, dashes, underscores and dots. Clients never choose it.
+    ``name`` is made by the server: letters, digits, dashes, underscores and
+    dots. Clients never choose it.
     """
 
     store_name: str
     """The name of this kind of store, as in :attr:`Upload.store_name`."""
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Store the file at ``path`` durably before returning. ``path`` may not exist afterwards.
+        """Store the file at ``path`` durably before returning. ``path`` may not
+        exist afterwards.
 
         ``kind``: its media type.
         """
@@ -88,7 +96,8 @@ class Media(Protocol):
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``, both included, in pieces.
 
-        Raises FileNotFoundError, before the first piece, if the name does not exist.
+        Raises FileNotFoundError, before the first piece, if the name does not
+        exist.
         """
 
     def delete(self, name: str) -> None:

@@ -28,10 +28,16 @@ UPLOADED_BYTES: Final = Rate(
 
 
 class UploadSettings(Struct, frozen=True):
-    """Section ``uploads``: files that users send, stored in a directory or an S3 bucket."""
+    """Section ``uploads``: files that users send, stored in a directory or an
+    S3 bucket."""
 
     max_bytes: Amount = 104857600
-    kinds: tuple[Literal["picture", "voice", "video", "file"], ...] = ("picture", "voice", "video", "file")
+    kinds: tuple[Literal["picture", "voice", "video", "file"], ...] = (
+        "picture",
+        "voice",
+        "video",
+        "file",
+    )
     picture_bytes: Amount = 20971520
     voice_bytes: Amount = 20971520
     quota_bytes: Count = 1073741824
@@ -55,33 +61,51 @@ class UploadSettings(Struct, frozen=True):
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check where the bucket is. Raises ConfigError. Yields what a careful operator would change."""
+    """Check where the bucket is. Raises ConfigError. Yields what a careful
+    operator would change."""
     uploads = settings_of(config, UploadSettings)
     if uploads.s3_url and not HTTP_URL.match(uploads.s3_url):
-        raise locations.wrong("uploads.s3_url", "expected an http:// or https:// address")
-    if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
+        raise locations.wrong(
+            "uploads.s3_url", "expected an http:// or https:// address"
+        )
+    if uploads.s3_url and not (
+        uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key
+    ):
         needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         raise locations.lacks("uploads.s3_url", needed)
     if not uploads.quota_bytes:
         yield "uploads.quota_bytes", "0 means no limit; set one"
     if not (uploads.directory or uploads.s3_url) and on_several_machines(config):
-        yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
+        yield (
+            "uploads.directory",
+            "nodes on several machines need a shared folder or uploads.s3_url",
+        )
 
 
 SETTINGS: Final = SettingsRow({"uploads": UploadSettings}, check=check)
 
 
 HTTP_QUOTA_EXCEEDED: Final = HttpProblem(
-    403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
+    403,
+    "quota_exceeded",
+    "A quota of uploaded files is reached: of the user, the app or the address.",
 )
 HTTP_UNKNOWN_UPLOAD: Final = HttpProblem(404, "unknown_upload", "No such file.")
 HTTP_OFFSET_MISMATCH: Final = HttpProblem(
-    409, "offset_mismatch", "Upload-Offset differs from the stored offset; read it with HEAD."
+    409,
+    "offset_mismatch",
+    "Upload-Offset differs from the stored offset; read it with HEAD.",
 )
-HTTP_LENGTH_REQUIRED: Final = HttpProblem(411, "length_required", "An upload needs a Content-Length above 0.")
-HTTP_TUS_VERSION: Final = HttpProblem(412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0.")
+HTTP_LENGTH_REQUIRED: Final = HttpProblem(
+    411, "length_required", "An upload needs a Content-Length above 0."
+)
+HTTP_TUS_VERSION: Final = HttpProblem(
+    412, "tus_version", "Uploads in parts need Tus-Resumable: 1.0.0."
+)
 HTTP_FILE_TOO_LARGE: Final = HttpProblem(
-    413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
+    413,
+    "file_too_large",
+    "The file is over uploads.max_bytes, or over the limit of its kind.",
 )
 HTTP_KIND_REFUSED: Final = HttpProblem(
     415,
@@ -95,10 +119,15 @@ HTTP_UPLOAD_LOCKED: Final = HttpProblem(
     423, "upload_locked", "Another request for this upload is running.", temporary=True
 )
 HTTP_CHECKSUM_MISMATCH: Final = HttpProblem(
-    460, "checksum_mismatch", "The bytes do not have the checksum of Upload-Checksum; send them again."
+    460,
+    "checksum_mismatch",
+    "The bytes do not have the checksum of Upload-Checksum; send them again.",
 )
 HTTP_DISK_FULL: Final = HttpProblem(
-    507, "disk_full", "The upload would leave less than uploads.min_free_bytes on the disk.", temporary=True
+    507,
+    "disk_full",
+    "The upload would leave less than uploads.min_free_bytes on the disk.",
+    temporary=True,
 )
 
 TABLES: Final = (

@@ -1,7 +1,7 @@
 """Uploaded files in a directory.
 
-File access is not cooperative: a busy disk would block the loop. So all of it runs in a few native threads
-while the calling greenlet waits.
+File access is not cooperative: a busy disk would block the loop. So all of it
+runs in a few native threads while the calling greenlet waits.
 """
 
 import hashlib
@@ -25,24 +25,28 @@ PIECE_BYTES: Final = 65536
 STALE_SECONDS: Final = 86400.0
 """Age of unfinished files that are removed."""
 STATE: Final = ".json"
-"""Suffix of the file about an unfinished upload. Its time is that of the last request for the upload."""
+"""Suffix of the file about an unfinished upload. Its time is that of the last
+request for the upload."""
 _INCOMING: Final = "incoming"
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a file for appending, unbuffered. A new file may be read and written only by this user."""
+    """Open a file for appending, unbuffered. A new file may be read and written
+    only by this user."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
 
 
 def write_all(file: IO[bytes], piece: bytes) -> None:
-    """Write a piece. A disk that is nearly full takes a part of it before it refuses the rest."""
+    """Write a piece. A disk that is nearly full takes a part of it before it
+    refuses the rest."""
     rest = memoryview(piece)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder and its parents for this user only. They survive a power failure."""
+    """Create a folder and its parents for this user only. They survive a power
+    failure."""
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -50,7 +54,8 @@ def make_private(folder: Path) -> None:
 
 
 def folder_of(app: str, user: str) -> str:
-    """The name of the folder of a user's unfinished uploads; ``""``: a pattern for all of the app."""
+    """The name of the folder of a user's unfinished uploads; ``""``: a pattern
+    for all of the app."""
     return f"{_hashed(app)}-{_hashed(user) if user else '*'}"
 
 
@@ -59,7 +64,8 @@ def _hashed(text: str) -> str:
 
 
 class Directory(Service):
-    """Files in folders by the first letters of their names. Owner of everything under ``root``."""
+    """Files in folders by the first letters of their names. Owner of everything
+    under ``root``."""
 
     store_name = ""
 
@@ -67,15 +73,20 @@ class Directory(Service):
     files: Threads
 
     def incoming(self) -> Path:
-        """The folder for incoming files, created if needed. Raises MediaUnavailable."""
+        """The folder for incoming files, created if needed. Raises
+        MediaUnavailable."""
         folder = self.root / _INCOMING
         self.do(make_private, folder)
         return folder
 
     def sweep(self) -> int:
-        """Remove unfinished files of killed nodes. Returns their number. Runs in a thread."""
+        """Remove unfinished files of killed nodes. Returns their number. Runs
+        in a thread."""
         long_ago, removed = time.time() - STALE_SECONDS, 0
-        for path in [*(self.root / _INCOMING).glob("*"), *(self.root / _INCOMING).glob("*/*")]:
+        for path in [
+            *(self.root / _INCOMING).glob("*"),
+            *(self.root / _INCOMING).glob("*/*"),
+        ]:
             try:
                 used = path.stat().st_mtime
                 if path.is_dir():
@@ -109,7 +120,8 @@ class Directory(Service):
         return disk.f_bavail * disk.f_frsize
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
-        """Move a finished file into the store. It survives a power failure once this returns."""
+        """Move a finished file into the store. It survives a power failure once
+        this returns."""
         source, target = Path(path), self._path(name)
 
         def work() -> None:
@@ -122,7 +134,8 @@ class Directory(Service):
         self.do(work)
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError,
+        MediaUnavailable."""
         try:
             file: IO[bytes] = self.files.do(self._path(name).open, "rb")
         except FileNotFoundError:
@@ -131,10 +144,14 @@ class Directory(Service):
             raise self._unavailable(error) from None
         return self._pieces(name, file, first, last)
 
-    def _pieces(self, name: str, file: IO[bytes], first: int, last: int) -> Iterator[bytes]:
+    def _pieces(
+        self, name: str, file: IO[bytes], first: int, last: int
+    ) -> Iterator[bytes]:
         with file:
             while first <= last:
-                piece = self.do(os.pread, file.fileno(), min(PIECE_BYTES, last + 1 - first), first)
+                piece = self.do(
+                    os.pread, file.fileno(), min(PIECE_BYTES, last + 1 - first), first
+                )
                 if not piece:
                     log.error("the file %s is shorter than its recorded size", name)
                     raise MediaUnavailable("a file is shorter than its recorded size")
@@ -150,7 +167,8 @@ class Directory(Service):
 
     def _path(self, name: str) -> Path:
         if "/" in name or name.startswith("."):
-            # Of a row that nobody here has made, such as one of a forged backup.
+            # Of a row that nobody here has made, such as one of a forged
+            # backup.
             raise MediaUnavailable(f"no file of ours has the name {name[:100]!r}")
         return self.root / name[:2] / name
 
@@ -162,5 +180,11 @@ class Directory(Service):
             raise self._unavailable(error) from None
 
     def _unavailable(self, error: OSError) -> MediaUnavailable:
-        log.error("the folder of uploads %s cannot be used: %s", error.filename or self.root, error.strerror)
-        return MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}")
+        log.error(
+            "the folder of uploads %s cannot be used: %s",
+            error.filename or self.root,
+            error.strerror,
+        )
+        return MediaUnavailable(
+            f"the folder of uploads cannot be used: {error.strerror}"
+        )

@@ -1,8 +1,9 @@
-"""Media types, read from the first bytes of a file, and the process that reads pictures.
+"""Media types, read from the first bytes of a file, and the process that reads
+pictures.
 
-The name of the file and the type given by the sender are ignored. Only formats that browsers and phones play
-are recognised. Every other file, also HTML and SVG with their scripts, has the type ``file``, which no
-browser shows as a page.
+The name of the file and the type given by the sender are ignored. Only formats
+that browsers and phones play are recognised. Every other file, also HTML and
+SVG with their scripts, has the type ``file``, which no browser shows as a page.
 
 Pictures are untrusted. So a process of its own decodes them, one at a time, with limits of memory and time:
 :mod:`imserver.media.uploads.pictures`.
@@ -27,7 +28,8 @@ HEAD_BYTES: Final = 4096
 
 
 class MediaType(Struct, frozen=True):
-    """A format: its kind (``picture``, ``voice``, ``video``, ``file``) and media type."""
+    """A format: its kind (``picture``, ``voice``, ``video``, ``file``) and
+    media type."""
 
     kind: str
     type: str
@@ -44,7 +46,11 @@ _BEGINNINGS: Final = tuple(
         (rb"RIFF....WEBPVP8[ LX]", "picture", "image/webp"),
         (rb"RIFF....WAVE", "voice", "audio/wav"),
         (rb"#!AMR(-WB)?\n", "voice", "audio/amr"),
-        (rb"OggS.{24,280}\x01vorbis|OggS.{24,280}OpusHead|OggS.{24,280}Speex", "voice", "audio/ogg"),
+        (
+            rb"OggS.{24,280}\x01vorbis|OggS.{24,280}OpusHead|OggS.{24,280}Speex",
+            "voice",
+            "audio/ogg",
+        ),
         (rb"OggS.{24,280}\x80theora", "video", "video/ogg"),
         (rb"fLaC", "voice", "audio/flac"),
         (rb"ID3[\x02-\x04]", "voice", "audio/mpeg"),
@@ -55,7 +61,11 @@ _BEGINNINGS: Final = tuple(
         (rb"....ftyp(M4A |M4B )", "voice", "audio/mp4"),
         (rb"....ftyp(qt  )", "video", "video/quicktime"),
         (rb"....ftyp(3g[eghp2])", "video", "video/3gpp"),
-        (rb"....ftyp(isom|iso[2-9]|mp4[12]|avc1|M4V |dash|mmp4|MSNV|f4v )", "video", "video/mp4"),
+        (
+            rb"....ftyp(isom|iso[2-9]|mp4[12]|avc1|M4V |dash|mmp4|MSNV|f4v )",
+            "video",
+            "video/mp4",
+        ),
         (rb"%PDF-", "file", "application/pdf"),
         (rb"PK\x03\x04|PK\x05\x06", "file", "application/zip"),
     )
@@ -63,38 +73,61 @@ _BEGINNINGS: Final = tuple(
 
 
 def type_of(head: bytes) -> MediaType:
-    """The format of a file that begins with ``head``, its first :data:`HEAD_BYTES`."""
+    """The format of a file that begins with ``head``, its first
+    :data:`HEAD_BYTES`."""
     for pattern, media in _BEGINNINGS:
         if pattern.match(head):
-            # Browsers record voice as WebM that names an audio codec and no video codec.
-            has_sound = media.type == "video/webm" and re.search(rb"A_(OPUS|VORBIS)", head)
-            return MediaType("voice", "audio/webm") if has_sound and b"V_" not in head else media
+            # Browsers record voice as WebM that names an audio codec and no
+            # video codec.
+            has_sound = media.type == "video/webm" and re.search(
+                rb"A_(OPUS|VORBIS)", head
+            )
+            return (
+                MediaType("voice", "audio/webm")
+                if has_sound and b"V_" not in head
+                else media
+            )
     return UNKNOWN
 
 
 WORK_SECONDS: Final = 60.0
-"""Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU time."""
+"""Time limit for one picture, which may have ``pictures.CPU_SECONDS`` of CPU
+time."""
 
 
 class PictureWorker(Worker):
-    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is made."""
+    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is
+    made."""
 
     def __init__(self, pixels: int) -> None:
-        super().__init__(str(Path(__file__).with_name("pictures.py")), answer_bytes=4096)
+        super().__init__(
+            str(Path(__file__).with_name("pictures.py")), answer_bytes=4096
+        )
         self.pixels = pixels
 
     def look(
-        self, path: Path, kind: str, target: Path, cleaned: Path, app: str = "", user: str = ""
+        self,
+        path: Path,
+        kind: str,
+        target: Path,
+        cleaned: Path,
+        app: str = "",
+        user: str = "",
     ) -> Picture | None:
-        """Measure the picture at ``path``, of media type ``kind``. Write its thumbnail to ``target`` and, if
-        it must be turned or has metadata, the picture without them to ``cleaned``.
+        """Measure the picture at ``path``, of media type ``kind``. Write its
+        thumbnail to ``target`` and, if it must be turned or has metadata, the
+        picture without them to ``cleaned``.
 
-        ``app``, ``user``: whose picture it is; the pictures of many are read in turn. Returns None if the
-        file is not a readable picture. Raises TooCostly. Switches.
+        ``app``, ``user``: whose picture it is; the pictures of many are read in
+        turn. Returns None if the file is not a readable picture. Raises
+        TooCostly. Switches.
         """
-        # Loaded for the first picture, to save the memory of the module of the process.
+        # Loaded for the first picture, to save the memory of the module of the
+        # process.
         from imserver.media.uploads.pictures import Picture, PictureTask
 
-        task = msgspec.json.encode(PictureTask(str(path), kind, str(target), str(cleaned), self.pixels))
+        task = msgspec.json.encode(
+            PictureTask(str(path), kind, str(target), str(cleaned), self.pixels)
+        )
         answer = self.run(task, app, user, WORK_SECONDS)
         return msgspec.json.decode(answer, type=Picture | None) if answer else None

@@ -1,13 +1,15 @@
-"""The process that reads pictures: measures, thumbnails, and pictures that are upright and without metadata.
+"""The process that reads pictures: measures, thumbnails, and pictures that are
+upright and without metadata.
 
 It is a program. It reads one :class:`PictureTask` per line from its standard input and answers each with a
 :class:`Picture` or ``null``. It imports nothing of the server, and ends with its input. A picture that takes
 :data:`CPU_SECONDS` ends it by SIGPROF.
 
-Metadata is removed without decoding: the parts of the file that a browser needs for the pixels and their
-colours are copied, everything else is left out. Only a picture that must be turned is encoded again. Pillow
-decodes. Only known formats are read. The size and the number of parts are checked before anything is decoded,
-and a picture that needs too much memory gets no thumbnail.
+Metadata is removed without decoding: the parts of the file that a browser needs
+for the pixels and their colours are copied, everything else is left out. Only a
+picture that must be turned is encoded again. Pillow decodes. Only known formats
+are read. The size and the number of parts are checked before anything is
+decoded, and a picture that needs too much memory gets no thumbnail.
 """
 
 from __future__ import annotations
@@ -36,27 +38,38 @@ MEMORY_BYTES: Final = 1 << 30
 CPU_SECONDS: Final = 3.0
 """CPU time for one picture."""
 MAX_SEGMENTS: Final = 1000
-"""Limit of the segments and fill bytes in front of the first scan of a JPEG. Cameras write a few dozen."""
+"""Limit of the segments and fill bytes in front of the first scan of a JPEG.
+Cameras write a few dozen."""
 MAX_CHUNKS: Final = 10_000
-"""Limit of the chunks of a PNG: encoders write one for each 8 KB of pixels, or longer ones."""
+"""Limit of the chunks of a PNG: encoders write one for each 8 KB of pixels, or
+longer ones."""
 MAX_PIXELS: Final = 16_000_000
-"""Pixel limit of a picture that must be decoded whole: 64 MB, and as much again while it is scaled down."""
+"""Pixel limit of a picture that must be decoded whole: 64 MB, and as much again
+while it is scaled down."""
 MAX_JPEG_PIXELS: Final = 64_000_000
-"""Pixel limit of a JPEG that can be decoded at an eighth of its size. Progressive JPEGs are decoded whole."""
+"""Pixel limit of a JPEG that can be decoded at an eighth of its size.
+Progressive JPEGs are decoded whole."""
 MAX_WEBP_PIXELS: Final = 6_000_000
 """Pixel limit of a WebP. Its decoder holds five copies."""
 MAX_FILTERED_PIXELS: Final = 8_000_000
-"""Pixel limit of a picture with a transparent colour, which is first converted to transparent pixels."""
+"""Pixel limit of a picture with a transparent colour, which is first converted
+to transparent pixels."""
 MAX_SCANS: Final = 100
-"""Limit of the scans of a JPEG: each processes the whole picture once more, and may have only 35 bytes."""
-_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
+"""Limit of the scans of a JPEG: each processes the whole picture once more, and
+may have only 35 bytes."""
+_FORMATS: Final = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/gif": "GIF",
+    "image/webp": "WEBP",
+}
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
 
 
 class PictureTask(Struct, frozen=True):
-    """A picture to read: its path and media type, where its thumbnail (with a longer side of ``pixels``; 0:
-    none) and the picture without metadata go."""
+    """A picture to read: its path and media type, where its thumbnail (with a
+    longer side of ``pixels``; 0: none) and the picture without metadata go."""
 
     path: str
     type: str
@@ -66,7 +79,8 @@ class PictureTask(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """A picture as displayed. ``thumbnail``: its media type. ``cleaned``: metadata was left out."""
+    """A picture as displayed. ``thumbnail``: its media type. ``cleaned``:
+    metadata was left out."""
 
     width: int
     height: int
@@ -75,12 +89,14 @@ class Picture(Struct, frozen=True):
 
 
 def look(task: PictureTask) -> Picture:
-    """Carry out an order. Raises any exception if the file is not a readable picture."""
+    """Carry out an order. Raises any exception if the file is not a readable
+    picture."""
     path, form = Path(task.path), _FORMATS[task.type]
     _check_parts(path, form)
     with _opened(path, form) as image:
         orientation = _UPRIGHT
-        # Of a PNG without EXIF in front of the pixels, Pillow would decode all of them.
+        # Of a PNG without EXIF in front of the pixels, Pillow would decode all
+        # of them.
         if form == "JPEG" or "exif" in image.info:
             orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
             orientation = orientation if orientation in range(2, 9) else _UPRIGHT
@@ -97,7 +113,8 @@ def look(task: PictureTask) -> Picture:
 
 
 def _check_parts(path: Path, form: str) -> None:
-    """Raise ValueError if a file has too many parts: Pillow does work for each before it looks at pixels."""
+    """Raise ValueError if a file has too many parts: Pillow does work for each
+    before it looks at pixels."""
     if form not in _COUNTED:
         return
     most, sizes_of = _COUNTED[form]
@@ -108,12 +125,19 @@ def _check_parts(path: Path, form: str) -> None:
 
 
 def _jpeg_segments(data: mmap) -> Iterator[int]:
-    """The positions of the segments and fill bytes in front of the first scan (ITU T.81 annex B)."""
+    """The positions of the segments and fill bytes in front of the first scan
+    (ITU T.81 annex B)."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
         yield at
         is_alone = data[at + 1] in _WITHOUT_LENGTH
-        at += 1 if data[at + 1] == 0xFF else 2 if is_alone else 2 + int.from_bytes(data[at + 2 : at + 4])
+        at += (
+            1
+            if data[at + 1] == 0xFF
+            else 2
+            if is_alone
+            else 2 + int.from_bytes(data[at + 2 : at + 4])
+        )
 
 
 def _png_chunks(data: mmap) -> Iterator[int]:
@@ -148,7 +172,8 @@ def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> 
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
     image.draft("RGB", (pixels * 2, pixels * 2))
-    if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be decoded any smaller
+    # long and low: it cannot be decoded any smaller
+    if image.width * image.height > MAX_PIXELS:
         return ""
     try:
         return _write(image, pixels, orientation, task.thumbnail)
@@ -179,16 +204,20 @@ def _most_pixels(image: Image, form: str) -> int:
 
 
 def _is_one_scan(image: Any) -> bool:
-    """Whether the first scan of a JPEG has all components, so that the decoder can work line by line (ITU
-    T.81 section B.2.3). Pillow's position is after the header of that scan."""
+    """Whether the first scan of a JPEG has all components, so that the decoder
+    can work line by line (ITU T.81 section B.2.3). Pillow's position is after
+    the header of that scan."""
     size = 6 + 2 * image.layers
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
-    return "progressive" not in image.info and header[:3] == bytes((0, size, image.layers))
+    return "progressive" not in image.info and header[:3] == bytes(
+        (0, size, image.layers)
+    )
 
 
 def _has_many_scans(image: Any) -> bool:
-    """Whether a JPEG has too many scans. The bytes of a scan's marker occur nowhere else."""
+    """Whether a JPEG has too many scans. The bytes of a scan's marker occur
+    nowhere else."""
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
         at = -1
         for _ in range(MAX_SCANS + 1):
@@ -215,11 +244,12 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
     return "image/png" if clear else "image/jpeg"
 
 
-# --- without metadata ---------------------------------------------------------------------------------------
+# --- without metadata ---------------------------------------------------------
 
 
 def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
-    """A picture that is upright and has no metadata; None if it is so already."""
+    """A picture that is upright and has no metadata; None if it is so
+    already."""
     content = path.read_bytes()
     if orientation != _UPRIGHT:
         turned = _turned_content(path, form, orientation)
@@ -227,16 +257,27 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
             return b"".join(_CLEANERS[form](turned))
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
-        # It needs too much memory to be turned: browsers turn it, as its only metadata says.
-        exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0)
-        cleaned = cleaned[:2] + struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2) + exif + cleaned[2:]
+        # It needs too much memory to be turned: browsers turn it, as its only
+        # metadata says.
+        exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack(
+            "<HHHIHHI", 1, _ORIENTATION, 3, 1, orientation, 0, 0
+        )
+        cleaned = (
+            cleaned[:2]
+            + struct.pack("!BBH", 0xFF, 0xE1, len(exif) + 2)
+            + exif
+            + cleaned[2:]
+        )
     return None if cleaned == content else cleaned
 
 
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
-    """The picture turned and encoded again; None if it is too large, moves, or is broken."""
+    """The picture turned and encoded again; None if it is too large, moves, or
+    is broken."""
     with _opened(path, form) as image:
-        is_large = image.width * image.height > min(MAX_PIXELS, _most_pixels(image, form))
+        is_large = image.width * image.height > min(
+            MAX_PIXELS, _most_pixels(image, form)
+        )
         if is_large or getattr(image, "n_frames", 1) > 1:
             return None
         colours = image.info.get("icc_profile")
@@ -263,7 +304,8 @@ _JFIF_BYTES: Final = 18
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
-    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B), up to its end."""
+    """The parts of a JPEG that make its pixels and colours (ITU T.81 annex B),
+    up to its end."""
     yield data[:2]
     at = 2
     while at < len(data):
@@ -290,7 +332,8 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
     name = segment[4:]
     if marker == 0xE0 and name.startswith(b"JFIF\0") and len(segment) >= _JFIF_BYTES:
-        return b"\xff\xe0\0\x10" + segment[4 : _JFIF_BYTES - 2] + b"\0\0"  # without its thumbnail
+        # without its thumbnail
+        return b"\xff\xe0\0\x10" + segment[4 : _JFIF_BYTES - 2] + b"\0\0"
     needed = marker < 0xE0 or (marker == 0xE2 and name.startswith(b"ICC_PROFILE\0"))
     return segment if needed or (marker == 0xEE and name.startswith(b"Adobe")) else b""
 
@@ -302,7 +345,8 @@ _PNG_CHUNKS: Final = frozenset(
 
 
 def _cleaned_png(data: bytes) -> Iterator[bytes]:
-    """The chunks of a PNG that make its pixels and colours (PNG third edition, section 11)."""
+    """The chunks of a PNG that make its pixels and colours (PNG third edition,
+    section 11)."""
     yield data[:8]
     at = 8
     while at < len(data):
@@ -318,14 +362,17 @@ _GIF_EXTENSIONS: Final = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG101
 
 
 def _cleaned_gif(data: bytes) -> Iterator[bytes]:
-    """The blocks of a GIF that make its pixels, colours and movement (GIF89a, appendix A)."""
+    """The blocks of a GIF that make its pixels, colours and movement (GIF89a,
+    appendix A)."""
     at = 13 + _table_bytes(data[10])
     yield data[:at]
     while at < len(data):
         kind, needed = data[at], True
         if kind == 0x21:
             label, end = data[at + 1], _end_of_blocks(data, at + 2)
-            needed = label in (0xF9, 0x01) or (label == 0xFF and data[at + 3 : at + 14] in _GIF_EXTENSIONS)
+            needed = label in (0xF9, 0x01) or (
+                label == 0xFF and data[at + 3 : at + 14] in _GIF_EXTENSIONS
+            )
         elif kind == 0x2C:
             end = _end_of_blocks(data, at + 11 + _table_bytes(data[at + 9]))
         else:
@@ -346,12 +393,15 @@ def _end_of_blocks(data: bytes, at: int) -> int:
     return at + 1
 
 
-_WEBP_CHUNKS: Final = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
+_WEBP_CHUNKS: Final = frozenset(
+    (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP")
+)
 _ANMF_BYTES: Final = 16
 
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP that make its pixels, colours and movement (RFC 9649 section 2)."""
+    """The chunks of a WebP that make its pixels, colours and movement (RFC 9649
+    section 2)."""
     content = b"".join(_webp_chunks(data[12 : 8 + int.from_bytes(data[4:8], "little")]))
     yield struct.pack("<4sI4s", b"RIFF", len(content) + 4, b"WEBP") + content
 
@@ -369,12 +419,22 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
             # The bits of VP8X that announce EXIF and XMP.
             content = bytes((content[0] & ~0x0C,)) + content[1:]
         elif name == b"ANMF":
-            content = content[:_ANMF_BYTES] + b"".join(_webp_chunks(content[_ANMF_BYTES:]))
-        yield struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
+            content = content[:_ANMF_BYTES] + b"".join(
+                _webp_chunks(content[_ANMF_BYTES:])
+            )
+        yield (
+            struct.pack("<4sI", name, len(content))
+            + content
+            + b"\0" * (len(content) % 2)
+        )
 
 
-_COUNTED: Final = {"JPEG": (MAX_SEGMENTS, _jpeg_segments), "PNG": (MAX_CHUNKS, _png_chunks)}
-"""Format → the most parts in front of the pixels, or of a whole file; where they are."""
+_COUNTED: Final = {
+    "JPEG": (MAX_SEGMENTS, _jpeg_segments),
+    "PNG": (MAX_CHUNKS, _png_chunks),
+}
+"""Format → the most parts in front of the pixels, or of a whole file; where
+they are."""
 _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
     "JPEG": _cleaned_jpeg,
     "PNG": _cleaned_png,
@@ -383,7 +443,7 @@ _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
 }
 
 
-# --- the process --------------------------------------------------------------------------------------------
+# --- the process --------------------------------------------------------------
 
 
 def prepare() -> None:

@@ -1,14 +1,17 @@
-"""Uploads in several requests (tus 1.0): an interrupted client continues at the stored offset.
+"""Uploads in several requests (tus 1.0): an interrupted client continues at the
+stored offset.
 
-An unfinished upload has a state file with what was offered, and a part file with the bytes so far, whose
-size is the offset. Both are in the folder of their user within the folder of incoming files, so that every
-process and node with that folder can continue. A lock on the state file admits one request at a time; it ends
-with its process. The last byte counts once the row of the file is committed. Until then the client sends it
-again.
+An unfinished upload has a state file with what was offered, and a part file
+with the bytes so far, whose size is the offset. Both are in the folder of their
+user within the folder of incoming files, so that every process and node with
+that folder can continue. A lock on the state file admits one request at a time;
+it ends with its process. The last byte counts once the row of the file is
+committed. Until then the client sends it again.
 
-After a power failure a part file may have any bytes behind those that were synchronised. So a third file
-notes how many these are at the end of each request, and in which life of the machine. In another life, or on
-another machine, only they count.
+After a power failure a part file may have any bytes behind those that were
+synchronised. So a third file notes how many these are at the end of each
+request, and in which life of the machine. In another life, or on another
+machine, only they count.
 """
 
 import errno
@@ -36,7 +39,13 @@ from imserver.media.uploads.declared import (
     HTTP_UNKNOWN_UPLOAD,
     HTTP_UPLOAD_LOCKED,
 )
-from imserver.media.uploads.directory import STALE_SECONDS, STATE, folder_of, make_private, open_private
+from imserver.media.uploads.directory import (
+    STALE_SECONDS,
+    STATE,
+    folder_of,
+    make_private,
+    open_private,
+)
 from imserver.media.uploads.transfers import Transfer, TransferRefused
 from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads, new_id
 from imserver.plugin.runtime import Threads
@@ -49,9 +58,11 @@ _ID: Final = re.compile(rf"[A-Za-z0-9_-]{{{ID_CHARACTERS}}}")
 _DONE: Final = ".done"
 """Suffix of the state file of a finished upload."""
 _CHECKED: Final = ".from"
-"""Suffix of the file with the offset to return to, while bytes arrive whose checksum is not verified."""
+"""Suffix of the file with the offset to return to, while bytes arrive whose
+checksum is not verified."""
 _SURE: Final = ".sure"
-"""Suffix of the file about the bytes that were synchronised. Both its values have a fixed length."""
+"""Suffix of the file about the bytes that were synchronised. Both its values
+have a fixed length."""
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
@@ -65,7 +76,8 @@ class Checksum(Struct, frozen=True):
 
 
 class PartialUpload(Struct):
-    """An upload that a request has locked. ``offset``: bytes that are here. ``expires``: Unix seconds."""
+    """An upload that a request has locked. ``offset``: bytes that are here.
+    ``expires``: Unix seconds."""
 
     id: str
     path: Path
@@ -90,12 +102,15 @@ class ResumableUploads:
     def create(self, offer: Offer, metadata: str) -> str:
         """Begin an upload. Return its id, which is that of the file later.
 
-        It is there before its limits are checked, so that uploads that begin at once see each other.
+        It is there before its limits are checked, so that uploads that begin at
+        once see each other.
         """
         self._uploads.check(offer)
         name = new_id()
         path = self._folder(offer.app, offer.user) / name
-        state = msgspec.json.encode(State(offer.length, offer.name, offer.kind, metadata))
+        state = msgspec.json.encode(
+            State(offer.length, offer.name, offer.kind, metadata)
+        )
         too_many = f"The user has {MAX_UNFINISHED} unfinished uploads"
         try:
             self._uploads.on_disk(_create, path, state, self._boot)
@@ -110,7 +125,8 @@ class ResumableUploads:
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
-        """Context with a new upload; see :meth:`create`. An error in it removes it: nobody knows the id."""
+        """Context with a new upload; see :meth:`create`. An error in it removes
+        it: nobody knows the id."""
         name = self.create(offer, metadata)
         try:
             with self.opened(offer.app, offer.user, name) as part:
@@ -123,8 +139,9 @@ class ResumableUploads:
     def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
         """Context in which no other request uses this upload of this user.
 
-        Refuses an unknown or expired upload, and one that another request uses. That request ends if it has
-        been silent for a second: its line may be lost.
+        Refuses an unknown or expired upload, and one that another request uses.
+        That request ends if it has been silent for a second: its line may be
+        lost.
         """
         if name in self._locked:
             busy = self._locked[name]
@@ -136,7 +153,9 @@ class ResumableUploads:
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         self._locked[name] = None
         try:
-            part = self._uploads.on_disk(_open, self._folder(app, user) / name, self._boot)
+            part = self._uploads.on_disk(
+                _open, self._folder(app, user) / name, self._boot
+            )
             try:
                 self._locked[name] = part
                 self._settle(part)
@@ -147,7 +166,8 @@ class ResumableUploads:
             del self._locked[name]
 
     def _settle(self, part: PartialUpload) -> None:
-        """Find out whether the upload is finished. A complete file without a row loses its last byte."""
+        """Find out whether the upload is finished. A complete file without a
+        row loses its last byte."""
         if self._uploads.find(part.id) is not None:
             part.finished, part.offset = True, part.state.length
         elif part.finished:  # and deleted since
@@ -165,17 +185,22 @@ class ResumableUploads:
         read: Callable[[int], bytes],
         checksum: Checksum | None = None,
     ) -> Upload | None:
-        """Append ``length`` bytes at ``offset``. Return the file if it is complete.
+        """Append ``length`` bytes at ``offset``. Return the file if it is
+        complete.
 
-        ``offer``: who sends; name, kind and length are those of the state. The bytes that arrived before an
-        error count, unless they have a checksum.
+        ``offer``: who sends; name, kind and length are those of the state. The
+        bytes that arrived before an error count, unless they have a checksum.
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
         if offset != part.offset:
-            raise TransferRefused(f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH)
+            raise TransferRefused(
+                f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH
+            )
         if offset + length > state.length:
-            raise TransferRefused(f"The upload has {state.length} bytes in all", HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(
+                f"The upload has {state.length} bytes in all", HTTP_FILE_TOO_LARGE
+            )
         if not length:
             return None
         try:
@@ -231,10 +256,19 @@ class ResumableUploads:
         digest: Any = None
         if checksum is not None:
             digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
-            self._uploads.on_disk(_write, part.path.with_suffix(_CHECKED), b"%d" % part.offset)
+            self._uploads.on_disk(
+                _write, part.path.with_suffix(_CHECKED), b"%d" % part.offset
+            )
         try:
             self._uploads.write(
-                offer, read, part.path, part.transfer, part.offset, length, digest, _PIECE_BYTES
+                offer,
+                read,
+                part.path,
+                part.transfer,
+                part.offset,
+                length,
+                digest,
+                _PIECE_BYTES,
             )
             if checksum is not None and digest.digest() != checksum.digest:
                 raise TransferRefused(problem=HTTP_CHECKSUM_MISMATCH)
@@ -258,11 +292,13 @@ class ResumableUploads:
         return self._uploads.incoming() / folder_of(app, user)
 
 
-# --- in a thread --------------------------------------------------------------------------------------------
+# --- in a thread --------------------------------------------------------------
 
 
 def _write(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+    ) as file:
         file.write(content)
 
 
@@ -284,7 +320,8 @@ def _write_sure(path: Path, size: int, boot: str) -> None:
 
 
 def _drop_unsure(path: Path, boot: str = "") -> None:
-    """Drop the bytes that were not synchronised, unless they are of this life of the machine."""
+    """Drop the bytes that were not synchronised, unless they are of this life
+    of the machine."""
     try:
         size, _, before = path.with_suffix(_SURE).read_text("ascii").partition(" ")
     except FileNotFoundError:  # begun by a release before
@@ -325,14 +362,17 @@ def _open(path: Path, boot: str) -> PartialUpload:
         offset = 0
         with suppress(FileNotFoundError):
             offset = path.stat().st_size
-        return PartialUpload(path.name, path, state, lock, offset, finished, time() + STALE_SECONDS)
+        return PartialUpload(
+            path.name, path, state, lock, offset, finished, time() + STALE_SECONDS
+        )
     except BaseException:
         os.close(lock)
         raise
 
 
 def _locked(path: Path) -> tuple[int, bool]:
-    """Open and lock the state file. Return its descriptor, and whether the upload is finished."""
+    """Open and lock the state file. Return its descriptor, and whether the
+    upload is finished."""
     for suffix in (STATE, _DONE):
         try:
             lock = os.open(path.with_suffix(suffix), os.O_RDWR)

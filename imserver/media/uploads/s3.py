@@ -1,4 +1,5 @@
-"""Uploaded files in a bucket of S3 or a compatible server (MinIO, Ceph, R2), with Signature V4."""
+"""Uploaded files in a bucket of S3 or a compatible server (MinIO, Ceph, R2),
+with Signature V4."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Credentials(Struct, frozen=True):
 
 
 def canonical_path(path: str) -> str:
-    """Escape a path for signing and sending: all bytes except unreserved ones and slashes."""
+    """Escape a path for signing and sending: all bytes except unreserved ones
+    and slashes."""
     return quote(path, safe="/-_.~")
 
 
@@ -50,19 +52,25 @@ def signed_headers(
     credentials: Credentials,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """Add the headers of Signature V4 to ``headers``. ``path`` must be canonical and without a query.
+    """Add the headers of Signature V4 to ``headers``. ``path`` must be
+    canonical and without a query.
 
-    ``sha256``: of the body, in hexadecimal. All headers and Host are signed. Host is not in the result: the
-    sender of the request adds it.
+    ``sha256``: of the body, in hexadecimal. All headers and Host are signed.
+    Host is not in the result: the sender of the request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
-    lines = sorted((name.lower(), " ".join(value.split())) for name, value in (*sent.items(), ("host", host)))
+    lines = sorted(
+        (name.lower(), " ".join(value.split()))
+        for name, value in (*sent.items(), ("host", host))
+    )
     names = ";".join(name for name, _ in lines)
     canonical = "".join(f"{name}:{value}\n" for name, value in lines)
     request = "\n".join([method, path, "", canonical, names, sha256])
     scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
-    to_sign = "\n".join([_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    to_sign = "\n".join(
+        [_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()]
+    )
     signature = f"AWS4{credentials.secret_key}".encode()
     for part in (moment[:8], credentials.region, "s3", "aws4_request", to_sign):
         signature = hmac.digest(signature, part.encode(), "sha256")
@@ -74,7 +82,8 @@ def signed_headers(
 class Bucket:
     """A bucket. Owner of its connections.
 
-    The path of its URL names the bucket (``http://host/bucket/name``), which all servers understand.
+    The path of its URL names the bucket (``http://host/bucket/name``), which
+    all servers understand.
     """
 
     store_name = "s3"
@@ -84,21 +93,29 @@ class Bucket:
         address = urlsplit(settings.s3_url)
         self._origin = f"{address.scheme}://{address.netloc}"
         self._host = address.netloc
-        self._folder = f"{address.path.rstrip('/')}/{settings.s3_bucket}/{settings.s3_prefix}"
-        self._credentials = Credentials(settings.s3_access_key, settings.s3_secret_key, settings.s3_region)
+        self._folder = (
+            f"{address.path.rstrip('/')}/{settings.s3_bucket}/{settings.s3_prefix}"
+        )
+        self._credentials = Credentials(
+            settings.s3_access_key, settings.s3_secret_key, settings.s3_region
+        )
         self._seconds = settings.s3_seconds
         self._connections: PoolManager | None = None
 
     def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
-        """Send a file. Raises MediaUnavailable unless the bucket confirms it."""
+        """Send a file. Raises MediaUnavailable unless the bucket confirms
+        it."""
         headers = {"content-type": kind, "content-length": str(size)}
         self._answered("PUT", name, headers, (200,), sha256, path).drain_conn()
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
-        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError,
+        MediaUnavailable."""
         if last < first:
             return iter(())
-        answer = self._answered("GET", name, {"range": f"bytes={first}-{last}"}, (206, 404))
+        answer = self._answered(
+            "GET", name, {"range": f"bytes={first}-{last}"}, (206, 404)
+        )
         if answer.status == 404:
             answer.drain_conn()
             raise FileNotFoundError(name)
@@ -117,21 +134,26 @@ class Bucket:
         sha256: str = EMPTY_SHA256,
         path: str = "",
     ) -> Any:
-        """Send a request until the answer has one of the statuses in ``wanted``. Raises MediaUnavailable."""
+        """Send a request until the answer has one of the statuses in
+        ``wanted``. Raises MediaUnavailable."""
         # Imported here: nodes without a bucket need not load it.
         from urllib3 import PoolManager, Timeout
         from urllib3.exceptions import HTTPError
 
         if self._connections is None:
             timeout = Timeout(connect=self._seconds, read=self._seconds)
-            self._connections = PoolManager(4, maxsize=32, retries=False, timeout=timeout)
+            self._connections = PoolManager(
+                4, maxsize=32, retries=False, timeout=timeout
+            )
         target, failure = canonical_path(self._folder + name), ""
         for _ in range(3):  # all requests here may be repeated
             try:
                 answer = self._connections.request(
                     method,
                     self._origin + target,
-                    headers=signed_headers(method, self._host, target, headers, sha256, self._credentials),
+                    headers=signed_headers(
+                        method, self._host, target, headers, sha256, self._credentials
+                    ),
                     body=self._content(path) if path else None,
                     redirect=False,
                     preload_content=False,
@@ -145,7 +167,9 @@ class Bucket:
             failure = f"status {answer.status}"
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                 break
-        logging.getLogger(__name__).error("the bucket at %s refused a %s: %s", self._host, method, failure)
+        logging.getLogger(__name__).error(
+            "the bucket at %s refused a %s: %s", self._host, method, failure
+        )
         raise MediaUnavailable(f"the bucket refused the request: {failure}")
 
     def close(self) -> None:
@@ -169,7 +193,9 @@ def _pieces(answer: Any, size: int) -> Iterator[bytes]:
         while size:
             piece: bytes = answer.read(min(PIECE_BYTES, size), decode_content=False)
             if not piece:
-                raise MediaUnavailable("the answer of the bucket is shorter than announced")
+                raise MediaUnavailable(
+                    "the answer of the bucket is shorter than announced"
+                )
             size -= len(piece)
             yield piece
     except (HTTPError, OSError) as error:

@@ -1,8 +1,9 @@
-"""Transfers of files: slots per user and address, minimum rate, and outgoing files.
+"""Transfers of files: slots per user and address, minimum rate, and outgoing
+files.
 
-The number of slots is small, and a slow peer occupies one for a long time. So each user and each address has
-a limited share of the slots, transfers below the minimum rate end, and the slowest transfer is ended when all
-slots are taken.
+The number of slots is small, and a slow peer occupies one for a long time. So
+each user and each address has a limited share of the slots, transfers below the
+minimum rate end, and the slowest transfer is ended when all slots are taken.
 """
 
 import errno
@@ -21,7 +22,8 @@ from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import Service, network_of
 
 GRACE_SECONDS: Final = 10.0
-"""Age from which a transfer must reach the minimum rate, and may be ended in favour of another one."""
+"""Age from which a transfer must reach the minimum rate, and may be ended in
+favour of another one."""
 
 
 class TransferRefused(ServiceRefused):
@@ -29,9 +31,12 @@ class TransferRefused(ServiceRefused):
 
 
 class Transfer:
-    """One incoming or outgoing file. ``bytes``: bytes moved so far. ``ended``: it lost its slot."""
+    """One incoming or outgoing file. ``bytes``: bytes moved so far. ``ended``:
+    it lost its slot."""
 
-    def __init__(self, user: tuple[str, str] | None, address: str, since: float) -> None:
+    def __init__(
+        self, user: tuple[str, str] | None, address: str, since: float
+    ) -> None:
         self.user = user
         self.network = network_of(address)
         self.since = since
@@ -49,7 +54,8 @@ class Transfer:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Context for reading the next bytes. Raises :class:`TransferRefused` when the transfer is ended."""
+        """Context for reading the next bytes. Raises :class:`TransferRefused`
+        when the transfer is ended."""
         if self.ended:
             raise _slowest()
         self._reader = gevent.getcurrent()
@@ -59,7 +65,8 @@ class Transfer:
             self._reader = None
 
     def end(self) -> None:
-        """End the transfer in favour of another one: interrupt its greenlet. Never switches."""
+        """End the transfer in favour of another one: interrupt its greenlet.
+        Never switches."""
         self.ended = True
         gevent.get_hub().loop.run_callback(self._interrupt)
 
@@ -80,17 +87,27 @@ class Transfers(Service):
     _running: dict[Transfer, None] = field(default_factory=dict)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Take a slot. Raises :class:`TransferRefused` at the limit of the user, of the address or of all."""
-        settings, running, new = self.settings, list(self._running), Transfer(user, address, monotonic())
+        """Take a slot. Raises :class:`TransferRefused` at the limit of the
+        user, of the address or of all."""
+        settings, running, new = (
+            self.settings,
+            list(self._running),
+            Transfer(user, address, monotonic()),
+        )
         near = [one for one in running if new.network and one.network == new.network]
         shares = (
-            (settings.at_once_per_user, [one for one in running if user and one.user == user]),
+            (
+                settings.at_once_per_user,
+                [one for one in running if user and one.user == user],
+            ),
             (settings.at_once_per_address, near),
             (settings.at_once, running),
         )
         for share, own in shares:
             if len(own) >= share and not self._end_slowest(own):
-                raise TransferRefused(f"{share} transfers are already running", Problems.BUSY)
+                raise TransferRefused(
+                    f"{share} transfers are already running", Problems.BUSY
+                )
         self._running[new] = None
         return new
 
@@ -109,9 +126,14 @@ class Transfers(Service):
         self._running.pop(transfer, None)
 
     def deadline(self, transfer: Transfer) -> float:
-        """The monotonic time by which the next byte must move to reach the minimum rate."""
+        """The monotonic time by which the next byte must move to reach the
+        minimum rate."""
         rate = self.settings.min_bytes_per_second
-        return transfer.since + GRACE_SECONDS + transfer.bytes / rate if rate else float("inf")
+        return (
+            transfer.since + GRACE_SECONDS + transfer.bytes / rate
+            if rate
+            else float("inf")
+        )
 
 
 class Pieces(Service):

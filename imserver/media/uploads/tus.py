@@ -1,4 +1,5 @@
-"""The view of uploads in parts: tus 1.0 (https://tus.io/protocols/resumable-upload), with extensions."""
+"""The view of uploads in parts: tus 1.0
+(https://tus.io/protocols/resumable-upload), with extensions."""
 
 import binascii
 import re
@@ -12,11 +13,34 @@ import msgspec
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from imserver.media.uploads.api import BEGIN, PART, PART_TYPE, TUS_PATH, TUS_VERSION, check_after, shown
-from imserver.media.uploads.declared import HTTP_KIND_REFUSED, HTTP_TUS_VERSION, HTTP_UNKNOWN_UPLOAD
-from imserver.media.uploads.resumable import ALGORITHMS, Checksum, PartialUpload, ResumableUploads
+from imserver.media.uploads.api import (
+    BEGIN,
+    PART,
+    PART_TYPE,
+    TUS_PATH,
+    TUS_VERSION,
+    check_after,
+    shown,
+)
+from imserver.media.uploads.declared import (
+    HTTP_KIND_REFUSED,
+    HTTP_TUS_VERSION,
+    HTTP_UNKNOWN_UPLOAD,
+)
+from imserver.media.uploads.resumable import (
+    ALGORITHMS,
+    Checksum,
+    PartialUpload,
+    ResumableUploads,
+)
 from imserver.media.uploads.uploads import Offer, Uploads
-from imserver.media.uploads.views import answered, blueprint_of, create_upload_view, offer_of, require_plain
+from imserver.media.uploads.views import (
+    answered,
+    blueprint_of,
+    create_upload_view,
+    offer_of,
+    require_plain,
+)
 from imserver.plugin.http import Api, ApiProblem, Call, HttpRequest, HttpResponse
 from imserver.plugin.services import Core
 from imserver.plugin.views import to_response
@@ -39,7 +63,9 @@ def create_views(core: Core, api: Api) -> tuple[Blueprint, ...]:
     uploads = core.service(Uploads)
     view = _TusView(uploads, api)
     tus = blueprint_of(
-        "tus", (TUS_PATH, view.begin, _METHODS), (f"{TUS_PATH}/{{id}}", view.continue_, _METHODS)
+        "tus",
+        (TUS_PATH, view.begin, _METHODS),
+        (f"{TUS_PATH}/{{id}}", view.continue_, _METHODS),
     )
     return create_upload_view(uploads, api), tus
 
@@ -50,7 +76,9 @@ class _TusView:
         self._uploads = uploads
         self._resumable = ResumableUploads(uploads)
         self._begin_endpoint = api.bind(BEGIN)
-        self._part_endpoints = {method: api.bind(route) for method, route in PART.items()}
+        self._part_endpoints = {
+            method: api.bind(route) for method, route in PART.items()
+        }
 
     def begin(self) -> Response:
         """``/api/v1/uploads/tus``."""
@@ -58,9 +86,13 @@ class _TusView:
 
     def continue_(self, id: str) -> Response:
         """``/api/v1/uploads/tus/<id>``."""
-        return self._serve(tuple(PART), lambda http_request: self._continue(http_request, id))
+        return self._serve(
+            tuple(PART), lambda http_request: self._continue(http_request, id)
+        )
 
-    def _serve(self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]) -> Response:
+    def _serve(
+        self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]
+    ) -> Response:
         if _method() == "OPTIONS":
             return self._finished(to_response(HttpResponse(HTTPStatus.NO_CONTENT, b"")))
         if _method() not in methods:
@@ -73,7 +105,10 @@ class _TusView:
         for name, more in _MORE_HEADERS.items():
             response.headers[name] += f", {more}"
         response.headers["Tus-Resumable"] = TUS_VERSION
-        if request.method == "OPTIONS" or response.status_code == HTTPStatus.PRECONDITION_FAILED:
+        if (
+            request.method == "OPTIONS"
+            or response.status_code == HTTPStatus.PRECONDITION_FAILED
+        ):
             response.headers["Tus-Version"] = TUS_VERSION
             response.headers["Tus-Extension"] = (
                 "creation,creation-with-upload,expiration,termination,checksum"
@@ -92,7 +127,9 @@ class _TusView:
             raise ApiProblem.invalid("`Upload-Concat`: this server joins no uploads")
         metadata = http_request.headers.get("upload-metadata", "")
         name = call.input.name or _file_name(metadata)
-        offer = offer_of(call, name, call.input.kind, _number_in(http_request, "upload-length"))
+        offer = offer_of(
+            call, name, call.input.kind, _number_in(http_request, "upload-length")
+        )
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
                 self._append(call, part, offer, 0)
@@ -112,27 +149,39 @@ class _TusView:
                 row = self._uploads.find(part.id) if part.finished else None
                 if row is None:
                     raise ApiProblem(HTTP_UNKNOWN_UPLOAD, "The upload is unfinished")
-                return _response(http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row)))
+                return _response(
+                    http_request, HTTPStatus.OK, body=msgspec.json.encode(shown(row))
+                )
             if method == "DELETE":
                 self._resumable.remove(part)
                 if part.finished:
                     self._api.acted("uploads.delete", call, given={"id": part.id})
                 return _response(http_request, HTTPStatus.NO_CONTENT)
             if method == "HEAD":
-                about: Headers = (("Upload-Length", str(part.state.length)), ("Cache-Control", "no-store"))
+                about: Headers = (
+                    ("Upload-Length", str(part.state.length)),
+                    ("Cache-Control", "no-store"),
+                )
                 if part.state.metadata:
                     about = (*about, ("Upload-Metadata", part.state.metadata))
-                return _response(http_request, HTTPStatus.OK, (*_progress(part), *about))
+                return _response(
+                    http_request, HTTPStatus.OK, (*_progress(part), *about)
+                )
             offset = _number_in(http_request, "upload-offset")
             self._append(call, part, offer_of(call, "", "", part.state.length), offset)
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
 
-    def _append(self, call: Call, part: PartialUpload, offer: Offer, offset: int) -> None:
+    def _append(
+        self, call: Call, part: PartialUpload, offer: Offer, offset: int
+    ) -> None:
         http_request = call.request
         if http_request.headers.get("content-type", "") != PART_TYPE:
-            raise ApiProblem(HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}")
+            raise ApiProblem(
+                HTTP_KIND_REFUSED, f"The Content-Type of the bytes is {PART_TYPE}"
+            )
         require_plain(http_request)
-        # The server's own stream: it ends with the body, and reads no more than requested.
+        # The server's own stream: it ends with the body, and reads no more than
+        # requested.
         row = self._resumable.append(
             part,
             offer,
@@ -167,7 +216,8 @@ def _number_in(http_request: HttpRequest, header: str) -> int:
 
 
 def _file_name(metadata: str) -> str:
-    """The value of ``filename`` in Upload-Metadata. Raises :class:`ApiProblem`."""
+    """The value of ``filename`` in Upload-Metadata. Raises
+    :class:`ApiProblem`."""
     if len(metadata) > MAX_METADATA:
         raise ApiProblem.invalid(f"`Upload-Metadata` has at most {MAX_METADATA} bytes")
     pairs = (pair.strip().partition(" ") for pair in metadata.split(",") if pair)
@@ -196,10 +246,21 @@ def _progress(part: PartialUpload) -> Headers:
     from email.utils import formatdate  # few nodes take files in parts
 
     offset = ("Upload-Offset", str(part.offset))
-    return (offset,) if part.finished else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
+    return (
+        (offset,)
+        if part.finished
+        else (offset, ("Upload-Expires", formatdate(part.expires, usegmt=True)))
+    )
 
 
 def _response(
-    http_request: HttpRequest, status: HTTPStatus, headers: Headers = (), body: bytes = b""
+    http_request: HttpRequest,
+    status: HTTPStatus,
+    headers: Headers = (),
+    body: bytes = b"",
 ) -> Response:
-    return to_response(HttpResponse(status, body, headers=(*headers, ("X-Request-Id", http_request.id))))
+    return to_response(
+        HttpResponse(
+            status, body, headers=(*headers, ("X-Request-Id", http_request.id))
+        )
+    )

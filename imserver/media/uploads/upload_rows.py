@@ -1,4 +1,5 @@
-"""The rows of uploaded files. Each function runs in its caller's transaction."""
+"""The rows of uploaded files. Each function runs in its caller's
+transaction."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,8 +16,11 @@ _USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user"
 _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
 
 
-def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
-    """Store a row; False if it exceeds the quota of its owner, or of the app (0: none)."""
+def add(
+    sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0
+) -> bool:
+    """Store a row; False if it exceeds the quota of its owner, or of the app
+    (0: none)."""
     if not sql.query(_USAGE, (row.app, TOTAL)):
         sums = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
         size, files = sql.query(sums, (row.app,))[0]
@@ -30,8 +34,11 @@ def add(sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: i
     return True
 
 
-def _begin_usage(sql: PooledStatements, app: str, user: str, size: int, files: int) -> bool:
-    """Create the row with the usage of a user; False if another transaction has created it."""
+def _begin_usage(
+    sql: PooledStatements, app: str, user: str, size: int, files: int
+) -> bool:
+    """Create the row with the usage of a user; False if another transaction has
+    created it."""
     from sqlalchemy.exc import IntegrityError
 
     with suppress(IntegrityError), sql.connection.begin_nested():
@@ -44,9 +51,11 @@ def _begin_usage(sql: PooledStatements, app: str, user: str, size: int, files: i
 
 
 def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
-    """Count a file for its owner or for the total of its app; False if it exceeds the quota.
+    """Count a file for its owner or for the total of its app; False if it
+    exceeds the quota.
 
-    One statement checks and counts, so concurrent uploads cannot exceed the quota together.
+    One statement checks and counts, so concurrent uploads cannot exceed the
+    quota together.
     """
     size = row.stored_bytes
     free = quota_bytes - size - FILE_BYTES
@@ -55,7 +64,10 @@ def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> 
     count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
     values: Sequence[Any] = (size, row.app, user)
     if quota_bytes:
-        count, values = f"{count} AND bytes + files * {FILE_BYTES} <= %s", (*values, free)
+        count, values = (
+            f"{count} AND bytes + files * {FILE_BYTES} <= %s",
+            (*values, free),
+        )
     if sql.execute(count, values):
         return True
     if sql.query(_USAGE, (row.app, user)):
@@ -76,8 +88,11 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
     return Usage(*rows[0]) if rows else Usage()
 
 
-def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
-    """A user's files, newest first, behind ``before``: time and id of one; ``(0, "")``: from the newest."""
+def page(
+    sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int
+) -> list[Upload]:
+    """A user's files, newest first, behind ``before``: time and id of one;
+    ``(0, "")``: from the newest."""
     created, name = before
     behind = "AND created <= %s AND (created < %s OR id < %s) " if created else ""
     values = (created, created, name) if created else ()
@@ -86,10 +101,13 @@ def page(sql: PooledStatements, app: str, user: str, before: tuple[int, str], li
 
 
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
-    """The files of a user of an app (``""``: of all) in the order of their ids."""
+    """The files of a user of an app (``""``: of all) in the order of their
+    ids."""
     whose = {"app = %s": app, '"user" = %s': user}
     where = " AND ".join(text for text, value in whose.items() if value)
-    for rows in store.pages("upload", "id", _ROWS.columns, where, tuple(filter(None, whose.values()))):
+    for rows in store.pages(
+        "upload", "id", _ROWS.columns, where, tuple(filter(None, whose.values()))
+    ):
         yield from map(_ROWS.read, rows)
 
 
@@ -99,17 +117,22 @@ def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
-    """Note that the bytes of a file are in another store; False if the file is gone, or was moved."""
+    """Note that the bytes of a file are in another store; False if the file is
+    gone, or was moved."""
     statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
     return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
 
 
 def remove(sql: PooledStatements, name: str) -> Upload | None:
-    """Delete a file's row and return its bytes to the quota. Returns the row, None if it does not exist."""
+    """Delete a file's row and return its bytes to the quota. Returns the row,
+    None if it does not exist."""
     row = find(sql, name)
     if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
         return None
     for user in (TOTAL, row.user):
         sql.execute(_FREE, (row.stored_bytes, row.app, user))
-    sql.execute('DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0', (row.app, row.user))
+    sql.execute(
+        'DELETE FROM upload_usage WHERE app = %s AND "user" = %s AND files = 0',
+        (row.app, row.user),
+    )
     return row

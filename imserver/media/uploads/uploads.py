@@ -1,9 +1,10 @@
 """Uploaded files: receive, recognise, measure, store, send and delete.
 
-A file is written to disk as it arrives. A complete file is moved to its final path, then its row is written,
-and the sender is answered after the commit. So every row has its bytes. A node that is killed in between may
-leave bytes without a row; they cannot be requested. Pictures are stored upright and without metadata, videos
-and HEIC without places.
+A file is written to disk as it arrives. A complete file is moved to its final
+path, then its row is written, and the sender is answered after the commit. So
+every row has its bytes. A node that is killed in between may leave bytes
+without a row; they cannot be requested. Pictures are stored upright and without
+metadata, videos and HEIC without places.
 """
 
 import hashlib
@@ -51,8 +52,19 @@ from imserver.media.uploads.directory import (
     open_private,
     write_all,
 )
-from imserver.media.uploads.media import HEAD_BYTES, UNKNOWN, MediaType, PictureWorker, type_of
-from imserver.media.uploads.transfers import Pieces, Transfer, TransferRefused, Transfers
+from imserver.media.uploads.media import (
+    HEAD_BYTES,
+    UNKNOWN,
+    MediaType,
+    PictureWorker,
+    type_of,
+)
+from imserver.media.uploads.transfers import (
+    Pieces,
+    Transfer,
+    TransferRefused,
+    Transfers,
+)
 from imserver.media.uploads.worker import TooCostly
 from imserver.plugin.errors import ImserverError, Problems, StorageUnavailable
 from imserver.plugin.identity import Buckets
@@ -96,11 +108,16 @@ def _head_of(path: Path) -> bytes:
 
 
 class UploadStorage:
-    """Owner of the folder, of the connections to the bucket, and of the threads that access files."""
+    """Owner of the folder, of the connections to the bucket, and of the threads
+    that access files."""
 
-    def __init__(self, settings: UploadSettings, data_dir: str, threads: int = 4) -> None:
+    def __init__(
+        self, settings: UploadSettings, data_dir: str, threads: int = 4
+    ) -> None:
         self.files = Threads(threads)
-        self.directory = Directory(Path(settings.directory or Path(data_dir) / "uploads"), self.files)
+        self.directory = Directory(
+            Path(settings.directory or Path(data_dir) / "uploads"), self.files
+        )
         self._by_name: dict[str, Media] = {"": self.directory}
         self.current = ""
         """Name of the place where new files go."""
@@ -126,11 +143,20 @@ class UploadStorage:
         if row.thumbnail_bytes:
             content = self.files.do(thumbnail.read_bytes)
             digest = hashlib.sha256(content).hexdigest()
-            store.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
+            store.put(
+                name_of(row, True),
+                str(thumbnail),
+                len(content),
+                digest,
+                row.thumbnail_type,
+            )
 
-    def copy(self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str) -> str:
-        """Store bytes of a file, or of its thumbnail, in this place. Returns their SHA-256. Raises
-        MediaUnavailable, and DamagedFile if they are not those of its row."""
+    def copy(
+        self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str
+    ) -> str:
+        """Store bytes of a file, or of its thumbnail, in this place. Returns
+        their SHA-256. Raises MediaUnavailable, and DamagedFile if they are not
+        those of its row."""
         path, digest, size = self.directory.incoming() / new_id(), hashlib.sha256(), 0
         try:
             with open_private(path) as file:
@@ -139,7 +165,11 @@ class UploadStorage:
                     write_all(file, piece)
                     size += len(piece)
             sha256 = digest.hexdigest()
-            wanted, kind = (row.thumbnail_bytes, row.thumbnail_type) if thumbnail else (row.bytes, row.type)
+            wanted, kind = (
+                (row.thumbnail_bytes, row.thumbnail_type)
+                if thumbnail
+                else (row.bytes, row.type)
+            )
             if size != wanted or (not thumbnail and sha256 != row.sha256):
                 raise DamagedFile(row)
             self.of(replace(row, store_name=store_name)).put(
@@ -160,7 +190,11 @@ class UploadStorage:
         try:
             self.delete(row)
         except MediaUnavailable as error:
-            log.warning("the bytes of the removed file %s could not be deleted: %s", row.id, error)
+            log.warning(
+                "the bytes of the removed file %s could not be deleted: %s",
+                row.id,
+                error,
+            )
 
     def discard(self, path: Path) -> None:
         """Delete the temporary files of an upload."""
@@ -187,7 +221,8 @@ _FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file to be uploaded. ``kind`` ``""``: any. ``by_user``: the sender is a user, not a back end."""
+    """A file to be uploaded. ``kind`` ``""``: any. ``by_user``: the sender is a
+    user, not a back end."""
 
     app: str
     user: str
@@ -208,13 +243,19 @@ class UploadCounters(Struct):
 
 
 class Uploads:
-    """Owner of the storage of files, and of the transfers in both directions. One per node.
+    """Owner of the storage of files, and of the transfers in both directions.
+    One per node.
 
-    ``core``: says who may send files, and reviews them; None in commands, which need no threads.
+    ``core``: says who may send files, and reviews them; None in commands, which
+    need no threads.
     """
 
     def __init__(
-        self, settings: UploadSettings, data_dir: str, store: Store, core: Core | None = None
+        self,
+        settings: UploadSettings,
+        data_dir: str,
+        store: Store,
+        core: Core | None = None,
     ) -> None:
         self.settings = settings
         self._core = core
@@ -231,17 +272,20 @@ class Uploads:
         self._bytes = buckets(UPLOADED_BYTES, settings.daily_address_bytes, 86400.0)
         self._swept = float("-inf")
 
-    # --- in -------------------------------------------------------------------------------------------------
+    # --- in -------------------------------------------------------------------
 
-    def receive(self, offer: Offer, read: Callable[[int], bytes], name: str = "") -> Upload:
-        """Store a file with the id ``name`` (``""``: a new one). ``read(n)`` returns up to ``n`` more bytes,
-        none when the sender has disconnected.
+    def receive(
+        self, offer: Offer, read: Callable[[int], bytes], name: str = ""
+    ) -> Upload:
+        """Store a file with the id ``name`` (``""``: a new one). ``read(n)``
+        returns up to ``n`` more bytes, none when the sender has disconnected.
 
-        With a ``name``, which no other process may use meanwhile, nothing stays of what a process had of the
-        file when it was killed.
+        With a ``name``, which no other process may use meanwhile, nothing stays
+        of what a process had of the file when it was killed.
 
-        A file is refused before it is read, where possible. Switches. Raises :class:`TransferRefused`,
-        MediaUnavailable, StorageUnavailable, and the exceptions of ``read``; then nothing is stored.
+        A file is refused before it is read, where possible. Switches. Raises
+        :class:`TransferRefused`, MediaUnavailable, StorageUnavailable, and the
+        exceptions of ``read``; then nothing is stored.
         """
         with self.arriving(offer, offer.length) as transfer:
             self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
@@ -277,7 +321,8 @@ class Uploads:
             raise
 
     def incoming(self) -> Path:
-        """The folder of files that arrive. Files of a former day in it are removed from time to time."""
+        """The folder of files that arrive. Files of a former day in it are
+        removed from time to time."""
         folder = self.storage.directory.incoming()
         now = monotonic()
         if now - self._swept > 3600.0:
@@ -291,41 +336,61 @@ class Uploads:
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
             raise TransferRefused(problem=HTTP_LENGTH_REQUIRED)
-        if not self.settings.kinds or (offer.kind and offer.kind not in self.settings.kinds):
+        if not self.settings.kinds or (
+            offer.kind and offer.kind not in self.settings.kinds
+        ):
             raise TransferRefused(problem=HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= UPLOAD_USER_BYTES or "\0" in offer.user:
-            raise TransferRefused(f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST)
+            raise TransferRefused(
+                f"`user` has 1 to {UPLOAD_USER_BYTES} bytes", Problems.INVALID_REQUEST
+            )
         if offer.by_user and self._core is not None:
             mute = self._core.mutes.mute_of(offer.app, offer.user)
             if mute is not None:
                 raise TransferRefused(mute.text, Problems.MUTED)
 
     def limit_of(self, kind: str) -> int:
-        """The maximum number of bytes of a file of a kind; of an unknown kind (``""``), of any file."""
+        """The maximum number of bytes of a file of a kind; of an unknown kind
+        (``""``), of any file."""
         settings = self.settings
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
 
     def unfinished(self, offer: Offer) -> list[int]:
-        """What each unfinished upload of the user in the folder of this node will cost of the quota."""
-        return self.on_disk(_lengths, self.incoming() / folder_of(offer.app, offer.user))
+        """What each unfinished upload of the user in the folder of this node
+        will cost of the quota."""
+        return self.on_disk(
+            _lengths, self.incoming() / folder_of(offer.app, offer.user)
+        )
 
     def admit(self, offer: Offer, sizes: int) -> None:
-        """Refuse a file for which there is no space, before it is sent. Count it for its address.
+        """Refuse a file for which there is no space, before it is sent. Count
+        it for its address.
 
-        ``sizes``: what the file and the user's other unfinished uploads will cost of the quota.
+        ``sizes``: what the file and the user's other unfinished uploads will
+        cost of the quota.
         """
-        for user, quota in ((offer.user, self.settings.quota_bytes), ("", self.settings.quota_app_bytes)):
+        for user, quota in (
+            (offer.user, self.settings.quota_bytes),
+            ("", self.settings.quota_app_bytes),
+        ):
             if quota and self.usage(offer.app, user).charged + sizes > quota:
                 raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
         self.incoming()
         self.check_disk()
-        if offer.address and not self._bytes.take(network_of(offer.address), offer.length + FILE_BYTES):
-            raise TransferRefused("uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED)
+        if offer.address and not self._bytes.take(
+            network_of(offer.address), offer.length + FILE_BYTES
+        ):
+            raise TransferRefused(
+                "uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED
+            )
 
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
-        if self.storage.directory.free_bytes() - self._awaited < self.settings.min_free_bytes:
+        if (
+            self.storage.directory.free_bytes() - self._awaited
+            < self.settings.min_free_bytes
+        ):
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(problem=HTTP_DISK_FULL)
 
@@ -339,7 +404,8 @@ class Uploads:
             log.info("removed %d incomplete uploads", removed)
 
     def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
-        """Store a complete file with the id ``name``. The file at ``path`` may remain.
+        """Store a complete file with the id ``name``. The file at ``path`` may
+        remain.
 
         ``sha256``: the digest of its bytes, if it is known.
         """
@@ -370,11 +436,15 @@ class Uploads:
         self._save(row, source, _beside(path, THUMBNAIL))
         return row
 
-    def store_small(self, app: str, user: str, name: str, content: bytes) -> Upload | None:
-        """Store a picture that a server has sent, with the id ``name``: drawn anew and no larger than a
-        thumbnail, so nothing else of the file is kept. None: it is no picture that is accepted.
+    def store_small(
+        self, app: str, user: str, name: str, content: bytes
+    ) -> Upload | None:
+        """Store a picture that a server has sent, with the id ``name``: drawn
+        anew and no larger than a thumbnail, so nothing else of the file is
+        kept. None: it is no picture that is accepted.
 
-        Switches. Raises :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
+        Switches. Raises :class:`TransferRefused`, MediaUnavailable and
+        StorageUnavailable.
         """
         media = type_of(content[:HEAD_BYTES])
         if media.kind != "picture" or media.kind not in self.settings.kinds:
@@ -386,7 +456,9 @@ class Uploads:
             with self.on_disk(open_private, path) as file:
                 self.on_disk(write_all, file, content)
             try:
-                picture = self._pictures.look(path, media.type, target, _beside(path, _CLEANED), app, user)
+                picture = self._pictures.look(
+                    path, media.type, target, _beside(path, _CLEANED), app, user
+                )
             except TooCostly:
                 return None
             if picture is None or not picture.thumbnail:
@@ -412,11 +484,19 @@ class Uploads:
             self.storage.discard(path)
 
     def _review(self, row: Upload) -> None:
-        """Ask the back end of the app about a file, if it wants that. Switches. Raises TransferRefused."""
+        """Ask the back end of the app about a file, if it wants that. Switches.
+        Raises TransferRefused."""
         if self._core is None or row.app not in self._core.reviews.apps:
             return
-        facts = {"kind": "upload", "sender": row.user, "name": row.name, "type": row.type}
-        decision = self._core.reviews.decide(row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256})
+        facts = {
+            "kind": "upload",
+            "sender": row.user,
+            "name": row.name,
+            "type": row.type,
+        }
+        decision = self._core.reviews.decide(
+            row.app, {**facts, "bytes": row.bytes, "sha256": row.sha256}
+        )
         if decision.action == "reject":
             raise TransferRefused(decision.reason, Problems.REJECTED)
         if decision.action == "undecided":
@@ -433,9 +513,11 @@ class Uploads:
         digest: Any = None,
         most: int = PIECE_BYTES,
     ) -> None:
-        """Append ``length`` bytes of a file to its first ``offset`` bytes at ``path``, as they arrive.
+        """Append ``length`` bytes of a file to its first ``offset`` bytes at
+        ``path``, as they arrive.
 
-        ``digest``: a hash that gets them. ``most``: bytes per read; an incomplete piece is lost.
+        ``digest``: a hash that gets them. ``most``: bytes per read; an
+        incomplete piece is lost.
         """
         deadline = monotonic() + self.settings.seconds
         arrived, end = offset, offset + length
@@ -448,13 +530,20 @@ class Uploads:
 
         with file:
             while arrived < end:
-                # A client that sends single bytes slowly never meets the time limit of the socket.
+                # A client that sends single bytes slowly never meets the time
+                # limit of the socket.
                 until = min(deadline, self._arriving.deadline(transfer))
                 late = TransferRefused(problem=Problems.TIMEOUT)
-                with gevent.Timeout(max(until - monotonic(), 0.001), late), transfer.reading():
+                with (
+                    gevent.Timeout(max(until - monotonic(), 0.001), late),
+                    transfer.reading(),
+                ):
                     piece = read(min(most, end - arrived))
                 if not piece:
-                    raise TransferRefused("The body ended before the file was complete", Problems.BAD_REQUEST)
+                    raise TransferRefused(
+                        "The body ended before the file was complete",
+                        Problems.BAD_REQUEST,
+                    )
                 self.on_disk(add, piece)
                 transfer.move(len(piece))
                 before, arrived = arrived, arrived + len(piece)
@@ -469,20 +558,28 @@ class Uploads:
         return self.storage.directory.do(function, *arguments)
 
     def _demand(self, media: MediaType, offer: Offer) -> None:
-        """Refuse content of a kind that is not accepted or not offered, or that is too large for its kind."""
+        """Refuse content of a kind that is not accepted or not offered, or that
+        is too large for its kind."""
         if media.kind not in self.settings.kinds:
-            raise TransferRefused(f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED)
+            raise TransferRefused(
+                f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED
+            )
         if offer.kind and media.kind != offer.kind:
-            raise TransferRefused(f"The file is not a {offer.kind}: {media.type}", HTTP_KIND_REFUSED)
+            raise TransferRefused(
+                f"The file is not a {offer.kind}: {media.type}", HTTP_KIND_REFUSED
+            )
         if offer.length > self.limit_of(media.kind):
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
-        """The row with size and thumbnail, and the file to be stored: upright and without metadata. A picture
-        that is not readable becomes a plain file."""
+        """The row with size and thumbnail, and the file to be stored: upright
+        and without metadata. A picture that is not readable becomes a plain
+        file."""
         target, cleaned = _beside(path, THUMBNAIL), _beside(path, _CLEANED)
         try:
-            picture = self._pictures.look(path, row.type, target, cleaned, row.app, row.user)
+            picture = self._pictures.look(
+                path, row.type, target, cleaned, row.app, row.user
+            )
         except TooCostly:
             text = "the picture takes more CPU time than one may have"
             raise TransferRefused(text, HTTP_KIND_REFUSED) from None
@@ -500,7 +597,9 @@ class Uploads:
         quota, app_quota = self.settings.quota_bytes, self.settings.quota_app_bytes
         try:
             self.storage.put(row, path, thumbnail)
-            stored = self._store.write(lambda sql: upload_rows.add(sql, row, quota, app_quota))
+            stored = self._store.write(
+                lambda sql: upload_rows.add(sql, row, quota, app_quota)
+            )
         except StorageUnavailable:
             raise  # the row may have been committed, so its bytes must stay
         except BaseException:
@@ -512,7 +611,7 @@ class Uploads:
         self.counters.uploads += 1
         self.counters.upload_bytes += row.bytes
 
-    # --- out ------------------------------------------------------------------------------------------------
+    # --- out ------------------------------------------------------------------
 
     def find(self, name: str) -> Upload | None:
         """The file with this id. Raises StorageUnavailable."""
@@ -520,8 +619,11 @@ class Uploads:
             return None
         return self._store.read_or(None, lambda sql: upload_rows.find(sql, name))
 
-    def open(self, row: Upload, thumbnail: bool, first: int, last: int, address: str = "") -> Pieces:
-        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``, for an address. Switches.
+    def open(
+        self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
+    ) -> Pieces:
+        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``,
+        for an address. Switches.
 
         Raises :class:`TransferRefused` and MediaUnavailable.
         """
@@ -542,13 +644,19 @@ class Uploads:
 
     def usage(self, app: str, user: str) -> Usage:
         """Number and bytes of a user's files. Raises StorageUnavailable."""
-        return self._store.read_or(Usage(), lambda sql: upload_rows.usage(sql, app, user))
+        return self._store.read_or(
+            Usage(), lambda sql: upload_rows.usage(sql, app, user)
+        )
 
-    def page(self, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
+    def page(
+        self, app: str, user: str, before: tuple[int, str], limit: int
+    ) -> list[Upload]:
         """See :func:`upload_rows.page`. Raises StorageUnavailable."""
-        return self._store.read_or([], lambda sql: upload_rows.page(sql, app, user, before, limit))
+        return self._store.read_or(
+            [], lambda sql: upload_rows.page(sql, app, user, before, limit)
+        )
 
-    # --- away -----------------------------------------------------------------------------------------------
+    # --- away -----------------------------------------------------------------
 
     def delete(self, name: str) -> bool:
         """Remove a file; False if there is none. Raises StorageUnavailable."""
@@ -562,9 +670,11 @@ class Uploads:
         return self._store.write_or(None, lambda sql: upload_rows.remove(sql, name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:
-        """Delete all files of a user. Return their number. Raises StorageUnavailable and MediaUnavailable.
+        """Delete all files of a user. Return their number. Raises
+        StorageUnavailable and MediaUnavailable.
 
-        The bytes are deleted before the row, so that a failed deletion can be repeated.
+        The bytes are deleted before the row, so that a failed deletion can be
+        repeated.
         """
         self.storage.directory.forget_unfinished(app, user)
         removed = 0
@@ -573,7 +683,8 @@ class Uploads:
         return removed
 
     def forget_app(self, app: str) -> int:
-        """Delete all files of a deleted app, until it is created anew; see :meth:`forget`."""
+        """Delete all files of a deleted app, until it is created anew; see
+        :meth:`forget`."""
         some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self.storage.directory.forget_unfinished(app)
@@ -601,8 +712,9 @@ class Uploads:
 
 
 def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
-    """The pieces of a whole file; without the last one, if it is not the file that was stored. Its reader
-    then has less than the announced length. Raises MediaUnavailable."""
+    """The pieces of a whole file; without the last one, if it is not the file
+    that was stored. Its reader then has less than the announced length. Raises
+    MediaUnavailable."""
     digest, before = hashlib.sha256(), b""
     for piece in pieces:
         digest.update(piece)
@@ -610,19 +722,25 @@ def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
             yield before
         before = piece
     if digest.hexdigest() != row.sha256:
-        log.error("the file %s has other bytes than were stored: its disk is damaged", row.id)
+        log.error(
+            "the file %s has other bytes than were stored: its disk is damaged", row.id
+        )
         raise MediaUnavailable("a file has other bytes than were stored")
     yield before
 
 
 def _lengths(folder: Path) -> list[int]:
-    """What the unfinished uploads in the folder of a user will cost of the quota. Runs in a thread."""
+    """What the unfinished uploads in the folder of a user will cost of the
+    quota. Runs in a thread."""
     lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
             # It may have just ended, or be damaged by a full disk.
             with suppress(FileNotFoundError, ValueError):
-                lengths.append(msgspec.json.decode(path.read_bytes(), type=State).length + FILE_BYTES)
+                lengths.append(
+                    msgspec.json.decode(path.read_bytes(), type=State).length
+                    + FILE_BYTES
+                )
     return lengths
 
 
@@ -632,6 +750,7 @@ def new_id() -> str:
 
 
 def shown_name(name: str) -> str:
-    """A file's name for display: without folders and control characters, and shortened."""
+    """A file's name for display: without folders and control characters, and
+    shortened."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(each for each in last if each.isprintable())[:MAX_NAME_CHARACTERS]

@@ -1,4 +1,5 @@
-"""The views of files, whose bodies are no JSON: uploads as a whole, files, thumbnails."""
+"""The views of files, whose bodies are no JSON: uploads as a whole, files,
+thumbnails."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +19,22 @@ from imserver.media.uploads.api import (
     shown,
 )
 from imserver.media.uploads.contract import Upload
-from imserver.media.uploads.declared import HTTP_LENGTH_REQUIRED, HTTP_RANGE, HTTP_UNKNOWN_UPLOAD
+from imserver.media.uploads.declared import (
+    HTTP_LENGTH_REQUIRED,
+    HTTP_RANGE,
+    HTTP_UNKNOWN_UPLOAD,
+)
 from imserver.media.uploads.uploads import ID_CHARACTERS, Offer, Uploads
 from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused
-from imserver.plugin.http import PROBLEM, Api, ApiProblem, Call, HttpRequest, HttpResponse, RequestRefused
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    RequestRefused,
+)
 from imserver.plugin.views import as_request, to_response
 
 
@@ -36,8 +49,11 @@ def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
     )
 
 
-def blueprint_of(name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]) -> Blueprint:
-    """The blueprint of views: path, function, methods. ``{id}`` in a path is the id of a file."""
+def blueprint_of(
+    name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]
+) -> Blueprint:
+    """The blueprint of views: path, function, methods. ``{id}`` in a path is
+    the id of a file."""
     blueprint = Blueprint(name, __name__)
     for path, function, methods in views:
         blueprint.add_url_rule(
@@ -56,7 +72,7 @@ class _UploadView:
         self._uploads = uploads
         self._endpoint = api.bind(UPLOAD)
 
-    # --- in -------------------------------------------------------------------------------------------------
+    # --- in -------------------------------------------------------------------
 
     def take(self) -> Response:
         """``POST /api/v1/uploads``."""
@@ -67,13 +83,20 @@ class _UploadView:
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
         require_plain(http_request)
-        if http_request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            raise ApiProblem.invalid("The body of the request is the file itself; do not send a form")
+        if (
+            http_request.headers.get("content-type", "")
+            .lower()
+            .startswith("multipart/form-data")
+        ):
+            raise ApiProblem.invalid(
+                "The body of the request is the file itself; do not send a form"
+            )
         length = request.content_length
         if length is None:
             raise ApiProblem(HTTP_LENGTH_REQUIRED)
         offer = offer_of(call, query.name, query.kind, length)
-        # The server's own stream: it ends with the body, and reads no more than requested.
+        # The server's own stream: it ends with the body, and reads no more than
+        # requested.
         uploads = self._uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
         try:
@@ -81,18 +104,29 @@ class _UploadView:
         except BaseException:
             uploads.delete(row.id)  # nothing else would delete the file
             raise
-        headers = (("Location", f"{request.script_root}{PATH}/{row.id}"), ("X-Request-Id", http_request.id))
-        return to_response(HttpResponse(HTTPStatus.CREATED, msgspec.json.encode(shown(row)), headers=headers))
+        headers = (
+            ("Location", f"{request.script_root}{PATH}/{row.id}"),
+            ("X-Request-Id", http_request.id),
+        )
+        return to_response(
+            HttpResponse(
+                HTTPStatus.CREATED, msgspec.json.encode(shown(row)), headers=headers
+            )
+        )
 
-    # --- out ------------------------------------------------------------------------------------------------
+    # --- out ------------------------------------------------------------------
 
     def give(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>``."""
-        return answered(lambda http_request: self._give(http_request, id, thumbnail=False))
+        return answered(
+            lambda http_request: self._give(http_request, id, thumbnail=False)
+        )
 
     def give_thumbnail(self, id: str) -> Response:
         """``GET /api/v1/uploads/<id>/thumbnail``."""
-        return answered(lambda http_request: self._give(http_request, id, thumbnail=True))
+        return answered(
+            lambda http_request: self._give(http_request, id, thumbnail=True)
+        )
 
     def _give(self, http_request: HttpRequest, name: str, thumbnail: bool) -> Response:
         uploads = self._uploads
@@ -100,9 +134,15 @@ class _UploadView:
         if row is None or (thumbnail and not row.thumbnail_bytes):
             raise ApiProblem(HTTP_UNKNOWN_UPLOAD)
         tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
-        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": http_request.id}
+        headers = {
+            **_headers(row, thumbnail),
+            "ETag": tag,
+            "X-Request-Id": http_request.id,
+        }
         known = http_request.headers.get("if-none-match", "")  # RFC 9110 section 13.1.2
-        if known.strip() == "*" or tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+        if known.strip() == "*" or tag in (
+            each.strip().removeprefix("W/") for each in known.split(",")
+        ):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
         size = row.thumbnail_bytes if thumbnail else row.bytes
         wanted = _range_of(http_request.headers, tag, size)
@@ -113,18 +153,32 @@ class _UploadView:
         status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
         if request.method == "HEAD":
             return _response((), status, headers)
-        return _response(uploads.open(row, thumbnail, first, last, http_request.host), status, headers)
+        return _response(
+            uploads.open(row, thumbnail, first, last, http_request.host),
+            status,
+            headers,
+        )
 
 
 def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
     """The offer of a request."""
-    return Offer(call.app, call.user, name, kind, length, call.request.host, by_user=not call.is_back_end)
+    return Offer(
+        call.app,
+        call.user,
+        name,
+        kind,
+        length,
+        call.request.host,
+        by_user=not call.is_back_end,
+    )
 
 
 def require_plain(http_request: HttpRequest) -> None:
     """Refuse a file that is sent in an encoding."""
     if http_request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiProblem(Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding")
+        raise ApiProblem(
+            Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding"
+        )
 
 
 def answered(function: Callable[[HttpRequest], Response]) -> Response:
@@ -157,8 +211,12 @@ def _refused(
     return response
 
 
-def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]) -> Response:
-    response = Response(content, f"{status.value} {status.phrase}", direct_passthrough=True)
+def _response(
+    content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]
+) -> Response:
+    response = Response(
+        content, f"{status.value} {status.phrase}", direct_passthrough=True
+    )
     response.headers.clear()
     response.headers.extend(headers)
     return response
@@ -167,7 +225,9 @@ def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, s
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
     content_type = row.thumbnail_type if thumbnail else row.type
     return {
-        **dict(HttpResponse.content_headers(content_type, "" if thumbnail else row.name)),
+        **dict(
+            HttpResponse.content_headers(content_type, "" if thumbnail else row.name)
+        ),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=86400, immutable",
         "Cross-Origin-Resource-Policy": "cross-origin",
@@ -177,13 +237,20 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
 
 
 def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
-    """The requested range of bytes; None: the whole file (RFC 9110 section 14.2).
+    """The requested range of bytes; None: the whole file (RFC 9110 section
+    14.2).
 
     A header that is not one range of bytes, or is meant for other content, is ignored. Raises
     :class:`ApiProblem` for a range outside the file.
     """
-    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", headers.get("range", "").replace(" ", ""))
-    if match is None or headers.get("if-range", tag) != tag or not (match[1] or match[2]):
+    match = re.fullmatch(
+        r"bytes=([0-9]{0,18})-([0-9]{0,18})", headers.get("range", "").replace(" ", "")
+    )
+    if (
+        match is None
+        or headers.get("if-range", tag) != tag
+        or not (match[1] or match[2])
+    ):
         return None
     if not match[1]:
         first, last = max(size - int(match[2]), 0), size - 1

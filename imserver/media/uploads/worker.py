@@ -1,4 +1,5 @@
-"""A process that reads what is untrusted, one task at a time, and the turns of those whose tasks they are."""
+"""A process that reads what is untrusted, one task at a time, and the turns of
+those whose tasks they are."""
 
 import os
 import signal
@@ -20,7 +21,8 @@ class TooCostly(ImserverError):
 
 
 class Turns:
-    """The turns of users at one thing: apps in turn, and in each app its users in turn. Owner of the queue.
+    """The turns of users at one thing: apps in turn, and in each app its users
+    in turn. Owner of the queue.
 
     Their number is that of the uploads that are open.
     """
@@ -71,10 +73,12 @@ class Turns:
 
 
 class Worker:
-    """Owner of a process that runs a program, from the first task until there was none for a minute.
+    """Owner of a process that runs a program, from the first task until there
+    was none for a minute.
 
-    ``program``: the path of a module that imports nothing of the server. It answers each line of its standard
-    input with at most ``answer_bytes``, in one piece. SIGPROF ends it when a task needs too much CPU time.
+    ``program``: the path of a module that imports nothing of the server. It
+    answers each line of its standard input with at most ``answer_bytes``, in
+    one piece. SIGPROF ends it when a task needs too much CPU time.
     """
 
     def __init__(self, program: str, answer_bytes: int) -> None:
@@ -91,8 +95,8 @@ class Worker:
     def run(self, task: bytes, app: str, user: str, seconds: float) -> bytes:
         """The answer to a line; empty: there is none within so many seconds.
 
-        ``app``, ``user``: whose task it is; those of many are done in turn. Raises :class:`TooCostly`.
-        Switches.
+        ``app``, ``user``: whose task it is; those of many are done in turn.
+        Raises :class:`TooCostly`. Switches.
         """
         with self._turns.take(app, user):
             if self._end_later is not None:
@@ -128,14 +132,23 @@ class Worker:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        os.set_blocking(theirs.fileno(), True)  # else the program takes a pause for the end of its input
+        # else the program takes a pause for the end of its input
+        os.set_blocking(theirs.fileno(), True)
         try:
             # By its path: the package would import the whole server.
             command = [sys.executable, "-P", self._program]
-            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
+            actions = [
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
+            ]
             # It finds the packages that this process has found.
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self.pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            }
+            self.pid = os.posix_spawn(
+                command[0], command, environment, file_actions=actions
+            )
         except BaseException:
             ours.close()
             raise
@@ -167,7 +180,9 @@ class Worker:
             child, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return True
-        self._end_signal = os.WTERMSIG(status) if child == pid and os.WIFSIGNALED(status) else 0
+        self._end_signal = (
+            os.WTERMSIG(status) if child == pid and os.WIFSIGNALED(status) else 0
+        )
         return child == pid
 
     def close(self) -> None:

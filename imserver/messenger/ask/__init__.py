@@ -1,8 +1,9 @@
-"""Questions to people: asked by back ends, bots and users, answered exactly once, with a deadline.
+"""Questions to people: asked by back ends, bots and users, answered exactly
+once, with a deadline.
 
-The log decides which answer counts, and every node with stored messages lets users answer
-(:mod:`imserver.messenger.messages.log.asks`). This feature asks, waits for answers, and closes questions at
-their deadlines.
+The log decides which answer counts, and every node with stored messages lets
+users answer (:mod:`imserver.messenger.messages.log.asks`). This feature asks,
+waits for answers, and closes questions at their deadlines.
 """
 
 from __future__ import annotations
@@ -22,13 +23,26 @@ def metrics() -> tuple[Metric, ...]:
     """Its rows of the table of metrics, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
-    events = ("ask", "answer", "vote", "refuse", "cancel", "expire", "escalate", "remind", "tally")
+    events = (
+        "ask",
+        "answer",
+        "vote",
+        "refuse",
+        "cancel",
+        "expire",
+        "escalate",
+        "remind",
+        "tally",
+    )
     return (
         Metric(
             "imserver_asks_total",
             "counter",
             "Questions asked over HTTP, and what happened to questions. refuse: an answer came too late",
-            lambda core: {event: core.store.part(MessageLog).asks.counts[event] for event in events},
+            lambda core: {
+                event: core.store.part(MessageLog).asks.counts[event]
+                for event in events
+            },
             label="event",
         ),
         Metric(
@@ -40,4 +54,6 @@ def metrics() -> tuple[Metric, ...]:
     )
 
 
-FEATURE = FeatureRow("ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics)
+FEATURE = FeatureRow(
+    "ask", build, routes=api.routes.rows, uses=("messages",), metrics=metrics
+)

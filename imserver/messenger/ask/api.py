@@ -24,14 +24,28 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import Limit
 
-AskId = Annotated[int, about("The id of the message with the question.", ge=1, le=Limit.ID)]
+AskId = Annotated[
+    int, about("The id of the message with the question.", ge=1, le=Limit.ID)
+]
 Value = Annotated[
-    str, about("The value of an option: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
+    str,
+    about(
+        "The value of an option: 1 to 64 bytes of UTF-8.",
+        min_length=1,
+        max_length=Limit.BUTTON,
+    ),
 ]
 FreeText = Annotated[
-    str, about("A free text, if the question allows it.", min_length=1, max_length=Limit.ANSWER_CHARACTERS)
+    str,
+    about(
+        "A free text, if the question allows it.",
+        min_length=1,
+        max_length=Limit.ANSWER_CHARACTERS,
+    ),
 ]
-Choice = Annotated[int, about("An option, by its index from 0.", ge=0, lt=Ask.Poll.MOST_OPTIONS)]
+Choice = Annotated[
+    int, about("An option, by its index from 0.", ge=0, lt=Ask.Poll.MOST_OPTIONS)
+]
 Users = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
     about("Users who may answer.", max_length=Limit.ANSWERERS),
@@ -46,10 +60,15 @@ class OptionShape(Struct, forbid_unknown_fields=True):
 
 
 class AskRequest(Acting, kw_only=True):
-    """A question: give one of `to` and `conversation`, and `options`, or `free_text`, or both."""
+    """A question: give one of `to` and `conversation`, and `options`, or
+    `free_text`, or both."""
 
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = ""
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
+    to: Annotated[
+        str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)
+    ] = ""
+    conversation: Annotated[
+        int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)
+    ] = 0
     text: Annotated[str, about("The question.", min_length=1)]
     options: Annotated[
         list[OptionShape],
@@ -65,27 +84,53 @@ class AskRequest(Acting, kw_only=True):
             "until it is closed. Without `free_text`, `of` and `need`."
         ),
     ] = False
-    many: Annotated[bool, about("Whether one may vote for several options of the poll.")] = False
-    anonymous: Annotated[bool, about("Whether nobody sees who has voted for what in the poll.")] = False
-    free_text: Annotated[bool, about("Whether a text of up to 1,000 characters is an answer, too.")] = False
+    many: Annotated[
+        bool, about("Whether one may vote for several options of the poll.")
+    ] = False
+    anonymous: Annotated[
+        bool, about("Whether nobody sees who has voted for what in the poll.")
+    ] = False
+    free_text: Annotated[
+        bool, about("Whether a text of up to 1,000 characters is an answer, too.")
+    ] = False
     of: (
         Annotated[
             Users,
-            about("Members of the group who may answer. Without it: everybody who reads it but the author."),
+            about(
+                "Members of the group who may answer. Without it: everybody who reads it but the author."
+            ),
         ]
         | UnsetType
     ) = UNSET
     need: Annotated[
-        int, about("So many different users answer before it is closed.", ge=1, le=Limit.ANSWERS)
+        int,
+        about(
+            "So many different users answer before it is closed.",
+            ge=1,
+            le=Limit.ANSWERS,
+        ),
     ] = 1
     seconds: Annotated[
-        int, about("Seconds until the deadline, at most 30 days; 0: none.", ge=0, le=Limit.QUESTION_SECONDS)
+        int,
+        about(
+            "Seconds until the deadline, at most 30 days; 0: none.",
+            ge=0,
+            le=Limit.QUESTION_SECONDS,
+        ),
     ] = 0
     fixed: Annotated[
-        bool, about("Whether its text is never edited, because an answer permits what it says.")
+        bool,
+        about(
+            "Whether its text is never edited, because an answer permits what it says."
+        ),
     ] = False
     thread: Annotated[
-        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "A message of the conversation: this one is a reply in its thread.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0
     also: Annotated[bool, about("The conversation shows the reply, too.")] = False
     client_msg_id: Annotated[
@@ -113,16 +158,30 @@ class AskShown(Struct, kw_only=True):
     text: Annotated[str, about("The question.")]
     options: Annotated[list[OptionShape], about("The answers to choose from.")]
     free_text: Annotated[bool, about("Whether a text is an answer, too.")]
-    of: Annotated[list[str], about("Who may answer. Left out: everybody else.")] | UnsetType = UNSET
+    of: (
+        Annotated[list[str], about("Who may answer. Left out: everybody else.")]
+        | UnsetType
+    ) = UNSET
     need: Annotated[int, about("So many different users answer before it is closed.")]
     until: Annotated[int, about("The deadline in Unix milliseconds; 0: none.")]
     state: Annotated[str, about("`open`, `answered`, `cancelled` or `expired`.")]
     answers: Annotated[
-        tuple[Annotated[AskAnswer, about("An answer that counts.", title="AskAnswerShown")], ...],
+        tuple[
+            Annotated[
+                AskAnswer, about("An answer that counts.", title="AskAnswerShown")
+            ],
+            ...,
+        ],
         about("The answers that count, in their order."),
     ]
-    poll: Annotated[Ask.Poll, about("Its totals, if it is a poll.", title="PollShown")] | UnsetType = UNSET
-    mine: Annotated[tuple[int, ...], about("The options for which the user has voted.")] | UnsetType = UNSET
+    poll: (
+        Annotated[Ask.Poll, about("Its totals, if it is a poll.", title="PollShown")]
+        | UnsetType
+    ) = UNSET
+    mine: (
+        Annotated[tuple[int, ...], about("The options for which the user has voted.")]
+        | UnsetType
+    ) = UNSET
 
 
 class VotersShown(Struct):
@@ -135,7 +194,10 @@ class VotersShown(Struct):
 class AnswerResult(Struct):
     """Whether the answer counts, and the question as it is now."""
 
-    accepted: Annotated[bool, about("Whether the answer counts. False: others were first, or it is closed.")]
+    accepted: Annotated[
+        bool,
+        about("Whether the answer counts. False: others were first, or it is closed."),
+    ]
     ask: AskShown
 
 
@@ -188,7 +250,9 @@ _ANSWERING: Final = (
 
 routes = Resource(
     "asks",
-    service=lambda core, api: AskApi(core, core.service(AskParts), MessageApi.of(core, api)),
+    service=lambda core, api: AskApi(
+        core, core.service(AskParts), MessageApi.of(core, api)
+    ),
     base=Acting,
     chapter="Questions to people: answered exactly once, with a deadline.",
     hot=True,
@@ -210,10 +274,11 @@ routes = Resource(
 def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     """Ask a question.
 
-    It is a message, which clients show with buttons. The first answer closes it, or the first `need` answers
-    of different users. Everybody who reads the message sees who has answered what. A poll is open until its
-    deadline, or until it is cancelled, and takes any number of votes. A question that somebody has answered
-    is not edited any more, one that is `fixed` never.
+    It is a message, which clients show with buttons. The first answer closes
+    it, or the first `need` answers of different users. Everybody who reads the
+    message sees who has answered what. A poll is open until its deadline, or
+    until it is cancelled, and takes any number of votes. A question that
+    somebody has answered is not edited any more, one that is `fixed` never.
     """
     if wrong := _poll_objection(request):
         raise ApiProblem.invalid(wrong)
@@ -227,7 +292,9 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
         raise ApiProblem.invalid("`options`: a value has at most 64 bytes")
     ask: dict[str, Any] = {"need": request.need} if request.need > 1 else {}
     if request.options:
-        ask["options"] = [{"text": one.text, "value": one.value} for one in request.options]
+        ask["options"] = [
+            {"text": one.text, "value": one.value} for one in request.options
+        ]
     if request.free_text:
         ask["text"] = True
     if request.of is not UNSET:
@@ -262,14 +329,21 @@ def _poll_objection(request: AskRequest) -> str:
     if not request.poll:
         if request.many or request.anonymous:
             return "`many`, `anonymous`: only of a `poll`"
-        return f"`options`: at most {Limit.OPTIONS}" if len(request.options) > Limit.OPTIONS else ""
+        return (
+            f"`options`: at most {Limit.OPTIONS}"
+            if len(request.options) > Limit.OPTIONS
+            else ""
+        )
     if request.free_text or request.of is not UNSET or request.need > 1:
         return "`poll`: without `free_text`, `of` and `need`"
     return "`options`: a poll has at least 2" if len(request.options) < 2 else ""
 
 
-def _answerers(api: AskApi, call: Call, request: AskRequest, users: list[str]) -> list[str]:
-    """Who may answer. Raises ApiProblem unless all are members of the conversation."""
+def _answerers(
+    api: AskApi, call: Call, request: AskRequest, users: list[str]
+) -> list[str]:
+    """Who may answer. Raises ApiProblem unless all are members of the
+    conversation."""
     of = list(dict.fromkeys(users))
     if request.to or call.user in of or not of:
         raise ApiProblem.invalid("`of`: other members of a `conversation`")
@@ -300,26 +374,36 @@ def get(
             le=MOST_WAIT_SECONDS,
         ),
     ] = 0,
-    seen: Annotated[int, about("The number of answers that you know.", ge=0, le=Limit.ANSWERS)] = 0,
+    seen: Annotated[
+        int, about("The number of answers that you know.", ge=0, le=Limit.ANSWERS)
+    ] = 0,
 ) -> AskShown:
     """Show a question, and wait for its answer.
 
-    With `wait` the answer to the request comes as soon as the question is closed or has more answers than
-    `seen`, else after so many seconds, with the question as it is. Ask again then. A back end that names no
-    `user` may read any question.
+    With `wait` the answer to the request comes as soon as the question is
+    closed or has more answers than `seen`, else after so many seconds, with the
+    question as it is. Ask again then. A back end that names no `user` may read
+    any question.
     """
     principal, headers = call.principal, call.request.headers
     asks_again = wait > 0 and call.credential != ""
     proof = api.core.authority.proof(principal, headers) if asks_again else ""
     entry = api.parts.waits.wait(call.app, call.user, id, seen, wait, principal.label)
-    if proof and not api.core.still_holds(principal.app or call.app, principal.user, proof):
-        raise ApiProblem(Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED)
+    if proof and not api.core.still_holds(
+        principal.app or call.app, principal.user, proof
+    ):
+        raise ApiProblem(
+            Problems.TOKEN_INVALID if principal.user else Problems.UNAUTHORIZED
+        )
     return _shown(entry)
 
 
 @routes.post(
     "/asks/answer",
-    schema=("AnswerRequest", "A question, and its answer: give one of `value`, `text` and `choices`."),
+    schema=(
+        "AnswerRequest",
+        "A question, and its answer: give one of `value`, `text` and `choices`.",
+    ),
     base=Acting,
     act="",
     rules=one_of("value", "text", "choices"),
@@ -346,9 +430,10 @@ def answer(
 ) -> AnswerResult:
     """Answer a question.
 
-    The first answers count, whatever device or node they come from. `accepted` is false if others were first.
-    In a poll the last vote of each user counts, until it is closed. The totals are counted at once, or
-    together with those of others a little later. To repeat an answer changes nothing.
+    The first answers count, whatever device or node they come from. `accepted`
+    is false if others were first. In a poll the last vote of each user counts,
+    until it is closed. The totals are counted at once, or together with those
+    of others a little later. To repeat an answer changes nothing.
     """
     if not call.is_back_end:
         api.messages.rates.require_message(call.app, call.user)
@@ -361,7 +446,9 @@ def answer(
     )
     if isinstance(result, Rejected) and result.reason != RejectReason.ANSWERED:
         raise ApiProblem(result.problem, result.explanation)
-    return AnswerResult(not isinstance(result, Rejected), api.show(call.app, call.user, id))
+    return AnswerResult(
+        not isinstance(result, Rejected), api.show(call.app, call.user, id)
+    )
 
 
 @routes.post(
@@ -376,12 +463,15 @@ def voters(
     call: Call,
     id: AskId,
     choice: Choice,
-    after: Annotated[str, about("The last user of the page before.", max_length=MAX_USER_BYTES)] = "",
+    after: Annotated[
+        str, about("The last user of the page before.", max_length=MAX_USER_BYTES)
+    ] = "",
     limit: Annotated[int, about("The most users.", ge=1, le=Limit.PAGE)] = 50,
 ) -> VotersShown:
     """Show who has voted for an option of a poll.
 
-    Of an anonymous poll nobody learns it (403). For each 1,000 who have voted it counts as one request more.
+    Of an anonymous poll nobody learns it (403). For each 1,000 who have voted
+    it counts as one request more.
     """
     poll = api.show(call.app, call.user, id).poll
     if poll is UNSET:
@@ -390,22 +480,34 @@ def voters(
         raise ApiProblem(Problems.NOT_ALLOWED, "the poll is anonymous")
     api.messages.rates.charge(call.principal, call.request.host, poll.voters // 1000)
     has_votes = choice < len(poll.counts)  # who has left the group sees none
-    users = api.log.asks.voters(call.app, id, choice, after, limit + 1) if has_votes else []
+    users = (
+        api.log.asks.voters(call.app, id, choice, after, limit + 1) if has_votes else []
+    )
     return VotersShown(users[:limit], len(users) > limit)
 
 
-@routes.post("/asks/cancel", problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED), user="optional")
+@routes.post(
+    "/asks/cancel",
+    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
+    user="optional",
+)
 def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     """Close one's question without an answer, or one's poll with its votes.
 
     Nobody can answer it any more. A poll is `answered` then.
     """
-    return _changed(api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id))
+    return _changed(
+        api, call, request.id, api.log.asks.cancel(call.app, call.user, request.id)
+    )
 
 
 @routes.post(
     "/asks/remind",
-    problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED, Problems.TOO_MANY_REQUESTS),
+    problems=(
+        Problems.UNKNOWN_MESSAGE,
+        HTTP_QUESTION_CLOSED,
+        Problems.TOO_MANY_REQUESTS,
+    ),
     voice=True,
     user="optional",
 )
@@ -418,7 +520,9 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     if entry is None or (call.user and entry.sender != call.user):
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     api.parts.reminders.require((call.app, str(request.id)))
-    return _changed(api, call, request.id, api.log.asks.remind(call.app, call.user, request.id))
+    return _changed(
+        api, call, request.id, api.log.asks.remind(call.app, call.user, request.id)
+    )
 
 
 @routes.post(
@@ -439,8 +543,8 @@ def escalate(
 ) -> AskShown:
     """Let others answer one's question, too.
 
-    They are members of its conversation, and are notified. A question that everybody may answer stays as it
-    is.
+    They are members of its conversation, and are notified. A question that
+    everybody may answer stays as it is.
     """
     return _changed(api, call, id, api.log.asks.escalate(call.app, call.user, id, of))
 

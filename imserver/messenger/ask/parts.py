@@ -1,11 +1,14 @@
-"""The parts of questions on one node: who waits for answers, and what closes questions at their deadlines.
+"""The parts of questions on one node: who waits for answers, and what closes
+questions at their deadlines.
 
-A wait costs its greenlet. While somebody waits, one greenlet reads which messages the new entries of these
-apps are about, whichever node has stored them, and wakes those who wait for them.
+A wait costs its greenlet. While somebody waits, one greenlet reads which
+messages the new entries of these apps are about, whichever node has stored
+them, and wakes those who wait for them.
 
-Every node looks for deadlines, and for votes to count. The log closes a question once, whoever is first, so
-no lease is needed. The node that has stored a question with a deadline, or a vote, looks at that moment, the
-others find it a little later if that node has ended.
+Every node looks for deadlines, and for votes to count. The log closes a
+question once, whoever is first, so no lease is needed. The node that has stored
+a question with a deadline, or a vote, looks at that moment, the others find it
+a little later if that node has ended.
 """
 
 import logging
@@ -46,9 +49,12 @@ class _Wait(Signal):
 
 
 class Waits:
-    """Owner of those who wait. ``is_draining``: the node drains, so that nobody waits here any more."""
+    """Owner of those who wait. ``is_draining``: the node drains, so that nobody
+    waits here any more."""
 
-    def __init__(self, store: Store, watch: Watch, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: Store, watch: Watch, is_draining: Callable[[], bool]
+    ) -> None:
         self._log = store.part(MessageLog)
         self._watch = watch
         self._is_draining = is_draining
@@ -56,18 +62,26 @@ class Waits:
         self._signals: dict[tuple[str, int], list[_Wait]] = {}
         """App and question → who waits for it."""
         self._positions: dict[str, int] = {}
-        """App of a question for which somebody waits → the log was looked through up to this id."""
+        """App of a question for which somebody waits → the log was looked
+        through up to this id."""
         self._apps: Counter[str] = Counter()
         self._payers: Counter[str] = Counter()
         self.count = 0
         """How many wait."""
 
-    def wait(self, app: str, user: str, message: int, seen: int, seconds: float, payer: str) -> Entry | None:
-        """The question, once it is closed or has more than ``seen`` answers, or after so many seconds. None:
-        the user can read no such question, or the app was deleted. ``payer``: who makes the request.
-        Switches. Raises StorageUnavailable."""
+    def wait(
+        self, app: str, user: str, message: int, seen: int, seconds: float, payer: str
+    ) -> Entry | None:
+        """The question, once it is closed or has more than ``seen`` answers, or
+        after so many seconds. None: the user can read no such question, or the
+        app was deleted. ``payer``: who makes the request. Switches. Raises
+        StorageUnavailable."""
         deadline = monotonic() + seconds
-        if seconds <= 0 or self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE:
+        if (
+            seconds <= 0
+            or self.count >= MOST_WAITS
+            or self._payers[payer] >= MOST_OF_ONE
+        ):
             return self._log.asks.get(app, user, message)
         signal = self._add(app, message, payer)
         try:
@@ -118,7 +132,8 @@ class Waits:
             self._watch(self._news, self._apps.keys())
 
     def run(self) -> None:
-        """Greenlet: wake those whose questions have changed, until it is killed."""
+        """Greenlet: wake those whose questions have changed, until it is
+        killed."""
         while True:
             # Another node may have the news.
             self._news.wait(1.0 if self.count else None)
@@ -148,7 +163,8 @@ class Waits:
 
 
 _DEADLINE_SECONDS: Final = 10.0
-"""How often it is looked for deadlines of questions that other nodes have stored."""
+"""How often it is looked for deadlines of questions that other nodes have
+stored."""
 
 
 class Deadlines:
@@ -170,12 +186,14 @@ class Deadlines:
                 log.debug("questions could not be closed: %s", error)
             except Exception:
                 log.exception("questions could not be closed")
-            if news.wait(_DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS)):
+            if news.wait(
+                _DEADLINE_SECONDS if left is None else min(left, _DEADLINE_SECONDS)
+            ):
                 gevent.sleep(0.2)  # one look for many votes
 
     def look(self) -> float | None:
-        """Close and count what is due. Returns the seconds until something is due; None: nothing will be.
-        Switches. Raises StorageUnavailable."""
+        """Close and count what is due. Returns the seconds until something is
+        due; None: nothing will be. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks, lefts = self._log.asks, list[float]()
@@ -199,8 +217,14 @@ class AskParts(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build them."""
     store = core.store
-    waits = Waits(store, core.service(MessageServices).messaging.follower.watch, lambda: core.node.draining)
+    waits = Waits(
+        store,
+        core.service(MessageServices).messaging.follower.watch,
+        lambda: core.node.draining,
+    )
     core.tenants.report_to(waits.forget)
     deadlines = Deadlines(store)
     reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
-    return Parts((AskParts(waits, deadlines, reminders),), run=(waits.run, deadlines.run))
+    return Parts(
+        (AskParts(waits, deadlines, reminders),), run=(waits.run, deadlines.run)
+    )

@@ -1,4 +1,5 @@
-"""Groups: members with roles, who invite, mute and remove others, and the options of a group.
+"""Groups: members with roles, who invite, mute and remove others, and the
+options of a group.
 
 Membership itself, and what each member reads, are the message log's.
 """

@@ -42,12 +42,23 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.wire import id_of
 
 GroupId = Annotated[
-    str, about("The id of the group. Its conversation has the same id.", pattern="^[1-9][0-9]{0,18}$")
+    str,
+    about(
+        "The id of the group. Its conversation has the same id.",
+        pattern="^[1-9][0-9]{0,18}$",
+    ),
 ]
 _ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
-GroupName = Annotated[str, about("The name of the group.", min_length=1, max_length=50, pattern=_ONE_LINE)]
+GroupName = Annotated[
+    str, about("The name of the group.", min_length=1, max_length=50, pattern=_ONE_LINE)
+]
 GroupAvatar = Annotated[
-    str, about("The address of the picture of a group; empty: none.", max_length=1000, pattern=_ONE_LINE)
+    str,
+    about(
+        "The address of the picture of a group; empty: none.",
+        max_length=1000,
+        pattern=_ONE_LINE,
+    ),
 ]
 GroupDescription = Annotated[
     str,
@@ -67,11 +78,16 @@ GroupHandle = Annotated[
     ),
 ]
 MemberIds = Annotated[
-    list[MemberId], about("Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED)
+    list[MemberId],
+    about(
+        "Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED
+    ),
 ]
 Invited = Annotated[
     list[MemberId],
-    about("Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."),
+    about(
+        "Users who were sent an invitation: strangers, where the app has `accounts.ask_strangers`."
+    ),
 ]
 LowestRole = Literal["member", "admin"]
 History = Annotated[
@@ -82,7 +98,10 @@ History = Annotated[
 ]
 Invite = Annotated[LowestRole, about("The lowest role that may invite users.")]
 Rename = Annotated[
-    LowestRole, about("The lowest role that may change the name, picture and description of the group.")
+    LowestRole,
+    about(
+        "The lowest role that may change the name, picture and description of the group."
+    ),
 ]
 Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
 Bots = Annotated[
@@ -93,10 +112,14 @@ Bots = Annotated[
     ),
 ]
 Write = Annotated[
-    LowestRole, about("The lowest role that may write: with `admin`, the others read announcements.")
+    LowestRole,
+    about(
+        "The lowest role that may write: with `admin`, the others read announcements."
+    ),
 ]
 Reply = Annotated[
-    LowestRole, about("The lowest role that may reply in threads. Who may write may reply, too.")
+    LowestRole,
+    about("The lowest role that may reply in threads. Who may write may reply, too."),
 ]
 WhoseGroup = Annotated[
     Literal["", "members", "all"],
@@ -105,7 +128,9 @@ WhoseGroup = Annotated[
         "guests (`all`); empty: of whoever was added or has joined."
     ),
 ]
-Until = Annotated[int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)]
+Until = Annotated[
+    int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)
+]
 
 
 class GroupCreate(Acting, kw_only=True):
@@ -122,7 +147,8 @@ class GroupCreate(Acting, kw_only=True):
 
 
 class GroupChange(Acting, kw_only=True):
-    """A group. A back end that names no `user` acts for itself and may do everything."""
+    """A group. A back end that names no `user` acts for itself and may do
+    everything."""
 
     group: GroupId
 
@@ -146,7 +172,8 @@ class GroupMembers(GroupChange, kw_only=True):
 
 
 class GroupUpdate(GroupChange, kw_only=True):
-    """Changes to what a group shows. Fields that you leave out do not change."""
+    """Changes to what a group shows. Fields that you leave out do not
+    change."""
 
     name: GroupName | UnsetType = UNSET
     avatar: GroupAvatar | UnsetType = UNSET
@@ -164,7 +191,9 @@ class GroupShown(Struct):
         Literal["owner", "admin", "member", ""],
         about("The role of the acting user; empty for a back end that names no user."),
     ]
-    muted_until: Annotated[int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")]
+    muted_until: Annotated[
+        int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")
+    ]
     open: Annotated[bool, about("Whether others find it, and may join.")] = False
     history: History = "since_joining"
     invite: Invite = "member"
@@ -194,8 +223,8 @@ class GroupsAnswer(Struct):
 
 
 class OpenGroupsAnswer(Struct):
-    """A page of groups that anybody may join, the newest first. `role` is empty where the acting user is no
-    member."""
+    """A page of groups that anybody may join, the newest first. `role` is empty
+    where the acting user is no member."""
 
     groups: list[GroupDetail]
     next: NextCursor
@@ -243,7 +272,11 @@ class DeletedGroup(Struct):
     members: Annotated[int, about("The number of removed members.")]
 
 
-_NOT_CREATED: Final = (TooManyMembers.problem, Problems.UNKNOWN_ACCOUNT, Problems.NOT_ALLOWED)
+_NOT_CREATED: Final = (
+    TooManyMembers.problem,
+    Problems.UNKNOWN_ACCOUNT,
+    Problems.NOT_ALLOWED,
+)
 _UNKNOWN: Final = (UnknownGroup.problem,)
 _NOT_PERMITTED: Final = (*_UNKNOWN, Problems.ROLE_TOO_LOW)
 _NO_MEMBER: Final = (*_NOT_PERMITTED, NoMember.problem)
@@ -261,7 +294,8 @@ routes = Resource(
 
 
 def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]:
-    """Check that users may become members of a group. Returns those whom the user only invites.
+    """Check that users may become members of a group. Returns those whom the
+    user only invites.
 
     In an app with accounts they have to exist. They must not have blocked the user who asks. Raises
     :class:`ApiProblem` and ServiceRefused.
@@ -269,15 +303,29 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         # A back end may name anybody as the user who asks.
-        wanted = dict.fromkeys([*users, call.user] if call.is_back_end and call.user else users)
+        wanted = dict.fromkeys(
+            [*users, call.user] if call.is_back_end and call.user else users
+        )
         accounts = groups.accounts_among(call.app, list(wanted))
-        if unknown := [user for user in wanted if user not in accounts and user != call.principal.user]:
+        if unknown := [
+            user
+            for user in wanted
+            if user not in accounts and user != call.principal.user
+        ]:
             named = ", ".join(f"`{user}`" for user in unknown[:MOST_NAMED])
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no account {named}")
-    if call.user and users and (blocked := groups.relations.blocked_by(call.app, call.user, users)):
+    if (
+        call.user
+        and users
+        and (blocked := groups.relations.blocked_by(call.app, call.user, users))
+    ):
         named = ", ".join(f"`{user}`" for user in blocked[:MOST_NAMED])
         raise ApiProblem(Problems.NOT_ALLOWED, f"`members`: not allowed for {named}")
-    return set() if call.is_back_end else groups.strangers_among(call.app, call.user, users)
+    return (
+        set()
+        if call.is_back_end
+        else groups.strangers_among(call.app, call.user, users)
+    )
 
 
 @routes.post(
@@ -290,8 +338,9 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
 def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
 
-    With `accounts.ask_strangers` of the app, strangers are not added. Each gets an invitation as a message.
-    Only an owner of the app makes a group of `everybody`: accounts join it within seconds, and nobody leaves.
+    With `accounts.ask_strangers` of the app, strangers are not added. Each gets
+    an invitation as a message. Only an owner of the app makes a group of
+    `everybody`: accounts join it within seconds, and nobody leaves.
     """
     strangers = _check_members(groups, call, request.members)
     options = {name: getattr(request, name) for name in ("history", "write", "reply")}
@@ -311,17 +360,26 @@ def groups(
     cursor: str,
     limit: int,
     member: Annotated[
-        str, about("Only groups of which this user is a member, too; empty: all.", max_length=255)
+        str,
+        about(
+            "Only groups of which this user is a member, too; empty: all.",
+            max_length=255,
+        ),
     ] = "",
 ) -> GroupsAnswer:
-    """List the groups of a user, page by page, or those that they have in common with another one."""
+    """List the groups of a user, page by page, or those that they have in
+    common with another one."""
     behind = id_of(read_cursor(cursor) or "")
     total, rows = groups.page(call.app, call.user, behind, limit + 1, member)
     page, following = page_and_cursor(rows, limit, lambda group: str(group.id))
     return GroupsAnswer(total, [_shown(each) for each in page], following)
 
 
-@routes.get("/groups/open", base=ActingPage, problems=(Problems.ROLE_TOO_LOW, Problems.TOO_MANY_REQUESTS))
+@routes.get(
+    "/groups/open",
+    base=ActingPage,
+    problems=(Problems.ROLE_TOO_LOW, Problems.TOO_MANY_REQUESTS),
+)
 def open_groups(
     groups: Groups,
     call: Call,
@@ -338,13 +396,19 @@ def open_groups(
 ) -> OpenGroupsAnswer:
     """List the groups that anybody may join, page by page, or search them.
 
-    Not for guests. A page has at most 50. A search that takes long answers with what it has, and `next`
-    continues it. The time that the searches of a user take is limited.
+    Not for guests. A page has at most 50. A search that takes long answers with
+    what it has, and `next` continues it. The time that the searches of a user
+    take is limited.
     """
-    rows, rest = groups.open_groups(call.app, call.user, text, id_of(read_cursor(cursor) or ""), limit)
-    page, following = page_and_cursor(rows, limit, lambda each: str(each.group.id), str(rest or ""))
+    rows, rest = groups.open_groups(
+        call.app, call.user, text, id_of(read_cursor(cursor) or ""), limit
+    )
+    page, following = page_and_cursor(
+        rows, limit, lambda each: str(each.group.id), str(rest or "")
+    )
     return OpenGroupsAnswer(
-        [view(GroupDetail, _shown(each.group), members=each.members) for each in page], following
+        [view(GroupDetail, _shown(each.group), members=each.members) for each in page],
+        following,
     )
 
 
@@ -364,8 +428,9 @@ def mentioned(
 ) -> MentionedGroups:
     """List the groups that messages to a group may mention by their handles.
 
-    At most 50, of which each mentions 1 to 100 others there. Guests mention only groups of which they are
-    members. The time that the searches of a user take is limited.
+    At most 50, of which each mentions 1 to 100 others there. Guests mention
+    only groups of which they are members. The time that the searches of a user
+    take is limited.
     """
     return MentionedGroups(*groups.mentioned(call.app, id_of(group), call.user, text))
 
@@ -377,7 +442,9 @@ def show(groups: Groups, call: Call, request: GroupChange) -> GroupDetail:
     return view(GroupDetail, _shown(group), members=groups.count(call.app, group.id))
 
 
-@routes.get("/groups/members", base=ActingPage, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS))
+@routes.get(
+    "/groups/members", base=ActingPage, problems=(*_UNKNOWN, Problems.TOO_MANY_REQUESTS)
+)
 def members(
     groups: Groups,
     call: Call,
@@ -395,12 +462,14 @@ def members(
 ) -> GroupMembersAnswer:
     """List the members of a group, page by page, or search them by their names.
 
-    A search that takes long answers with what it has, and `next` continues it. The time that the searches of
-    a user take is limited.
+    A search that takes long answers with what it has, and `next` continues it.
+    The time that the searches of a user take is limited.
     """
     number, behind = id_of(group), read_cursor(cursor) or ""
     if text:
-        rows, rest = groups.members_named(call.app, number, call.user, text, behind, limit)
+        rows, rest = groups.members_named(
+            call.app, number, call.user, text, behind, limit
+        )
     else:
         rows, rest = groups.members(call.app, number, call.user, behind, limit + 1), ""
     page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
@@ -411,12 +480,15 @@ def members(
 def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
 
-    For members, unless the group lets only admins invite. New members read earlier messages only where the
-    group's option `history` is `all`. With `accounts.ask_strangers` of the app, strangers are not added. Each
-    gets an invitation as a message.
+    For members, unless the group lets only admins invite. New members read
+    earlier messages only where the group's option `history` is `all`. With
+    `accounts.ask_strangers` of the app, strangers are not added. Each gets an
+    invitation as a message.
     """
     strangers = _check_members(groups, call, request.members)
-    added = groups.add(call.app, id_of(request.group), call.user, request.members, strangers)
+    added = groups.add(
+        call.app, id_of(request.group), call.user, request.members, strangers
+    )
     return GroupInvited(request.group, list(added.users), list(added.invited))
 
 
@@ -444,14 +516,19 @@ def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
 def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
-    For the owner. Links to the group end. Former members keep what they could read, as if they had left.
-    After an error, repeat it.
+    For the owner. Links to the group end. Former members keep what they could
+    read, as if they had left. After an error, repeat it.
     """
-    return DeletedGroup(request.group, groups.delete(call.app, id_of(request.group), call.user))
+    return DeletedGroup(
+        request.group, groups.delete(call.app, id_of(request.group), call.user)
+    )
 
 
 @routes.post(
-    "/groups/rename", schema=("GroupRename", "A group and its new name."), voice=True, problems=_NOT_PERMITTED
+    "/groups/rename",
+    schema=("GroupRename", "A group and its new name."),
+    voice=True,
+    problems=_NOT_PERMITTED,
 )
 def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> GroupShown:
     """Rename a group.
@@ -461,21 +538,32 @@ def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> Group
     return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
 
-@routes.post("/groups/update", voice=True, problems=(*_NOT_PERMITTED, HandleTaken.problem))
+@routes.post(
+    "/groups/update", voice=True, problems=(*_NOT_PERMITTED, HandleTaken.problem)
+)
 def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     """Change the name, picture, description and handle of a group.
 
-    For the owner and admins, and where the option `rename` allows it for members; the handle for the owner
-    and admins alone. Upload the picture first. Members see each change as an entry of the kind `group`.
+    For the owner and admins, and where the option `rename` allows it for
+    members; the handle for the owner and admins alone. Upload the picture
+    first. Members see each change as an entry of the kind `group`.
     """
     fields: dict[str, str] = {
-        text: value for text in TEXT_CHARACTERS if (value := getattr(request, text)) is not UNSET
+        text: value
+        for text in TEXT_CHARACTERS
+        if (value := getattr(request, text)) is not UNSET
     }
     return _shown(groups.describe(call.app, id_of(request.group), call.user, fields))
 
 
-@routes.post("/groups/role", schema=("GroupRole", "A member and their new role."), problems=_NO_MEMBER)
-def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role: Role) -> GroupAnswer:
+@routes.post(
+    "/groups/role",
+    schema=("GroupRole", "A member and their new role."),
+    problems=_NO_MEMBER,
+)
+def set_role(
+    groups: Groups, call: Call, group: GroupId, member: MemberId, role: Role
+) -> GroupAnswer:
     """Change the role of a member.
 
     For the owner. An owner who makes another member the owner becomes an admin.
@@ -484,8 +572,14 @@ def set_role(groups: Groups, call: Call, group: GroupId, member: MemberId, role:
     return GroupAnswer(group, [member])
 
 
-@routes.post("/groups/mute", schema=("GroupMute", "A member, and the end of the mute."), problems=_NO_MEMBER)
-def mute(groups: Groups, call: Call, group: GroupId, member: MemberId, until: Until) -> GroupAnswer:
+@routes.post(
+    "/groups/mute",
+    schema=("GroupMute", "A member, and the end of the mute."),
+    problems=_NO_MEMBER,
+)
+def mute(
+    groups: Groups, call: Call, group: GroupId, member: MemberId, until: Until
+) -> GroupAnswer:
     """Mute a member for a time.
 
     Admins may mute members. The owner may mute anybody.
@@ -496,11 +590,15 @@ def mute(groups: Groups, call: Call, group: GroupId, member: MemberId, until: Un
 
 def _shown(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
-    return view(GroupShown, group, group=str(group.id), muted_until=muted, **group.options)
+    return view(
+        GroupShown, group, group=str(group.id), muted_until=muted, **group.options
+    )
 
 
 @routes.post(
-    "/groups/open", schema=("GroupOpen", "A group, and whether to open it."), problems=_NOT_PERMITTED
+    "/groups/open",
+    schema=("GroupOpen", "A group, and whether to open it."),
+    problems=_NOT_PERMITTED,
 )
 def set_open(
     groups: Groups,
@@ -520,11 +618,14 @@ def set_open(
     schema=("GroupEverybody", "A group, and whose it is without joining."),
     problems=(*_NOT_PERMITTED, Problems.INVALID_REQUEST),
 )
-def set_everybody(groups: Groups, call: Call, group: GroupId, everybody: WhoseGroup) -> GroupShown:
+def set_everybody(
+    groups: Groups, call: Call, group: GroupId, everybody: WhoseGroup
+) -> GroupShown:
     """Let everybody be in a group, or only whoever was added or joins.
 
-    For an owner of the app who leads the group. Accounts join within seconds, also those that are made later.
-    Nobody leaves the group. Current members stay members.
+    For an owner of the app who leads the group. Accounts join within seconds,
+    also those that are made later. Nobody leaves the group. Current members
+    stay members.
     """
     return _shown(groups.set_everybody(call.app, id_of(group), call.user, everybody))
 
@@ -535,13 +636,24 @@ def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown
 
     For the owner and admins.
     """
-    options = {name: value for name in OPTIONS if (value := getattr(request, name)) is not UNSET}
-    return _shown(groups.set_options(call.app, id_of(request.group), call.user, options))
+    options = {
+        name: value
+        for name in OPTIONS
+        if (value := getattr(request, name)) is not UNSET
+    }
+    return _shown(
+        groups.set_options(call.app, id_of(request.group), call.user, options)
+    )
 
 
 @routes.post(
     "/groups/join",
-    problems=(*_UNKNOWN, Problems.UNKNOWN_ACCOUNT, TooManyMembers.problem, Problems.TOO_MANY_REQUESTS),
+    problems=(
+        *_UNKNOWN,
+        Problems.UNKNOWN_ACCOUNT,
+        TooManyMembers.problem,
+        Problems.TOO_MANY_REQUESTS,
+    ),
     user="required",
 )
 def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
@@ -550,4 +662,8 @@ def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     A group that is not open is reported as unknown.
     """
     _check_members(groups, call, ())
-    return _shown(groups.join(call.app, id_of(request.group), call.user, by_user=not call.is_back_end))
+    return _shown(
+        groups.join(
+            call.app, id_of(request.group), call.user, by_user=not call.is_back_end
+        )
+    )

@@ -11,19 +11,25 @@ from imserver.plugin.messages import GroupState, MessageLog, Rejected, RejectRea
 from imserver.plugin.storage import Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0
-"""Between two counts of accounts and members. Where one has changed, all accounts are looked at: those that
-were stored later than others with greater ids, came from another server, or were guests, too."""
+"""Between two counts of accounts and members. Where one has changed, all
+accounts are looked at: those that were stored later than others with greater
+ids, came from another server, or were guests, too."""
 MOST_JOINING: Final = 200
-"""Accounts that join in one transaction. Its entry names them, and all members who are online get it."""
-_OF: Final[dict[Everybody, str]] = {"members": "AND bot = 0 AND guest = 0", "all": "AND bot = 0"}
+"""Accounts that join in one transaction. Its entry names them, and all members
+who are online get it."""
+_OF: Final[dict[Everybody, str]] = {
+    "members": "AND bot = 0 AND guest = 0",
+    "all": "AND bot = 0",
+}
 _Key = tuple[str, int, Everybody]
 
 
 class EverybodysGroups(Store.Rows):
-    """Owner of the greatest id of an account that was looked at, and of the last counts, for each group.
+    """Owner of the greatest id of an account that was looked at, and of the
+    last counts, for each group.
 
-    All nodes look. The log decides under its lock who is new, so nobody joins twice, and whoever a node that
-    ended has left joins by another one.
+    All nodes look. The log decides under its lock who is new, so nobody joins
+    twice, and whoever a node that ended has left joins by another one.
     """
 
     LOOK_SECONDS: ClassVar = 5.0
@@ -38,14 +44,19 @@ class EverybodysGroups(Store.Rows):
         self._whole_seconds, self._whole_at = whole_seconds, 0.0
 
     def look(self) -> int:
-        """Let accounts join their groups. Returns how many have. Switches. Raises StorageUnavailable."""
-        groups = self._log.conversations.of_everybody() if self._store.has_database else []
+        """Let accounts join their groups. Returns how many have. Switches.
+        Raises StorageUnavailable."""
+        groups = (
+            self._log.conversations.of_everybody() if self._store.has_database else []
+        )
         if not groups:
             return 0
         if monotonic() >= self._whole_at:
             counts = {key: self._count(*key) for key in groups}
             same = {key for key in groups if self._counts.get(key) == counts[key]}
-            self._positions = {key: last for key, last in self._positions.items() if key in same}
+            self._positions = {
+                key: last for key, last in self._positions.items() if key in same
+            }
             self._counts, self._whole_at = counts, monotonic() + self._whole_seconds
         newest = "SELECT max(id) FROM account"
         last = self._store.read_or(0, lambda sql: int(sql.query(newest)[0][0] or 0))
@@ -57,7 +68,11 @@ class EverybodysGroups(Store.Rows):
         after = self._positions.get(key, 0)
         while after < last:
             users, after = self._accounts(app, whose, after, min(after + 20_000, last))
-            here = self._log.conversations.members_among(app, group, users) if users else set()
+            here = (
+                self._log.conversations.members_among(app, group, users)
+                if users
+                else set()
+            )
             if new := [user for user in users if user not in here]:
                 others = self._removals.among(app, group, new) | self._leaving(app)
                 new = [user for user in new if user not in others]
@@ -69,13 +84,16 @@ class EverybodysGroups(Store.Rows):
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
         def right(state: GroupState) -> Rejected | None:
-            return None if state.everybody == whose else Rejected(RejectReason.NOT_ALLOWED)
+            return (
+                None if state.everybody == whose else Rejected(RejectReason.NOT_ALLOWED)
+            )
 
         change = self._log.groups.join(app, group, users, right=right, everybody=True)
         return 0 if isinstance(change, Rejected) else len(change.users)
 
     def _leaving(self, app: str) -> set[str]:
-        """Users whose erasure is under way: it ends their memberships before their accounts."""
+        """Users whose erasure is under way: it ends their memberships before
+        their accounts."""
         statement = "SELECT member FROM erasure WHERE ended = 0 AND app = %s"
         return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
 
@@ -84,13 +102,17 @@ class EverybodysGroups(Store.Rows):
         ((accounts,),) = self._store.rows(statement, (app,))
         return accounts, self._log.conversations.count_members(app, group)
 
-    def _accounts(self, app: str, whose: Everybody, after: int, last: int) -> tuple[list[str], int]:
-        """Users of an app with ids after one, up to ``last``, at most :data:`MOST_JOINING`; and the id up to
-        which they are all."""
+    def _accounts(
+        self, app: str, whose: Everybody, after: int, last: int
+    ) -> tuple[list[str], int]:
+        """Users of an app with ids after one, up to ``last``, at most
+        :data:`MOST_JOINING`; and the id up to which they are all."""
 
         def read(sql: Statements) -> list[int]:
             where = f"WHERE id > %s AND id <= %s AND app = %s {_OF[whose]} ORDER BY id LIMIT %s"
-            rows = sql.query(f"SELECT id FROM account {where}", (after, last, app, MOST_JOINING))
+            rows = sql.query(
+                f"SELECT id FROM account {where}", (after, last, app, MOST_JOINING)
+            )
             return [row[0] for row in rows]
 
         ids = self._store.read(read)

@@ -1,9 +1,11 @@
-"""Groups: stored sets of members, with an owner and admins. Every change is an entry of the message log.
+"""Groups: stored sets of members, with an owner and admins. Every change is an
+entry of the message log.
 
-Rights: a member leaves; an admin also changes options, mutes and removes members; the owner also removes
-and mutes admins, and gives roles. Options say who may invite, rename, pin, write and reply, and what bots
-read. A group may be open, or everybody's: nobody leaves that one. ``by`` ``""`` is a back end, which may do
-everything.
+Rights: a member leaves; an admin also changes options, mutes and removes
+members; the owner also removes and mutes admins, and gives roles. Options say
+who may invite, rename, pin, write and reply, and what bots read. A group may be
+open, or everybody's: nobody leaves that one. ``by`` ``""`` is a back end, which
+may do everything.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ from imserver.messenger.groups.wire import (
 )
 from imserver.messenger.messages.log.contract import Everybody
 from imserver.messenger.messages.log.handles import has_one_alphabet, is_handle, spelled
-from imserver.plugin.errors import HttpProblem, ImserverError, Problems, ReplyCode, ServiceRefused
+from imserver.plugin.errors import (
+    HttpProblem,
+    ImserverError,
+    Problems,
+    ReplyCode,
+    ServiceRefused,
+)
 from imserver.plugin.http import about, view
 from imserver.plugin.identity import (
     AccountLookup,
@@ -37,10 +45,24 @@ from imserver.plugin.identity import (
     Tenants,
     TooManyRequests,
 )
-from imserver.plugin.messages import Conversation, GroupState, MessageLog, Rejected, RejectReason, is_name
+from imserver.plugin.messages import (
+    Conversation,
+    GroupState,
+    MessageLog,
+    Rejected,
+    RejectReason,
+    is_name,
+)
 from imserver.plugin.runtime import Service
 from imserver.plugin.storage import Condition, Statements, Store, text_of
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    app_and_user,
+    id_of,
+)
 
 T = TypeVar("T")
 
@@ -50,7 +72,8 @@ TEXT_CHARACTERS: Final[dict[str, tuple[int, int]]] = {
     "description": (0, 500),
     "handle": (0, 32),
 }
-"""The fewest and most characters of the texts of a group. The picture is a URL."""
+"""The fewest and most characters of the texts of a group. The picture is a
+URL."""
 OPTIONS: Final = ("history", "invite", "rename", "pin", "bots", "write", "reply")
 """What a group lets its owner and admins choose."""
 MOST_NAMED: Final = 10
@@ -72,7 +95,9 @@ MOST_MENTIONED: Final = 50
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
-_EVERYBODYS: Final = Rejected(RejectReason.NOT_ALLOWED, "everybody is in this group, and nobody leaves it")
+_EVERYBODYS: Final = Rejected(
+    RejectReason.NOT_ALLOWED, "everybody is in this group, and nobody leaves it"
+)
 
 
 class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
@@ -80,21 +105,31 @@ class BadGroup(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="{}"):
 
 
 class UnknownGroup(
-    ServiceRefused, problem=HttpProblem(404, "unknown_group", "No such group, or the user is not a member.")
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_group", "No such group, or the user is not a member."
+    ),
 ):
-    """The group does not exist, or the caller is no member; the error is the same."""
+    """The group does not exist, or the caller is no member; the error is the
+    same."""
 
 
 class NotAllowed(ServiceRefused, problem=Problems.ROLE_TOO_LOW, detail="{}"):
     """The role of the member does not permit this."""
 
 
-class NoMember(ServiceRefused, problem=HttpProblem(404, "unknown_member", "The group has no such member.")):
+class NoMember(
+    ServiceRefused,
+    problem=HttpProblem(404, "unknown_member", "The group has no such member."),
+):
     """A named user is no member of the group."""
 
 
 class HandleTaken(
-    ServiceRefused, problem=HttpProblem(409, "handle_taken", "Another group of the app has this handle.")
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "handle_taken", "Another group of the app has this handle."
+    ),
 ):
     """Another group has the handle."""
 
@@ -102,10 +137,13 @@ class HandleTaken(
 class TooManyMembers(
     ServiceRefused,
     problem=HttpProblem(
-        409, "too_many_members", "The group would have more members than accounts.group_members."
+        409,
+        "too_many_members",
+        "The group would have more members than accounts.group_members.",
     ),
 ):
-    """The group would have more members than ``accounts.group_members`` allows."""
+    """The group would have more members than ``accounts.group_members``
+    allows."""
 
 
 class Group(Struct, frozen=True):
@@ -121,19 +159,21 @@ class Group(Struct, frozen=True):
     open: bool = False
     """Anybody may join."""
     everybody: str = ""
-    """Whose group it is without joining: ``members`` (no guests) or ``all``; ``""``: nobody's."""
+    """Whose group it is without joining: ``members`` (no guests) or ``all``;
+    ``""``: nobody's."""
     options: Mapping[str, str] = {}
     """Option → its value, for all :data:`OPTIONS`."""
     avatar: str = ""
     """URL of the picture."""
     description: str = ""
     handle: str = ""
-    """By which messages to any group mention its members; ``""``: it has none."""
+    """By which messages to any group mention its members; ``""``: it has
+    none."""
 
 
 class NewGroup(Struct, frozen=True):
-    """What a new group is, besides its name and members. ``options``: those that differ from the
-    defaults."""
+    """What a new group is, besides its name and members. ``options``: those
+    that differ from the defaults."""
 
     description: str = ""
     open: bool = False
@@ -145,7 +185,8 @@ _PLAIN: Final = NewGroup()
 
 
 class OpenGroup(Struct, frozen=True):
-    """A group that anybody may join, with the role of the caller (``""``: no member), and its size."""
+    """A group that anybody may join, with the role of the caller (``""``: no
+    member), and its size."""
 
     group: Group
     members: int
@@ -162,7 +203,9 @@ class MentionedGroup(Struct):
 
 
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
-Role = Annotated[Literal["owner", "admin", "member"], about("The role of the user in the group.")]
+Role = Annotated[
+    Literal["owner", "admin", "member"], about("The role of the user in the group.")
+]
 
 
 class GroupMemberShown(Struct):
@@ -170,24 +213,28 @@ class GroupMemberShown(Struct):
 
     user: MemberId
     role: Role
-    muted_until: Annotated[int, about("The end of the member's mute, in Unix seconds; 0: not muted.")]
+    muted_until: Annotated[
+        int, about("The end of the member's mute, in Unix seconds; 0: not muted.")
+    ]
 
 
 InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
-"""Invites users to a group of an app in the name of a member. Returns those to whom it has sent an
-invitation. May switch, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
+"""Invites users to a group of an app in the name of a member. Returns those to
+whom it has sent an invitation. May switch, and raise StorageUnavailable,
+UnknownGroup and NotAllowed."""
 
 
 class Added(Struct, frozen=True):
-    """``users``: the new members; ``invited``: those who were sent an invitation."""
+    """``users``: the new members; ``invited``: those who were sent an
+    invitation."""
 
     users: Sequence[str]
     invited: Sequence[str]
 
 
 class RemovedMembers(Store.Rows):
-    """Who was removed from which group. Each method is a transaction, may switch, and raises
-    StorageUnavailable."""
+    """Who was removed from which group. Each method is a transaction, may
+    switch, and raises StorageUnavailable."""
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
         """They may come back, if they were removed before this Unix second."""
@@ -198,25 +245,33 @@ class RemovedMembers(Store.Rows):
         return self._store.read(lambda sql: removed_among(sql, app, group, users))
 
 
-def removed_among(sql: Statements, app: str, group: int, users: Sequence[str]) -> set[str]:
-    """Those of these users who were removed from a group, in the caller's transaction."""
+def removed_among(
+    sql: Statements, app: str, group: int, users: Sequence[str]
+) -> set[str]:
+    """Those of these users who were removed from a group, in the caller's
+    transaction."""
     statement = "SELECT member FROM removed_member WHERE app = %s AND conversation = %s AND member IN {}"
-    return {text_of(row[0]) for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))}
+    return {
+        text_of(row[0])
+        for row in sql.query_in(statement, (app, group), list(dict.fromkeys(users)))
+    }
 
 
-def _forget(sql: Statements, app: str, group: int, users: Sequence[str], before: int) -> None:
-    statement = (
-        "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
-    )
+def _forget(
+    sql: Statements, app: str, group: int, users: Sequence[str], before: int
+) -> None:
+    statement = "DELETE FROM removed_member WHERE app = %s AND conversation = %s AND member = %s AND created <= %s"
     sql.execute_many(statement, [(app, group, user, before) for user in users])
 
 
 class Groups(Service, dict=True):
-    """Makes and changes groups. Everything may switch, and raise StorageUnavailable and UnknownGroup.
+    """Makes and changes groups. Everything may switch, and raise
+    StorageUnavailable and UnknownGroup.
 
-    ``limit``: of the members of a group. ``creations``: how many groups each user has created or joined
-    lately. ``searches``: for how many milliseconds each user has searched members lately. Whoever adds users
-    asks :meth:`accounts_among` first.
+    ``limit``: of the members of a group. ``creations``: how many groups each
+    user has created or joined lately. ``searches``: for how many milliseconds
+    each user has searched members lately. Whoever adds users asks
+    :meth:`accounts_among` first.
     """
 
     finds: ClassVar = "group"
@@ -233,19 +288,23 @@ class Groups(Service, dict=True):
         self.invite_strangers: InviteStrangers | None = None
         """Set by a feature with invitations."""
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------
 
     def show(self, app: str, group: int, by: str) -> Group:
-        """One group. Allowed for members and back ends; an open group for anybody."""
+        """One group. Allowed for members and back ends; an open group for
+        anybody."""
         return self._seen(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
         """The role of a member; ``""``: a back end."""
         return self._seen(app, group, by).role
 
-    def page(self, app: str, user: str, after: int, limit: int, member: str = "") -> tuple[int, list[Group]]:
-        """The number of groups of a user, and a page of them in the order of their ids, after ``after``.
-        ``member``: only those of which this user is a member, too; ``""``: all."""
+    def page(
+        self, app: str, user: str, after: int, limit: int, member: str = ""
+    ) -> tuple[int, list[Group]]:
+        """The number of groups of a user, and a page of them in the order of
+        their ids, after ``after``. ``member``: only those of which this user is
+        a member, too; ``""``: all."""
         log = self.store.part(MessageLog)
         own, *others = (
             {
@@ -256,28 +315,47 @@ class Groups(Service, dict=True):
             for each in ((user, member) if member else (user,))
         )
         own = {id: row for id, row in own.items() if all(id in each for each in others)}
-        groups = log.conversations.find(app, sorted(id for id in own if id > after)[:limit])
-        return len(own), [_group(each, own[each.id].role, own[each.id].muted_until) for each in groups]
+        groups = log.conversations.find(
+            app, sorted(id for id in own if id > after)[:limit]
+        )
+        return len(own), [
+            _group(each, own[each.id].role, own[each.id].muted_until) for each in groups
+        ]
 
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The groups with this id, or with the text in their name. Moderators find open ones alone."""
-        conversations, id = self.store.part(MessageLog).conversations, id_of(text.lstrip("0"))
+        """The groups with this id, or with the text in their name. Moderators
+        find open ones alone."""
+        conversations, id = (
+            self.store.part(MessageLog).conversations,
+            id_of(text.lstrip("0")),
+        )
         for app in apps[:20]:
             exact = conversations.get(app, id) if id else None
             for group in (exact, *conversations.groups_named(app, text, limit)):
-                if group is not None and group.kind == "group" and (group.open or by.may(Needs.OPERATE)):
-                    yield str(group.id), app, group.name or str(group.id), f"group:{group.id}"
+                if (
+                    group is not None
+                    and group.kind == "group"
+                    and (group.open or by.may(Needs.OPERATE))
+                ):
+                    yield (
+                        str(group.id),
+                        app,
+                        group.name or str(group.id),
+                        f"group:{group.id}",
+                    )
 
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
     ) -> tuple[list[OpenGroup], int]:
-        """The groups that anybody may join, whose names and descriptions contain all words of a text, the
-        newest first, with ids below ``below`` (0: all); and the id below which the rest begins, 0: there is
-        none. There are at most :data:`MOST_OPEN`, and fewer if the search takes long.
+        """The groups that anybody may join, whose names and descriptions
+        contain all words of a text, the newest first, with ids below ``below``
+        (0: all); and the id below which the rest begins, 0: there is none.
+        There are at most :data:`MOST_OPEN`, and fewer if the search takes long.
 
-        Raises NotAllowed for guests, and TooManyRequests if the searches of ``by`` took too long.
+        Raises NotAllowed for guests, and TooManyRequests if the searches of
+        ``by`` took too long.
         """
         self._check_gathering(app, by)
         if not self.store.has_database:
@@ -289,7 +367,9 @@ class Groups(Service, dict=True):
         rows: list[Conversation] = []
         while len(rows) <= limit and monotonic() - began < SEARCH_SECONDS:
             page = log.open_groups(app, below or 2**63 - 1, _OPEN_STEP)
-            rows += [each for each in page if _has_words(words, each.name, each.description)]
+            rows += [
+                each for each in page if _has_words(words, each.name, each.description)
+            ]
             if len(page) < _OPEN_STEP:
                 below = 0
                 break
@@ -299,17 +379,31 @@ class Groups(Service, dict=True):
         sizes = log.sizes(app, [each.id for each in rows])
         if payer:
             self.searches.charge(payer, int((monotonic() - began) * 1000))
-        own = {row.conversation: row for row in log.memberships(app, by) if row.left_id is None} if by else {}
+        own = (
+            {
+                row.conversation: row
+                for row in log.memberships(app, by)
+                if row.left_id is None
+            }
+            if by
+            else {}
+        )
         return [
-            OpenGroup(_group(each, own[each.id].role if each.id in own else ""), sizes[each.id])
+            OpenGroup(
+                _group(each, own[each.id].role if each.id in own else ""),
+                sizes[each.id],
+            )
             for each in rows
         ], below
 
-    def mentioned(self, app: str, group: int, by: str, text: str) -> tuple[list[MentionedGroup], bool]:
-        """The groups that a message of ``by`` to a group may mention, whose handles and names contain all
-        words of a text, in the order of their handles: at most :data:`MOST_MENTIONED`, and fewer if the
-        search takes long; and whether there may be more. A group that mentions nobody there, or too many,
-        is left out.
+    def mentioned(
+        self, app: str, group: int, by: str, text: str
+    ) -> tuple[list[MentionedGroup], bool]:
+        """The groups that a message of ``by`` to a group may mention, whose
+        handles and names contain all words of a text, in the order of their
+        handles: at most :data:`MOST_MENTIONED`, and fewer if the search takes
+        long; and whether there may be more. A group that mentions nobody there,
+        or too many, is left out.
 
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
@@ -318,9 +412,17 @@ class Groups(Service, dict=True):
         payer = (app, by) if by else None
         self.searches.require(payer)
         began = monotonic()
-        groups = [each for each in log.with_handles(app) if _has_words(words, each.handle, each.name)]
+        groups = [
+            each
+            for each in log.with_handles(app)
+            if _has_words(words, each.handle, each.name)
+        ]
         if by and not self.relations.may_gather(app, by):
-            own = {row.conversation for row in log.memberships(app, by) if row.left_id is None}
+            own = {
+                row.conversation
+                for row in log.memberships(app, by)
+                if row.left_id is None
+            }
             groups = [each for each in groups if each.id in own]
         rows, more = list[MentionedGroup](), False
         for each in groups:
@@ -328,16 +430,25 @@ class Groups(Service, dict=True):
             if more:
                 break
             if count := len({*(log.reached(app, each.id, group) or ())} - {by}):
-                rows.append(MentionedGroup(str(each.id), each.handle, each.name, each.avatar, count))
+                rows.append(
+                    MentionedGroup(
+                        str(each.id), each.handle, each.name, each.avatar, count
+                    )
+                )
         if payer:
             self.searches.charge(payer, int((monotonic() - began) * 1000))
         return rows, more
 
-    def accounts_among(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> set[str]:
-        """Those of these users of an app who have accounts, whose names contain all ``words``."""
+    def accounts_among(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> set[str]:
+        """Those of these users of an app who have accounts, whose names contain
+        all ``words``."""
         return {account.user for account in self.accounts.those_of(app, users, words)}
 
-    def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[GroupMemberShown]:
+    def members(
+        self, app: str, group: int, by: str, after: str, limit: int
+    ) -> list[GroupMemberShown]:
         """Members in the order of their ids, after the id ``after``."""
         self._seen(app, group, by)
         return self._page(app, group, after, limit)
@@ -345,12 +456,12 @@ class Groups(Service, dict=True):
     def members_named(
         self, app: str, group: int, by: str, text: str, after: str, limit: int
     ) -> tuple[list[GroupMemberShown], str]:
-        """Members whose names contain all words of a text, in the order of their ids, after the id ``after``;
-        and the id after which the rest begins, ``""``: there is none. Ids that a back end has chosen are
-        names.
+        """Members whose names contain all words of a text, in the order of
+        their ids, after the id ``after``; and the id after which the rest
+        begins, ``""``: there is none. Ids that a back end has chosen are names.
 
-        A search that takes long ends with fewer than ``limit``. Raises TooManyRequests if the searches of
-        ``by`` took too long.
+        A search that takes long ends with fewer than ``limit``. Raises
+        TooManyRequests if the searches of ``by`` took too long.
         """
         self._seen(app, group, by)
         if not (words := Statements.words(text)):
@@ -364,8 +475,16 @@ class Groups(Service, dict=True):
                 page = self._page(app, group, after, _SEARCH_STEP)
                 users = [each.user for each in page]
                 named = self.accounts_among(app, users, words)
-                own = {user: " ".join(Statements.words(user)) for user in users if not user.isdecimal()}
-                named.update(user for user, text in own.items() if all(word in text for word in words))
+                own = {
+                    user: " ".join(Statements.words(user))
+                    for user in users
+                    if not user.isdecimal()
+                }
+                named.update(
+                    user
+                    for user, text in own.items()
+                    if all(word in text for word in words)
+                )
                 members += [each for each in page if each.user in named]
                 if len(members) <= limit and len(page) < _SEARCH_STEP:
                     return members, ""
@@ -377,14 +496,23 @@ class Groups(Service, dict=True):
             members, after = members[:limit], members[limit - 1].user
         return members, after
 
-    def _page(self, app: str, group: int, after: str, limit: int) -> list[GroupMemberShown]:
-        rows, now = self.store.part(MessageLog).conversations.members(app, group, after, limit), time()
+    def _page(
+        self, app: str, group: int, after: str, limit: int
+    ) -> list[GroupMemberShown]:
+        rows, now = (
+            self.store.part(MessageLog).conversations.members(app, group, after, limit),
+            time(),
+        )
         return [
-            GroupMemberShown(row.user, row.role, row.muted_until if row.muted_until > now else 0)  # type: ignore[arg-type]
+            GroupMemberShown(
+                row.user,
+                row.role,  # type: ignore[arg-type]
+                row.muted_until if row.muted_until > now else 0,
+            )
             for row in rows
         ]
 
-    # --- changing -------------------------------------------------------------------------------------------
+    # --- changing -------------------------------------------------------------
 
     def create(
         self,
@@ -396,8 +524,9 @@ class Groups(Service, dict=True):
         by_user: bool = True,
         kind: NewGroup = _PLAIN,
     ) -> tuple[Group, Added]:
-        """Make a group of an owner and other users; those of them who are ``strangers`` are invited.
-        ``by_user``: the owner makes it, not a back end.
+        """Make a group of an owner and other users; those of them who are
+        ``strangers`` are invited. ``by_user``: the owner makes it, not a back
+        end.
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
@@ -405,7 +534,11 @@ class Groups(Service, dict=True):
         if kind.everybody:
             self._check_everybody(app, owner if by_user else "")
         self._check_gathering(app, owner)
-        others = [user for user in dict.fromkeys(users) if user not in strangers and user != owner]
+        others = [
+            user
+            for user in dict.fromkeys(users)
+            if user not in strangers and user != owner
+        ]
         if len(others) + 1 > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         if by_user:
@@ -420,24 +553,32 @@ class Groups(Service, dict=True):
             )
         )
         group = self.show(app, change.conversation, owner)
-        return group, Added(others, self._invite_strangers(app, group.id, owner, users, strangers))
+        return group, Added(
+            others, self._invite_strangers(app, group.id, owner, users, strangers)
+        )
 
-    def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Add members. Return the new ones. Only the owner and admins add somebody who was removed. Raises
-        BadGroup, NotAllowed and TooManyMembers."""
+    def invite(
+        self, app: str, group: int, by: str, users: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Add members. Return the new ones. Only the owner and admins add
+        somebody who was removed. Raises BadGroup, NotAllowed and
+        TooManyMembers."""
         log = self._log_with(group)
         self._check_gathering(app, by)
         right = _permitted(by, "invite", _INVITING)
         again = self._removals.among(app, group, users)
         if again and not self._is_led_by(app, group, by):
             raise NotAllowed("only the owner and admins add somebody who was removed")
-        new = _done(log.groups.join(app, group, users, by, most=self.limit, right=right)).users
+        new = _done(
+            log.groups.join(app, group, users, by, most=self.limit, right=right)
+        ).users
         if again:
             self._removals.forget(app, group, list(again), int(time()))
         return new
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
-        """The users among ``users`` whom a user only invites. Raises ServiceRefused if nobody invites."""
+        """The users among ``users`` whom a user only invites. Raises
+        ServiceRefused if nobody invites."""
         strangers = self.relations.strangers_among(app, by, users)
         if strangers and self.invite_strangers is None:
             names = ", ".join(sorted(strangers)[:MOST_NAMED])
@@ -445,14 +586,27 @@ class Groups(Service, dict=True):
             raise ServiceRefused(problem, Problems.NOT_ALLOWED)
         return strangers
 
-    def add(self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]) -> Added:
-        """As :meth:`invite`; those of the users who are ``strangers`` are invited."""
+    def add(
+        self,
+        app: str,
+        group: int,
+        by: str,
+        users: Sequence[str],
+        strangers: Collection[str],
+    ) -> Added:
+        """As :meth:`invite`; those of the users who are ``strangers`` are
+        invited."""
         known = [user for user in users if user not in strangers]
         new = self.invite(app, group, by, known) if known or not strangers else ()
         return Added(new, self._invite_strangers(app, group, by, users, strangers))
 
     def _invite_strangers(
-        self, app: str, group: int, by: str, users: Sequence[str], strangers: Collection[str]
+        self,
+        app: str,
+        group: int,
+        by: str,
+        users: Sequence[str],
+        strangers: Collection[str],
     ) -> Sequence[str]:
         if self.invite_strangers is None or not strangers:
             return ()
@@ -460,11 +614,14 @@ class Groups(Service, dict=True):
         return self.invite_strangers(app, group, by, some)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
-        """The group, if a member or a back end may invite to it. Raises UnknownGroup and NotAllowed."""
+        """The group, if a member or a back end may invite to it. Raises
+        UnknownGroup and NotAllowed."""
         view = self._seen(app, group, by)
         self._check_gathering(app, by)
         muted = {by} if view.muted_until > time() else ()
-        state = GroupState({by: view.role} if by else {}, view.open, view.options, muted)
+        state = GroupState(
+            {by: view.role} if by else {}, view.open, view.options, muted
+        )
         if (refusal := _permitted(by, "invite", _INVITING)(state)) is not None:
             raise NotAllowed(refusal.detail)
         return view
@@ -479,12 +636,15 @@ class Groups(Service, dict=True):
         by_user: bool = True,
         sent: int = 0,
     ) -> bool:
-        """Add a user who has accepted the invitation of a member or (``""``) a back end.
+        """Add a user who has accepted the invitation of a member or (``""``) a
+        back end.
 
-        ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent to this user alone, in Unix
-        seconds; 0: it is for anybody. Somebody who was removed needs one that an admin has sent since.
-        False: the user is a member already. Raises UnknownGroup also if a new member does not meet the
-        condition, TooManyRequests, TooManyMembers, and NotAllowed if the member may no longer invite.
+        ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent
+        to this user alone, in Unix seconds; 0: it is for anybody. Somebody who
+        was removed needs one that an admin has sent since. False: the user is a
+        member already. Raises UnknownGroup also if a new member does not meet
+        the condition, TooManyRequests, TooManyMembers, and NotAllowed if the
+        member may no longer invite.
         """
         if sent and self._is_led_by(app, group, invited_by):
             self._removals.forget(app, group, [user], sent)
@@ -496,8 +656,8 @@ class Groups(Service, dict=True):
         return self.store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: as in :meth:`create`. Raises NotAllowed, TooManyRequests
-        and TooManyMembers."""
+        """Add a user to an open group. ``by_user``: as in :meth:`create`.
+        Raises NotAllowed, TooManyRequests and TooManyMembers."""
         if by_user:
             self._check_gathering(app, user)
         self._enter(
@@ -517,14 +677,16 @@ class Groups(Service, dict=True):
         invited_by: str = "",
         condition: Condition | None = None,
     ) -> bool:
-        """Add a user who wants it. It counts for their limit if they were not a member; whether they were
-        not."""
+        """Add a user who wants it. It counts for their limit if they were not a
+        member; whether they were not."""
         log = self._log_with(group)
         if by_user:
             self.creations.require((app, user))
 
         def may_enter(sql: Statements) -> bool:
-            return not removed_among(sql, app, group, [user]) and (condition is None or condition(sql))
+            return not removed_among(sql, app, group, [user]) and (
+                condition is None or condition(sql)
+            )
 
         is_new = False
         try:
@@ -545,34 +707,54 @@ class Groups(Service, dict=True):
         return is_new
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
-        """Let anybody join a group, or nobody by themselves. Raises NotAllowed, also if it is everybody's."""
-        right = _not_everybodys(_ranked(by, ADMIN, "only the owner and admins open and close a group"))
-        _done(self._log_with(group).groups.set_open(app, group, is_open, by, right=right))
+        """Let anybody join a group, or nobody by themselves. Raises NotAllowed,
+        also if it is everybody's."""
+        right = _not_everybodys(
+            _ranked(by, ADMIN, "only the owner and admins open and close a group")
+        )
+        _done(
+            self._log_with(group).groups.set_open(app, group, is_open, by, right=right)
+        )
         return self.show(app, group, by)
 
-    def set_everybody(self, app: str, group: int, by: str, everybody: Everybody) -> Group:
-        """Say whose group it is without joining; ``""``: whoever was added or joins. Members stay members.
-        Raises NotAllowed, and BadGroup in an app without accounts."""
+    def set_everybody(
+        self, app: str, group: int, by: str, everybody: Everybody
+    ) -> Group:
+        """Say whose group it is without joining; ``""``: whoever was added or
+        joins. Members stay members. Raises NotAllowed, and BadGroup in an app
+        without accounts."""
         self._check_everybody(app, by)
         right = _ranked(by, ADMIN, "only the owner and admins say whose group it is")
-        _done(self._log_with(group).groups.set_everybody(app, group, everybody, by, right=right))
+        _done(
+            self._log_with(group).groups.set_everybody(
+                app, group, everybody, by, right=right
+            )
+        )
         return self.show(app, group, by)
 
-    def set_options(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
+    def set_options(
+        self, app: str, group: int, by: str, given: Mapping[str, str]
+    ) -> Group:
         """Change options. Raises NotAllowed."""
         right = _ranked(by, ADMIN, "only the owner and admins change options")
-        _done(self._log_with(group).groups.set_options(app, group, given, by, right=right))
+        _done(
+            self._log_with(group).groups.set_options(app, group, given, by, right=right)
+        )
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
-        """End a membership. If the owner leaves, the first admin becomes the owner, else the first member."""
+        """End a membership. If the owner leaves, the first admin becomes the
+        owner, else the first member."""
         log = self._log_with(group)
         right = _not_everybodys(_ranked(user, MEMBER))
         _done(log.groups.leave(app, group, [user], user, heir=True, right=right))
 
-    def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Remove members. Return those who were members. Only an admin brings them back, by adding or
-        inviting them. Raises BadGroup and NotAllowed."""
+    def remove(
+        self, app: str, group: int, by: str, users: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Remove members. Return those who were members. Only an admin
+        brings them back, by adding or inviting them. Raises BadGroup and
+        NotAllowed."""
         log = self._log_with(group)
         right = _not_everybodys(_above(by, users), users) if by else _above(by, users)
 
@@ -580,18 +762,25 @@ class Groups(Service, dict=True):
             now = int(time())
             _forget(transaction.sql, app, group, gone, now)
             rows = [(app, group, user, now) for user in gone]
-            transaction.sql.insert_new("removed_member", "app, conversation, member, created", rows)
+            transaction.sql.insert_new(
+                "removed_member", "app, conversation, member, created", rows
+            )
 
-        return _done(log.groups.leave(app, group, users, by, heir=True, right=right, note=note)).users
+        return _done(
+            log.groups.leave(app, group, users, by, heir=True, right=right, note=note)
+        ).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is the owner or an admin. A back end (``""``) counts as one."""
+        """Whether a user is the owner or an admin. A back end (``""``) counts
+        as one."""
         return self.role(app, group, user) in ("", OWNER, ADMIN)
 
     def delete(self, app: str, group: int, by: str) -> int:
-        """Close the group, delete its invitations and remove all members. Return the number of those.
+        """Close the group, delete its invitations and remove all members.
+        Return the number of those.
 
-        After an error, the owner or a back end may call it again. Raises NotAllowed.
+        After an error, the owner or a back end may call it again. Raises
+        NotAllowed.
         """
         log = self._log_with(group)
         right = _ranked(by, OWNER, "only the owner deletes the group")
@@ -602,9 +791,11 @@ class Groups(Service, dict=True):
                 break
         return count
 
-    def describe(self, app: str, group: int, by: str, given: Mapping[str, str]) -> Group:
-        """Change name, picture, description and handle; only the owner and admins change this one. Raises
-        BadGroup, NotAllowed and HandleTaken."""
+    def describe(
+        self, app: str, group: int, by: str, given: Mapping[str, str]
+    ) -> Group:
+        """Change name, picture, description and handle; only the owner and
+        admins change this one. Raises BadGroup, NotAllowed and HandleTaken."""
         least = ""
         if "handle" in given:
             self._check_gathering(app, by)
@@ -616,34 +807,43 @@ class Groups(Service, dict=True):
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
-        """Change the role of a member. An owner who makes another member the owner becomes an admin. Raises
-        NotAllowed and NoMember."""
+        """Change the role of a member. An owner who makes another member the
+        owner becomes an admin. Raises NotAllowed and NoMember."""
         right = _gives_roles(by, user, role)
-        _done(self._log_with(group).groups.set_member(app, group, user, role=role, by=by, right=right))
+        _done(
+            self._log_with(group).groups.set_member(
+                app, group, user, role=role, by=by, right=right
+            )
+        )
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
-        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed and NoMember."""
+        """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed
+        and NoMember."""
         groups, right = self._log_with(group).groups, _above(by, [user])
-        _done(groups.set_member(app, group, user, muted_until=until, by=by, right=right))
+        _done(
+            groups.set_member(app, group, user, muted_until=until, by=by, right=right)
+        )
 
-    # --- inside ---------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------
 
     def _check_gathering(self, app: str, by: str) -> None:
         if by and not self.relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
     def _check_everybody(self, app: str, by: str) -> None:
-        """Raise BadGroup in an app without accounts, and NotAllowed unless ``by`` is an owner of the app or a
-        back end."""
+        """Raise BadGroup in an app without accounts, and NotAllowed unless
+        ``by`` is an owner of the app or a back end."""
         tenant = self.tenants.get(app)
         if tenant is None or not tenant.wants_accounts(app):
             raise BadGroup("everybody: the app has no accounts")
-        if by and not any(each.role == "owner" for each in self.accounts.those_of(app, [by])):
+        if by and not any(
+            each.role == "owner" for each in self.accounts.those_of(app, [by])
+        ):
             raise NotAllowed("only an owner of the app makes groups of everybody")
 
     def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
-        """A group as a member or a back end sees it; ``or_open``: an open one also as anybody does. Raises
-        UnknownGroup."""
+        """A group as a member or a back end sees it; ``or_open``: an open one
+        also as anybody does. Raises UnknownGroup."""
         log = self._log_with(group)
         own = log.conversations.member(app, group, by) if by else None
         conversation = log.conversations.get(app, group)
@@ -653,7 +853,11 @@ class Groups(Service, dict=True):
             or (by and own is None and not (or_open and conversation.open))
         ):
             raise UnknownGroup(str(group))
-        return _group(conversation) if own is None else _group(conversation, own.role, own.muted_until)
+        return (
+            _group(conversation)
+            if own is None
+            else _group(conversation, own.role, own.muted_until)
+        )
 
     def _log_with(self, group: int) -> MessageLog:
         """The message log. Raises UnknownGroup if there are no groups."""
@@ -668,10 +872,12 @@ def _has_words(words: Sequence[str], *texts: str) -> bool:
 
 
 def _group(found: Conversation, role: str = "", muted_until: int = 0) -> Group:
-    return view(Group, found, role=role, muted_until=muted_until, options=found.option_values())
+    return view(
+        Group, found, role=role, muted_until=muted_until, options=found.option_values()
+    )
 
 
-# --- rights: checked under the log's lock, with the roles in force there ------------------------------------
+# --- rights: checked under the log's lock, with the roles in force there ------
 
 Right = Callable[[GroupState], Rejected | None]
 
@@ -684,14 +890,18 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
             return None
         if by not in state.roles:
             return _OUTSIDER
-        return None if _RANK[state.roles[by]] >= _RANK[least] else Rejected(RejectReason.NOT_ALLOWED, words)
+        return (
+            None
+            if _RANK[state.roles[by]] >= _RANK[least]
+            else Rejected(RejectReason.NOT_ALLOWED, words)
+        )
 
     return right
 
 
 def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
-    """Require that the caller is not muted, and has at least the role ``least``, or (``""``) the one that an
-    option of the group demands."""
+    """Require that the caller is not muted, and has at least the role
+    ``least``, or (``""``) the one that an option of the group demands."""
 
     def right(state: GroupState) -> Rejected | None:
         if by in state.muted:
@@ -702,10 +912,13 @@ def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
 
 
 def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
-    """Require that not everybody is in the group, or ``users`` are its bots; and the rest."""
+    """Require that not everybody is in the group, or ``users`` are its bots;
+    and the rest."""
 
     def right(state: GroupState) -> Rejected | None:
-        if state.everybody and not (users and all(user in state.bots for user in users)):
+        if state.everybody and not (
+            users and all(user in state.bots for user in users)
+        ):
             return rest(state) or _EVERYBODYS
         return rest(state)
 
@@ -713,7 +926,8 @@ def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
 
 
 def _above(by: str, users: Sequence[str]) -> Right:
-    """Require that the caller is a member with a higher role than all named users."""
+    """Require that the caller is a member with a higher role than all named
+    users."""
 
     def right(state: GroupState) -> Rejected | None:
         if not by:
@@ -723,13 +937,17 @@ def _above(by: str, users: Sequence[str]) -> Right:
         own = _RANK[state.roles[by]]
         if all(_RANK[state.roles[user]] < own for user in users if user in state.roles):
             return None
-        return Rejected(RejectReason.NOT_ALLOWED, "the member's role is not below that of whoever asks")
+        return Rejected(
+            RejectReason.NOT_ALLOWED,
+            "the member's role is not below that of whoever asks",
+        )
 
     return right
 
 
 def _gives_roles(by: str, user: str, role: str) -> Right:
-    """Require that the caller is the owner. A group that has an owner keeps one."""
+    """Require that the caller is the owner. A group that has an owner keeps
+    one."""
     is_owner = _ranked(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
@@ -752,7 +970,9 @@ def _check_texts(given: Mapping[str, str]) -> None:
             )
     handle = given.get("handle")
     if handle and (not is_handle(handle) or handle in ("all", "everyone", "here")):
-        raise BadGroup("handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody")
+        raise BadGroup(
+            "handle: expected letters, digits, `_`, `.` and `-`, and no word that means everybody"
+        )
     if handle and not has_one_alphabet(handle):
         raise BadGroup("handle: expected letters of one alphabet")
 
@@ -772,11 +992,12 @@ _REFUSALS: Final[dict[str, type[ImserverError]]] = {
 }
 
 
-# --- commands of clients ------------------------------------------------------------------------------------
+# --- commands of clients ------------------------------------------------------
 
 
 class GroupView(Struct, omit_defaults=True):
-    """A group as one of its members sees it. Its conversation has the same number."""
+    """A group as one of its members sees it. Its conversation has the same
+    number."""
 
     group: int
     name: str
@@ -814,21 +1035,25 @@ class GroupMemberPage(Struct):
 
 
 class ChangedMembersView(Struct, omit_defaults=True):
-    """The users who are new in a group, and those who were sent an invitation."""
+    """The users who are new in a group, and those who were sent an
+    invitation."""
 
     group: int
     users: Sequence[str]
     invited: Sequence[str] = ()
 
 
-_LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys((TooManyRequests, TooManyMembers), ReplyCode.LIMIT)
+_LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys(
+    (TooManyRequests, TooManyMembers), ReplyCode.LIMIT
+)
 
 
 class GroupCommands(Struct, frozen=True):
     """Carries out the commands of users on groups. Everything may switch.
 
-    ``mute_of``: the mute of a user of an app; None: they may send. As over HTTP, whoever creates a group or
-    invites, and whoever is added, has an account.
+    ``mute_of``: the mute of a user of an app; None: they may send. As over
+    HTTP, whoever creates a group or invites, and whoever is added, has an
+    account.
     """
 
     groups: Groups
@@ -841,7 +1066,9 @@ class GroupCommands(Struct, frozen=True):
             AskGroups: CommandRow(self.ask),
             AskGroupMembers: CommandRow(self.ask_members),
             UpdateGroup: CommandRow(self.update, act="groups.update"),
-            InviteToGroup: CommandRow(self.invite, refusals=_LIMITS, act="groups.invite"),
+            InviteToGroup: CommandRow(
+                self.invite, refusals=_LIMITS, act="groups.invite"
+            ),
             JoinGroup: CommandRow(self.join, refusals=_LIMITS, act="groups.join"),
             LeaveGroup: CommandRow(self.leave, act="groups.leave"),
         }
@@ -850,7 +1077,9 @@ class GroupCommands(Struct, frozen=True):
         """Create a group of the user and others."""
         app, user = self._with_voice(connection)
         strangers = self._check(app, user, command.members)
-        group, added = self.groups.create(app, user, command.name, command.members, strangers)
+        group, added = self.groups.create(
+            app, user, command.name, command.members, strangers
+        )
         return Reply(ReplyCode.OK, replace(_view(group), invited=added.invited))
 
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
@@ -863,7 +1092,9 @@ class GroupCommands(Struct, frozen=True):
     def ask_members(self, connection: Connection, command: AskGroupMembers) -> Reply:
         """A page of the members of one of the user's groups."""
         app, user = app_and_user(connection)
-        page = self.groups.members(app, command.group, user, command.after, command.limit + 1)
+        page = self.groups.members(
+            app, command.group, user, command.after, command.limit + 1
+        )
         views = [GroupMemberView(row.user, row.role) for row in page[: command.limit]]
         return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
 
@@ -871,16 +1102,22 @@ class GroupCommands(Struct, frozen=True):
         """Change name, picture and description of one of the user's groups."""
         app, user = self._with_voice(connection)
         texts: dict[str, str] = {
-            text: value for text in TEXT_CHARACTERS if (value := getattr(command, text, None)) is not None
+            text: value
+            for text in TEXT_CHARACTERS
+            if (value := getattr(command, text, None)) is not None
         }
-        return Reply(ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts)))
+        return Reply(
+            ReplyCode.OK, _view(self.groups.describe(app, command.group, user, texts))
+        )
 
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
         strangers = self._check(app, user, command.members)
         added = self.groups.add(app, command.group, user, command.members, strangers)
-        return Reply(ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited))
+        return Reply(
+            ReplyCode.OK, ChangedMembersView(command.group, added.users, added.invited)
+        )
 
     def join(self, connection: Connection, command: JoinGroup) -> Reply:
         """Let the user join an open group."""
@@ -894,15 +1131,17 @@ class GroupCommands(Struct, frozen=True):
         return Reply.OK
 
     def _with_voice(self, connection: Connection) -> tuple[str, str]:
-        """The app and the user. Raises NotAllowed if the user is muted in the app."""
+        """The app and the user. Raises NotAllowed if the user is muted in the
+        app."""
         app, user = app_and_user(connection)
         if (mute := self.mute_of(app, user)) is not None:
             raise NotAllowed(mute.text)
         return app, user
 
     def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """The members whom the user only invites. Raises ServiceRefused unless all have accounts and have
-        not blocked the user, and if nobody invites."""
+        """The members whom the user only invites. Raises ServiceRefused
+        unless all have accounts and have not blocked the user, and if nobody
+        invites."""
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
         if users - accounts or self.groups.relations.blocked_by(app, user, members):
@@ -913,7 +1152,14 @@ class GroupCommands(Struct, frozen=True):
 def _view(group: Group) -> GroupView:
     options = group.options
     return GroupView(
-        *(group.id, group.name, group.role, group.open, group.avatar, group.description),
+        *(
+            group.id,
+            group.name,
+            group.role,
+            group.open,
+            group.avatar,
+            group.description,
+        ),
         everybody=group.everybody,
         write=options["write"],
         reply=options["reply"],

@@ -35,7 +35,8 @@ class AskGroupMembers(Command, frozen=True, gc=False):
 
 
 class UpdateGroup(Command, frozen=True, gc=False):
-    """Change texts of a group; None: unchanged. ``avatar``: URL of its picture."""
+    """Change texts of a group; None: unchanged. ``avatar``: URL of its
+    picture."""
 
     group: int
     name: str | None = None
@@ -66,7 +67,9 @@ def _members(fields: Fields) -> tuple[str, ...]:
     users = fields.values.get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return tuple([Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users])
+    return tuple(
+        [Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users]
+    )
 
 
 def _update_group(fields: Fields) -> UpdateGroup:
@@ -83,10 +86,14 @@ _MAKERS: Final[Mapping[str, Callable[[Fields], Command]]] = {
     "createGroup": lambda fields: CreateGroup(fields.text("name"), _members(fields)),
     "groups": lambda fields: AskGroups(fields.id("after"), fields.limit()),
     "groupMembers": lambda fields: AskGroupMembers(
-        fields.needed_id("group"), fields.short_text("after", MAX_USER_BYTES), fields.limit()
+        fields.needed_id("group"),
+        fields.short_text("after", MAX_USER_BYTES),
+        fields.limit(),
     ),
     "updateGroup": _update_group,
-    "inviteToGroup": lambda fields: InviteToGroup(fields.needed_id("group"), _members(fields)),
+    "inviteToGroup": lambda fields: InviteToGroup(
+        fields.needed_id("group"), _members(fields)
+    ),
     "joinGroup": lambda fields: JoinGroup(fields.needed_id("group")),
     "leaveGroup": lambda fields: LeaveGroup(fields.needed_id("group")),
 }

@@ -7,7 +7,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 from imserver.messenger.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS
 from imserver.messenger.inbox.inbox import Inbox
-from imserver.messenger.inbox.rows import Archived, Arrangement, ConversationMarks, FolderList, Marked, Pinned
+from imserver.messenger.inbox.rows import (
+    Archived,
+    Arrangement,
+    ConversationMarks,
+    FolderList,
+    Marked,
+    Pinned,
+)
 from imserver.messenger.inbox.wire import (
     MAX_DRAFT_BYTES,
     Arrange,
@@ -29,8 +36,12 @@ class DraftShape(Struct, forbid_unknown_fields=True):
     """A text that was not sent yet."""
 
     text: Annotated[str, about("The text.")] = ""
-    reply_to: Annotated[int, about("The message to which it replies; 0: to none.", ge=0, le=Limit.ID)] = 0
-    mentions: Annotated[list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)] = []
+    reply_to: Annotated[
+        int, about("The message to which it replies; 0: to none.", ge=0, le=Limit.ID)
+    ] = 0
+    mentions: Annotated[
+        list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)
+    ] = []
 
 
 class ArrangementShown(ConversationMarks, frozen=True):
@@ -43,7 +54,9 @@ class ArrangementShown(ConversationMarks, frozen=True):
 class FoldersShown(Struct):
     """All folders of a user."""
 
-    version: Annotated[int, about("The version after the last change of the list; 0: there was none.")]
+    version: Annotated[
+        int, about("The version after the last change of the list; 0: there was none.")
+    ]
     folders: Annotated[list[Folder], about("The folders in their order.")]
 
 
@@ -54,7 +67,8 @@ class InboxAnswer(Struct):
     version: Annotated[int, about("The `version` of the next request.")]
     more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
     folders: Annotated[
-        FoldersShown | UnsetType, about("The folders; left out: they were not changed after `version`.")
+        FoldersShown | UnsetType,
+        about("The folders; left out: they were not changed after `version`."),
     ] = UNSET
 
 
@@ -74,16 +88,20 @@ def inbox(
     inbox: Inbox,
     call: Call,
     version: Annotated[
-        int, about("The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "The `version` of the previous answer; 0: everything.", ge=0, le=Limit.ID
+        ),
     ] = 0,
     limit: Annotated[
-        int, about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE)
+        int,
+        about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE),
     ] = Limit.PAGE,
 ) -> InboxAnswer:
     """List what a user keeps about conversations, and what has changed.
 
-    A conversation that is not in the list is neither pinned nor archived nor marked, and in no folder, and
-    has no draft.
+    A conversation that is not in the list is neither pinned nor archived nor
+    marked, and in no folder, and has no draft.
     """
     page = inbox.since(call.app, call.user, version, limit)
     return InboxAnswer(
@@ -116,13 +134,17 @@ def arrange(
     marked: Marked | UnsetType = UNSET,
     draft: Annotated[
         DraftShape | UnsetType,
-        about(f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."),
+        about(
+            f"The draft, at most {MAX_DRAFT_BYTES} bytes of JSON; an empty object removes it."
+        ),
     ] = UNSET,
     folders: FolderIds | UnsetType = UNSET,
 ) -> ArrangementShown:
-    """Pin, archive or mark a conversation as unread, put it into folders, or store a draft.
+    """Pin, archive or mark a conversation as unread, put it into folders, or
+    store a draft.
 
-    All sessions of the user get the change. To archive ends a pin, and to pin brings a conversation back.
+    All sessions of the user get the change. To archive ends a pin, and to pin
+    brings a conversation back.
     """
     change = Arrange(
         conversation,
@@ -132,7 +154,9 @@ def arrange(
         None if draft is UNSET else _unsent(draft),
         None if folders is UNSET else tuple(folders),
     )
-    return _shown(inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end))
+    return _shown(
+        inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end)
+    )
 
 
 @routes.post(
@@ -148,7 +172,9 @@ def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown
     if has_twice(folders):
         raise ApiProblem.invalid("`folders`: two have the same id")
     return _shown_folders(
-        inbox.set_folders(call.app, call.user, tuple(folders), by_user=not call.is_back_end)
+        inbox.set_folders(
+            call.app, call.user, tuple(folders), by_user=not call.is_back_end
+        )
     )
 
 
@@ -167,6 +193,8 @@ def _unsent(given: DraftShape) -> UnsentText:
 def _shown(each: Arrangement) -> ArrangementShown:
     draft: DraftShape | UnsetType = UNSET
     if each.draft:
-        draft = DraftShape(each.draft.text, each.draft.reply_to, list(each.draft.mentions))
+        draft = DraftShape(
+            each.draft.text, each.draft.reply_to, list(each.draft.mentions)
+        )
     marks = each.conversation, each.version, each.pinned, each.archived, each.marked
     return ArrangementShown(*marks, draft, each.folders)

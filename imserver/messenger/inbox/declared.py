@@ -34,7 +34,9 @@ SETTINGS: Final = SettingsRow({"inbox": InboxSettings})
 
 
 HTTP_TOO_MANY_PINS: Final = HttpProblem(
-    409, "too_many_pins", "The user has pinned as many conversations as inbox.pins allows."
+    409,
+    "too_many_pins",
+    "The user has pinned as many conversations as inbox.pins allows.",
 )
 HTTP_TOO_MANY_DRAFTS: Final = HttpProblem(
     409, "too_many_drafts", "The user has as many drafts as inbox.drafts allows."

@@ -1,11 +1,17 @@
-"""The inboxes of users: commands of clients, and what they share with the HTTP API."""
+"""The inboxes of users: commands of clients, and what they share with the HTTP
+API."""
 
 from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
-from imserver.messenger.inbox.declared import CHANGE_SECONDS, CHANGES, INBOX_CHANGES, InboxSettings
+from imserver.messenger.inbox.declared import (
+    CHANGE_SECONDS,
+    CHANGES,
+    INBOX_CHANGES,
+    InboxSettings,
+)
 from imserver.messenger.inbox.rows import (
     Arrangement,
     ArrangementPage,
@@ -17,17 +23,30 @@ from imserver.messenger.inbox.wire import Arrange, AskArrangements, Folder, SetF
 from imserver.plugin import Parts
 from imserver.plugin.errors import Problems, ReplyCode
 from imserver.plugin.identity import Buckets
-from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, ToFollowers
+from imserver.plugin.messages import (
+    MessageLog,
+    MessageServices,
+    RefusedView,
+    ToFollowers,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    Signal,
+    app_and_user,
+)
 
 
 class Inbox(Struct, frozen=True):
     """Stores arrangements, and sends them to other sessions of the user.
 
-    ``send`` delivers a signal to all of them but one. ``changes``: the rate of users.
+    ``send`` delivers a signal to all of them but one. ``changes``: the rate of
+    users.
     """
 
     store: Store
@@ -44,20 +63,31 @@ class Inbox(Struct, frozen=True):
         }
 
     def arrange(
-        self, app: str, user: str, change: Arrange, *, by_user: bool = True, besides: Connection | None = None
+        self,
+        app: str,
+        user: str,
+        change: Arrange,
+        *,
+        by_user: bool = True,
+        besides: Connection | None = None,
     ) -> Arrangement:
-        """Change what a user keeps about a conversation. The user's sessions on all nodes but ``besides``
-        get a signal. ``by_user``: it counts for the user.
+        """Change what a user keeps about a conversation. The user's sessions on
+        all nodes but ``besides`` get a signal. ``by_user``: it counts for the
+        user.
 
-        Switches; raises ArrangementRefused (the user was never in the conversation, or has too many pins or
-        drafts), TooManyRequests and StorageUnavailable.
+        Switches; raises ArrangementRefused (the user was never in the
+        conversation, or has too many pins or drafts), TooManyRequests and
+        StorageUnavailable.
         """
         if by_user:
             self.changes.require((app, user))
         store, conversation = self.store, change.conversation
         if (
             not store.has_database  # a change would create it
-            or store.part(MessageLog).conversations.member(app, conversation, user, or_left=True) is None
+            or store.part(MessageLog).conversations.member(
+                app, conversation, user, or_left=True
+            )
+            is None
         ):
             raise ArrangementRefused(problem=Problems.UNKNOWN_CONVERSATION)
         after, has_changed = self.stored.change(app, user, change, self.limits)
@@ -74,9 +104,10 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> FolderList:
-        """Replace the folders of a user: this is their order. Ids of removed ones stay in arrangements, where
-        they mean nothing. The user's sessions on all nodes but ``besides`` get a signal. ``by_user``: it
-        counts for the user. Switches; raises TooManyRequests and StorageUnavailable."""
+        """Replace the folders of a user: this is their order. Ids of removed
+        ones stay in arrangements, where they mean nothing. The user's sessions
+        on all nodes but ``besides`` get a signal. ``by_user``: it counts for
+        the user. Switches; raises TooManyRequests and StorageUnavailable."""
         if by_user:
             self.changes.require((app, user))
         after, has_changed = self.stored.set_folders(app, user, folders)
@@ -85,7 +116,8 @@ class Inbox(Struct, frozen=True):
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of what was changed after a version. Switches; raises StorageUnavailable."""
+        """A page of what was changed after a version. Switches; raises
+        StorageUnavailable."""
         return self.stored.since(app, user, version, limit)
 
     def _send(
@@ -97,7 +129,9 @@ class Inbox(Struct, frozen=True):
         besides: Connection | None,
         conversation: int = 0,
     ) -> None:
-        signal = Signal(kind, user, "", conversation=conversation, data=msgspec.json.encode(after))
+        signal = Signal(
+            kind, user, "", conversation=conversation, data=msgspec.json.encode(after)
+        )
         self.send(ToFollowers(app, (user,), 0, signal), besides)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:
@@ -109,11 +143,17 @@ class Inbox(Struct, frozen=True):
         return Reply(ReplyCode.OK, after)
 
     def _arrangements(self, connection: Connection, command: AskArrangements) -> Reply:
-        return Reply(ReplyCode.OK, self.since(*app_and_user(connection), command.version, command.limit))
+        return Reply(
+            ReplyCode.OK,
+            self.since(*app_and_user(connection), command.version, command.limit),
+        )
 
     def _set_folders(self, connection: Connection, command: SetFolders) -> Reply:
         app, user = app_and_user(connection)
-        return Reply(ReplyCode.OK, self.set_folders(app, user, command.folders, besides=connection))
+        return Reply(
+            ReplyCode.OK,
+            self.set_folders(app, user, command.folders, besides=connection),
+        )
 
 
 def build(core: Core) -> Parts:

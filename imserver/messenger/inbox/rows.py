@@ -1,4 +1,5 @@
-"""Arrangements in the database. Each method is one transaction, may switch, and raises StorageUnavailable."""
+"""Arrangements in the database. Each method is one transaction, may switch, and
+raises StorageUnavailable."""
 
 from typing import Annotated, Any, Final
 
@@ -6,8 +7,18 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from imserver.messenger.inbox.declared import HTTP_TOO_MANY_DRAFTS, HTTP_TOO_MANY_PINS, InboxSettings
-from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, Folder, FolderIds, UnsentText
+from imserver.messenger.inbox.declared import (
+    HTTP_TOO_MANY_DRAFTS,
+    HTTP_TOO_MANY_PINS,
+    InboxSettings,
+)
+from imserver.messenger.inbox.wire import (
+    NO_DRAFT,
+    Arrange,
+    Folder,
+    FolderIds,
+    UnsentText,
+)
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.messages import ConversationId, count_fitting
@@ -18,7 +29,12 @@ _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
 
 
 Pinned = Annotated[
-    int, about("The conversation with the greatest number comes first; 0: not pinned.", ge=0, le=Limit.ID)
+    int,
+    about(
+        "The conversation with the greatest number comes first; 0: not pinned.",
+        ge=0,
+        le=Limit.ID,
+    ),
 ]
 Archived = Annotated[
     int,
@@ -58,16 +74,17 @@ class Arrangement(ConversationMarks, frozen=True):
 
 
 class FolderList(Struct, frozen=True):
-    """The folders of a user, in their order. ``version``: that of the user's arrangements after the last
-    change of the list."""
+    """The folders of a user, in their order. ``version``: that of the user's
+    arrangements after the last change of the list."""
 
     version: int = 0
     folders: tuple[Folder, ...] = ()
 
 
 class ArrangementPage(Struct, rename="camel", omit_defaults=True):
-    """Arrangements in the order of their versions. ``version``: continue after it. ``folders``: the list, if
-    it was changed after the version from which the page begins."""
+    """Arrangements in the order of their versions. ``version``: continue after
+    it. ``folders``: the list, if it was changed after the version from which
+    the page begins."""
 
     arrangements: list[Arrangement]
     version: int
@@ -88,20 +105,40 @@ class ArrangementRows(Store.Rows):
 
     @Store.writing
     def change(
-        self, sql: PooledStatements, app: str, user: str, change: Arrange, limits: InboxSettings
+        self,
+        sql: PooledStatements,
+        app: str,
+        user: str,
+        change: Arrange,
+        limits: InboxSettings,
     ) -> tuple[Arrangement, bool]:
-        """Change one arrangement; returns it, and whether it is another one now. Raises
-        ArrangementRefused."""
+        """Change one arrangement; returns it, and whether it is another one
+        now. Raises ArrangementRefused."""
         key = app, user
         version = _raise_version(sql, app, user)
-        rows = sql.query(f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s", (*key, change.conversation))
-        before = _arrangement(rows[0]) if rows else Arrangement(change.conversation, 0, 0, 0, 0)
+        rows = sql.query(
+            f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
+            (*key, change.conversation),
+        )
+        before = (
+            _arrangement(rows[0])
+            if rows
+            else Arrangement(change.conversation, 0, 0, 0, 0)
+        )
         after = _changed(before, change)
         if after == before:
             return before, False
-        if after.pinned and not before.pinned and _count(sql, key, "pinned > 0") >= limits.pins:
+        if (
+            after.pinned
+            and not before.pinned
+            and _count(sql, key, "pinned > 0") >= limits.pins
+        ):
             raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
-        if after.draft and not before.draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
+        if (
+            after.draft
+            and not before.draft
+            and _count(sql, key, "draft <> %s", b"") >= limits.drafts
+        ):
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
         after = replace(after, version=version)
         draft = msgspec.json.encode(after.draft) if after.draft else b""
@@ -112,16 +149,23 @@ class ArrangementRows(Store.Rows):
             statement = f"UPDATE arrangement SET {sets} {_OF_USER} = %s"
             sql.execute(statement, (*values, *key, change.conversation))
         else:
-            sql.insert_new("arrangement", f"app, member, {_COLUMNS}", [(*key, change.conversation, *values)])
+            sql.insert_new(
+                "arrangement",
+                f"app, member, {_COLUMNS}",
+                [(*key, change.conversation, *values)],
+            )
         return after, True
 
     @Store.writing
     def set_folders(
         self, sql: PooledStatements, app: str, user: str, folders: tuple[Folder, ...]
     ) -> tuple[FolderList, bool]:
-        """Store all folders of a user; returns the list, and whether it is another one now."""
+        """Store all folders of a user; returns the list, and whether it is
+        another one now."""
         version = _raise_version(sql, app, user)
-        ((stored,),) = sql.query(f"SELECT folders FROM arrangement {_OF_USER} = 0", (app, user))
+        ((stored,),) = sql.query(
+            f"SELECT folders FROM arrangement {_OF_USER} = 0", (app, user)
+        )
         before = _folder_list(stored)
         if before.folders == folders:
             return before, False
@@ -131,27 +175,36 @@ class ArrangementRows(Store.Rows):
         return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """What was changed after a version, in the order of the versions: as much as fits on a page."""
+        """What was changed after a version, in the order of the versions: as
+        much as fits on a page."""
         statement = (
             f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s AND (conversation = 0 OR "
             "version > %s) ORDER BY CASE WHEN conversation = 0 THEN 0 ELSE 1 END, version LIMIT %s"
         )
         rows = self._store.rows(statement, (app, user, version, limit + 2))
         folders = FolderList()
-        if rows and rows[0][0] == 0:  # of one moment with the others: no change comes between
+        # of one moment with the others: no change comes between
+        if rows and rows[0][0] == 0:
             folders = _folder_list(rows.pop(0)[-1])
-        count = count_fitting(len(row[-2]) + len(row[-1] or b"") for row in rows[:limit])
-        page = ArrangementPage(list(map(_arrangement, rows[:count])), version, len(rows) > count)
+        count = count_fitting(
+            len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]
+        )
+        page = ArrangementPage(
+            list(map(_arrangement, rows[:count])), version, len(rows) > count
+        )
         if count:
             page.version = page.arrangements[-1].version
         if folders.version > version:
             page.folders = folders
-            page.version = page.version if page.has_more else max(page.version, folders.version)
+            page.version = (
+                page.version if page.has_more else max(page.version, folders.version)
+            )
         return page
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
-    """Raise the version of a user's arrangements. Locks them until the transaction ends."""
+    """Raise the version of a user's arrangements. Locks them until the
+    transaction ends."""
     conflict = (
         "DUPLICATE KEY UPDATE"
         if sql.engine == "mysql"
@@ -162,10 +215,14 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
         f"ON {conflict} version = arrangement.version + 1",
         (app, user, b""),
     )
-    return int(sql.query(f"SELECT version FROM arrangement {_OF_USER} = 0", (app, user))[0][0])
+    return int(
+        sql.query(f"SELECT version FROM arrangement {_OF_USER} = 0", (app, user))[0][0]
+    )
 
 
-def _count(sql: PooledStatements, key: tuple[str, str], condition: str, *values: bytes) -> int:
+def _count(
+    sql: PooledStatements, key: tuple[str, str], condition: str, *values: bytes
+) -> int:
     statement = f"SELECT count(*) FROM arrangement {_OF_USER} > 0 AND {condition}"
     return int(sql.query(statement, (*key, *values))[0][0])
 
@@ -174,13 +231,21 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
     """An arrangement after a change. An archived conversation is not pinned."""
     after = before
     if change.pinned is not None:
-        after = replace(after, pinned=change.pinned, archived=0 if change.pinned else after.archived)
+        after = replace(
+            after, pinned=change.pinned, archived=0 if change.pinned else after.archived
+        )
     if change.archived is not None:
-        after = replace(after, archived=change.archived, pinned=0 if change.archived else after.pinned)
+        after = replace(
+            after,
+            archived=change.archived,
+            pinned=0 if change.archived else after.pinned,
+        )
     if change.marked is not None:
         after = replace(after, marked=change.marked)
     if change.draft is not None:
-        after = replace(after, draft=UNSET if change.draft == NO_DRAFT else change.draft)
+        after = replace(
+            after, draft=UNSET if change.draft == NO_DRAFT else change.draft
+        )
     if change.folders is not None:
         after = replace(after, folders=sorted({*change.folders}) or UNSET)
     return after

@@ -21,8 +21,11 @@ class MentionShape(Struct, frozen=True, forbid_unknown_fields=True):
     user: Annotated[str, about("The user.")]
 
 
-class UnsentText(Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}):
-    """A text that a user has not sent yet. ``reply_to``: the message that it replies to (0: none)."""
+class UnsentText(
+    Struct, frozen=True, omit_defaults=True, rename={"reply_to": "replyTo"}
+):
+    """A text that a user has not sent yet. ``reply_to``: the message that it
+    replies to (0: none)."""
 
     text: str = ""
     reply_to: int = 0
@@ -38,19 +41,31 @@ class Folder(Struct, frozen=True, forbid_unknown_fields=True):
     MOST: ClassVar[int] = 20
     """Most folders of a user."""
 
-    id: Annotated[int, about("A number that the client has chosen for a new folder.", ge=1, le=Limit.NUMBER)]
+    id: Annotated[
+        int,
+        about(
+            "A number that the client has chosen for a new folder.",
+            ge=1,
+            le=Limit.NUMBER,
+        ),
+    ]
     name: Annotated[str, about("Its name.", min_length=1, max_length=50)]
 
 
 FolderIds = Annotated[
     list[Annotated[int, msgspec.Meta(ge=1, le=Limit.NUMBER)]],
-    about("The ids of the folders in which the conversation is.", max_length=Folder.MOST),
+    about(
+        "The ids of the folders in which the conversation is.", max_length=Folder.MOST
+    ),
 ]
-FolderShapes = Annotated[list[Folder], about("The folders in their order.", max_length=Folder.MOST)]
+FolderShapes = Annotated[
+    list[Folder], about("The folders in their order.", max_length=Folder.MOST)
+]
 
 
 class Arrange(Command, frozen=True, gc=False):
-    """Change what a user keeps about a conversation, for themselves on all devices. None: no change.
+    """Change what a user keeps about a conversation, for themselves on all
+    devices. None: no change.
 
     ``pinned``: the conversation with the greatest number comes first. ``archived``, ``marked``: the newest
     entry at the time when the conversation was archived, or marked as unread. 0 ends each of them, and
@@ -66,13 +81,15 @@ class Arrange(Command, frozen=True, gc=False):
 
 
 class SetFolders(Command, frozen=True, gc=False):
-    """Make, name, order and remove the folders of the user: these are all of them, in their order."""
+    """Make, name, order and remove the folders of the user: these are all of
+    them, in their order."""
 
     folders: tuple[Folder, ...]
 
 
 class AskArrangements(Command, frozen=True, gc=False):
-    """Request what was changed by :class:`Arrange` after a version: at most ``limit`` conversations."""
+    """Request what was changed by :class:`Arrange` after a version: at most
+    ``limit`` conversations."""
 
     version: int
     limit: int
@@ -80,18 +97,29 @@ class AskArrangements(Command, frozen=True, gc=False):
 
 class _Draft(Struct, forbid_unknown_fields=True):
     text: str = ""
-    reply_to: Annotated[int, msgspec.Meta(ge=0, le=Limit.ID)] = msgspec.field(default=0, name="replyto")
-    mentions: Annotated[list[MentionShape], msgspec.Meta(max_length=Limit.MENTIONS)] = []
+    reply_to: Annotated[int, msgspec.Meta(ge=0, le=Limit.ID)] = msgspec.field(
+        default=0, name="replyto"
+    )
+    mentions: Annotated[
+        list[MentionShape], msgspec.Meta(max_length=Limit.MENTIONS)
+    ] = []
 
 
 def _arrange(data: bytes) -> Arrange:
     fields = Fields.of(data)
     pinned, archived, marked = (
-        fields.id(key) if key in fields.values else None for key in ("pinned", "archived", "marked")
+        fields.id(key) if key in fields.values else None
+        for key in ("pinned", "archived", "marked")
     )
     draft = _unsent(fields.values["draft"]) if "draft" in fields.values else None
-    folders = _listed(fields.values["folders"], FolderIds) if "folders" in fields.values else None
-    change = Arrange(fields.needed_id("conversation"), pinned, archived, marked, draft, folders)
+    folders = (
+        _listed(fields.values["folders"], FolderIds)
+        if "folders" in fields.values
+        else None
+    )
+    change = Arrange(
+        fields.needed_id("conversation"), pinned, archived, marked, draft, folders
+    )
     if change == Arrange(change.conversation):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return change
@@ -103,7 +131,10 @@ def _unsent(value: Any) -> UnsentText:
         given = msgspec.convert(value, _Draft)
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
-    mentions = [MentionShape(well_formed(each.name), well_formed(each.user)) for each in given.mentions]
+    mentions = [
+        MentionShape(well_formed(each.name), well_formed(each.user))
+        for each in given.mentions
+    ]
     draft = UnsentText(well_formed(given.text), given.reply_to, tuple(mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -136,4 +167,8 @@ def has_twice(folders: Sequence[Folder]) -> bool:
     return len({each.id for each in folders}) < len(folders)
 
 
-COMMANDS: Final[Readers] = {"arrange": _arrange, "arrangements": _arrangements, "setFolders": _folders}
+COMMANDS: Final[Readers] = {
+    "arrange": _arrange,
+    "arrangements": _arrangements,
+    "setFolders": _folders,
+}

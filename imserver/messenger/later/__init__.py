@@ -1,7 +1,8 @@
-"""Messages that are sent later, at a time or when their receiver comes online, and reminders of messages.
+"""Messages that are sent later, at a time or when their receiver comes online,
+and reminders of messages.
 
-A reminder is a scheduled message to oneself. The rest of *saved messages*, a conversation with oneself, is
-what every node with stored messages has.
+A reminder is a scheduled message to oneself. The rest of *saved messages*, a
+conversation with oneself, is what every node with stored messages has.
 """
 
 from __future__ import annotations
@@ -27,12 +28,19 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_scheduled_total",
             "counter",
             "Messages that were scheduled, and what became of them. refuse: they could not be sent when due",
-            lambda core: {event: core.service(ScheduledMessages).counts[event] for event in events},
+            lambda core: {
+                event: core.service(ScheduledMessages).counts[event] for event in events
+            },
             label="event",
         ),
     )
 
 
 FEATURE = FeatureRow(
-    "later", build, routes=api.routes.rows, uses=("messages",), metrics=metrics, tables=TABLES
+    "later",
+    build,
+    routes=api.routes.rows,
+    uses=("messages",),
+    metrics=metrics,
+    tables=TABLES,
 )

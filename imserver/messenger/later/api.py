@@ -32,19 +32,32 @@ ScheduledId = Annotated[
     ),
 ]
 At = Annotated[
-    int, about("When it is sent, in Unix milliseconds; what is past is sent at once.", ge=1, le=Limit.TIME_MS)
+    int,
+    about(
+        "When it is sent, in Unix milliseconds; what is past is sent at once.",
+        ge=1,
+        le=Limit.TIME_MS,
+    ),
 ]
 Seconds = Annotated[
-    int, about("After so many seconds, by the clock of the server; 0: at once.", ge=0, le=MOST_SECONDS)
+    int,
+    about(
+        "After so many seconds, by the clock of the server; 0: at once.",
+        ge=0,
+        le=MOST_SECONDS,
+    ),
 ]
 Awaits = Annotated[
     bool,
-    about("When `to` comes online, at the latest in a year. Only if the user may know whether they are."),
+    about(
+        "When `to` comes online, at the latest in a year. Only if the user may know whether they are."
+    ),
 ]
 
 
 class ScheduleRequest(SendRequest, kw_only=True):
-    """A message as `/messages/send` takes it, and one of `at`, `seconds` and `awaits`."""
+    """A message as `/messages/send` takes it, and one of `at`, `seconds` and
+    `awaits`."""
 
     at: At | UnsetType = UNSET
     seconds: Seconds | UnsetType = UNSET
@@ -52,13 +65,17 @@ class ScheduleRequest(SendRequest, kw_only=True):
 
 
 class RescheduleRequest(Acting, kw_only=True):
-    """A scheduled message, and what changes: `text` with `mentions`, one of `at`, `seconds` and `awaits`."""
+    """A scheduled message, and what changes: `text` with `mentions`, one of
+    `at`, `seconds` and `awaits`."""
 
     id: ScheduledId
-    text: Annotated[str, about("The new text. Only of a message with a text.")] | UnsetType = UNSET
-    mentions: Annotated[list[str], about("Mentioned users of the new text.", max_length=Limit.MENTIONS)] = (
-        field(default_factory=list)
-    )
+    text: (
+        Annotated[str, about("The new text. Only of a message with a text.")]
+        | UnsetType
+    ) = UNSET
+    mentions: Annotated[
+        list[str], about("Mentioned users of the new text.", max_length=Limit.MENTIONS)
+    ] = field(default_factory=list)
     at: At | UnsetType = UNSET
     seconds: Seconds | UnsetType = UNSET
     awaits: Awaits = False
@@ -69,7 +86,10 @@ class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
 
     id: ScheduledId
     version: Annotated[int, about("Rises with each change.")]
-    due: Annotated[int, about("When it is sent, in Unix milliseconds; with `awaits` at the latest.")]
+    due: Annotated[
+        int,
+        about("When it is sent, in Unix milliseconds; with `awaits` at the latest."),
+    ]
     awaits: Annotated[bool, about("It is sent when `to` comes online.")] = False
     reason: Annotated[
         str,
@@ -83,14 +103,17 @@ class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
     reminds: Annotated[int, about("The message of which it reminds the user.")] = 0
     type: Annotated[str, about("The type of the content.")]
     text: Annotated[str, about("The text, if the type is `text`.")] | UnsetType = UNSET
-    data: Annotated[Raw, about("The content of other types, if it is JSON.")] | UnsetType = UNSET
+    data: (
+        Annotated[Raw, about("The content of other types, if it is JSON.")] | UnsetType
+    ) = UNSET
     mentions: Annotated[list[str], about("Mentioned users.")] = []
     reply_to: Annotated[int, about("The message to which it replies.")] = 0
     thread: Annotated[int, about("The message in whose thread it is a reply.")] = 0
 
 
 class ScheduledAnswer(Struct):
-    """All scheduled messages of the user, in the order in which they are due."""
+    """All scheduled messages of the user, in the order in which they are
+    due."""
 
     scheduled: list[ScheduledShown]
     now: Annotated[int, about("The time of the server, in Unix milliseconds.")]
@@ -129,7 +152,9 @@ _OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
 
 routes = Resource(
     "scheduled",
-    service=lambda core, api: LaterApi(core, MessageApi.of(core, api), core.service(ScheduledMessages)),
+    service=lambda core, api: LaterApi(
+        core, MessageApi.of(core, api), core.service(ScheduledMessages)
+    ),
     base=Acting,
     chapter="Messages that are sent later, and reminders.",
     hot=False,
@@ -142,8 +167,9 @@ routes = Resource(
 def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
     """List the scheduled messages of a user, and their reminders.
 
-    What was refused when it was due stays in the list until it is changed or cancelled. The user's sessions
-    get a signal `scheduled` with each change; then list them anew.
+    What was refused when it was due stays in the list until it is changed or
+    cancelled. The user's sessions get a signal `scheduled` with each change;
+    then list them anew.
     """
     rows, now = api.later.rows.of_user(call.app, call.user)
     return ScheduledAnswer(list(map(_show, rows)), now)
@@ -164,17 +190,20 @@ def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
 def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShown:
     """Send a message later.
 
-    It is sent once, as the user would send it then: it is refused if the user must not write there any more.
-    The content of a `forward` is that of now.
-    A repeated request with the same `client_msg_id` schedules nothing more. A user has at most 200 scheduled
-    messages.
+    It is sent once, as the user would send it then: it is refused if the user
+    must not write there any more. The content of a `forward` is that of now. A
+    repeated request with the same `client_msg_id` schedules nothing more. A
+    user has at most 200 scheduled messages.
     """
     draft = api.messages.draft(call, request)
     when = _when(request.at, request.seconds, request.awaits)
     if when is None:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")
     conversations = api.core.store.part(MessageLog).conversations
-    if draft.conversation and conversations.member(call.app, draft.conversation, call.user) is None:
+    if (
+        draft.conversation
+        and conversations.member(call.app, draft.conversation, call.user) is None
+    ):
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     id = draft.client_msg_id or token_hex(16)
     row = ScheduledMessage(app=call.app, member=call.user, id=id, **content_of(draft))
@@ -183,7 +212,10 @@ def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShow
 
 @routes.post(
     "/scheduled/remind",
-    schema=("RemindRequest", "A message that the user can read, and one of `at` and `seconds`."),
+    schema=(
+        "RemindRequest",
+        "A message that the user can read, and one of `at` and `seconds`.",
+    ),
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_TOO_MANY_SCHEDULED, *_CHANGING),
 )
 def remind(
@@ -198,15 +230,23 @@ def remind(
 ) -> ScheduledShown:
     """Remind a user of a message.
 
-    The reminder is a copy of the message as it is then, in the conversation of the user with themselves. It
-    is from the server, so it is unread, and `meta.reminder` names the message.
+    The reminder is a copy of the message as it is then, in the conversation of
+    the user with themselves. It is from the server, so it is unread, and
+    `meta.reminder` names the message.
     """
     when = _when(at, seconds, False)
     if when is None:
         raise ApiProblem.invalid("Give one of `at` and `seconds`")
     _readable(api, call, message)
-    draft = api.messages.draft(call, SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id))
-    row = ScheduledMessage(app=call.app, member=call.user, id=client_msg_id or token_hex(16), reminds=message)
+    draft = api.messages.draft(
+        call, SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id)
+    )
+    row = ScheduledMessage(
+        app=call.app,
+        member=call.user,
+        id=client_msg_id or token_hex(16),
+        reminds=message,
+    )
     return _add(api, call, replace(row, to_user=draft.to_user), when)
 
 
@@ -242,10 +282,13 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
             )
             draft = api.messages.draft(call, new)
             meta = msgspec.json.decode(before.meta or b"{}")
-            for field_of_text in ("mentions", "forwarded"):  # with another text, it is the user's own
+            # with another text, it is the user's own
+            for field_of_text in ("mentions", "forwarded"):
                 meta.pop(field_of_text, None)
             meta |= msgspec.json.decode(draft.meta or b"{}")
-            after = replace(before, body=draft.body, meta=msgspec.json.encode(meta) if meta else b"")
+            after = replace(
+                before, body=draft.body, meta=msgspec.json.encode(meta) if meta else b""
+            )
         row = api.later.rows.change(before, after, when)
         if row is not None:
             break
@@ -269,7 +312,9 @@ def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     return CancelAnswer(True)
 
 
-def _add(api: LaterApi, call: Call, row: ScheduledMessage, when: When) -> ScheduledShown:
+def _add(
+    api: LaterApi, call: Call, row: ScheduledMessage, when: When
+) -> ScheduledShown:
     if when.awaits:
         _require_presence(api, call, row)
     _pay(api, call)
@@ -281,17 +326,22 @@ def _add(api: LaterApi, call: Call, row: ScheduledMessage, when: When) -> Schedu
 
 
 def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
-    """Refuse to let a message tell whether somebody is online who does not show it to the user."""
+    """Refuse to let a message tell whether somebody is online who does not show
+    it to the user."""
     if not row.to_user or row.to_user == call.user:
         raise ApiProblem.invalid("`awaits`: only a message with another user as `to`")
     if not api.core.relations.may_see_presence(call.app, call.user, row.to_user):
-        raise ApiProblem(Problems.NOT_ALLOWED, "The user does not show whether they are online")
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "The user does not show whether they are online"
+        )
 
 
 def _readable(api: LaterApi, call: Call, message: int) -> None:
     entries: Sequence[Any] = ()
     if api.core.store.has_database:
-        entries = api.core.store.part(MessageLog).entries.readable(call.app, call.user, [message])
+        entries = api.core.store.part(MessageLog).entries.readable(
+            call.app, call.user, [message]
+        )
     if not entries or entries[0].kind != "message":
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
 

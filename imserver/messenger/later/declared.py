@@ -7,7 +7,8 @@ from imserver.plugin.identity import Rate
 from imserver.plugin.storage import Reason, Table
 
 MOST_WAITING: Final = 200
-"""Limit of the messages of a user that wait, or were refused and are still in the list."""
+"""Limit of the messages of a user that wait, or were refused and are still in
+the list."""
 MOST_SECONDS: Final = 366 * 86_400
 """So far ahead a message may be scheduled."""
 CHANGES: Final = 60
@@ -20,12 +21,18 @@ SCHEDULE_CHANGES: Final = Rate(
 )
 
 HTTP_TOO_MANY_SCHEDULED: Final = HttpProblem(
-    409, "too_many_scheduled", f"The user has {MOST_WAITING} scheduled messages, which is the limit."
+    409,
+    "too_many_scheduled",
+    f"The user has {MOST_WAITING} scheduled messages, which is the limit.",
 )
 HTTP_UNKNOWN_SCHEDULED: Final = HttpProblem(
-    404, "unknown_scheduled", "The user has no such scheduled message, or it was cancelled."
+    404,
+    "unknown_scheduled",
+    "The user has no such scheduled message, or it was cancelled.",
 )
-HTTP_ALREADY_SENT: Final = HttpProblem(409, "already_sent", "The scheduled message was sent already.")
+HTTP_ALREADY_SENT: Final = HttpProblem(
+    409, "already_sent", "The scheduled message was sent already."
+)
 
 TABLES: Final = (
     Table(

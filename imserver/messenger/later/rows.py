@@ -1,5 +1,6 @@
-"""Scheduled messages in the database. Each method is one transaction, may switch, and raises
-StorageUnavailable. Times are Unix milliseconds by the clock of the database."""
+"""Scheduled messages in the database. Each method is one transaction, may
+switch, and raises StorageUnavailable. Times are Unix milliseconds by the clock
+of the database."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,7 +8,11 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.messenger.later.declared import HTTP_TOO_MANY_SCHEDULED, MOST_SECONDS, MOST_WAITING
+from imserver.messenger.later.declared import (
+    HTTP_TOO_MANY_SCHEDULED,
+    MOST_SECONDS,
+    MOST_WAITING,
+)
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import Draft, Entry
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
@@ -19,10 +24,12 @@ WAITS, REFUSED = 0, 1
 
 
 class ScheduledMessage(Struct, frozen=True, kw_only=True):
-    """A message that waits, or was refused for a ``reason``. ``id``: its ``client_msg_id`` in the log.
+    """A message that waits, or was refused for a ``reason``. ``id``: its
+    ``client_msg_id`` in the log.
 
-    ``due``: when it is sent; if it ``awaits`` the receiver, at the latest. ``reminds``: the message of which
-    it reminds its author. The rest is as in a draft.
+    ``due``: when it is sent; if it ``awaits`` the receiver, at the latest.
+    ``reminds``: the message of which it reminds its author. The rest is as in a
+    draft.
     """
 
     app: str
@@ -51,7 +58,16 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
 
 
 _ROWS: Final = RowsOf(ScheduledMessage, "scheduled_message")
-_CONTENT: Final = ("to_user", "conversation", "type", "body", "meta", "about", "thread", "also")
+_CONTENT: Final = (
+    "to_user",
+    "conversation",
+    "type",
+    "body",
+    "meta",
+    "about",
+    "thread",
+    "also",
+)
 
 
 def content_of(message: ScheduledMessage | Draft) -> dict[str, Any]:
@@ -60,8 +76,8 @@ def content_of(message: ScheduledMessage | Draft) -> dict[str, Any]:
 
 
 class When(Struct, frozen=True):
-    """When a message is sent: ``at`` a time, after so many ``seconds``, or when its receiver has come
-    (``awaits``)."""
+    """When a message is sent: ``at`` a time, after so many ``seconds``, or when
+    its receiver has come (``awaits``)."""
 
     at: int = 0
     seconds: int = 0
@@ -94,12 +110,14 @@ class SourceRow(Struct, frozen=True):
 class ScheduledRows(Store.Rows):
     """The scheduled messages in a store. Without a database there are none."""
 
-    # --- the author -----------------------------------------------------------------------------------------
+    # --- the author -----------------------------------------------------------
 
     @Store.writing
-    def add(self, sql: PooledStatements, message: ScheduledMessage, when: When) -> ScheduledMessage:
-        """Schedule a message, unless there is one with its id. Returns what is there. Raises
-        ServiceRefused."""
+    def add(
+        self, sql: PooledStatements, message: ScheduledMessage, when: When
+    ) -> ScheduledMessage:
+        """Schedule a message, unless there is one with its id. Returns what is
+        there. Raises ServiceRefused."""
         now = sql.clock_ms()
         if (row := _row(sql, *message.key)) is not None:
             return row
@@ -114,74 +132,114 @@ class ScheduledRows(Store.Rows):
 
     @Store.writing
     def change(
-        self, sql: PooledStatements, before: ScheduledMessage, after: ScheduledMessage, when: When | None
+        self,
+        sql: PooledStatements,
+        before: ScheduledMessage,
+        after: ScheduledMessage,
+        when: When | None,
     ) -> ScheduledMessage | None:
-        """Change one, unless it has changed or gone since it was read (None). It waits again."""
+        """Change one, unless it has changed or gone since it was read (None).
+        It waits again."""
         due = before.due if when is None else when.due(sql.clock_ms())
         awaits = before.awaits if when is None else when.awaits
-        row = replace(after, due=due, awaits=awaits, version=before.version + 1, state=WAITS, reason="")
+        row = replace(
+            after,
+            due=due,
+            awaits=awaits,
+            version=before.version + 1,
+            state=WAITS,
+            reason="",
+        )
         columns = _ROWS.columns.split(", ")
         sets = ", ".join(f"{column} = %s" for column in (*columns, "look"))
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        done = sql.execute(statement, (*_ROWS.values(row), due, *before.key, before.version))
+        done = sql.execute(
+            statement, (*_ROWS.values(row), due, *before.key, before.version)
+        )
         return row if done else None
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
-        """Delete one. False: it is not there (any more), so it was sent, or never will be."""
-        return bool(sql.execute(f"DELETE FROM scheduled_message WHERE {_KEY}", (app, user, id)))
+        """Delete one. False: it is not there (any more), so it was sent, or
+        never will be."""
+        return bool(
+            sql.execute(f"DELETE FROM scheduled_message WHERE {_KEY}", (app, user, id))
+        )
 
     @Store.reading_or(None)
-    def get(self, sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:
+    def get(
+        self, sql: PooledStatements, app: str, user: str, id: str
+    ) -> ScheduledMessage | None:
         """One message."""
         return _row(sql, app, user, id)
 
     @Store.reading_or(((), 0))
-    def of_user(self, sql: PooledStatements, app: str, user: str) -> tuple[Sequence[ScheduledMessage], int]:
-        """All of a user, in the order in which they are due, and the time now."""
-        rows = _ROWS.find(sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user)
+    def of_user(
+        self, sql: PooledStatements, app: str, user: str
+    ) -> tuple[Sequence[ScheduledMessage], int]:
+        """All of a user, in the order in which they are due, and the time
+        now."""
+        rows = _ROWS.find(
+            sql.query, "WHERE app = %s AND member = %s ORDER BY due, id", app, user
+        )
         return rows, sql.clock_ms()
 
-    # --- the node -------------------------------------------------------------------------------------------
+    # --- the node -------------------------------------------------------------
 
     @Store.reading_or(((), None))
-    def due(self, sql: PooledStatements) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
-        """Some messages that are due, each with when it was to be looked at, and the seconds until more are;
-        None: none waits. While none is due, no contents are read."""
+    def due(
+        self, sql: PooledStatements
+    ) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
+        """Some messages that are due, each with when it was to be looked at,
+        and the seconds until more are; None: none waits. While none is due, no
+        contents are read."""
         statement = f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message WHERE state = %s"
         ((first, now),) = sql.query(statement, (WAITS,))
         if first is None or first > now:
             return [], None if first is None else (float(first) - float(now)) / 1000
         statement = f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s AND look <= %s "
-        rows = sql.query(f"{statement}ORDER BY look LIMIT %s", (WAITS, int(now), AT_ONCE))
+        rows = sql.query(
+            f"{statement}ORDER BY look LIMIT %s", (WAITS, int(now), AT_ONCE)
+        )
         return [(_ROWS.read(row), int(row[-1])) for row in rows], 0.0
 
     @Store.writing
     def lease(
         self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
     ) -> list[ScheduledMessage]:
-        """Those at which no other node looks meanwhile: this one looks at them now."""
+        """Those at which no other node looks meanwhile: this one looks at them
+        now."""
         statement = f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s AND look = %s"
-        # Then nodes look again: the node of the message has gone, or it has to wait.
+        # Then nodes look again: the node of the message has gone, or it has to
+        # wait.
         until = sql.clock_ms() + 15_000
-        return [row for row, look in due if sql.execute(statement, (until, *row.key, row.version, look))]
+        return [
+            row
+            for row, look in due
+            if sql.execute(statement, (until, *row.key, row.version, look))
+        ]
 
     @Store.writing
     def refuse(
         self, sql: PooledStatements, row: ScheduledMessage, reason: str, again: int = 0
     ) -> ScheduledMessage | None:
-        """It will not be sent, for this reason, or only after ``again`` milliseconds; None: it has changed or
-        gone since."""
+        """It will not be sent, for this reason, or only after ``again``
+        milliseconds; None: it has changed or gone since."""
         state = WAITS if again else REFUSED
         after = replace(row, version=row.version + 1, state=state, reason=reason)
         sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
         values = after.version, state, reason, sql.clock_ms() + again
-        return after if sql.execute(statement, (*values, *row.key, row.version)) else None
+        return (
+            after if sql.execute(statement, (*values, *row.key, row.version)) else None
+        )
 
     @Store.reading_or(())
-    def awaited(self, sql: PooledStatements, after: tuple[str, str]) -> Sequence[tuple[str, str]]:
-        """Users (with their apps) whose coming messages await, after one of them, in order."""
+    def awaited(
+        self, sql: PooledStatements, after: tuple[str, str]
+    ) -> Sequence[tuple[str, str]]:
+        """Users (with their apps) whose coming messages await, after one of
+        them, in order."""
         app, user = after
         statement = (
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s AND awaits = 1 "
@@ -192,22 +250,40 @@ class ScheduledRows(Store.Rows):
 
     @Store.reading_or(())
     def awaiting(
-        self, sql: PooledStatements, app: str, user: str, after: tuple[str, str] = ("", "")
+        self,
+        sql: PooledStatements,
+        app: str,
+        user: str,
+        after: tuple[str, str] = ("", ""),
     ) -> Sequence[ScheduledMessage]:
-        """Some messages that await a user, after one by its author and id, in order."""
+        """Some messages that await a user, after one by its author and id, in
+        order."""
         where = "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s"
         rest = "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id LIMIT %s"
-        return _ROWS.find(sql.query, f"{where} {rest}", app, user, WAITS, after[0], *after, AT_ONCE)
+        return _ROWS.find(
+            sql.query, f"{where} {rest}", app, user, WAITS, after[0], *after, AT_ONCE
+        )
 
     @Store.writing
-    def come(self, sql: PooledStatements, rows: Sequence[ScheduledMessage]) -> list[ScheduledMessage]:
-        """Let messages be due now that await somebody, without those that have changed or gone since."""
+    def come(
+        self, sql: PooledStatements, rows: Sequence[ScheduledMessage]
+    ) -> list[ScheduledMessage]:
+        """Let messages be due now that await somebody, without those that have
+        changed or gone since."""
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        done = [row for row in rows if sql.execute(statement, (now, now, *row.key, row.version))]
-        return [replace(row, version=row.version + 1, awaits=False, due=now) for row in done]
+        done = [
+            row
+            for row in rows
+            if sql.execute(statement, (now, now, *row.key, row.version))
+        ]
+        return [
+            replace(row, version=row.version + 1, awaits=False, due=now) for row in done
+        ]
 
 
-def _row(sql: PooledStatements, app: str, user: str, id: str) -> ScheduledMessage | None:
+def _row(
+    sql: PooledStatements, app: str, user: str, id: str
+) -> ScheduledMessage | None:
     return _ROWS.first(sql.query, f"WHERE {_KEY}", app, user, id)

@@ -1,9 +1,10 @@
-"""Sends scheduled messages when they are due, and reminders, which a user gets from the server in their
-conversation with themselves.
+"""Sends scheduled messages when they are due, and reminders, which a user gets
+from the server in their conversation with themselves.
 
-All nodes look for what is due. A lease in the row lets one of them send it; that another one does so, too, is
-harmless: the transaction of the log that stores the message deletes the row, and stores nothing if the row
-has changed or is gone. So a message is sent once, or cancelled, whatever happens to nodes.
+All nodes look for what is due. A lease in the row lets one of them send it;
+that another one does so, too, is harmless: the transaction of the log that
+stores the message deletes the row, and stores nothing if the row has changed or
+is gone. So a message is sent once, or cancelled, whatever happens to nodes.
 """
 
 import logging
@@ -17,11 +18,24 @@ import msgspec
 from gevent.event import Event as News
 
 from imserver.messenger.later.declared import CHANGE_SECONDS, CHANGES, SCHEDULE_CHANGES
-from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When, content_of
+from imserver.messenger.later.rows import (
+    ScheduledMessage,
+    ScheduledRows,
+    SourceRow,
+    When,
+    content_of,
+)
 from imserver.plugin import Parts
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.identity import Buckets
-from imserver.plugin.messages import Appended, Draft, MessageServices, Rejected, RejectReason, ToFollowers
+from imserver.plugin.messages import (
+    Appended,
+    Draft,
+    MessageServices,
+    Rejected,
+    RejectReason,
+    ToFollowers,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.wire import Signal
 
@@ -30,12 +44,14 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AGAIN_MS: Final = 600_000
-"""After this time a message is sent again whose app has used up its quota, which may be raised."""
+"""After this time a message is sent again whose app has used up its quota,
+which may be raised."""
 BANNED, QUOTA = "banned", "quota"
 
 
 class ScheduledMessages:
-    """Owner of the moment of the next look, of the counts, and of what this node sends just now."""
+    """Owner of the moment of the next look, of the counts, and of what this
+    node sends just now."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
@@ -43,43 +59,56 @@ class ScheduledMessages:
         services = core.service(MessageServices)
         self.core, self.changes = core, changes
         self.rows = ScheduledRows(core.store)
-        self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = Counter()
+        self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = (
+            Counter()
+        )
         """What this node has done, since its start."""
-        self._log, self._messaging, self._signals = services.log, services.messaging, services.signals
+        self._log, self._messaging, self._signals = (
+            services.log,
+            services.messaging,
+            services.signals,
+        )
         self._news = News()
         self._awaited: tuple[str, str] = ("", "")
         """The last user whose coming was looked at."""
         self._sending: dict[ScheduledMessage, float] = {}
-        """Those whose results have not come → until when they are waited for."""
+        """Those whose results have not come → until when they are waited
+        for."""
         self._results: deque[tuple[ScheduledMessage, Any]] = deque()
         """Those that have come."""
 
-    # --- the author -----------------------------------------------------------------------------------------
+    # --- the author -----------------------------------------------------------
 
     def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
-        """Schedule a message. Switches. Raises ServiceRefused and StorageUnavailable."""
+        """Schedule a message. Switches. Raises ServiceRefused and
+        StorageUnavailable."""
         row = self.rows.add(message, when)
         self.counts["schedule"] += 1
         self.changed(row)
         return row
 
     def cancel(self, app: str, user: str, id: str) -> bool:
-        """Whether it was cancelled: False, if it was sent before, or never scheduled. Switches. Raises
-        StorageUnavailable."""
+        """Whether it was cancelled: False, if it was sent before, or never
+        scheduled. Switches. Raises StorageUnavailable."""
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
         self._signal(app, user, {"id": id, "gone": True})
-        return not self.was_sent(app, user, id)  # a request that was repeated late may have made the row
+        # a request that was repeated late may have made the row
+        return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
-        """Whether the log has a message of the user, or a reminder for them, with this id. Switches. Raises
-        StorageUnavailable."""
+        """Whether the log has a message of the user, or a reminder for them,
+        with this id. Switches. Raises StorageUnavailable."""
         ids = (user, id), ("", _reminder_id(user, id))
-        return any(self._log.entries.sent(app, sender, own_id) is not None for sender, own_id in ids)
+        return any(
+            self._log.entries.sent(app, sender, own_id) is not None
+            for sender, own_id in ids
+        )
 
     def changed(self, row: ScheduledMessage) -> None:
-        """A row was written here: look at it in time, and tell the devices of its author. Never switches."""
+        """A row was written here: look at it in time, and tell the devices of
+        its author. Never switches."""
         self._news.set()
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
 
@@ -87,7 +116,7 @@ class ScheduledMessages:
         signal = Signal("scheduled", user, "", data=msgspec.json.encode(data))
         self._signals.send(ToFollowers(app, (user,), 0, signal))
 
-    # --- the node -------------------------------------------------------------------------------------------
+    # --- the node -------------------------------------------------------------
 
     def run(self) -> None:
         """Greenlet: send what is due, until it is killed."""
@@ -103,15 +132,17 @@ class ScheduledMessages:
             self._news.wait(left)
 
     def look(self) -> float:
-        """Send some of what is due. Returns the seconds until the next look. Switches. Raises
-        StorageUnavailable."""
+        """Send some of what is due. Returns the seconds until the next look.
+        Switches. Raises StorageUnavailable."""
         if not self.core.store.has_database:
             return LOOK_SECONDS
         while self._results:
             self._settle(*self._results.popleft())
         is_awaiting = self._look_for_awaited()
         due, left = self.rows.due()
-        self._sending = {row: until for row, until in self._sending.items() if until > monotonic()}
+        self._sending = {
+            row: until for row, until in self._sending.items() if until > monotonic()
+        }
         if len(self._sending) >= 200:  # then a node takes no more
             return LOOK_SECONDS
         for row in self.rows.lease(due) if due else ():
@@ -122,7 +153,8 @@ class ScheduledMessages:
         return most if left is None else min(left, most)
 
     def _look_for_awaited(self) -> bool:
-        """Let messages be due whose receivers are online here. Returns whether any await somebody."""
+        """Let messages be due whose receivers are online here. Returns whether
+        any await somebody."""
         after, users = self._awaited, self.rows.awaited(self._awaited)
         self._awaited = users[-1] if users else ("", "")
         apps = self.core.hub.apps
@@ -132,12 +164,17 @@ class ScheduledMessages:
         return bool(users or after[0])
 
     def receiver_came(self, app: str, user: str) -> None:
-        """Let the messages be due that await a user, as far as their authors may know that the user is
-        online. Switches. Raises StorageUnavailable."""
+        """Let the messages be due that await a user, as far as their authors
+        may know that the user is online. Switches. Raises
+        StorageUnavailable."""
         after = "", ""
         while rows := self.rows.awaiting(app, user, after):
             after = rows[-1].member, rows[-1].id
-            seen = [row for row in rows if self.core.relations.may_see_presence(app, row.member, user)]
+            seen = [
+                row
+                for row in rows
+                if self.core.relations.may_see_presence(app, row.member, user)
+            ]
             for row in self.rows.come(seen):
                 self.changed(row)
 
@@ -151,7 +188,9 @@ class ScheduledMessages:
             self._settle(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
         # In demo mode, who has no account writes to anybody.
-        by_account = self.core.keys.demo and bool(self.core.accounts.those_of(row.app, [row.member]))
+        by_account = self.core.keys.demo and bool(
+            self.core.accounts.those_of(row.app, [row.member])
+        )
         to_account = self.core.logins.wants_account(row.app, by_account)
 
         def done(result: Any) -> None:
@@ -163,16 +202,22 @@ class ScheduledMessages:
         if row.reminds:
             self._messaging.send(row.app, draft, done, source=SourceRow(row))
         else:
-            self._messaging.send_of_user(row.app, draft, done, None, to_account, SourceRow(row))
+            self._messaging.send_of_user(
+                row.app, draft, done, None, to_account, SourceRow(row)
+            )
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
-        """A copy of the message in the conversation of its author with themselves; None: they can read it no
-        more."""
+        """A copy of the message in the conversation of its author with
+        themselves; None: they can read it no more."""
         entries = self._log.entries.readable(row.app, row.member, [row.reminds])
         if not entries or entries[0].kind != "message":
             return None
         (entry,) = entries
-        about = {"id": entry.id, "conversation": entry.conversation, "from": entry.sender}
+        about = {
+            "id": entry.id,
+            "conversation": entry.conversation,
+            "from": entry.sender,
+        }
         return Draft(
             sender="",
             to_user=row.member,
@@ -201,15 +246,20 @@ class ScheduledMessages:
 
 def _draft(row: ScheduledMessage) -> Draft:
     time_ms = int(time() * 1000)
-    return Draft(sender=row.member, client_msg_id=row.id, time_ms=time_ms, **content_of(row))
+    return Draft(
+        sender=row.member, client_msg_id=row.id, time_ms=time_ms, **content_of(row)
+    )
 
 
 def _reminder_id(user: str, id: str) -> str:
-    """The ``client_msg_id`` of a reminder: the sender is the server, whose ids are those of all users."""
+    """The ``client_msg_id`` of a reminder: the sender is the server, whose ids
+    are those of all users."""
     return blake2b(f"{user}\0{id}".encode(), digest_size=16).hexdigest()
 
 
 def build(core: Core) -> Parts:
     """Build them."""
-    messages = ScheduledMessages(core, core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS))
+    messages = ScheduledMessages(
+        core, core.buckets.make(SCHEDULE_CHANGES, CHANGES, CHANGE_SECONDS)
+    )
     return Parts((messages,), run=(messages.run,))

@@ -1,5 +1,5 @@
-"""Messages that are stored in a log. A node without this feature pushes, and keeps histories of channels in
-memory or in Redis."""
+"""Messages that are stored in a log. A node without this feature pushes, and
+keeps histories of channels in memory or in Redis."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 
 def metrics() -> tuple[Metric, ...]:
     """Its rows of the table of metrics, at the first scrape."""
-    from imserver.gateway.metric_table import Metric, counters, histogram  # most nodes start without it
+    # most nodes start without it
+    from imserver.gateway.metric_table import Metric, counters, histogram
 
     return (
         histogram(
-            "imserver_batch_messages", "Messages of clients per group commit", "metrics.batch_messages"
+            "imserver_batch_messages",
+            "Messages of clients per group commit",
+            "metrics.batch_messages",
         ),
-        histogram("imserver_batch_seconds", "Duration of a group commit", "metrics.batch_seconds"),
+        histogram(
+            "imserver_batch_seconds",
+            "Duration of a group commit",
+            "metrics.batch_seconds",
+        ),
         Metric(
             "imserver_stored_total",
             "counter",

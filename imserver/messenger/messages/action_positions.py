@@ -1,7 +1,8 @@
 """Log positions of users of the action dialect, whose clients have no cursor.
 
-A position is proved when the client has acknowledged everything up to it. The node stores what was proved in
-a second together. Until then its own logins use the proved positions.
+A position is proved when the client has acknowledged everything up to it. The
+node stores what was proved in a second together. Until then its own logins use
+the proved positions.
 """
 
 import logging
@@ -19,20 +20,24 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 Positions = dict[str, int]
-"""Room → the position up to which a user has everything of it; ``""``: all that is not in a room."""
+"""Room → the position up to which a user has everything of it; ``""``: all that
+is not in a room."""
 Row = tuple[str, str, str, int]
 """(app, user, room, id); room ``""``: everything except messages in rooms."""
 
 ROOMS_PER_USER: Final = 1000
-"""Limit of rooms in which a user of an app has a position. Beyond it the oldest positions are deleted."""
+"""Limit of rooms in which a user of an app has a position. Beyond it the oldest
+positions are deleted."""
 POSITIONS_PER_APP: Final = 1_000_000
 """Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
 
 
 class ActionPositions(Store.Rows):
-    """The positions in a store. Owner of the positions that were proved on this node and are not stored yet.
+    """The positions in a store. Owner of the positions that were proved on this
+    node and are not stored yet.
 
-    Methods switch and may raise StorageUnavailable, if they do not say otherwise.
+    Methods switch and may raise StorageUnavailable, if they do not say
+    otherwise.
     """
 
     def __init__(self, store: Store) -> None:
@@ -47,11 +52,14 @@ class ActionPositions(Store.Rows):
     def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:
         """The ids up to which a user has received everything, stored or proved.
 
-        Key ``""``: everything except rooms (0 for an unknown user). Rooms are missing if the user was never
-        there.
+        Key ``""``: everything except rooms (0 for an unknown user). Rooms are
+        missing if the user was never there.
         """
-        # Looked up before the read: a position that is stored meanwhile would be in neither.
-        proved = {room: self._proved.get((app, user, room), -1) for room in ("", *rooms)}
+        # Looked up before the read: a position that is stored meanwhile would
+        # be in neither.
+        proved = {
+            room: self._proved.get((app, user, room), -1) for room in ("", *rooms)
+        }
         positions = self.stored(app, user, rooms)
         for room, id in proved.items():
             if id > positions.get(room, -1):
@@ -60,18 +68,21 @@ class ActionPositions(Store.Rows):
 
     def stored(self, app: str, user: str, rooms: Collection[str]) -> Positions:
         """The stored ones among the positions of a user."""
-        return self._store.read_or({"": 0}, lambda sql: _get(sql, app, user, list(rooms)))
+        return self._store.read_or(
+            {"": 0}, lambda sql: _get(sql, app, user, list(rooms))
+        )
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
-        """A user has received everything up to an id, in these rooms. It is stored within about a second.
-        Never switches."""
+        """A user has received everything up to an id, in these rooms. It is
+        stored within about a second. Never switches."""
         for room in rooms:
             key = app, user, room
             self._proved[key] = max(id, self._proved.get(key, 0))
         self._filled.set()
 
     def run(self) -> None:
-        """Greenlet: store the proved positions once a second, while there are any."""
+        """Greenlet: store the proved positions once a second, while there are
+        any."""
         while True:
             self._filled.wait()
             gevent.sleep(until_beat())
@@ -81,8 +92,8 @@ class ActionPositions(Store.Rows):
                 log.exception("positions of the action dialect could not be stored")
 
     def store_proved(self) -> None:
-        """Store the proved positions. If the database does not answer, they stay for the next time. Does not
-        raise StorageUnavailable."""
+        """Store the proved positions. If the database does not answer, they
+        stay for the next time. Does not raise StorageUnavailable."""
         rows = [(*key, id) for key, id in self._proved.items()]
         # They stay in sight of new logins while they are being stored.
         try:
@@ -98,7 +109,8 @@ class ActionPositions(Store.Rows):
             self._filled.clear()
 
     def raise_to(self, rows: Sequence[Row]) -> None:
-        """Raise stored positions to these ids. Each (app, user, room) must occur only once."""
+        """Raise stored positions to these ids. Each (app, user, room) must
+        occur only once."""
         self.written.update(row[0] for row in rows)
 
         def work(sql: Statements) -> None:
@@ -110,26 +122,39 @@ class ActionPositions(Store.Rows):
 
         self._store.write(work)
 
-    def begin(self, app: str, user: str, room: str, id: int, most: int = ROOMS_PER_USER) -> None:
-        """Store the first position of a user in a room. Beyond ``most`` rooms the oldest are deleted."""
+    def begin(
+        self, app: str, user: str, room: str, id: int, most: int = ROOMS_PER_USER
+    ) -> None:
+        """Store the first position of a user in a room. Beyond ``most`` rooms
+        the oldest are deleted."""
         self.written.add(app)
 
         def work(sql: Statements) -> None:
-            _raise(sql, "room_position", ("app", "member", "room"), [(app, user, room, id)])
+            _raise(
+                sql, "room_position", ("app", "member", "room"), [(app, user, room, id)]
+            )
             of_user = "FROM room_position WHERE app = %s AND member = %s"
-            beyond = int(sql.query(f"SELECT COUNT(*) {of_user}", (app, user))[0][0]) - most
+            beyond = (
+                int(sql.query(f"SELECT COUNT(*) {of_user}", (app, user))[0][0]) - most
+            )
             if beyond > 0:
-                oldest = f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
+                oldest = (
+                    f"SELECT room {of_user} AND room <> %s ORDER BY id, room LIMIT %s"
+                )
                 for (name,) in sql.query(oldest, (app, user, room, beyond)):
                     sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
 
         self._store.write(work)
 
     @Store.writing
-    def expire(self, sql: Statements, app: str, floor: int, most: int = POSITIONS_PER_APP) -> int:
-        """Delete positions of an app that are before the oldest entry, and the oldest beyond ``most``.
+    def expire(
+        self, sql: Statements, app: str, floor: int, most: int = POSITIONS_PER_APP
+    ) -> int:
+        """Delete positions of an app that are before the oldest entry, and the
+        oldest beyond ``most``.
 
-        ``floor``: entries up to this id have expired. Returns the number of deleted positions.
+        ``floor``: entries up to this id have expired. Returns the number of
+        deleted positions.
         """
         deleted = 0
         for table in ("talk_position", "room_position"):
@@ -137,38 +162,50 @@ class ActionPositions(Store.Rows):
             deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
             beyond = int(sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]) - most
             if beyond > 0:
-                last = sql.query(f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s", (app, beyond - 1))
-                deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last[0][0]))
+                last = sql.query(
+                    f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s",
+                    (app, beyond - 1),
+                )
+                deleted += sql.execute(
+                    f"DELETE {of_app} AND id <= %s", (app, last[0][0])
+                )
         return deleted
 
     def forget(self, app: str, user: str) -> None:
-        """Delete all positions of a user. A later user with the same id starts anew."""
+        """Delete all positions of a user. A later user with the same id starts
+        anew."""
         for key in [key for key in self._proved if key[:2] == (app, user)]:
             del self._proved[key]
 
         def work(sql: Statements) -> None:
             for table in ("talk_position", "room_position"):
-                sql.execute(f"DELETE FROM {table} WHERE app = %s AND member = %s", (app, user))
+                sql.execute(
+                    f"DELETE FROM {table} WHERE app = %s AND member = %s", (app, user)
+                )
 
         self._store.write_or(None, work)
 
 
 def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
-    pairs = sql.query("SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user))
+    pairs = sql.query(
+        "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user)
+    )
     found = {"": int(pairs[0][0]) if pairs else 0}
     statement = "SELECT room, id FROM room_position WHERE app = %s AND member = %s AND room IN {}"
     rows = sql.query_in(statement, (app, user), rooms)
     return found | {text_of(room): int(id) for room, id in rows}
 
 
-def _raise(sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+def _raise(
+    sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
+) -> None:
     if sql.engine != "mysql":
-        clause = (
-            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
-        )
+        clause = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
     else:
         clause = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
     for some in chunks(rows, 200):
         values = ", ".join([marks_of(len(key) + 1)] * len(some))
-        statement = f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
+        statement = (
+            f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
+        )
         sql.execute(statement, [value for row in some for value in row])

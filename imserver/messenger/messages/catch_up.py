@@ -1,4 +1,5 @@
-"""Catch-up: a connection begins to follow the log, and receives what it missed before anything new."""
+"""Catch-up: a connection begins to follow the log, and receives what it missed
+before anything new."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -40,24 +41,29 @@ log = logging.getLogger(__name__)
 PAGE: Final = 200
 """Most missed entries that are sent together (:meth:`CatchUp.send_missed`)."""
 RESEND_LIMIT: Final = 200
-"""Most entries that are sent again; a client that lacks more has to reconnect with its cursor."""
+"""Most entries that are sent again; a client that lacks more has to reconnect
+with its cursor."""
 RECOVERED: Final = 200
-"""Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
+"""Most missed entries that follow a login with a cursor; a client that missed
+more has to sync."""
 
 RESUMED: Final = 1000
-"""Limit of the missed entries that a stream delivers after a reconnect. A client that missed more must query
-them."""
+"""Limit of the missed entries that a stream delivers after a reconnect. A
+client that missed more must query them."""
 
 PageAnswer = Callable[[list[Message], bool, bool], bool]
-"""(a page of missed entries, whether there are more, begin anew) → whether the client has all of them now, so
-that new entries are delivered; must not switch. Begin anew: see :meth:`CatchUp.must_begin_anew`."""
+"""(a page of missed entries, whether there are more, begin anew) → whether the
+client has all of them now, so that new entries are delivered; must not switch.
+Begin anew: see :meth:`CatchUp.must_begin_anew`."""
 
 Resumed = Callable[[bool, bool], None]
-"""(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
+"""(recovered, begin anew): called right before the missed entries are sent.
+Must not switch."""
 
 
 class CatchUp(Service, dict=True):
-    """Owner of ``Connection.log_subscription``, and of the reads of the extents of logs under way."""
+    """Owner of ``Connection.log_subscription``, and of the reads of the extents
+    of logs under way."""
 
     metrics: Metrics
     store: Store
@@ -70,32 +76,40 @@ class CatchUp(Service, dict=True):
     def __post_init__(self) -> None:
         self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
-        """Reads of extents that have not begun; callers that come meanwhile share the result."""
+        """Reads of extents that have not begun; callers that come meanwhile
+        share the result."""
         self._turns: dict[str, Lock] = {}
         self._numbers = count()
         """Of the subscriptions whose clients have no cursor."""
 
-    # --- log subscriptions ----------------------------------------------------------------------------------
+    # --- log subscriptions ----------------------------------------------------
 
     def subscribe_from(
         self, connection: Connection, positions: dict[str, int], pinged: bool
     ) -> PongLogSubscription:
-        """Let a session without a cursor follow the log, and its rooms, as :meth:`subscribe` does.
+        """Let a session without a cursor follow the log, and its rooms, as
+        :meth:`subscribe` does.
 
-        ``positions``: room → the position up to which the user has its messages; ``""``: those of no room.
-        ``pinged``: the pongs to pings prove what has arrived. Otherwise the client acknowledges by itself.
+        ``positions``: room → the position up to which the user has its
+        messages; ``""``: those of no room. ``pinged``: the pongs to pings prove
+        what has arrived. Otherwise the client acknowledges by itself.
         """
-        subscription = PongLogSubscription(number=next(self._numbers), positions=positions, pinged=pinged)
+        subscription = PongLogSubscription(
+            number=next(self._numbers), positions=positions, pinged=pinged
+        )
         subscription.acked = subscription.delivered = min(positions.values())
         self.subscribe(connection, subscription)
         return subscription
 
-    def subscribe(self, connection: Connection, log_subscription: LogSubscription) -> None:
+    def subscribe(
+        self, connection: Connection, log_subscription: LogSubscription
+    ) -> None:
         """Let a session follow the log. May switch.
 
-        Nothing is delivered before the client has synced all that it missed (:meth:`sync`). Nothing happens
-        if the session ends, or logs in again, meanwhile. Raises StorageUnavailable; then the session does not
-        follow the log.
+        Nothing is delivered before the client has synced all that it missed
+        (:meth:`sync`). Nothing happens if the session ends, or logs in again,
+        meanwhile. Raises StorageUnavailable; then the session does not follow
+        the log.
         """
         app, user, state = connection.app, connection.user, connection.dialect_state
         log_subscriptions = self.log_subscriptions
@@ -104,7 +118,9 @@ class CatchUp(Service, dict=True):
         log_subscriptions.add(app)
         try:
             self.follower.follow(app)
-            rows = log_subscriptions.read_memberships(self._log.conversations.memberships, app, user)
+            rows = log_subscriptions.read_memberships(
+                self._log.conversations.memberships, app, user
+            )
         except BaseException:
             self._remove(app)
             raise
@@ -122,33 +138,44 @@ class CatchUp(Service, dict=True):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
 
     def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
-        """The log is unavailable: the session receives nothing before it syncs."""
+        """The log is unavailable: the session receives nothing before it
+        syncs."""
         app = connection.app
-        if app is not None and connection.log_subscription is None and self._may_subscribe(connection):
+        if (
+            app is not None
+            and connection.log_subscription is None
+            and self._may_subscribe(connection)
+        ):
             self.log_subscriptions.add(app)
             connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
-        """Whether a session is addressed, and has no log subscription but a pending one."""
+        """Whether a session is addressed, and has no log subscription but a
+        pending one."""
         log_subscription = connection.log_subscription
-        free = log_subscription is None or isinstance(log_subscription, PendingLogSubscription)
+        free = log_subscription is None or isinstance(
+            log_subscription, PendingLogSubscription
+        )
         return connection.is_addressed and free
 
     def forget(self, connection: Connection, _code: int = 0) -> None:
-        """A connection no longer follows the log, or has ended. Never switches."""
+        """A connection no longer follows the log, or has ended. Never
+        switches."""
         log_subscription, app = connection.log_subscription, connection.app
         if log_subscription is not None and app is not None:
             self.log_subscriptions.followers.leave_all(app, connection)
             self.log_subscriptions.has_caught_up(app, connection)
             connection.log_subscription = None
-            self.log_subscriptions.acking -= isinstance(log_subscription, AckingLogSubscription)
+            self.log_subscriptions.acking -= isinstance(
+                log_subscription, AckingLogSubscription
+            )
             self._remove(app)
 
     def _remove(self, app: str) -> None:
         if self.log_subscriptions.remove(app):
             self.follower.forget_unwanted(app)
 
-    # --- missed entries -------------------------------------------------------------------------------------
+    # --- missed entries -------------------------------------------------------
 
     def sync(
         self,
@@ -159,30 +186,46 @@ class CatchUp(Service, dict=True):
         yields: bool = False,
         checks: bool = False,
     ) -> None:
-        """Answer with a page of at most ``limit`` entries that a subscribed connection missed. Switches.
+        """Answer with a page of at most ``limit`` entries that a subscribed
+        connection missed. Switches.
 
-        New entries are held until the last page was answered. ``answer`` is called at the page's place in the
-        order of deliveries. ``yields``: it is not called if another sync has begun meanwhile. ``checks``: it
-        gets the result of :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
+        New entries are held until the last page was answered. ``answer`` is
+        called at the page's place in the order of deliveries. ``yields``: it is
+        not called if another sync has begun meanwhile. ``checks``: it gets the
+        result of :meth:`must_begin_anew`, otherwise False. Raises
+        StorageUnavailable.
         """
-        app, user, log_subscription = connection.app, connection.user, connection.log_subscription
+        app, user, log_subscription = (
+            connection.app,
+            connection.user,
+            connection.log_subscription,
+        )
         if app is None or user is None or log_subscription is None:
             answer([], False, False)  # it has ended meanwhile
             return
-        rooms = log_subscription.positions if isinstance(log_subscription, PongLogSubscription) else None
+        rooms = (
+            log_subscription.positions
+            if isinstance(log_subscription, PongLogSubscription)
+            else None
+        )
         was_live = log_subscription.live
         backlog = log_subscription.backlog = list(log_subscription.backlog or ())
         entries, more = list[Entry](), False
         try:
             received = max(after, *rooms.values()) if rooms else after
-            is_stored = self.follower.position(app) >= received or self._log.entries.head(app) >= received
+            is_stored = (
+                self.follower.position(app) >= received
+                or self._log.entries.head(app) >= received
+            )
             anew = checks and not is_stored
             if not anew:
                 entries, more = self.page(app, user, after, limit, rooms)
-                # The extent is read after the page, which may lack what has expired meanwhile.
+                # The extent is read after the page, which may lack what has
+                # expired meanwhile.
                 anew = checks and self.must_begin_anew(connection, after)
         except BaseException:
-            if log_subscription.backlog is backlog:  # else a later sync owns it, or it was answered
+            # else a later sync owns it, or it was answered
+            if log_subscription.backlog is backlog:
                 if was_live:
                     self.release(connection)
                 else:
@@ -196,24 +239,36 @@ class CatchUp(Service, dict=True):
         if not more:
             entries = self._before_results(connection, entries)
         if not answer(entries, more, anew):
-            # Held messages are on the next pages; acknowledgements wait for the last page.
+            # Held messages are on the next pages; acknowledgements wait for the
+            # last page.
             log_subscription.backlog = acks_in(log_subscription.backlog or ())
             return
         covered = entries[-1].id if entries else after
-        # Received from another node or in this page, and still to be delivered by this node to others.
+        # Received from another node or in this page, and still to be delivered
+        # by this node to others.
         ahead = max(covered, received) if is_stored else 0
         if ahead > self.follower.position(app):
             self.log_subscriptions.is_ahead(app, connection, ahead)
         self._go_live(connection, log_subscription, covered)
 
-    def _before_results(self, connection: Connection, entries: list[Entry]) -> list[Entry]:
-        """The entries of a last page before the first one that this connection has sent, if its result is to
-        come in that place. The others are delivered live: they were stored after the session had begun."""
+    def _before_results(
+        self, connection: Connection, entries: list[Entry]
+    ) -> list[Entry]:
+        """The entries of a last page before the first one that this connection
+        has sent, if its result is to come in that place. The others are
+        delivered live: they were stored after the session had begun."""
         app, user = app_and_user(connection)
-        if not (self._log.writer.stores_for(app, connection) or self.deliverer.owes(app, connection)):
+        if not (
+            self._log.writer.stores_for(app, connection)
+            or self.deliverer.owes(app, connection)
+        ):
             return entries
         position = self.follower.position(app)
-        return list(takewhile(lambda entry: entry.id <= position or entry.sender != user, entries))
+        return list(
+            takewhile(
+                lambda entry: entry.id <= position or entry.sender != user, entries
+            )
+        )
 
     def send_missed(
         self,
@@ -221,10 +276,11 @@ class CatchUp(Service, dict=True):
         after: int,
         wait: Callable[[Connection], object] = Connection.wait_until_sent,
     ) -> None:
-        """Send a subscribed connection what it missed after an id, page by page, and then what is new.
+        """Send a subscribed connection what it missed after an id, page by
+        page, and then what is new.
 
-        ``wait``: for its client, between two pages. It returns early if the log subscription ends. Switches;
-        raises StorageUnavailable.
+        ``wait``: for its client, between two pages. It returns early if the log
+        subscription ends. Switches; raises StorageUnavailable.
         """
         log_subscription, position = connection.log_subscription, after
         goes_on = log_subscription is not None
@@ -242,12 +298,15 @@ class CatchUp(Service, dict=True):
                 wait(connection)
 
     def release(self, connection: Connection) -> None:
-        """Send what was held for a connection, and deliver new entries from now on."""
+        """Send what was held for a connection, and deliver new entries from now
+        on."""
         log_subscription = connection.log_subscription
         if log_subscription is not None and not log_subscription.live:
             self._go_live(connection, log_subscription, 0)
 
-    def _go_live(self, connection: Connection, log_subscription: LogSubscription, covered: int) -> None:
+    def _go_live(
+        self, connection: Connection, log_subscription: LogSubscription, covered: int
+    ) -> None:
         """Send what was held; of entries those after ``covered``."""
         backlog, log_subscription.backlog = log_subscription.backlog or (), None
         messages: list[Message] = []
@@ -262,36 +321,51 @@ class CatchUp(Service, dict=True):
         self.deliverer.send_streams(connection)
 
     def page(
-        self, app: str, user: str, after: int, limit: int, rooms: Mapping[str, int] | None = None
+        self,
+        app: str,
+        user: str,
+        after: int,
+        limit: int,
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[list[Entry], bool]:
-        """The entries after an id that a user may read, in order, as many as fit on a page, and whether there
-        are more. Switches.
+        """The entries after an id that a user may read, in order, as many as
+        fit on a page, and whether there are more. Switches.
 
-        ``rooms``: with the messages of these rooms (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
+        ``rooms``: with the messages of these rooms
+        (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
         return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
 
-    # --- logins with a cursor -------------------------------------------------------------------------------
+    # --- logins with a cursor -------------------------------------------------
 
     def collect(self, connection: Connection) -> None:
-        """Let a session that has just begun follow the log. New entries wait until it has synced. May switch.
-        Raises StorageUnavailable."""
+        """Let a session that has just begun follow the log. New entries wait
+        until it has synced. May switch. Raises StorageUnavailable."""
         self.subscribe(connection, LogSubscription(backlog=[]))
 
     def resume(
-        self, connection: Connection, cursor: int, acks: bool, resumed: Resumed, collects: bool = False
+        self,
+        connection: Connection,
+        cursor: int,
+        acks: bool,
+        resumed: Resumed,
+        collects: bool = False,
     ) -> None:
         """Let a session that has just begun follow the log from its cursor on.
 
-        ``acks``: its client acknowledges entries. ``collects``: new entries wait until the client has synced;
-        otherwise the client syncs up to the end of the log.
+        ``acks``: its client acknowledges entries. ``collects``: new entries
+        wait until the client has synced; otherwise the client syncs up to the
+        end of the log.
 
-        ``resumed`` is called once. Recovered: the missed entries follow at once, then new ones. Otherwise
-        nothing is delivered before the client has synced. May switch. Raises StorageUnavailable; then
-        ``resumed`` was not called.
+        ``resumed`` is called once. Recovered: the missed entries follow at
+        once, then new ones. Otherwise nothing is delivered before the client
+        has synced. May switch. Raises StorageUnavailable; then ``resumed`` was
+        not called.
         """
         backlog: Backlog = [] if collects else ()
-        log_subscription = AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
+        log_subscription = (
+            AckingLogSubscription(backlog) if acks else LogSubscription(backlog)
+        )
         self.subscribe(connection, log_subscription)
         if connection.log_subscription is not log_subscription:
             resumed(False, False)
@@ -300,7 +374,9 @@ class CatchUp(Service, dict=True):
             log_subscription.acked = log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
-            whole = not (more or anew) and connection.log_subscription is log_subscription
+            whole = (
+                not (more or anew) and connection.log_subscription is log_subscription
+            )
             resumed(whole, anew)
             if whole:
                 self.deliverer.send(connection, messages)
@@ -322,14 +398,16 @@ class CatchUp(Service, dict=True):
         return self.store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether entries after the cursor have expired, or the cursor is not of this log, or its entry is
-        lost. Switches; raises StorageUnavailable."""
+        """Whether entries after the cursor have expired, or the cursor is
+        not of this log, or its entry is lost. Switches; raises
+        StorageUnavailable."""
         app = connection.app
         assert app is not None
         return cursor != 0 and not self._extent(app).continues(cursor)
 
     def _extent(self, app: str) -> LogExtent:
-        """The current extent. Clients that return at the same time share a query."""
+        """The current extent. Clients that return at the same time share a
+        query."""
         shared = self._extents.get(app)
         if shared is not None:
             extent = shared.get()
@@ -344,14 +422,17 @@ class CatchUp(Service, dict=True):
         except BaseException as error:
             if self._extents.get(app) is shared:
                 del self._extents[app]
-            # An exception that ends this greenlet must not end those that share its query.
+            # An exception that ends this greenlet must not end those that share
+            # its query.
             ours = isinstance(error, Exception)
-            shared.set_exception(error if ours else StorageUnavailable("the log was not read"))
+            shared.set_exception(
+                error if ours else StorageUnavailable("the log was not read")
+            )
             raise
         shared.set(extent)
         return extent
 
-    # --- acknowledgements -----------------------------------------------------------------------------------
+    # --- acknowledgements -----------------------------------------------------
 
     def ponged(self, connection: Connection, data: bytes) -> None:
         """A client has answered a ping. Never switches."""
@@ -360,25 +441,33 @@ class CatchUp(Service, dict=True):
             self.prove(connection, log_subscription.proof(data))
 
     def prove(self, connection: Connection, id: int) -> None:
-        """Everything up to an id has arrived at a client without a cursor. Never switches."""
+        """Everything up to an id has arrived at a client without a cursor.
+        Never switches."""
         log_subscription = connection.log_subscription
-        if isinstance(log_subscription, PongLogSubscription) and id > log_subscription.acked:
+        if (
+            isinstance(log_subscription, PongLogSubscription)
+            and id > log_subscription.acked
+        ):
             log_subscription.acked = id
             present = {"", *[room.name for room in connection.channels]}
             rooms = [room for room in log_subscription.positions if room in present]
             self.positions.prove(*app_and_user(connection), rooms, id)
 
     def check_acks(self) -> None:
-        """A second has passed: start a greenlet if entries have to be sent again. Never switches."""
+        """A second has passed: start a greenlet if entries have to be sent
+        again. Never switches."""
         late = self.ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)
 
     def _resend_to(self, late: list[Connection]) -> None:
-        """Greenlet: send entries again, or close the connections that lack too many."""
+        """Greenlet: send entries again, or close the connections that lack too
+        many."""
         for connection in late:
             log_subscription = connection.log_subscription
-            if not connection.is_open or not isinstance(log_subscription, AckingLogSubscription):
+            if not connection.is_open or not isinstance(
+                log_subscription, AckingLogSubscription
+            ):
                 continue
             try:
                 if self.resend(connection, log_subscription.acked, RESEND_LIMIT):
@@ -389,12 +478,16 @@ class CatchUp(Service, dict=True):
                     self.ack_tracker.wait(connection, log_subscription, ACK_SECONDS)
                 continue
             except Exception:
-                log.exception("entries could not be sent again", extra={"connection": connection.peer})
+                log.exception(
+                    "entries could not be sent again",
+                    extra={"connection": connection.peer},
+                )
             connection.close(CloseCode.ACK_TIMEOUT)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
-        """Send a live connection again what its user may read after an id; False if that is more than
-        ``limit``. Nothing is sent if its client begins a sync meanwhile. Switches; raises StorageUnavailable.
+        """Send a live connection again what its user may read after an id;
+        False if that is more than ``limit``. Nothing is sent if its client
+        begins a sync meanwhile. Switches; raises StorageUnavailable.
         """
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
@@ -414,12 +507,12 @@ class CatchUp(Service, dict=True):
         return whole
 
 
-# --- event streams ------------------------------------------------------------------------------------------
+# --- event streams ------------------------------------------------------------
 
 
 class StreamStart(Struct, frozen=True):
-    """The id after which a stream delivers stored messages (None: it delivers none), and whether that is
-    complete. ``first``: the first missed entries.
+    """The id after which a stream delivers stored messages (None: it delivers
+    none), and whether that is complete. ``first``: the first missed entries.
     """
 
     cursor: int | None
@@ -433,11 +526,11 @@ class StreamStarts(Service):
     catch_up: CatchUp
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
-        """The position at which a stream begins. Read before the stream begins, so that ``ready`` is its
-        first event.
+        """The position at which a stream begins. Read before the stream begins,
+        so that ``ready`` is its first event.
 
-        Raises StorageUnavailable if the client sent a cursor. Other clients are served without stored
-        messages.
+        Raises StorageUnavailable if the client sent a cursor. Other clients are
+        served without stored messages.
         """
         entries = self.catch_up.store.part(MessageLog).entries
         try:
@@ -446,19 +539,27 @@ class StreamStarts(Service):
                 return StreamStart(extent.head, False)
             if extent.continues(cursor):
                 first, more = self.catch_up.page(app, user, cursor, PAGE)
-                more = more and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
-                # The page may lack what expires while it is read, so the extent is read again.
+                more = (
+                    more
+                    and entries.count_missed(app, user, cursor, RESUMED + 1) > RESUMED
+                )
+                # The page may lack what expires while it is read, so the extent
+                # is read again.
                 if not more and entries.extent(app).continues(cursor):
                     return StreamStart(cursor, True, first)
             return StreamStart(extent.head, False)
         except StorageUnavailable:
             if cursor is not None:
                 raise
-            log.warning("a stream of %s begins without stored messages: the database does not answer", app)
+            log.warning(
+                "a stream of %s begins without stored messages: the database does not answer",
+                app,
+            )
             return StreamStart(None, False)
 
     def send(self, stream: Connection, start: StreamStart) -> None:
-        """Deliver what is stored, from ``start`` on; also again, from another one. May switch."""
+        """Deliver what is stored, from ``start`` on; also again, from another
+        one. May switch."""
         cursor, first = start.cursor, start.first
         if cursor is None:
             return

@@ -1,4 +1,5 @@
-"""``imserver search rebuild`` makes the index of words anew; and what ``imserver doctor`` says of the log."""
+"""``imserver search rebuild`` makes the index of words anew; and what
+``imserver doctor`` says of the log."""
 
 from collections.abc import Iterator
 from time import gmtime, strftime, time
@@ -24,7 +25,8 @@ def search() -> None:
 def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
     """Delete the index of words of APP, or of all apps, and make it anew.
 
-    Servers may run meanwhile: a search scans what is not in the index yet. If it was ended, call it again.
+    Servers may run meanwhile: a search scans what is not in the index yet. If
+    it was ended, call it again.
     """
     with opened(path, data_dir) as (settings, store, _):
         stored = store.part(MessageLog)

@@ -14,8 +14,11 @@ MAX_BUTTONS: Final = 4
 
 
 def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
-    """The reason why a message cannot have these rows of buttons, ``""`` if it can."""
-    if len(rows) > MAX_BUTTON_ROWS or any(not 1 <= len(row) <= MAX_BUTTONS for row in rows):
+    """The reason why a message cannot have these rows of buttons, ``""`` if it
+    can."""
+    if len(rows) > MAX_BUTTON_ROWS or any(
+        not 1 <= len(row) <= MAX_BUTTONS for row in rows
+    ):
         return f"at most {MAX_BUTTON_ROWS} rows of 1 to {MAX_BUTTONS} buttons"
     for one in chain.from_iterable(rows):
         if not one["text"].strip() or len(one["text"]) > Limit.BUTTON:
@@ -27,16 +30,21 @@ def buttons_objection(rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
 
 def exclusive_objection(count: int) -> str:
-    """The reason why so many buttons cannot be the answers to a question, ``""`` if they can."""
+    """The reason why so many buttons cannot be the answers to a question,
+    ``""`` if they can."""
     return "" if 1 <= count <= Limit.OPTIONS else f"1 to {Limit.OPTIONS} buttons"
 
 
 def mentions_objection(users: Sequence[str]) -> str:
-    """The reason why a message cannot mention these users, ``""`` if it can. ``all``: everybody in the
-    conversation."""
+    """The reason why a message cannot mention these users, ``""`` if it can.
+    ``all``: everybody in the conversation."""
     if not all(users):
         return "an empty id"
-    return "`all` mentions everybody, so nobody else is named" if "all" in users and len(users) > 1 else ""
+    return (
+        "`all` mentions everybody, so nobody else is named"
+        if "all" in users and len(users) > 1
+        else ""
+    )
 
 
 class Ack(Command, frozen=True, gc=False):
@@ -48,10 +56,11 @@ class Ack(Command, frozen=True, gc=False):
 class Send(Command, frozen=True, gc=False):
     """Store and deliver a message to the user ``to``, or in a ``conversation``.
 
-    A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the conversation of that entry.
-    ``forward`` sends the content of the message ``about`` as a new one. ``press`` presses the button of that
-    message with the value ``body``.
-    ``id`` is made by the client. A repeated id is not stored again.
+    A ``kind`` of ``recall`` or ``edit`` refers to another entry and goes to the
+    conversation of that entry. ``forward`` sends the content of the message
+    ``about`` as a new one. ``press`` presses the button of that message with
+    the value ``body``. ``id`` is made by the client. A repeated id is not
+    stored again.
     """
 
     to: str = ""
@@ -69,8 +78,8 @@ class Send(Command, frozen=True, gc=False):
 
 
 class Sync(Command, frozen=True, gc=False):
-    """Request the entries after the id ``after``, and changes of the user's marks after ``version`` (-1:
-    without marks)."""
+    """Request the entries after the id ``after``, and changes of the user's
+    marks after ``version`` (-1: without marks)."""
 
     after: int
     limit: int
@@ -93,8 +102,9 @@ class Pin(Command, frozen=True, gc=False):
 
 
 class AnswerAsk(Command, frozen=True, gc=False):
-    """Answer the question ``id`` with the ``value`` of an option, with a free ``text``, or in a poll with
-    ``choices``, the indexes of options; ``()``: withdraw the vote."""
+    """Answer the question ``id`` with the ``value`` of an option, with a free
+    ``text``, or in a poll with ``choices``, the indexes of options; ``()``:
+    withdraw the vote."""
 
     id: int
     value: str = ""
@@ -103,15 +113,16 @@ class AnswerAsk(Command, frozen=True, gc=False):
 
 
 class AskPins(Command, frozen=True, gc=False):
-    """Request the messages of a conversation that were pinned before ``before`` (0: all)."""
+    """Request the messages of a conversation that were pinned before ``before``
+    (0: all)."""
 
     conversation: int
     before: int = 0
 
 
 class History(Command, frozen=True, gc=False):
-    """Request the messages of a conversation before the id ``before`` (0: the newest), or (not -1) after the
-    id ``after``.
+    """Request the messages of a conversation before the id ``before`` (0: the
+    newest), or (not -1) after the id ``after``.
 
     ``types``: only messages of these types.
     """
@@ -124,7 +135,8 @@ class History(Command, frozen=True, gc=False):
 
 
 class Conversations(Command, frozen=True, gc=False):
-    """Request the user's conversations below ``before`` (0: from the start), newest first."""
+    """Request the user's conversations below ``before`` (0: from the start),
+    newest first."""
 
     before: int
     limit: int
@@ -138,15 +150,17 @@ class Read(Command, frozen=True, gc=False):
 
 
 class Received(Command, frozen=True, gc=False):
-    """Confirm that a conversation was received up to an id. Its senders may see this."""
+    """Confirm that a conversation was received up to an id. Its senders may see
+    this."""
 
     conversation: int
     id: int
 
 
 class AskReceipts(Command, frozen=True, gc=False):
-    """Request how far the other members of a conversation, with ids after ``after``, have read and received
-    it. ``message`` (not 0): only of those who have read this message."""
+    """Request how far the other members of a conversation, with ids after
+    ``after``, have read and received it. ``message`` (not 0): only of those who
+    have read this message."""
 
     conversation: int
     after: str
@@ -155,21 +169,24 @@ class AskReceipts(Command, frozen=True, gc=False):
 
 
 class CountReceipts(Command, frozen=True, gc=False):
-    """Request how many other members have received and read these messages of a conversation."""
+    """Request how many other members have received and read these messages of a
+    conversation."""
 
     conversation: int
     ids: tuple[int, ...]
 
 
 class AskThreads(Command, frozen=True, gc=False):
-    """Request the threads that the user follows whose last reply is before the id ``before`` (0: all)."""
+    """Request the threads that the user follows whose last reply is before the
+    id ``before`` (0: all)."""
 
     before: int
     limit: int
 
 
 class AskThread(Command, frozen=True, gc=False):
-    """Request the last replies in the thread of a message, before the id ``before`` (0: the newest)."""
+    """Request the last replies in the thread of a message, before the id
+    ``before`` (0: the newest)."""
 
     thread: int
     before: int
@@ -191,7 +208,8 @@ class ReadThread(Command, frozen=True, gc=False):
 
 
 class AskMarks(Command, frozen=True, gc=False):
-    """Request the changes of the user's marks on all devices after a version."""
+    """Request the changes of the user's marks on all devices after a
+    version."""
 
     version: int
 
@@ -222,8 +240,9 @@ NO_FILTER: Final = SearchFilter()
 
 
 class Search(Command, frozen=True, gc=False):
-    """Request the messages that contain ``text``, before the id ``before`` (0: the newest), in one
-    conversation or (0) in all that the user may read. ``text`` may be ``""`` with a ``filter``."""
+    """Request the messages that contain ``text``, before the id ``before`` (0:
+    the newest), in one conversation or (0) in all that the user may read.
+    ``text`` may be ``""`` with a ``filter``."""
 
     text: str
     conversation: int

@@ -15,7 +15,11 @@ from imserver.gateway.storage.tables import OF_LOGS, Reason, Table
 from imserver.plugin import SettingsRow
 
 PIECES: Final = Rate(
-    "pieces", "pieces of streamed messages", "app", "limits.pieces_per_second", "1008, over HTTP 429"
+    "pieces",
+    "pieces of streamed messages",
+    "app",
+    "limits.pieces_per_second",
+    "1008, over HTTP 429",
 )
 SEARCH_MILLISECONDS: Final = 15_000
 """The time that the searches of one user may take in a minute."""
@@ -38,8 +42,8 @@ class StreamLimits(Struct, frozen=True):
 
 
 class RetentionSettings(Struct, frozen=True):
-    """Keys of section ``storage``: for how many seconds, and how many of the newest messages of each app are
-    stored; 0: for ever, all."""
+    """Keys of section ``storage``: for how many seconds, and how many of the
+    newest messages of each app are stored; 0: for ever, all."""
 
     retention_seconds: Seconds = 0.0
     retention_messages: Count = 0
@@ -49,10 +53,14 @@ class AppRetention(Struct, frozen=True):
     """The same of one app."""
 
     retention_seconds: Annotated[
-        Seconds, about("The longest age of stored messages in seconds; 0: the server's setting.")
+        Seconds,
+        about(
+            "The longest age of stored messages in seconds; 0: the server's setting."
+        ),
     ] = 0.0
     retention_messages: Annotated[
-        AppCount, about("The maximum number of stored messages; 0: the server's setting.")
+        AppCount,
+        about("The maximum number of stored messages; 0: the server's setting."),
     ] = 0
 
 
@@ -67,7 +75,9 @@ SETTINGS: Final = SettingsRow(
 
 
 _BY_MARKS: Final = Reason("the log erases it with the marks of the user")
-_BY_LOG: Final = Reason("the log takes the user out: entries stay without content, under another name")
+_BY_LOG: Final = Reason(
+    "the log takes the user out: entries stay without content, under another name"
+)
 _BY_POSITIONS: Final = Reason("the node forgets the positions, also those in memory")
 _OF_MEMBERS: Final = Reason("it belongs to all members of a conversation")
 _NUMBERS: Final = Reason("numbers that say nothing of a user")
@@ -150,8 +160,14 @@ TABLES: Final = (
             follows small out""",
         erase_user=_BY_MARKS,
     ),
-    _of_log(name="ask_deadline", types="log big*, id big* out, due big out", of_user=_NUMBERS),
-    _of_log(name="ask_tally", types="log big*, id big* out, due big out", of_user=_NUMBERS),
+    _of_log(
+        name="ask_deadline",
+        types="log big*, id big* out, due big out",
+        of_user=_NUMBERS,
+    ),
+    _of_log(
+        name="ask_tally", types="log big*, id big* out, due big out", of_user=_NUMBERS
+    ),
     _of_log(
         name="ask_vote",
         types="""log big*, id big* out, member name255* out user, choices small out, secret small=0,
@@ -204,9 +220,13 @@ TABLES: Final = (
         name="log",
         types="""number serial, app name500, part int, last_id big out, last_conversation big out,
             floor big out, lost name1000? out""",
-        of_app=Reason("it stays with the last ids, none of which is given again if the app is created anew"),
+        of_app=Reason(
+            "it stays with the last ids, none of which is given again if the app is created anew"
+        ),
         # Clients with an old cursor begin anew.
-        erase_app=("UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",),
+        erase_app=(
+            "UPDATE log SET floor = last_id WHERE app = %s AND floor < last_id",
+        ),
         stays="app = %s",
     ),
 )
@@ -214,8 +234,8 @@ TABLES: Final = (
 
 
 def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
-    """The last ids, seqs and versions: (id, conversation, app, part); (seq, conversation, app, part); (user,
-    version, app, part)."""
+    """The last ids, seqs and versions: (id, conversation, app, part); (seq,
+    conversation, app, part); (user, version, app, part)."""
     return (
         sql.query("SELECT last_id, last_conversation, app, part FROM log"),
         sql.query(
@@ -227,7 +247,9 @@ def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
     )
 
 
-def _continue_after(sql: Statements, given: tuple[list[Any], list[Any], list[Any]]) -> None:
+def _continue_after(
+    sql: Statements, given: tuple[list[Any], list[Any], list[Any]]
+) -> None:
     ids, seqs, versions = given
     sql.execute_many(
         "INSERT INTO log (last_id, last_conversation, app, part, floor) VALUES (%s, %s, %s, %s, 0) "
@@ -259,5 +281,7 @@ def _skip(sql: Statements, far: int) -> None:
     )
 
 
-NUMBERS: Final = (GivenNumbers(frozenset({"log", "mark_version"}), _read, _continue_after, _skip),)
+NUMBERS: Final = (
+    GivenNumbers(frozenset({"log", "mark_version"}), _read, _continue_after, _skip),
+)
 """What a restored database does not give again."""

@@ -1,12 +1,16 @@
-"""In-order delivery: entries of the log go to the connections of this node that may read them, and results to
-the senders of the drafts. The log follower knows up to which entry of an app this node has delivered.
+"""In-order delivery: entries of the log go to the connections of this node that
+may read them, and results to the senders of the drafts. The log follower knows
+up to which entry of an app this node has delivered.
 
-To one connection everything stored is sent in the order of ids, including the acknowledgements of its own
-messages: a client's cursor is the greatest id that it has seen, so it must have received everything before.
+To one connection everything stored is sent in the order of ids, including the
+acknowledgements of its own messages: a client's cursor is the greatest id that
+it has seen, so it must have received everything before.
 
-Batches come from this node's own writer and from other nodes, in any order, late, or never. A batch that does
-not continue at the position waits. If the gap is not filled in a moment, the missing entries are read from
-the log. Each second the positions of apps without news are compared with the ends of their logs.
+Batches come from this node's own writer and from other nodes, in any order,
+late, or never. A batch that does not continue at the position waits. If the gap
+is not filled in a moment, the missing entries are read from the log. Each
+second the positions of apps without news are compared with the ends of their
+logs.
 """
 
 import logging
@@ -23,14 +27,31 @@ from msgspec import Struct, field
 
 from imserver.gateway.clock import until_beat
 from imserver.gateway.errors import CloseCode, StorageUnavailable
-from imserver.gateway.hub.fanout import Fanout, FrameSource, Part, frame_for, framed, named
+from imserver.gateway.hub.fanout import (
+    Fanout,
+    FrameSource,
+    Part,
+    frame_for,
+    framed,
+    named,
+)
 from imserver.gateway.hub.hub import Hub
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import Service
 from imserver.gateway.transport.connection import Connection, Encoding
-from imserver.messenger.messages.acks import AckingLogSubscription, AckTracker, PongLogSubscription
+from imserver.messenger.messages.acks import (
+    AckingLogSubscription,
+    AckTracker,
+    PongLogSubscription,
+)
 from imserver.messenger.messages.log.bots import bots_of
-from imserver.messenger.messages.log.contract import Appended, AppendRequest, Commit, Entry, Stored
+from imserver.messenger.messages.log.contract import (
+    Appended,
+    AppendRequest,
+    Commit,
+    Entry,
+    Stored,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.rows import users_of
 from imserver.messenger.messages.log_subscriptions import LogSubscriptions, hold_ack
@@ -47,11 +68,13 @@ MAX_RUN_BYTES: Final = 65_536
 GAP_SECONDS: Final = 0.02
 """How long a gap waits for a batch from another node before the log is read."""
 QUIET_SECONDS: Final = 1.0
-"""After so long without news an app's position is compared with the end of its log."""
+"""After so long without news an app's position is compared with the end of its
+log."""
 RETRY_SECONDS: Final = 0.5
 PAGE: Final = 500
 MAX_WAITING: Final = 256
-"""Batches of an app that wait for a gap to be filled; more are dropped, and read from the log later."""
+"""Batches of an app that wait for a gap to be filled; more are dropped, and
+read from the log later."""
 _CLOSED_AT_ONCE: Final = 1000
 """Connections that are closed in one turn of the loop."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
@@ -67,10 +90,12 @@ class MessageRun(Service):
 
     messages: Sequence[Message]
     _each: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
-    """Payloads if the dialect puts several into one frame, else frames. None: not encoded yet."""
+    """Payloads if the dialect puts several into one frame, else frames. None:
+    not encoded yet."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
-        """The messages at these places, as one frame if the dialect supports it."""
+        """The messages at these places, as one frame if the dialect supports
+        it."""
         batches = encoding.dialect.batches
         each = self._each.get(encoding)
         if each is None:
@@ -79,14 +104,18 @@ class MessageRun(Service):
         for index in indexes:
             source = each[index]
             if source is None:
-                source = each[index] = self._encode(encoding, self.messages[index], batches)
+                source = each[index] = self._encode(
+                    encoding, self.messages[index], batches
+                )
             some.append(source)
         if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
             return encoding.frame(joined) if batches and joined else joined
         return lambda connection: b"".join([frame_for(one, connection) for one in some])
 
-    def _encode(self, encoding: Encoding, message: Message, batches: bool) -> FrameSource:
+    def _encode(
+        self, encoding: Encoding, message: Message, batches: bool
+    ) -> FrameSource:
         if batches:
             return encoding.dialect.encode_message(message) or b""  # type: ignore[return-value]  # bytes
         if encoding.dialect.personal:
@@ -105,11 +134,14 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
     named_frame, sender = named(encoding, message, *halves), message.sender
     if message.room:
         return named_frame
-    return lambda connection: b"" if connection.user == sender else named_frame(connection)
+    return lambda connection: (
+        b"" if connection.user == sender else named_frame(connection)
+    )
 
 
 class Deliverer(Service):
-    """Owner of the results of drafts that wait for their place in the log. Never switches."""
+    """Owner of the results of drafts that wait for their place in the log.
+    Never switches."""
 
     hub: Hub
     fanout: Fanout
@@ -118,22 +150,31 @@ class Deliverer(Service):
     channel_log: ChannelLog
     streams: OpenStreams
     widest: dict[str, int] = field(default_factory=dict)
-    """App → the largest number of connections that received one message since the last batch."""
+    """App → the largest number of connections that received one message since
+    the last batch."""
     results: dict[str, dict[int, list[AppendRequest]]] = field(default_factory=dict)
     """App → id of an entry → the drafts whose results wait for it."""
 
     def settle_in_order(self, request: AppendRequest, result: Appended) -> None:
         """Pass on the result of a draft when its entry is delivered."""
         request.outcome = result
-        self.results.setdefault(request.app, {}).setdefault(result.entry.id, []).append(request)
+        self.results.setdefault(request.app, {}).setdefault(result.entry.id, []).append(
+            request
+        )
 
     def is_wanted(self, app: str) -> bool:
-        """Whether the entries of an app are to be delivered here: there are subscriptions, stored channels
-        with subscribers, or results that wait."""
-        return app in self.log_subscriptions.by_app or app in self.results or self.channel_log.follows(app)
+        """Whether the entries of an app are to be delivered here: there are
+        subscriptions, stored channels with subscribers, or results that
+        wait."""
+        return (
+            app in self.log_subscriptions.by_app
+            or app in self.results
+            or self.channel_log.follows(app)
+        )
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
-        """Pass on the result of a draft; if its sender's cursor has not caught up yet, once it has."""
+        """Pass on the result of a draft; if its sender's cursor has not caught
+        up yet, once it has."""
         connection, done = request.connection, request.done
         if done is None:
             return
@@ -145,9 +186,15 @@ class Deliverer(Service):
             and isinstance(result, Appended)
         ):
             assert connection is not None
-            log_subscription.backlog = hold_ack(log_subscription.backlog, lambda: done(result))
-            # Acknowledgements wait until a connection has caught up. Whose client does not read is closed.
-            if type(log_subscription.backlog) is tuple and len(log_subscription.backlog) > 1000:
+            log_subscription.backlog = hold_ack(
+                log_subscription.backlog, lambda: done(result)
+            )
+            # Acknowledgements wait until a connection has caught up. Whose
+            # client does not read is closed.
+            if (
+                type(log_subscription.backlog) is tuple
+                and len(log_subscription.backlog) > 1000
+            ):
                 connection.abandon(CloseCode.SLOW_READER)
             return
         try:
@@ -156,8 +203,9 @@ class Deliverer(Service):
             log.exception("the result of a draft could not be passed on")
 
     def deliver(self, app: str, entries: list[Entry], position: int) -> None:
-        """Deliver entries to their receivers here, and results to their senders. ``entries`` are all that
-        concern this node up to ``position``."""
+        """Deliver entries to their receivers here, and results to their
+        senders. ``entries`` are all that concern this node up to
+        ``position``."""
         begin, results = 0, self.results.get(app, {})
         subscribed = app in self.log_subscriptions.by_app
         if app in self.channel_log.channels:
@@ -171,7 +219,9 @@ class Deliverer(Service):
             else:
                 self._settle_all(mine)
         if results:
-            self._settle_all([results.pop(id) for id in sorted(results) if id <= position])
+            self._settle_all(
+                [results.pop(id) for id in sorted(results) if id <= position]
+            )
         if not results:
             self.results.pop(app, None)
         if ahead := self.log_subscriptions.ahead.get(app):
@@ -181,7 +231,9 @@ class Deliverer(Service):
     def owes(self, app: str, connection: Connection) -> bool:
         """Whether a result of this connection waits for its place."""
         waiting = self.results.get(app, {}).values()
-        return any(request.connection is connection for each in waiting for request in each)
+        return any(
+            request.connection is connection for each in waiting for request in each
+        )
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -190,9 +242,13 @@ class Deliverer(Service):
                     reached = self.channel_log.deliver(app, entry)
                     self.widest[app] = max(self.widest.get(app, 0), reached)
                 elif entry.kind == "leave":
-                    self.channel_log.members_left(app, entry.conversation, users_of(entry))
+                    self.channel_log.members_left(
+                        app, entry.conversation, users_of(entry)
+                    )
             except Exception:  # one entry that fails must not hide the others
-                log.exception("entry %d of %s could not be delivered to channels", entry.id, app)
+                log.exception(
+                    "entry %d of %s could not be delivered to channels", entry.id, app
+                )
 
     def _settle_all(self, waiting: Iterable[Sequence[AppendRequest]]) -> None:
         for each in waiting:
@@ -206,9 +262,10 @@ class Deliverer(Service):
     def _deliver_window(
         self, app: str, entries: list[Entry], mine: Sequence[Sequence[AppendRequest]]
     ) -> None:
-        """Deliver entries between which no membership changes: to the receivers of each conversation
-        together. Senders of some of them, bots, and receivers of several of these conversations, get them one
-        by one, in order."""
+        """Deliver entries between which no membership changes: to the receivers
+        of each conversation together. Senders of some of them, bots, and
+        receivers of several of these conversations, get them one by one, in
+        order."""
         first = entries[0]
         if first.kind in ("join", "group"):
             self._joined(app, first)
@@ -225,13 +282,23 @@ class Deliverer(Service):
                 messages.append(entry)
         if messages:
             run = MessageRun(messages)
-            special = {each.connection for own in mine for each in own if each.connection is not None}
+            special = {
+                each.connection
+                for own in mine
+                for each in own
+                if each.connection is not None
+            }
             if self.log_subscriptions.followers.bots:
                 special.update(
-                    *[self.log_subscriptions.followers.bots.get((app, number), ()) for number in indexes]
+                    *[
+                        self.log_subscriptions.followers.bots.get((app, number), ())
+                        for number in indexes
+                    ]
                 )
             if len(indexes) > 1:
-                special |= _receivers_of_several([receivers[number] for number in indexes])
+                special |= _receivers_of_several(
+                    [receivers[number] for number in indexes]
+                )
             special.update(self.log_subscriptions.ahead.get(app, ()))
             for number, some in indexes.items():
                 self._deliver_to_others(app, receivers[number], special, run, some)
@@ -242,7 +309,9 @@ class Deliverer(Service):
             for user in users_of(first):
                 self.log_subscriptions.memberships_changed(app, user)
                 for each in self._subscribed(app, user):
-                    self.log_subscriptions.followers.leave(app, each, first.conversation)
+                    self.log_subscriptions.followers.leave(
+                        app, each, first.conversation
+                    )
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
         if not (entry.members or entry.room):
@@ -256,14 +325,20 @@ class Deliverer(Service):
             for user in set(entry.members):
                 sessions = hub_app.users.get(user)
                 if type(sessions) is list:
-                    connections += [each for each in sessions if each.log_subscription is not None]
+                    connections += [
+                        each for each in sessions if each.log_subscription is not None
+                    ]
                 elif sessions is not None and sessions.log_subscription is not None:  # type: ignore[union-attr]
                     connections.append(sessions)  # type: ignore[arg-type]
             return connections
         room = hub_app.channels.get(entry.room)
         if room is None:
             return []
-        return {each: None for each in room.members if isinstance(each.log_subscription, PongLogSubscription)}
+        return {
+            each: None
+            for each in room.members
+            if isinstance(each.log_subscription, PongLogSubscription)
+        }
 
     def _deliver_to_others(
         self,
@@ -295,7 +370,8 @@ class Deliverer(Service):
         receivers: Receivers,
         run: MessageRun,
     ) -> None:
-        """Deliver to each of these receivers, and results to senders in the places of their entries."""
+        """Deliver to each of these receivers, and results to senders in the
+        places of their entries."""
         waiting: dict[Connection, list[int]] = {}
         some_bots = self.log_subscriptions.followers.bots
         index = 0
@@ -306,7 +382,9 @@ class Deliverer(Service):
                 senders = () if entry.room else [request.connection for request in own]
                 bots = some_bots.get((app, entry.conversation), ()) if some_bots else ()
                 for each in special:
-                    if each not in senders and (each not in bots or each.user in bots_of(entry)):
+                    if each not in senders and (
+                        each not in bots or each.user in bots_of(entry)
+                    ):
                         waiting.setdefault(each, []).append(index)
                 index += 1
             for request in own:
@@ -317,7 +395,9 @@ class Deliverer(Service):
         for connection, some in waiting.items():
             self._deliver_to(app, connection, run, some)
 
-    def _deliver_to(self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]) -> None:
+    def _deliver_to(
+        self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]
+    ) -> None:
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
@@ -335,15 +415,20 @@ class Deliverer(Service):
         for user in users_of(entry):
             self.log_subscriptions.memberships_changed(app, user)
             for each in self._subscribed(app, user):
-                self.log_subscriptions.followers.enter(app, each, entry.conversation, user in bots)
+                self.log_subscriptions.followers.enter(
+                    app, each, entry.conversation, user in bots
+                )
 
     def lose(self, app: str) -> None:
-        """The database has lost entries that were delivered here. Let clients come back with their cursors,
-        which say whether they begin anew; end subscriptions to stored channels. May switch."""
+        """The database has lost entries that were delivered here. Let clients
+        come back with their cursors, which say whether they begin anew; end
+        subscriptions to stored channels. May switch."""
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
         sessions = (
-            [] if hub_app is None else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
+            []
+            if hub_app is None
+            else [each for user in hub_app.users for each in hub_app.sessions_of(user)]
         )
         for index, connection in enumerate(sessions):
             if index % _CLOSED_AT_ONCE == _CLOSED_AT_ONCE - 1:
@@ -352,32 +437,54 @@ class Deliverer(Service):
                 connection.close(CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
-        return [each for each in self.hub.sessions_of(app, user) if each.log_subscription is not None]
+        return [
+            each
+            for each in self.hub.sessions_of(app, user)
+            if each.log_subscription is not None
+        ]
 
     def send(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Send stored messages to one connection."""
         if messages:
-            self._push(connection.app or "", (connection,), MessageRun(messages), range(len(messages)))
+            self._push(
+                connection.app or "",
+                (connection,),
+                MessageRun(messages),
+                range(len(messages)),
+            )
 
     def send_streams(self, connection: Connection) -> None:
-        """Send a connection that has caught up each streamed answer so far of its conversations, as its
-        outbox becomes empty."""
+        """Send a connection that has caught up each streamed answer so far of
+        its conversations, as its outbox becomes empty."""
         if not self.streams.by_channel:
             return
-        app, user, log_subscription = connection.app or "", connection.user or "", connection.log_subscription
+        app, user, log_subscription = (
+            connection.app or "",
+            connection.user or "",
+            connection.log_subscription,
+        )
         streams = dict(self.streams.of_sender(app, user))
         streams.update(self.streams.of(app, f"user:{user}"))
         for group in () if log_subscription is None else log_subscription.groups:
-            if connection not in self.log_subscriptions.followers.bots.get((app, group), ()):
+            if connection not in self.log_subscriptions.followers.bots.get(
+                (app, group), ()
+            ):
                 streams.update(self.streams.of(app, f"group:{group}"))
         for stream in streams.values():
             self.send_stream(stream, (connection,))
 
-    def send_stream(self, stream: OpenStream, connections: Collection[Connection]) -> None:
-        """Send connections a streamed answer so far, as their outboxes become empty."""
-        self.streams.late.add(connections, stream, partial(self._send_so_far, stream.app, stream.channel))
+    def send_stream(
+        self, stream: OpenStream, connections: Collection[Connection]
+    ) -> None:
+        """Send connections a streamed answer so far, as their outboxes become
+        empty."""
+        self.streams.late.add(
+            connections, stream, partial(self._send_so_far, stream.app, stream.channel)
+        )
 
-    def _send_so_far(self, app: str, channel: str, id: str, connections: list[Connection]) -> None:
+    def _send_so_far(
+        self, app: str, channel: str, id: str, connections: list[Connection]
+    ) -> None:
         stream, known = self.streams.of(app, channel).get(id), self.hub.apps.get(app)
         if stream is None or known is None:
             return
@@ -394,7 +501,11 @@ class Deliverer(Service):
         self.fanout.to_some(known, receivers, stream.so_far())
 
     def _push(
-        self, app: str, connections: Collection[Connection], run: MessageRun, indexes: Sequence[int]
+        self,
+        app: str,
+        connections: Collection[Connection],
+        run: MessageRun,
+        indexes: Sequence[int],
     ) -> None:
         for some in _frames(run.messages, indexes) if len(indexes) > 1 else (indexes,):
             self.fanout.messages(self.hub.apps[app], connections, Part(run, some))
@@ -402,11 +513,14 @@ class Deliverer(Service):
             for each in connections:
                 log_subscription = each.log_subscription
                 if isinstance(log_subscription, AckingLogSubscription):
-                    self.ack_tracker.delivered(each, log_subscription, run.messages[indexes[-1]].id)
+                    self.ack_tracker.delivered(
+                        each, log_subscription, run.messages[indexes[-1]].id
+                    )
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
-    """The end of the window that begins at ``begin``: the receivers change, or it is full."""
+    """The end of the window that begins at ``begin``: the receivers change, or
+    it is full."""
     end, most = begin + 1, min(len(entries), begin + 250)
     if entries[begin].kind not in _OF_MEMBERS:
         while end < most and entries[end].kind not in _OF_MEMBERS:
@@ -415,7 +529,8 @@ def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
 
 
 def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
-    """The connections in more than one of these collections; the largest is not walked through."""
+    """The connections in more than one of these collections; the largest is not
+    walked through."""
     *smaller, largest = sorted(groups, key=len)
     seen: set[Connection] = set()
     several: set[Connection] = set()
@@ -427,7 +542,8 @@ def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Conne
 
 
 def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
-    """The special ones among the receivers of each conversation that has any."""
+    """The special ones among the receivers of each conversation that has
+    any."""
     found: Receivers = {}
     for number, some in receivers.items():
         if some:
@@ -436,7 +552,9 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
     return found
 
 
-def _frames(messages: Sequence[Message], indexes: Sequence[int]) -> Iterable[Sequence[int]]:
+def _frames(
+    messages: Sequence[Message], indexes: Sequence[int]
+) -> Iterable[Sequence[int]]:
     """These places in parts, each for one frame."""
     begin = 0
     while begin < len(indexes):
@@ -450,11 +568,12 @@ def _frames(messages: Sequence[Message], indexes: Sequence[int]) -> Iterable[Seq
         begin = end
 
 
-# --- positions ----------------------------------------------------------------------------------------------
+# --- positions ----------------------------------------------------------------
 
 
 class _Followed(Struct, eq=False):
-    """One app. ``position``: every entry up to this id was delivered, or is not for this node."""
+    """One app. ``position``: every entry up to this id was delivered, or is not
+    for this node."""
 
     position: int = 0
     known: Signal | None = field(default_factory=Signal)
@@ -479,10 +598,12 @@ class LogFollower:
         self._numbers = count()
         self._metrics = metrics
         self._watched: dict[str, set[Signal]] = {}
-        """App → events that are set when a node has stored entries of the app, followed or not."""
+        """App → events that are set when a node has stored entries of the app,
+        followed or not."""
 
     def follow(self, app: str) -> int:
-        """Deliver the entries of an app from now on. Returns the position. It may switch.
+        """Deliver the entries of an app from now on. Returns the position. It
+        may switch.
 
         Raises StorageUnavailable; then the app is not followed.
         """
@@ -509,8 +630,8 @@ class LogFollower:
         return followed.position
 
     def watch(self, news: Signal, apps: Collection[str]) -> None:
-        """Set ``news`` when a node has stored entries of one of these apps, followed or not, and of no others
-        any more. Never switches."""
+        """Set ``news`` when a node has stored entries of one of these apps,
+        followed or not, and of no others any more. Never switches."""
         for app in self._watched.keys() - apps:
             self._watched[app].discard(news)
             if not self._watched[app]:
@@ -524,12 +645,16 @@ class LogFollower:
         return 0 if followed is None else followed.position
 
     def is_behind(self, app: str, id: int) -> bool:
-        """Whether an app is followed, and its position known and before this id. Never switches."""
+        """Whether an app is followed, and its position known and before this
+        id. Never switches."""
         followed = self.apps.get(app)
-        return followed is not None and followed.position < id and followed.known is None
+        return (
+            followed is not None and followed.position < id and followed.known is None
+        )
 
     def forget_unwanted(self, app: str) -> None:
-        """Follow an app no longer if nothing here needs its position. Never switches."""
+        """Follow an app no longer if nothing here needs its position. Never
+        switches."""
         if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
             return
         followed = self.apps.get(app)
@@ -537,7 +662,8 @@ class LogFollower:
             del self.apps[app]
 
     def committed(self, commit: Commit) -> None:
-        """A transaction of this node or another one stored entries. Never switches."""
+        """A transaction of this node or another one stored entries. Never
+        switches."""
         app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
@@ -554,7 +680,8 @@ class LogFollower:
             self._advance(app, followed)
 
     def expect(self, app: str, id: int) -> None:
-        """An id is known to be stored: read on until the position reaches it. Never switches."""
+        """An id is known to be stored: read on until the position reaches it.
+        Never switches."""
         followed = self.apps.get(app)
         if followed is not None and id > max(followed.position, followed.expected):
             followed.expected = id
@@ -562,7 +689,8 @@ class LogFollower:
                 self._fill(app, followed, GAP_SECONDS)
 
     def _advance(self, app: str, followed: _Followed) -> None:
-        """Deliver the batches that continue at the position; have gaps filled."""
+        """Deliver the batches that continue at the position; have gaps
+        filled."""
         waiting = followed.waiting
         while waiting and waiting[0][0] <= followed.position + 1:
             commit = heappop(waiting)[2]
@@ -577,12 +705,13 @@ class LogFollower:
                 self._deliverer.deliver(app, new, last)
             except Exception:
                 log.exception("entries of %s could not be delivered", app)
-            if new and (seconds := time() - new[0].time_ms / 1000) < 3600:  # older ones are imported
+            # older ones are imported
+            if new and (seconds := time() - new[0].time_ms / 1000) < 3600:
                 self._metrics.delivery_seconds.observe(max(0.0, seconds))
         if waiting and not followed.filling:
             self._fill(app, followed, GAP_SECONDS)
 
-    # --- reading what is missing ----------------------------------------------------------------------------
+    # --- reading what is missing ----------------------------------------------
 
     def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
         followed.filling = True
@@ -618,25 +747,43 @@ class LogFollower:
             followed.waiting.clear()  # lost, or read later
             return False  # the database has lost entries: check() finds it
         self._log.writer.learn(app, head)
-        # Of senders whose drafts are being stored here nothing is delivered yet: results may belong to it.
+        # Of senders whose drafts are being stored here nothing is delivered
+        # yet: results may belong to it.
         senders = self._log.writer.senders(app)
         ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
         whole = len(entries) < PAGE and len(ready) == len(entries)
-        # Expired entries leave holes at the beginning of the log, so its end is asked for.
-        last = max(head, ready[-1].id if ready else 0) if whole else ready[-1].id if ready else after
-        if (ready[0].id if ready else last) > after + 1 and not self._continues(app, after):
+        # Expired entries leave holes at the beginning of the log, so its end is
+        # asked for.
+        last = (
+            max(head, ready[-1].id if ready else 0)
+            if whole
+            else ready[-1].id
+            if ready
+            else after
+        )
+        if (ready[0].id if ready else last) > after + 1 and not self._continues(
+            app, after
+        ):
             return True
-        heappush(followed.waiting, (after + 1, next(self._numbers), Commit(app, after + 1, last, ready)))
+        heappush(
+            followed.waiting,
+            (after + 1, next(self._numbers), Commit(app, after + 1, last, ready)),
+        )
         self._advance(app, followed)
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)
             return True
         # Entries that were announced during the read may be missing in it.
-        return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
+        return (
+            not whole
+            or bool(followed.waiting)
+            or followed.expected > max(expected, last)
+        )
 
     def _continues(self, app: str, position: int) -> bool:
-        """If the database has lost the entry at the position, let clients come back, before anything is
-        delivered to them. False: it is not known. May switch."""
+        """If the database has lost the entry at the position, let clients come
+        back, before anything is delivered to them. False: it is not known. May
+        switch."""
         try:
             is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
@@ -647,8 +794,8 @@ class LogFollower:
         return True
 
     def run(self) -> None:
-        """Greenlet: while apps are followed, compare their positions with the ends of the logs once a
-        second."""
+        """Greenlet: while apps are followed, compare their positions with the
+        ends of the logs once a second."""
         while True:
             self.follows_any.wait()
             gevent.sleep(until_beat(QUIET_SECONDS))
@@ -657,10 +804,12 @@ class LogFollower:
                 self.follows_any.clear()
 
     def check(self) -> None:
-        """Read on in apps without news whose log has grown, or has lost entries; forget apps without
-        subscriptions. It may switch."""
+        """Read on in apps without news whose log has grown, or has lost
+        entries; forget apps without subscriptions. It may switch."""
         before = monotonic() - QUIET_SECONDS
-        quiet = [app for app, followed in self.apps.items() if _is_quiet(followed, before)]
+        quiet = [
+            app for app, followed in self.apps.items() if _is_quiet(followed, before)
+        ]
         for app in quiet:
             self.forget_unwanted(app)
         quiet = [app for app in quiet if app in self.apps]
@@ -686,4 +835,6 @@ class LogFollower:
 
 def _is_quiet(followed: _Followed, before: float) -> bool:
     """Whether an app has had no news since then, and no gap is being filled."""
-    return followed.known is None and not followed.filling and followed.heard_at <= before
+    return (
+        followed.known is None and not followed.filling and followed.heard_at <= before
+    )

@@ -1,8 +1,9 @@
-"""Log subscriptions: which connections of this node follow the log, and their groups.
+"""Log subscriptions: which connections of this node follow the log, and their
+groups.
 
-The memberships of a user are read once, when a connection begins to follow the log. From then on the entries
-of joining and leaving keep the followers of groups up to date. So a message to a group costs no query per
-member.
+The memberships of a user are read once, when a connection begins to follow the
+log. From then on the entries of joining and leaving keep the followers of
+groups up to date. So a message to a group costs no query per member.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,8 +18,9 @@ from imserver.plugin.runtime import Service
 
 
 class PendingLogSubscription(LogSubscription):
-    """A session logged in with a cursor while the log was away. It receives nothing until it asks for a sync;
-    its acknowledgements wait. ``acks``: its client acknowledges."""
+    """A session logged in with a cursor while the log was away. It receives
+    nothing until it asks for a sync; its acknowledgements wait. ``acks``: its
+    client acknowledges."""
 
     acks: bool = False
 
@@ -37,8 +39,8 @@ def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
 
 
 def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
-    """The groups of these memberships in which the user may read the entry behind ``position``, and whether
-    the user is a bot."""
+    """The groups of these memberships in which the user may read the entry
+    behind ``position``, and whether the user is a bot."""
     return [
         (row.conversation, row.bot)
         for row in rows
@@ -49,20 +51,25 @@ def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool
 
 
 class GroupFollowers(Service):
-    """Owner of the subscribed members of groups on this node: (app, conversation) → connections.
+    """Owner of the subscribed members of groups on this node: (app,
+    conversation) → connections.
 
     Never switches.
     """
 
     _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
     bots: dict[tuple[str, int], set[Connection]] = field(default_factory=dict)
-    """Connections of bots, which do not receive all entries. Read-only for others."""
+    """Connections of bots, which do not receive all entries. Read-only for
+    others."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
-        """The subscribed connections of the members of a group; do not change it."""
+        """The subscribed connections of the members of a group; do not change
+        it."""
         return self._groups.get((app, conversation), {})
 
-    def enter(self, app: str, connection: Connection, conversation: int, bot: bool = False) -> None:
+    def enter(
+        self, app: str, connection: Connection, conversation: int, bot: bool = False
+    ) -> None:
         """The user of a subscribed connection is a member."""
         if bot:
             self.bots.setdefault((app, conversation), set()).add(connection)
@@ -104,10 +111,11 @@ class GroupFollowers(Service):
 
 
 class LogSubscriptions(Service):
-    """Owner of the followers of groups, of the numbers of log subscriptions, and of the reads of memberships.
+    """Owner of the followers of groups, of the numbers of log subscriptions,
+    and of the reads of memberships.
 
-    A read that is under way counts the changes that are delivered meanwhile. Only :meth:`read_memberships`
-    switches.
+    A read that is under way counts the changes that are delivered meanwhile.
+    Only :meth:`read_memberships` switches.
     """
 
     followers: GroupFollowers = field(default_factory=GroupFollowers)
@@ -116,16 +124,19 @@ class LogSubscriptions(Service):
     acking: int = 0
     """Log subscriptions whose clients acknowledge."""
     ahead: dict[str, dict[Connection, int]] = field(default_factory=dict)
-    """App → the connections whose clients have more than was delivered here: all up to an id."""
+    """App → the connections whose clients have more than was delivered here:
+    all up to an id."""
     reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
-    """(app, user) → the reads under way, each a list with its number of changes."""
+    """(app, user) → the reads under way, each a list with its number of
+    changes."""
 
     def add(self, app: str) -> None:
         """A connection of an app is about to follow its log."""
         self.by_app[app] = self.by_app.get(app, 0) + 1
 
     def remove(self, app: str) -> bool:
-        """A connection follows the log of its app no longer. True if it was the last one."""
+        """A connection follows the log of its app no longer. True if it was the
+        last one."""
         left = self.by_app[app] - 1
         if left:
             self.by_app[app] = left
@@ -134,11 +145,13 @@ class LogSubscriptions(Service):
         return not left
 
     def is_ahead(self, app: str, connection: Connection, id: int) -> None:
-        """The client of a connection has everything up to an id that was not delivered here yet."""
+        """The client of a connection has everything up to an id that was not
+        delivered here yet."""
         self.ahead.setdefault(app, {})[connection] = id
 
     def has_caught_up(self, app: str, connection: Connection) -> None:
-        """This node has delivered what the client of a connection had, or the connection has ended."""
+        """This node has delivered what the client of a connection had, or the
+        connection has ended."""
         ahead = self.ahead.get(app, {})
         if ahead.pop(connection, 0) and not ahead:
             del self.ahead[app]
@@ -151,7 +164,8 @@ class LogSubscriptions(Service):
     def read_memberships(
         self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
     ) -> list[Membership]:
-        """A user's memberships as of the log position: read again if a change was delivered meanwhile.
+        """A user's memberships as of the log position: read again if a change
+        was delivered meanwhile.
 
         It switches. Raises what ``memberships`` raises.
         """

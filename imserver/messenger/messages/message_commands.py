@@ -10,7 +10,15 @@ from msgspec.structs import replace
 
 from imserver.gateway.core.services import Services
 from imserver.gateway.errors import ReplyCode, StorageUnavailable
-from imserver.gateway.model import Answer, Login, LogSubscription, Reply, Resume, Service, Signal
+from imserver.gateway.model import (
+    Answer,
+    Login,
+    LogSubscription,
+    Reply,
+    Resume,
+    Service,
+    Signal,
+)
 from imserver.gateway.sessions.sessions import Sessions
 from imserver.gateway.storage.store import Store
 from imserver.gateway.transport.connection import Connection, app_and_user
@@ -48,13 +56,25 @@ from imserver.messenger.messages.log.threads import Thread, ThreadState
 from imserver.messenger.messages.log_subscriptions import PendingLogSubscription
 from imserver.messenger.messages.message_search import MessageSearch
 from imserver.messenger.messages.messaging import Messaging, RefusedView, facts_of
-from imserver.messenger.messages.model import Ask, EntryView, Message, ReviewUnavailable, TooManyMessages
-from imserver.messenger.messages.receipts import MarksAnswer, Receipts, Signals, ToFollowers
+from imserver.messenger.messages.model import (
+    Ask,
+    EntryView,
+    Message,
+    ReviewUnavailable,
+    TooManyMessages,
+)
+from imserver.messenger.messages.receipts import (
+    MarksAnswer,
+    Receipts,
+    Signals,
+    ToFollowers,
+)
 from imserver.plugin.http import view
 
 
 class EntryPage(Struct):
-    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+    """Entries in the order of their ids. ``hasMore``: there are further
+    ones."""
 
     messages: list[EntryView]
     more: bool = field(name="hasMore")
@@ -65,13 +85,15 @@ class EntryPage(Struct):
 
 
 class Resumed(Struct):
-    """The answer to a login with a cursor: what was missed follows, or the client has to sync."""
+    """The answer to a login with a cursor: what was missed follows, or the
+    client has to sync."""
 
     recovered: bool
 
 
 class SearchPage(Struct, rename="camel"):
-    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+    """Entries in the order of their ids. ``has_more``: there may be others
+    before ``before``."""
 
     messages: list[EntryView]
     has_more: bool
@@ -90,7 +112,8 @@ class ConversationView(Struct, omit_defaults=True):
     name: str = ""
     last: EntryView | None = None
     position: int = field(default=0, name="place")
-    """The id to page on from, if it is not that of ``last``, which is the newest entry that is not hidden."""
+    """The id to page on from, if it is not that of ``last``, which is the
+    newest entry that is not hidden."""
     mentions: int = 0
     avatar: str = ""
     added: bool = False
@@ -112,13 +135,19 @@ class ConversationPage(Struct):
 def conversation_view(summary: ConversationSummary, user: str) -> ConversationView:
     """One of a user's conversations, as the user sees it."""
     row, last = summary.conversation, summary.last
-    view = ConversationView(row.id, row.kind, summary.unread, summary.read, summary.role, row.peer(user))
+    view = ConversationView(
+        row.id, row.kind, summary.unread, summary.read, summary.role, row.peer(user)
+    )
     view.name = row.name
     if last is not None:
         view.last = last.view()
     if last is None or last.id != summary.position:
         view.position = summary.position
-    view.mentions, view.avatar, view.added = summary.mentions, row.avatar, summary.is_new
+    view.mentions, view.avatar, view.added = (
+        summary.mentions,
+        row.avatar,
+        summary.is_new,
+    )
     view.unread_more = summary.unread_more
     view.open, view.everybody = row.open, row.everybody
     if row.options:
@@ -128,8 +157,8 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
 
 
 class MessageCommands(Service, dict=True):
-    """Carries out the commands. A connection follows the log from its login with a cursor on, or from its
-    first ``sync``."""
+    """Carries out the commands. A connection follows the log from its login
+    with a cursor on, or from its first ``sync``."""
 
     sessions: Sessions
     messaging: Messaging
@@ -155,10 +184,13 @@ class MessageCommands(Service, dict=True):
             AskPins: CommandRow(self.pins),
         }
 
-    # --- catch-up -------------------------------------------------------------------------------------------
+    # --- catch-up -------------------------------------------------------------
 
-    def resume(self, connection: Connection, command: Resume, answer: Answer) -> Reply | None:
-        """Log in with a cursor: what was missed follows the reply, or the client has to sync. May switch."""
+    def resume(
+        self, connection: Connection, command: Resume, answer: Answer
+    ) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or the
+        client has to sync. May switch."""
         login = Login(command.app, command.user, command.token, command.device)
         code = self.sessions.login(connection, login)
         if code != ReplyCode.OK:
@@ -172,12 +204,17 @@ class MessageCommands(Service, dict=True):
         try:
             self._catch_up.resume(connection, command.cursor, command.acks, resumed)
         except StorageUnavailable:
-            self._catch_up.put_off(connection, PendingLogSubscription(acks=command.acks))
+            self._catch_up.put_off(
+                connection, PendingLogSubscription(acks=command.acks)
+            )
             return Reply(ReplyCode.OK, Resumed(False))
         return None
 
-    def sync(self, connection: Connection, command: Sync, answer: Answer) -> Reply | None:
-        """A page of missed entries; after the last one new entries are delivered. May switch."""
+    def sync(
+        self, connection: Connection, command: Sync, answer: Answer
+    ) -> Reply | None:
+        """A page of missed entries; after the last one new entries are
+        delivered. May switch."""
         app, user = app_and_user(connection)
         now = connection.log_subscription
         if isinstance(now, PendingLogSubscription) and now.acks:
@@ -185,10 +222,16 @@ class MessageCommands(Service, dict=True):
             self._catch_up.subscribe(connection, acking)
         elif now is None or isinstance(now, PendingLogSubscription):
             self._catch_up.subscribe(connection, LogSubscription())
-        # The subscription delivers changes of marks from here on, so none is missed.
-        marks = UNSET if command.version < 0 else self.receipts.marks(app, user, command.version)
+        # The subscription delivers changes of marks from here on, so none is
+        # missed.
+        marks = (
+            UNSET
+            if command.version < 0
+            else self.receipts.marks(app, user, command.version)
+        )
         if connection.log_subscription is None:
-            # Another session of the user is addressed, so nothing will be pushed here.
+            # Another session of the user is addressed, so nothing will be
+            # pushed here.
             entries, more = self._catch_up.page(app, user, command.after, command.limit)
             anew = self._catch_up.must_begin_anew(connection, command.after)
             return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
@@ -200,25 +243,38 @@ class MessageCommands(Service, dict=True):
         self._catch_up.sync(connection, command.after, command.limit, give, checks=True)
         return None
 
-    # --- queries --------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------
 
     def history(self, connection: Connection, command: History) -> Reply:
         """A page of a conversation. Switches."""
         app, user = app_and_user(connection)
-        conversation, before, limit = command.conversation, command.before, command.limit
+        conversation, before, limit = (
+            command.conversation,
+            command.before,
+            command.limit,
+        )
         if command.types:
-            wanted = Search("", conversation, before, limit, SearchFilter(types=command.types))
+            wanted = Search(
+                "", conversation, before, limit, SearchFilter(types=command.types)
+            )
             return _search_page(*self.searches.search(app, user, wanted))
         after = command.after if command.after >= 0 else None
-        entries, more = self._log.entries.history(app, user, conversation, before, limit, after)
+        entries, more = self._log.entries.history(
+            app, user, conversation, before, limit, after
+        )
         return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
         app, user = app_and_user(connection)
-        summaries, more = self._log.conversations.page(app, user, command.before, command.limit)
+        summaries, more = self._log.conversations.page(
+            app, user, command.before, command.limit
+        )
         return Reply(
-            ReplyCode.OK, ConversationPage([conversation_view(each, user) for each in summaries], more)
+            ReplyCode.OK,
+            ConversationPage(
+                [conversation_view(each, user) for each in summaries], more
+            ),
         )
 
     def search(self, connection: Connection, command: Search) -> Reply:
@@ -233,16 +289,19 @@ class MessageCommands(Service, dict=True):
         self.messaging.ack_tracker.acked(connection, command.id, position)
         return Reply.OK
 
-    # --- reactions and pins ---------------------------------------------------------------------------------
+    # --- reactions and pins ---------------------------------------------------
 
-    # The answer may come before or after the entry, which all connections of the user receive.
+    # The answer may come before or after the entry, which all connections of
+    # the user receive.
 
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches."""
         app, user = app_and_user(connection)
         return self._change(
             None if command.remove else self.messaging.mute_of(app, user),
-            lambda log: log.annotations.react(app, user, command.id, command.emoji, remove=command.remove),
+            lambda log: log.annotations.react(
+                app, user, command.id, command.emoji, remove=command.remove
+            ),
         )
 
     def pin(self, connection: Connection, command: Pin) -> Reply:
@@ -250,16 +309,24 @@ class MessageCommands(Service, dict=True):
         app, user = app_and_user(connection)
         return self._change(
             self.messaging.mute_of(app, user),
-            lambda log: log.annotations.pin(app, user, command.id, remove=command.remove),
+            lambda log: log.annotations.pin(
+                app, user, command.id, remove=command.remove
+            ),
         )
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
         """The pinned messages of a conversation. Switches."""
         app, user = app_and_user(connection)
-        entries, before = self._log.entries.pins(app, user, command.conversation, command.before)
-        return Reply(ReplyCode.OK, PinsView([entry.view() for entry in entries], before))
+        entries, before = self._log.entries.pins(
+            app, user, command.conversation, command.before
+        )
+        return Reply(
+            ReplyCode.OK, PinsView([entry.view() for entry in entries], before)
+        )
 
-    def _change(self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]) -> Reply:
+    def _change(
+        self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]
+    ) -> Reply:
         result: Change | Rejected = mute or Rejected(RejectReason.UNKNOWN_MESSAGE)
         if mute is None and self.store.has_database:  # a change would create it
             result = change(self._log)
@@ -270,17 +337,26 @@ class MessageCommands(Service, dict=True):
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
-    return Reply(ReplyCode.OK, SearchPage([entry.view() for entry in entries], before > 0, before))
+    return Reply(
+        ReplyCode.OK,
+        SearchPage([entry.view() for entry in entries], before > 0, before),
+    )
 
 
 def _page(
-    messages: list[Message], more: bool, anew: bool, marks: MarksAnswer | UnsetType = UNSET
+    messages: list[Message],
+    more: bool,
+    anew: bool,
+    marks: MarksAnswer | UnsetType = UNSET,
 ) -> EntryPage:
-    return EntryPage([message.view() for message in messages], more, True if anew else UNSET, marks)
+    return EntryPage(
+        [message.view() for message in messages], more, True if anew else UNSET, marks
+    )
 
 
 class AnnotatedView(Struct, omit_defaults=True):
-    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had to change."""
+    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had
+    to change."""
 
     conversation: int
     id: int = 0
@@ -288,14 +364,16 @@ class AnnotatedView(Struct, omit_defaults=True):
 
 
 class PinsView(Struct, omit_defaults=True):
-    """Pinned messages, the one that was pinned last first. ``before``: of the next page; 0: there is none."""
+    """Pinned messages, the one that was pinned last first. ``before``: of the
+    next page; 0: there is none."""
 
     messages: list[EntryView]
     before: int = 0
 
 
 class AnsweredView(Struct, omit_defaults=True):
-    """The answer to an answer: the question as it is now. Without ``id``: the user had answered so before."""
+    """The answer to an answer: the question as it is now. Without ``id``: the
+    user had answered so before."""
 
     conversation: int
     ask: Ask
@@ -304,7 +382,8 @@ class AnsweredView(Struct, omit_defaults=True):
 
 
 class AskCommands(Service):
-    """Carries out the command, and tells other connections of the user what they have voted. Stateless."""
+    """Carries out the command, and tells other connections of the user what
+    they have voted. Stateless."""
 
     core: Services
     messaging: Messaging
@@ -323,7 +402,9 @@ class AskCommands(Service):
         if isinstance(result, Rejected):
             return Reply(result.reply_code, RefusedView.of(result), result.reason)
         position = (result.entry.id, result.entry.seq) if result.entry else ()
-        return Reply(ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position))
+        return Reply(
+            ReplyCode.OK, AnsweredView(result.conversation, result.ask, *position)
+        )
 
     def answer(
         self,
@@ -336,11 +417,13 @@ class AskCommands(Service):
         choices: Sequence[int] | None = None,
         besides: Connection | None = None,
     ) -> AskChange | Rejected:
-        """Answer a question as a user, with the value of an option or with free text, which the back end of
-        the app reviews if it wants to; or vote in a poll. Not ``by_user``: a back end does, for the user. The
-        user's connections except ``besides`` hear of a vote.
+        """Answer a question as a user, with the value of an option or with free
+        text, which the back end of the app reviews if it wants to; or vote in a
+        poll. Not ``by_user``: a back end does, for the user. The user's
+        connections except ``besides`` hear of a vote.
 
-        Switches. Raises StorageUnavailable, TooManyMessages and ReviewUnavailable.
+        Switches. Raises StorageUnavailable, TooManyMessages and
+        ReviewUnavailable.
         """
         if not self.core.store.has_database:  # a change would create it
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
@@ -350,7 +433,13 @@ class AskCommands(Service):
             if not self.core.sender_rates.take(app, user):
                 raise TooManyMessages("the user has sent too many messages")
             if text and app in self.core.reviews.apps:
-                draft = Draft(sender=user, kind="press", type="text", body=text.encode(), about=message)
+                draft = Draft(
+                    sender=user,
+                    kind="press",
+                    type="text",
+                    body=text.encode(),
+                    about=message,
+                )
                 decision = self.core.reviews.decide(app, facts_of(draft))
                 if decision.action == "reject":
                     return Rejected(RejectReason.REJECTED, decision.reason)
@@ -359,16 +448,21 @@ class AskCommands(Service):
                 if decision.action == "replace":
                     text = decision.body.decode("utf-8", "replace")
         asks = self.core.store.part(MessageLog).asks
-        result = asks.answer(app, user, message, value=value, text=text, choices=choices)
+        result = asks.answer(
+            app, user, message, value=value, text=text, choices=choices
+        )
         if isinstance(result, AskChange) and result.ask.mine is not None:
             data = msgspec.json.encode({"id": message, "choices": result.ask.mine})
-            signal = Signal("vote", user, "", conversation=result.conversation, data=data)
+            signal = Signal(
+                "vote", user, "", conversation=result.conversation, data=data
+            )
             self.signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return result
 
 
 class ThreadView(ThreadState, frozen=True, kw_only=True):
-    """A thread as a user sees it: without ``message`` if they may not read that."""
+    """A thread as a user sees it: without ``message`` if they may not read
+    that."""
 
     message: EntryView | msgspec.UnsetType = msgspec.UNSET
 
@@ -396,7 +490,8 @@ class ThreadList(Struct):
 
 
 class ThreadCommands:
-    """Carries out what users do with threads, and tells it to their other connections. Stateless."""
+    """Carries out what users do with threads, and tells it to their other
+    connections. Stateless."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
@@ -413,57 +508,83 @@ class ThreadCommands:
     def page(
         self, app: str, user: str, root: int, before: int, limit: int
     ) -> tuple[Thread, list[Entry], int] | None:
-        """A thread, the last of its replies before an id (0: its end) in the order of their ids, and
-        ``before`` of the page before them; 0: there is none. None: the user cannot read the thread. Switches;
-        raises StorageUnavailable."""
+        """A thread, the last of its replies before an id (0: its end) in the
+        order of their ids, and ``before`` of the page before them; 0: there is
+        none. None: the user cannot read the thread. Switches; raises
+        StorageUnavailable."""
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
             return None
         return thread, *replies
 
-    def list(self, app: str, user: str, before: int, limit: int) -> tuple[list[Thread], bool]:
-        """See :meth:`imserver.messenger.messages.log.threads.ThreadStore.of_user`."""
+    def list(
+        self, app: str, user: str, before: int, limit: int
+    ) -> tuple[list[Thread], bool]:
+        """See
+        :meth:`imserver.messenger.messages.log.threads.ThreadStore.of_user`."""
         return self._log.threads.of_user(app, user, before, limit)
 
     def follow(
-        self, app: str, user: str, root: int, follows: bool, besides: Connection | None = None
+        self,
+        app: str,
+        user: str,
+        root: int,
+        follows: bool,
+        besides: Connection | None = None,
     ) -> Thread | None:
-        """Follow a thread, or mute it. The user's connections except ``besides`` hear of it. Switches; raises
-        StorageUnavailable."""
-        return self._notify(app, user, self._log.threads.follow(app, user, root, follows), besides)
+        """Follow a thread, or mute it. The user's connections except
+        ``besides`` hear of it. Switches; raises StorageUnavailable."""
+        return self._notify(
+            app, user, self._log.threads.follow(app, user, root, follows), besides
+        )
 
     def read(
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
     ) -> Thread | None:
-        """A user has read a thread up to a reply. The user's connections except ``besides`` hear of it.
-        Switches; raises StorageUnavailable."""
-        return self._notify(app, user, self._log.threads.read(app, user, root, id), besides)
+        """A user has read a thread up to a reply. The user's connections except
+        ``besides`` hear of it. Switches; raises StorageUnavailable."""
+        return self._notify(
+            app, user, self._log.threads.read(app, user, root, id), besides
+        )
 
     def _notify(
         self, app: str, user: str, thread: Thread | None, besides: Connection | None
     ) -> Thread | None:
         if thread is not None:
             data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
-            signal = Signal("threadMark", user, "", conversation=thread.conversation, data=data)
+            signal = Signal(
+                "threadMark", user, "", conversation=thread.conversation, data=data
+            )
             self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return thread
 
     def _ask(self, connection: Connection, command: AskThread) -> Reply:
-        page = self.page(*app_and_user(connection), command.thread, command.before, command.limit)
+        page = self.page(
+            *app_and_user(connection), command.thread, command.before, command.limit
+        )
         if page is None:
             return _UNKNOWN
         thread, entries, before = page
         messages = [entry.view() for entry in entries]
-        return Reply(ReplyCode.OK, ThreadPageView(ThreadView.of(thread), messages, before > 0, before))
+        return Reply(
+            ReplyCode.OK,
+            ThreadPageView(ThreadView.of(thread), messages, before > 0, before),
+        )
 
     def _list(self, connection: Connection, command: AskThreads) -> Reply:
-        threads, more = self.list(*app_and_user(connection), command.before, command.limit)
-        return Reply(ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more))
+        threads, more = self.list(
+            *app_and_user(connection), command.before, command.limit
+        )
+        return Reply(
+            ReplyCode.OK, ThreadList([ThreadView.of(each) for each in threads], more)
+        )
 
     def _follow(self, connection: Connection, command: FollowThread) -> Reply:
         app, user = app_and_user(connection)
-        return _answer(self.follow(app, user, command.thread, not command.remove, connection))
+        return _answer(
+            self.follow(app, user, command.thread, not command.remove, connection)
+        )
 
     def _read(self, connection: Connection, command: ReadThread) -> Reply:
         app, user = app_and_user(connection)

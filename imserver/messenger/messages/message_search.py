@@ -1,7 +1,8 @@
-"""Searches in stored messages, which take turns; and the filling of the index of words that they use.
+"""Searches in stored messages, which take turns; and the filling of the index
+of words that they use.
 
-Every node looks for messages that are not in the index; a claim in the position of an index says which node
-works on it.
+Every node looks for messages that are not in the index; a claim in the position
+of an index says which node works on it.
 """
 
 import logging
@@ -27,17 +28,22 @@ log = logging.getLogger(__name__)
 
 SEARCHES_AT_ONCE: Final = 2
 SEARCH_SECONDS: Final = 10.0
-"""How long a search waits for its turn; then it is refused, as while the database does not answer."""
+"""How long a search waits for its turn; then it is refused, as while the
+database does not answer."""
 SEARCHES_WAITING: Final = 40
-"""How many wait; further ones are refused at once. A search may take half a second, so more would wait in
-vain, and over HTTP each of them takes one of ``limits.http_requests``."""
+"""How many wait; further ones are refused at once. A search may take half a
+second, so more would wait in vain, and over HTTP each of them takes one of
+``limits.http_requests``."""
 
 
 class MessageSearch:
-    """Searches of messages. Owner of the turns: few searches run at a time, so that the database has time for
-    everything else. Each user pays for the time that their searches take."""
+    """Searches of messages. Owner of the turns: few searches run at a time, so
+    that the database has time for everything else. Each user pays for the time
+    that their searches take."""
 
-    def __init__(self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets) -> None:
+    def __init__(
+        self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets
+    ) -> None:
         self._log = store.part(MessageLog)
         self._turns = BoundedSemaphore(SEARCHES_AT_ONCE)
         self._waiting = 0
@@ -73,7 +79,8 @@ class MessageSearch:
 
 
 class WordIndexing:
-    """Owner of what this node knows of the indexes. A message costs nothing before its segment is whole."""
+    """Owner of what this node knows of the indexes. A message costs nothing
+    before its segment is whole."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -83,8 +90,8 @@ class WordIndexing:
         self._merged_at = -inf
 
     def work(self) -> None:
-        """Add the segments that are whole, and merge changes from time to time. Switches. Raises
-        StorageUnavailable."""
+        """Add the segments that are whole, and merge changes from time to time.
+        Switches. Raises StorageUnavailable."""
         self.look()
         # One merge of a segment serves all changes of its messages.
         if monotonic() - self._merged_at >= 60.0:
@@ -92,7 +99,8 @@ class WordIndexing:
             self.merge()
 
     def look(self) -> None:
-        """Add the segments that are whole. Switches. Raises StorageUnavailable."""
+        """Add the segments that are whole. Switches. Raises
+        StorageUnavailable."""
         if not self._store.has_database:
             return
         stored = self._store.part(MessageLog)
@@ -109,11 +117,16 @@ class WordIndexing:
                 count += 1
                 end, is_whole = stored.words.next_end(app)
             if count > 1:
-                log.info("the words of %d segments of app %s were added to the index", count, app)
+                log.info(
+                    "the words of %d segments of app %s were added to the index",
+                    count,
+                    app,
+                )
             self._ends[app] = end
 
     def merge(self) -> None:
-        """Bring the changes of messages into the indexes. Switches. Raises StorageUnavailable."""
+        """Bring the changes of messages into the indexes. Switches. Raises
+        StorageUnavailable."""
         words = self._store.part(MessageLog).words
         for app in words.changed():
             while words.merge(app, _rest):

@@ -1,4 +1,5 @@
-"""Messaging: drafts go to the log, results and entries come back in its order. The command that sends one."""
+"""Messaging: drafts go to the log, results and entries come back in its order.
+The command that sends one."""
 
 from __future__ import annotations
 
@@ -41,14 +42,19 @@ from imserver.messenger.messages.log.contract import (
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.rows import decode_meta
 from imserver.messenger.messages.log_subscriptions import LogSubscriptions
-from imserver.messenger.messages.model import Ask, Message, ReviewUnavailable, TooManyMessages
+from imserver.messenger.messages.model import (
+    Ask,
+    Message,
+    ReviewUnavailable,
+    TooManyMessages,
+)
 from imserver.messenger.messages.open_streams import OpenStreams
 from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.messenger.messages.wire import read_send
 
 WIDE: Final = 50
-"""After a message to this many connections the app pauses, so that more messages gather: one write to a
-socket costs as much as twenty frames in it."""
+"""After a message to this many connections the app pauses, so that more
+messages gather: one write to a socket costs as much as twenty frames in it."""
 _GATHER_SECONDS: Final = 0.000_1
 """The pause, for each of the connections."""
 _MAX_GATHER_SECONDS: Final = 0.1
@@ -70,8 +76,8 @@ class ReplacedView(Struct, omit_defaults=True):
 
 
 class StoredView(Struct):
-    """The answer to a send. ``repeated``: the message had been stored before; this is the first answer
-    again."""
+    """The answer to a send. ``repeated``: the message had been stored before;
+    this is the first answer again."""
 
     id: int
     conversation: int
@@ -81,17 +87,17 @@ class StoredView(Struct):
 
 
 class ReasonView(Struct, omit_defaults=True):
-    """The answer to a message that the back end of the app has rejected, or for which the app has no quota
-    left: until when, in Unix seconds."""
+    """The answer to a message that the back end of the app has rejected, or for
+    which the app has no quota left: until when, in Unix seconds."""
 
     reason: str
     until: int = 0
 
 
 class RefusedView(Struct, omit_defaults=True):
-    """The answer to a refused message, reaction, pin or answer: the reason for programmers. ``reason`` and
-    ``until`` (Unix seconds): of somebody who is muted in the whole app, for people. ``ask``: the question as
-    it is now."""
+    """The answer to a refused message, reaction, pin or answer: the reason for
+    programmers. ``reason`` and ``until`` (Unix seconds): of somebody who is
+    muted in the whole app, for people. ``ask``: the question as it is now."""
 
     refused: str
     reason: str = ""
@@ -101,21 +107,29 @@ class RefusedView(Struct, omit_defaults=True):
     @staticmethod
     def of(result: Rejected) -> RefusedView:
         """The answer to what was rejected."""
-        view = RefusedView(result.reason, result.detail if result.until else "", result.until)
+        view = RefusedView(
+            result.reason, result.detail if result.until else "", result.until
+        )
         if isinstance(result, AskRefused):
             view.ask = result.ask
         return view
 
 
 class KnownIds(Struct, frozen=True):
-    """A query of a node that starts: the greatest ids of logs that the others know."""
+    """A query of a node that starts: the greatest ids of logs that the others
+    know."""
 
 
 class Messaging:
-    """Sends drafts, and listens to the log. Owner of the parts that deliver entries."""
+    """Sends drafts, and listens to the log. Owner of the parts that deliver
+    entries."""
 
     def __init__(
-        self, core: Core, positions: ActionPositions, ack_tracker: AckTracker, channel_log: ChannelLog
+        self,
+        core: Core,
+        positions: ActionPositions,
+        ack_tracker: AckTracker,
+        channel_log: ChannelLog,
     ) -> None:
         store, metrics = core.store, core.metrics
         self._store = store
@@ -134,35 +148,52 @@ class Messaging:
         self.streams = OpenStreams()
         """Of streamed answers, which a feature opens."""
         self.deliverer = Deliverer(
-            core.hub, core.fanout, self.log_subscriptions, ack_tracker, channel_log, self.streams
+            core.hub,
+            core.fanout,
+            self.log_subscriptions,
+            ack_tracker,
+            channel_log,
+            self.streams,
         )
         self.follower = LogFollower(self._log, self.deliverer, metrics)
         self.catch_up = CatchUp(
-            metrics, store, self.log_subscriptions, ack_tracker, self.follower, self.deliverer, positions
+            metrics,
+            store,
+            self.log_subscriptions,
+            ack_tracker,
+            self.follower,
+            self.deliverer,
+            positions,
         )
 
-    # --- other nodes ----------------------------------------------------------------------------------------
+    # --- other nodes ----------------------------------------------------------
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
         queries.add(_KNOWN_IDS, KnownIds, lambda _: dict(self._log.writer.known))
 
     def learn(self, others: OtherNodes) -> None:
-        """Learn from the other nodes which ids are stored, so that none is given again if the database has
-        lost them. Switches."""
+        """Learn from the other nodes which ids are stored, so that none is
+        given again if the database has lost them. Switches."""
         if not self._store.has_database:
             return
-        # Nodes of older versions do not name their features so, and do not know this query.
-        leases = [lease for lease in others.node_messages.peers() if lease.feature_names]
+        # Nodes of older versions do not name their features so, and do not know
+        # this query.
+        leases = [
+            lease for lease in others.node_messages.peers() if lease.feature_names
+        ]
         answers, _ = others.query(_KNOWN_IDS, KnownIds(), leases)
         for known in read(answers, dict[str, int]).values():
             for app, id in known.items():
                 self._log.writer.learn(app, id)
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
-    def send_command(self, connection: Connection, command: Send, answer: Answer) -> Reply | None:
-        """Store a message, a recall or an edit; answered after the commit. May switch."""
+    def send_command(
+        self, connection: Connection, command: Send, answer: Answer
+    ) -> Reply | None:
+        """Store a message, a recall or an edit; answered after the commit. May
+        switch."""
         app, user = app_and_user(connection)
         if command.kind == "press":
             change = self.answer(app, user, command.about, command.body.decode())
@@ -170,24 +201,33 @@ class Messaging:
                 return Reply(change.reply_code, RefusedView.of(change), change.reason)
             if change is not None:
                 at = (change.entry.id, change.entry.seq) if change.entry else (0, 0)
-                view = StoredView(at[0], change.conversation, at[1], repeated=change.entry is None)
+                view = StoredView(
+                    at[0], change.conversation, at[1], repeated=change.entry is None
+                )
                 return Reply(ReplyCode.OK, view)
         draft = self.draft_of(app, user, command)
         if draft is None:
             if command.kind not in ("forward", "press"):
                 return Reply(ReplyCode.UNAUTHORIZED)
             return Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
-        self.send_of_user(app, draft, lambda result: answer(_reply_to(command, result)), connection)
+        self.send_of_user(
+            app, draft, lambda result: answer(_reply_to(command, result)), connection
+        )
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """The draft of a message, a recall, an edit or a press; None: it is about no message of this user, or
-        forwards none that the user may read, or that message has no such button.
+        """The draft of a message, a recall, an edit or a press; None: it is
+        about no message of this user, or forwards none that the user may read,
+        or that message has no such button.
 
-        ``user`` ``""`` is a back end, which may revise any message. Switches unless it is a plain message;
-        then raises StorageUnavailable.
+        ``user`` ``""`` is a back end, which may revise any message. Switches
+        unless it is a plain message; then raises StorageUnavailable.
         """
-        sent = command if command.kind == "message" else _completed(self._log, app, user, command)
+        sent = (
+            command
+            if command.kind == "message"
+            else _completed(self._log, app, user, command)
+        )
         if sent is None:
             return None
         return Draft(
@@ -205,15 +245,23 @@ class Messaging:
             also=sent.also,
         )
 
-    def answer(self, app: str, user: str, message: int, value: str) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button; None: the message is none that the user may read.
-        Switches. Raises StorageUnavailable."""
-        if not self._store.has_database or self._log.asks.get(app, user, message) is None:
+    def answer(
+        self, app: str, user: str, message: int, value: str
+    ) -> AskChange | Rejected | None:
+        """Answer a question with the value of a button; None: the message is
+        none that the user may read. Switches. Raises StorageUnavailable."""
+        if (
+            not self._store.has_database
+            or self._log.asks.get(app, user, message) is None
+        ):
             return None
-        return self.mute_of(app, user) or self._log.asks.answer(app, user, message, value=value)
+        return self.mute_of(app, user) or self._log.asks.answer(
+            app, user, message, value=value
+        )
 
     def read(self, app: str, user: str, data: bytes) -> Draft | None:
-        """The draft of a message in JSON, as clients of ``cmd`` send it. See :meth:`draft_of`.
+        """The draft of a message in JSON, as clients of ``cmd`` send it. See
+        :meth:`draft_of`.
 
         Raises :class:`imserver.gateway.protocol.forgiving.Refused`.
         """
@@ -229,28 +277,40 @@ class Messaging:
     ) -> None:
         """Store a draft. Never switches.
 
-        ``done`` gets the result, after every earlier entry that its sender is to receive on ``connection``.
-        Everybody else who may read it receives it, the sender's other connections too. If the result is not
-        known in time, ``done`` gets a StorageUnsure. For what a back end stores; see :meth:`send_of_user`.
-        ``source``: the row that decides about the draft, and is changed with it.
+        ``done`` gets the result, after every earlier entry that its sender is
+        to receive on ``connection``. Everybody else who may read it receives
+        it, the sender's other connections too. If the result is not known in
+        time, ``done`` gets a StorageUnsure. For what a back end stores; see
+        :meth:`send_of_user`. ``source``: the row that decides about the draft,
+        and is changed with it.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
     def _send(self, request: AppendRequest) -> None:
         draft = request.draft
         stored = self._metrics.stored
-        if stored.stops and draft.kind == "message" and (spent := stored.spent(request.app)) is not None:
+        if (
+            stored.stops
+            and draft.kind == "message"
+            and (spent := stored.spent(request.app)) is not None
+        ):
             self.stored(request, spent)
             return
         request.to_account = draft.to_user != "" and (
-            request.to_account or (request.app in self._account_apps and not draft.to_anybody)
+            request.to_account
+            or (request.app in self._account_apps and not draft.to_anybody)
         )
         self._log.writer.send(request)
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
-        """The refusal of what a user does who is muted in the app; None: they are not. Never switches."""
+        """The refusal of what a user does who is muted in the app; None: they
+        are not. Never switches."""
         mute = self._mutes.mute_of(app, user) if self._mutes.all else None
-        return None if mute is None else Rejected(RejectReason.MUTED, mute.text, mute.until)
+        return (
+            None
+            if mute is None
+            else Rejected(RejectReason.MUTED, mute.text, mute.until)
+        )
 
     def send_of_user(
         self,
@@ -261,14 +321,19 @@ class Messaging:
         to_account: bool = False,
         source: DraftSource | None = None,
     ) -> None:
-        """Like :meth:`send`, for what a user sends: where the app wants it, its back end reviews it before.
-        Some users have a rate, and who is muted in the app sends nothing.
+        """Like :meth:`send`, for what a user sends: where the app wants it, its
+        back end reviews it before. Some users have a rate, and who is muted in
+        the app sends nothing.
 
-        Drafts of one connection keep their order. Recalls and presses have no content of the user, and only
-        wait for their turn. ``to_account``: the receiver of a first message must be an account.
+        Drafts of one connection keep their order. Recalls and presses have no
+        content of the user, and only wait for their turn. ``to_account``: the
+        receiver of a first message must be an account.
         """
         request = AppendRequest(app, draft, done, self, connection, to_account, source)
-        if draft.kind not in ("recall", "press") and (mute := self.mute_of(app, draft.sender)) is not None:
+        if (
+            draft.kind not in ("recall", "press")
+            and (mute := self.mute_of(app, draft.sender)) is not None
+        ):
             self.stored(request, mute)
             return
         if self._sender_rates.known and not self._sender_rates.take(app, draft.sender):
@@ -289,13 +354,19 @@ class Messaging:
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
         elif decision.action == "undecided":
-            self.stored(request, ReviewUnavailable("the back end has not reviewed it in time"))
+            self.stored(
+                request, ReviewUnavailable("the back end has not reviewed it in time")
+            )
         else:
             if decision.action == "replace":
-                request.draft = replace(request.draft, type=decision.type, body=decision.body)
+                request.draft = replace(
+                    request.draft, type=decision.type, body=decision.body
+                )
             self._send(request)
 
-    def store(self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False) -> Stored:
+    def store(
+        self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
+    ) -> Stored:
         """:meth:`send_of_user` or, if not ``by_user``, :meth:`send`. Switches. Returns :class:`Appended`,
         :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
@@ -310,7 +381,8 @@ class Messaging:
         return result
 
     def waited(self, began: float) -> None:
-        """This greenlet has waited for the log since this ``perf_counter``. Never switches."""
+        """This greenlet has waited for the log since this ``perf_counter``.
+        Never switches."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
@@ -322,7 +394,9 @@ class Messaging:
                 self._metrics.stored_repeats += 1
             else:
                 self._metrics.stored[request.app] += 1
-            if request.done is not None and self.follower.is_behind(request.app, result.entry.id):
+            if request.done is not None and self.follower.is_behind(
+                request.app, result.entry.id
+            ):
                 self.deliverer.settle_in_order(request, result)
                 if result.repeated:
                     self.follower.expect(request.app, result.entry.id)
@@ -331,7 +405,7 @@ class Messaging:
             self._metrics.not_stored += 1
         self.deliverer.settle(request, result)
 
-    # --- the listener of the log ----------------------------------------------------------------------------
+    # --- the listener of the log ----------------------------------------------
 
     def committed(self, commit: Commit) -> None:
         """See :class:`imserver.messenger.messages.log.writer.LogListener`."""
@@ -349,16 +423,25 @@ class Messaging:
         self._metrics.batch_messages.observe(drafts)
         self._metrics.batch_seconds.observe(seconds)
         widest = self.deliverer.widest.get(app, 0)
-        return min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS) if widest >= WIDE else 0.0
+        return (
+            min(widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS)
+            if widest >= WIDE
+            else 0.0
+        )
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
-        if entry.kind == command.kind and (entry.body, entry.type) != (command.body, command.type):
+        if entry.kind == command.kind and (entry.body, entry.type) != (
+            command.body,
+            command.type,
+        ):
             stored = entry.view()
-            view.replaced = ReplacedView(stored.type, stored.text, stored.data, stored.base64)
+            view.replaced = ReplacedView(
+                stored.type, stored.text, stored.data, stored.base64
+            )
         return Reply(ReplyCode.OK, view)
     if isinstance(result, Rejected) and result.reason == RejectReason.REJECTED:
         return Reply(ReplyCode.UNAUTHORIZED, ReasonView(result.detail), result.reason)
@@ -366,7 +449,11 @@ def _reply_to(command: Send, result: Stored) -> Reply:
         return Reply(result.reply_code, RefusedView.of(result), result.reason)
     if result.until:
         return Reply(ReplyCode.NOT_STORED, ReasonView(str(result), result.until))
-    return Reply(ReplyCode.NOT_STORED, None, "rate" if isinstance(result, TooManyMessages) else "")
+    return Reply(
+        ReplyCode.NOT_STORED,
+        None,
+        "rate" if isinstance(result, TooManyMessages) else "",
+    )
 
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
@@ -391,11 +478,18 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
 
 def facts_of(draft: Draft) -> dict[str, Any]:
     """The fields of a draft that a review is about."""
-    seen = Message(0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body).view()
+    seen = Message(
+        0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body
+    ).view()
     facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
     to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
     facts |= {name: value for name, value in to.items() if value}
-    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
+    payload = {
+        "type": seen.type,
+        "text": seen.text,
+        "data": seen.data,
+        "base64": seen.base64,
+    }
     facts |= {name: value for name, value in payload.items() if value is not None}
     more = {
         "client_msg_id": draft.client_msg_id,
@@ -407,24 +501,38 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A command about another message, with what it takes from that: who forwards a message sends its
-    content, and who wrote it. A pressed button goes to the bot that has sent the message."""
+    """A command about another message, with what it takes from that: who
+    forwards a message sends its content, and who wrote it. A pressed button
+    goes to the bot that has sent the message."""
     ids, kind = [command.about], command.kind
     reads = kind == "press" or (kind == "forward" and user)
-    entries = stored.entries.readable(app, user, ids) if reads else stored.entries.find(app, ids)
+    entries = (
+        stored.entries.readable(app, user, ids)
+        if reads
+        else stored.entries.find(app, ids)
+    )
     if not entries:
         return None
     (entry,) = entries
     if kind not in ("forward", "press"):
-        return replace(command, conversation=entry.conversation) if entry.may_be_revised(user) else None
+        return (
+            replace(command, conversation=entry.conversation)
+            if entry.may_be_revised(user)
+            else None
+        )
     if entry.kind != "message":
         return None
     if kind == "press":
-        if entry.sender in ("", user) or command.body.decode() not in values_of(entry.meta):
+        if entry.sender in ("", user) or command.body.decode() not in values_of(
+            entry.meta
+        ):
             return None
         return replace(command, to=entry.sender, conversation=0, meta=b"")
     if entry.room:
         return None
-    origin = decode_meta(entry.meta).get("forwarded") or {"from": entry.sender, "id": entry.id}
+    origin = decode_meta(entry.meta).get("forwarded") or {
+        "from": entry.sender,
+        "id": entry.id,
+    }
     meta = msgspec.json.encode({"forwarded": origin})
     return replace(command, type=entry.type, body=entry.body, about=0, meta=meta)

@@ -1,5 +1,5 @@
-"""Stored messages, and how clients and back ends see them: JSON, in every dialect but those of other servers'
-clients, in webhooks and in the HTTP API."""
+"""Stored messages, and how clients and back ends see them: JSON, in every
+dialect but those of other servers' clients, in webhooks and in the HTTP API."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from imserver.gateway.config.declared import about
 from imserver.gateway.errors import Problems, StorageUnavailable
 
 NESTED: Final = 400
-"""JSON that is nested less deeply is shown as ``data``. Deeper JSON may be shown as text: Python clients read
-at most 1,000 levels, those of the frame and of their own calls among them.
+"""JSON that is nested less deeply is shown as ``data``. Deeper JSON may be
+shown as text: Python clients read at most 1,000 levels, those of the frame and
+of their own calls among them.
 """
 
 
 class ReviewUnavailable(StorageUnavailable, problem=Problems.REVIEW_UNAVAILABLE):
-    """The back end of the app has not reviewed a message in time, so it was not stored."""
+    """The back end of the app has not reviewed a message in time, so it was not
+    stored."""
 
 
 class TooManyMessages(StorageUnavailable):
-    """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has sent too many; one was not
-    stored."""
+    """A user with a rate (:class:`imserver.gateway.auth.rates.SenderRates`) has
+    sent too many; one was not stored."""
 
 
 class Reaction(Struct, frozen=True):
@@ -31,7 +33,9 @@ class Reaction(Struct, frozen=True):
 
     emoji: str
     count: Annotated[int, about("How many users reacted.")]
-    users: Annotated[tuple[str, ...], about("At most 10 users who reacted, the earliest first.")]
+    users: Annotated[
+        tuple[str, ...], about("At most 10 users who reacted, the earliest first.")
+    ]
     mine: Annotated[bool, about("Whether the reader is among all of them.")]
 
 
@@ -57,13 +61,15 @@ AskState = Literal["", "answered", "cancelled", "expired"]
 class Ask(Struct, frozen=True, omit_defaults=True):
     """What makes a message a question: ``ask`` in its ``meta``.
 
-    ``options``: the answers to choose from. ``text``: free text is an answer, too. ``of``: who may answer;
-    None: every reader but the author. ``need``: so many different users answer before it is closed.
-    ``until``: its deadline in Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``: those
-    that count, in their order. ``poll``: every reader votes, and may change that until it is closed; ``of``
-    is empty then, so that nodes and clients that know no polls let nobody answer. ``mine``: the options that
-    the reader has chosen, by their index; None: nobody has looked. ``fixed``: the text is never edited, since
-    an answer permits what it says.
+    ``options``: the answers to choose from. ``text``: free text is an answer,
+    too. ``of``: who may answer; None: every reader but the author. ``need``: so
+    many different users answer before it is closed. ``until``: its deadline in
+    Unix milliseconds (0: none). ``state`` ``""``: it is open. ``answers``:
+    those that count, in their order. ``poll``: every reader votes, and may
+    change that until it is closed; ``of`` is empty then, so that nodes and
+    clients that know no polls let nobody answer. ``mine``: the options that the
+    reader has chosen, by their index; None: nobody has looked. ``fixed``: the
+    text is never edited, since an answer permits what it says.
     """
 
     class Poll(Struct, frozen=True, omit_defaults=True):
@@ -71,15 +77,23 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
         MOST_OPTIONS: ClassVar[int] = 12
 
-        many: Annotated[bool, about("Whether users may choose several options.")] = False
-        anonymous: Annotated[bool, about("Whether nobody sees who has voted for what.")] = False
+        many: Annotated[bool, about("Whether users may choose several options.")] = (
+            False
+        )
+        anonymous: Annotated[
+            bool, about("Whether nobody sees who has voted for what.")
+        ] = False
         voters: Annotated[int, about("How many users have voted.")] = 0
         counts: Annotated[tuple[int, ...], about("The votes for each option.")] = ()
         users: Annotated[
             tuple[tuple[str, ...], ...],
-            about("For each option at most 3 users, those who chose it last. Not in an anonymous poll."),
+            about(
+                "For each option at most 3 users, those who chose it last. Not in an anonymous poll."
+            ),
         ] = ()
-        time: Annotated[int, about("When the votes were counted, in Unix milliseconds.")] = 0
+        time: Annotated[
+            int, about("When the votes were counted, in Unix milliseconds.")
+        ] = 0
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -103,7 +117,11 @@ class Ask(Struct, frozen=True, omit_defaults=True):
 
     def may_answer(self, user: str) -> bool:
         """Whether a receiver of the message may answer it now."""
-        return not self.state and self.answer_of(user) is None and (self.of is None or user in self.of)
+        return (
+            not self.state
+            and self.answer_of(user) is None
+            and (self.of is None or user in self.of)
+        )
 
 
 def ask_in(meta: bytes) -> Ask | None:
@@ -122,21 +140,27 @@ class _WithAsk(Struct):
 
 _decode_ask: Final = msgspec.json.Decoder(_WithAsk).decode
 
-EntryKind = Literal["message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"]
-"""The log stores a kind as its number in this order: add new kinds only at the end."""
+EntryKind = Literal[
+    "message", "recall", "edit", "join", "leave", "group", "reaction", "pin", "press"
+]
+"""The log stores a kind as its number in this order: add new kinds only at the
+end."""
 
 
 class Message(Struct, frozen=True, gc=False):
     """An entry of the log.
 
-    ``id``: position in the log of its app. ``seq``: position in its conversation. ``members``: the two users
-    of the conversation (``()``: the message is in a group or in ``room``). ``body``: UTF-8 text if ``type``
-    is ``text``, else any bytes of the sender. ``about``: id of the entry that it recalls, edits, replies to,
-    reacts to or pins. ``meta``: JSON (``b""``: none).
+    ``id``: position in the log of its app. ``seq``: position in its
+    conversation. ``members``: the two users of the conversation (``()``: the
+    message is in a group or in ``room``). ``body``: UTF-8 text if ``type`` is
+    ``text``, else any bytes of the sender. ``about``: id of the entry that it
+    recalls, edits, replies to, reacts to or pins. ``meta``: JSON (``b""``:
+    none).
 
-    An edited message has the content of its last edit, and the edit's id as ``edited`` in ``meta``. A recall
-    turns the message and all its edits into ``recall`` entries in their own positions. That of the message
-    has its own id as ``about``.
+    An edited message has the content of its last edit, and the edit's id as
+    ``edited`` in ``meta``. A recall turns the message and all its edits into
+    ``recall`` entries in their own positions. That of the message has its own
+    id as ``about``.
 
     A ``reaction`` to the message ``about`` has the type ``add`` or ``remove``, the emoji as body, and in
     ``meta`` how many users react with it from then on (``count``). The message has the id of the last one as
@@ -168,19 +192,22 @@ class Message(Struct, frozen=True, gc=False):
         return self.peer(self.sender)
 
     def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``; ``""`` in a group or a room."""
+        """The other user of the conversation of ``reader``; ``""`` in a group
+        or a room."""
         if not self.members:
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
 
     @property
     def thread(self) -> int:
-        """The id of the message with which its thread begins; 0: it is no reply in a thread."""
+        """The id of the message with which its thread begins; 0: it is no reply
+        in a thread."""
         return self._in_thread().thread
 
     @property
     def ask(self) -> Ask | None:
-        """What makes it a question, or the fields of a question that a ``press`` about it changes."""
+        """What makes it a question, or the fields of a question that a
+        ``press`` about it changes."""
         return ask_in(self.meta) if self.kind in ("message", "press") else None
 
     @property
@@ -198,13 +225,17 @@ class Message(Struct, frozen=True, gc=False):
             return _NO_THREAD
 
     def may_be_revised(self, user: str) -> bool:
-        """Whether it is a message of this user (``""``: of anybody). A recalled one is too: the recall or
-        edit may be a resend, which gets its first answer again."""
-        was_message = self.kind == "message" or (self.kind == "recall" and self.about == self.id)
+        """Whether it is a message of this user (``""``: of anybody). A recalled
+        one is too: the recall or edit may be a resend, which gets its first
+        answer again."""
+        was_message = self.kind == "message" or (
+            self.kind == "recall" and self.about == self.id
+        )
         return was_message and (not user or self.sender == user)
 
     def view(self) -> EntryView:
-        """The entry for clients: a text body as ``text``, a JSON body as ``data``, others as ``base64``."""
+        """The entry for clients: a text body as ``text``, a JSON body as
+        ``data``, others as ``base64``."""
         sender, members = self.sender, self.members
         # As `to`, without two calls for each encoding of each self.
         to = "" if not members else members[0] if members[1] == sender else members[1]
@@ -252,9 +283,13 @@ class EntryView(Struct, omit_defaults=True):
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
     seq: Annotated[int, about("The number of the entry in its conversation.")]
     kind: Annotated[EntryKind, about("The kind of the entry.")]
-    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(name="from")
+    sender: Annotated[str, about("The sender; empty: a back end.")] = msgspec.field(
+        name="from"
+    )
     to: Annotated[str, about("The receiver; empty in a group.")] = ""
-    type: Annotated[str, about("The type of the content: `text`, or another word.")] = ""
+    type: Annotated[str, about("The type of the content: `text`, or another word.")] = (
+        ""
+    )
     text: str | None = None
     data: Raw | None = None
     base64: bytes | None = None

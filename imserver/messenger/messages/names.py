@@ -1,8 +1,10 @@
-"""Texts by which people know each other: nicknames, names of groups and devices, descriptions.
+"""Texts by which people know each other: nicknames, names of groups and
+devices, descriptions.
 
-Such a text can look like another one, or change what stands beside it, by characters that nobody sees. So it
-has no controls, no directions (Unicode's bidi controls) and nothing invisible. Joiners stay where a script or
-an emoji needs them.
+Such a text can look like another one, or change what stands beside it, by
+characters that nobody sees. So it has no controls, no directions (Unicode's
+bidi controls) and nothing invisible. Joiners stay where a script or an emoji
+needs them.
 """
 
 import re
@@ -10,35 +12,47 @@ from typing import Final
 from unicodedata import category
 
 _REFUSED: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
-"""General categories. Characters that this Python does not know (``Cn``) may be new letters or emoji."""
+"""General categories. Characters that this Python does not know (``Cn``) may be
+new letters or emoji."""
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]"
 )
-"""Characters of other categories that are drawn as nothing: those with Default_Ignorable_Code_Point, but the
-variation selectors of emoji and symbols."""
+"""Characters of other categories that are drawn as nothing: those with
+Default_Ignorable_Code_Point, but the variation selectors of emoji and
+symbols."""
 _UNSEEN_ALONE: Final = re.compile("[\\s\u2800\ufe00-\ufe0f]*")
 """What a name may contain, but not consist of."""
-_FLAG: Final = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f")
-"""The flag of a part of a country: a black flag, its letters as tags, the end."""
+_FLAG: Final = re.compile(
+    "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,8}\U000e007f"
+)
+"""The flag of a part of a country: a black flag, its letters as tags, the
+end."""
 _JOINER: Final = "\u200d"
 _JOINED_SCRIPTS: Final = re.compile(
     "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff]"
 )
-"""Scripts from Arabic to the Indic ones, Myanmar, Khmer and Mongolian, in which joiners change letters."""
-_MODIFIERS: Final = frozenset("\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
+"""Scripts from Arabic to the Indic ones, Myanmar, Khmer and Mongolian, in which
+joiners change letters."""
+_MODIFIERS: Final = frozenset(
+    "\ufe0f\u20e3\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+)
 """What may follow an emoji, as a part of it."""
 
 
 def clean_name(text: str) -> str:
-    """A text without the characters that a name may not have; ``""`` if nothing is left to be seen."""
+    """A text without the characters that a name may not have; ``""`` if nothing
+    is left to be seen."""
     if not (text.isascii() and text.isprintable()):
         flags = {at for flag in _FLAG.finditer(text) for at in range(*flag.span())}
-        text = "".join(each for at, each in enumerate(text) if at in flags or _is_allowed(text, at))
+        text = "".join(
+            each for at, each in enumerate(text) if at in flags or _is_allowed(text, at)
+        )
     return "" if _UNSEEN_ALONE.fullmatch(text) else text
 
 
 def is_name(text: str, least: int, most: int) -> bool:
-    """Whether a text has an allowed length, no character that a name may not have, and one that is seen.
+    """Whether a text has an allowed length, no character that a name may not
+    have, and one that is seen.
 
     An empty text is a name if ``least`` is 0.
     """
@@ -53,13 +67,21 @@ def _is_allowed(text: str, at: int) -> bool:
             return False
         if _is_joined(before) and _is_joined(after):
             return True
-        return character == _JOINER and (before in _MODIFIERS or _is_emoji(before)) and _is_emoji(after)
+        return (
+            character == _JOINER
+            and (before in _MODIFIERS or _is_emoji(before))
+            and _is_emoji(after)
+        )
     return category(character) not in _REFUSED and _INVISIBLE.match(character) is None
 
 
 def _is_joined(character: str) -> bool:
-    return _JOINED_SCRIPTS.match(character) is not None and category(character)[0] in "LM"
+    return (
+        _JOINED_SCRIPTS.match(character) is not None and category(character)[0] in "LM"
+    )
 
 
 def _is_emoji(character: str) -> bool:
-    return bool(character) and (category(character) == "So" or "\U0001f000" <= character <= "\U0001faff")
+    return bool(character) and (
+        category(character) == "So" or "\U0001f000" <= character <= "\U0001faff"
+    )

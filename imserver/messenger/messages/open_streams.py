@@ -18,13 +18,16 @@ from imserver.plugin.runtime import Service
 
 
 class OpenStream(Struct):
-    """A streamed message that is open. ``head``: an event with its sender, type, time and tags.
+    """A streamed message that is open. ``head``: an event with its sender,
+    type, time and tags.
 
-    ``text``: its text so far in UTF-8, because Python stores up to four bytes for each letter of a string.
-    ``piece``: number of the last event with text. ``heard``: monotonic time of the last piece or sign of
-    life. ``owned``: this node publishes it; otherwise the text is a copy for late subscribers. ``stopped``:
-    the reader who has stopped it. ``stoppers``: the readers who may, if it is owned; None: all of them.
-    ``begun``: when this node first knew it, Unix milliseconds.
+    ``text``: its text so far in UTF-8, because Python stores up to four bytes
+    for each letter of a string. ``piece``: number of the last event with text.
+    ``heard``: monotonic time of the last piece or sign of life. ``owned``: this
+    node publishes it; otherwise the text is a copy for late subscribers.
+    ``stopped``: the reader who has stopped it. ``stoppers``: the readers who
+    may, if it is owned; None: all of them. ``begun``: when this node first knew
+    it, Unix milliseconds.
     """
 
     id: str
@@ -39,7 +42,14 @@ class OpenStream(Struct):
     stoppers: frozenset[str] | None = None
     begun: int = field(default_factory=lambda: int(time() * 1000))
 
-    def event(self, text: str, *, whole: bool = False, done: bool = False, incomplete: bool = False) -> Event:
+    def event(
+        self,
+        text: str,
+        *,
+        whole: bool = False,
+        done: bool = False,
+        incomplete: bool = False,
+    ) -> Event:
         """An event of the message, with its current piece number."""
         part = self.head.channel
         assert part is not None
@@ -51,13 +61,17 @@ class OpenStream(Struct):
         return self.event(self.text.decode(), whole=True)
 
     def end(self, incomplete: bool) -> Event:
-        """The end: an ordinary message with the whole text. A message without text is no message."""
-        event = self.event(self.text.decode(), whole=True, done=True, incomplete=incomplete)
+        """The end: an ordinary message with the whole text. A message without
+        text is no message."""
+        event = self.event(
+            self.text.decode(), whole=True, done=True, incomplete=incomplete
+        )
         return replace(event, kind="msg", id=self.id) if event.text else event
 
 
 def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
-    """What an event of a streamed message says of its channel, and of the message."""
+    """What an event of a streamed message says of its channel, and of the
+    message."""
     part = event.channel
     assert part is not None
     assert part.stream is not None
@@ -65,26 +79,34 @@ def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
 
 
 SendSoFar = Callable[[str, list[Connection]], object]
-"""Sends connections the stream with this id, if it is open and they still receive it. Must not switch."""
+"""Sends connections the stream with this id, if it is open and they still
+receive it. Must not switch."""
 SOON_BYTES: Final = 65_536
-"""Texts so far are sent at once if the outbox has at most so many bytes with them."""
+"""Texts so far are sent at once if the outbox has at most so many bytes with
+them."""
 
 
 class LateReceivers(Service):
-    """Sends the texts so far of open streams to connections that have come late: at once while their outbox
-    has little, then one stream each time the outbox is empty. So many streams never fill an outbox.
+    """Sends the texts so far of open streams to connections that have come
+    late: at once while their outbox has little, then one stream each time the
+    outbox is empty. So many streams never fill an outbox.
 
-    Clients ignore the pieces of a stream that come before its text so far. Owner of what waits to be sent.
+    Clients ignore the pieces of a stream that come before its text so far.
+    Owner of what waits to be sent.
     """
 
     _waiting: dict[Connection, dict[str, SendSoFar]] = field(default_factory=dict)
     _running: bool = False
 
-    def add(self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar) -> None:
+    def add(
+        self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar
+    ) -> None:
         """Send a stream to these connections, now or later. Never switches."""
         soon = []
         for connection in connections:
-            if connection not in self._waiting and _is_little(connection.outbox, len(stream.text)):
+            if connection not in self._waiting and _is_little(
+                connection.outbox, len(stream.text)
+            ):
                 soon.append(connection)
             else:
                 self._waiting.setdefault(connection, {})[stream.id] = send
@@ -106,8 +128,9 @@ class LateReceivers(Service):
         self._running = False
 
     def _send_to_ready(self) -> bool:
-        """Send a stream to each connection with an empty outbox; False: there is none. Connections that wait
-        for the same stream share its encoding. May switch."""
+        """Send a stream to each connection with an empty outbox; False: there
+        is none. Connections that wait for the same stream share its encoding.
+        May switch."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if connection.is_open:
@@ -121,7 +144,9 @@ class LateReceivers(Service):
             try:
                 send(id, connections)
             except Exception:
-                logging.getLogger(__name__).exception("an open stream could not be sent")
+                logging.getLogger(__name__).exception(
+                    "an open stream could not be sent"
+                )
             if is_long_turn():
                 serve_others()
         return bool(ready)
@@ -139,8 +164,9 @@ _NONE: Final[Mapping[str, OpenStream]] = {}
 
 
 class OpenStreams(Service):
-    """Open streamed messages: those that this node owns, and copies of others whose channel has subscribers
-    here. Owner of the table and the copies. Never switches.
+    """Open streamed messages: those that this node owns, and copies of others
+    whose channel has subscribers here. Owner of the table and the copies. Never
+    switches.
     """
 
     late: LateReceivers = field(default_factory=LateReceivers)
@@ -149,14 +175,21 @@ class OpenStreams(Service):
     news: Signal = field(default_factory=Signal)
     """Set when there is a gap, or the first stream."""
     _over: dict[str, None] = field(default_factory=dict)
-    """Streams that ended lately, the oldest first. What comes of them late is ignored."""
-    by_channel: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
+    """Streams that ended lately, the oldest first. What comes of them late is
+    ignored."""
+    by_channel: dict[tuple[str, str], dict[str, OpenStream]] = field(
+        default_factory=dict
+    )
     """(app, channel) → its open streams by their ids. Read-only for others."""
     _senders: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
 
     def all(self) -> list[OpenStream]:
         """All of them."""
-        return [stream for streams in self.by_channel.values() for stream in streams.values()]
+        return [
+            stream
+            for streams in self.by_channel.values()
+            for stream in streams.values()
+        ]
 
     def of(self, app: str, channel: str) -> Mapping[str, OpenStream]:
         """The open streams of a channel by their ids, the oldest first."""
@@ -170,7 +203,9 @@ class OpenStreams(Service):
         """Add a stream, or replace a copy of it."""
         if not self.by_channel:
             self.news.set()
-        self._senders.setdefault((stream.app, stream.head.sender), {})[stream.id] = stream
+        self._senders.setdefault((stream.app, stream.head.sender), {})[stream.id] = (
+            stream
+        )
         self.by_channel.setdefault((stream.app, stream.channel), {})[stream.id] = stream
 
     def remove(self, app: str, channel: str, id: str) -> None:
@@ -196,7 +231,8 @@ class OpenStreams(Service):
     def accept(self, app: str, event: Event) -> bool:
         """Take an event of a stream, and return whether subscribers receive it.
 
-        They do not receive repeated pieces, signs of life (pieces without text), and pieces behind a gap.
+        They do not receive repeated pieces, signs of life (pieces without
+        text), and pieces behind a gap.
         """
         part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
@@ -214,10 +250,15 @@ class OpenStreams(Service):
             if known is None or known.piece < stream.piece:
                 head = replace(event, text="", channel=replace(part, stream=None))
                 text = bytearray(event.text.encode())
-                self.add(OpenStream(stream.id, app, part.name, head, text, stream.piece, monotonic()))
+                self.add(
+                    OpenStream(
+                        stream.id, app, part.name, head, text, stream.piece, monotonic()
+                    )
+                )
                 return True
             return False
-        if known is None or stream.piece > known.piece + bool(event.text):  # a sign of life has none
+        # a sign of life has none
+        if known is None or stream.piece > known.piece + bool(event.text):
             self.gaps[stream.id] = app, part.name
             self.news.set()
             return False

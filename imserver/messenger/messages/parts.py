@@ -15,7 +15,11 @@ from imserver.messenger.messages.catch_up import StreamStarts
 from imserver.messenger.messages.declared import RetentionSettings, StreamLimits
 from imserver.messenger.messages.log.contract import Commit
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.message_commands import AskCommands, MessageCommands, ThreadCommands
+from imserver.messenger.messages.message_commands import (
+    AskCommands,
+    MessageCommands,
+    ThreadCommands,
+)
 from imserver.messenger.messages.message_search import MessageSearch, WordIndexing
 from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.receipts import Receipts, Signals, ToFollowers
@@ -24,7 +28,10 @@ from imserver.messenger.messages.services import MessageServices
 from imserver.messenger.messages.stored_channels import ChannelLog
 from imserver.messenger.messages.stored_pushes import LogPushes
 from imserver.messenger.messages.streamed import ConversationStreams, StreamedTexts
-from imserver.messenger.messages.streamed_messages import ChannelStreams, StreamedMessages
+from imserver.messenger.messages.streamed_messages import (
+    ChannelStreams,
+    StreamedMessages,
+)
 
 
 def build(core: Core) -> Parts:
@@ -47,8 +54,16 @@ def build(core: Core) -> Parts:
         run=(
             messaging.follower.run,
             positions.run,
-            every(expire_seconds, services.retention.expire, "entries could not be expired"),
-            every(1.0, WordIndexing(core.store).work, "words could not be added to the index"),
+            every(
+                expire_seconds,
+                services.retention.expire,
+                "entries could not be expired",
+            ),
+            every(
+                1.0,
+                WordIndexing(core.store).work,
+                "words could not be added to the index",
+            ),
             services.channel_streams.run,
             services.streams.run,
             every(1.0, catch_up.check_acks, "acknowledgements could not be checked"),
@@ -59,7 +74,9 @@ def build(core: Core) -> Parts:
 
 
 @contextmanager
-def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+def offline(
+    _config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[Erasure]]:
     """The erasure of users from the log in a command."""
     yield (_erasure(store, ActionPositions(store)),)
 
@@ -73,10 +90,14 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
     return Erasure(frozenset(), erase_user, lambda _: None)
 
 
-def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
+def _make_services(
+    core: Core,
+) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
     """Build the services, what answers the core besides, and the commands."""
     store, metrics = core.store, core.metrics
-    channel_log = ChannelLog(store, metrics, core.hub, core.connection_table, core.channels)
+    channel_log = ChannelLog(
+        store, metrics, core.hub, core.connection_table, core.channels
+    )
     messaging = Messaging(
         core,
         positions=ActionPositions(store),
@@ -89,7 +110,9 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
     node_messages = core.node_messages
     signals = Signals(core, messaging)
     if node_messages is not None:
-        node_messages.handle({Commit: messaging.follower.committed, ToFollowers: signals.deliver})
+        node_messages.handle(
+            {Commit: messaging.follower.committed, ToFollowers: signals.deliver}
+        )
     threads = ThreadCommands(signals, store)
     receipts, search = Receipts(signals, store), MessageSearch(store, core.buckets.make)
     asks = AskCommands(core, messaging, signals)
@@ -114,7 +137,9 @@ def _make_services(core: Core) -> tuple[MessageServices, tuple[ChannelLog, LogPu
             messaging.observers,
         ),
         streams=StreamedTexts(in_conversations, *others),
-        channel_streams=StreamedMessages(ChannelStreams(core.channels, core.hub, core.connections), *others),
+        channel_streams=StreamedMessages(
+            ChannelStreams(core.channels, core.hub, core.connections), *others
+        ),
         observers=messaging.observers,
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),

@@ -1,7 +1,9 @@
-"""Receipts and signals: how far users have read and received, and who is typing.
+"""Receipts and signals: how far users have read and received, and who is
+typing.
 
-A signal is sent at once to the subscribed connections on all nodes and stored nowhere. Clients that were away
-have no use for typing notices; receipts and marks they can ask for.
+A signal is sent at once to the subscribed connections on all nodes and stored
+nowhere. Clients that were away have no use for typing notices; receipts and
+marks they can ask for.
 """
 
 from collections import OrderedDict
@@ -34,19 +36,23 @@ from imserver.messenger.messages.messaging import Messaging
 from imserver.messenger.messages.open_streams import parts_of
 
 TYPING_SECONDS: Final = 1.0
-"""Least time between two typing notices of a user at the same place; those in between are dropped."""
+"""Least time between two typing notices of a user at the same place; those in
+between are dropped."""
 GROUP_SECONDS: Final = 0.2
 """Least time between two typing notices in a group, of whichever members."""
 MOST_REMEMBERED: Final = 10_000
-"""Places whose last notice is remembered; beyond it the oldest are forgotten."""
+"""Places whose last notice is remembered; beyond it the oldest are
+forgotten."""
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
-    """Deliver a signal to the subscribed connections of these users or (not 0) of this group in an app:
-    ``MessageServices.signals.send(message, besides=connection)``, which leaves out one of them (None: none).
+    """Deliver a signal to the subscribed connections of these users or (not 0)
+    of this group in an app: ``MessageServices.signals.send(message,
+    besides=connection)``, which leaves out one of them (None: none).
 
-    ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "", data=b'{"text": "happy"}'))``: clients
-    of ``cmd`` get a frame ``moods.changed`` with this data.
+    ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "",
+    data=b'{"text": "happy"}'))``: clients of ``cmd`` get a frame
+    ``moods.changed`` with this data.
     """
 
     app: str
@@ -71,10 +77,11 @@ class Signals(Service, dict=True):
     def rows(self) -> CommandTable:
         return {Typing: CommandRow(self.typing)}
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
-        """Send to the subscribed connections on all nodes, except ``besides``. Never switches."""
+        """Send to the subscribed connections on all nodes, except ``besides``.
+        Never switches."""
         self.deliver(message, besides)
         if self.core.node_messages is not None:
             self.core.node_messages.broadcast(message)
@@ -94,8 +101,12 @@ class Signals(Service, dict=True):
             for each in self._followers_of(hub_app, message)
             if each is not besides
             and each.log_subscription is not None
-            # A client that has not caught up would show a typing notice ahead of earlier messages.
-            and not (typing and (each.user == signal.sender or not each.log_subscription.live))
+            # A client that has not caught up would show a typing notice ahead
+            # of earlier messages.
+            and not (
+                typing
+                and (each.user == signal.sender or not each.log_subscription.live)
+            )
         ]
         if receivers:
             self._fanout.to_some(hub_app, receivers, signal)
@@ -106,8 +117,8 @@ class Signals(Service, dict=True):
         return [each for user in message.users for each in known.sessions_of(user)]
 
     def _deliver_piece(self, message: ToFollowers) -> None:
-        """Deliver a piece of a streamed answer, as its stored message will be. The end is delivered only if
-        no message follows."""
+        """Deliver a piece of a streamed answer, as its stored message will be.
+        The end is delivered only if no message follows."""
         _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
         if not (receivers or stream.done):
@@ -117,11 +128,16 @@ class Signals(Service, dict=True):
             self._fanout.to_some(self._hub.apps[message.app], receivers, message.signal)
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:
-        """The connections of this node that receive the pieces of a streamed answer. Never switches."""
+        """The connections of this node that receive the pieces of a streamed
+        answer. Never switches."""
         known, sender = self._hub.apps.get(message.app), message.signal.sender
         if known is None:
             return []
-        bots = self._followers.bots.get((message.app, message.group), ()) if message.group else ()
+        bots = (
+            self._followers.bots.get((message.app, message.group), ())
+            if message.group
+            else ()
+        )
         return [
             each
             for each in self._followers_of(known, message)
@@ -130,11 +146,11 @@ class Signals(Service, dict=True):
             and (each not in bots or each.user == sender)
         ]
 
-    # --- typing ---------------------------------------------------------------------------------------------
+    # --- typing ---------------------------------------------------------------
 
     def typing(self, connection: Connection, command: Typing) -> Reply:
-        """Send the notice that a connection's user is typing. May switch. A user who has blocked this one
-        does not receive it."""
+        """Send the notice that a connection's user is typing. May switch. A
+        user who has blocked this one does not receive it."""
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(ReplyCode.BAD_PARAMETER)
@@ -152,12 +168,20 @@ class Signals(Service, dict=True):
             if conversation.members:
                 self._typing_to(app, user, conversation.peer(user), group)
                 return Reply.OK
-        if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
-            self.send(ToFollowers(app, (), group, Signal("typing", user, "", conversation=group)))
+        if self._may(app, user, group, TYPING_SECONDS) and self._may(
+            app, "", group, GROUP_SECONDS
+        ):
+            self.send(
+                ToFollowers(
+                    app, (), group, Signal("typing", user, "", conversation=group)
+                )
+            )
         return Reply.OK
 
     def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(app, user, to):
+        if self._may(app, user, to, TYPING_SECONDS) and self.core.relations.may_write(
+            app, user, to
+        ):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
 
@@ -178,7 +202,9 @@ class ReceiptShown(Struct):
 
     user: Annotated[str, about("Another member.")]
     read: Annotated[int, about("The last message that the member has read; 0: none.")]
-    received: Annotated[int, about("The last message that a device of the member received; 0: none.")]
+    received: Annotated[
+        int, about("The last message that a device of the member received; 0: none.")
+    ]
 
 
 class PeerReceipt(ReceiptShown):
@@ -195,13 +221,16 @@ class ReadMark(Struct):
 
 
 class MarksAnswer(Struct, omit_defaults=True):
-    """The user's marks since `version`, and the receipts of the other users in conversations of two."""
+    """The user's marks since `version`, and the receipts of the other users in
+    conversations of two."""
 
     version: Annotated[int, about("The version up to which these are all marks.")]
     read: list[ReadMark]
     hidden: Annotated[list[int], about("Hidden messages.")]
     receipts: list[PeerReceipt]
-    more: Annotated[bool, about("Whether there are more marks: ask again with this `version`.")] = False
+    more: Annotated[
+        bool, about("Whether there are more marks: ask again with this `version`.")
+    ] = False
 
 
 class ReceiptPage(Struct, rename="camel"):
@@ -224,8 +253,8 @@ class Receipts:
         self._signals = signals
         self._log = store.part(MessageLog)
         self.on_read: list[Callable[[str, str, int], object]] = []
-        """Called with app, user and conversation when the read position has moved, on the node where it was
-        set. They never switch."""
+        """Called with app, user and conversation when the read position has
+        moved, on the node where it was set. They never switch."""
 
     def rows(self) -> CommandTable:
         return {
@@ -237,7 +266,7 @@ class Receipts:
             AskMarks: CommandRow(self.ask_marks),
         }
 
-    # --- storing --------------------------------------------------------------------------------------------
+    # --- storing --------------------------------------------------------------
 
     def note(
         self,
@@ -249,18 +278,27 @@ class Receipts:
         received: int = 0,
         besides: Connection | None = None,
     ) -> MarkResult | None:
-        """A user has read, or received, up to an id. The authors get a receipt, and so do the user's
-        connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
-        conversation.
+        """A user has read, or received, up to an id. The authors get a receipt,
+        and so do the user's connections except ``besides``. Switches; raises
+        StorageUnavailable. None: the user is not in this conversation.
         """
-        result = self._log.marks.note(app, user, conversation, read=read, received=received)
+        result = self._log.marks.note(
+            app, user, conversation, read=read, received=received
+        )
         if result is not None and result.moved:
             at = result.receipt
             positions = (at.read, 0) if read else (0, at.received)
             signal = Signal(
-                "receipt", user, "", conversation=conversation, read=positions[0], received=positions[1]
+                "receipt",
+                user,
+                "",
+                conversation=conversation,
+                read=positions[0],
+                received=positions[1],
             )
-            self._signals.send(ToFollowers(app, (*result.authors, user), 0, signal), besides)
+            self._signals.send(
+                ToFollowers(app, (*result.authors, user), 0, signal), besides
+            )
             if read:
                 for notify in self.on_read:
                     notify(app, user, conversation)
@@ -268,7 +306,9 @@ class Receipts:
 
     def _note(self, connection: Connection, command: Read | Received) -> Reply:
         where = *app_and_user(connection), command.conversation
-        read, received = (command.id, 0) if isinstance(command, Read) else (0, command.id)
+        read, received = (
+            (command.id, 0) if isinstance(command, Read) else (0, command.id)
+        )
         result = self.note(*where, read=read, received=received, besides=connection)
         return Reply(ReplyCode.NO_DATA) if result is None else Reply.OK
 
@@ -278,40 +318,66 @@ class Receipts:
         self.hide_from(app, user, command.ids, connection)
         return Reply.OK
 
-    def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
-        """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
-        version of the user's marks. Switches; raises StorageUnavailable.
+    def hide_from(
+        self,
+        app: str,
+        user: str,
+        ids: tuple[int, ...],
+        besides: Connection | None = None,
+    ) -> int:
+        """Hide entries from a user, and notify the user's connections except
+        ``besides``. Returns the version of the user's marks. Switches; raises
+        StorageUnavailable.
         """
         version = self._log.marks.hide(app, user, ids)
-        self._signals.send(ToFollowers(app, (user,), 0, Signal("hidden", user, "", ids=ids)), besides)
+        self._signals.send(
+            ToFollowers(app, (user,), 0, Signal("hidden", user, "", ids=ids)), besides
+        )
         return version
 
-    # --- queries ----------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
-        """How far the other members of a conversation have read and received. Switches."""
+        """How far the other members of a conversation have read and received.
+        Switches."""
         where, limit = (*app_and_user(connection), command.conversation), command.limit
-        rows = self._log.marks.receipts(*where, command.after, limit + 1, command.message)
-        receipts = [ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]]
+        rows = self._log.marks.receipts(
+            *where, command.after, limit + 1, command.message
+        )
+        receipts = [
+            ReceiptShown(row.user, row.read, row.received) for row in rows[:limit]
+        ]
         return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
-        """How many of the other members have received and read these messages. Switches."""
+        """How many of the other members have received and read these messages.
+        Switches."""
         app, user = app_and_user(connection)
-        counts = self._log.marks.count_receipts(app, user, command.conversation, command.ids)
+        counts = self._log.marks.count_receipts(
+            app, user, command.conversation, command.ids
+        )
         return Reply(ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """The marks of the user from all devices. Switches."""
-        return Reply(ReplyCode.OK, self.marks(*app_and_user(connection), command.version))
+        return Reply(
+            ReplyCode.OK, self.marks(*app_and_user(connection), command.version)
+        )
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
-        """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
+        """A user's marks that are newer than a version. Switches; raises
+        StorageUnavailable."""
         marks = self._log.marks.since(app, user, after)
         return MarksAnswer(
             marks.version,
-            [ReadMark(conversation, id) for conversation, id in sorted(marks.reads.items())],
+            [
+                ReadMark(conversation, id)
+                for conversation, id in sorted(marks.reads.items())
+            ],
             list(marks.hidden),
-            [PeerReceipt(row.user, row.read, row.received, row.conversation) for row in marks.receipts],
+            [
+                PeerReceipt(row.user, row.read, row.received, row.conversation)
+                for row in marks.receipts
+            ],
             marks.more,
         )

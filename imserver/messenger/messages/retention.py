@@ -1,7 +1,9 @@
-"""Retention: entries beyond the age or number that an app retains are deleted from the log.
+"""Retention: entries beyond the age or number that an app retains are deleted
+from the log.
 
-A client whose cursor is before the first entry that is left learns so at its next login or sync, and begins
-anew. Every node does this by itself; deleting twice does no harm.
+A client whose cursor is before the first entry that is left learns so at its
+next login or sync, and begins anew. Every node does this by itself; deleting
+twice does no harm.
 """
 
 import logging
@@ -21,8 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class Retention(Struct, frozen=True):
-    """Deletes entries whose time is over. ``settings_of`` gives the settings of an app. Positions of the
-    action dialect expire with the entries. Entries that one of the ``observers`` needs stay."""
+    """Deletes entries whose time is over. ``settings_of`` gives the settings of
+    an app. Positions of the action dialect expire with the entries. Entries
+    that one of the ``observers`` needs stay."""
 
     settings: RetentionSettings
     settings_of: Callable[[str], TenantSettings | None]
@@ -32,7 +35,8 @@ class Retention(Struct, frozen=True):
     observers: Sequence[LogObserver]
 
     def expire(self) -> int:
-        """Delete what has expired. Returns the number of entries. Switches. Raises StorageUnavailable."""
+        """Delete what has expired. Returns the number of entries. Switches.
+        Raises StorageUnavailable."""
         if not self.store.has_database:
             return 0
         stored, deleted = self.store.part(MessageLog), 0
@@ -40,8 +44,12 @@ class Retention(Struct, frozen=True):
             seconds, most = self.limits_of(app)
             if seconds or most:
                 positions = (each.undelivered(app) for each in self.observers)
-                upto = min((each for each in positions if each is not None), default=None)
-                some = stored.expire(app, older_than_seconds=seconds, more_than=most, upto=upto)
+                upto = min(
+                    (each for each in positions if each is not None), default=None
+                )
+                some = stored.expire(
+                    app, older_than_seconds=seconds, more_than=most, upto=upto
+                )
                 if some:
                     log.info("%d entries of app %s have expired", some, app)
                 self.metrics.expired += some
@@ -51,9 +59,12 @@ class Retention(Struct, frozen=True):
         return deleted
 
     def limits_of(self, app: str) -> tuple[float, int]:
-        """For how many seconds, and how many of its newest entries, an app retains; 0: for ever, all."""
+        """For how many seconds, and how many of its newest entries, an app
+        retains; 0: for ever, all."""
         tenant = self.settings_of(app)
-        own = AppRetention() if tenant is None else app_settings_of(tenant, AppRetention)
+        own = (
+            AppRetention() if tenant is None else app_settings_of(tenant, AppRetention)
+        )
         return (
             own.retention_seconds or self.settings.retention_seconds,
             own.retention_messages or self.settings.retention_messages,

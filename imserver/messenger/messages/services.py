@@ -15,13 +15,16 @@ from imserver.messenger.messages.streamed_messages import StreamedMessages
 
 
 class MessageServices(Struct, frozen=True):
-    """Stored messages, and texts that are sent in pieces: ``core.service(MessageServices)``.
+    """Stored messages, and texts that are sent in pieces:
+    ``core.service(MessageServices)``.
 
-    A feature that gets it names ``messages`` in ``uses``. ``log`` has the stored messages. ``messaging``
-    stores and delivers messages, ``signals`` delivers what is not stored. ``receipts``: who has read what.
-    ``threads``: who follows which. ``search`` and ``retention``: the services of their commands. ``streams``:
-    texts that are stored when their last piece has come. ``channel_streams``: those in channels.
-    ``observers``: features that hear of stored entries add theirs. ``asks``: answers of users to questions.
+    A feature that gets it names ``messages`` in ``uses``. ``log`` has the
+    stored messages. ``messaging`` stores and delivers messages, ``signals``
+    delivers what is not stored. ``receipts``: who has read what. ``threads``:
+    who follows which. ``search`` and ``retention``: the services of their
+    commands. ``streams``: texts that are stored when their last piece has come.
+    ``channel_streams``: those in channels. ``observers``: features that hear of
+    stored entries add theirs. ``asks``: answers of users to questions.
     ``stream_starts``: where event streams begin.
     """
 

@@ -1,7 +1,7 @@
 """Pushes that are stored: each target is a message of the log.
 
-A push with a key is stored once for good: the ``client_msg_id`` of its messages is made of the key, and the
-log remembers it as long as the messages.
+A push with a key is stored once for good: the ``client_msg_id`` of its messages
+is made of the key, and the log remembers it as long as the messages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,20 @@ from imserver.gateway.errors import HttpProblem, Problems, StorageUnavailable
 from imserver.gateway.model import SYSTEM_PREFIX, YIELD_TARGETS, Limit, Outcome
 from imserver.gateway.push.idempotency import Claimed, Idempotency, IdReused, Waiting
 from imserver.gateway.push.push import nothing_accepted
-from imserver.gateway.push.targets import PushToStore, StoredPushes, StoreResult, TargetResult, addressed
-from imserver.messenger.messages.log.contract import Appended, Draft, Rejected, RejectReason, Stored
+from imserver.gateway.push.targets import (
+    PushToStore,
+    StoredPushes,
+    StoreResult,
+    TargetResult,
+    addressed,
+)
+from imserver.messenger.messages.log.contract import (
+    Appended,
+    Draft,
+    Rejected,
+    RejectReason,
+    Stored,
+)
 from imserver.messenger.messages.messaging import Messaging
 from imserver.plugin.runtime import Service
 
@@ -39,14 +51,18 @@ class LogPushes(StoredPushes):
         if len(pushes) == 1:  # a push that holds no claim may wait for others
             claims = [ids.claim(app, pushes[0].key, pushes[0].digest)]
         else:
-            claims = ids.claim_each(app, [push.key for push in pushes], [push.digest for push in pushes])
+            claims = ids.claim_each(
+                app, [push.key for push in pushes], [push.digest for push in pushes]
+            )
         outcomes: list[list[Stored]] = [[] for _ in pushes]
         waiting = _Drafts(self._messaging, app)
         try:
             for push, claim, done in zip(pushes, claims, outcomes, strict=True):
                 if isinstance(claim, IdReused | Waiting):
                     continue
-                done += [Rejected(RejectReason.INVALID, "the receiver is the sender")] * len(push.targets)
+                done += [
+                    Rejected(RejectReason.INVALID, "the receiver is the sender")
+                ] * len(push.targets)
                 for index, draft in enumerate(_drafts(push)):
                     if draft.conversation or draft.to_user != draft.sender:
                         waiting.send(draft, done, index)
@@ -64,7 +80,11 @@ class LogPushes(StoredPushes):
         ]
 
     def _finished(
-        self, app: str, push: PushToStore, claim: Claimed | Waiting, done: Sequence[Stored]
+        self,
+        app: str,
+        push: PushToStore,
+        claim: Claimed | Waiting,
+        done: Sequence[Stored],
     ) -> StoreResult | HttpProblem | StorageUnavailable:
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
@@ -72,7 +92,11 @@ class LogPushes(StoredPushes):
             return self.store_each(app, [push])[0]
         results = [_result(each) for each in done]
         if nothing_accepted([each.outcome for each in results]):
-            errors = [each for each in done if isinstance(each, StorageUnavailable) and each.detail]
+            errors = [
+                each
+                for each in done
+                if isinstance(each, StorageUnavailable) and each.detail
+            ]
             return errors[0] if errors else Problems.STORAGE_UNAVAILABLE
         return StoreResult(results, not isinstance(claim, int))
 
@@ -128,8 +152,11 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
 
 
 def _name(key: str, number: int, alone: bool) -> str:
-    """The ``client_msg_id`` of the message for one target: the key itself, if it is short enough."""
-    if not key or (alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key):
+    """The ``client_msg_id`` of the message for one target: the key itself, if
+    it is short enough."""
+    if not key or (
+        alone and len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
+    ):
         return key
     return blake2b(f"{number} {key}".encode(), digest_size=24).hexdigest()
 

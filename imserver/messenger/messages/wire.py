@@ -1,4 +1,5 @@
-"""The commands on stored messages as clients write them: JSON objects, which several dialects share.
+"""The commands on stored messages as clients write them: JSON objects, which
+several dialects share.
 
 Nearly every message is read by msgspec's typed decoder, all others as in
 :mod:`imserver.gateway.protocol.forgiving`.
@@ -55,7 +56,8 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 
 
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
-    """``meta`` from the fields of a message. ``is_new``: it may be a question."""
+    """``meta`` from the fields of a message. ``is_new``: it may be a
+    question."""
     meta: dict[str, Any] = {}
     if fields.values.get("mentions"):
         meta["mentions"] = _mentions(fields.values["mentions"])
@@ -77,7 +79,9 @@ def _mentions(mentions: Any) -> list[str]:
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)
     users = [well_formed(user) for user in mentions]
-    if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(users):
+    if any(len(user.encode()) > MAX_USER_BYTES for user in users) or mentions_objection(
+        users
+    ):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return users
 
@@ -89,7 +93,11 @@ def _buttons(rows: Any) -> list[list[dict[str, str]]]:
     except (ValueError, RecursionError):
         raise Refused(ReplyCode.BAD_PARAMETER) from None
     buttons = [
-        [{"text": well_formed(one.text), "value": well_formed(one.value)} for one in row] for row in found
+        [
+            {"text": well_formed(one.text), "value": well_formed(one.value)}
+            for one in row
+        ]
+        for row in found
     ]
     if buttons_objection(buttons):
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -129,7 +137,11 @@ def _send_text(data: bytes) -> Send | None:
         and "\0" not in to
         and "\0" not in client_id
     )
-    return Send(to, request.conversation, body=request.text.encode(), id=client_id) if plain else None
+    return (
+        Send(to, request.conversation, body=request.text.encode(), id=client_id)
+        if plain
+        else None
+    )
 
 
 def read_send(data: bytes) -> Send:
@@ -142,15 +154,38 @@ def _send_anything(data: bytes) -> Send:
     to, conversation = fields.receiver()
     client_id = _client_id(fields)
     if "forward" in fields.values:
-        copied = ("text", "data", "type", "replyto", "mentions", "buttons", "exclusive", "thread", "also")
+        copied = (
+            "text",
+            "data",
+            "type",
+            "replyto",
+            "mentions",
+            "buttons",
+            "exclusive",
+            "thread",
+            "also",
+        )
         if any(name in fields.values for name in copied):
             raise Refused(ReplyCode.BAD_PARAMETER)
-        return Send(to, conversation, "forward", id=client_id, about=fields.needed_id("forward"))
+        return Send(
+            to, conversation, "forward", id=client_id, about=fields.needed_id("forward")
+        )
     kind, body = _content(fields)
     about, thread, also = fields.id("replyto"), fields.id("thread"), fields.flag("also")
     if also and not thread:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields, True), thread, also)
+    return Send(
+        to,
+        conversation,
+        "message",
+        kind,
+        body,
+        client_id,
+        about,
+        _meta(fields, True),
+        thread,
+        also,
+    )
 
 
 def _client_id(fields: Fields) -> str:
@@ -161,7 +196,14 @@ def _edit(data: bytes) -> Send:
     fields = Fields.verbatim(data)
     kind, body = _content(fields)
     id = _client_id(fields)
-    return Send(kind="edit", type=kind, body=body, id=id, about=fields.needed_id("id"), meta=_meta(fields))
+    return Send(
+        kind="edit",
+        type=kind,
+        body=body,
+        id=id,
+        about=fields.needed_id("id"),
+        meta=_meta(fields),
+    )
 
 
 def _press(fields: Fields) -> Send:
@@ -173,7 +215,9 @@ def _answer(fields: Fields) -> AnswerAsk:
     value, text = fields.short_text("value", Limit.BUTTON), fields.text("text")
     _client_id(fields)  # the user and the answer say that it repeats
     choices = fields.values.get("choices")
-    if [bool(value), bool(text), choices is not None].count(True) != 1 or len(text) > Limit.ANSWER_CHARACTERS:
+    if [bool(value), bool(text), choices is not None].count(True) != 1 or len(
+        text
+    ) > Limit.ANSWER_CHARACTERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
     try:
         chosen = msgspec.convert(choices, tuple[_Choice, ...] | None)
@@ -192,7 +236,9 @@ def _types(fields: Fields) -> tuple[str, ...]:
     types = fields.values.get("types", [])
     if not isinstance(types, list) or len(types) > Limit.TYPES:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    names = tuple([Fields({"type": each}).short_text("type", Limit.TYPE_BYTES) for each in types])
+    names = tuple(
+        [Fields({"type": each}).short_text("type", Limit.TYPE_BYTES) for each in types]
+    )
     if not all(names):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return names
@@ -230,7 +276,9 @@ def _search(fields: Fields) -> Search:
     )
     if not text.strip() and (text or filter == NO_FILTER):
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return Search(text, fields.id("conversation"), fields.id("before"), fields.limit(), filter)
+    return Search(
+        text, fields.id("conversation"), fields.id("before"), fields.limit(), filter
+    )
 
 
 def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
@@ -240,10 +288,14 @@ def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
 FIELDS_OF_COMMANDS: Final[Mapping[str, Callable[[Fields], Command]]] = {
     "history": _history,
     "conversations": lambda fields: Conversations(fields.id("before"), fields.limit()),
-    "read": lambda fields: Read(fields.needed_id("conversation"), fields.needed_id("id")),
+    "read": lambda fields: Read(
+        fields.needed_id("conversation"), fields.needed_id("id")
+    ),
     "hide": lambda fields: Hide(_ids(fields, Limit.HIDDEN)),
     "ack": lambda fields: Ack(fields.needed_id("id")),
-    "received": lambda fields: Received(fields.needed_id("conversation"), fields.needed_id("id")),
+    "received": lambda fields: Received(
+        fields.needed_id("conversation"), fields.needed_id("id")
+    ),
     "receipts": lambda fields: AskReceipts(
         fields.needed_id("conversation"),
         fields.short_text("after", MAX_USER_BYTES),
@@ -254,24 +306,40 @@ FIELDS_OF_COMMANDS: Final[Mapping[str, Callable[[Fields], Command]]] = {
     "typing": lambda fields: Typing(*fields.receiver()),
     "search": _search,
 }
-"""The commands on stored messages that other codecs have, too: name → the function that makes one from its
-fields, which raises :class:`Refused`."""
+"""The commands on stored messages that other codecs have, too: name → the
+function that makes one from its fields, which raises :class:`Refused`."""
 _OF_JSON: Final[Mapping[str, Callable[[Fields], Command]]] = {
     **FIELDS_OF_COMMANDS,
-    "recall": lambda fields: Send(kind="recall", id=_client_id(fields), about=fields.needed_id("id")),
+    "recall": lambda fields: Send(
+        kind="recall", id=_client_id(fields), about=fields.needed_id("id")
+    ),
     "press": _press,
     "answer": _answer,
-    "sync": lambda fields: Sync(fields.id("cursor"), fields.limit(), _id_or_none(fields, "version")),
+    "sync": lambda fields: Sync(
+        fields.id("cursor"), fields.limit(), _id_or_none(fields, "version")
+    ),
     "react": lambda fields: React(
-        fields.needed_id("id"), fields.short_text("emoji", Limit.EMOJI_BYTES), fields.flag("remove")
+        fields.needed_id("id"),
+        fields.short_text("emoji", Limit.EMOJI_BYTES),
+        fields.flag("remove"),
     ),
     "pin": lambda fields: Pin(fields.needed_id("id"), fields.flag("remove")),
-    "pins": lambda fields: AskPins(fields.needed_id("conversation"), fields.id("before")),
-    "receiptCounts": lambda fields: CountReceipts(fields.needed_id("conversation"), _ids(fields, Limit.PAGE)),
-    "thread": lambda fields: AskThread(fields.needed_id("thread"), fields.id("before"), fields.limit()),
+    "pins": lambda fields: AskPins(
+        fields.needed_id("conversation"), fields.id("before")
+    ),
+    "receiptCounts": lambda fields: CountReceipts(
+        fields.needed_id("conversation"), _ids(fields, Limit.PAGE)
+    ),
+    "thread": lambda fields: AskThread(
+        fields.needed_id("thread"), fields.id("before"), fields.limit()
+    ),
     "threads": lambda fields: AskThreads(fields.id("before"), fields.limit()),
-    "followThread": lambda fields: FollowThread(fields.needed_id("thread"), fields.flag("remove")),
-    "readThread": lambda fields: ReadThread(fields.needed_id("thread"), fields.needed_id("id")),
+    "followThread": lambda fields: FollowThread(
+        fields.needed_id("thread"), fields.flag("remove")
+    ),
+    "readThread": lambda fields: ReadThread(
+        fields.needed_id("thread"), fields.needed_id("id")
+    ),
 }
 MESSAGE_COMMANDS: Final[Readers] = {
     "send": read_send,

@@ -1,5 +1,5 @@
-"""The admin page: those who answer for a server find, see and mend, in the browser. Nothing on it that
-``/api/v1`` cannot do.
+"""The admin page: those who answer for a server find, see and mend, in the
+browser. Nothing on it that ``/api/v1`` cannot do.
 """
 
 from collections.abc import Callable
@@ -23,5 +23,10 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE = FeatureRow(
-    "admin", build, routes=api.routes.rows, views=_views, uses=("pages",), commands=_commands
+    "admin",
+    build,
+    routes=api.routes.rows,
+    views=_views,
+    uses=("pages",),
+    commands=_commands,
 )

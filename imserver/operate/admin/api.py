@@ -1,4 +1,5 @@
-"""What the admin page asks besides the routes of others: search, rights, connections, nodes."""
+"""What the admin page asks besides the routes of others: search, rights,
+connections, nodes."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -24,7 +25,9 @@ from imserver.plugin.identity import Needs
 from imserver.plugin.services import Core
 from imserver.plugin.settings import TenantSettings
 
-Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
+Missing = Annotated[
+    list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+]
 
 
 class NoQuery(Struct, forbid_unknown_fields=True):
@@ -34,11 +37,16 @@ class NoQuery(Struct, forbid_unknown_fields=True):
 class RightsAnswer(Struct):
     """Who asks, and what they may do on this server."""
 
-    kind: Annotated[str, about("`demo`, `key` or `staff` (an account that acts by its role).")]
+    kind: Annotated[
+        str, about("`demo`, `key` or `staff` (an account that acts by its role).")
+    ]
     id: Annotated[str, about("The id of the key, or of the user.")]
     apps: Annotated[list[str] | None, about("The apps that they reach; null: all.")]
     rights: Annotated[list[str], about("The rights of the role of an account.")]
-    routes: Annotated[list[str], about("The routes of `/api/v1` that they may use, as `GET accounts/list`.")]
+    routes: Annotated[
+        list[str],
+        about("The routes of `/api/v1` that they may use, as `GET accounts/list`."),
+    ]
     version: Annotated[str, about("The version of the server.")]
 
 
@@ -86,9 +94,12 @@ class AppSettingsAnswer(Struct):
             "`x-by-key`: only an API key changes it, no account."
         ),
     ]
-    given: Annotated[list[str], about("The settings in which the app differs from the defaults.")]
+    given: Annotated[
+        list[str], about("The settings in which the app differs from the defaults.")
+    ]
     new_logins: Annotated[
-        list[str], about("Settings whose changes hold for new logins; all others hold at once.")
+        list[str],
+        about("Settings whose changes hold for new logins; all others hold at once."),
     ]
 
 
@@ -135,57 +146,102 @@ def find(
     api: AdminApi,
     call: Call,
     text: Annotated[
-        str, about("An id, an identifier, or a part of a name.", min_length=1, max_length=200, pattern=r"\S")
+        str,
+        about(
+            "An id, an identifier, or a part of a name.",
+            min_length=1,
+            max_length=200,
+            pattern=r"\S",
+        ),
     ],
     app: Annotated[str, about("The app; empty: all that the principal reaches.")] = "",
-    limit: Annotated[int, about("The maximum number of results of each type.", ge=1, le=50)] = 8,
+    limit: Annotated[
+        int, about("The maximum number of results of each type.", ge=1, le=50)
+    ] = 8,
 ) -> FindAnswer:
     """Find what a text may name.
 
-    People by any identifier, connections, channels, groups, apps, API keys and requests. A principal finds
-    what it may see, in the apps that it reaches. An account with the role `moderator` finds open groups only,
-    and sees and searches no e-mail addresses and no phone numbers. Nothing that people wrote is searched.
+    People by any identifier, connections, channels, groups, apps, API keys and
+    requests. A principal finds what it may see, in the apps that it reaches. An
+    account with the role `moderator` finds open groups only, and sees and
+    searches no e-mail addresses and no phone numbers. Nothing that people wrote
+    is searched.
     """
     principal = call.principal
-    names = [call.app] if call.app else [each.name for each in api.core.tenants.all() if not each.same_as]
+    names = (
+        [call.app]
+        if call.app
+        else [each.name for each in api.core.tenants.all() if not each.same_as]
+    )
     apps = [name for name in names if principal.reaches(name)]
-    return FindAnswer(api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit))
+    return FindAnswer(
+        api.parts.finder.find(principal, text.strip(), apps[:MOST_APPS], limit)
+    )
 
 
-# --- apps ---------------------------------------------------------------------------------------------------
+# --- apps ---------------------------------------------------------------------
 
 _NEW_LOGINS: Final = [
-    *("login_policy", "same_as", "open", "dialects", "origins", "origin_policy", "jwt", "account_tokens"),
-    *("webhook.authorise_url", "back_ends.connect", "max_connections", "max_user_bytes"),
-    *("subscribe_to_own_channel", "anonymous_tokens", "accounts.factor_for", "accounts.passwords", "oauth"),
+    *(
+        "login_policy",
+        "same_as",
+        "open",
+        "dialects",
+        "origins",
+        "origin_policy",
+        "jwt",
+        "account_tokens",
+    ),
+    *(
+        "webhook.authorise_url",
+        "back_ends.connect",
+        "max_connections",
+        "max_user_bytes",
+    ),
+    *(
+        "subscribe_to_own_channel",
+        "anonymous_tokens",
+        "accounts.factor_for",
+        "accounts.passwords",
+        "oauth",
+    ),
 ]
 
 
-@routes.get("/apps/settings", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
+@routes.get(
+    "/apps/settings", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,)
+)
 def settings_of_app(
     api: AdminApi,
     call: Call,
-    app: Annotated[str, about("The app: a tenant of this server.", min_length=1, max_length=191)],
+    app: Annotated[
+        str, about("The app: a tenant of this server.", min_length=1, max_length=191)
+    ],
     language: Annotated[
-        Literal["en", "zh"], about("Of the descriptions, as far as they are translated.")
+        Literal["en", "zh"],
+        about("Of the descriptions, as far as they are translated."),
     ] = "en",
 ) -> AppSettingsAnswer:
     """Describe the settings that an app may have.
 
-    The descriptions, limits and defaults are those of the OpenAPI document. `GET /api/v1/apps/show` has the
-    values that hold.
+    The descriptions, limits and defaults are those of the OpenAPI document.
+    `GET /api/v1/apps/show` has the values that hold.
     """
     tenant, usual = api.core.tenants.find(app), api.core.declared.app_of({})
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     kinds = zip((tenant, *tenant.of_features), (usual, *usual.of_features), strict=True)
     given = [name for mine, theirs in kinds for name in _differing(mine, theirs)]
-    return AppSettingsAnswer(_schemas(api.api.described(), language == "zh"), given, _NEW_LOGINS)
+    return AppSettingsAnswer(
+        _schemas(api.api.described(), language == "zh"), given, _NEW_LOGINS
+    )
 
 
 def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
     """The settings that differ; those of a group as `quotas.pushes_per_day`."""
-    for name in (TenantSettings if isinstance(theirs, TenantSettings) else type(theirs)).__struct_fields__:
+    for name in (
+        TenantSettings if isinstance(theirs, TenantSettings) else type(theirs)
+    ).__struct_fields__:
         own, usual = getattr(mine, name), getattr(theirs, name)
         if isinstance(usual, Struct):
             yield from (f"{name}.{inner}" for inner in _differing(own, usual))
@@ -204,7 +260,8 @@ class _Document(Struct):
 @lru_cache(maxsize=2)
 def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     """The schema of the settings, and those that it names."""
-    from imserver.pages.reference import chinese  # a node loads the pages when somebody asks for one
+    # a node loads the pages when somebody asks for one
+    from imserver.pages.reference import chinese
 
     written = json.decode(document, type=_Document).components.schemas
     texts: Mapping[str, str] = chinese() if translated else {}
@@ -218,7 +275,9 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
         if "$ref" in value:
             add(value["$ref"].rpartition("/")[2])
         if isinstance(text := value.get("description"), str):
-            value["description"] = "\n\n".join(texts.get(part, part) for part in text.split("\n\n"))
+            value["description"] = "\n\n".join(
+                texts.get(part, part) for part in text.split("\n\n")
+            )
         return {key: read(each) for key, each in value.items()}
 
     def add(name: str) -> None:
@@ -230,7 +289,7 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     return found
 
 
-# --- connections -----------------------------------------------------------------------
+# --- connections --------------------------------------------------------------
 
 
 @routes.get("/connections/list", Needs.OPERATE)
@@ -238,21 +297,29 @@ def list_connections(
     api: AdminApi,
     call: Call,
     app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
-    user: Annotated[str, about("The user; empty: all, page by page.", max_length=255)] = "",
+    user: Annotated[
+        str, about("The user; empty: all, page by page.", max_length=255)
+    ] = "",
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,
+    limit: Annotated[
+        int, about("The maximum number of users on this page.", ge=1, le=200)
+    ] = 50,
 ) -> ConnectionsAnswer:
     """List live connections, page by page.
 
     Those of a user, or of an app in the order of its users, on all nodes.
     """
     live = api.parts.live
-    page = live.of_user(call.app, user) if user else live.page(call.app, read_cursor(cursor), limit)
+    page = (
+        live.of_user(call.app, user)
+        if user
+        else live.page(call.app, read_cursor(cursor), limit)
+    )
     _, following = page_and_cursor(page.users, limit, str)
     return ConnectionsAnswer(page.total, page.connections, following, page.missing)
 
 
-# --- nodes --------------------------------------------------------------------------------------------------
+# --- nodes --------------------------------------------------------------------
 
 
 @routes.get("/nodes", Needs.ADMIN, reach="all")
@@ -265,8 +332,9 @@ def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
 def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Drain a node.
 
-    It refuses new clients and closes the others with 1001 over `drain.close_seconds`, so that they reconnect
-    to other nodes. `/ready` answers 503. It goes on to answer HTTP requests.
+    It refuses new clients and closes the others with 1001 over
+    `drain.close_seconds`, so that they reconnect to other nodes. `/ready`
+    answers 503. It goes on to answer HTTP requests.
     """
     return _drain(api, request.node, True)
 

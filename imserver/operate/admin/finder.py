@@ -1,10 +1,20 @@
-"""Finds what a text may name: people, connections, channels, groups, apps, keys, requests.
+"""Finds what a text may name: people, connections, channels, groups, apps,
+keys, requests.
 
-Services of features find their own things (:class:`Finds`); those of the core are found here.
+Services of features find their own things (:class:`Finds`); those of the core
+are found here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Literal, Protocol, get_args, runtime_checkable
+from typing import (
+    Annotated,
+    ClassVar,
+    Final,
+    Literal,
+    Protocol,
+    get_args,
+    runtime_checkable,
+)
 
 from msgspec import Struct
 
@@ -27,7 +37,9 @@ class ListedConnection(Struct):
 
     connection: Annotated[str, about("Its id.")]
     user: str
-    device: Annotated[str, about("The name that the client gave its device; empty: none.")]
+    device: Annotated[
+        str, about("The name that the client gave its device; empty: none.")
+    ]
     dialect: str
     since: Annotated[int, about("When the session began, in Unix seconds.")]
     peer: Annotated[str, about("The remote address and port.")]
@@ -36,8 +48,9 @@ class ListedConnection(Struct):
 
 
 class ConnectionPage(Struct, frozen=True):
-    """The sessions of some users, in the order of their names. ``total`` counts the users online; ``users``:
-    those of the page, and the one behind them if there is one."""
+    """The sessions of some users, in the order of their names. ``total`` counts
+    the users online; ``users``: those of the page, and the one behind them if
+    there is one."""
 
     total: int
     users: list[str]
@@ -53,7 +66,8 @@ class LiveConnections:
         core.queries.add("admin.connection", str, self._find_here)
 
     def find(self, connection_id: str) -> LiveConnection | None:
-        """The connection with this id; None: there is none, or its node does not answer."""
+        """The connection with this id; None: there is none, or its node does
+        not answer."""
         answer: LiveConnection | None = self._core.connections.query(
             connection_id, "admin.connection", connection_id, LiveConnection | None
         )
@@ -66,7 +80,12 @@ class LiveConnections:
         if connection is None or connection.app is None:
             return None
         node = self._core.node_name
-        return LiveConnection(connection.app, connection.user or "", connection.encoding.dialect.name, node)
+        return LiveConnection(
+            connection.app,
+            connection.user or "",
+            connection.encoding.dialect.name,
+            node,
+        )
 
     def of_user(self, app: str, user: str) -> ConnectionPage:
         """All sessions of a user."""
@@ -81,15 +100,25 @@ class LiveConnections:
         missing = list(dict.fromkeys([*page.missing, *missing]))
         return ConnectionPage(page.total, users, connections, missing)
 
-    def _sessions(self, app: str, users: list[str]) -> tuple[list[ListedConnection], list[str]]:
+    def _sessions(
+        self, app: str, users: list[str]
+    ) -> tuple[list[ListedConnection], list[str]]:
         found = self._core.presence.sessions(app, users)
-        ids = [session.connection for sessions in found.sessions for session in sessions][:1000]
+        ids = [
+            session.connection for sessions in found.sessions for session in sessions
+        ][:1000]
         infos = self._core.connections.about(app, ids)
-        listed = [view(ListedConnection, each, channels=len(each.channels)) for each in infos if each]
+        listed = [
+            view(ListedConnection, each, channels=len(each.channels))
+            for each in infos
+            if each
+        ]
         return listed, list(found.missing)
 
 
-Kind = Literal["account", "app", "group", "user", "connection", "channel", "key", "request"]
+Kind = Literal[
+    "account", "app", "group", "user", "connection", "channel", "key", "request"
+]
 """In the order of the answer."""
 MOST_APPS: Final = 1000
 """Apps that are searched."""
@@ -98,13 +127,16 @@ _Hit = tuple[str, str, str, str]
 
 @runtime_checkable
 class Finds(Protocol):
-    """A service of a feature that finds things of one type of ``GET /api/v1/find``."""
+    """A service of a feature that finds things of one type of ``GET
+    /api/v1/find``."""
 
     finds: ClassVar[str]
 
-    def find(self, by: Principal, text: str, apps: Sequence[str], limit: int) -> Iterator[_Hit]:
-        """The id, app, label and detail of what the principal may see, exact ids first: by a text, in some
-        apps, at most so many. Switches."""
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[_Hit]:
+        """The id, app, label and detail of what the principal may see, exact
+        ids first: by a text, in some apps, at most so many. Switches."""
 
 
 class HitShown(Struct):
@@ -112,7 +144,12 @@ class HitShown(Struct):
 
     type: Annotated[Kind, about("What it is.")]
     id: Annotated[str, about("Its id.")]
-    app: Annotated[str, about("Its app. Of a key: the apps to which it is limited, with commas between.")]
+    app: Annotated[
+        str,
+        about(
+            "Its app. Of a key: the apps to which it is limited, with commas between."
+        ),
+    ]
     label: Annotated[str, about("Its name, or else its id.")]
     detail: Annotated[str, about("What else helps to recognise it.")]
 
@@ -123,7 +160,9 @@ class Finder:
     def __init__(self, core: Core, live: LiveConnections) -> None:
         self._core = core
         self._live = live
-        self._finds: Mapping[str, Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]] = {
+        self._finds: Mapping[
+            str, Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
+        ] = {
             "app": self._apps,
             "user": self._users,
             "connection": self._connections,
@@ -131,13 +170,21 @@ class Finder:
             "key": self._keys,
         }
 
-    def find(self, by: Principal, text: str, apps: Sequence[str], limit: int) -> list[HitShown]:
-        """What the text may name: at most ``limit`` of each kind that each feature has, exact ids first.
-        ``apps``: resolved names that the principal reaches."""
+    def find(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> list[HitShown]:
+        """What the text may name: at most ``limit`` of each kind that each
+        feature has, exact ids first. ``apps``: resolved names that the
+        principal reaches."""
         hits: list[HitShown] = []
         services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
         finds = (*self._finds.items(), *reversed(services))
-        for kind, find in ((kind, find) for kind in get_args(Kind) for each, find in finds if each == kind):
+        for kind, find in (
+            (kind, find)
+            for kind in get_args(Kind)
+            for each, find in finds
+            if each == kind
+        ):
             some: dict[tuple[str, str], HitShown] = {}
             for id, app, label, detail in find(by, text, apps, limit):
                 some.setdefault((id, app), HitShown(kind, id, app, label, detail))
@@ -145,26 +192,43 @@ class Finder:
                     break
             hits += some.values()
         accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
-        return [hit for hit in hits if hit.type != "user" or (hit.app, hit.id) not in accounts]
+        return [
+            hit
+            for hit in hits
+            if hit.type != "user" or (hit.app, hit.id) not in accounts
+        ]
 
-    # --- the core -------------------------------------------------------------------------------------------
+    # --- the core -------------------------------------------------------------
 
-    def _apps(self, by: Principal, text: str, apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
+    def _apps(
+        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+    ) -> Iterator[_Hit]:
         if not by.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
-        some = [name for name in self._core.tenants.names() if text.lower() in name.lower()]
+        some = [
+            name for name in self._core.tenants.names() if text.lower() in name.lower()
+        ]
         names = [name for name in some if resolve(name) in apps]
         for name in sorted(names, key=lambda name: (name != text, name)):
             target = resolve(name)
             yield name, name, name, "" if target == name else f"→ {target}"
 
-    def _users(self, by: Principal, text: str, apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
+    def _users(
+        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+    ) -> Iterator[_Hit]:
         """Users who are online, or banned."""
         online = [app for app in apps if self._core.hub.is_online(app, text)]
         others = self._core.others
-        if others is not None and (found := others.registry.find_in_apps(apps, text)) is not None:
-            online += [app for app, refs in zip(apps, found, strict=True) if any(ref.id for ref in refs)]
+        if (
+            others is not None
+            and (found := others.registry.find_in_apps(apps, text)) is not None
+        ):
+            online += [
+                app
+                for app, refs in zip(apps, found, strict=True)
+                if any(ref.id for ref in refs)
+            ]
         sessions = self._core.sessions
         for app in dict.fromkeys(online):
             yield text, app, text, "online"
@@ -172,24 +236,32 @@ class Finder:
             if sessions.is_banned(app, text):
                 yield text, app, text, "banned"
 
-    def _connections(self, by: Principal, text: str, apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
+    def _connections(
+        self, by: Principal, text: str, apps: Sequence[str], _limit: int
+    ) -> Iterator[_Hit]:
         if by.may(Needs.OPERATE):
             info = self._live.find(text)
             if info is not None and info.app in apps:
                 yield text, info.app, info.user or text, f"{info.dialect} · {info.node}"
 
-    def _channels(self, by: Principal, text: str, apps: Sequence[str], limit: int) -> Iterator[_Hit]:
+    def _channels(
+        self, by: Principal, text: str, apps: Sequence[str], limit: int
+    ) -> Iterator[_Hit]:
         """Channels with subscribers whose name begins with the text."""
         if not by.may(Needs.OPERATE):
             return
         members = self._core.channels.members
-        before = text[:-1] + (chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else "")
+        before = text[:-1] + (
+            chr(ord(text[-1]) - 1) + "\U0010ffff" if ord(text[-1]) else ""
+        )
         for app in apps[:20]:
             for each in members.channels(app, before, limit).channels:
                 if each.channel.startswith(text):
                     yield each.channel, app, each.channel, str(each.members)
 
-    def _keys(self, by: Principal, text: str, _apps: Sequence[str], _limit: int) -> Iterator[_Hit]:
+    def _keys(
+        self, by: Principal, text: str, _apps: Sequence[str], _limit: int
+    ) -> Iterator[_Hit]:
         """Stored keys by id or note."""
         if not by.may(Needs.OWN):
             return
@@ -197,5 +269,12 @@ class Finder:
         for row in (*self._core.keys.configured, *self._core.store.keys()):
             own = set(map(resolve, row.apps))
             is_reached = by.apps is None or (own and own <= by.apps)
-            if is_reached and (row.id.lower().startswith(text) or text in row.note.lower()):
-                yield row.id, ",".join(row.apps), row.note or row.id, " ".join(row.scopes)
+            if is_reached and (
+                row.id.lower().startswith(text) or text in row.note.lower()
+            ):
+                yield (
+                    row.id,
+                    ",".join(row.apps),
+                    row.note or row.id,
+                    " ".join(row.scopes),
+                )

@@ -1,5 +1,5 @@
-"""The page ``/admin``: a frame without anything of anybody. Its scripts ask ``/api/v1`` with what its visitor
-has proved.
+"""The page ``/admin``: a frame without anything of anybody. Its scripts ask
+``/api/v1`` with what its visitor has proved.
 """
 
 from __future__ import annotations
@@ -30,23 +30,32 @@ def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
     """The blueprint of the page."""
     blueprint = Blueprint("admin", __name__)
     look = Look(settings_of(core.config, ChatSettings), core.config.root)
-    blueprint.add_url_rule("/admin", "page", lambda: _page(core.keys.demo, look), methods=["GET"])
+    blueprint.add_url_rule(
+        "/admin", "page", lambda: _page(core.keys.demo, look), methods=["GET"]
+    )
     return (blueprint,)
 
 
 def _page(demo: bool, look: Look) -> Response:
-    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``: nobody needs a login. ``look``:
-    of the chat, whose owners come here with its login."""
+    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``:
+    nobody needs a login. ``look``: of the chat, whose owners come here with its
+    login."""
     language = language_of_visitor()
     words = TEXT[language]
     data = {
         "language": words["html_lang"],
-        "text": {key: text for key, text in words.items() if key.startswith(("admin_", "unit_"))},
+        "text": {
+            key: text
+            for key, text in words.items()
+            if key.startswith(("admin_", "unit_"))
+        },
         "accountsApp": GOCHAT,
         "demo": demo,
         "meanings": chinese_meanings() if language == "zh" else {},
     }
-    answer = render("operate/admin.html", language, data=data, modules=_modules(), look=look)
+    answer = render(
+        "operate/admin.html", language, data=data, modules=_modules(), look=look
+    )
     answer.headers.update({**HEADERS, "Content-Security-Policy": policy("'self'")})
     return answer
 
@@ -54,8 +63,14 @@ def _page(demo: bool, look: Look) -> Response:
 @cache
 def chinese_meanings() -> dict[str, str]:
     """What refusals mean: English, as the API says it → Chinese."""
-    meanings: dict[str, str] = json.loads((TEMPLATES / "operate/refusals.zh.json").read_bytes())
-    problems = [each.message for each in vars(Problems).values() if isinstance(each, HttpProblem)]
+    meanings: dict[str, str] = json.loads(
+        (TEMPLATES / "operate/refusals.zh.json").read_bytes()
+    )
+    problems = [
+        each.message
+        for each in vars(Problems).values()
+        if isinstance(each, HttpProblem)
+    ]
     return meanings | {text: chinese()[text] for text in problems if text in chinese()}
 
 

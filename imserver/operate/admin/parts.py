@@ -31,16 +31,26 @@ class NodeFacts(Struct, frozen=True):
     cpus: Annotated[int, about("The processors of its machine.")]
     lag: Annotated[float, about("How late its event loop was last, in seconds.")]
     most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
-    since: Annotated[int, about("Since when it cannot, in Unix seconds; 0: it can, or does not answer.")] = 0
-    messages_in: Annotated[int, about("Messages that it has read from clients since its start.")] = 0
+    since: Annotated[
+        int,
+        about("Since when it cannot, in Unix seconds; 0: it can, or does not answer."),
+    ] = 0
+    messages_in: Annotated[
+        int, about("Messages that it has read from clients since its start.")
+    ] = 0
     deliveries: Annotated[
-        int, about("Frames of pushes and notices that it has given to connections since its start.")
+        int,
+        about(
+            "Frames of pushes and notices that it has given to connections since its start."
+        ),
     ] = 0
     disk: Annotated[int, about("Bytes of the disk of its data folder.")] = 0
     disk_free: Annotated[int, about("Bytes of it that are free.")] = 0
     last_backup: Annotated[
         int | None,
-        about("When the newest proven backup was begun, in Unix seconds; 0: none; null: none is scheduled."),
+        about(
+            "When the newest proven backup was begun, in Unix seconds; 0: none; null: none is scheduled."
+        ),
     ] = None
 
 
@@ -53,7 +63,10 @@ class NodeShown(NodeFacts, frozen=True, kw_only=True):
 
     node: NodeName
     host: Annotated[str, about("Its machine.")]
-    url: Annotated[str, about("The public address of its WebSocket; empty: it has none of its own.")]
+    url: Annotated[
+        str,
+        about("The public address of its WebSocket; empty: it has none of its own."),
+    ]
     own: Annotated[bool, about("Whether it is the node that answers.")]
     answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
     ready: Annotated[bool, about("Whether it can serve clients.")]
@@ -79,7 +92,10 @@ class Nodes:
         core = self._core
         leases = core.overview.leases()
         own = next(iter(leases))
-        facts = {own: self._facts(), **core.ask_others("admin.facts", None, NodeFacts)[0]}
+        facts = {
+            own: self._facts(),
+            **core.ask_others("admin.facts", None, NodeFacts)[0],
+        }
         nodes = []
         for node, lease in sorted(leases.items()):
             its = facts.get(node, _SILENT)
@@ -100,7 +116,8 @@ class Nodes:
         return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
-        """Drain a node, or let it serve again. False: there is no such node, or it does not answer."""
+        """Drain a node, or let it serve again. False: there is no such node, or
+        it does not answer."""
         leases, others = self._core.overview.leases(), self._core.others
         if node == next(iter(leases)):
             return self._drain_here(Drain(drained))

@@ -1,4 +1,5 @@
-"""The audit log: who has changed what, to whom, when and from where, in rows that nobody changes unseen."""
+"""The audit log: who has changed what, to whom, when and from where, in rows
+that nobody changes unseen."""
 
 from __future__ import annotations
 

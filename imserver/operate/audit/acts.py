@@ -1,4 +1,5 @@
-"""What the audit log keeps of an act: of a request or command, and of its answer."""
+"""What the audit log keeps of an act: of a request or command, and of its
+answer."""
 
 import secrets
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,30 @@ PEOPLE: Final = frozenset({"users", "members", "member", "user", "friend", "bot"
 """Fields with ids of users. Their values are the ``users`` of an act."""
 _VALUES: Final = frozenset(
     {
-        *("id", "act", "group", "conversation", "channel", "connection", "connections", "device"),
+        *(
+            "id",
+            "act",
+            "group",
+            "conversation",
+            "channel",
+            "connection",
+            "connections",
+            "device",
+        ),
         *("key", "hook", "provider", "report", "node", "address", "handle"),
         *("until", "seconds", "since", "grace_seconds", "expires_at", "uses", "count"),
         *("role", "scopes", "apps", "reason", "state", "level", "kind"),
-        *("open", "history", "invite", "rename", "pin", "bots", "write", "reply", "everybody"),
+        *(
+            "open",
+            "history",
+            "invite",
+            "rename",
+            "pin",
+            "bots",
+            "write",
+            "reply",
+            "everybody",
+        ),
         *("guests", "listed", "enabled", "unset"),
     }
 )
@@ -28,7 +48,12 @@ _UNNAMED: Final = frozenset({"app", "token", "password", "old_password", "confir
 _SAME: Final = {"client": "connection", "client_id": "connection"}
 """Fields of other APIs → ours."""
 _FROM_ANSWER: Final = frozenset({"id", "act", "group", "revoked", "closed", "count"})
-_ABOUT: Final = {"messages": "message", "message": "message", "group": "group", "key": "key"}
+_ABOUT: Final = {
+    "messages": "message",
+    "message": "message",
+    "group": "group",
+    "key": "key",
+}
 """Facts by which acts are found → what they are the ids of."""
 MOST_USERS: Final = 1000
 """The most users that one act names."""
@@ -39,10 +64,12 @@ _MEMBER_BYTES: Final = 255
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
-    """What is kept of the input of a request or command, and of its answer: ids, numbers, reasons, and the
-    names of other fields that were given as ``fields``. ``settings`` are the names of the given ones.
+    """What is kept of the input of a request or command, and of its answer:
+    ids, numbers, reasons, and the names of other fields that were given as
+    ``fields``. ``settings`` are the names of the given ones.
 
-    ``given``: a struct, or parameters by name. ``user``: whom the act names already.
+    ``given``: a struct, or parameters by name. ``user``: whom the act names
+    already.
     """
     facts: dict[str, Any] = {}
     users: list[str] = []
@@ -58,7 +85,9 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
         elif name not in _UNNAMED:
             fields.append(name)
     # What was given counts: the answer to a recall has the id of its own entry.
-    facts = {name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER} | facts
+    facts = {
+        name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
+    } | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
     if named := [each for each in users if each not in ("", user)]:
@@ -67,7 +96,8 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
 
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of a struct that differ from their defaults, or the parameters of a request."""
+    """The fields of a struct that differ from their defaults, or the parameters
+    of a request."""
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):
             value = getattr(values, field.name)
@@ -83,7 +113,11 @@ def _short(value: Any) -> Any:
         return value[:_MOST_CHARACTERS]
     if isinstance(value, list | tuple | frozenset):
         return [_short(each) for each in list(value)[:_MOST_VALUES]]
-    return value if isinstance(value, int | float | bool) else str(value)[:_MOST_CHARACTERS]
+    return (
+        value
+        if isinstance(value, int | float | bool)
+        else str(value)[:_MOST_CHARACTERS]
+    )
 
 
 def user_in(answer: Any) -> str:
@@ -96,10 +130,17 @@ def user_in(answer: Any) -> str:
 
 
 def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
-    """The row of an act, and its names. Those of a user who is gone are committed to, but not stored."""
+    """The row of an act, and its names. Those of a user who is gone are
+    committed to, but not stored."""
     names = tuple(_names(act))
     commitments = msgspec.json.encode({each.part: each.commitment for each in names})
-    entry = Entry(_clean(act.name, 100), act.by.kind, _clean(act.app, _APP_BYTES), act.request, commitments)
+    entry = Entry(
+        _clean(act.name, 100),
+        act.by.kind,
+        _clean(act.app, _APP_BYTES),
+        act.request,
+        commitments,
+    )
     if act.gone:
         gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))
         names = tuple(each for each in names if (each.app, each.member) != gone)
@@ -107,8 +148,13 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
 
 
 def _names(act: Act) -> Iterator[Name]:
-    app, person = _clean(act.app, _APP_BYTES), act.by.user or act.by.staff  # a person, or their bot
-    by = (_clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES)) if person else None
+    # a person, or their bot
+    app, person = _clean(act.app, _APP_BYTES), act.by.user or act.by.staff
+    by = (
+        (_clean(act.by.app, _APP_BYTES), _clean(person, _MEMBER_BYTES))
+        if person
+        else None
+    )
     if by is not None:
         yield _name("by", *by)
     elif act.by.key:
@@ -121,11 +167,14 @@ def _names(act: Act) -> Iterator[Name]:
     near = by or (target if act.by.kind == "nobody" else None) or ("", "")
     if act.address:
         yield _name("address", *near, act.address)
-    facts = dict(facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts)
+    facts = dict(
+        facts_of(act.given, act.answer, act.user) if act.facts is None else act.facts
+    )
     users = facts.pop("users", ())
     if facts:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), 1 << 20)
-        # Why somebody was deleted is said by whoever did it, and stays with them.
+        # Why somebody was deleted is said by whoever did it, and stays with
+        # them.
         yield _name("facts", *((None if act.gone else target) or by or ("", "")), text)
     for number, thing in enumerate(_things(act.name, facts)):
         yield _name(f"about/{number}", "", _clean(thing, _MEMBER_BYTES))
@@ -134,8 +183,12 @@ def _names(act: Act) -> Iterator[Name]:
 
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
-    """What else an act is about, as ``message:7``, ``key:1f2e``, ``group:12``."""
-    about = {**_ABOUT, "id": {"messages": "message", "keys": "key"}.get(name.partition(".")[0], "")}
+    """What else an act is about, as ``message:7``, ``key:1f2e``,
+    ``group:12``."""
+    about = {
+        **_ABOUT,
+        "id": {"messages": "message", "keys": "key"}.get(name.partition(".")[0], ""),
+    }
     things: dict[str, None] = {}
     for fact, kind in about.items():
         given = facts.get(fact, ()) if kind else ()
@@ -150,7 +203,11 @@ def _name(part: str, app: str, member: str, text: str = "") -> Name:
 
 def _clean(text: str, most: int) -> str:
     """A text that every database stores, cut to so many bytes."""
-    return text.replace("\0", "").encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    return (
+        text.replace("\0", "")
+        .encode("utf-8", "replace")[:most]
+        .decode("utf-8", "ignore")
+    )
 
 
 def line_of(act: Act) -> bytes:

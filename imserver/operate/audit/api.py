@@ -19,14 +19,20 @@ ACTS_PER_REQUEST: Final = 10
 
 
 class AuditCheck(Struct):
-    """What a check of the newest acts says. Who does not reach all apps learns only whether it is broken."""
+    """What a check of the newest acts says. Who does not reach all apps learns
+    only whether it is broken."""
 
     acts: Annotated[int, about("So many acts were checked.")] = 0
     since: Annotated[int, about("The time of the first one, in Unix milliseconds.")] = 0
     until: Annotated[int, about("The time of the last one.")] = 0
-    head: Annotated[str, about("The last one, as `imserver audit verify --head` takes it.")] = ""
+    head: Annotated[
+        str, about("The last one, as `imserver audit verify --head` takes it.")
+    ] = ""
     wrong: Annotated[
-        list[str], about("What is wrong, at most 100 lines. Empty: nobody has changed or removed an act.")
+        list[str],
+        about(
+            "What is wrong, at most 100 lines. Empty: nobody has changed or removed an act."
+        ),
     ] = []
 
 
@@ -35,8 +41,12 @@ class AuditAnswer(Struct):
 
     acts: list[ActShown]
     next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
-    names: Annotated[dict[str, dict[str, str]], about("App → user → name of the account.")] = {}
-    check: Annotated[AuditCheck | None, about("Only with `check`, if there is a database.")] = None
+    names: Annotated[
+        dict[str, dict[str, str]], about("App → user → name of the account.")
+    ] = {}
+    check: Annotated[
+        AuditCheck | None, about("Only with `check`, if there is a database.")
+    ] = None
 
 
 class AuditApi(Struct, frozen=True):
@@ -56,19 +66,25 @@ routes = Resource(
 
 
 @routes.get(
-    "/audit", query=AuditQuery, answer=AuditAnswer, reach="optional", problems=(Problems.INVALID_REQUEST,)
+    "/audit",
+    query=AuditQuery,
+    answer=AuditAnswer,
+    reach="optional",
+    problems=(Problems.INVALID_REQUEST,),
 )
 def audit(service: AuditApi, call: Call) -> HttpResponse:
     """Search the audit log.
 
-    An account that operates its app, and a key of one app, see the acts in that app. A key for all apps also
-    sees those that belong to no app. `user` needs an app. A search looks through 10,000 acts: if `next` is
-    not 0, go on there, also behind a page with fewer acts than `limit`. Names that were erased are null.
-    `check` looks only whether the chain of acts is unbroken: it says nothing of those in other apps. For each
-    10 acts that it checks it counts as one request more.
+    An account that operates its app, and a key of one app, see the acts in that
+    app. A key for all apps also sees those that belong to no app. `user` needs
+    an app. A search looks through 10,000 acts: if `next` is not 0, go on there,
+    also behind a page with fewer acts than `limit`. Names that were erased are
+    null. `check` looks only whether the chain of acts is unbroken: it says
+    nothing of those in other apps. For each 10 acts that it checks it counts as
+    one request more.
 
-    With `Accept: application/x-ndjson` the answer has one act a line, and the header `Link` leads to older
-    ones.
+    With `Accept: application/x-ndjson` the answer has one act a line, and the
+    header `Link` leads to older ones.
     """
     request: AuditQuery = call.input
     store, apps, app = service.store, call.principal.apps, call.app
@@ -80,16 +96,31 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
         raise ApiProblem.invalid("`app`: name the app of the user")
     wanted = msgspec.structs.replace(request, app=app, check=False)
     has_lines = NDJSON in call.request.headers.get("accept", "")
-    check = _check(service, call) if request.check and store.has_database and not has_lines else None
+    check = (
+        _check(service, call)
+        if request.check and store.has_database and not has_lines
+        else None
+    )
     acts, following = page_of(store, wanted)
     rows = [shown(row, names) for row, names in acts]
     if not has_lines:
         return call.reply(AuditAnswer(rows, following, _names(store, rows), check))
     headers = [("X-Request-Id", call.request.id)]
     if following:
-        given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value}
-        headers.append(("Link", f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"'))
-    return HttpResponse(200, msgspec.json.Encoder().encode_lines(rows), NDJSON, tuple(headers))
+        given = {
+            name: value
+            for name, value in msgspec.structs.asdict(wanted).items()
+            if value
+        }
+        headers.append(
+            (
+                "Link",
+                f'</api/v1/audit?{urlencode({**given, "after": following})}>; rel="next"',
+            )
+        )
+    return HttpResponse(
+        200, msgspec.json.Encoder().encode_lines(rows), NDJSON, tuple(headers)
+    )
 
 
 def _check(service: AuditApi, call: Call) -> AuditCheck:
@@ -98,10 +129,17 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
     rates, payer = service.api.rates, (call.principal, call.request.host)
     rates.charge(*payer, NEWEST // ACTS_PER_REQUEST)  # before anybody else is served
     result = verify(service.store.read, newest=NEWEST)
-    rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)  # gives back what there was not
+    # gives back what there was not
+    rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)
     if call.principal.apps is not None:
         return AuditCheck(wrong=["the chain is broken"] if result.wrong else [])
-    return AuditCheck(result.rows, result.since, result.until, ":".join(map(str, result.head)), result.wrong)
+    return AuditCheck(
+        result.rows,
+        result.since,
+        result.until,
+        ":".join(map(str, result.head)),
+        result.wrong,
+    )
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
@@ -111,6 +149,12 @@ def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
         if act.by.app and act.by.id:
             users.setdefault(act.by.app, set()).add(act.by.id)
         others = (act.facts or {}).get("users", ())
-        users.setdefault(act.app, set()).update(each for each in (act.user, *others) if each)
-    found = {app: store.names_of(app, sorted(some)) for app, some in users.items() if app and some}
+        users.setdefault(act.app, set()).update(
+            each for each in (act.user, *others) if each
+        )
+    found = {
+        app: store.names_of(app, sorted(some))
+        for app, some in users.items()
+        if app and some
+    }
     return {app: names for app, names in found.items() if names}

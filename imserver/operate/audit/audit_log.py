@@ -1,4 +1,5 @@
-"""The audit log of a node: acts wait for a group commit. If it fails, lines in the log stand in for them."""
+"""The audit log of a node: acts wait for a group commit. If it fails, lines in
+the log stand in for them."""
 
 import logging
 from collections import deque
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 lines = logging.getLogger("imserver.audit")
 
 WAIT_SECONDS: Final = 5.0
-"""An act of a request waits so long for the database. Then the request is answered, and the act stays in the
-queue."""
+"""An act of a request waits so long for the database. Then the request is
+answered, and the act stays in the queue."""
 LAST_SECONDS: Final = 5.0
 """Time limit for the acts that wait when the node ends."""
 MOST_WAITING: Final = 10_000
@@ -54,8 +55,8 @@ class _Waiting(Struct):
 
 
 class AuditLog(Observer, ArchivedFiles):
-    """Appends acts to the chain in the database. Owner of the acts that wait. ``days``: after so many an act
-    is removed; 0: never."""
+    """Appends acts to the chain in the database. Owner of the acts that wait.
+    ``days``: after so many an act is removed; 0: never."""
 
     finds: Final = "request"
 
@@ -67,7 +68,8 @@ class AuditLog(Observer, ArchivedFiles):
         self._writer: gevent.Greenlet[[], None] | None = None
         self.stored = 0
         self.logged = 0
-        """Acts for which a line in the log has had to stand in. Both since the start of the node."""
+        """Acts for which a line in the log has had to stand in. Both since the
+        start of the node."""
 
     @property
     def waiting(self) -> int:
@@ -75,8 +77,8 @@ class AuditLog(Observer, ArchivedFiles):
         return len(self._queue)
 
     def acted(self, act: Act) -> None:
-        """Store an act. Returns when it is stored, but for one of a node, or after :data:`WAIT_SECONDS`, and
-        at once while the database fails."""
+        """Store an act. Returns when it is stored, but for one of a node, or
+        after :data:`WAIT_SECONDS`, and at once while the database fails."""
         try:
             if not self._store.has_database or len(self._queue) >= MOST_WAITING:
                 if act.by.kind != "node":  # which logs what it does
@@ -86,7 +88,9 @@ class AuditLog(Observer, ArchivedFiles):
             self._queue.append(waiting)
             if self._writer is None:
                 self._writer = gevent.spawn(self._write)
-            if self._fails or (act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)):
+            if self._fails or (
+                act.by.kind != "node" and not waiting.stored.wait(WAIT_SECONDS)
+            ):
                 self._log_once(waiting)
         except Exception:
             log.exception("the act %s is missing in the audit log", act.name)
@@ -102,19 +106,23 @@ class AuditLog(Observer, ArchivedFiles):
 
     @staticmethod
     def add(sql: PooledStatements, act: Act) -> int:
-        """Append an act in the transaction that does it. Returns its number. Raises ImserverError."""
+        """Append an act in the transaction that does it. Returns its number.
+        Raises ImserverError."""
         batch = ActBatch([NewAct(*entry_of(act), monotonic())])
         append(batch, sql)
         return batch.number
 
-    def newest(self, app: str, name: str, about: str) -> tuple[AuditRow, list[Name]] | None:
-        """The newest act of this name in an app on a thing, as ``message:7``: as it is hashed, with what is
-        left of its names. None: there is none. Switches. Raises StorageUnavailable."""
+    def newest(
+        self, app: str, name: str, about: str
+    ) -> tuple[AuditRow, list[Name]] | None:
+        """The newest act of this name in an app on a thing, as ``message:7``:
+        as it is hashed, with what is left of its names. None: there is none.
+        Switches. Raises StorageUnavailable."""
         query = AuditQuery(app=app, name=name, about=about, limit=1)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
         return acts[0] if acts else None
 
-    # --- greenlets ------------------------------------------------------------------------------------------
+    # --- greenlets ------------------------------------------------------------
 
     def _write(self) -> None:
         try:
@@ -128,7 +136,8 @@ class AuditLog(Observer, ArchivedFiles):
             self._writer = None
 
     def _store_some(self, some: list[_Waiting]) -> None:
-        """Store acts, however long it takes. What the database refuses becomes a line in the log."""
+        """Store acts, however long it takes. What the database refuses becomes
+        a line in the log."""
         batch, failures = ActBatch([each.new for each in some]), 0
         while True:
             try:
@@ -144,7 +153,9 @@ class AuditLog(Observer, ArchivedFiles):
                 gevent.sleep(retry_pause(failures, 0.25, 5.0))
             except Exception:
                 if len(some) == 1:
-                    log.exception("the act %s cannot be stored in the audit log", some[0].act.name)
+                    log.exception(
+                        "the act %s cannot be stored in the audit log", some[0].act.name
+                    )
                     self._log_once(some[0])
                     return
                 for each in some:
@@ -153,7 +164,9 @@ class AuditLog(Observer, ArchivedFiles):
 
     def expire(self) -> None:
         """Remove acts that are too old. Switches. Raises StorageUnavailable."""
-        while self._days and self._store.write_or(0, partial(remove_before, self._days * 86_400_000)):
+        while self._days and self._store.write_or(
+            0, partial(remove_before, self._days * 86_400_000)
+        ):
             pass
 
     def find(
@@ -175,7 +188,8 @@ class AuditLog(Observer, ArchivedFiles):
             self._log_once(waiting)
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """The acts of an app or a user; those of the server stand in its rows."""
+        """The acts of an app or a user; those of the server stand in its
+        rows."""
         if app:
             yield "audit.jsonl", 0, lines_of(self._store, app, user)
 
@@ -189,7 +203,9 @@ class CommandAudit(AuditLog):
 
 
 @contextmanager
-def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[AuditLog]]:
+def offline(
+    _config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[AuditLog]]:
     """What a command has of it."""
     yield (CommandAudit(store, 0),)
 
@@ -203,5 +219,10 @@ def build(core: Core) -> Parts:
     """Join it to the core."""
     audit = core.service(AuditLog)
     if not core.store.has_database:
-        log.info("there is no database yet: acts are written to the log only, as imserver.audit")
-    return Parts(run=(every(600.0, audit.expire, "old acts could not be removed"),), stop=audit.stop)
+        log.info(
+            "there is no database yet: acts are written to the log only, as imserver.audit"
+        )
+    return Parts(
+        run=(every(600.0, audit.expire, "old acts could not be removed"),),
+        stop=audit.stop,
+    )

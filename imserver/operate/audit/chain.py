@@ -1,8 +1,9 @@
 """The rows of the audit log as data: what is hashed, and what may be erased.
 
-A row has the hash of the row before, so a row that was changed, removed or put in breaks the chain. What
-names people stands beside the row: the row has only a commitment to it, the SHA-256 of the name with a random
-salt. To erase a name and its salt leaves the chain as it was, and nobody can find the name by trying.
+A row has the hash of the row before, so a row that was changed, removed or put
+in breaks the chain. What names people stands beside the row: the row has only a
+commitment to it, the SHA-256 of the name with a random salt. To erase a name
+and its salt leaves the chain as it was, and nobody can find the name by trying.
 """
 
 import hashlib
@@ -18,9 +19,11 @@ _decode: Final = msgspec.json.decode
 class Name(Struct, frozen=True):
     """Something that an act names.
 
-    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` or ``about/`` and a number. ``app`` and
-    ``member``: the person whose row it is, which goes with them; with no ``app``, ``member`` is the id of a
-    key, node or system user, a thing as ``message:7``, or empty. ``text``: what it says besides.
+    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` or
+    ``about/`` and a number. ``app`` and ``member``: the person whose row it is,
+    which goes with them; with no ``app``, ``member`` is the id of a key, node
+    or system user, a thing as ``message:7``, or empty. ``text``: what it says
+    besides.
     """
 
     part: str
@@ -36,7 +39,8 @@ class Name(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """An act without its place in the chain. ``names``: part → commitment, as JSON."""
+    """An act without its place in the chain. ``names``: part → commitment, as
+    JSON."""
 
     name: str
     kind: str
@@ -68,7 +72,16 @@ class AuditRow(Struct, frozen=True):
 
 def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
     """The hash of a row with this content."""
-    content = [number, time, entry.name, entry.kind, entry.app, entry.request, entry.names.decode(), previous]
+    content = [
+        number,
+        time,
+        entry.name,
+        entry.kind,
+        entry.app,
+        entry.request,
+        entry.names.decode(),
+        previous,
+    ]
     return _digest(content)
 
 

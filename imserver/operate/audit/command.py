@@ -11,7 +11,13 @@ import msgspec
 from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Name, shown
 from imserver.operate.audit.rows import NO_ACTS, AuditQuery, after, one, page_of
 from imserver.operate.audit.verification import verify
-from imserver.plugin.commands import CommandLine, ServerApi, fail, opened, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    ServerApi,
+    fail,
+    opened,
+    settings_options,
+)
 from imserver.plugin.progress import long_work
 
 _PAGE: Final = 500
@@ -27,14 +33,22 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
         if isinstance(value, int):
             return value
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value}: expected a time as 2026-11-26 or 2026-11-26T09:30", param, ctx)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+            self.fail(
+                f"{value}: expected a time as 2026-11-26 or 2026-11-26T09:30",
+                param,
+                ctx,
+            )
+        return int(
+            (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
+        )
 
 
 @audit.command("list")
@@ -43,20 +57,56 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
 @click.option("--app", default="", metavar="NAME", help="The same as the argument APP.")
 @click.option("--user", default="", hidden=True)
 @click.option(
-    "--by", default="", metavar="WHO", help="A kind (key), or one with an id (key:1f2e, staff:APP/ID)."
+    "--by",
+    default="",
+    metavar="WHO",
+    help="A kind (key), or one with an id (key:1f2e, staff:APP/ID).",
 )
-@click.option("--message", default="", metavar="ID", help="Acts on this message, as its removal.")
-@click.option("--about", default="", metavar="WHAT", help="A thing (message:7, key:1f2e, group:12).")
-@click.option("--name", default="", metavar="ACT", help="What was done, as accounts.login.")
+@click.option(
+    "--message", default="", metavar="ID", help="Acts on this message, as its removal."
+)
+@click.option(
+    "--about",
+    default="",
+    metavar="WHAT",
+    help="A thing (message:7, key:1f2e, group:12).",
+)
+@click.option(
+    "--name", default="", metavar="ACT", help="What was done, as accounts.login."
+)
 @click.option("--request", default="", metavar="ID", help="The id of a request.")
-@click.option("--since", type=_Moment(), default=0, metavar="TIME", help="The first moment, in UTC.")
-@click.option("--until", type=_Moment(), default=0, metavar="TIME", help="The last moment, in UTC.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The most acts.")
+@click.option(
+    "--since",
+    type=_Moment(),
+    default=0,
+    metavar="TIME",
+    help="The first moment, in UTC.",
+)
+@click.option(
+    "--until",
+    type=_Moment(),
+    default=0,
+    metavar="TIME",
+    help="The last moment, in UTC.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="The most acts.",
+)
 @click.argument("whom", metavar="[APP[/USER]]", default="")
 def list_acts(
-    path: str | None, data_dir: str | None, limit: int, message: str, whom: str, **wanted: Any
+    path: str | None,
+    data_dir: str | None,
+    limit: int,
+    message: str,
+    whom: str,
+    **wanted: Any,
 ) -> None:
-    """List acts, the newest first: of all apps, in APP, or of USER and on them (an id or a login)."""
+    """List acts, the newest first: of all apps, in APP, or of USER and on them
+    (an id or a login)."""
     if whom and (wanted["app"] or wanted["user"]):
         raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
@@ -75,22 +125,33 @@ def list_acts(
             # Imported here: a server may have no accounts.
             from imserver.people.accounts import AccountStore
 
-            if row := AccountStore(store).by_id_or_login(app, wanted["user"]):  # else it may have been one
+            # else it may have been one
+            if row := AccountStore(store).by_id_or_login(app, wanted["user"]):
                 wanted["user"] = row[0].user
         while len(acts) < limit and position != 0:
-            page = AuditQuery(**wanted, after=position or 0, limit=min(_PAGE, limit - len(acts)))
+            page = AuditQuery(
+                **wanted, after=position or 0, limit=min(_PAGE, limit - len(acts))
+            )
             rows, position = page_of(store, page)
             acts += [shown(row, names) for row, names in rows]
     if not acts:
-        CommandLine.data([], "no act fits; what users do with their own messages leaves none")
+        CommandLine.data(
+            [], "no act fits; what users do with their own messages leaves none"
+        )
         return
     texts = {
-        "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "time": lambda ms: datetime.fromtimestamp(ms / 1000, UTC).strftime(
+            "%Y-%m-%d %H:%M:%S"
+        ),
         "by": _who,
-        "facts": lambda facts: _left(facts and msgspec.json.encode(facts).decode()) or "",
+        "facts": lambda facts: (
+            _left(facts and msgspec.json.encode(facts).decode()) or ""
+        ),
         **dict.fromkeys(("user", "address"), _left),
     }
-    CommandLine.rows("number, time, act: name, by, app, user, address, facts", acts, **texts)
+    CommandLine.rows(
+        "number, time, act: name, by, app, user, address, facts", acts, **texts
+    )
 
 
 def _left(text: Any) -> Any:
@@ -99,7 +160,9 @@ def _left(text: Any) -> Any:
 
 def _who(by: ActMaker) -> str:
     id = _left(by.id)
-    return f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
+    return (
+        f"{by.kind}:{by.app}/{id}" if by.app else f"{by.kind}:{id}" if id else by.kind
+    )
 
 
 @audit.command()
@@ -117,7 +180,11 @@ def show(path: str | None, data_dir: str | None, number: int) -> None:
 @audit.command()
 @settings_options
 @click.option("--app", default="", metavar="NAME", help="Acts in this app.")
-@click.option("--hashes", is_flag=True, help="As they are hashed, without names: a chain to verify.")
+@click.option(
+    "--hashes",
+    is_flag=True,
+    help="As they are hashed, without names: a chain to verify.",
+)
 def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> None:
     """Print all acts as JSON lines, the oldest first, with their hashes."""
     with opened(path, data_dir) as (_, store, _):
@@ -138,14 +205,16 @@ def _line(row: AuditRow, names: list[Name]) -> bytes:
 @settings_options
 @CommandLine.prints_data
 @click.option(
-    "--head", metavar="NUMBER:HASH", help="A head that was printed earlier: it must still be there."
+    "--head",
+    metavar="NUMBER:HASH",
+    help="A head that was printed earlier: it must still be there.",
 )
 def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> None:
     """Verify the chain of hashes, and print its head.
 
-    A row that was changed, removed or put in is named, and the status is 1. Note the head down where nobody
-    who writes to the database writes to: with --head a later run finds out whether the rows up to it were
-    rewritten.
+    A row that was changed, removed or put in is named, and the status is 1.
+    Note the head down where nobody who writes to the database writes to: with
+    --head a later run finds out whether the rows up to it were rewritten.
     """
     wanted = None
     if head is not None:
@@ -162,8 +231,13 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     if result.more:
         click.echo(f"… and {result.more} more", err=True)
     head = f"{result.head[0]}:{result.head[1]}"
-    lines = [f"acts removed for their age: {result.anchor[0]}"] if result.anchor[0] else []
-    lines += [f"acts {result.rows}, names {result.names}, erased {result.erased}", f"head {head}"]
+    lines = (
+        [f"acts removed for their age: {result.anchor[0]}"] if result.anchor[0] else []
+    )
+    lines += [
+        f"acts {result.rows}, names {result.names}, erased {result.erased}",
+        f"head {head}",
+    ]
     if not result.wrong:
         lines.append("ok: nothing was changed, removed or put in")
     counts = {
@@ -173,7 +247,8 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
         "removed": result.anchor[0],
     }
     CommandLine.data(
-        {"ok": not result.wrong, **counts, "head": head, "wrong": result.wrong}, "\n".join(lines)
+        {"ok": not result.wrong, **counts, "head": head, "wrong": result.wrong},
+        "\n".join(lines),
     )
     if result.wrong:
         fail("the audit log was changed by somebody else than the server")

@@ -28,7 +28,9 @@ TABLES: Final = (
         name="audit",
         types="""number big*, time big, name name100, kind name16, app name500, request name64, names blob,
             hash name64, previous name64""",
-        of_app=Reason("an act stays, to prove what was done; whom it names stands in audit_name"),
+        of_app=Reason(
+            "an act stays, to prove what was done; whom it names stands in audit_name"
+        ),
     ),
     Table(
         name="audit_head",

@@ -14,11 +14,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.operate.audit.acts import entry_of
-from imserver.operate.audit.chain import ActMaker, ActShown, AuditRow, Entry, Name, hash_of, shown
+from imserver.operate.audit.chain import (
+    ActMaker,
+    ActShown,
+    AuditRow,
+    Entry,
+    Name,
+    hash_of,
+    shown,
+)
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.http import about
 from imserver.plugin.identity import Act
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Store, marks_of, text_of
+from imserver.plugin.storage import (
+    PooledStatements,
+    Row,
+    RowsOf,
+    Store,
+    marks_of,
+    text_of,
+)
 
 _OF_ACTS: Final = RowsOf(Entry, "audit")
 _IN_CHAIN: Final = RowsOf(AuditRow, "audit", entry="")
@@ -35,8 +50,9 @@ class NewAct(Struct, frozen=True):
 
 
 class ActBatch(Struct):
-    """Acts that are stored in one transaction. ``number`` and ``hash``: of the first row in the last attempt,
-    by which the next one finds out whether that was committed."""
+    """Acts that are stored in one transaction. ``number`` and ``hash``: of the
+    first row in the last attempt, by which the next one finds out whether that
+    was committed."""
 
     acts: Sequence[NewAct]
     number: int = 0
@@ -44,7 +60,8 @@ class ActBatch(Struct):
 
 
 class ChainHead(Struct, frozen=True):
-    """The end of the chain, and its ``anchor``: the last row that was removed for its age."""
+    """The end of the chain, and its ``anchor``: the last row that was removed
+    for its age."""
 
     number: int
     time: int
@@ -57,9 +74,12 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
-    """The head of the chain. None: somebody has removed it, or it cannot be read."""
+    """The head of the chain. None: somebody has removed it, or it cannot be
+    read."""
     columns = _readable(sql, _HEADS.columns)
-    rows = sql.query(f"SELECT {columns} FROM audit_head WHERE one = 1{sql.for_update if lock else ''}")
+    rows = sql.query(
+        f"SELECT {columns} FROM audit_head WHERE one = 1{sql.for_update if lock else ''}"
+    )
     try:
         return _HEADS.read(rows[0]) if rows else None
     except _NOT_READ:
@@ -67,11 +87,16 @@ def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:
-    """Append acts to the chain, once. Raises ImserverError if the head is missing or unreadable."""
+    """Append acts to the chain, once. Raises ImserverError if the head is
+    missing or unreadable."""
     end = head(sql, lock=True)  # other writers wait until this transaction ends
     if end is None:
         raise ImserverError("audit_head has no row that can be read")
-    stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,)) if batch.number else []
+    stored = (
+        sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
+        if batch.number
+        else []
+    )
     if stored and text_of(stored[0][0]) == batch.hash:
         return
     now, read_at = sql.clock_ms(), monotonic()
@@ -86,7 +111,9 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
         if not rows:
             batch.number, batch.hash = number, digest
         rows.append((number, time, previous, digest, *_OF_ACTS.values(entry)))
-        names += [(*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names]
+        names += [
+            (*_OF_NAMES.values(name), name.text.encode(), number) for name in act.names
+        ]
         previous = digest
     sql.execute_many(f"INSERT INTO audit ({_COLUMNS}) VALUES {marks_of(9)}", rows)
     columns = f"{_OF_NAMES.columns}, text, number"
@@ -102,24 +129,29 @@ def store_act(store: Store, act: Act) -> None:
 
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
-    """Remove the oldest acts if they are older; the last of them becomes the anchor. How many were removed:
-    with 1,000 there may be more."""
+    """Remove the oldest acts if they are older; the last of them becomes the
+    anchor. How many were removed: with 1,000 there may be more."""
     if (end := head(sql, lock=True)) is None:
         return 0
     limit = sql.clock_ms() - age_ms
     columns = _readable(sql, "number, time, hash")
-    statement = f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
+    statement = (
+        f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
+    )
     old = [row for row in sql.query(statement, (end.anchor, 1000)) if row[1] < limit]
     if not old:
         return 0
     last, _, digest = old[-1]
     sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
     sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
-    sql.execute("UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1", (last, _as_text(digest)))
+    sql.execute(
+        "UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1",
+        (last, _as_text(digest)),
+    )
     return len(old)
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------
 
 Acts = list[tuple[AuditRow, list[Name]]]
 NO_ACTS: Final[Acts] = []
@@ -128,8 +160,14 @@ NO_ACTS: Final[Acts] = []
 
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
     """The next acts in the order of the chain, with their names."""
-    # In SQLite, somebody may have written a number that is none: it would stay behind every other.
-    return _find(sql, "number > %s AND round(number) = number ORDER BY number LIMIT %s", number, most)
+    # In SQLite, somebody may have written a number that is none: it would stay
+    # behind every other.
+    return _find(
+        sql,
+        "number > %s AND round(number) = number ORDER BY number LIMIT %s",
+        number,
+        most,
+    )
 
 
 def one(number: int, sql: PooledStatements) -> Acts:
@@ -138,7 +176,9 @@ def one(number: int, sql: PooledStatements) -> Acts:
 
 
 def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
-    rows = sql.query(f"SELECT {_readable(sql, _COLUMNS)} FROM audit WHERE {where}", values)
+    rows = sql.query(
+        f"SELECT {_readable(sql, _COLUMNS)} FROM audit WHERE {where}", values
+    )
     return _with_names(sql, list(map(_row, rows)))
 
 
@@ -151,15 +191,18 @@ def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
     return [(act, names[act.number]) for act in acts]
 
 
-# SQLite stores values of any type in any column, and texts that are not UTF-8. One that somebody else has
-# written must not hide other rows.
+# SQLite stores values of any type in any column, and texts that are not UTF-8.
+# One that somebody else has written must not hide other rows.
 _NOT_READ: Final = (ValueError, TypeError, OverflowError)
 _UNREADABLE: Final = "unreadable"
-_BYTES: Final = r"CASE typeof(\g<0>) WHEN 'text' THEN CAST(\g<0> AS BLOB) ELSE \g<0> END"
+_BYTES: Final = (
+    r"CASE typeof(\g<0>) WHEN 'text' THEN CAST(\g<0> AS BLOB) ELSE \g<0> END"
+)
 
 
 def _readable(sql: PooledStatements, columns: str) -> str:
-    """Columns of a query, whose texts are bytes in SQLite: so no text ends the query."""
+    """Columns of a query, whose texts are bytes in SQLite: so no text ends the
+    query."""
     return re.sub(r"[\w.]+", _BYTES, columns) if sql.engine == "sqlite" else columns
 
 
@@ -168,41 +211,52 @@ def _as_text(value: object) -> str:
 
 
 def _row(row: Row) -> AuditRow:
-    """One that cannot be read has a content to which its hash does not belong."""
+    """One that cannot be read has a content to which its hash does not
+    belong."""
     try:
-        act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes())))
+        act = _IN_CHAIN.read(
+            row, entry=_OF_ACTS.read((*row[4:8], memoryview(row[8]).tobytes()))
+        )
         msgspec.json.decode(act.entry.names, type=dict[str, str])
         # Before the year 10000.
         if 0 <= act.time < 253_402_300_800_000:
             return act
     except _NOT_READ:
         pass
-    return AuditRow(row[0], 0, Entry(_UNREADABLE, "", "", "", b"{}"), _as_text(row[2]), _as_text(row[3]))
+    return AuditRow(
+        row[0],
+        0,
+        Entry(_UNREADABLE, "", "", "", b"{}"),
+        _as_text(row[2]),
+        _as_text(row[3]),
+    )
 
 
 def _name(row: Row) -> Name:
-    """One that cannot be read has another commitment than the row of its act."""
+    """One that cannot be read has another commitment than the row of its
+    act."""
     part, app, member, salt, text, _ = row
     try:
         text = memoryview(text).tobytes().decode(errors="replace")
-        return _OF_NAMES.read((part, app, member, memoryview(salt).tobytes()), text=text)
+        return _OF_NAMES.read(
+            (part, app, member, memoryview(salt).tobytes()), text=text
+        )
     except _NOT_READ:
         return Name(_as_text(part), _as_text(app), _as_text(member), _UNREADABLE, b"")
 
 
-# --- searching ----------------------------------------------------------------------------------------------
+# --- searching ----------------------------------------------------------------
 
 PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff"})
 """Kinds of principals whose ids are those of users of an app."""
 _CLEAR: Final = "moderation.clear"
 MOST_LOOKED: Final = 10_000
-"""Through so many acts a search looks. Then it returns what it has, and where to go on."""
+"""Through so many acts a search looks. Then it returns what it has, and where
+to go on."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
-_NAMES_ONE: Final = (
-    " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
-)
-# Each engine goes through the numbers in falling order, and looks each row up: without statistics it would
-# read the whole table.
+_NAMES_ONE: Final = " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
+# Each engine goes through the numbers in falling order, and looks each row up:
+# without statistics it would read the whole table.
 _JOIN: Final = {
     "sqlite": "SELECT {columns} FROM (SELECT{span} %s) n CROSS JOIN audit a "
     "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
@@ -221,7 +275,11 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
     app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
     user: Annotated[
-        str, about("A user of the app who has done something, or is concerned by it.", max_length=255)
+        str,
+        about(
+            "A user of the app who has done something, or is concerned by it.",
+            max_length=255,
+        ),
     ] = ""
     by: Annotated[
         str,
@@ -237,21 +295,33 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
             max_length=255,
         ),
     ] = ""
-    name: Annotated[str, about("What was done, as `accounts.login`.", max_length=100)] = ""
+    name: Annotated[
+        str, about("What was done, as `accounts.login`.", max_length=100)
+    ] = ""
     request: Annotated[str, about("The id of a request.", max_length=64)] = ""
     since: _Time = 0
     until: _Time = 0
-    after: Annotated[int, about("Only older acts than that of this number.", ge=0, le=2**53)] = 0
+    after: Annotated[
+        int, about("Only older acts than that of this number.", ge=0, le=2**53)
+    ] = 0
     limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
-    check: Annotated[bool, about("Also verify the newest 1,000 acts, of whatever app.")] = False
+    check: Annotated[
+        bool, about("Also verify the newest 1,000 acts, of whatever app.")
+    ] = False
 
 
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
-    """As :func:`search`. The acts on a message are also those that have removed what a user sent in a time,
-    if the message is of this user and time: they do not name it. Switches. Raises StorageUnavailable."""
+    """As :func:`search`. The acts on a message are also those that have removed
+    what a user sent in a time, if the message is of this user and time: they do
+    not name it. Switches. Raises StorageUnavailable."""
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
-    if kind != "message" or not id.isdecimal() or len(id) > 18 or query.name not in ("", _CLEAR):
+    if (
+        kind != "message"
+        or not id.isdecimal()
+        or len(id) > 18
+        or query.name not in ("", _CLEAR)
+    ):
         return acts, following
     # Imported here: few ask for a message.
     from imserver.plugin.messages import MessageLog
@@ -261,10 +331,20 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
         for entry in entries.find(app, [int(id)]):
             # The clocks of a database and of nodes may differ by a second.
             since = max(query.since, entry.time_ms - 1000)
-            fields = {"app": app, "user": entry.sender, "about": "", "name": _CLEAR, "since": since}
-            found, last = store.read_or((NO_ACTS, 0), partial(search, replace(query, **fields)))
+            fields = {
+                "app": app,
+                "user": entry.sender,
+                "about": "",
+                "name": _CLEAR,
+                "since": since,
+            }
+            found, last = store.read_or(
+                (NO_ACTS, 0), partial(search, replace(query, **fields))
+            )
             following = max(following, last)
-            more += (each for each in found if _has_cleared(each, entry.time_ms, query.user))
+            more += (
+                each for each in found if _has_cleared(each, entry.time_ms, query.user)
+            )
     all_acts = sorted((*acts, *more), key=lambda each: -each[0].number)
     rest = [each for each in all_acts if each[0].number >= following]
     if len(rest) > query.limit:
@@ -274,32 +354,43 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
 
 
 def _has_cleared(found: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
-    """Whether an act has removed what was sent at a time, and is of this user, or concerns them."""
+    """Whether an act has removed what was sent at a time, and is of this user,
+    or concerns them."""
     row, names = found
     facts = shown(row, names).facts or {}
     first, end = (facts.get(name, 0) * 1000 for name in ("since", "until"))
-    is_of_user = not user or any((each.app, each.member) == (row.entry.app, user) for each in names)
+    is_of_user = not user or any(
+        (each.app, each.member) == (row.entry.app, user) for each in names
+    )
     return is_of_user and first <= time_ms < (end or inf)
 
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
-    """The newest acts that are wanted, and the number after which more follow; 0: no more.
+    """The newest acts that are wanted, and the number after which more follow;
+    0: no more.
 
-    One index leads to the acts, to more at each step. The database looks whether they are wanted: it holds
-    the loop for none of them.
+    One index leads to the acts, to more at each step. The database looks
+    whether they are wanted: it holds the loop for none of them.
     """
     low, high = _bounds(query, sql)
     by = _label(query.by)
     source, values = _source(query, by)
     span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
     wanted, sought = _wanted(query, by)
-    statement = _JOIN[sql.engine].format(span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP))
+    statement = _JOIN[sql.engine].format(
+        span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP)
+    )
     below = f"SELECT{span} 1 OFFSET %s"
     acts: list[AuditRow] = []
     left, step, following = MOST_LOOKED, query.limit + 1, 0
     while True:
         between = (*values, low, high)
-        acts += map(_row, sql.query(statement, (*between, step, *sought, query.limit + 1 - len(acts))))
+        acts += map(
+            _row,
+            sql.query(
+                statement, (*between, step, *sought, query.limit + 1 - len(acts))
+            ),
+        )
         if len(acts) > query.limit:
             del acts[query.limit :]
             following = acts[-1].number
@@ -316,7 +407,8 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
-    """The numbers of the acts lie above the first, and below the second. Times never go back."""
+    """The numbers of the acts lie above the first, and below the second. Times
+    never go back."""
     first = "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     low, high = 0, query.after or 2**62
     if query.since:
@@ -331,7 +423,8 @@ Label = tuple[str, str, str]
 
 
 def _label(by: str) -> Label:
-    """Kind, app and id of a label. ``staff:shop/ann`` → staff, shop, ann; ``key:1f`` → key, nothing, 1f."""
+    """Kind, app and id of a label. ``staff:shop/ann`` → staff, shop, ann;
+    ``key:1f`` → key, nothing, 1f."""
     kind, _, id = by.partition(":")
     if kind not in PERSONS:
         return kind, "", id
@@ -340,20 +433,33 @@ def _label(by: str) -> Label:
 
 
 def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
-    """The start of a query for the numbers of acts: the conditions of one index, and their values."""
+    """The start of a query for the numbers of acts: the conditions of one
+    index, and their values."""
     _, app, member = by
     if query.request:
         return " number FROM audit WHERE request = %s AND", (query.request,)
     if query.about:
-        return " number FROM audit_name WHERE app = %s AND member = %s AND", ("", query.about)
+        return " number FROM audit_name WHERE app = %s AND member = %s AND", (
+            "",
+            query.about,
+        )
     if query.user:
         who = query.app, query.user
-        return " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND", who
+        return (
+            " DISTINCT number FROM audit_name WHERE app = %s AND member = %s AND",
+            who,
+        )
     if member:
         who = app, member
-        return " number FROM audit_name WHERE app = %s AND member = %s AND part = 'by' AND", who
+        return (
+            " number FROM audit_name WHERE app = %s AND member = %s AND part = 'by' AND",
+            who,
+        )
     if query.app and query.name:
-        return " number FROM audit WHERE app = %s AND name = %s AND", (query.app, query.name)
+        return " number FROM audit WHERE app = %s AND name = %s AND", (
+            query.app,
+            query.name,
+        )
     if query.app:
         return " number FROM audit WHERE app = %s AND", (query.app,)
     if query.name:
@@ -364,8 +470,15 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The conditions of a wanted act, each behind an AND, with their values."""
     kind, app, member = by
-    columns = {"app": query.app, "name": query.name, "request": query.request, "kind": kind}
-    text = "".join(f" AND a.{column} = %s" for column, value in columns.items() if value)
+    columns = {
+        "app": query.app,
+        "name": query.name,
+        "request": query.request,
+        "kind": kind,
+    }
+    text = "".join(
+        f" AND a.{column} = %s" for column, value in columns.items() if value
+    )
     values = tuple(filter(None, columns.values()))
     is_led = bool(query.request or query.about)
     if query.request and query.about:
@@ -373,13 +486,17 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     if query.user and is_led:
         text, values = text + _NAMES_ONE.format(""), (*values, query.app, query.user)
     if member and (query.user or is_led):
-        text, values = text + _NAMES_ONE.format(" AND m.part = 'by'"), (*values, app, member)
+        text, values = (
+            text + _NAMES_ONE.format(" AND m.part = 'by'"),
+            (*values, app, member),
+        )
     return text, values
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
-    """Who was the last to do one of these things to a user, as ``key:1f2e`` or ``staff:shop/7``. ``""``: it
-    is too long ago, or was done by somebody who is erased. Switches. Raises StorageUnavailable."""
+    """Who was the last to do one of these things to a user, as ``key:1f2e`` or
+    ``staff:shop/7``. ``""``: it is too long ago, or was done by somebody who is
+    erased. Switches. Raises StorageUnavailable."""
     last = ActMaker("", "", "")
     number = 0
     for name in names:
@@ -387,25 +504,42 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
         query = AuditQuery(app=app, user=user, name=name, limit=5)
         for found in store.read_or((NO_ACTS, 0), partial(search, query))[0]:
             act = shown(*found)
-            if act.number > number and user in (act.user, *(act.facts or {}).get("users", ())):
+            if act.number > number and user in (
+                act.user,
+                *(act.facts or {}).get("users", ()),
+            ):
                 number, last = act.number, act.by
     id = f"{last.app}/{last.id}" if last.id and last.app else last.id
     return f"{last.kind}:{id}" if id else last.kind if id == "" else ""
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
-    """Acts as lines, the newest first: those in an app, or those that a user has done or that concern the
-    user, who does not learn who else has done something, from where, and to whom besides."""
+    """Acts as lines, the newest first: those in an app, or those that a user
+    has done or that concern the user, who does not learn who else has done
+    something, from where, and to whom besides."""
     wanted, last = AuditQuery(app=app, user=user, limit=500), -1
     while last:
-        acts, last = store.read_or((NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0))))
+        acts, last = store.read_or(
+            (NO_ACTS, 0), partial(search, replace(wanted, after=max(last, 0)))
+        )
         for row, names in acts:
             act = shown(row, names)
-            yield msgspec.json.encode(_for_user(act, wanted.user) if wanted.user else act) + b"\n"
+            yield (
+                msgspec.json.encode(_for_user(act, wanted.user) if wanted.user else act)
+                + b"\n"
+            )
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:
-    facts = {name: value for name, value in (act.facts or {}).items() if name != "users"}
+    facts = {
+        name: value for name, value in (act.facts or {}).items() if name != "users"
+    }
     if act.by.kind in PERSONS and act.by.id == user:
         return replace(act, facts=facts)
-    return replace(act, by=ActMaker(act.by.kind, "", ""), address="", user=act.user and user, facts=facts)
+    return replace(
+        act,
+        by=ActMaker(act.by.kind, "", ""),
+        address="",
+        user=act.user and user,
+        facts=facts,
+    )

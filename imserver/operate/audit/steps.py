@@ -10,7 +10,10 @@ def _make_head(op: Any) -> None:
     if not sql.query("SELECT 1 FROM audit_head"):
         columns = "one, number, time, hash, anchor, anchor_hash"
         none = "0" * 64
-        sql.execute(f"INSERT INTO audit_head ({columns}) VALUES (1, 0, 0, %s, 0, %s)", (none, none))
+        sql.execute(
+            f"INSERT INTO audit_head ({columns}) VALUES (1, 0, 0, %s, 0, %s)",
+            (none, none),
+        )
 
 
 STEPS: Final = {

@@ -1,4 +1,5 @@
-"""Verifies the chain of the audit log: which row was changed, removed or put in."""
+"""Verifies the chain of the audit log: which row was changed, removed or put
+in."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,9 +23,10 @@ NEWEST: Final = 1000
 
 
 class Verification(Struct):
-    """The result. ``wrong``: what is wrong, in words, with the number of the row. ``since`` and ``until``:
-    times of the first and the last row, in Unix milliseconds. ``erased``: names that were erased. ``head``:
-    the last row, ``anchor`` the one before the first that is left."""
+    """The result. ``wrong``: what is wrong, in words, with the number of the
+    row. ``since`` and ``until``: times of the first and the last row, in Unix
+    milliseconds. ``erased``: names that were erased. ``head``: the last row,
+    ``anchor`` the one before the first that is left."""
 
     wrong: list[str] = []
     more: int = 0
@@ -44,13 +46,16 @@ def verify(
     note: Note = lambda what, done, total: None,
     newest: int = 0,
 ) -> Verification:
-    """Verify the whole chain, or so many of its ``newest`` rows. ``read``: that of a store. ``wanted``:
-    number and hash of a head that was noted down. ``note`` hears after each page how many of how many rows
-    are done. Raises StorageUnavailable."""
+    """Verify the whole chain, or so many of its ``newest`` rows. ``read``: that
+    of a store. ``wanted``: number and hash of a head that was noted down.
+    ``note`` hears after each page how many of how many rows are done. Raises
+    StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
     end, page = read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:
-        chain.complain("the head of the chain is missing or unreadable: somebody has removed or changed it")
+        chain.complain(
+            "the head of the chain is missing or unreadable: somebody has removed or changed it"
+        )
     elif newest and end.number - newest > end.anchor:
         chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
         end, page = read(partial(_next, chain.number))
@@ -62,7 +67,8 @@ def verify(
         if end is not None:
             note("verified", chain.result.rows, end.number - end.anchor)
         end, page = read(partial(_next, chain.number))
-        if end is not None and end.anchor > chain.number:  # they were removed for their age meanwhile
+        # they were removed for their age meanwhile
+        if end is not None and end.anchor > chain.number:
             chain.begin(end)
     if end is not None:
         chain.end(end)
@@ -94,7 +100,9 @@ class ChainCheck(Service):
         self.result.since = self.result.since or row.time
         self.result.until = row.time or self.result.until
         if number <= self.number:
-            self.complain(f"row {number} was put in: the chain begins after row {self.number}")
+            self.complain(
+                f"row {number} was put in: the chain begins after row {self.number}"
+            )
             return
         missing = number - self.number - 1
         if missing == 1:
@@ -120,20 +128,30 @@ class ChainCheck(Service):
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
         elif end.number < self.number:
-            self.complain(f"rows {end.number + 1} to {self.number} were put in: the head does not know them")
+            self.complain(
+                f"rows {end.number + 1} to {self.number} were put in: the head does not know them"
+            )
         elif end.hash != self._hash:
             self.complain(f"the head has another hash than row {end.number}")
         self.result.head = (end.number, end.hash)
         if self._wanted is not None:
             number = self._wanted[0]
             if number < self.result.anchor[0]:
-                self.complain(f"row {number} was removed for its age: its hash cannot be compared")
+                self.complain(
+                    f"row {number} was removed for its age: its hash cannot be compared"
+                )
             elif number > self.number:
                 self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        if self._wanted is not None and self._wanted[0] == number and self._wanted[1] != digest:
-            self.complain(f"row {number} has another hash than the given head: rows up to it were rewritten")
+        if (
+            self._wanted is not None
+            and self._wanted[0] == number
+            and self._wanted[1] != digest
+        ):
+            self.complain(
+                f"row {number} has another hash than the given head: rows up to it were rewritten"
+            )
 
     def complain(self, text: str) -> None:
         """Add a problem."""
@@ -149,4 +167,6 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     result = verify(lambda work: work(sql), newest=NEWEST)
     if result.wrong:
         text = f"{result.wrong[0]} (of the last {result.rows} rows)"
-        yield Finding("fail", "audit log", text, "it does not prove any more what was done", mend)
+        yield Finding(
+            "fail", "audit log", text, "it does not prove any more what was done", mend
+        )

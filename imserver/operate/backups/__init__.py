@@ -1,6 +1,8 @@
-"""Backups by a schedule: ``imserver backup`` makes them and restores them on trial; a timer calls it.
+"""Backups by a schedule: ``imserver backup`` makes them and restores them on
+trial; a timer calls it.
 
-Their folder is all that is known of them, so a file that somebody deletes does not count any more.
+Their folder is all that is known of them, so a file that somebody deletes does
+not count any more.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
 
 class BackupState(Struct):
-    """What ``/metrics`` and ``/system/state`` show. ``last_backup``: when the newest proven backup was begun,
-    in Unix seconds; 0: there is none. ``unproven_backups``: how many are newer than it."""
+    """What ``/metrics`` and ``/system/state`` show. ``last_backup``: when the
+    newest proven backup was begun, in Unix seconds; 0: there is none.
+    ``unproven_backups``: how many are newer than it."""
 
     last_backup: int = 0
     unproven_backups: int = 0
@@ -44,10 +47,15 @@ def _build(core: Core) -> Parts:
     state, threads = BackupState(), Threads(1)
 
     def look() -> None:
-        threads.do(state.look, Path(folder))  # often on another machine, for which the loop must not wait
+        # often on another machine, for which the loop must not wait
+        threads.do(state.look, Path(folder))
 
     core.node.show(state)
-    return Parts((state,), run=(look, every(60.0, look, "backups could not be listed")), stop=threads.close)
+    return Parts(
+        (state,),
+        run=(look, every(60.0, look, "backups could not be listed")),
+        stop=threads.close,
+    )
 
 
 def metrics() -> tuple[Metric, ...]:
@@ -59,13 +67,17 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_backup_timestamp_seconds",
             "gauge",
             "When the newest backup was made that was restored on trial, in Unix seconds; 0: there is none",
-            lambda core: state.last_backup if (state := core.find(BackupState)) else None,
+            lambda core: (
+                state.last_backup if (state := core.find(BackupState)) else None
+            ),
         ),
         Metric(
             "imserver_backups_unproven",
             "gauge",
             "Backups that are newer, and could not be restored on trial",
-            lambda core: state.unproven_backups if (state := core.find(BackupState)) else None,
+            lambda core: (
+                state.unproven_backups if (state := core.find(BackupState)) else None
+            ),
         ),
     )
 
@@ -76,4 +88,6 @@ def _commands() -> dict[str, Any]:
     return {"backup": backup, "doctor settings": check_backups}
 
 
-FEATURE = FeatureRow("backups", _build, settings=SETTINGS, metrics=metrics, commands=_commands)
+FEATURE = FeatureRow(
+    "backups", _build, settings=SETTINGS, metrics=metrics, commands=_commands
+)

@@ -1,4 +1,5 @@
-"""``imserver backup``: copies of what a server has stored, by a schedule too, and their trial."""
+"""``imserver backup``: copies of what a server has stored, by a schedule too,
+and their trial."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,13 @@ from imserver.gateway.process import RESTORING
 from imserver.gateway.storage.address import DatabaseAddress
 from imserver.gateway.terminal import fail
 from imserver.operate.backups.declared import BackupSettings
-from imserver.operate.backups.folder import BackupFile, backups_of, delete_old, mark, new_backup
+from imserver.operate.backups.folder import (
+    BackupFile,
+    backups_of,
+    delete_old,
+    mark,
+    new_backup,
+)
 from imserver.operate.copies import backup as copies
 from imserver.operate.copies import everything as whole
 from imserver.operate.copies.command import TOOLS, address_of
@@ -27,7 +34,9 @@ from imserver.plugin.commands import Finding
 @click.command()
 @settings_options
 @click.option(
-    "--everything", is_flag=True, help="With secrets and uploaded files, of any database, in one archive."
+    "--everything",
+    is_flag=True,
+    help="With secrets and uploaded files, of any database, in one archive.",
 )
 @whole.without_option
 @click.option(
@@ -47,9 +56,10 @@ def backup(
 ) -> None:
     """Copy a SQLite database to a new FILE. Servers may run meanwhile.
 
-    With --everything, and without FILE, the database may be of any kind. Without FILE: a copy of everything
-    into backups.folder, which is then restored on trial in a folder of its own. Of those before,
-    backups.count stay. A timer calls this.
+    With --everything, and without FILE, the database may be of any kind.
+    Without FILE: a copy of everything into backups.folder, which is then
+    restored on trial in a folder of its own. Of those before, backups.count
+    stay. A timer calls this.
     """
     try:
         settings = load_settings(path, data_dir)
@@ -58,7 +68,9 @@ def backup(
             _try_out(settings, file or _newest(settings).path)
             return
         if Path(settings.server.data_dir, RESTORING).exists():
-            raise StartError("a restore was interrupted: run imserver restore again before a backup")
+            raise StartError(
+                "a restore was interrupted: run imserver restore again before a backup"
+            )
         if file is None:
             _back_up_by_schedule(settings, address, without)
             return
@@ -79,9 +91,12 @@ def backup(
     click.echo(f"copied to {file}")
 
 
-def _back_up_by_schedule(settings: Config, address: DatabaseAddress, without: Sequence[str]) -> None:
-    """Make a backup in the folder of the settings, and restore it on trial. Delete old ones, also if that
-    fails: else they fill the disk. Raises StartError."""
+def _back_up_by_schedule(
+    settings: Config, address: DatabaseAddress, without: Sequence[str]
+) -> None:
+    """Make a backup in the folder of the settings, and restore it on trial.
+    Delete old ones, also if that fails: else they fill the disk. Raises
+    StartError."""
     folder = _folder(settings)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,8 +115,8 @@ def _back_up_by_schedule(settings: Config, address: DatabaseAddress, without: Se
 
 
 def _try_out(settings: Config, file: Path) -> None:
-    """Restore a backup on trial; the name of one of the schedule then says how that ended. Raises
-    StartError."""
+    """Restore a backup on trial; the name of one of the schedule then says how
+    that ended. Raises StartError."""
     error: StartError | None = None
     try:
         click.echo(restore_on_trial(settings, file))
@@ -125,7 +140,9 @@ def _newest(settings: Config) -> BackupFile:
 
 def _folder(settings: Config) -> Path:
     if not any(feature.name == "backups" for feature in load_features(settings)):
-        raise StartError("name a FILE: the feature backups is not among features of the settings")
+        raise StartError(
+            "name a FILE: the feature backups is not among features of the settings"
+        )
     if not (folder := settings_of(settings, BackupSettings).folder):
         raise StartError(
             "backups.folder is not set: set it in the settings, as /var/backups/imserver, or name a FILE"
@@ -133,7 +150,7 @@ def _folder(settings: Config) -> Path:
     return Path(folder)
 
 
-# --- imserver doctor ----------------------------------------------------------------------------------------
+# --- imserver doctor ----------------------------------------------------------
 
 
 def check_backups(config: Config) -> Iterator[Finding]:
@@ -141,12 +158,19 @@ def check_backups(config: Config) -> Iterator[Finding]:
     settings, is_bad = settings_of(config, BackupSettings), True
     try:
         newest = _newest(config)
-        found = f"{newest.path} could not be restored on trial (imserver backup --check)"
+        found = (
+            f"{newest.path} could not be restored on trial (imserver backup --check)"
+        )
         if newest.is_proven:
             seconds = time() - newest.created
             is_bad = seconds > settings.max_age_seconds
             found = f"the newest in {settings.folder} is {seconds / 3600:.1f} hours old"
     except StartError as error:
         is_bad, found = bool(settings.folder) or not config.demo, str(error)
-    meaning, mend = "what was stored since may be lost", "imserver backup, called by a timer"
-    yield finding_of(is_bad, "backups", found, meaning, mend, fails=bool(settings.folder))
+    meaning, mend = (
+        "what was stored since may be lost",
+        "imserver backup, called by a timer",
+    )
+    yield finding_of(
+        is_bad, "backups", found, meaning, mend, fails=bool(settings.folder)
+    )

@@ -9,12 +9,18 @@ from imserver.plugin.settings import Duration
 
 
 class BackupSettings(Struct, frozen=True):
-    """Section ``backups``: those that ``imserver backup`` makes when it is called without a file."""
+    """Section ``backups``: those that ``imserver backup`` makes when it is
+    called without a file."""
 
     folder: Annotated[
-        str, Meta(pattern="^(/.*)?$", description="an absolute path, as /var/backups/imserver (from / on)")
+        str,
+        Meta(
+            pattern="^(/.*)?$",
+            description="an absolute path, as /var/backups/imserver (from / on)",
+        ),
     ] = ""
-    """Absolute: the server, a timer and people at a terminal run in different folders."""
+    """Absolute: the server, a timer and people at a terminal run in different
+    folders."""
     count: Annotated[int, Meta(ge=1)] = 7
     max_age_seconds: Duration = 93_600.0
 

@@ -1,6 +1,8 @@
-"""The folder of backups. The names of the files say when each was made, and whether it was restored on trial.
+"""The folder of backups. The names of the files say when each was made, and
+whether it was restored on trial.
 
-``imserver backup`` writes them and deletes the old ones. Nodes and ``imserver doctor`` only list them.
+``imserver backup`` writes them and deletes the old ones. Nodes and ``imserver
+doctor`` only list them.
 """
 
 import re
@@ -14,12 +16,14 @@ from msgspec import Struct
 _FORM: Final = "%Y%m%dT%H%M%SZ"
 _ENDS: Final = (".unproven.tar", ".tar")
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
-_is_left: Final = re.compile(r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+").fullmatch
+_is_left: Final = re.compile(
+    r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+"
+).fullmatch
 
 
 class BackupFile(Struct, frozen=True):
-    """An archive of everything. ``created``: when it was begun, in Unix seconds. ``is_proven``: the last
-    trial restored it."""
+    """An archive of everything. ``created``: when it was begun, in Unix
+    seconds. ``is_proven``: the last trial restored it."""
 
     created: int
     is_proven: bool
@@ -32,33 +36,40 @@ def new_backup(folder: Path, created: int) -> Path:
 
 
 def backups_of(folder: Path) -> list[BackupFile]:
-    """The backups in a folder, the newest first, but for those of the future: a clock was wrong. Raises
-    OSError."""
+    """The backups in a folder, the newest first, but for those of the future: a
+    clock was wrong. Raises OSError."""
     from calendar import timegm  # on first use: most nodes have no backups
 
     files = []
     for path in folder.iterdir():
         with suppress(ValueError):  # no time
-            if (parts := _name(path.name)) and (created := timegm(strptime(parts[1], _FORM))) <= time():
+            if (parts := _name(path.name)) and (
+                created := timegm(strptime(parts[1], _FORM))
+            ) <= time():
                 files.append(BackupFile(created, parts[2] is None, path))
     return sorted(files, key=lambda each: each.created, reverse=True)
 
 
 def mark(path: Path, is_proven: bool) -> Path:
-    """Note in the name of a backup whether it could be restored on trial. Returns its name from now on; that
-    of a file of another name stays. Raises OSError."""
+    """Note in the name of a backup whether it could be restored on trial.
+    Returns its name from now on; that of a file of another name stays. Raises
+    OSError."""
     if parts := _name(path.name):
         path = path.rename(path.with_name(f"imserver-{parts[1]}{_ENDS[is_proven]}"))
     return path
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
-    """Delete all but the newest ``count`` proven backups, and all but as many others; also what a run left
-    that was killed a day ago. Returns what is gone. Raises OSError."""
+    """Delete all but the newest ``count`` proven backups, and all but as many
+    others; also what a run left that was killed a day ago. Returns what is
+    gone. Raises OSError."""
     import shutil  # on first use: it loads compressors, 0.2 MB
 
     files = backups_of(folder)
-    proven, others = ([each.path for each in files if each.is_proven is kind] for kind in (True, False))
+    proven, others = (
+        [each.path for each in files if each.is_proven is kind]
+        for kind in (True, False)
+    )
     gone = proven[count:] + others[count:]
     left = (each for each in folder.iterdir() if _is_left(each.name))
     gone += [each for each in left if each.stat().st_mtime < time() - 86_400]

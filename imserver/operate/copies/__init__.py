@@ -1,1 +1,2 @@
-"""Copies of what a node stores: backups, restores, moves to another engine. No server imports them."""
+"""Copies of what a node stores: backups, restores, moves to another engine. No
+server imports them."""

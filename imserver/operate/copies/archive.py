@@ -1,7 +1,9 @@
-"""One file with all that a server has stored: the database as a SQLite file, secrets, and files of features.
+"""One file with all that a server has stored: the database as a SQLite file,
+secrets, and files of features.
 
-It is a tar file without compression. Its last members are the names of files that could not be read whole, a
-checksum of the members before, and the word that it is complete.
+It is a tar file without compression. Its last members are the names of files
+that could not be read whole, a checksum of the members before, and the word
+that it is complete.
 """
 
 import os
@@ -25,7 +27,8 @@ from imserver.plugin.progress import long_work
 
 _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
-"""SHA-256 of the names, sizes and contents of all members before it. Archives of before 1.1 have none."""
+"""SHA-256 of the names, sizes and contents of all members before it. Archives
+of before 1.1 have none."""
 _ABSENT: Final = "absent"
 _END: Final = "end"
 _DATABASE: Final = "database.db"
@@ -36,7 +39,8 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 class BackupHead(Struct, frozen=True):
-    """The first member. ``secrets``: name → content, in Latin-1. ``created``: Unix seconds."""
+    """The first member. ``secrets``: name → content, in Latin-1. ``created``:
+    Unix seconds."""
 
     format: int
     created: int
@@ -44,7 +48,8 @@ class BackupHead(Struct, frozen=True):
 
 
 class FeatureFile(Struct, frozen=True):
-    """A file of a feature. ``size``: -1: it cannot be read. ``read``: its bytes, in pieces."""
+    """A file of a feature. ``size``: -1: it cannot be read. ``read``: its
+    bytes, in pieces."""
 
     feature: str
     name: str
@@ -53,8 +58,8 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    """The content of a member while it is written, as a file. ``digest`` gets it, too. If it ends too early,
-    or cannot be read, zeros fill the member."""
+    """The content of a member while it is written, as a file. ``digest`` gets
+    it, too. If it ends too early, or cannot be read, zeros fill the member."""
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
         self.is_whole = True
@@ -83,14 +88,17 @@ def _title(member: tarfile.TarInfo) -> bytes:
 def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write a new archive, which is complete or absent. Returns the number of files, and the names of those
-    that could not be read whole. Raises StartError."""
+    """Write a new archive, which is complete or absent. Returns the number of
+    files, and the names of those that could not be read whole. Raises
+    StartError."""
     if path.exists():
         raise StartError(f"{path} exists already")
     unfinished = path.with_name(f"{path.name}.part")
     count, absent = 0, list[str]()
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        with os.fdopen(
+            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as out:
             with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 digest = sha256()
 
@@ -122,7 +130,9 @@ def write(
         unfinished.rename(path)
         synchronise(path.parent)
     except OSError as error:
-        raise StartError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise StartError(
+            f"{path} cannot be written: {error.strerror or error}"
+        ) from None
     finally:
         unfinished.unlink(missing_ok=True)
     return count, absent
@@ -183,11 +193,22 @@ class BackupArchive:
                     piece = content.read(_PIECE_BYTES)
             if last != _END:
                 raise ValueError("its end is absent")
-            if any(len(each.encode("latin-1").strip()) < SECRET_BYTES for each in self.head.secrets.values()):
+            if any(
+                len(each.encode("latin-1").strip()) < SECRET_BYTES
+                for each in self.head.secrets.values()
+            ):
                 raise ValueError("a secret of it is too short")
             if self.head.format != _FORMAT:
-                raise StartError(f"{path} belongs to a newer release: its format is {self.head.format}")
-        except (tarfile.TarError, OSError, ValueError, AttributeError, RecursionError) as error:
+                raise StartError(
+                    f"{path} belongs to a newer release: its format is {self.head.format}"
+                )
+        except (
+            tarfile.TarError,
+            OSError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise StartError(f"{path} is damaged: {error}") from None
 
     def extract_database(self, target: Path) -> None:
@@ -195,7 +216,9 @@ class BackupArchive:
         try:
             for member, content in self._members():
                 if member.name == _DATABASE:
-                    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                    descriptor = os.open(
+                        target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
+                    )
                     with os.fdopen(descriptor, "wb") as file:
                         shutil.copyfileobj(content, file)
                     return
@@ -204,7 +227,8 @@ class BackupArchive:
         raise StartError(f"{self._path} has no database")
 
     def files(self, feature: str) -> Iterator[tuple[str, IO[bytes]]]:
-        """Name and content of each file of a feature, to be read before the next one."""
+        """Name and content of each file of a feature, to be read before the
+        next one."""
         start = f"{_FILES}{feature}/"
         for member, content in self._members():
             if member.name.startswith(start):
@@ -213,7 +237,8 @@ class BackupArchive:
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         with tarfile.open(self._path, "r|", errors="strict") as tar:
             for member in tar:
-                # The holes of a sparse file have no bytes here, and would fill the disk.
+                # The holes of a sparse file have no bytes here, and would fill
+                # the disk.
                 is_plain = member.isreg() and not member.issparse()
                 if not is_plain or not member.name.split("/")[:2][-1].isprintable():
                     raise ValueError(f"{member.name!a} is no file of a backup")

@@ -1,4 +1,5 @@
-"""Copies of a SQLite database, and what a restored database of any engine needs.
+"""Copies of a SQLite database, and what a restored database of any engine
+needs.
 
 A backup runs while servers use the database; a restore needs them stopped.
 """
@@ -26,7 +27,12 @@ from imserver.gateway.storage.numbers import (
     move_keys_on,
     raise_all,
 )
-from imserver.gateway.storage.statements import PooledStatements, Row, SqliteStatements, Statements
+from imserver.gateway.storage.statements import (
+    PooledStatements,
+    Row,
+    SqliteStatements,
+    Statements,
+)
 from imserver.gateway.threads import synchronise
 from imserver.plugin.progress import long_work
 from imserver.plugin.space import need_space
@@ -41,7 +47,8 @@ _FOREIGN: Final = """
 
 @long_work("copying the database")
 def backup(database: Path, copy: Path) -> None:
-    """Copy a consistent snapshot of a database to a new file. Raises StartError.
+    """Copy a consistent snapshot of a database to a new file. Raises
+    StartError.
 
     Writers are not delayed. The copy is complete or absent.
     """
@@ -53,7 +60,10 @@ def backup(database: Path, copy: Path) -> None:
     unfinished = copy.with_name(f"{copy.name}.part")
     try:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
-        with closing(_connect(database)) as source, closing(sqlite3.connect(unfinished)) as target:
+        with (
+            closing(_connect(database)) as source,
+            closing(sqlite3.connect(unfinished)) as target,
+        ):
             source.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
         check(unfinished, is_own=True)
@@ -70,14 +80,19 @@ def backup(database: Path, copy: Path) -> None:
 
 @long_work("replacing the database")
 def restore(
-    database: Path, copy: Path, numbers: Sequence[GivenNumbers], folder: Path | None = None
+    database: Path,
+    copy: Path,
+    numbers: Sequence[GivenNumbers],
+    folder: Path | None = None,
 ) -> tuple[str, Path | None]:
-    """Replace a database, which no server uses, by a copy. Returns what was done, and the new name of the
-    replaced database. ``numbers``: those of features. ``folder``: the data folder; None: the database's.
+    """Replace a database, which no server uses, by a copy. Returns what was
+    done, and the new name of the replaced database. ``numbers``: those of
+    features. ``folder``: the data folder; None: the database's.
 
-    No number given since the backup is given again. Clients know the greatest number they have seen and would
-    ignore new entries below it. Raises StartError. From :func:`begin` to :func:`end` no server starts, and
-    the same call goes on.
+    No number given since the backup is given again. Clients know the greatest
+    number they have seen and would ignore new entries below it. Raises
+    StartError. From :func:`begin` to :func:`end` no server starts, and the same
+    call goes on.
     """
     if copy.exists():
         need_space(database.parent, copy.stat().st_size)
@@ -92,7 +107,10 @@ def restore(
             _set_aside(database, before)  # the rest of it
         replaced = before if before.exists() else database
         os.close(open_private(unfinished, like=replaced if replaced.exists() else None))
-        with closing(_connect(copy)) as source, closing(sqlite3.connect(unfinished)) as target:
+        with (
+            closing(_connect(copy)) as source,
+            closing(sqlite3.connect(unfinished)) as target,
+        ):
             source.backup(target)
             with target:
                 _move_on(SqliteStatements(target), numbers, _given(replaced, numbers))
@@ -117,12 +135,12 @@ def restore(
     return f"restored {database}; the previous database is {before}", before
 
 
-# --- a restore that a power cut interrupts ------------------------------------------------------------------
+# --- a restore that a power cut interrupts ------------------------------------
 
 
 def begin(folder: Path, before: str = "") -> None:
-    """Note in a data folder that what is stored changes from now on. ``before``: the new name of the
-    database. Raises StartError."""
+    """Note in a data folder that what is stored changes from now on.
+    ``before``: the new name of the database. Raises StartError."""
     mark = folder / RESTORING
     try:
         write_private(mark, before.encode())
@@ -131,13 +149,15 @@ def begin(folder: Path, before: str = "") -> None:
 
 
 def end(folder: Path) -> None:
-    """Let servers start again: all is restored, and who was erased is erased again. Raises OSError."""
+    """Let servers start again: all is restored, and who was erased is erased
+    again. Raises OSError."""
     (folder / RESTORING).unlink(missing_ok=True)
     synchronise(folder)
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner only, so that it survives a power failure. Raises OSError."""
+    """Write a file for its owner only, so that it survives a power failure.
+    Raises OSError."""
     descriptor = open_private(path)
     try:
         os.ftruncate(descriptor, 0)
@@ -149,14 +169,20 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _before(folder: Path, database: Path) -> Path:
-    """The new name of the database that is replaced, which an interrupted restore has chosen."""
+    """The new name of the database that is replaced, which an interrupted
+    restore has chosen."""
     mark = folder / RESTORING
     name = mark.read_bytes().decode("utf-8", "replace") if mark.exists() else ""
-    return database.with_name(name) if name else free_name(database.with_name(f"{database.name}.before"))
+    return (
+        database.with_name(name)
+        if name
+        else free_name(database.with_name(f"{database.name}.before"))
+    )
 
 
 def _fold_log(database: Path) -> None:
-    """Write the content of the write-ahead log to the database, to which it belongs."""
+    """Write the content of the write-ahead log to the database, to which it
+    belongs."""
     with suppress(sqlite3.Error):
         if not lost_commits(database):  # else it is what is left of them
             with closing(sqlite3.connect(database)) as old:
@@ -164,7 +190,8 @@ def _fold_log(database: Path) -> None:
 
 
 def _set_aside(database: Path, before: Path) -> None:
-    """Rename a database and its files, also if damaged, or what an interrupted call has left of them."""
+    """Rename a database and its files, also if damaged, or what an interrupted
+    call has left of them."""
     for end in ("", *_SIDE_FILES):
         source = database.with_name(database.name + end)
         if source.exists():
@@ -172,12 +199,17 @@ def _set_aside(database: Path, before: Path) -> None:
 
 
 def move_on(
-    address: DatabaseAddress, settings: StorageSettings, numbers: Sequence[GivenNumbers], folder: Path
+    address: DatabaseAddress,
+    settings: StorageSettings,
+    numbers: Sequence[GivenNumbers],
+    folder: Path,
 ) -> None:
-    """Make a database server, which has loaded a copy, give no number again that it gave since the copy.
-    ``folder``: the data folder, in which :func:`begin` notes it.
+    """Make a database server, which has loaded a copy, give no number again
+    that it gave since the copy. ``folder``: the data folder, in which
+    :func:`begin` notes it.
 
-    Raises StartError if others are connected to the database, or if it cannot be used.
+    Raises StartError if others are connected to the database, or if it cannot
+    be used.
     """
     database = Database(address, settings, threaded=False)
     try:
@@ -185,7 +217,9 @@ def move_on(
         wait_until_alone(database.read, address.shown)
         begin(folder)
         far = far_number()
-        database.write_long(lambda sql: [each.skip(sql, far) for each in (*_OWN, *numbers)])
+        database.write_long(
+            lambda sql: [each.skip(sql, far) for each in (*_OWN, *numbers)]
+        )
     except StorageUnavailable as error:
         raise StartError(f"storage: {address.shown} cannot be used: {error}") from None
     finally:
@@ -193,7 +227,8 @@ def move_on(
 
 
 def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
-    """The same for a SQLite file, which a database server will get. Raises StartError."""
+    """The same for a SQLite file, which a database server will get. Raises
+    StartError."""
     try:
         with closing(_connect(copy)) as connection, connection:
             _move_on(SqliteStatements(connection), (*_OWN, *numbers), None)
@@ -201,11 +236,16 @@ def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
         raise StartError(f"{copy} cannot be changed: {error}") from None
 
 
-def wait_until_alone(read: Callable[[Callable[[PooledStatements], int]], int], shown: str) -> None:
-    """Wait until a database server has only this connection to a database. ``read``: runs work there.
-    ``shown``: the address of the database. Raises StartError if others stay connected."""
+def wait_until_alone(
+    read: Callable[[Callable[[PooledStatements], int]], int], shown: str
+) -> None:
+    """Wait until a database server has only this connection to a database.
+    ``read``: runs work there. ``shown``: the address of the database. Raises
+    StartError if others stay connected."""
     deadline = time.monotonic() + 2.0
-    while others := read(lambda sql: int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])):
+    while others := read(
+        lambda sql: int(sql.query(_OTHER_CONNECTIONS[sql.engine])[0][0])
+    ):
         if time.monotonic() > deadline:
             raise StartError(
                 f"the database {shown} has other connections ({others}): stop all servers that use "
@@ -224,10 +264,12 @@ _OTHER_CONNECTIONS = {
 
 @long_work("checking the copy")
 def check(copy: Path, is_own: bool = False) -> None:
-    """Check that a file is an intact database of this server. Raises StartError.
+    """Check that a file is an intact database of this server. Raises
+    StartError.
 
-    ``is_own``: this server has just written it. A file of others may have triggers, which would change rows
-    here, and expressions, which cost what they want."""
+    ``is_own``: this server has just written it. A file of others may have
+    triggers, which would change rows here, and expressions, which cost what
+    they want."""
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
     try:
@@ -235,7 +277,9 @@ def check(copy: Path, is_own: bool = False) -> None:
             if not is_own:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
             for kind, name in () if is_own else connection.execute(_FOREIGN):
-                raise StartError(f"{copy} has a {kind}, which no step of this server makes: drop {name!a}")
+                raise StartError(
+                    f"{copy} has a {kind}, which no step of this server makes: drop {name!a}"
+                )
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:
                 raise StartError(f"{copy} is damaged: it has no id")
@@ -246,7 +290,8 @@ def check(copy: Path, is_own: bool = False) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """The last numbers of a database; None if it does not exist, or cannot be read whole."""
+    """The last numbers of a database; None if it does not exist, or cannot be
+    read whole."""
     try:
         if not database.exists() or lost_commits(database):
             return None
@@ -258,11 +303,17 @@ def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
 
 
 def _tables(sql: Statements) -> set[str]:
-    return {name for (name,) in sql.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {
+        name
+        for (name,) in sql.query("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
 
 
-def _move_on(sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None) -> None:
-    """Make a copy continue after the given numbers. If they are unknown, it continues far beyond its own."""
+def _move_on(
+    sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None
+) -> None:
+    """Make a copy continue after the given numbers. If they are unknown, it
+    continues far beyond its own."""
     tables, far = _tables(sql), far_number()
     for position, each in enumerate(numbers):
         if not each.tables <= tables:
@@ -288,17 +339,24 @@ _OWN: Final = (
     GivenNumbers(
         frozenset({"account"}),
         partial(last_given, table="account"),
-        lambda sql, last: give_after(sql, "account", max(last, last_given(sql, "account") or 0)),
+        lambda sql, last: give_after(
+            sql, "account", max(last, last_given(sql, "account") or 0)
+        ),
         partial(move_keys_on, "account"),
     ),
     GivenNumbers(
         frozenset({"event_feed"}),
-        lambda sql: sql.query("SELECT app, last_id FROM event_feed") if "event_feed" in _tables(sql) else [],
+        lambda sql: (
+            sql.query("SELECT app, last_id FROM event_feed")
+            if "event_feed" in _tables(sql)
+            else []
+        ),
         _continue_events,
         lambda sql, far: raise_all(sql, far, "event_feed", "last_id"),
     ),
 )
-"""The numbers of accounts and events, which also continue when a log has lost entries."""
+"""The numbers of accounts and events, which also continue when a log has lost
+entries."""
 
 
 def free_name(path: Path) -> Path:

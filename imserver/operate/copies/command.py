@@ -1,4 +1,5 @@
-"""``imserver restore`` and ``imserver move``: a copy replaces the database, or the database moves."""
+"""``imserver restore`` and ``imserver move``: a copy replaces the database, or
+the database moves."""
 
 import os
 import sqlite3
@@ -20,13 +21,25 @@ from imserver.gateway.node.feature_list import (
     numbers_of_server,
     tables_of,
 )
-from imserver.gateway.offline import load_settings, offline_parts, opened, record_act, settings_options
+from imserver.gateway.offline import (
+    load_settings,
+    offline_parts,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.gateway.process import RESTORING, DataDirectory
 from imserver.gateway.storage.address import ID_FILE, DatabaseAddress, database_address
 from imserver.gateway.storage.app_rows import tables_of_others
 from imserver.gateway.storage.contract import Erasure, programs_of
 from imserver.gateway.storage.contract import tables_of as spared_by
-from imserver.gateway.storage.erasures import JOURNAL, PURPOSE, ErasureRow, Erasures, read_journal
+from imserver.gateway.storage.erasures import (
+    JOURNAL,
+    PURPOSE,
+    ErasureRow,
+    Erasures,
+    read_journal,
+)
 from imserver.gateway.storage.statements import PooledStatements, RowsOf, text_of
 from imserver.gateway.storage.store import Store
 from imserver.gateway.storage.tables import CONDITIONS_OF_APP, Reason, Table
@@ -48,7 +61,11 @@ _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
     metavar="FILE",
     help="A journal of erasures besides that of the data folder.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask whether to go on without a journal of erasures.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask whether to go on without a journal of erasures.",
+)
 @whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def restore(
@@ -59,15 +76,18 @@ def restore(
     without: tuple[str, ...],
     file: Path | None,
 ) -> None:
-    """Replace the SQLite database by the copy FILE. No server may run meanwhile.
+    """Replace the SQLite database by the copy FILE. No server may run
+    meanwhile.
 
-    FILE may be an archive of backup --everything, which any database takes that is empty, or SQLite.
-    On PostgreSQL and MySQL, load a copy with their own tools first. Then run this without FILE, so that no id
-    is given twice.
+    FILE may be an archive of backup --everything, which any database takes that
+    is empty, or SQLite. On PostgreSQL and MySQL, load a copy with their own
+    tools first. Then run this without FILE, so that no id is given twice.
 
-    Users who were erased since the copy are erased again: the journal of the data folder (erasures.jsonl)
-    names them by digests, and so does the database that is replaced. Keep a copy of the journal, and the
-    secret, beside your backups. Without both, the command asks whether to go on; a script gives --yes.
+    Users who were erased since the copy are erased again: the journal of the
+    data folder (erasures.jsonl) names them by digests, and so does the database
+    that is replaced. Keep a copy of the journal, and the secret, beside your
+    backups. Without both, the command asks whether to go on; a script gives
+    --yes.
     """
     try:
         settings = load_settings(path, data_dir)
@@ -75,7 +95,9 @@ def restore(
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         if address.file is not None and file is None:
-            raise StartError(f"{address.file} is a SQLite database: name the FILE to restore")
+            raise StartError(
+                f"{address.file} is a SQLite database: name the FILE to restore"
+            )
         has_everything = file is not None and is_archive(file)
         if address.file is None and file is not None and not has_everything:
             raise StartError(
@@ -104,9 +126,13 @@ def restore(
             before: Path | None = None
             if address.file is None or file is None:
                 copies.move_on(address, settings.storage, numbers_of_server(), folder)
-                done = [f"{address.shown} continues after all ids that were given since the copy"]
+                done = [
+                    f"{address.shown} continues after all ids that were given since the copy"
+                ]
             else:
-                replaced, before = copies.restore(address.file, file, numbers_of_server(), folder)
+                replaced, before = copies.restore(
+                    address.file, file, numbers_of_server(), folder
+                )
                 done = [replaced]
             with opened(path, data_dir) as (settings, store, _):
                 done += _finish(settings, lock, journal, store, before)
@@ -117,14 +143,17 @@ def restore(
 
 
 def _accept_no_journal(yes: bool) -> None:
-    """Say that nobody knows who was erased since the copy, and ask whether to go on. Raises StartError."""
+    """Say that nobody knows who was erased since the copy, and ask whether to
+    go on. Raises StartError."""
     click.echo(
         f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
         "who were erased since the copy come back",
         err=True,
     )
     if not (yes or (sys.stdin.isatty() and click.confirm("Restore without it?"))):
-        raise StartError("nothing was restored; name a journal by --erasures FILE, or give --yes")
+        raise StartError(
+            "nothing was restored; name a journal by --erasures FILE, or give --yes"
+        )
 
 
 def address_of(settings: Config) -> DatabaseAddress:
@@ -141,15 +170,21 @@ TOOLS = {
 @click.command()
 @settings_options
 @click.option(
-    "--to", required=True, metavar="URL", help="The empty database, as in storage.url; - is standard input."
+    "--to",
+    required=True,
+    metavar="URL",
+    help="The empty database, as in storage.url; - is standard input.",
 )
 @whole.without_option
-def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]) -> None:
-    """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL, in any direction.
+def move(
+    path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]
+) -> None:
+    """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL,
+    in any direction.
 
-    No server may run meanwhile. The database is only read. The other one must be empty. If the command is
-    interrupted, run it again: it goes on. At the end it compares the two databases, and says which setting to
-    change.
+    No server may run meanwhile. The database is only read. The other one must
+    be empty. If the command is interrupted, run it again: it goes on. At the
+    end it compares the two databases, and says which setting to change.
     """
     url = read_text("-").strip() if to == "-" else to
     began = monotonic()
@@ -157,31 +192,44 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
         given = {} if data_dir is None else {"server.data_dir": data_dir}
         settings, locations = load_with_locations(path, overrides=given)
         try:
-            target_settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
+            target_settings, _ = load_with_locations(
+                path, overrides={**given, "storage.url": url}
+            )
         except StartError as error:
-            raise StartError(f"--to: {str(error).rpartition('storage.url: ')[2]}") from None
+            raise StartError(
+                f"--to: {str(error).rpartition('storage.url: ')[2]}"
+            ) from None
         source, target = address_of(settings), address_of(target_settings)
         # A server holds this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         lock.start()
         try:
-            # Imported here: the check of the settings needs no database library.
+            # Imported here: the check of the settings needs no database
+            # library.
             from imserver.operate.copies import move as moving
 
             tables = tables_of(load_features(settings))
             with long_work("copying the database") as note:
-                report = moving.move(source, target, settings.storage, tables, note, without=without)
+                report = moving.move(
+                    source, target, settings.storage, tables, note, without=without
+                )
         finally:
             lock.stop()
-        Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)  # the target may be the default file
-        with whole.started_store(target_settings.storage, target_settings.server.data_dir, tables) as store:
+        # the target may be the default file
+        Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)
+        with whole.started_store(
+            target_settings.storage, target_settings.server.data_dir, tables
+        ) as store:
             record_act(target_settings, store, "database.move")
     except StartError as error:
         fail(error)
     except KeyboardInterrupt:
         fail("interrupted: run the same command again to go on")
     for name in report.strangers:
-        click.echo(f"imserver: the table {name} is not one of this server, and was not copied", err=True)
+        click.echo(
+            f"imserver: the table {name} is not one of this server, and was not copied",
+            err=True,
+        )
     click.echo(
         f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
         f"{monotonic() - began:.0f} s; counts and checksums are equal"
@@ -189,53 +237,82 @@ def move(path: str | None, data_dir: str | None, to: str, without: tuple[str, ..
     for name, each in sorted(report.tables.items()):
         if each.rows:
             click.echo(f"{name}  rows {each.rows}  {each.checksum}")
-    click.echo(f"tables without rows: {sum(not each.rows for each in report.tables.values())}")
-    setting = f"the variable {_URL_VARIABLE}" if _URL_VARIABLE in os.environ else locations.of("storage.url")
-    click.echo(f"now set {setting} to this address, and start the servers; {source.shown} is unchanged")
+    click.echo(
+        f"tables without rows: {sum(not each.rows for each in report.tables.values())}"
+    )
+    setting = (
+        f"the variable {_URL_VARIABLE}"
+        if _URL_VARIABLE in os.environ
+        else locations.of("storage.url")
+    )
+    click.echo(
+        f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
+    )
 
 
-# --- users who were erased since a copy was made: whoever restores it erases them again ---------------------
+# --- users who were erased since a copy was made: whoever restores it erases
+# them again
 
 
 def erasures_of(database: Path) -> list[ErasureRow]:
     """The erasures that a SQLite file has; none if it cannot be read."""
     statement = f"{RowsOf(ErasureRow, 'erasure').select} WHERE ended > 0"
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
             return [ErasureRow(*row) for row in connection.execute(statement)]
     except sqlite3.Error:
         return []
 
 
 def _finish(
-    settings: Config, lock: DataDirectory, journal: Path | None, store: Store, before: Path | None
+    settings: Config,
+    lock: DataDirectory,
+    journal: Path | None,
+    store: Store,
+    before: Path | None,
 ) -> list[str]:
-    """The last step of a restore: erase the users whose erasures the database does not have, because it is
-    older. The database ``before``, the journal of the data folder, which gets all, and this one have them.
-    Returns what was done, in words. Raises StartError."""
+    """The last step of a restore: erase the users whose erasures the database
+    does not have, because it is older. The database ``before``, the journal of
+    the data folder, which gets all, and this one have them. Returns what was
+    done, in words. Raises StartError."""
     try:
         rows = [] if before is None else erasures_of(before)
         rows += read_journal(lock.path / JOURNAL)
         rows += [] if journal is None else read_journal(journal)
-        keys = lock.secrets(settings.server).keys(PURPOSE)  # a new data folder gets its own secret
+        # a new data folder gets its own secret
+        keys = lock.secrets(settings.server).keys(PURPOSE)
         erasures = Erasures(store, lambda: keys)
         count = _erase_again(settings, store, erasures, rows)
         erasures.write_journal(lock.path, is_whole=True)
     except OSError as error:
-        raise StartError(f"the journal {error.filename} cannot be used: {error.strerror}") from None
+        raise StartError(
+            f"the journal {error.filename} cannot be used: {error.strerror}"
+        ) from None
     except Unavailable as error:
-        raise StartError(f"{error}: run imserver restore again before you start a server") from None
+        raise StartError(
+            f"{error}: run imserver restore again before you start a server"
+        ) from None
     record_act(settings, store, "database.restore", count=count)
-    return [f"users erased since the copy, and erased again now: {count}"] if count else []
+    return (
+        [f"users erased since the copy, and erased again now: {count}"] if count else []
+    )
 
 
 @long_work("erasing again")
-def _erase_again(settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]) -> int:
-    """Erase the users of these erasures, which the database does not have. Returns their number. Raises
-    Unavailable and StartError."""
+def _erase_again(
+    settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]
+) -> int:
+    """Erase the users of these erasures, which the database does not have.
+    Returns their number. Raises Unavailable and StartError."""
     names = {row.name for row in erasures.ended()}
-    missing = [row for row in {row.name: row for row in rows}.values() if row.name not in names]
-    users = _whose(erasures, store, missing, tables_of(load_features(settings)).of_server())
+    missing = [
+        row for row in {row.name: row for row in rows}.values() if row.name not in names
+    ]
+    users = _whose(
+        erasures, store, missing, tables_of(load_features(settings)).of_server()
+    )
     with offline_parts(settings, store, Erasure) as named:
         parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
@@ -248,25 +325,36 @@ def _erase_again(settings: Config, store: Store, erasures: Erasures, rows: Itera
     return len(users)
 
 
-def _erase(store: Store, parts: Sequence[Erasure], app: str, user: str, name: str) -> None:
+def _erase(
+    store: Store, parts: Sequence[Erasure], app: str, user: str, name: str
+) -> None:
     for each in parts:
         each.user(app, user, name)
     store.delete_rows_of_user(app, user, spared_by(parts))
 
 
 def _whose(
-    erasures: Erasures, store: Store, rows: Iterable[ErasureRow], tables: Sequence[Table]
+    erasures: Erasures,
+    store: Store,
+    rows: Iterable[ErasureRow],
+    tables: Sequence[Table],
 ) -> list[tuple[ErasureRow, str]]:
-    """The users of these erasures that a database has rows of: (erasure, user). Of several of one name it has
-    the first."""
+    """The users of these erasures that a database has rows of: (erasure, user).
+    Of several of one name it has the first."""
     missing: dict[str, list[ErasureRow]] = {}
-    for row in {row.digest: row for row in sorted(rows, key=lambda row: -row.ended)}.values():
+    for row in {
+        row.digest: row for row in sorted(rows, key=lambda row: -row.ended)
+    }.values():
         missing.setdefault(row.app, []).append(row)
     pairs: list[tuple[ErasureRow, str]] = []
     for app, some in missing.items():
         users: set[str] = store.read_or(set(), partial(_users, app, tables))
-        by_digest = {digest: user for user in users for digest in erasures.digests(app, user)}
-        pairs += [(row, by_digest[row.digest]) for row in some if row.digest in by_digest]
+        by_digest = {
+            digest: user for user in users for digest in erasures.digests(app, user)
+        }
+        pairs += [
+            (row, by_digest[row.digest]) for row in some if row.digest in by_digest
+        ]
     return pairs
 
 
@@ -276,6 +364,12 @@ def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]
     for table in (*tables_of_others(sql), *tables):
         if not isinstance(table.of_user, Reason) and table.of_app in CONDITIONS_OF_APP:
             column = table.of_user.removesuffix(" = %s")
-            rows = sql.query(f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}", (app,))
-            users.update(str(user) if isinstance(user, int) else text_of(user) for (user,) in rows)
+            rows = sql.query(
+                f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}",
+                (app,),
+            )
+            users.update(
+                str(user) if isinstance(user, int) else text_of(user)
+                for (user,) in rows
+            )
     return users

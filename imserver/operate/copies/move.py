@@ -1,8 +1,10 @@
-"""Copy all tables of a database into an empty one of any engine: page by page, resumable, and verified.
+"""Copy all tables of a database into an empty one of any engine: page by page,
+resumable, and verified.
 
-What was copied, and the key up to which, is stored in the table ``move_state`` of the target, in the
-transaction of each page. The row of ``directory``, without which no server opens a database, comes last.
-Code here blocks: it runs in a process of its own, not in a node.
+What was copied, and the key up to which, is stored in the table ``move_state``
+of the target, in the transaction of each page. The row of ``directory``,
+without which no server opens a database, comes last. Code here blocks: it runs
+in a process of its own, not in a node.
 """
 
 import fcntl
@@ -29,17 +31,25 @@ from imserver.gateway.storage.row_layout import TableLayout, layout_of
 from imserver.gateway.storage.statements import PooledStatements, Row, T, text_of
 from imserver.gateway.storage.tables import StoreTables, Table, tables_in
 from imserver.operate.copies.backup import wait_until_alone
-from imserver.operate.copies.row_pages import RowReader, RowWriter, TableSum, sum_of, usable
+from imserver.operate.copies.row_pages import (
+    RowReader,
+    RowWriter,
+    TableSum,
+    sum_of,
+    usable,
+)
 from imserver.plugin.space import need_space
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""
-"""The name of the row of ``move_state`` about the whole move; the others are named as tables."""
+"""The name of the row of ``move_state`` about the whole move; the others are
+named as tables."""
 _OF_STEPS: Final = ("alembic_version", "feature_schema", "owner_step")
 """Tables whose rows the migration steps write, the same in both databases."""
 _LAST: Final = "directory"
 _FIRST: Final = ("log", "account")
-"""Tables that a server fills before others, if it does not count its changes in ``directory``."""
+"""Tables that a server fills before others, if it does not count its changes in
+``directory``."""
 _MAKE_STATE: Final = {
     "sqlite": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "postgresql": f"CREATE TABLE {_STATE} (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -54,13 +64,13 @@ _SIZES: Final = {
 """Engine → the bytes of a database."""
 
 Note = Callable[[str, int, int], object]
-"""Hears of each page: what is done (``copied``, ``verified``), and how many rows of how many. What is counted
-is stored."""
+"""Hears of each page: what is done (``copied``, ``verified``), and how many
+rows of how many. What is counted is stored."""
 
 
 class _Begun(Struct, frozen=True):
-    """A move that has begun: the id of the source, the tables, and the last step of each owner (none: a
-    release without them has begun)."""
+    """A move that has begun: the id of the source, the tables, and the last
+    step of each owner (none: a release without them has begun)."""
 
     source: str
     tables: list[str]
@@ -68,15 +78,17 @@ class _Begun(Struct, frozen=True):
 
 
 class _Position(Struct, frozen=True):
-    """How far a table is copied: its rows, and the key of the last one in hexadecimal."""
+    """How far a table is copied: its rows, and the key of the last one in
+    hexadecimal."""
 
     rows: int = 0
     after: str = ""
 
 
 class Moved(Struct, frozen=True):
-    """What a move has copied. ``tables``: the count and checksum of each. ``strangers``: tables of others in
-    the source, which were not copied. ``resumed``: it had begun before."""
+    """What a move has copied. ``tables``: the count and checksum of each.
+    ``strangers``: tables of others in the source, which were not copied.
+    ``resumed``: it had begun before."""
 
     tables: dict[str, TableSum]
     strangers: tuple[str, ...]
@@ -108,7 +120,10 @@ class _End(Struct, frozen=True):
     def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
             inspector = inspect(sql.connection)
-            return {table.name: layout_of(inspector, table.name, table.key) for table in tables}
+            return {
+                table.name: layout_of(inspector, table.name, table.key)
+                for table in tables
+            }
 
         return self.read(work)
 
@@ -127,27 +142,36 @@ def move(
     is_live: bool = False,
     complete: Callable[[], object] | None = None,
 ) -> Moved:
-    """Copy a database, which is only read, into an empty one, or go on with that. Raises StartError.
+    """Copy a database, which is only read, into an empty one, or go on with
+    that. Raises StartError.
 
-    ``settings``: time limits. ``without``: features of other distributions whose tables stay behind.
-    ``is_live``: servers may use the source; then the copy is as the source was at the beginning, and cannot
-    be resumed. Otherwise nobody may be connected to it. ``complete`` changes the source before it is read,
-    when the target is taken: from then until the end no server opens that. An interrupted copy begins anew.
+    ``settings``: time limits. ``without``: features of other distributions
+    whose tables stay behind. ``is_live``: servers may use the source; then the
+    copy is as the source was at the beginning, and cannot be resumed. Otherwise
+    nobody may be connected to it. ``complete`` changes the source before it is
+    read, when the target is taken: from then until the end no server opens
+    that. An interrupted copy begins anew.
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
     if source.url == target.url or (
-        source.file is not None and target.file is not None and source.file.resolve() == target.file.resolve()
+        source.file is not None
+        and target.file is not None
+        and source.file.resolve() == target.file.resolve()
     ):
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
         patient = replace(settings, seconds=LONG_SECONDS)
-        first, second = (_End(each, make_engine(each, patient)) for each in (source, target))
+        first, second = (
+            _End(each, make_engine(each, patient)) for each in (source, target)
+        )
         for end in (first, second):
             stack.callback(end.engine.dispose)
         if target.file is not None:
             size = _SIZES[source.engine]
-            need_space(target.file.parent, first.read(lambda sql: int(sql.query(size)[0][0])))
+            need_space(
+                target.file.parent, first.read(lambda sql: int(sql.query(size)[0][0]))
+            )
             stack.enter_context(_locked(target.file))
         for end in (second,) if is_live else (first, second):
             if end.address.file is None:
@@ -157,7 +181,8 @@ def move(
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Make a SQLite file if there is none, and lock out others that write or move to it."""
+    """Make a SQLite file if there is none, and lock out others that write or
+    move to it."""
     try:
         prepare_file(file)
         lock = open_private(Path(f"{file}.lock"))
@@ -174,47 +199,86 @@ def _locked(file: Path) -> Iterator[None]:
 
 class _Move:
     def __init__(
-        self, source: _End, target: _End, tables: StoreTables, note: Note, without: Collection[str]
+        self,
+        source: _End,
+        target: _End,
+        tables: StoreTables,
+        note: Note,
+        without: Collection[str],
     ) -> None:
         self._source = source
         self._target = target
-        self._features = [each for each in tables.of_others if each.feature not in without]
+        self._features = [
+            each for each in tables.of_others if each.feature not in without
+        ]
         self._without = set(without)
-        ordered = (*(table for each in self._features for table in each.tables), *tables.of_server())
+        ordered = (
+            *(table for each in self._features for table in each.tables),
+            *tables.of_server(),
+        )
         # Parents before their children.
-        self._tables = [table for table in reversed(ordered) if table.name not in (*_OF_STEPS, _LAST)]
-        self._all = [*self._tables, *(table for table in ordered if table.name == _LAST)]
+        self._tables = [
+            table
+            for table in reversed(ordered)
+            if table.name not in (*_OF_STEPS, _LAST)
+        ]
+        self._all = [
+            *self._tables,
+            *(table for table in ordered if table.name == _LAST),
+        ]
         self._note = note
 
-    def run(self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None) -> Moved:
+    def run(
+        self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None
+    ) -> Moved:
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
-            raise StartError(f"the database {self._source.address.shown} is damaged: it has no id")
+            raise StartError(
+                f"the database {self._source.address.shown} is damaged: it has no id"
+            )
         resumed = self._prepare_target(id, begins_anew=complete is not None)
         positions = self._positions()
         if _MOVE not in positions:  # the last run has done all but the end
             self._drop_state()
             reader = self._target.reader(self._all)
             stack.callback(reader.close)
-            return Moved({name: sum_of(reader.pages(name)) for name in reader.layouts}, strangers, True)
+            return Moved(
+                {name: sum_of(reader.pages(name)) for name in reader.layouts},
+                strangers,
+                True,
+            )
         if complete is not None:
             complete()
-        writer = RowWriter(self._target.address, self._target.engine, self._target.layouts(self._all))
+        writer = RowWriter(
+            self._target.address, self._target.engine, self._target.layouts(self._all)
+        )
         stack.callback(writer.close)
         reader = self._source.reader(self._all)
         stack.callback(reader.close)
         for name, layout in reader.layouts.items():
-            own, other = ({column.name for column in each.columns} for each in (layout, writer.layouts[name]))
+            own, other = (
+                {column.name for column in each.columns}
+                for each in (layout, writer.layouts[name])
+            )
             if own != other:
                 columns = _some(sorted(own ^ other))
-                raise StartError(f"the table {name} has other columns in the target ({columns})")
+                raise StartError(
+                    f"the table {name} has other columns in the target ({columns})"
+                )
         counts = (f'SELECT count(*) FROM "{table.name}"' for table in self._all)
-        total = self._source.read(lambda sql: sum(int(sql.query(count)[0][0]) for count in counts))
+        total = self._source.read(
+            lambda sql: sum(int(sql.query(count)[0][0]) for count in counts)
+        )
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
-        # Without servers the source is compared as it is now: what has changed it meanwhile is found.
-        now = reader if is_live else stack.enter_context(closing(self._source.reader(self._tables)))
+        # Without servers the source is compared as it is now: what has changed
+        # it meanwhile is found.
+        now = (
+            reader
+            if is_live
+            else stack.enter_context(closing(self._source.reader(self._tables)))
+        )
         sums = self._verify(now, total)
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
@@ -226,10 +290,11 @@ class _Move:
         sums[_LAST] = sum_of(reader.pages(_LAST))
         return Moved(sums, strangers, resumed)
 
-    # --- what may be moved ----------------------------------------------------------------------------------
+    # --- what may be moved ----------------------------------------------------
 
     def _check_source(self) -> tuple[str, ...]:
-        """Refuse a database of another release or without tables of ours. Returns the tables of others."""
+        """Refuse a database of another release or without tables of ours.
+        Returns the tables of others."""
         shown = self._source.address.shown
         taken = self._source.read(lambda sql: migrations.taken_steps(sql.connection))
         if newer := migrations.named(migrations.newer_steps(taken)):
@@ -254,32 +319,51 @@ class _Move:
             )
         present, wanted = self._source.tables(), {table.name for table in self._all}
         if _STATE in present:
-            raise StartError(f"the database {shown} is itself the target of a move that has not ended")
+            raise StartError(
+                f"the database {shown} is itself the target of a move that has not ended"
+            )
         if missing := sorted(wanted - present):
-            raise StartError(f"the database {shown} is damaged: it has no {', '.join(missing)}")
+            raise StartError(
+                f"the database {shown} is damaged: it has no {', '.join(missing)}"
+            )
         left = self._without & records.keys()
         with usable(self._source.address, self._source.engine):
-            left_behind = {table.name for each in left for table in tables_in(each, records[each].tables)}
+            left_behind = {
+                table.name
+                for each in left
+                for table in tables_in(each, records[each].tables)
+            }
         return tuple(sorted(present - wanted - {*_OF_STEPS, *left_behind}))
 
     def _id_of(self, end: _End) -> str | None:
         """The id of a database; None: it has none yet."""
-        ids = end.read(lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")])
+        ids = end.read(
+            lambda sql: [text_of(id) for (id,) in sql.query("SELECT id FROM directory")]
+        )
         return ids[0] if ids else None
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
-        """Make the tables of the target. Returns whether the move had begun before."""
-        target, names, shown = self._target, self._target.tables(), self._target.address.shown
+        """Make the tables of the target. Returns whether the move had begun
+        before."""
+        target, names, shown = (
+            self._target,
+            self._target.tables(),
+            self._target.address.shown,
+        )
         if names and _STATE not in names:
             if _LAST in names and self._id_of(target) == source:
                 raise StartError(
                     f"the database {shown} has the id of the source: it is the same database, or a copy, or "
                     "a move or restore to it has ended"
                 )
-            raise StartError(f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one")
+            raise StartError(
+                f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one"
+            )
         for end in (self._source, target):
             if end.address.engine == "postgresql":
-                encoding = end.read(lambda sql: text_of(sql.query("SHOW server_encoding")[0][0]))
+                encoding = end.read(
+                    lambda sql: text_of(sql.query("SHOW server_encoding")[0][0])
+                )
                 if encoding != "UTF8":
                     raise StartError(
                         f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
@@ -292,7 +376,9 @@ class _Move:
         begun = None if written is None else json.decode(written, type=_Begun)
         tables = [table.name for table in self._tables]
         if begun is None and not names - {_STATE}:
-            state = json.encode(_Begun(source, tables, migrations.newest_steps())).decode()
+            state = json.encode(
+                _Begun(source, tables, migrations.newest_steps())
+            ).decode()
             target.write(lambda sql: _set_state(sql, _MOVE, state))
         elif (self._id_of(target) if begun is None else begun.source) != source:
             raise StartError(
@@ -307,29 +393,51 @@ class _Move:
                 "begin again with an empty database"
             )
         if begun is not None and _LAST in names and target.read(_is_used):
-            raise StartError(f"the database {shown} is not empty: a server has begun to use it meanwhile")
+            raise StartError(
+                f"the database {shown} is not empty: a server has begun to use it meanwhile"
+            )
         if begins_anew or not positions:
-            target.write(lambda sql: migrations.make_all(sql.connection, shown, self._features))
-            # The rows that the steps have written, and those of an interrupted copy: children first.
+            target.write(
+                lambda sql: migrations.make_all(sql.connection, shown, self._features)
+            )
+            # The rows that the steps have written, and those of an interrupted
+            # copy: children first.
             rows = [
                 *(f'"{table.name}"' for table in reversed(self._all)),
                 f"{_STATE} WHERE name <> '{_MOVE}'",
             ]
-            target.write(lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows])
+            target.write(
+                lambda sql: [sql.execute(f"DELETE FROM {each}") for each in rows]
+            )
         return begun is not None
 
     def _positions(self) -> dict[str, str]:
-        rows = self._target.read(lambda sql: sql.query(f"SELECT name, value FROM {_STATE}"))
+        rows = self._target.read(
+            lambda sql: sql.query(f"SELECT name, value FROM {_STATE}")
+        )
         return {text_of(name): text_of(value) for name, value in rows}
 
-    # --- copying --------------------------------------------------------------------------------------------
+    # --- copying --------------------------------------------------------------
 
-    def _copy(self, reader: RowReader, writer: RowWriter, positions: dict[str, str], total: int) -> None:
+    def _copy(
+        self,
+        reader: RowReader,
+        writer: RowWriter,
+        positions: dict[str, str],
+        total: int,
+    ) -> None:
         names = [table.name for table in self._tables]
-        reached = {name: json.decode(positions.get(name, "{}"), type=_Position) for name in names}
+        reached = {
+            name: json.decode(positions.get(name, "{}"), type=_Position)
+            for name in names
+        }
         done = sum(each.rows for each in reached.values())
         for name, position in reached.items():
-            after: Row = tuple(msgpack.decode(bytes.fromhex(position.after))) if position.after else ()
+            after: Row = (
+                tuple(msgpack.decode(bytes.fromhex(position.after)))
+                if position.after
+                else ()
+            )
             for page in reader.pages(name, after):
                 done += len(page)
                 key = msgpack.encode(reader.layouts[name].key_of(page[-1])).hex()
@@ -348,19 +456,33 @@ class _Move:
                 self._note("copied", done, total)
 
     def _too_long(self, page: list[Row]) -> str:
-        """What MariaDB and MySQL, which end the connection, do not say of a row that is too long."""
+        """What MariaDB and MySQL, which end the connection, do not say of a row
+        that is too long."""
         if self._target.address.engine != "mysql":
             return ""
-        most = self._target.read(lambda sql: int(sql.query("SELECT @@max_allowed_packet")[0][0]))
+        most = self._target.read(
+            lambda sql: int(sql.query("SELECT @@max_allowed_packet")[0][0])
+        )
         # Each byte may be sent as two.
-        size = max(2 * sum(len(value) for value in row if isinstance(value, bytes)) for row in page)
-        return f"a row may take {size} bytes, and max_allowed_packet is {most}" if size > most else ""
+        size = max(
+            2 * sum(len(value) for value in row if isinstance(value, bytes))
+            for row in page
+        )
+        return (
+            f"a row may take {size} bytes, and max_allowed_packet is {most}"
+            if size > most
+            else ""
+        )
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
         """Let the target give the next numbers where the source would have."""
-        columns = {name: layout.number for name, layout in layouts.items() if layout.number}
+        columns = {
+            name: layout.number for name, layout in layouts.items() if layout.number
+        }
         given = self._source.read(
-            lambda sql: {name: last_given(sql, name, column) for name, column in columns.items()}
+            lambda sql: {
+                name: last_given(sql, name, column) for name, column in columns.items()
+            }
         )
 
         def work(sql: PooledStatements) -> None:
@@ -370,10 +492,11 @@ class _Move:
 
         self._target.write(work)
 
-    # --- the end --------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------
 
     def _verify(self, reader: RowReader, total: int) -> dict[str, TableSum]:
-        """Read both databases, and compare them. Returns the counts and checksums of the tables."""
+        """Read both databases, and compare them. Returns the counts and
+        checksums of the tables."""
         done = 0
 
         def note(rows: int) -> None:
@@ -403,13 +526,19 @@ class _Move:
         self._target.write(work)
         if self._target.address.engine == "sqlite":
             with self._target.engine.connect() as connection:
-                connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # type: ignore[union-attr]
+                connection.connection.driver_connection.execute(  # type: ignore[union-attr]
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )
 
 
 def _is_used(sql: PooledStatements) -> bool:
-    """Whether a server has begun with the tables that an interrupted copy has just made."""
+    """Whether a server has begun with the tables that an interrupted copy has
+    just made."""
     ids = sql.query("SELECT version FROM directory")
-    return bool(ids) and (ids[0][0] > 0 or any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST))
+    return bool(ids) and (
+        ids[0][0] > 0
+        or any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST)
+    )
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:

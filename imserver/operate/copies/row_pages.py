@@ -1,4 +1,5 @@
-"""Rows of whole tables in pages, from and to every engine, and their checksum: for moves and portable copies.
+"""Rows of whole tables in pages, from and to every engine, and their checksum:
+for moves and portable copies.
 
 Code here blocks: it runs in a process of its own, not in a node.
 """
@@ -25,47 +26,64 @@ _SUMS: Final = 1 << (8 * _HASH_BYTES)
 
 @contextmanager
 def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
-    """Raise StartError, with the address, for faults of a database and values that a damaged one has."""
+    """Raise StartError, with the address, for faults of a database and values
+    that a damaged one has."""
     errors = engines.driver_errors(engine)[1]
-    faults: tuple[type[Exception], ...] = (*errors, StorageUnavailable, TypeError, ValueError)
+    faults: tuple[type[Exception], ...] = (
+        *errors,
+        StorageUnavailable,
+        TypeError,
+        ValueError,
+    )
     try:
         yield
     except faults as error:
         words = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StartError(f"the database {address.shown} cannot be used: {words}") from None
+        raise StartError(
+            f"the database {address.shown} cannot be used: {words}"
+        ) from None
 
 
-# --- reading ------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------
 
 
 class RowReader:
-    """Reads tables as they are at its first query. Owner of a connection, which only reads. Raises
-    StartError."""
+    """Reads tables as they are at its first query. Owner of a connection, which
+    only reads. Raises StartError."""
 
-    def __init__(self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]) -> None:
+    def __init__(
+        self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
+    ) -> None:
         self.layouts = layouts
         self._engine = address.engine
         self._usable = partial(usable, address, engine)
         with self._usable():
             if address.file is not None:
                 url = f"{address.file.absolute().as_uri()}?mode=rw"
-                self._connection: Any = sqlite3.connect(url, uri=True, isolation_level=None)
+                self._connection: Any = sqlite3.connect(
+                    url, uri=True, isolation_level=None
+                )
                 self._connection.text_factory = bytes
                 self._connection.execute("PRAGMA query_only=ON")
                 self._connection.execute("BEGIN")
             else:
                 self._connection = engines.detached(engine)
-                (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(self._connection)
+                (_begin_postgresql if self._engine == "postgresql" else _begin_mysql)(
+                    self._connection
+                )
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
-        """The plain rows in the order of the key, behind the key ``after``, in pages that are not empty."""
+        """The plain rows in the order of the key, behind the key ``after``, in
+        pages that are not empty."""
         layout = self.layouts[table]
         texts = {column.name for column in layout.columns if column.kind.name == "text"}
         names = zip(layout.key, after, strict=bool(after))
         key = tuple(value.decode() if name in texts else value for name, value in names)
         query = layout.query
         with self._usable():
-            cursor = self._cursor(*query.select(query.columns, query.behind(self._engine, key)))
+            cursor = self._cursor(
+                *query.select(query.columns, query.behind(self._engine, key))
+            )
             with closing(cursor):
                 plain = [column.kind.plain for column in layout.columns]
                 yield from (_changed(rows, plain) for rows in _bounded(cursor))
@@ -94,8 +112,13 @@ def _begin_postgresql(connection: Any) -> None:
 
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-    # Texts arrive as the bytes that they are, and rows by the index of their key.
-    for setting in ("client_encoding = 'SQL_ASCII'", "enable_sort = off", "cursor_tuple_fraction = 0.01"):
+    # Texts arrive as the bytes that they are, and rows by the index of their
+    # key.
+    for setting in (
+        "client_encoding = 'SQL_ASCII'",
+        "enable_sort = off",
+        "cursor_tuple_fraction = 0.01",
+    ):
         connection.execute(f"SET {setting}".encode())
     connection.commit()
     connection.execute(b"SELECT 1 FROM directory")
@@ -125,30 +148,40 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
 
 
 class TableSum(Struct, frozen=True):
-    """What two copies of a table have in common on all engines. The order of the rows does not count."""
+    """What two copies of a table have in common on all engines. The order of
+    the rows does not count."""
 
     rows: int
     checksum: str
 
 
-def sum_of(pages: Iterable[list[Row]], note: Callable[[int], object] = lambda rows: None) -> TableSum:
-    """Count rows, and add up the hashes of their plain values. ``note`` hears the number of rows of each
-    page."""
+def sum_of(
+    pages: Iterable[list[Row]], note: Callable[[int], object] = lambda rows: None
+) -> TableSum:
+    """Count rows, and add up the hashes of their plain values. ``note`` hears
+    the number of rows of each page."""
     rows = total = 0
-    encode, blake2b, number_of = msgpack.Encoder().encode, hashlib.blake2b, int.from_bytes
+    encode, blake2b, number_of = (
+        msgpack.Encoder().encode,
+        hashlib.blake2b,
+        int.from_bytes,
+    )
     for page in pages:
         for row in page:
-            total += number_of(blake2b(encode(row), digest_size=_HASH_BYTES).digest(), "big")
+            total += number_of(
+                blake2b(encode(row), digest_size=_HASH_BYTES).digest(), "big"
+            )
         rows += len(page)
         note(len(page))
     return TableSum(rows, f"{total % _SUMS:032x}")
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------
 
 
 _SESSION: Final = {
-    # A power failure may take the last pages, and with them what is noted of them.
+    # A power failure may take the last pages, and with them what is noted of
+    # them.
     "sqlite": ("PRAGMA synchronous=NORMAL", "PRAGMA cache_size=-65536"),
     "postgresql": (),
     "mysql": ("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'",),
@@ -156,10 +189,12 @@ _SESSION: Final = {
 
 
 class RowWriter:
-    """Writes rows. Owner of a connection; a transaction is what runs between ``begin`` and ``commit`` of
-    ``sql``."""
+    """Writes rows. Owner of a connection; a transaction is what runs between
+    ``begin`` and ``commit`` of ``sql``."""
 
-    def __init__(self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]) -> None:
+    def __init__(
+        self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
+    ) -> None:
         self.layouts = layouts
         self.content_errors, self.errors = engines.driver_errors(engine)
         with usable(address, engine):
@@ -170,7 +205,8 @@ class RowWriter:
                 self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:
-        """Insert plain rows. Raises StartError if one of them cannot be stored here."""
+        """Insert plain rows. Raises StartError if one of them cannot be stored
+        here."""
         layout, engine = self.layouts[table], self.sql.engine
         name, columns = layout.query.table, ", ".join(layout.query.columns)
         if engine == "mysql":
@@ -194,7 +230,8 @@ _TYPES: Final = {"number": int, "flag": int, "real": float}
 
 
 def _check_types(layout: TableLayout, rows: list[Row]) -> None:
-    """Refuse values of other types, which SQLite keeps in any column. MySQL would round or convert them."""
+    """Refuse values of other types, which SQLite keeps in any column. MySQL
+    would round or convert them."""
     types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
@@ -203,13 +240,17 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
                 raise StartError(f"{where} is no {column.kind.name}: change this row")
 
 
-def _objection(engine: str, layout: TableLayout, rows: list[Row], error: Exception) -> str:
+def _objection(
+    engine: str, layout: TableLayout, rows: list[Row], error: Exception
+) -> str:
     """Why rows cannot be stored, in words."""
     for row in rows:
         for column, value in zip(layout.columns, row, strict=True):
             if column.kind.name != "text" or value is None:
                 continue
-            where = f"{layout.table}.{column.name} of the row {_shown(layout.key_of(row))}"
+            where = (
+                f"{layout.table}.{column.name} of the row {_shown(layout.key_of(row))}"
+            )
             if engine == "postgresql" and b"\0" in value:
                 return f"{where} has a NUL character, which no text of PostgreSQL can have: change this row"
             try:
@@ -223,11 +264,16 @@ def _objection(engine: str, layout: TableLayout, rows: list[Row], error: Excepti
             f"the target takes two rows of {layout.table} as one (rows {first} to {last}): its collation may "
             f"ignore case or spaces at the end; the tables of a database of MySQL need utf8mb4_bin: {words}"
         )
-    return f"the target refuses rows of {layout.table} (one of {first} to {last}): {words}"
+    return (
+        f"the target refuses rows of {layout.table} (one of {first} to {last}): {words}"
+    )
 
 
 def _shown(key: Row) -> str:
-    texts = (each.decode("utf-8", "backslashreplace") if type(each) is bytes else str(each) for each in key)
+    texts = (
+        each.decode("utf-8", "backslashreplace") if type(each) is bytes else str(each)
+        for each in key
+    )
     return "/".join(text if text.isprintable() else ascii(text)[1:-1] for text in texts)
 
 

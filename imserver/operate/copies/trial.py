@@ -1,4 +1,5 @@
-"""``imserver backup --check``: a backup is restored on trial, and what came back is compared with it."""
+"""``imserver backup --check``: a backup is restored on trial, and what came
+back is compared with it."""
 
 import os
 import sqlite3
@@ -9,7 +10,12 @@ from time import monotonic, time
 
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StartError, Unavailable
-from imserver.gateway.node.feature_list import load_config, load_features, numbers_of_server, tables_of
+from imserver.gateway.node.feature_list import (
+    load_config,
+    load_features,
+    numbers_of_server,
+    tables_of,
+)
 from imserver.gateway.offline import day
 from imserver.gateway.storage.address import database_address
 from imserver.operate.copies import backup as copies
@@ -20,11 +26,13 @@ from imserver.plugin.progress import long_work
 
 @long_work("restoring on trial")
 def restore_on_trial(settings: Config, file: Path) -> str:
-    """Restore a backup into a new folder beside it, and delete that. Returns what came back, in words.
+    """Restore a backup into a new folder beside it, and delete that. Returns
+    what came back, in words.
 
-    ``settings`` name the features; nothing else of them is used, so that nothing of the server can change.
-    Raises StartError if the file is damaged, if less comes back than it has, or if files were damaged or
-    missing when it was made.
+    ``settings`` name the features; nothing else of them is used, so that
+    nothing of the server can change. Raises StartError if the file is damaged,
+    if less comes back than it has, or if files were damaged or missing when it
+    was made.
     """
     began = monotonic()
     features = load_features(settings)
@@ -32,7 +40,10 @@ def restore_on_trial(settings: Config, file: Path) -> str:
         with TemporaryDirectory(prefix=".trial.", dir=file.absolute().parent) as folder:
             data = Path(folder, "data")
             data.mkdir(mode=0o700)
-            given = {"server.data_dir": str(data), "features": [feature.name for feature in features]}
+            given = {
+                "server.data_dir": str(data),
+                "features": [feature.name for feature in features],
+            }
             trial = load_config(os.devnull, environ={}, overrides=given)
             address = database_address(trial.storage, str(data))
             assert address.file is not None
@@ -66,18 +77,26 @@ def restore_on_trial(settings: Config, file: Path) -> str:
 
 
 def _compare(copy: Path, restored: Path) -> tuple[int, int]:
-    """Compare the numbers of rows of all tables; a restore may add some, so that no id is given twice.
-    Returns their sum, and the number of tables. Raises StartError."""
+    """Compare the numbers of rows of all tables; a restore may add some, so
+    that no id is given twice. Returns their sum, and the number of tables.
+    Raises StartError."""
     before, after = _counts(copy), _counts(restored)
     for table, count in before.items():
         if after.get(table, 0) < count:
-            raise StartError(f"of {count} rows of the table {table}, {after.get(table, 0)} came back")
+            raise StartError(
+                f"of {count} rows of the table {table}, {after.get(table, 0)} came back"
+            )
     return sum(before.values()), len(before)
 
 
 def _counts(database: Path) -> dict[str, int]:
-    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    with closing(
+        sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    ) as connection:
+        tables = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall()
         return {
-            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in tables
+            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
+            for (name,) in tables
         }

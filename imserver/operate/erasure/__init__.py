@@ -1,8 +1,10 @@
-"""Erasure of users, by operators, back ends and the users themselves, and deletion of apps.
+"""Erasure of users, by operators, back ends and the users themselves, and
+deletion of apps.
 
-What erases is in the core and in each feature (:class:`imserver.plugin.storage.Erasure`). Here are the
-routes and the command, and what goes on with erasures that a node could not end. The journal of erasures is a
-file in the data folder: a restored backup needs it.
+What erases is in the core and in each feature
+(:class:`imserver.plugin.storage.Erasure`). Here are the routes and the command,
+and what goes on with erasures that a node could not end. The journal of
+erasures is a file in the data folder: a restored backup needs it.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""``imserver erase``: erase a user, or take what was erased out of the files of the database; and
-``imserver app delete``."""
+"""``imserver erase``: erase a user, or take what was erased out of the files of
+the database; and ``imserver app delete``."""
 
 import signal
 import sys
@@ -29,7 +29,9 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Erasure, Store
 
-_GOES_ON: Final = "the server tries again and again, and its log says what fails (erasure_due)"
+_GOES_ON: Final = (
+    "the server tries again and again, and its log says what fails (erasure_due)"
+)
 _UNDONE: Final = "the app is not deleted, and its users may log in again"
 _AFTER: Final = CommandLine.duration(
     "--after",
@@ -55,7 +57,9 @@ def _seconds(after: int | None) -> int:
     help="Write the files of the database anew, without what was deleted. No server may run.",
 )
 @_AFTER
-@click.option("--undo", "undoes", is_flag=True, help="Take back an erasure that has not begun.")
+@click.option(
+    "--undo", "undoes", is_flag=True, help="Take back an erasure that has not begun."
+)
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("target", metavar="APP/USER", required=False)
 def erase(
@@ -69,16 +73,21 @@ def erase(
     reason: str,
     target: str | None,
 ) -> None:
-    """Erase a user of any kind: the account, all that the user wrote, and the name.
+    """Erase a user of any kind: the account, all that the user wrote, and the
+    name.
 
-    Until it begins, the user is locked out, and Ctrl-C or --undo takes it back. The server must run. Where it
-    wants an API key, set the environment variable IMSERVER_KEY or give --key-file. --compact needs all
-    servers stopped, and names no user.
+    Until it begins, the user is locked out, and Ctrl-C or --undo takes it back.
+    The server must run. Where it wants an API key, set the environment variable
+    IMSERVER_KEY or give --key-file. --compact needs all servers stopped, and
+    names no user.
     """
     if compacts:
         if target is not None:
             raise click.UsageError("--compact names no user")
-        with opened(path, data_dir) as (settings, store, _), long_work("writing the database anew"):
+        with (
+            opened(path, data_dir) as (settings, store, _),
+            long_work("writing the database anew"),
+        ):
             if not store.has_database:
                 fail(f"{store.address.shown}: there is no such database")
             store.compact()
@@ -98,9 +107,13 @@ def erase(
     is_stored = server.get("users/erase/show", whom).get("stored", True)
     seconds = _seconds(after)
     more = {"seconds": seconds, "reason": reason}
-    answer = server.post("users/erase", {**whom, **{name: each for name, each in more.items() if each}})
+    answer = server.post(
+        "users/erase", {**whom, **{name: each for name, each in more.items() if each}}
+    )
     if not answer["erased"]:
-        later = f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+        later = (
+            f"{shown} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
+        )
         goes_on = f"something does not answer; the erasure of {shown} has begun, and goes on by itself"
         _wait(server, whom, later if "ends" in answer else goes_on)
     if not is_stored:  # a node may have had something in its memory
@@ -109,11 +122,15 @@ def erase(
 
 
 def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
-    """Say this, and wait until a user is erased, or it takes too long. Ctrl-C takes it back."""
+    """Say this, and wait until a user is erased, or it takes too long. Ctrl-C
+    takes it back."""
     began = last = 0.0
     with _ctrl_c() as pressed:
         click.echo(text, err=True)
-        while (state := server.get("users/erase/show", whom)["state"]) in ("waiting", "under way"):
+        while (state := server.get("users/erase/show", whom)["state"]) in (
+            "waiting",
+            "under way",
+        ):
             if state == "under way":
                 began = began or monotonic()
                 seconds = monotonic() - began
@@ -121,17 +138,22 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
                     fail(f"not erased after {seconds:.0f} s: {_GOES_ON}")
                 if seconds > last + 15:
                     last = seconds
-                    click.echo(f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True)
+                    click.echo(
+                        f"not erased after {seconds:.0f} s; {_GOES_ON}", err=True
+                    )
             if pressed.wait(0.5):
                 server.post("users/erase/undo", whom)
     if state == "none":
-        fail("the erasure was taken back: the user is not erased, and no longer locked out by this")
+        fail(
+            "the erasure was taken back: the user is not erased, and no longer locked out by this"
+        )
 
 
 @contextmanager
 def _ctrl_c() -> Iterator[Event]:
-    """The event that Ctrl-C sets, for a command that looks at it between its steps: a query of a database
-    that is interrupted leaves a connection of no use. A second Ctrl-C interrupts, as without this."""
+    """The event that Ctrl-C sets, for a command that looks at it between its
+    steps: a query of a database that is interrupted leaves a connection of no
+    use. A second Ctrl-C interrupts, as without this."""
     pressed = Event()
 
     def handle(_number: int, _frame: object) -> None:
@@ -149,17 +171,27 @@ def _ctrl_c() -> Iterator[Event]:
 @settings_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_AFTER
-@click.option("--undo", "undoes", is_flag=True, help="Take back a deletion that has not begun.")
+@click.option(
+    "--undo", "undoes", is_flag=True, help="Take back a deletion that has not begun."
+)
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("name")
 def delete_app(
-    path: str | None, data_dir: str | None, yes: bool, after: int | None, undoes: bool, reason: str, name: str
+    path: str | None,
+    data_dir: str | None,
+    yes: bool,
+    after: int | None,
+    undoes: bool,
+    reason: str,
+    name: str,
 ) -> None:
     """Delete an app with all that belongs to it.
 
-    These are its accounts, groups, messages and files. Keys that are limited to it are revoked. Running
-    servers close its sessions with 4506. Until the deletion begins, the app is locked, and Ctrl-C or --undo
-    takes it back. Apps of the configuration file are removed there. An app with aliases cannot be deleted.
+    These are its accounts, groups, messages and files. Keys that are limited to
+    it are revoked. Running servers close its sessions with 4506. Until the
+    deletion begins, the app is locked, and Ctrl-C or --undo takes it back. Apps
+    of the configuration file are removed there. An app with aliases cannot be
+    deleted.
     """
     with opened(path, data_dir) as (settings, store, tenants):
         deletion = AppDeletion(store, tenants, settings.storage.look_seconds)
@@ -169,14 +201,19 @@ def delete_app(
                 _undo(deletion, record, name)
                 click.echo(_UNDONE)
                 return
-            goes = ", ".join(f"{number} {what}" for what, number in asdict(deletion.contents(name)).items())
+            goes = ", ".join(
+                f"{number} {what}"
+                for what, number in asdict(deletion.contents(name)).items()
+            )
             click.echo(f"Deleting the app {name} also deletes {goes}.", err=True)
             if not yes:
                 _confirm(name)
             with offline_parts(settings, store, Erasure) as parts:
                 erasures = [erasure for _, erasure in parts]
                 if seconds := _seconds(after):
-                    _delete_later(store, deletion, erasures, record, name, seconds, reason)
+                    _delete_later(
+                        store, deletion, erasures, record, name, seconds, reason
+                    )
                 else:
                     deletion.delete(name, erasures)
                     record("apps.delete", name, **facts_of(reason))
@@ -203,7 +240,11 @@ def _delete_later(
         due = deletion.waiting.get(app)
         try:
             if deletion.begin(app, erasures):
-                record("apps.delete.end", app, **facts_of("" if due is None else due.reason))
+                record(
+                    "apps.delete.end",
+                    app,
+                    **facts_of("" if due is None else due.reason),
+                )
         except Unavailable as error:
             problems.append(error)
             raise
@@ -211,7 +252,10 @@ def _delete_later(
     with _ctrl_c() as pressed:
         deletion.plan(name, seconds, reason)
         record("apps.delete", name, seconds=seconds, **facts_of(reason))
-        click.echo(f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back", err=True)
+        click.echo(
+            f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back",
+            err=True,
+        )
         runner = due_runner(store, f"id = '' AND {DUE}", begin)
         while deletion.waiting.get(name) is not None:
             runner.look()

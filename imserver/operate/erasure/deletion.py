@@ -10,7 +10,13 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from imserver.operate.erasure.declared import HTTP_NOT_WAITING, NotWaiting
-from imserver.operate.erasure.waiting import AppName, DueErasures, PlannedErasure, ReasonText, Seconds
+from imserver.operate.erasure.waiting import (
+    AppName,
+    DueErasures,
+    PlannedErasure,
+    ReasonText,
+    Seconds,
+)
 from imserver.plugin.errors import Problems, StorageUnavailable, Unavailable
 from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs, Tenants
@@ -21,15 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
-    """Something does not answer, and the deletion of an app has begun: nodes go on with it.
-    ``contents``: those of the app."""
+    """Something does not answer, and the deletion of an app has begun: nodes go
+    on with it. ``contents``: those of the app."""
 
     contents: Any = None
 
 
 class AppDeletion:
-    """Deletes apps, at once or a while later, in a node or a command. Methods switch, and raise
-    StorageUnavailable."""
+    """Deletes apps, at once or a while later, in a node or a command. Methods
+    switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, tenants: Tenants, look_seconds: float) -> None:
         self._store = store
@@ -38,18 +44,21 @@ class AppDeletion:
         self.waiting = DueErasures(store)
 
     def contents(self, app: str) -> Any:
-        """The contents that would be deleted with an app. Raises ServiceRefused if it may not be deleted."""
+        """The contents that would be deleted with an app. Raises ServiceRefused
+        if it may not be deleted."""
         if not (self._tenants.find(app) is None and self._store.is_deleted(app)):
             self._tenants.check_deletable(app)
         return self._store.contents(app)
 
     def delete(self, app: str, erasures: Sequence[Erasure], reason: str = "") -> Any:
-        """Delete an app: its keys, sessions and rows, and what features have of it. Returns its contents.
+        """Delete an app: its keys, sessions and rows, and what features have of
+        it. Returns its contents.
 
-        Nodes close its sessions within ``storage.look_seconds``. Rows are deleted after that, and after the
-        last review of a message, so that no node writes any more. An app of this name that was created anew
-        meanwhile keeps what it has. If it fails after the first step, a node goes on within minutes, as with
-        a planned deletion; or call it again.
+        Nodes close its sessions within ``storage.look_seconds``. Rows are
+        deleted after that, and after the last review of a message, so that no
+        node writes any more. An app of this name that was created anew
+        meanwhile keeps what it has. If it fails after the first step, a node
+        goes on within minutes, as with a planned deletion; or call it again.
 
         Raises what :meth:`contents` raises, and DeletionGoesOn.
         """
@@ -71,17 +80,24 @@ class AppDeletion:
     ) -> None:
         if has_sessions:
             webhook = None if tenant is None else tenant.webhook
-            reviewing = webhook.review_seconds if webhook is not None and webhook.review_url else 0.0
+            reviewing = (
+                webhook.review_seconds
+                if webhook is not None and webhook.review_url
+                else 0.0
+            )
             # Then all nodes have closed the sessions.
             sleep(self._look_seconds * 1.5 + reviewing)
         for erasure in erasures:
             erasure.app(app)
-        self._store.delete_rows(app, frozenset(table for each in erasures for table in each.tables))
+        self._store.delete_rows(
+            app, frozenset(table for each in erasures for table in each.tables)
+        )
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
-        """Let the deletion of an app begin in so many seconds, if it does not begin already. The app is
-        locked, so that nothing new appears. Raises NotWaiting."""
+        """Let the deletion of an app begin in so many seconds, if it does not
+        begin already. The app is locked, so that nothing new appears. Raises
+        NotWaiting."""
         self.waiting.add(app, "", seconds, reason)
         if not self._tenants.lock(app):
             self.waiting.drop(app)
@@ -101,20 +117,26 @@ class AppDeletion:
         return is_same
 
     def undo(self, app: str) -> None:
-        """Take back a deletion that has not begun. Raises NotWaiting if there is none."""
+        """Take back a deletion that has not begun. Raises NotWaiting if there
+        is none."""
         tenant = self._tenants.find(app)
         is_locked = tenant is not None and tenant.locked
         # Locked without a row: somebody was interrupted between the two steps.
-        may_unlock = self.waiting.take_back(app) or (is_locked and self.waiting.get(app) is None)
+        may_unlock = self.waiting.take_back(app) or (
+            is_locked and self.waiting.get(app) is None
+        )
         if not (may_unlock and self._tenants.unlock(app)):
             raise NotWaiting
 
 
 class AppDeleted(Struct):
-    """The numbers of rows and files that were deleted with an app, or will be."""
+    """The numbers of rows and files that were deleted with an app, or will
+    be."""
 
     app: str
-    keys: Annotated[int, about("API keys that were limited to the app. They are revoked.")]
+    keys: Annotated[
+        int, about("API keys that were limited to the app. They are revoked.")
+    ]
     accounts: int
     messages: Annotated[int, about("Stored messages and other entries of the log.")]
     uploads: int
@@ -133,11 +155,18 @@ class ErasureShown(Struct):
 
     state: Annotated[
         Literal["none", "waiting", "under way", "ended"],
-        about("`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."),
+        about(
+            "`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."
+        ),
     ]
-    ends: Annotated[int, about("When it begins, or ended, in Unix seconds; 0: unknown.")]
+    ends: Annotated[
+        int, about("When it begins, or ended, in Unix seconds; 0: unknown.")
+    ]
     stored: Annotated[
-        bool | UnsetType, about("Whether the database has something of the user, if no erasure is to begin.")
+        bool | UnsetType,
+        about(
+            "Whether the database has something of the user, if no erasure is to begin."
+        ),
     ] = UNSET
 
     @staticmethod
@@ -153,7 +182,11 @@ class DeletionApi(Struct, frozen=True):
     core: Core
 
 
-routes = Resource("apps", service=lambda core, _: DeletionApi(core.service(AppDeletion), core), hot=False)
+routes = Resource(
+    "apps",
+    service=lambda core, _: DeletionApi(core.service(AppDeletion), core),
+    hot=False,
+)
 
 
 @routes.post(
@@ -161,7 +194,11 @@ routes = Resource("apps", service=lambda core, _: DeletionApi(core.service(AppDe
     Needs.ADMIN,
     schema=("AppDelete", "An app that was created at run time, to be deleted."),
     reach="all",
-    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED, Problems.MEDIA_UNAVAILABLE),
+    problems=(
+        Problems.UNKNOWN_APP,
+        Problems.APP_CONFIGURED,
+        Problems.MEDIA_UNAVAILABLE,
+    ),
 )
 def delete_app(
     api: DeletionApi,
@@ -171,14 +208,17 @@ def delete_app(
     seconds: Seconds = 0,
     reason: ReasonText = "",
 ) -> AppDeleted:
-    """Delete an app that was created at run time, with its accounts, groups, messages and files.
+    """Delete an app that was created at run time, with its accounts, groups,
+    messages and files.
 
-    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows and files are deleted after
-    that, so the answer takes a few seconds. If something does not answer then, the answer has `ends`, and
-    the server goes on by itself. An app with aliases cannot be deleted.
+    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows
+    and files are deleted after that, so the answer takes a few seconds. If
+    something does not answer then, the answer has `ends`, and the server goes
+    on by itself. An app with aliases cannot be deleted.
 
-    With `seconds` the app is locked at once: its sessions end, and logins and requests are refused as if
-    there were no such app. `apps/delete/undo` takes it back until then.
+    With `seconds` the app is locked at once: its sessions end, and logins and
+    requests are refused as if there were no such app. `apps/delete/undo` takes
+    it back until then.
     """
     if confirm != app:
         raise ApiProblem.invalid("`confirm`: repeat the name of the app")
@@ -187,7 +227,12 @@ def delete_app(
         raise ApiProblem(Problems.APP_CONFIGURED)
     if seconds:
         contents = api.deletion.contents(app)
-        return view(AppDeleted, contents, app=app, ends=api.deletion.plan(app, seconds, reason).ends)
+        return view(
+            AppDeleted,
+            contents,
+            app=app,
+            ends=api.deletion.plan(app, seconds, reason).ends,
+        )
     try:
         contents = api.deletion.delete(app, api.core.erasures, reason)
     except DeletionGoesOn as error:

@@ -32,16 +32,18 @@ from imserver.plugin.services import Core
 log = logging.getLogger(__name__)
 
 Proof = Callable[[Call, str, str], None]
-"""Gets a password and a code. Raises if the caller is the owner of an account and has proved nothing."""
+"""Gets a password and a code. Raises if the caller is the owner of an account
+and has proved nothing."""
 
 
 _LOAD: Final = "erasure.load"
 
 
 class UserErasure:
-    """Erases users, at once or a while later, goes on with erasures that were interrupted, and writes the
-    journal. An erasure that is to begin, also of an app, is a row of ``runner``: it keeps the user and their
-    bots out, whoever bans them or ends their bans. Methods raise Unavailable, and switch."""
+    """Erases users, at once or a while later, goes on with erasures that were
+    interrupted, and writes the journal. An erasure that is to begin, also of an
+    app, is a row of ``runner``: it keeps the user and their bots out, whoever
+    bans them or ends their bans. Methods raise Unavailable, and switch."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -50,26 +52,31 @@ class UserErasure:
         self.prove = _proof_of(core)
         self.may_act_on = core.authority.may_act_on
         self.waiting = DueErasures(core.store)
-        self.deletion = AppDeletion(core.store, core.tenants, core.config.storage.look_seconds)
+        self.deletion = AppDeletion(
+            core.store, core.tenants, core.config.storage.look_seconds
+        )
         self.runner = due_runner(core.store, DUE, self._begin)
         self._loading = BoundedSemaphore()
         core.queries.add(_LOAD, bool, self.load)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
-        """Let the erasure of a user begin in so many seconds, if it does not begin already. The user is
-        locked out, so that nothing new appears. Raises NotWaiting if somebody has taken it back."""
+        """Let the erasure of a user begin in so many seconds, if it does not
+        begin already. The user is locked out, so that nothing new appears.
+        Raises NotWaiting if somebody has taken it back."""
         self.waiting.add(app, user, seconds, reason)
         self._load_everywhere()
         return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun. Raises NotWaiting if there is none."""
+        """Take back an erasure that has not begun. Raises NotWaiting if there
+        is none."""
         if not self.waiting.take_back(app, user):
             raise NotWaiting
         self._load_everywhere()
 
     def load(self, _query: bool = True) -> bool:
-        """Lock out on this node whoever is to be erased, with their bots, and nobody else."""
+        """Lock out on this node whoever is to be erased, with their bots, and
+        nobody else."""
         with self._loading:  # what was read last counts
             users = {
                 (due.app, each): due.ends
@@ -84,7 +91,8 @@ class UserErasure:
         self._core.ask_others(_LOAD, True, bool)
 
     def _begin(self, app: str, user: str) -> None:
-        """Erase a user or an app whose time has come: the row goes with all others."""
+        """Erase a user or an app whose time has come: the row goes with all
+        others."""
         due = self.waiting.get(app, user)
         reason = "" if due is None else due.reason
         if user:
@@ -94,27 +102,36 @@ class UserErasure:
 
     def _record(self, name: str, app: str, user: str, reason: str) -> None:
         by = Principal("node", key=self._core.node_name)
-        self._core.observer.acted(Act(name, by, app, user, facts=facts_of(reason), gone=bool(user)))
+        self._core.observer.acted(
+            Act(name, by, app, user, facts=facts_of(reason), gone=bool(user))
+        )
 
     def ended(self, app: str, user: str) -> int | None:
-        """When the newest erasure of a user ended, in Unix seconds; 0: it is under way. None: there was none.
-        Raises Unavailable."""
+        """When the newest erasure of a user ended, in Unix seconds; 0: it is
+        under way. None: there was none. Raises Unavailable."""
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
-        rows = self._core.store.rows_in(statement, (), self._core.user_erasures.digests(app, user))
+        rows = self._core.store.rows_in(
+            statement, (), self._core.user_erasures.digests(app, user)
+        )
         times = [ended for (ended,) in rows]
         return min(times) and max(times) // 1000 if times else None
 
     def has_rows(self, app: str, user: str) -> bool:
-        """Whether the database has rows of a user. Switches. Raises Unavailable."""
+        """Whether the database has rows of a user. Switches. Raises
+        Unavailable."""
         return any(True for _ in self._core.store.rows_of_user(app, user))
 
-    def erase_for(self, call: Call, act: str, user: str, reason: str = "") -> ErasedAnswer:
-        """Erase a user at once, for whoever asks. The audit log has the ``act`` before: this node may die."""
+    def erase_for(
+        self, call: Call, act: str, user: str, reason: str = ""
+    ) -> ErasedAnswer:
+        """Erase a user at once, for whoever asks. The audit log has the ``act``
+        before: this node may die."""
         who = call.principal, call.app, user, call.request.host, call.request.id
         self._core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
         call.act = ""  # it was told
         if self._core.store.has_database:
-            self._core.user_erasures.begin(call.app, user)  # from here on it goes on by itself
+            # from here on it goes on by itself
+            self._core.user_erasures.begin(call.app, user)
         try:
             self.erase(call.app, user, reason)
         except Unavailable as error:
@@ -125,7 +142,8 @@ class UserErasure:
         return ErasedAnswer()
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
-        """Erase a user of any kind. ``reason``: for the audit log. Switches. Raises Unavailable."""
+        """Erase a user of any kind. ``reason``: for the audit log. Switches.
+        Raises Unavailable."""
         self._core.erase_user(app, user)
         self._record("users.erase.end", app, user, reason)
         if (app, user) in self._core.sessions.holds:
@@ -133,8 +151,8 @@ class UserErasure:
         self._write_journal()
 
     def look(self) -> None:
-        """Go on with erasures that were interrupted, and note what other nodes have erased. Switches. Raises
-        Unavailable."""
+        """Go on with erasures that were interrupted, and note what other nodes
+        have erased. Switches. Raises Unavailable."""
         for app, user in self._core.user_erasures.interrupted():
             self.erase(app, user)
             log.info("an interrupted erasure in %s has ended", app)
@@ -151,7 +169,11 @@ def build(core: Core) -> Parts:
     """Build them."""
     erasure = UserErasure(core)
     look = every(60.0, erasure.look, "erasures could not go on")
-    load = every(core.config.storage.look_seconds, erasure.load, "the erasures that wait could not be read")
+    load = every(
+        core.config.storage.look_seconds,
+        erasure.load,
+        "the erasures that wait could not be read",
+    )
     return Parts(
         (erasure, erasure.deletion),
         configure=lambda config: erasure.load(),
@@ -174,11 +196,17 @@ def _proof_of(core: Core) -> Proof:
         if accounts.get(call.app, call.user) is None:
             return  # the user of a token, which is the proof
         try:
-            accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+            accounts.proved(
+                call.app, call.user, password, code, call.request.host, call.credential
+            )
         except FactorRequired:
-            raise ApiProblem(Problems.NOT_ALLOWED, "The account takes a code of its second factor") from None
+            raise ApiProblem(
+                Problems.NOT_ALLOWED, "The account takes a code of its second factor"
+            ) from None
         except (WrongLogin, WrongCode, AccountLocked):
-            raise ApiProblem(Problems.NOT_ALLOWED, "The password or code is wrong") from None
+            raise ApiProblem(
+                Problems.NOT_ALLOWED, "The password or code is wrong"
+            ) from None
 
     return prove
 
@@ -194,11 +222,15 @@ class ErasedAnswer(Struct):
         ),
     ] = True
     ends: Annotated[
-        int | UnsetType, about("When the erasure begins, in Unix seconds. Until then it can be undone.")
+        int | UnsetType,
+        about("When the erasure begins, in Unix seconds. Until then it can be undone."),
     ] = UNSET
 
 
-_User = Annotated[str, about("The id of the user.", min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
+_User = Annotated[
+    str,
+    about("The id of the user.", min_length=1, max_length=255, pattern=r"^[^\x00]+$"),
+]
 
 
 class ErasureQuery(Struct, forbid_unknown_fields=True):
@@ -225,14 +257,21 @@ routes = Resource(
     problems=(Problems.MEDIA_UNAVAILABLE,),
 )
 def erase(
-    erasure: UserErasure, call: Call, app: AppName, user: _User, seconds: Seconds = 0, reason: ReasonText = ""
+    erasure: UserErasure,
+    call: Call,
+    app: AppName,
+    user: _User,
+    seconds: Seconds = 0,
+    reason: ReasonText = "",
 ) -> ErasedAnswer:
     """Erase a user: their account, texts, files, reactions, and their name.
 
-    Entries keep their ids, without content. Others see a deleted user. A ban ends. If something does not
-    answer, the erasure goes on by itself. 503: it has not begun; repeat the request.
+    Entries keep their ids, without content. Others see a deleted user. A ban
+    ends. If something does not answer, the erasure goes on by itself. 503: it
+    has not begun; repeat the request.
 
-    With `seconds` the user is locked out at once, and `users/erase/undo` takes it back until then.
+    With `seconds` the user is locked out at once, and `users/erase/undo` takes
+    it back until then.
     """
     _check(erasure, call, user)
     if seconds:
@@ -264,12 +303,18 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
         return ErasureShown.of(due)
     if (ended := erasure.ended(call.app, request.user)) == 0:
         return ErasureShown("under way", 0)
-    return ErasureShown("ended" if ended else "none", ended or 0, erasure.has_rows(call.app, request.user))
+    return ErasureShown(
+        "ended" if ended else "none",
+        ended or 0,
+        erasure.has_rows(call.app, request.user),
+    )
 
 
 def _check(erasure: UserErasure, call: Call, user: str) -> None:
     if not erasure.may_act_on(call.principal, call.app, [user]):
-        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
+        )
 
 
 @routes.post(
@@ -282,17 +327,25 @@ def erase_self(
     erasure: UserErasure,
     call: Call,
     password: Annotated[
-        str, about("The password of the account. Users without one leave it out.", max_length=250)
+        str,
+        about(
+            "The password of the account. Users without one leave it out.",
+            max_length=250,
+        ),
     ] = "",
     code: Annotated[
         str,
-        about("A code of the second factor, or a recovery code, if the account has a factor.", max_length=40),
+        about(
+            "A code of the second factor, or a recovery code, if the account has a factor.",
+            max_length=40,
+        ),
     ] = "",
 ) -> ErasedAnswer:
     """Erase the acting user.
 
-    An account proves itself as at a login: by its password, and by a code of its second factor if it has one.
-    For a user of a session token, that token is the proof. A back end needs no proof.
+    An account proves itself as at a login: by its password, and by a code of
+    its second factor if it has one. For a user of a session token, that token
+    is the proof. A back end needs no proof.
     """
     if not call.is_back_end:
         erasure.prove(call, password, code)

@@ -16,8 +16,8 @@ DUE: Final = "ends <= {now}"
 
 
 class PlannedErasure(Struct, frozen=True):
-    """An erasure that is to begin: ``ends`` is when, in Unix seconds by the clock of the database. ``id``:
-    the user; ``""``: the whole app."""
+    """An erasure that is to begin: ``ends`` is when, in Unix seconds by the
+    clock of the database. ``id``: the user; ``""``: the whole app."""
 
     app: str
     id: str
@@ -31,10 +31,12 @@ _ROW: Final = "WHERE app = %s AND id = %s"
 
 
 class DueErasures(Store.Rows):
-    """The erasures that are to begin. Methods switch, and raise StorageUnavailable."""
+    """The erasures that are to begin. Methods switch, and raise
+    StorageUnavailable."""
 
     def get(self, app: str, user: str = "") -> PlannedErasure | None:
-        """The erasure of a user or an app that is to begin, or has begun just now."""
+        """The erasure of a user or an app that is to begin, or has begun just
+        now."""
         return _ROWS.first(self._store.rows, _ROW, app, user)
 
     def of_users(self) -> list[PlannedErasure]:
@@ -43,17 +45,29 @@ class DueErasures(Store.Rows):
 
     @Store.writing
     def add(
-        self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str, is_begun: bool = False
+        self,
+        sql: PooledStatements,
+        app: str,
+        user: str,
+        seconds: int,
+        reason: str,
+        is_begun: bool = False,
     ) -> None:
-        """Let an erasure begin in so many seconds, if it does not begin already. ``is_begun``: the caller
-        carries it out; a node goes on with it if the caller does not end it in time."""
+        """Let an erasure begin in so many seconds, if it does not begin
+        already. ``is_begun``: the caller carries it out; a node goes on with it
+        if the caller does not end it in time."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         new = PlannedErasure(app, user, now, now + seconds, reason)
         leased = now + LEASE_SECONDS if is_begun else now
-        sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [(*_ROWS.values(new), 0, leased)])
+        sql.insert_new(
+            "erasure_due",
+            f"{_ROWS.columns}, banned, leased",
+            [(*_ROWS.values(new), 0, leased)],
+        )
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
-        """The erasure that was added. Raises NotWaiting if somebody has taken it back."""
+        """The erasure that was added. Raises NotWaiting if somebody has taken
+        it back."""
         if (due := self.get(app, user)) is None:
             raise NotWaiting
         return due
@@ -61,7 +75,11 @@ class DueErasures(Store.Rows):
     @Store.writing
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
         """Take back an erasure. False: there is none, or it has begun."""
-        return bool(sql.execute(f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}", (app, user)))
+        return bool(
+            sql.execute(
+                f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}", (app, user)
+            )
+        )
 
     def drop(self, app: str, user: str = "") -> None:
         """Nothing more is to be erased."""
@@ -69,8 +87,11 @@ class DueErasures(Store.Rows):
 
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
-    """What runs the erasures whose time has come. ``due``: the condition of their rows."""
-    return Runner(store, "erasure_due", due, work, lease_seconds=LEASE_SECONDS, look_seconds=5.0)
+    """What runs the erasures whose time has come. ``due``: the condition of
+    their rows."""
+    return Runner(
+        store, "erasure_due", due, work, lease_seconds=LEASE_SECONDS, look_seconds=5.0
+    )
 
 
 def facts_of(reason: str) -> dict[str, str]:
@@ -80,6 +101,11 @@ def facts_of(reason: str) -> dict[str, str]:
 
 AppName = Annotated[str, about("The app.", min_length=1, max_length=191)]
 Seconds = Annotated[
-    int, about("The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS)
+    int,
+    about(
+        "The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS
+    ),
 ]
-ReasonText = Annotated[str, about("Why, for the audit log. It stays there.", max_length=250)]
+ReasonText = Annotated[
+    str, about("Why, for the audit log. It stays there.", max_length=250)
+]

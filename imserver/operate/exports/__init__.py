@@ -1,4 +1,5 @@
-"""Exports: all data of a user or an app as one archive, and the import of an app's archive."""
+"""Exports: all data of a user or an app as one archive, and the import of an
+app's archive."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -6,7 +7,13 @@ from functools import partial
 from typing import Any
 
 from imserver.operate.exports import api
-from imserver.operate.exports.declared import DAY_SECONDS, EXPORTS, SETTINGS, TABLES, ExportSettings
+from imserver.operate.exports.declared import (
+    DAY_SECONDS,
+    EXPORTS,
+    SETTINGS,
+    TABLES,
+    ExportSettings,
+)
 from imserver.operate.exports.exports import Exports
 from imserver.plugin import FeatureRow, Parts
 from imserver.plugin.runtime import every
@@ -31,7 +38,9 @@ def _build(core: Core) -> Parts:
 
 
 @contextmanager
-def _offline(config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+def _offline(
+    config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[Erasure]]:
     with closing(Exports(config, store)) as exports:
         yield (exports.erasure,)
 

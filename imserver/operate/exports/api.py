@@ -33,7 +33,9 @@ class ExportsQuery(Struct, forbid_unknown_fields=True):
     """Whose exports are wanted."""
 
     app: _App
-    user: Annotated[str, about("Only those of this user; empty: all of the app.", max_length=255)] = ""
+    user: Annotated[
+        str, about("Only those of this user; empty: all of the app.", max_length=255)
+    ] = ""
 
 
 class OwnExport(Acting):
@@ -43,7 +45,9 @@ class OwnExport(Acting):
 class OwnExportQuery(Acting, kw_only=True):
     """Which export of the user is wanted."""
 
-    id: Annotated[str, about("The id of the export; empty: the newest one.", max_length=32)] = ""
+    id: Annotated[
+        str, about("The id of the export; empty: the newest one.", max_length=32)
+    ] = ""
 
 
 class ExportShown(Struct):
@@ -63,7 +67,12 @@ class ExportShown(Struct):
     ends: Annotated[int, about("When the archive is deleted, in Unix seconds.")]
     entries: Annotated[int, about("The number of files in the archive so far.")]
     records: Annotated[int, about("The number of rows in it so far.")]
-    bytes: Annotated[int, about("The size of the archive; before it is done, that of its contents so far.")]
+    bytes: Annotated[
+        int,
+        about(
+            "The size of the archive; before it is done, that of its contents so far."
+        ),
+    ]
 
 
 class ExportsAnswer(Struct):
@@ -72,11 +81,20 @@ class ExportsAnswer(Struct):
     exports: list[ExportShown]
 
 
-_FILE: Final = (UnknownExport.problem, HTTP_EXPORT_UNFINISHED, Problems.TOO_MANY_REQUESTS)
-_HEADERS: Final = (Header("Content-Disposition", "The name for the file.", example="attachment"),)
+_FILE: Final = (
+    UnknownExport.problem,
+    HTTP_EXPORT_UNFINISHED,
+    Problems.TOO_MANY_REQUESTS,
+)
+_HEADERS: Final = (
+    Header("Content-Disposition", "The name for the file.", example="attachment"),
+)
 
 routes = Resource(
-    "exports", lambda core, _: core, hot=False, chapter="All data of a user or an app as one archive."
+    "exports",
+    lambda core, _: core,
+    hot=False,
+    chapter="All data of a user or an app as one archive.",
 )
 
 
@@ -95,13 +113,15 @@ def start(
 ) -> ExportShown:
     """Start an export of a user or of an app.
 
-    It is made in the background. While one of the same user or app is under way, the answer shows that. A
-    user of whom nothing is stored is refused.
+    It is made in the background. While one of the same user or app is under
+    way, the answer shows that. A user of whom nothing is stored is refused.
     """
     if user and not any(True for _ in core.store.rows_of_user(call.app, user)):
         raise ServiceRefused("nothing is stored of this user", Problems.UNKNOWN_ACCOUNT)
     settings, left_out = ({}, []) if user else core.tenants.described(call.app)
-    return shown(core.service(Exports).start(Subject(call.app, user, settings, left_out)))
+    return shown(
+        core.service(Exports).start(Subject(call.app, user, settings, left_out))
+    )
 
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
@@ -112,7 +132,8 @@ def show(core: Core, call: Call, request: ExportQuery) -> ExportShown:
 
 @routes.get("/exports", Needs.ADMIN)
 def list_exports(core: Core, call: Call, request: ExportsQuery) -> ExportsAnswer:
-    """List the exports of an app or a user that are under way or kept, the newest first, at most 100."""
+    """List the exports of an app or a user that are under way or kept, the
+    newest first, at most 100."""
     jobs = core.service(Exports).of(call.app, request.user or None)
     return ExportsAnswer([shown(job) for job in jobs])
 
@@ -127,17 +148,25 @@ def delete(core: Core, call: Call, request: ExportQuery) -> ExportShown:
     return shown(job)
 
 
-@routes.post("/exports/start/self", Needs.ADMIN_OR_USER, problems=(Problems.TOO_MANY_REQUESTS,), status=202)
+@routes.post(
+    "/exports/start/self",
+    Needs.ADMIN_OR_USER,
+    problems=(Problems.TOO_MANY_REQUESTS,),
+    status=202,
+)
 def start_own(core: Core, call: Call, request: OwnExport) -> ExportShown:
     """Start an export of one's own data.
 
-    The archive has the user's profile, messages as far as the user may read them, files, memberships,
-    settings, devices, what was done by the user or to them, and a page to read it without a network.
+    The archive has the user's profile, messages as far as the user may read
+    them, files, memberships, settings, devices, what was done by the user or to
+    them, and a page to read it without a network.
     """
     return shown(core.service(Exports).start(Subject(call.app, call.user)))
 
 
-@routes.get("/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,))
+@routes.get(
+    "/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,)
+)
 def show_own(core: Core, call: Call, request: OwnExportQuery) -> ExportShown:
     """Show how far an export of one's own data is."""
     try:

@@ -1,9 +1,11 @@
-"""Writes an archive: a zip file that grows entry by entry, and goes on after a kill.
+"""Writes an archive: a zip file that grows entry by entry, and goes on after a
+kill.
 
-Beside the file stand its directory and its checksums so far, and a state that says how long each of the three
-is. What is behind these lengths was written by a process that was killed, and is cut off. So neither the
-number of entries nor their size needs memory. Sizes are those of ZIP64 (APPNOTE.TXT 6.3, sections 4.3 and
-4.5.3).
+Beside the file stand its directory and its checksums so far, and a state that
+says how long each of the three is. What is behind these lengths was written by
+a process that was killed, and is cut off. So neither the number of entries nor
+their size needs memory. Sizes are those of ZIP64 (APPNOTE.TXT 6.3, sections 4.3
+and 4.5.3).
 
 All methods block on the disk and compress, so they run in a thread.
 """
@@ -25,7 +27,8 @@ from msgspec import Struct
 
 NAME: Final = "archive.zip"
 CHECKSUMS: Final = "checksums.jsonl"
-"""The entry with a line for each of the others. It is the last one but for the manifest."""
+"""The entry with a line for each of the others. It is the last one but for the
+manifest."""
 MANIFEST: Final = "manifest.json"
 _DIRECTORY: Final = "directory"
 _STATE: Final = "state"
@@ -47,7 +50,8 @@ _PIECE: Final = 1 << 16
 
 
 class EntryChecksum(Struct, frozen=True):
-    """An entry of the archive: its name, its bytes and their SHA-256, and how many rows it has."""
+    """An entry of the archive: its name, its bytes and their SHA-256, and how
+    many rows it has."""
 
     name: str
     bytes: int
@@ -56,7 +60,8 @@ class EntryChecksum(Struct, frozen=True):
 
 
 class ArchiveState(Struct):
-    """How far an archive is. ``stage`` and ``position``: where its maker goes on. ``size``: bytes in it."""
+    """How far an archive is. ``stage`` and ``position``: where its maker goes
+    on. ``size``: bytes in it."""
 
     stage: int = 0
     position: bytes = b""
@@ -87,15 +92,18 @@ class ArchiveWriter:
         self._entry: _Entry | None = None
 
     def open(self) -> None:
-        """Begin, or go on behind what was saved. Raises OSError, also while another process writes: one that
-        slept until its lease was over would write into the archive of the next one."""
+        """Begin, or go on behind what was saved. Raises OSError, also while
+        another process writes: one that slept until its lease was over would
+        write into the archive of the next one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
             descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
             self._files.append(os.fdopen(descriptor, "r+b"))
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            self.state = msgspec.msgpack.decode((self.folder / _STATE).read_bytes(), type=ArchiveState)
+            self.state = msgspec.msgpack.decode(
+                (self.folder / _STATE).read_bytes(), type=ArchiveState
+            )
         except (FileNotFoundError, msgspec.MsgspecError):
             self.state = ArchiveState(begun=int(time()))
         for file, length in zip(self._files, self.state.lengths, strict=True):
@@ -105,7 +113,9 @@ class ArchiveWriter:
     def names(self) -> set[str]:
         """The names of the entries so far."""
         with (self.folder / CHECKSUMS).open("rb") as lines:
-            return {msgspec.json.decode(line, type=EntryChecksum).name for line in lines}
+            return {
+                msgspec.json.decode(line, type=EntryChecksum).name for line in lines
+            }
 
     def begin(self, name: str) -> None:
         """Begin an entry."""
@@ -117,7 +127,8 @@ class ArchiveWriter:
         self._entry.write(piece)
 
     def end(self, rows: int = 0, table: str = "") -> None:
-        """End the entry. ``table``: whose rows it has. It counts when :meth:`save` was called."""
+        """End the entry. ``table``: whose rows it has. It counts when
+        :meth:`save` was called."""
         assert self._entry is not None
         entry, state = self._entry, self.state
         _, directory, checksums = self._files
@@ -133,7 +144,8 @@ class ArchiveWriter:
         self._entry = None
 
     def save(self, at_once: bool = False) -> bool:
-        """Let what was ended outlast a kill, once a second; ``at_once``: now. Returns whether it did."""
+        """Let what was ended outlast a kill, once a second; ``at_once``: now.
+        Returns whether it did."""
         if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
         for file in self._files:
@@ -142,7 +154,9 @@ class ArchiveWriter:
         self.state.lengths = tuple(map(_length_of, self._files))  # type: ignore[assignment]
         target = self.folder / _STATE
         fresh = target.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with open(
+            os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as file:
             file.write(msgspec.msgpack.encode(self.state))
             file.flush()
             os.fsync(file.fileno())
@@ -151,7 +165,8 @@ class ArchiveWriter:
         return True
 
     def finish(self, manifest: bytes) -> Path:
-        """Write checksums, manifest and directory. Returns the path of the archive, which is whole."""
+        """Write checksums, manifest and directory. Returns the path of the
+        archive, which is whole."""
         self._files[2].flush()
         self.begin(CHECKSUMS)
         with (self.folder / CHECKSUMS).open("rb") as lines:
@@ -169,9 +184,15 @@ class ArchiveWriter:
                 archive.write(piece)
         entries, end = self.state.entries, _length_of(archive)
         size, few = end - start, min(entries, 0xFFFF)
-        archive.write(_END64.pack(b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start))
+        archive.write(
+            _END64.pack(
+                b"PK\6\6", 44, _VERSION, _VERSION, 0, 0, entries, entries, size, start
+            )
+        )
         archive.write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
-        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0))
+        archive.write(
+            _END.pack(b"PK\5\6", 0, 0, few, few, min(size, _ALL), min(start, _ALL), 0)
+        )
         archive.flush()
         os.fsync(archive.fileno())
         self.close()
@@ -219,17 +240,42 @@ class _Entry:
         self._file.write(self._head())
         self._file.seek(end)
         name = self.name.encode()
-        writer = _VERSION | 3 << 8  # Unix, whose modes stand in the upper half of the attributes
+        # Unix, whose modes stand in the upper half of the attributes
+        writer = _VERSION | 3 << 8
         head = _CENTRAL.pack(
-            *(b"PK\1\2", writer, _VERSION, _UTF8, _DEFLATE, *self._time, self._crc, _ALL, _ALL),
+            *(
+                b"PK\1\2",
+                writer,
+                _VERSION,
+                _UTF8,
+                _DEFLATE,
+                *self._time,
+                self._crc,
+                _ALL,
+                _ALL,
+            ),
             *(len(name), _EXTRA.size, 0, 0, 0, 0o100600 << 16, _ALL),
         )
         return head + name + _EXTRA.pack(1, 24, self.size, self._packed, self._start)
 
     def _head(self) -> bytes:
         name = self.name.encode()
-        fields = _VERSION, _UTF8, _DEFLATE, *self._time, self._crc, _ALL, _ALL, len(name), _SIZES.size
-        return _LOCAL.pack(b"PK\3\4", *fields) + name + _SIZES.pack(1, 16, self.size, self._packed)
+        fields = (
+            _VERSION,
+            _UTF8,
+            _DEFLATE,
+            *self._time,
+            self._crc,
+            _ALL,
+            _ALL,
+            len(name),
+            _SIZES.size,
+        )
+        return (
+            _LOCAL.pack(b"PK\3\4", *fields)
+            + name
+            + _SIZES.pack(1, 16, self.size, self._packed)
+        )
 
 
 def _length_of(file: IO[bytes]) -> int:
@@ -238,7 +284,8 @@ def _length_of(file: IO[bytes]) -> int:
 
 
 def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
-    """Rows as lines of JSON objects. Bytes that are no text are ``{"base64": …}``."""
+    """Rows as lines of JSON objects. Bytes that are no text are ``{"base64":
+    …}``."""
     names = list(columns)
     for row in rows:
         values = ({"base64": each} if isinstance(each, bytes) else each for each in row)

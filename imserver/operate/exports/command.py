@@ -11,7 +11,13 @@ from imserver import __version__
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
-from imserver.plugin.commands import fail, offline_parts, opened, record_act, settings_options
+from imserver.plugin.commands import (
+    fail,
+    offline_parts,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.identity import Tenants
 from imserver.plugin.progress import long_work
@@ -23,9 +29,11 @@ from imserver.plugin.storage import ArchivedFiles, Store
 @click.argument("target", metavar="APP[/USER]")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export(path: str | None, data_dir: str | None, target: str, file: Path) -> None:
-    """Write all data of an app, or of a user of it, to a new FILE. Servers may run meanwhile.
+    """Write all data of an app, or of a user of it, to a new FILE. Servers may
+    run meanwhile.
 
-    What was written before an interruption stands in FILE.part: the same command goes on there.
+    What was written before an interruption stands in FILE.part: the same
+    command goes on there.
     """
     app, _, user = target.partition("/")
     if file.exists():
@@ -35,16 +43,30 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         offline_parts(config, store, ArchivedFiles) as parts,
     ):
         settings, left_out = tenants.described(app)
-        user, shown = _whom(store, tenants, tenants.resolve(app), user) if user else ("", f"app {app}")
-        subject = Subject(tenants.resolve(app), user, *(({}, []) if user else (settings, left_out)))
+        user, shown = (
+            _whom(store, tenants, tenants.resolve(app), user)
+            if user
+            else ("", f"app {app}")
+        )
+        subject = Subject(
+            tenants.resolve(app), user, *(({}, []) if user else (settings, left_out))
+        )
         folder = file.with_name(f"{file.name}.part")
-        maker = ArchiveMaker([each for _, each in parts], store, subject, folder, call, __version__)
+        maker = ArchiveMaker(
+            [each for _, each in parts], store, subject, folder, call, __version__
+        )
         try:
             with long_work("exporting") as say:
-                whole = maker.make(lambda at: say(f"rows {at.rows}, files {at.entries}, bytes {at.size}"))
+                whole = maker.make(
+                    lambda at: say(
+                        f"rows {at.rows}, files {at.entries}, bytes {at.size}"
+                    )
+                )
         except (OSError, ImserverError) as error:
             why = getattr(error, "strerror", None) or error
-            fail(f"the export to {file} is not finished; the same command goes on: {why}")
+            fail(
+                f"the export to {file} is not finished; the same command goes on: {why}"
+            )
         whole.replace(file)
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, user)
@@ -53,7 +75,8 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
 
 
 def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
-    """The id of a user of whom something is stored, and how they are shown: see ``ServerApi.whom``."""
+    """The id of a user of whom something is stored, and how they are shown: see
+    ``ServerApi.whom``."""
     user, shown, tenant = named, f"user {named}", tenants.find(app)
     if tenant is not None and tenant.wants_accounts(app):
         # Imported here: a server may have no accounts.
@@ -72,15 +95,18 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
 @click.command(short_help="Make an app from an archive of one.")
 @settings_options
 @click.option(
-    "--app", default="", metavar="NAME", help="The new or empty app; by default it has its old name."
+    "--app",
+    default="",
+    metavar="NAME",
+    help="The new or empty app; by default it has its old name.",
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @long_work("importing")
 def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> None:
     """Make an app from FILE, an archive of one. Servers may run meanwhile.
 
-    Ids, cursors and order stay. Passwords, tokens and other secrets are not in an archive. The command may be
-    interrupted: repeat it, and it goes on.
+    Ids, cursors and order stay. Passwords, tokens and other secrets are not in
+    an archive. The command may be interrupted: repeat it, and it goes on.
     """
     try:
         archive = Archive(file)
@@ -94,7 +120,14 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         store.database_id()  # makes a database if there is none
         name = tenants.resolve(app or archive.manifest.app)
         archived = [each for _, each in parts]
-        job = Import(archived, store, tenants, archive, name, lambda text: click.echo(text, err=True))
+        job = Import(
+            archived,
+            store,
+            tenants,
+            archive,
+            name,
+            lambda text: click.echo(text, err=True),
+        )
         try:
             job.run()
         except ImserverError as error:
@@ -102,4 +135,6 @@ def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> 
         for table, why in job.left_out.items():
             click.echo(f"not imported: {table}: {why}", err=True)
         record_act(config, store, "apps.import", name)
-    click.echo(f"app {name} imported; accounts have no passwords until somebody sets them")
+    click.echo(
+        f"app {name} imported; accounts have no passwords until somebody sets them"
+    )

@@ -1,7 +1,9 @@
-"""What is in an archive, in stages that go on where an earlier attempt has stopped.
+"""What is in an archive, in stages that go on where an earlier attempt has
+stopped.
 
-An archive of a user has the user's rows, files and acts, every conversation as far as the user may read it,
-and a page to read it. An archive of an app has all rows, files and acts, and the settings without secrets.
+An archive of a user has the user's rows, files and acts, every conversation as
+far as the user may read it, and a page to read it. An archive of an app has all
+rows, files and acts, and the settings without secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +20,12 @@ from msgspec import Struct
 from msgspec.json import encode
 
 from imserver.operate.exports import offline_page
-from imserver.operate.exports.archive import CHECKSUMS, ArchiveState, ArchiveWriter, lines_of
+from imserver.operate.exports.archive import (
+    CHECKSUMS,
+    ArchiveState,
+    ArchiveWriter,
+    lines_of,
+)
 from imserver.operate.exports.rows import Subject
 from imserver.plugin.runtime import Service
 from imserver.plugin.space import need_space
@@ -35,7 +42,8 @@ VERSION: Final = 1
 _PAGE: Final = 200
 
 Run = Callable[..., Any]
-"""Runs a function with these arguments where it may block, and returns its result: in a thread, or here."""
+"""Runs a function with these arguments where it may block, and returns its
+result: in a thread, or here."""
 Proceed = Callable[[ArchiveState], None]
 """Called after each piece of work. Raises what is to stop the work."""
 
@@ -43,9 +51,9 @@ Proceed = Callable[[ArchiveState], None]
 class Manifest(Struct, kw_only=True):
     """What an archive is, and what is in it.
 
-    ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with those of all others.
-    ``left_out``: settings that an importer has to add. ``missing``: files that were not where they were
-    stored, or damaged.
+    ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with
+    those of all others. ``left_out``: settings that an importer has to add.
+    ``missing``: files that were not where they were stored, or damaged.
     """
 
     format: str = FORMAT
@@ -64,7 +72,8 @@ class Manifest(Struct, kw_only=True):
 
 
 class ArchiveMaker(Service, dict=True):
-    """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the server."""
+    """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the
+    server."""
 
     archived: Iterable[ArchivedFiles]
     store: Store
@@ -81,13 +90,15 @@ class ArchiveMaker(Service, dict=True):
         self._proceed: Proceed = lambda _state: None
 
     def make(self, proceed: Proceed) -> Path:
-        """Make the archive, or go on with it; returns its path. Raises OSError, Unavailable, and what
-        ``proceed`` raises; then it may be called again. Raises StartError if the files of features alone
-        would fill the disk."""
+        """Make the archive, or go on with it; returns its path. Raises OSError,
+        Unavailable, and what ``proceed`` raises; then it may be called again.
+        Raises StartError if the files of features alone would fill the disk."""
         self._proceed = proceed
         writer, subject = self.writer, self.subject
         if not self.folder.exists():
-            files = chain.from_iterable(each.read(subject.app, subject.user) for each in self.archived)
+            files = chain.from_iterable(
+                each.read(subject.app, subject.user) for each in self.archived
+            )
             self.run(need_space, self.folder.parent, sum(size for _, size, _ in files))
         try:
             self.run(writer.open)
@@ -123,7 +134,7 @@ class ArchiveMaker(Service, dict=True):
         )
         return msgspec.json.format(encode(manifest))
 
-    # --- rows -----------------------------------------------------------------------------------------------
+    # --- rows -----------------------------------------------------------------
 
     def _rows(self) -> None:
         store, subject, writer = self.store, self.subject, self.writer
@@ -173,7 +184,7 @@ class ArchiveMaker(Service, dict=True):
             self._proceed(self.writer.state)
         self._end()
 
-    # --- files of features ----------------------------------------------------------------------------------
+    # --- files of features ----------------------------------------------------
 
     def _files(self) -> None:
         """What features have besides rows."""
@@ -191,10 +202,11 @@ class ArchiveMaker(Service, dict=True):
             if subject.user:
                 self._there.add(name)
 
-    # --- what the user reads --------------------------------------------------------------------------------
+    # --- what the user reads --------------------------------------------------
 
     def _conversations(self) -> None:
-        """Every conversation of the user: its entries as lines, and as a page."""
+        """Every conversation of the user: its entries as lines, and as a
+        page."""
         for one in self._of_user():
             self._entry(f"conversations/{one.id}.jsonl", self._lines(one))
             self._entry(f"conversations/{one.id}.html", self._page_of(one))
@@ -213,7 +225,8 @@ class ArchiveMaker(Service, dict=True):
             yield from reader.find(app, ids[start : start + _PAGE])
 
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
-        """What the user may read and has not hidden, the oldest first, with the names of accounts."""
+        """What the user may read and has not hidden, the oldest first, with the
+        names of accounts."""
         app, user = self.subject.app, self.subject.user
         reader, last, more = self._log.entries, 0, True
         while more:
@@ -244,7 +257,9 @@ class ArchiveMaker(Service, dict=True):
 
     def _title(self, one: Conversation) -> str:
         if one.kind == "user":
-            (peer,) = [each for each in one.members if each != self.subject.user] or [self.subject.user]
+            (peer,) = [each for each in one.members if each != self.subject.user] or [
+                self.subject.user
+            ]
             return self._names_of({peer}).get(peer, peer)
         return one.name or f"#{one.id}"
 
@@ -258,26 +273,52 @@ class ArchiveMaker(Service, dict=True):
             self._names |= {user: found.get(user, "") for user in unknown}
         return {user: name for user, name in self._names.items() if name}
 
-    # --- the page -------------------------------------------------------------------------------------------
+    # --- the page -------------------------------------------------------------
 
     def _page(self) -> None:
-        """Who the user is, the list of the conversations, and the page that links them."""
-        profile = {"app": self.subject.app, "user": self.subject.user, **self.writer.state.profile}
+        """Who the user is, the list of the conversations, and the page that
+        links them."""
+        profile = {
+            "app": self.subject.app,
+            "user": self.subject.user,
+            **self.writer.state.profile,
+        }
         self._entry("profile.json", [msgspec.json.format(encode(profile))])
         self._entry("conversations.jsonl", self._list())
         titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
         files, state = self._own_files().values(), self.writer.state
-        self._entry("index.html", offline_page.index(profile, titles, files, state.counts, state.begun))
+        self._entry(
+            "index.html",
+            offline_page.index(profile, titles, files, state.counts, state.begun),
+        )
 
     def _list(self) -> Iterator[bytes]:
         app, user = self.subject.app, self.subject.user
         spans: dict[int, list[Any]] = {}
         for each in self._log.conversations.memberships(app, user):
-            span = {"joined_id": each.joined_id, "left_id": each.left_id, "role": each.role}
+            span = {
+                "joined_id": each.joined_id,
+                "left_id": each.left_id,
+                "role": each.role,
+            }
             spans.setdefault(each.conversation, []).append(span)
         for one in self._of_user():
-            line = {"id": one.id, "kind": one.kind, "name": self._title(one), "members": one.members}
-            yield encode({**line, "created": one.created, "memberships": spans.get(one.id, [])}) + b"\n"
+            line = {
+                "id": one.id,
+                "kind": one.kind,
+                "name": self._title(one),
+                "members": one.members,
+            }
+            yield (
+                encode(
+                    {
+                        **line,
+                        "created": one.created,
+                        "memberships": spans.get(one.id, []),
+                    }
+                )
+                + b"\n"
+            )
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """Makes archives of users and apps, keeps them for a while, and deletes them.
 
-An export is a row of a :class:`Runner`. The node that works on it makes its archive in a folder of its own,
-so another node that has the same folder goes on with it, and one that has not begins it again.
+An export is a row of a :class:`Runner`. The node that works on it makes its
+archive in a folder of its own, so another node that has the same folder goes on
+with it, and one that has not begins it again.
 """
 
 import logging
@@ -27,13 +28,17 @@ log = logging.getLogger(__name__)
 
 
 class UnknownExport(
-    ServiceRefused, problem=HttpProblem(404, "unknown_export", "No such export, or it has been deleted.")
+    ServiceRefused,
+    problem=HttpProblem(
+        404, "unknown_export", "No such export, or it has been deleted."
+    ),
 ):
     """There is no such export, or it was deleted."""
 
 
 class Exports:
-    """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of the folders of archives."""
+    """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of
+    the folders of archives."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -49,7 +54,9 @@ class Exports:
         self._settings = settings_of(config, ExportSettings)
         self._store = store
         self._rows = JobRows(store)
-        self._root = Path(self._settings.directory or Path(config.server.data_dir) / "exports")
+        self._root = Path(
+            self._settings.directory or Path(config.server.data_dir) / "exports"
+        )
         self._buckets = buckets
         self._release = release
         self._threads = Threads(2)
@@ -66,10 +73,11 @@ class Exports:
         )
         """Of users, and of apps: those take long, and nobody waits for them."""
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export, or return the one that is under way. Switches. Raises TooManyRequests."""
+        """Start an export, or return the one that is under way. Switches.
+        Raises TooManyRequests."""
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
             return newest
@@ -78,20 +86,30 @@ class Exports:
         now = int(time())
         ends = now + int(self._settings.retention_seconds)
         packed = msgspec.json.encode(subject)
-        job = Job(subject.app, token_hex(16), subject.user, UNDER_WAY, now, ends, subject=packed)
+        job = Job(
+            subject.app,
+            token_hex(16),
+            subject.user,
+            UNDER_WAY,
+            now,
+            ends,
+            subject=packed,
+        )
         self._rows.add(job)
         self.runners[not subject.user].wake()
         return job
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
-        """An export (without an ``id`` the newest one) that is of ``user``. Raises UnknownExport."""
+        """An export (without an ``id`` the newest one) that is of ``user``.
+        Raises UnknownExport."""
         job = self._rows.get(app, id) if id else self._rows.newest(app, user or "")
         if job is None or (user is not None and job.user != user) or job.ends < time():
             raise UnknownExport(id)
         return job
 
     def of(self, app: str, user: str | None) -> list[Job]:
-        """The exports of a user (None: of the app) whose time is not over, the newest first."""
+        """The exports of a user (None: of the app) whose time is not over, the
+        newest first."""
         return [job for job in self._rows.of(app, user, most=100) if job.ends >= time()]
 
     def delete(self, job: Job) -> None:
@@ -100,7 +118,8 @@ class Exports:
         self._rows.forget(job)
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
-        """The size and the bytes of an archive. Raises UnknownExport, and ServiceRefused: not done."""
+        """The size and the bytes of an archive. Raises UnknownExport, and
+        ServiceRefused: not done."""
         if job.state != DONE:
             raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:
@@ -115,7 +134,7 @@ class Exports:
             while piece := self._threads.do(file.read, 1 << 16):
                 yield piece
 
-    # --- work -----------------------------------------------------------------------------------------------
+    # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, id: str) -> None:
         """Make an archive, or delete one whose time is over."""
@@ -144,7 +163,8 @@ class Exports:
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
         """Make the archive. Returns its entries, rows and bytes."""
-        from imserver.operate.exports.contents import ArchiveMaker  # on first use: its page takes 0.5 MB
+        # on first use: its page takes 0.5 MB
+        from imserver.operate.exports.contents import ArchiveMaker
 
         maker = ArchiveMaker(
             self._archived(),
@@ -154,10 +174,14 @@ class Exports:
             self._threads.do,
             self._release,
         )
-        path = maker.make(lambda state: runner.proceed(job.app, job.id, **_progress(state, state.size)))
+        path = maker.make(
+            lambda state: runner.proceed(
+                job.app, job.id, **_progress(state, state.size)
+            )
+        )
         return _progress(maker.writer.state, path.stat().st_size)
 
-    # --- away -----------------------------------------------------------------------------------------------
+    # --- away -----------------------------------------------------------------
 
     def _remove(self, id: str) -> None:
         import shutil  # on first use: it loads compressors, 0.2 MB
@@ -165,7 +189,8 @@ class Exports:
         self._threads.do(lambda: shutil.rmtree(self._root / id, ignore_errors=True))
 
     def sweep(self) -> None:
-        """Remove archives whose rows another node has deleted. Switches. Raises StorageUnavailable."""
+        """Remove archives whose rows another node has deleted. Switches. Raises
+        StorageUnavailable."""
         ids: list[str] = self._threads.do(self._old) if self._store.has_database else []
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
@@ -174,10 +199,13 @@ class Exports:
         if not self._root.is_dir():
             return []
         before = time() - self._settings.retention_seconds
-        return [each.name for each in self._root.iterdir() if each.stat().st_mtime < before]
+        return [
+            each.name for each in self._root.iterdir() if each.stat().st_mtime < before
+        ]
 
     def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
-        """Delete the exports of a user; None: all of the app. Raises StorageUnavailable."""
+        """Delete the exports of a user; None: all of the app. Raises
+        StorageUnavailable."""
         for job in self._rows.of(app, user):
             self.delete(job)
 

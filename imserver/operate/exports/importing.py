@@ -1,7 +1,9 @@
-"""Imports an app's archive: verifies it, stores its rows and files, and makes the app last of all.
+"""Imports an app's archive: verifies it, stores its rows and files, and makes
+the app last of all.
 
-Each transaction stores rows and says how far the import is, so it may be killed anywhere and repeated:
-nothing is stored twice. Until everything is there, the app does not exist, or has no messages yet.
+Each transaction stores rows and says how far the import is, so it may be killed
+anywhere and repeated: nothing is stored twice. Until everything is there, the
+app does not exist, or has no messages yet.
 """
 
 import zlib
@@ -17,7 +19,13 @@ import msgspec
 
 from imserver.operate.exports.archive import CHECKSUMS, MANIFEST, EntryChecksum
 from imserver.operate.exports.contents import FORMAT, VERSION, Manifest
-from imserver.operate.exports.rows import ImportProgress, begin_import, give_up, go_on, progress_of
+from imserver.operate.exports.rows import (
+    ImportProgress,
+    begin_import,
+    give_up,
+    go_on,
+    progress_of,
+)
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import Tenants
 from imserver.plugin.runtime import Service
@@ -34,10 +42,19 @@ class BadArchive(ImserverError):
 
 
 _DAMAGED: Final = (
-    *(OSError, BadZipFile, KeyError, EOFError, RuntimeError, NotImplementedError, zlib.error),
+    *(
+        OSError,
+        BadZipFile,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        zlib.error,
+    ),
     *(ValueError, RecursionError),
 )
-"""What the libraries raise for a zip file which is broken, or encrypted, and for broken JSON."""
+"""What the libraries raise for a zip file which is broken, or encrypted, and
+for broken JSON."""
 
 
 class Archive:
@@ -50,7 +67,9 @@ class Archive:
                 written = file.read(_MOST_LINE)
             self.manifest = msgspec.json.decode(written, type=Manifest)
         except _DAMAGED as error:
-            raise BadArchive(f"{path} is no archive of imserver, or is damaged: {error}") from None
+            raise BadArchive(
+                f"{path} is no archive of imserver, or is damaged: {error}"
+            ) from None
         if self.manifest.format != FORMAT or self.manifest.version > VERSION:
             raise BadArchive(
                 f"{path}: its format has version {self.manifest.version}, this server reads {VERSION}"
@@ -113,7 +132,8 @@ def table_of(name: str) -> str:
 
 
 class Import(Service, dict=True):
-    """Imports one archive into one app. ``report``: called with what it does."""
+    """Imports one archive into one app. ``report``: called with what it
+    does."""
 
     archived: Collection[ArchivedFiles]
     store: Store
@@ -129,17 +149,21 @@ class Import(Service, dict=True):
         self._heads: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
-        """Import it, or go on with it. Raises BadArchive, BadRows and Unavailable."""
+        """Import it, or go on with it. Raises BadArchive, BadRows and
+        Unavailable."""
         there = self.store.read(partial(progress_of, self.app))
         if there is not None and there.digest != self.archive.digest:
-            raise BadArchive(f"the import of another archive into the app {self.app} was begun")
+            raise BadArchive(
+                f"the import of another archive into the app {self.app} was begun"
+            )
         if there is not None and there.finished:
             self.report(f"the app {self.app} has this archive already")
             return
         self.archive.verify()
         self.report("the archive is whole")
         if there is None:
-            self._require_free_keys()  # no other app and no setting helps where these are taken
+            # no other app and no setting helps where these are taken
+            self._require_free_keys()
         self._require_settings()
         if there is None:
             self._require_empty()
@@ -159,16 +183,18 @@ class Import(Service, dict=True):
         except ImserverError:
 
             def discard(sql: PooledStatements) -> None:
-                if give_up(self.app, self._progress, sql):  # unless another process imports it
+                # unless another process imports it
+                if give_up(self.app, self._progress, sql):
                     self._rows.clear(sql)
 
             self.store.write(discard)
             raise
 
-    # --- before anything is stored --------------------------------------------------------------------------
+    # --- before anything is stored --------------------------------------------
 
     def _require_settings(self) -> None:
-        """An archive may be forged: it decides neither who logs in as whom, nor what an app takes."""
+        """An archive may be forged: it decides neither who logs in as whom, nor
+        what an app takes."""
         if self.tenants.get(self.app) is not None:
             return
         manifest = self.archive.manifest
@@ -190,7 +216,9 @@ class Import(Service, dict=True):
     def _require_empty(self) -> None:
         """The app is new or empty."""
         if self.store.is_deleted(self.app):
-            raise BadArchive(f"an app {self.app} was deleted: name another one with --app")
+            raise BadArchive(
+                f"an app {self.app} was deleted: name another one with --app"
+            )
         for page in self.store.rows_of_app(self.app):
             if not self._rows.reason(page.table) and not (
                 self._rows.stays(page.table)
@@ -204,33 +232,50 @@ class Import(Service, dict=True):
     def _require_free_keys(self) -> None:
         """The rows are such as an export reads, with keys that are free."""
         accounts: set[int] = set()
-        entries = [entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)]
-        for entry in sorted(entries, key=lambda entry: table_of(entry.name) != "account"):
+        entries = [
+            entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
+        ]
+        for entry in sorted(
+            entries, key=lambda entry: table_of(entry.name) != "account"
+        ):
             if self._rows.reason(table := table_of(entry.name)):
                 continue
             count = 0
             for columns, rows in self._batches(entry, 0):
                 count += len(rows)
-                work = partial(self._rows.check, name=table, columns=columns, rows=rows, parents=accounts)
+                work = partial(
+                    self._rows.check,
+                    name=table,
+                    columns=columns,
+                    rows=rows,
+                    parents=accounts,
+                )
                 if key := self.store.read(work):
                     raise BadArchive(
                         f"{table} {key} exists on this server already: import into a server without it; "
                         "another name of the app does not help"
                     )
             if count != entry.rows:
-                raise BadArchive(f"the entry {entry.name} has {count} rows in place of {entry.rows}")
+                raise BadArchive(
+                    f"the entry {entry.name} has {count} rows in place of {entry.rows}"
+                )
 
-    # --- rows and files -------------------------------------------------------------------------------------
+    # --- rows and files -------------------------------------------------------
 
-    def _batches(self, entry: EntryChecksum, done: int) -> Iterator[tuple[list[str], list[Row]]]:
-        """Rows of an entry behind the first ones, as many as one transaction takes."""
+    def _batches(
+        self, entry: EntryChecksum, done: int
+    ) -> Iterator[tuple[list[str], list[Row]]]:
+        """Rows of an entry behind the first ones, as many as one transaction
+        takes."""
         columns: list[str] = []
         rows: list[Row] = []
         size = 0
         for number, line in enumerate(self.archive.lines(entry.name)):
             if number < done:
                 continue
-            if rows and (list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)):
+            if rows and (
+                list(line) != columns or len(rows) >= AT_ONCE or size >= (4 << 20)
+            ):
                 yield columns, rows
                 rows, size = [], 0
             columns = list(line)
@@ -254,13 +299,20 @@ class Import(Service, dict=True):
         for columns, rows in self._batches(entry, done):
             done += len(rows)
             last = done == entry.rows
-            after = ImportProgress(self.archive.digest, number + 1 if last else number, 0 if last else done)
+            after = ImportProgress(
+                self.archive.digest, number + 1 if last else number, 0 if last else done
+            )
             self.store.write(partial(self._store_rows, table, columns, rows, after))
             self._progress = after
         self.report(f"{entry.name}: rows {entry.rows}")
 
     def _store_rows(
-        self, table: str, columns: list[str], rows: list[Row], after: ImportProgress, sql: PooledStatements
+        self,
+        table: str,
+        columns: list[str],
+        rows: list[Row],
+        after: ImportProgress,
+        sql: PooledStatements,
     ) -> None:
         if not go_on(self.app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self.app}")
@@ -286,8 +338,12 @@ class Import(Service, dict=True):
             if not self._rows.stays(table):
                 there = self.store.read(partial(self._rows.count, name=table))
                 if there != count:
-                    raise BadArchive(f"the table {table} has {there} rows of the app in place of {count}")
-        self.store.finish_import(self.app, lambda sql: self._rows.finish(sql, self._heads))
+                    raise BadArchive(
+                        f"the table {table} has {there} rows of the app in place of {count}"
+                    )
+        self.store.finish_import(
+            self.app, lambda sql: self._rows.finish(sql, self._heads)
+        )
         if self.tenants.get(self.app) is None:
             self.tenants.register(self.app, **self.archive.manifest.settings)
         after = msgspec.structs.replace(self._progress, finished=True)
@@ -296,4 +352,8 @@ class Import(Service, dict=True):
     @property
     def left_out(self) -> dict[str, str]:
         """Table → why none of its rows were imported."""
-        return {name: why for name in self.archive.manifest.tables if (why := self._rows.reason(name))}
+        return {
+            name: why
+            for name in self.archive.manifest.tables
+            if (why := self._rows.reason(name))
+        }

@@ -1,7 +1,9 @@
-"""The pages of an archive: what a user reads without a network, from a folder, in any browser.
+"""The pages of an archive: what a user reads without a network, from a folder,
+in any browser.
 
-The list is on the left, a conversation on the right in a frame; on a phone it takes the place of the list. A
-page needs no script: that only chooses the language and shows times as those of the reader.
+The list is on the left, a conversation on the right in a frame; on a phone it
+takes the place of the list. A page needs no script: that only chooses the
+language and shows times as those of the reader.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _WORDS: Final = {
     "files": ("Files", "文件"),
     "about": ("About this archive", "关于此存档"),
     "made": ("Made", "生成时间"),
-    "rows": ("What the server has about you, as JSON lines", "服务器上与你有关的数据（JSON 行）"),
+    "rows": (
+        "What the server has about you, as JSON lines",
+        "服务器上与你有关的数据（JSON 行）",
+    ),
     "records": ("records", "条"),
     "recalled": ("This message was deleted", "此消息已删除"),
     "changed": ("The group has changed", "群组有变更"),
@@ -71,7 +76,7 @@ def _time(milliseconds: int) -> str:
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
 
 
-# --- a conversation -----------------------------------------------------------------------------------------
+# --- a conversation -----------------------------------------------------------
 
 CONVERSATION_END: Final = b"</main></body></html>\n"
 
@@ -79,11 +84,17 @@ CONVERSATION_END: Final = b"</main></body></html>\n"
 def conversation_head(title: str) -> bytes:
     """The page of a conversation, up to its first entry."""
     back = f'<a class="back" href="../index.html">{_words("back")}</a>'
-    return (_head(title, "talk") + f"<header>{back}<h1>{escape(title)}</h1></header><main>\n").encode()
+    return (
+        _head(title, "talk")
+        + f"<header>{back}<h1>{escape(title)}</h1></header><main>\n"
+    ).encode()
 
 
-def shown(entry: Message, user: str, names: Mapping[str, str], files: Mapping[str, str]) -> bytes:
-    """One entry. ``names``: user → name. ``files``: id of an upload → its name in the archive."""
+def shown(
+    entry: Message, user: str, names: Mapping[str, str], files: Mapping[str, str]
+) -> bytes:
+    """One entry. ``names``: user → name. ``files``: id of an upload → its name
+    in the archive."""
     if entry.kind in ("join", "leave", "group"):
         word = {"join": "joined", "leave": "left", "group": "changed"}[entry.kind]
         return f'<div class="note">{_words(word)} · {_time(entry.time_ms)}</div>\n'.encode()
@@ -96,11 +107,17 @@ def shown(entry: Message, user: str, names: Mapping[str, str], files: Mapping[st
     own = ' class="own"' if entry.sender == user else ""
     name = escape(names.get(entry.sender) or entry.sender)
     edited = f" · {_words('edited')}" if b'"edited"' in entry.meta else ""
-    reactions = " ".join(f"{escape(each.emoji)} {each.count}" for each in entry.reactions)
+    reactions = " ".join(
+        f"{escape(each.emoji)} {each.count}" for each in entry.reactions
+    )
     foot = f"<div><small>{reactions}</small></div>" if reactions else ""
-    thread = f' · <a href="#m{entry.thread}">{_words("thread")}</a>' if entry.thread else ""
+    thread = (
+        f' · <a href="#m{entry.thread}">{_words("thread")}</a>' if entry.thread else ""
+    )
     head = f"<small>{name} · {_time(entry.time_ms)}{edited}{thread}</small>"
-    return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(errors="replace")
+    return f'<article id="m{entry.id}"{own}>{head}{content}{foot}</article>\n'.encode(
+        errors="replace"
+    )
 
 
 def _content(entry: Message, files: Mapping[str, str]) -> str:
@@ -115,7 +132,9 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
         if last.rpartition(".")[2].lower() in _PICTURES or entry.type == "picture":
             return f'<a href="{address}"><img src="{address}" alt="{escape(last)}" loading="lazy"></a>'
         return f'<p><a href="{address}">{escape(last)}</a></p>'
-    return f'<p class="soft">{escape(entry.type)}: {escape(_short(entry.body, text))}</p>'
+    return (
+        f'<p class="soft">{escape(entry.type)}: {escape(_short(entry.body, text))}</p>'
+    )
 
 
 def _short(body: bytes, text: str) -> str:
@@ -131,7 +150,7 @@ def _short(body: bytes, text: str) -> str:
     return text[:300]
 
 
-# --- the list -----------------------------------------------------------------------------------------------
+# --- the list -----------------------------------------------------------------
 
 
 def index(
@@ -141,7 +160,8 @@ def index(
     tables: Mapping[str, int],
     begun: int,
 ) -> Iterator[bytes]:
-    """The first page. ``conversations``: id, title and kind. ``tables``: name → rows."""
+    """The first page. ``conversations``: id, title and kind. ``tables``: name →
+    rows."""
     name = str(profile.get("nickname") or profile.get("name") or profile["user"])
     yield (
         _head(f"{name} · {profile['app']}", "index")

@@ -13,7 +13,8 @@ FAILED: Final = 2
 
 
 class Subject(Struct, frozen=True):
-    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``, ``left_out``: of the app."""
+    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``,
+    ``left_out``: of the app."""
 
     app: str
     user: str
@@ -22,8 +23,9 @@ class Subject(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """An export. ``user`` ``""``: of the whole app. ``created`` and ``ends``: Unix seconds. ``size``: of the
-    archive when it is done, before of its contents. ``subject``: a :class:`Subject` in JSON."""
+    """An export. ``user`` ``""``: of the whole app. ``created`` and ``ends``:
+    Unix seconds. ``size``: of the archive when it is done, before of its
+    contents. ``subject``: a :class:`Subject` in JSON."""
 
     app: str
     id: str
@@ -46,7 +48,9 @@ class JobRows(Store.Rows):
     def add(self, job: Job) -> None:
         """Store a new export."""
         row = (*_ROWS.values(job), 0)
-        self._store.write(lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row]))
+        self._store.write(
+            lambda sql: sql.insert_new("export_job", f"{_ROWS.columns}, leased", [row])
+        )
 
     def get(self, app: str, id: str) -> Job | None:
         """An export; None: there is no such one."""
@@ -54,17 +58,24 @@ class JobRows(Store.Rows):
 
     def newest(self, app: str, user: str) -> Job | None:
         """The export of a user that was started last."""
-        return self._one("member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user)
+        return self._one(
+            "member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user
+        )
 
     def _one(self, which: str, *values: str) -> Job | None:
         return _ROWS.first(self._store.rows, f"WHERE app = %s AND {which}", *values)
 
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
-        """The exports of a user (None: of an app), the newest first; ``most`` 0: all."""
-        where, values = ("", [app]) if user is None else (" AND member = %s", [app, user])
+        """The exports of a user (None: of an app), the newest first; ``most``
+        0: all."""
+        where, values = (
+            ("", [app]) if user is None else (" AND member = %s", [app, user])
+        )
         limit = f" LIMIT {most}" if most else ""
         return _ROWS.find(
-            self._store.rows, f"WHERE app = %s{where} ORDER BY created DESC, id{limit}", *values
+            self._store.rows,
+            f"WHERE app = %s{where} ORDER BY created DESC, id{limit}",
+            *values,
         )
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -74,15 +85,18 @@ class JobRows(Store.Rows):
 
     def forget(self, job: Job) -> None:
         """Delete an export."""
-        self._store.execute("DELETE FROM export_job WHERE app = %s AND id = %s", (job.app, job.id))
+        self._store.execute(
+            "DELETE FROM export_job WHERE app = %s AND id = %s", (job.app, job.id)
+        )
 
 
-# --- imports ------------------------------------------------------------------------------------------------
+# --- imports ------------------------------------------------------------------
 
 
 class ImportProgress(Struct, frozen=True):
-    """How far the import of an app is: the digest of the archive's manifest, entries that are stored, rows of
-    the next one that are, and whether all is done."""
+    """How far the import of an app is: the digest of the archive's manifest,
+    entries that are stored, rows of the next one that are, and whether all is
+    done."""
 
     digest: str
     entry: int = 0
@@ -100,11 +114,14 @@ def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
 
 def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
     """Begin the import of an app."""
-    sql.insert_new("archive_import", f"{_IMPORTS.columns}, app", [(digest, 0, 0, 0, app)])
+    sql.insert_new(
+        "archive_import", f"{_IMPORTS.columns}, app", [(digest, 0, 0, 0, app)]
+    )
 
 
 def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
-    """Forget an import that is not finished; False: another process has moved it on."""
+    """Forget an import that is not finished; False: another process has moved
+    it on."""
     statement = (
         "DELETE FROM archive_import WHERE app = %s AND digest = %s AND entry = %s AND done = %s "
         "AND finished = 0"
@@ -112,11 +129,21 @@ def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
     return sql.execute(statement, (app, at.digest, at.entry, at.done)) > 0
 
 
-def go_on(app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements) -> bool:
+def go_on(
+    app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements
+) -> bool:
     """Move an import on; False: another process has."""
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "
         "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"
     )
-    values = after.entry, after.done, int(after.finished), app, before.digest, before.entry, before.done
+    values = (
+        after.entry,
+        after.done,
+        int(after.finished),
+        app,
+        before.digest,
+        before.entry,
+        before.done,
+    )
     return sql.execute(statement, values) > 0

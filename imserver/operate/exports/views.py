@@ -10,7 +10,14 @@ from flask import Blueprint, Response
 from imserver.operate.exports.api import FILE, OWN_FILE
 from imserver.operate.exports.exports import Exports
 from imserver.plugin.errors import ServiceRefused
-from imserver.plugin.http import PROBLEM, Api, ApiProblem, HttpResponse, RequestRefused, Route
+from imserver.plugin.http import (
+    PROBLEM,
+    Api,
+    ApiProblem,
+    HttpResponse,
+    RequestRefused,
+    Route,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.views import as_request, to_response
 
@@ -20,7 +27,10 @@ def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
     blueprint = Blueprint("exports", __name__)
     for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
         blueprint.add_url_rule(
-            route.path, endpoint=name, view_func=_view(core, api, route, own), methods=["GET"]
+            route.path,
+            endpoint=name,
+            view_func=_view(core, api, route, own),
+            methods=["GET"],
         )
     return (blueprint,)
 
@@ -38,13 +48,21 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         except RequestRefused as refused:
             return to_response(refused.answer)
         except (ApiProblem, ServiceRefused) as error:
-            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
-            answer = to_response(PROBLEM.refuse(problem.problem, http_request, problem.detail))
+            problem = (
+                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            )
+            answer = to_response(
+                PROBLEM.refuse(problem.problem, http_request, problem.detail)
+            )
             answer.headers.extend(problem.headers)
             return answer
         still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
-        response = Response(while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True)
-        name = "".join(each if each.isalnum() else "-" for each in f"{job.app}-{job.user}").strip("-")
+        response = Response(
+            while_it_holds(pieces, still_holds), HTTPStatus.OK, direct_passthrough=True
+        )
+        name = "".join(
+            each if each.isalnum() else "-" for each in f"{job.app}-{job.user}"
+        ).strip("-")
         response.headers.clear()
         response.headers.extend(
             {
@@ -63,7 +81,8 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
 def while_it_holds(
     pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
-    """The pieces of a download, until the right to it has ended. It is asked for every ``seconds``."""
+    """The pieces of a download, until the right to it has ended. It is asked
+    for every ``seconds``."""
     checked = monotonic()
     for piece in pieces:
         if monotonic() - checked >= seconds:

@@ -1,7 +1,8 @@
-"""API keys over the API: list, create, rotate and revoke them, and what each of them did.
+"""API keys over the API: list, create, rotate and revoke them, and what each of
+them did.
 
-What a key did is counted by the minute, route, app and address, and kept for ``keys.usage_days``. So an
-operator knows what somebody did with a stolen key.
+What a key did is counted by the minute, route, app and address, and kept for
+``keys.usage_days``. So an operator knows what somebody did with a stolen key.
 """
 
 from typing import Any
@@ -19,7 +20,9 @@ def build(core: Core) -> Parts:
     days = settings_of(core.config, KeyUsageSettings).usage_days
     uses = core.keys.uses
     uses.take()  # counting begins
-    usage = KeyUsage(core.store, core.tenants, uses.take, core.connection_ids.birth, days)
+    usage = KeyUsage(
+        core.store, core.tenants, uses.take, core.connection_ids.birth, days
+    )
     return Parts((usage,), run=(usage.run,), stop=usage.store)
 
 
@@ -30,5 +33,10 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE = FeatureRow(
-    "keys", build, settings=SETTINGS, routes=api.routes.rows, tables=TABLES, commands=_commands
+    "keys",
+    build,
+    settings=SETTINGS,
+    routes=api.routes.rows,
+    tables=TABLES,
+    commands=_commands,
 )

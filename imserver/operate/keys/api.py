@@ -7,7 +7,14 @@ from typing import Annotated, Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.operate.keys.usage import MINUTE, DeprecatedUse, KeyUsage, KeyUse, uses_of, uses_of_routes
+from imserver.operate.keys.usage import (
+    MINUTE,
+    DeprecatedUse,
+    KeyUsage,
+    KeyUse,
+    uses_of,
+    uses_of_routes,
+)
 from imserver.plugin.errors import HttpProblem, Problems
 from imserver.plugin.http import (
     Api,
@@ -31,7 +38,9 @@ MOST_SECONDS: Final = 3650 * _DAY
 
 HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
-KeyId = Annotated[str, about("The id of a key. It is no secret.", min_length=1, max_length=32)]
+KeyId = Annotated[
+    str, about("The id of a key. It is no secret.", min_length=1, max_length=32)
+]
 KeyScope = Literal["push", "read", "metrics", "admin"]
 Scopes = Annotated[
     list[KeyScope],
@@ -42,10 +51,20 @@ Scopes = Annotated[
     ),
 ]
 Note = Annotated[
-    str, about("A note for people.", max_length=KeyRow.NOTE_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
+    str,
+    about(
+        "A note for people.",
+        max_length=KeyRow.NOTE_CHARACTERS,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+    ),
 ]
 ExpiresIn = Annotated[
-    int, about("The key ends after so many seconds; 0: it does not expire.", ge=0, le=MOST_SECONDS)
+    int,
+    about(
+        "The key ends after so many seconds; 0: it does not expire.",
+        ge=0,
+        le=MOST_SECONDS,
+    ),
 ]
 Secret = Annotated[str, about("The key itself, which is shown only here.")]
 
@@ -55,7 +74,8 @@ class KeyCreate(Struct, forbid_unknown_fields=True):
 
     scopes: Scopes
     apps: Annotated[
-        list[str], about("The apps to which the key is limited; empty: all.", max_length=100)
+        list[str],
+        about("The apps to which the key is limited; empty: all.", max_length=100),
     ] = []
     note: Note = ""
     expires_seconds: ExpiresIn = 0
@@ -69,17 +89,24 @@ class KeyShown(Struct):
     apps: Annotated[list[str], about("The apps to which it is limited; empty: all.")]
     note: str
     state: Annotated[
-        Literal["valid", "expired", "revoked"], about("Whether requests with it are answered, or why not.")
+        Literal["valid", "expired", "revoked"],
+        about("Whether requests with it are answered, or why not."),
     ]
-    configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
+    configured: Annotated[
+        bool, about("Whether it is in the settings. Then it can only be changed there.")
+    ]
     created: Annotated[int, about("Unix seconds; 0: unknown.")]
-    expires: Annotated[int, about("When it ends, in Unix seconds; 0: it does not expire.")]
+    expires: Annotated[
+        int, about("When it ends, in Unix seconds; 0: it does not expire.")
+    ]
     revoked: Annotated[int, about("Unix seconds; 0: it was not revoked.")]
     last_used: Annotated[int, about("Unix seconds, exact to a minute; 0: never.")]
     last_used_from: Annotated[str, about("The address of that request.")]
     maker: Annotated[
         str,
-        about("The account that made it, itself or with a key. Its lock or ban stops the key; empty: none."),
+        about(
+            "The account that made it, itself or with a key. Its lock or ban stops the key; empty: none."
+        ),
     ] = ""
 
 
@@ -108,16 +135,23 @@ class Deprecated(Struct):
     """Something that is deprecated, and who uses it."""
 
     name: Annotated[
-        str, about("Method and path of a route; behind them the form of its requests that is deprecated.")
+        str,
+        about(
+            "Method and path of a route; behind them the form of its requests that is deprecated."
+        ),
     ]
     instead: Annotated[str, about("What replaces it.")]
-    uses: Annotated[list[DeprecatedUse], about("Who uses it, the newest first; empty: nobody.")]
+    uses: Annotated[
+        list[DeprecatedUse], about("Who uses it, the newest first; empty: nobody.")
+    ]
 
 
 class DeprecatedAnswer(Struct):
     """All that is deprecated, and who uses it."""
 
-    since: Annotated[int, about("Since when that is stored, in Unix seconds; 0: nothing is stored.")]
+    since: Annotated[
+        int, about("Since when that is stored, in Unix seconds; 0: nothing is stored.")
+    ]
     deprecated: list[Deprecated]
 
 
@@ -128,7 +162,8 @@ class KeysApi(Struct, frozen=True):
     api: Api
 
     def all(self) -> Iterable[KeyRow]:
-        """The keys of the settings, then those of the database. May switch. Raises StorageUnavailable."""
+        """The keys of the settings, then those of the database. May switch.
+        Raises StorageUnavailable."""
         usage = self.core.service(KeyUsage)
         for row in self.core.keys.configured:
             last = usage.last_use(row.id)
@@ -136,15 +171,19 @@ class KeysApi(Struct, frozen=True):
         yield from self.core.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
-        """Whether a principal may see and end a key: it reaches all apps, or all that the key reaches."""
-        return principal.apps is None or (bool(row.apps) and self.apps_of(row) <= principal.apps)
+        """Whether a principal may see and end a key: it reaches all apps, or
+        all that the key reaches."""
+        return principal.apps is None or (
+            bool(row.apps) and self.apps_of(row) <= principal.apps
+        )
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
         """The apps of a key, without aliases; empty: all."""
         return frozenset(map(self.core.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
-        """The key with this id. Raises ApiProblem if the principal may not see it."""
+        """The key with this id. Raises ApiProblem if the principal may not see
+        it."""
         row = next((each for each in self.all() if each.id == id), None)
         if row is None or not self.sees(principal, row):
             raise ApiProblem(HTTP_UNKNOWN_KEY)
@@ -154,18 +193,21 @@ class KeysApi(Struct, frozen=True):
         """The same, of a key that is not in the settings."""
         row = self.find(principal, id)
         if not row.created:
-            raise ApiProblem.invalid("The key is in the settings: change `api.keys` there, then send SIGHUP")
+            raise ApiProblem.invalid(
+                "The key is in the settings: change `api.keys` there, then send SIGHUP"
+            )
         return row
 
     def end_of(self, principal: Principal, seconds: int) -> int:
-        """When a key ends that a principal makes now, in Unix seconds; 0: never. Raises ApiProblem if it
-        would outlive the key that makes it."""
+        """When a key ends that a principal makes now, in Unix seconds; 0:
+        never. Raises ApiProblem if it would outlive the key that makes it."""
         expires = int(time()) + seconds if seconds else 0
         if principal.kind == "key":
             own = self.find(principal, principal.key).expires
             if own and not 0 < expires <= own:
                 raise ApiProblem(
-                    Problems.FORBIDDEN, f"`expires_seconds`: your key ends at {own}, and no key of it later"
+                    Problems.FORBIDDEN,
+                    f"`expires_seconds`: your key ends at {own}, and no key of it later",
                 )
         return expires
 
@@ -194,7 +236,8 @@ def _shown(row: KeyRow) -> KeyShown:
 
 
 def _name_act(call: Call, row: KeyRow) -> None:
-    """Say what an observer hears of. A change of a key of one app is one in this app."""
+    """Say what an observer hears of. A change of a key of one app is one in
+    this app."""
     call.app = row.apps[0] if len(row.apps) == 1 else ""
     call.facts = {"id": row.id, "scopes": row.scopes, "apps": row.apps}
     if row.expires:
@@ -215,12 +258,17 @@ routes = Resource(
 def keys(
     api: KeysApi,
     call: Call,
-    app: Annotated[str, about("Only keys that reach this app; empty: all that you may see.")] = "",
-    ended: Annotated[bool, about("Whether to list keys that were revoked or have expired, too.")] = False,
+    app: Annotated[
+        str, about("Only keys that reach this app; empty: all that you may see.")
+    ] = "",
+    ended: Annotated[
+        bool, about("Whether to list keys that were revoked or have expired, too.")
+    ] = False,
 ) -> KeysAnswer:
     """List the API keys.
 
-    A key or account that reaches only some apps sees the keys that are limited to these apps.
+    A key or account that reaches only some apps sees the keys that are limited
+    to these apps.
     """
     now, rows = time(), []
     for row in api.all():
@@ -238,35 +286,50 @@ def keys(
 def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
 
-    The answer has the key itself, which nobody can read again. A key or account that reaches only some apps
-    makes keys for these apps only, and no key outlives the key that has made it. While an account is locked
-    or banned, the keys that it made are refused. They end when it loses its role or is deleted. In demo mode
-    the first key ends demo mode.
+    The answer has the key itself, which nobody can read again. A key or account
+    that reaches only some apps makes keys for these apps only, and no key
+    outlives the key that has made it. While an account is locked or banned, the
+    keys that it made are refused. They end when it loses its role or is
+    deleted. In demo mode the first key ends demo mode.
     """
     principal, tenants = call.principal, api.core.tenants
     if request.apps and {*request.scopes} == {"metrics"}:
-        raise ApiProblem.invalid("`apps`: the figures that `metrics` reads are those of all apps")
+        raise ApiProblem.invalid(
+            "`apps`: the figures that `metrics` reads are those of all apps"
+        )
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")
     apps = tuple(dict.fromkeys(map(tenants.resolve, request.apps)))
     if principal.apps is not None and not (apps and principal.apps.issuperset(apps)):
-        raise ApiProblem(Problems.FORBIDDEN, "`apps`: name apps that you reach; your key is for them only")
+        raise ApiProblem(
+            Problems.FORBIDDEN,
+            "`apps`: name apps that you reach; your key is for them only",
+        )
     expires = api.end_of(principal, request.expires_seconds)
-    row, secret = KeyRow.make(tuple(dict.fromkeys(request.scopes)), apps, request.note, expires)
-    stored = api.core.store.add_key(replace(row, maker=api.maker_of(principal)), principal.key)
+    row, secret = KeyRow.make(
+        tuple(dict.fromkeys(request.scopes)), apps, request.note, expires
+    )
+    stored = api.core.store.add_key(
+        replace(row, maker=api.maker_of(principal)), principal.key
+    )
     if stored is None:
         raise ApiProblem(Problems.FORBIDDEN, "You may make no keys any more")
     _name_act(call, stored)
     return KeyCreated(_shown(stored), secret)
 
 
-@routes.post("/keys/revoke", schema=("KeyRevoke", "A key that ends now."), problems=(HTTP_UNKNOWN_KEY,))
+@routes.post(
+    "/keys/revoke",
+    schema=("KeyRevoke", "A key that ends now."),
+    problems=(HTTP_UNKNOWN_KEY,),
+)
 def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
 
-    All nodes refuse it within two seconds, and close the connections that were opened with it. This cannot be
-    undone. A key that was revoked before stays as it is.
+    All nodes refuse it within two seconds, and close the connections that were
+    opened with it. This cannot be undone. A key that was revoked before stays
+    as it is.
     """
     row = api.changeable(call.principal, id)
     api.core.store.revoke_key(row.id)
@@ -275,26 +338,36 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
 
 
 @routes.post(
-    "/keys/rotate", schema=("KeyRotate", "A key that gets a successor."), problems=(HTTP_UNKNOWN_KEY,)
+    "/keys/rotate",
+    schema=("KeyRotate", "A key that gets a successor."),
+    problems=(HTTP_UNKNOWN_KEY,),
 )
 def rotate(
     api: KeysApi,
     call: Call,
     id: KeyId,
     grace_seconds: Annotated[
-        int, about("The old key ends after so many seconds; 0: at once.", ge=0, le=90 * _DAY)
+        int,
+        about(
+            "The old key ends after so many seconds; 0: at once.", ge=0, le=90 * _DAY
+        ),
     ] = _DAY,
     expires_seconds: ExpiresIn = 0,
 ) -> KeyCreated:
     """Create an API key in place of another one.
 
-    The new key has the same scopes, apps and note. The old one ends after `grace_seconds`: until then both
-    are valid. If a key was stolen, set `grace_seconds` to 0.
+    The new key has the same scopes, apps and note. The old one ends after
+    `grace_seconds`: until then both are valid. If a key was stolen, set
+    `grace_seconds` to 0.
     """
     row = api.changeable(call.principal, id)
     new, secret = KeyRow.make(expires=api.end_of(call.principal, expires_seconds))
     new = replace(new, maker=api.maker_of(call.principal))
-    if (stored := api.core.store.rotate_key(row.id, new, grace_seconds, call.principal.key)) is None:
+    if (
+        stored := api.core.store.rotate_key(
+            row.id, new, grace_seconds, call.principal.key
+        )
+    ) is None:
         raise ApiProblem.invalid("The key was revoked, or has expired")
     _name_act(call, row)
     call.facts = {"key": row.id, "id": stored.id, "grace_seconds": grace_seconds}
@@ -306,21 +379,31 @@ def usage(
     api: KeysApi,
     call: Call,
     id: KeyId,
-    since: Annotated[int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)] = 0,
+    since: Annotated[
+        int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)
+    ] = 0,
     until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0,
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=1000)
+    ] = 100,
 ) -> UsageAnswer:
     """List what an API key did.
 
-    There is an entry for each minute, route, app and address. The server stores them once a minute, and keeps
-    them for `keys.usage_days`. Each command of a batch or of a publisher connection counts as a request.
+    There is an entry for each minute, route, app and address. The server stores
+    them once a minute, and keeps them for `keys.usage_days`. Each command of a
+    batch or of a publisher connection counts as a request.
     """
     row = api.find(call.principal, id)
     end, skip = (until or int(time())) // MINUTE, 0
     if cursor:
         minute, _, number = (read_cursor(cursor) or "").partition(".")
-        if not (minute.isdecimal() and number.isdecimal() and len(minute) < 12 and len(number) < 8):
+        if not (
+            minute.isdecimal()
+            and number.isdecimal()
+            and len(minute) < 12
+            and len(number) < 8
+        ):
             raise ApiProblem.invalid("`cursor`: expected `next` of the previous page")
         end, skip = int(minute), int(number)
     rows = uses_of(api.core.store, row.id, -(-since // MINUTE), end, skip, limit + 1)
@@ -339,13 +422,16 @@ def usage(
 def deprecated(
     api: KeysApi,
     call: Call,
-    app: Annotated[str, about("Only uses in this app; empty: all that you may see.")] = "",
+    app: Annotated[
+        str, about("Only uses in this app; empty: all that you may see.")
+    ] = "",
 ) -> DeprecatedAnswer:
     """List what is deprecated, and who uses it.
 
-    If nobody has used it since your back ends last did all that they do, no request stands in the way of 2.0.
-    The node that answers stores its uses before, other nodes once a minute. They are kept for
-    `keys.usage_days`. A key or account that reaches only some apps sees the uses in these apps.
+    If nobody has used it since your back ends last did all that they do, no
+    request stands in the way of 2.0. The node that answers stores its uses
+    before, other nodes once a minute. They are kept for `keys.usage_days`. A
+    key or account that reaches only some apps sees the uses in these apps.
     """
     rows = {
         f"{endpoint.name} {form}".rstrip(): instead
@@ -364,7 +450,8 @@ def deprecated(
                 [
                     use
                     for use in uses.get(name, ())
-                    if (reached is None or use.app in reached) and call.app in ("", use.app)
+                    if (reached is None or use.app in reached)
+                    and call.app in ("", use.app)
                 ],
             )
             for name, instead in rows.items()

@@ -1,4 +1,5 @@
-"""``imserver key usage``: what a key did. ``imserver key deprecated``: who uses what goes with 2.0."""
+"""``imserver key usage``: what a key did. ``imserver key deprecated``: who uses
+what goes with 2.0."""
 
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -9,7 +10,13 @@ import click
 from msgspec import convert
 
 from imserver.operate.keys.usage import DeprecatedUse, uses_of
-from imserver.plugin.commands import CommandLine, ServerApi, fail, opened, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    ServerApi,
+    fail,
+    opened,
+    settings_options,
+)
 
 _HOUR: Final = 3600
 
@@ -28,14 +35,21 @@ _TEXTS: Final[dict[str, Any]] = {
 @settings_options
 @CommandLine.prints_data
 @CommandLine.duration(
-    "--since", "seconds", "What it did in this time.", "1d", least=_HOUR, old="--hours", unit=_HOUR
+    "--since",
+    "seconds",
+    "What it did in this time.",
+    "1d",
+    least=_HOUR,
+    old="--hours",
+    unit=_HOUR,
 )
 @click.argument("name", metavar="ID")
 def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> None:
     """Show what the key with this id did, the newest first.
 
-    A line is for a minute, an address, a route and an app. Of each minute the server stores 1000 rows at
-    most, and the rest as the route "other". It lists 1000 rows.
+    A line is for a minute, an address, a route and an app. Of each minute the
+    server stores 1000 rows at most, and the rest as the route "other". It lists
+    1000 rows.
     """
     now = int(time()) // 60
     with opened(path, data_dir) as (_, store, _):
@@ -46,7 +60,9 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
     if not rows:
         CommandLine.data([], "nothing is recorded; uses are recorded once a minute")
         return
-    CommandLine.rows("minute: time, address, route, app, answered, refused", rows, **_TEXTS)
+    CommandLine.rows(
+        "minute: time, address, route, app, answered, refused", rows, **_TEXTS
+    )
 
 
 class _Row(DeprecatedUse, frozen=True):
@@ -59,11 +75,12 @@ class _Row(DeprecatedUse, frozen=True):
 @CommandLine.prints_data
 @click.option("--app", default="", metavar="NAME", help="Only uses in this app.")
 def deprecated(url: str, key_file: str | None, app: str) -> None:
-    """Show which deprecated routes and forms of requests are used, by whom, and what replaces them.
+    """Show which deprecated routes and forms of requests are used, by whom, and
+    what replaces them.
 
-    It ends with status 1 if one is used: then 2.0 would refuse requests. Of nodes other than the one that
-    answers, the last minute may be missing. Settings of the file are not among them: check-config names
-    those.
+    It ends with status 1 if one is used: then 2.0 would refuse requests. Of
+    nodes other than the one that answers, the last minute may be missing.
+    Settings of the file are not among them: check-config names those.
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
     rows = [
@@ -73,10 +90,14 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     ]
     if rows:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
-        CommandLine.rows(columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS)
+        CommandLine.rows(
+            columns, sorted(rows, key=attrgetter("last"), reverse=True), **_TEXTS
+        )
         fail("2.0 will refuse these requests")
     names = ", ".join(each["name"] for each in answer["deprecated"])
     if not answer["since"]:
-        fail("no use of a key is stored yet, so it is not known who uses what is deprecated")
+        fail(
+            "no use of a key is stored yet, so it is not known who uses what is deprecated"
+        )
     since = f"since {_minute(answer['since'])}, on other nodes until a minute ago,"
     CommandLine.data([], f"{since} nobody has used what is deprecated: {names}")

@@ -1,4 +1,5 @@
-"""What keys declare: a table, and settings. Nodes without the feature read it, too."""
+"""What keys declare: a table, and settings. Nodes without the feature read it,
+too."""
 
 from typing import Final
 

@@ -1,4 +1,5 @@
-"""What keys did: stored once a minute, with when each was last used; and its rows in the database."""
+"""What keys did: stored once a minute, with when each was last used; and its
+rows in the database."""
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -46,12 +47,20 @@ class KeyUse(Struct, frozen=True):
 
 
 _STORED: Final = "minute, node, number, key_id, route, app, address, answered, refused"
-_USES: Final = RowsOf(KeyUse, "key_use", time="minute * 60", answered="sum(answered)", refused="sum(refused)")
+_USES: Final = RowsOf(
+    KeyUse,
+    "key_use",
+    time="minute * 60",
+    answered="sum(answered)",
+    refused="sum(refused)",
+)
 
 
-def uses_of(store: Store, key: str, since: int, until: int, skip: int, limit: int) -> Sequence[KeyUse]:
-    """What a key did from the minute ``since`` to ``until`` (Unix minutes), the newest first, without the
-    first ``skip`` rows. Switches."""
+def uses_of(
+    store: Store, key: str, since: int, until: int, skip: int, limit: int
+) -> Sequence[KeyUse]:
+    """What a key did from the minute ``since`` to ``until`` (Unix minutes), the
+    newest first, without the first ``skip`` rows. Switches."""
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
@@ -63,11 +72,18 @@ class DeprecatedUse(Struct, frozen=True):
     """Requests with something that is deprecated."""
 
     key: Annotated[
-        str, about("The id of the API key; of requests without one their principal, as `demo` or `staff`.")
+        str,
+        about(
+            "The id of the API key; of requests without one their principal, as `demo` or `staff`."
+        ),
     ]
     app: Annotated[str, about("The app; empty: the requests named none that exists.")]
-    address: Annotated[str, about("The address of the client; empty: it is that of a person.")]
-    first: Annotated[int, about("The minute of the first one that is stored, in Unix seconds.")]
+    address: Annotated[
+        str, about("The address of the client; empty: it is that of a person.")
+    ]
+    first: Annotated[
+        int, about("The minute of the first one that is stored, in Unix seconds.")
+    ]
     last: Annotated[int, about("The minute of the last one, in Unix seconds.")]
     answered: Annotated[int, about("The number of requests that were answered.")]
     refused: Annotated[int, about("The number of requests that were refused.")]
@@ -88,10 +104,14 @@ _SPANS: Final = RowsOf(
 )
 
 
-def uses_of_routes(store: Store, routes: Sequence[str]) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
-    """Since when uses are stored (Unix seconds; 0: none are), and who used these routes, the newest first.
+def uses_of_routes(
+    store: Store, routes: Sequence[str]
+) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
+    """Since when uses are stored (Unix seconds; 0: none are), and who used
+    these routes, the newest first.
 
-    Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement reads a day. Switches.
+    Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement
+    reads a day. Switches.
     """
     stored = store.rows("SELECT min(minute), max(minute) FROM key_use", ())
     if not stored or stored[0][0] is None:
@@ -101,11 +121,18 @@ def uses_of_routes(store: Store, routes: Sequence[str]) -> tuple[int, Mapping[st
     group = f"GROUP BY route, key_id, app, address ORDER BY max(minute) DESC LIMIT {MOST_SPANS}"
     spans: dict[tuple[str, str, str, str], _UseOfRoute] = {}
     for end in range(last, first - 1, -_DAY_MINUTES):
-        for row in _SPANS.find(store.rows, f"{where} {group}", end - _DAY_MINUTES, end, *routes):
+        for row in _SPANS.find(
+            store.rows, f"{where} {group}", end - _DAY_MINUTES, end, *routes
+        ):
             which = row.route, row.key, row.app, row.address
             if later := spans.get(which):
-                answered, refused = later.answered + row.answered, later.refused + row.refused
-                spans[which] = replace(row, last=later.last, answered=answered, refused=refused)
+                answered, refused = (
+                    later.answered + row.answered,
+                    later.refused + row.refused,
+                )
+                spans[which] = replace(
+                    row, last=later.last, answered=answered, refused=refused
+                )
             elif len(spans) < MOST_SPANS:
                 spans[which] = row
     uses: dict[str, list[DeprecatedUse]] = {}
@@ -119,11 +146,15 @@ def delete_before(store: Store, minute: int) -> None:
 
     def work(sql: Statements) -> int:
         rows = sql.query(
-            f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}", (minute,)
+            f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}",
+            (minute,),
         )
         if rows:
             keys = [tuple(row) for row in rows]
-            sql.execute_many("DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s", keys)
+            sql.execute_many(
+                "DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s",
+                keys,
+            )
         return len(rows)
 
     while store.write_or(0, work) == _AT_ONCE:
@@ -131,17 +162,20 @@ def delete_before(store: Store, minute: int) -> None:
 
 
 class LastUse(Struct, frozen=True):
-    """When a key was last used, in Unix seconds exact to a minute, and the address. 0: never."""
+    """When a key was last used, in Unix seconds exact to a minute, and the
+    address. 0: never."""
 
     time: int = 0
     address: str = ""
 
 
 class KeyUsage(Service, dict=True):
-    """Owner of the rows that wait for the database, and of the last uses on this node.
+    """Owner of the rows that wait for the database, and of the last uses on
+    this node.
 
-    ``take``: returns what keys did since it was called. ``node``: the random number of this process.
-    ``days``: how long rows are kept; 0: none are stored.
+    ``take``: returns what keys did since it was called. ``node``: the random
+    number of this process. ``days``: how long rows are kept; 0: none are
+    stored.
     """
 
     database: Store
@@ -163,7 +197,8 @@ class KeyUsage(Service, dict=True):
         self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
 
     def run(self) -> None:
-        """Greenlet: store what keys did at the end of each minute, until killed."""
+        """Greenlet: store what keys did at the end of each minute, until
+        killed."""
         while True:
             gevent.sleep(PERIOD_SECONDS - self.clock() % PERIOD_SECONDS)
             try:
@@ -172,7 +207,8 @@ class KeyUsage(Service, dict=True):
                 log.exception("storing what API keys did failed")
 
     def last_use(self, key: str) -> LastUse:
-        """The last use of a key that has no row of its own. May switch. Raises StorageUnavailable."""
+        """The last use of a key that has no row of its own. May switch. Raises
+        StorageUnavailable."""
         here = self._last.get(key, LastUse())
         rows = uses_of(self.database, key, 0, int(self.clock()) // MINUTE, 0, 1)
         if rows and rows[0].time > here.time:
@@ -180,8 +216,8 @@ class KeyUsage(Service, dict=True):
         return here
 
     def store(self, routes: Container[str] | None = None) -> None:
-        """Store what keys did since the last call; with ``routes``, only if one of them is among it. May
-        switch."""
+        """Store what keys did since the last call; with ``routes``, only if one
+        of them is among it. May switch."""
         with self._turn:
             minute, self._minute = self._minute, int(self.clock()) // MINUTE
             for (key, route, app, address), (answered, refused) in self.take().items():
@@ -191,7 +227,17 @@ class KeyUsage(Service, dict=True):
                     self._unwritten.add(key)
                 if self.days:
                     app = app if self.tenants.get(app) is not None else ""
-                    row = minute, self.node, self._number(), key, route, app, address, answered, refused
+                    row = (
+                        minute,
+                        self.node,
+                        self._number(),
+                        key,
+                        route,
+                        app,
+                        address,
+                        answered,
+                        refused,
+                    )
                     self._rows.append(row)
             del self._rows[:-10_000]  # while the database is away, the oldest are lost
             if routes is not None and not any(row[4] in routes for row in self._rows):
@@ -199,16 +245,23 @@ class KeyUsage(Service, dict=True):
             try:
                 if self._rows:
                     rows = tuple(self._rows)  # an attempt before may have stored them
-                    self.database.write_or(None, lambda sql: sql.insert_new("key_use", _STORED, rows))
+                    self.database.write_or(
+                        None, lambda sql: sql.insert_new("key_use", _STORED, rows)
+                    )
                     del self._rows[: len(rows)]
                 if self._unwritten:
                     keys = tuple(self._unwritten)
                     self.database.note_key_uses(
-                        [(key, (last := self._last[key]).time, last.address) for key in keys]
+                        [
+                            (key, (last := self._last[key]).time, last.address)
+                            for key in keys
+                        ]
                     )
                     self._unwritten.difference_update(keys)
                 if self._minute - self._cleaned >= 60:
-                    delete_before(self.database, self._minute - self.days * _DAY_MINUTES)
+                    delete_before(
+                        self.database, self._minute - self.days * _DAY_MINUTES
+                    )
                     self._cleaned = self._minute
             except Unavailable as error:
                 self._failed(error)

@@ -1,4 +1,5 @@
-"""Quotas: how many pushes and stored messages an app may have in a day, and how many it had."""
+"""Quotas: how many pushes and stored messages an app may have in a day, and how
+many it had."""
 
 from typing import Any
 

@@ -26,16 +26,32 @@ from imserver.plugin.commands import CommandLine, fail, opened, settings_options
 def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> None:
     """Show what an app has used of its quotas, day by day in UTC.
 
-    Nodes add what they have counted every five seconds. Days without anything are left out.
+    Nodes add what they have counted every five seconds. Days without anything
+    are left out.
     """
     with opened(path, data_dir) as (_, store, tenants):
         tenant = tenants.get(name)
         if tenant is None:
             fail(f"app {name} does not exist")
         name = tenants.resolve(name)
-        rows = UsageRows(store).days(name, (int(time()) - seconds) // DAY + 1) if store.has_database else []
+        rows = (
+            UsageRows(store).days(name, (int(time()) - seconds) // DAY + 1)
+            if store.has_database
+            else []
+        )
     quotas = quotas_of(tenant)
-    limits = (("pushes", quotas.pushes_per_day), ("stored messages", quotas.messages_per_day))
+    limits = (
+        ("pushes", quotas.pushes_per_day),
+        ("stored messages", quotas.messages_per_day),
+    )
     if not CommandLine.wants_json():
-        click.echo(", ".join(f"{what} of a day: {limit or 'any number'}" for what, limit in limits))
-    CommandLine.rows("day, pushes, messages", rows, day=lambda day: strftime("%Y-%m-%d", gmtime(day * DAY)))
+        click.echo(
+            ", ".join(
+                f"{what} of a day: {limit or 'any number'}" for what, limit in limits
+            )
+        )
+    CommandLine.rows(
+        "day, pushes, messages",
+        rows,
+        day=lambda day: strftime("%Y-%m-%d", gmtime(day * DAY)),
+    )

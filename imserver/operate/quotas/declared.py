@@ -13,10 +13,15 @@ _PerDay = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**53}})]
 
 
 class QuotaSettings(Struct, frozen=True):
-    """How much an app may send in a day (UTC). Today's numbers are in `/api/v1/apps/usage`."""
+    """How much an app may send in a day (UTC). Today's numbers are in
+    `/api/v1/apps/usage`."""
 
-    pushes_per_day: Annotated[_PerDay, about("The most pushes of a day; 0: any number.")] = 0
-    messages_per_day: Annotated[_PerDay, about("The most stored messages of a day; 0: any number.")] = 0
+    pushes_per_day: Annotated[
+        _PerDay, about("The most pushes of a day; 0: any number.")
+    ] = 0
+    messages_per_day: Annotated[
+        _PerDay, about("The most stored messages of a day; 0: any number.")
+    ] = 0
 
 
 class QuotasOfApp(Struct, frozen=True):

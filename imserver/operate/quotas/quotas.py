@@ -1,8 +1,10 @@
-"""Counts what apps with quotas use, on all nodes together, and stops them where a quota is spent.
+"""Counts what apps with quotas use, on all nodes together, and stops them where
+a quota is spent.
 
-The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS` each node adds to the database
-what it has counted for apps with quotas, reads the sum of all nodes, and sets the count at which an app has
-to stop here. One node stops exactly. Of several, each may use what was left at its last look.
+The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS`
+each node adds to the database what it has counted for apps with quotas, reads
+the sum of all nodes, and sets the count at which an app has to stop here. One
+node stops exactly. Of several, each may use what was left at its last look.
 """
 
 import logging
@@ -52,16 +54,29 @@ class UsageRows(Store.Rows):
                 "WHERE app = %s AND day = %s",
                 (used.pushes, used.messages, app, day),
             )
-            sql.execute("DELETE FROM app_usage WHERE app = %s AND day < %s", (app, day - STORED_DAYS))
+            sql.execute(
+                "DELETE FROM app_usage WHERE app = %s AND day < %s",
+                (app, day - STORED_DAYS),
+            )
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """What all nodes have counted on a day (app → what)."""
-        statement = f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
-        return {text_of(row[-1]): _USED.read(row) for row in self._store.rows_in(statement, (day,), apps)}
+        statement = (
+            f"SELECT {_USED.columns}, app FROM app_usage WHERE day = %s AND app IN {{}}"
+        )
+        return {
+            text_of(row[-1]): _USED.read(row)
+            for row in self._store.rows_in(statement, (day,), apps)
+        }
 
     def days(self, app: str, since: int) -> list[Used]:
         """What an app has used since a day, the last day first."""
-        return _USED.find(self._store.rows, "WHERE app = %s AND day >= %s ORDER BY day DESC", app, since)
+        return _USED.find(
+            self._store.rows,
+            "WHERE app = %s AND day >= %s ORDER BY day DESC",
+            app,
+            since,
+        )
 
 
 log = logging.getLogger(__name__)
@@ -71,7 +86,8 @@ DAY: Final = 86_400
 
 
 class Quotas:
-    """Owner of the quotas of apps, and of where they stop. An app without quotas costs nothing."""
+    """Owner of the quotas of apps, and of where they stop. An app without
+    quotas costs nothing."""
 
     def __init__(self, core: Core) -> None:
         self.store = core.store
@@ -79,7 +95,8 @@ class Quotas:
         self._pushes, self._messages = core.metrics.pushes, core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
-        """App → the counts of this node that are in the database already; their day is no matter."""
+        """App → the counts of this node that are in the database already; their
+        day is no matter."""
         self._day = _today()
         self._changed = Signal()
         self._turn = BoundedSemaphore()
@@ -89,8 +106,8 @@ class Quotas:
         return self._quotas.get(app, QuotaSettings())
 
     def days(self, app: str, since: int) -> list[Used]:
-        """What an app has used on the days since one, the last day first. Switches. Raises
-        StorageUnavailable."""
+        """What an app has used on the days since one, the last day first.
+        Switches. Raises StorageUnavailable."""
         self.look()
         return self.rows.days(app, since)
 
@@ -125,30 +142,48 @@ class Quotas:
             self._changed.wait(until_beat(LOOK_SECONDS) if self._quotas else None)
 
     def look(self) -> None:
-        """Add what was counted here, and set where apps stop. Switches. Raises StorageUnavailable."""
+        """Add what was counted here, and set where apps stop. Switches. Raises
+        StorageUnavailable."""
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
             more = {
-                app: Used(self._day, now.pushes - before.pushes, now.messages - before.messages)
+                app: Used(
+                    self._day,
+                    now.pushes - before.pushes,
+                    now.messages - before.messages,
+                )
                 for app, now in counted.items()
                 if now != (before := self._stored[app])
             }
             if more:
                 self.rows.add(self._day, more)
-                self._stored.update((app, counted[app]) for app in more if app in self._quotas)
+                self._stored.update(
+                    (app, counted[app]) for app in more if app in self._quotas
+                )
             self._day = _today()
             if counted:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
-        """Let apps stop when this node has counted what is left of their quotas."""
+        """Let apps stop when this node has counted what is left of their
+        quotas."""
         until = (self._day + 1) * DAY
         end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
         for app, quotas in self._quotas.items():
             whole, here = used.get(app, Used(self._day)), self._stored[app]
             for counts, what, quota, left in (
-                (self._pushes, "pushes", quotas.pushes_per_day, here.pushes - whole.pushes),
-                (self._messages, "stored messages", quotas.messages_per_day, here.messages - whole.messages),
+                (
+                    self._pushes,
+                    "pushes",
+                    quotas.pushes_per_day,
+                    here.pushes - whole.pushes,
+                ),
+                (
+                    self._messages,
+                    "stored messages",
+                    quotas.messages_per_day,
+                    here.messages - whole.messages,
+                ),
             ):
                 if quota:
                     text = f"The app has used its {quota} {what} of today; the next day begins at {end}"
@@ -164,7 +199,10 @@ class Quotas:
         try:
             self.look()
         except StorageUnavailable as error:
-            log.warning("the last pushes and messages of apps with quotas were not counted: %s", error)
+            log.warning(
+                "the last pushes and messages of apps with quotas were not counted: %s",
+                error,
+            )
 
 
 def _today() -> int:
@@ -191,16 +229,21 @@ class AppUsageOfDay(Struct):
     """What an app has used on a day, on all nodes together."""
 
     day: Annotated[str, about("The day in UTC, as in `2026-11-26`.")]
-    pushes: Annotated[int, about("Pushes that were sent: one for each user that it reached.")]
+    pushes: Annotated[
+        int, about("Pushes that were sent: one for each user that it reached.")
+    ]
     messages: Annotated[int, about("Messages that were stored.")]
 
 
 class AppUsageAnswer(Struct):
-    """The quotas of an app, and what it has used, the last day first. Days without anything are left out."""
+    """The quotas of an app, and what it has used, the last day first. Days
+    without anything are left out."""
 
     app: str
     pushes_per_day: Annotated[int, about("The most pushes of a day; 0: any number.")]
-    messages_per_day: Annotated[int, about("The most stored messages of a day; 0: any number.")]
+    messages_per_day: Annotated[
+        int, about("The most stored messages of a day; 0: any number.")
+    ]
     ends: Annotated[int, about("When the day ends, in Unix seconds.")]
     days: list[AppUsageOfDay]
     stored: Annotated[
@@ -224,19 +267,28 @@ def usage(
     quotas: Quotas,
     call: Call,
     app: Annotated[str, about("The app.", min_length=1, max_length=191)],
-    days: Annotated[int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)] = 7,
-    stored: Annotated[bool, about("Whether to count what the app has stored, too.")] = False,
+    days: Annotated[
+        int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)
+    ] = 7,
+    stored: Annotated[
+        bool, about("Whether to count what the app has stored, too.")
+    ] = False,
 ) -> AppUsageAnswer:
     """Show the quotas of an app, and what it has used of them.
 
-    Only apps with quotas are counted. Other nodes add what they have counted every 5 seconds.
+    Only apps with quotas are counted. Other nodes add what they have counted
+    every 5 seconds.
     """
     own, today = quotas.of(call.app), int(time()) // DAY
     used = [
-        AppUsageOfDay(strftime("%Y-%m-%d", gmtime(each.day * DAY)), each.pushes, each.messages)
+        AppUsageOfDay(
+            strftime("%Y-%m-%d", gmtime(each.day * DAY)), each.pushes, each.messages
+        )
         for each in quotas.days(call.app, today - days + 1)
     ]
     contents = asdict(quotas.store.contents(call.app)) if stored else {}
     contents.pop("keys", None)  # a route of their own has them
     ends = (today + 1) * DAY
-    return AppUsageAnswer(call.app, own.pushes_per_day, own.messages_per_day, ends, used, contents)
+    return AppUsageAnswer(
+        call.app, own.pushes_per_day, own.messages_per_day, ends, used, contents
+    )

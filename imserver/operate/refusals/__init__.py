@@ -1,5 +1,5 @@
-"""Why something was refused: the logins, commands and requests that were refused within an hour, and what
-refuses somebody now. One act lifts it.
+"""Why something was refused: the logins, commands and requests that were
+refused within an hour, and what refuses somebody now. One act lifts it.
 """
 
 from typing import Any

@@ -13,8 +13,12 @@ from imserver.plugin.http import ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import Needs
 from imserver.plugin.runtime import network_of
 
-_Missing = Annotated[list[str], about("Nodes that did not answer in time. The answer lacks their part.")]
-_Address = Annotated[str, about("An address of clients; for IPv6 its network of 64 bits.", max_length=64)]
+_Missing = Annotated[
+    list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+]
+_Address = Annotated[
+    str, about("An address of clients; for IPv6 its network of 64 bits.", max_length=64)
+]
 _User = Annotated[
     str,
     about(
@@ -29,13 +33,20 @@ class RefusalsQuery(Struct, forbid_unknown_fields=True):
 
     app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
     user: _User = ""
-    account: Annotated[str, about("The id of an account; the same as `user`.", max_length=255)] = ""
+    account: Annotated[
+        str, about("The id of an account; the same as `user`.", max_length=255)
+    ] = ""
     address: _Address = ""
     request: Annotated[
         str,
-        about("The id of a request, or the address and port of a connection, as in the log.", max_length=128),
+        about(
+            "The id of a request, or the address and port of a connection, as in the log.",
+            max_length=128,
+        ),
     ] = ""
-    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = 100
+    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = (
+        100
+    )
 
 
 class RefusalShown(RefusalRow, array_like=False):
@@ -53,10 +64,15 @@ class RefusalsAnswer(Struct):
     """Refusals, the latest first, and what refuses now."""
 
     refusals: list[RefusalShown]
-    holds: Annotated[list[HoldShown], about("What refuses this user or address now. Without either, empty.")]
+    holds: Annotated[
+        list[HoldShown],
+        about("What refuses this user or address now. Without either, empty."),
+    ]
     users: Annotated[list[str], about("The ids under which the user was looked for.")]
     missing_nodes: _Missing
-    names: Annotated[dict[str, dict[str, str]], about("App → user → name of the account.")] = {}
+    names: Annotated[
+        dict[str, dict[str, str]], about("App → user → name of the account.")
+    ] = {}
 
 
 class LiftAnswer(Struct):
@@ -79,29 +95,49 @@ routes = Resource(
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
 
-    With a `user` or `address`, the answer also has what refuses them now: bans, mutes, locks and rates.
-    Refusals that name no app of this server are only for keys that reach all apps. They are in the memory of
-    the nodes: a restart forgets them.
+    With a `user` or `address`, the answer also has what refuses them now: bans,
+    mutes, locks and rates. Refusals that name no app of this server are only
+    for keys that reach all apps. They are in the memory of the nodes: a restart
+    forgets them.
     """
     reach, user = call.principal.apps, request.user or request.account
     apps = frozenset({call.app}) if call.app else reach
     names = refusals.names_of(call.app, user)
-    rows, missing = refusals.select(Wanted(apps, names, network_of(request.address), request.request))
+    rows, missing = refusals.select(
+        Wanted(apps, names, network_of(request.address), request.request)
+    )
     where = call.app, names, request.address, reach is None, rows
-    holds, more = refusals.holds(*where) if call.app and (names or request.address) else ([], [])
+    holds, more = (
+        refusals.holds(*where) if call.app and (names or request.address) else ([], [])
+    )
     missing = sorted({*missing, *more})
     shown = [_shown(row) for row in rows[: request.limit]]
-    users = {(row.app, user) for row in shown for user in (row.user, row.account) if row.app and user}
+    users = {
+        (row.app, user)
+        for row in shown
+        for user in (row.user, row.account)
+        if row.app and user
+    }
     read = refusals.core.store.names_of
-    known = {app: read(app, [user for at, user in users if at == app]) for app in {app for app, _ in users}}
-    return RefusalsAnswer(shown, list(map(_shown_hold, holds)), sorted(names), missing, known)
+    known = {
+        app: read(app, [user for at, user in users if at == app])
+        for app in {app for app, _ in users}
+    }
+    return RefusalsAnswer(
+        shown, list(map(_shown_hold, holds)), sorted(names), missing, known
+    )
 
 
 @routes.post(
     "/limits/lift",
     schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
-    rules={"anyOf": [{"required": [x], "properties": {x: {"minLength": 1}}} for x in ("user", "address")]},
+    rules={
+        "anyOf": [
+            {"required": [x], "properties": {x: {"minLength": 1}}}
+            for x in ("user", "address")
+        ]
+    },
 )
 def lift(
     refusals: Refusals,
@@ -110,37 +146,56 @@ def lift(
     user: _User = "",
     address: _Address = "",
 ) -> LiftAnswer:
-    """Lift what refuses a user or an address now, on all nodes: bans, locks of accounts, rates.
+    """Lift what refuses a user or an address now, on all nodes: bans, locks of
+    accounts, rates.
 
-    Of a user, the rates of the addresses from which they were refused are lifted, too. Rates that belong to
-    no app, as requests from an address, are only lifted with a key that reaches all apps. An erasure that is
-    to begin stays, and who waits for it stays locked out. Mutes stay: `moderation/unmute` and `groups/mute`
-    end them.
+    Of a user, the rates of the addresses from which they were refused are
+    lifted, too. Rates that belong to no app, as requests from an address, are
+    only lifted with a key that reaches all apps. An erasure that is to begin
+    stays, and who waits for it stays locked out. Mutes stay:
+    `moderation/unmute` and `groups/mute` end them.
     """
     if not (user or address):
         raise ApiProblem.invalid("Give `user`, `address` or both")
     call.user = refusals.user_of(call.app, user)
     names = refusals.names_of(call.app, user)
     if not refusals.core.authority.may_act_on(call.principal, call.app, sorted(names)):
-        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
+        )
     rows = refusals.select(Wanted(frozenset({call.app}), names))[0] if names else []
     lifted, missing = refusals.lift(call.principal, call.app, names, address, rows)
-    call.facts = {"lifted": list(map(_words_of, lifted)), **({"address": address} if address else {})}
+    call.facts = {
+        "lifted": list(map(_words_of, lifted)),
+        **({"address": address} if address else {}),
+    }
     return LiftAnswer(list(map(_shown_hold, lifted)), missing)
 
 
 def _words_of(hold: Hold) -> str:
-    """What was lifted, for the audit log: ``ban until 2026-11-26T08:30Z: spam``, ``rate pair``."""
+    """What was lifted, for the audit log: ``ban until 2026-11-26T08:30Z:
+    spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"
-    ends = f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}" if hold.until else ""
+    ends = (
+        f" until {datetime.fromtimestamp(hold.until, UTC):%Y-%m-%dT%H:%MZ}"
+        if hold.until
+        else ""
+    )
     return f"{hold.kind}{ends}{hold.detail and f': {hold.detail}'}"
 
 
 def _shown(row: RefusalRow) -> RefusalShown:
     reason, detail = reason_of(row.kind, row.reason, row.detail)
     times = {name: round(getattr(row, name), 1) for name in ("first", "last", "until")}
-    return view(RefusalShown, row, **times, detail=detail, meaning=reason.meaning, lift=reason.lift)
+    return view(
+        RefusalShown,
+        row,
+        **times,
+        detail=detail,
+        meaning=reason.meaning,
+        lift=reason.lift,
+    )
 
 
 def _shown_hold(hold: Hold) -> HoldShown:

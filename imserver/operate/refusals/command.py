@@ -12,24 +12,45 @@ from imserver.plugin.commands import CommandLine, ServerApi, fail
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _YEAR: Final = 366 * 24 * _HOUR
-_KINDS: Final = {"ban": "banned", "mute": "muted", "lock": "locked", "erasure": "to be erased"}
+_KINDS: Final = {
+    "ban": "banned",
+    "mute": "muted",
+    "lock": "locked",
+    "erasure": "to be erased",
+}
 
 
 @click.command(short_help="Say why somebody was refused, and lift it.")
 @ServerApi.options
 @CommandLine.prints_data
-@click.option("--address", default="", metavar="ADDR", help="Refusals of clients at this address.")
-@click.option("--request", default="", metavar="ID", help="The refusal of this request or connection.")
-@click.option("--lift", is_flag=True, help="Lift bans, mutes, locks and rates that refuse them now.")
+@click.option(
+    "--address", default="", metavar="ADDR", help="Refusals of clients at this address."
+)
+@click.option(
+    "--request",
+    default="",
+    metavar="ID",
+    help="The refusal of this request or connection.",
+)
+@click.option(
+    "--lift",
+    is_flag=True,
+    help="Lift bans, mutes, locks and rates that refuse them now.",
+)
 @click.argument("whom", metavar="[APP[/USER]]", default="")
-def why(url: str, key_file: str | None, address: str, request: str, lift: bool, whom: str) -> None:
-    """Say why a user was refused within the last hour, and what refuses them now.
+def why(
+    url: str, key_file: str | None, address: str, request: str, lift: bool, whom: str
+) -> None:
+    """Say why a user was refused within the last hour, and what refuses them
+    now.
 
-    USER is a user id, or the phone number, e-mail address or name with which an account logs in. Without
-    USER, the refusals of the app are listed, without APP those of all apps.
+    USER is a user id, or the phone number, e-mail address or name with which an
+    account logs in. Without USER, the refusals of the app are listed, without
+    APP those of all apps.
 
-    The server must run. Where it wants an API key, the command takes that of the settings file of this
-    folder, of the environment variable IMSERVER_KEY, or of --key-file.
+    The server must run. Where it wants an API key, the command takes that of
+    the settings file of this folder, of the environment variable IMSERVER_KEY,
+    or of --key-file.
     """
     app, _, user = whom.partition("/")
     if lift and not (app and (user or address)):
@@ -39,7 +60,9 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
         if user:
             api.whom(app, user)  # a typing error ends the command
         answer = api.post("limits/lift", {"app": app, "user": user, "address": address})
-        holds = api.get("refusals", {"app": app, "user": user, "address": address})["holds"]
+        holds = api.get("refusals", {"app": app, "user": user, "address": address})[
+            "holds"
+        ]
         mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
         for hold in mutes:
             api.post("moderation/unmute", {"app": app, "user": hold["who"]})
@@ -50,14 +73,20 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
             lines += ["Refuses still", *_hold_lines(stays), *_way_out(app, stays)]
         _say(lines or ["Nothing refuses them now."], answer)
         return
-    answer = api.get("refusals", {"app": app, "user": user, "address": address, "request": request})
+    answer = api.get(
+        "refusals", {"app": app, "user": user, "address": address, "request": request}
+    )
     lines = []
     if ids := [each for each in answer["users"] if each != user]:
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds := answer["holds"]:
         more = f" --address {address}" if address else ""
         lines += ["Now", *_hold_lines(holds), *_way_out(app, holds)]
-        if liftable := [hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)]:
+        if liftable := [
+            hold
+            for hold in holds
+            if hold["kind"] != "erasure" and not _is_of_group(hold)
+        ]:
             what = "all of it" if len(liftable) == len(holds) else "the rest"
             lines.append(f"  To lift {what}: imserver why {whom}{more} --lift")
         lines.append("")
@@ -68,14 +97,19 @@ def why(url: str, key_file: str | None, address: str, request: str, lift: bool, 
     elif not holds:
         if user and not ids:
             api.whom(app, user)  # a typing error ends the command
-        lines.append("Nothing was refused within the last hour, and nothing refuses now.")
+        lines.append(
+            "Nothing was refused within the last hour, and nothing refuses now."
+        )
     _say(lines, answer)
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
-    """Print lines. They have texts of strangers, of which a terminal must obey none."""
+    """Print lines. They have texts of strangers, of which a terminal must obey
+    none."""
     safe = [
-        "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        "".join(
+            each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line
+        )
         for line in lines
     ]
     CommandLine.data(answer, "\n".join(safe))
@@ -86,12 +120,20 @@ def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for hold in holds:
-        until = _until(hold["until"]) if hold["until"] or hold["kind"] == "erasure" else " for good"
-        lines.append(f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}")
+        until = (
+            _until(hold["until"])
+            if hold["until"] or hold["kind"] == "erasure"
+            else " for good"
+        )
+        lines.append(
+            f"  {_KINDS.get(hold['kind'], hold['kind'])}  {hold['who']}{until}"
+        )
         if hold["kind"] == "rate":
             lines.append(f"        {hold['name']}: {hold['detail']}")
         elif _is_of_group(hold):
-            lines.append(f"        in group {hold['detail']}: its owner or an admin lifts it")
+            lines.append(
+                f"        in group {hold['detail']}: its owner or an admin lifts it"
+            )
         elif hold["detail"]:
             lines.append(f"        {hold['detail']}")
     return lines
@@ -104,12 +146,18 @@ def _is_of_group(hold: Mapping[str, Any]) -> bool:
 
 def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
     """How to take back the erasures among what refuses now."""
-    erased = (hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"])
-    return [f"  To take the erasure back: imserver erase {app}/{who} --undo" for who in erased]
+    erased = (
+        hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
+    )
+    return [
+        f"  To take the erasure back: imserver erase {app}/{who} --undo"
+        for who in erased
+    ]
 
 
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
-    """A refusal in a few lines: when, who, why, how to lift it. ``holds``: whether anything refuses now."""
+    """A refusal in a few lines: when, who, why, how to lift it. ``holds``:
+    whether anything refuses now."""
     who = [] if whom else [f"app {row['app'] or '(none)'}"]
     who += [f"user {row['user']}"] if row["user"] else []
     who += [f"account {row['account']}"] if row["account"] else []

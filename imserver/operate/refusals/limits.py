@@ -1,5 +1,5 @@
-"""What refuses somebody now: bans, mutes, locks of accounts, rates. One act lifts what is no mute, on all
-nodes."""
+"""What refuses somebody now: bans, mutes, locks of accounts, rates. One act
+lifts what is no mute, on all nodes."""
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
@@ -24,8 +24,9 @@ _FORGET: Final = "refusals.forget"
 
 
 class Hold(Struct, array_like=True):
-    """Something that refuses now. ``name``: of a rate its name, of a mute in one group ``group``, else the
-    kind. ``who``: whom it refuses. ``until``: Unix seconds; 0: until somebody lifts it."""
+    """Something that refuses now. ``name``: of a rate its name, of a mute in
+    one group ``group``, else the kind. ``who``: whom it refuses. ``until``:
+    Unix seconds; 0: until somebody lifts it."""
 
     kind: Annotated[
         Literal["ban", "lock", "rate", "erasure", "mute"],
@@ -36,23 +37,37 @@ class Hold(Struct, array_like=True):
         ),
     ]
     name: Annotated[
-        str, about("The name of the rate; `group` for a mute in one group; of others their kind.")
+        str,
+        about(
+            "The name of the rate; `group` for a mute in one group; of others their kind."
+        ),
     ]
-    who: Annotated[str, about("Whom it refuses: a user, an account, a network, or several of them.")]
+    who: Annotated[
+        str,
+        about("Whom it refuses: a user, an account, a network, or several of them."),
+    ]
     until: Annotated[
-        float, about("When it ends, or the erasure begins, in Unix seconds; 0: when somebody lifts it.")
+        float,
+        about(
+            "When it ends, or the erasure begins, in Unix seconds; 0: when somebody lifts it."
+        ),
     ]
     detail: Annotated[
-        str, about("What the rate counts, and its setting; the id of the group; or the reason.")
+        str,
+        about(
+            "What the rate counts, and its setting; the id of the group; or the reason."
+        ),
     ]
 
 
 class PeopleHooks(Struct, frozen=True):
-    """What accounts say: the defaults are those of a node without them. All may switch.
+    """What accounts say: the defaults are those of a node without them. All may
+    switch.
 
-    ``find(app, login)``: the user id of the account with this phone number, e-mail address or name.
-    ``locked(app, user)``: when its lock ends (0: never) and why; None: it has none. ``unlock(by, app, user)``
-    ends it; False: ``by`` may not.
+    ``find(app, login)``: the user id of the account with this phone number,
+    e-mail address or name. ``locked(app, user)``: when its lock ends (0: never)
+    and why; None: it has none. ``unlock(by, app, user)`` ends it; False: ``by``
+    may not.
     """
 
     find: Callable[[str, str], str] = lambda app, login: ""
@@ -61,7 +76,8 @@ class PeopleHooks(Struct, frozen=True):
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
-    """The rates that refuse somebody, as ``core.buckets`` finds them; ``lift``: fill their buckets."""
+    """The rates that refuse somebody, as ``core.buckets`` finds them; ``lift``:
+    fill their buckets."""
 
     app: str
     names: tuple[str | int, ...]
@@ -78,7 +94,8 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
 
 
 class Refusals(Service, dict=True):
-    """The refusals and limits of all nodes. Everything may switch. ``missing``: nodes that did not answer."""
+    """The refusals and limits of all nodes. Everything may switch. ``missing``:
+    nodes that did not answer."""
 
     finds: ClassVar = "request"
     core: Core
@@ -92,15 +109,20 @@ class Refusals(Service, dict=True):
         queries.add(_FORGET, ForgetQuery, self._forget_here)
 
     def names_of(self, app: str, user: str) -> frozenset[str]:
-        """The ids under which somebody is known: what an operator has typed, and the id of its account."""
+        """The ids under which somebody is known: what an operator has typed,
+        and the id of its account."""
         if not user:
             return frozenset()
-        return frozenset(filter(None, (user, self.people.find(app, user) if app else "")))
+        return frozenset(
+            filter(None, (user, self.people.find(app, user) if app else ""))
+        )
 
     def user_of(self, app: str, user: str) -> str:
-        """The id of whom an operator has typed. Raises ServiceRefused if all users of the app are accounts,
-        and none is meant."""
-        tenant = self.core.tenants.get(app) if "accounts" in self.core.features else None
+        """The id of whom an operator has typed. Raises ServiceRefused if all
+        users of the app are accounts, and none is meant."""
+        tenant = (
+            self.core.tenants.get(app) if "accounts" in self.core.features else None
+        )
         if not user or tenant is None or not tenant.wants_accounts(app):
             return user
         if not (user := self.people.find(app, user)):
@@ -108,7 +130,8 @@ class Refusals(Service, dict=True):
         return user
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
-        """The refusals of all nodes, the latest first, and the nodes that are missing."""
+        """The refusals of all nodes, the latest first, and the nodes that are
+        missing."""
         lists, missing = self.core.ask_others(_LIST, wanted, list[RefusalRow])
         return merged([self.log.select(wanted), *lists.values()]), missing
 
@@ -117,36 +140,57 @@ class Refusals(Service, dict=True):
     ) -> Iterator[tuple[str, str, str, str]]:
         """The refused requests with this id."""
         if by.may(Needs.OPERATE):
-            for row in self.select(Wanted(None if by.apps is None else frozenset(apps), request=text))[0]:
+            for row in self.select(
+                Wanted(None if by.apps is None else frozenset(apps), request=text)
+            )[0]:
                 yield text, row.app, text, row.reason
 
     def holds(
-        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+        self,
+        app: str,
+        names: Collection[str],
+        address: str,
+        everywhere: bool,
+        rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """What refuses somebody now, and the nodes that are missing. ``rows``: their refusals, whose
-        addresses count too. ``everywhere``: also the limits of no app."""
+        """What refuses somebody now, and the nodes that are missing. ``rows``:
+        their refusals, whose addresses count too. ``everywhere``: also the
+        limits of no app."""
         rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
         return [*self._holds_of(app, names), *rates], missing
 
     def lift(
-        self, by: Principal, app: str, names: Collection[str], address: str, rows: Collection[RefusalRow]
+        self,
+        by: Principal,
+        app: str,
+        names: Collection[str],
+        address: str,
+        rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now but mutes, as ``by`` may. Returns it, and the nodes that are
-        missing."""
+        """Lift all that refuses somebody now but mutes, as ``by`` may. Returns
+        it, and the nodes that are missing."""
         query = self._query(app, names, address, by.apps is None, rows)
         holds = self._holds_of(app, names)
-        # A lock has made the ban of its account: who may not end the one leaves the other.
+        # A lock has made the ban of its account: who may not end the one leaves
+        # the other.
         stay = {
-            hold.who for hold in holds if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
+            hold.who
+            for hold in holds
+            if hold.kind == "lock" and not self.people.unlock(by, app, hold.who)
         }
-        lifted = [hold for hold in holds if hold.kind not in ("erasure", "mute") and hold.who not in stay]
+        lifted = [
+            hold
+            for hold in holds
+            if hold.kind not in ("erasure", "mute") and hold.who not in stay
+        ]
         if banned := [hold.who for hold in lifted if hold.kind == "ban"]:
             self.core.sessions.unban(app, self.core.authority.unlocked(app, banned))
         rates, missing = self._rates(replace(query, lift=True))
         return [*lifted, *rates], missing
 
     def forget(self, app: str, user: str, _name: str) -> None:
-        """Forget the refusals of a user who was deleted, on all nodes that answer."""
+        """Forget the refusals of a user who was deleted, on all nodes that
+        answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)
         self.core.ask_others(_FORGET, query, bool)
@@ -174,21 +218,41 @@ class Refusals(Service, dict=True):
         if "groups" in self.core.features:
             from imserver.plugin.messages import MessageLog  # a node may have none
 
-            for own in self.core.store.part(MessageLog).conversations.memberships(app, user):
+            for own in self.core.store.part(MessageLog).conversations.memberships(
+                app, user
+            ):
                 if own.muted_until > time() and own.left_id is None:
-                    yield Hold("mute", "group", user, own.muted_until, str(own.conversation))
+                    yield Hold(
+                        "mute", "group", user, own.muted_until, str(own.conversation)
+                    )
 
     def _query(
-        self, app: str, names: Collection[str], address: str, everywhere: bool, rows: Collection[RefusalRow]
+        self,
+        app: str,
+        names: Collection[str],
+        address: str,
+        everywhere: bool,
+        rows: Collection[RefusalRow],
     ) -> RatesQuery:
-        numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) < 20)
-        networks = {network_of(row.address) for row in rows if names and row.limit and row.address}
+        numbers = (
+            int(name)
+            for name in names
+            if name.isascii() and name.isdecimal() and len(name) < 20
+        )
+        networks = {
+            network_of(row.address)
+            for row in rows
+            if names and row.limit and row.address
+        }
         if address:
             networks.add(network_of(address))
-        return RatesQuery(app, (*sorted(names), *numbers), tuple(sorted(networks)), everywhere)
+        return RatesQuery(
+            app, (*sorted(names), *numbers), tuple(sorted(networks)), everywhere
+        )
 
     def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
-        """The rates that refuse somebody, on all nodes. Each node fills the buckets that it has counted."""
+        """The rates that refuse somebody, on all nodes. Each node fills the
+        buckets that it has counted."""
         if not (query.names or query.networks):
             return [], []
         lists, missing = self.core.ask_others(_RATES, query, list[Hold])
@@ -202,7 +266,11 @@ class Refusals(Service, dict=True):
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
         holds, now = [], time()
         rows = self.core.buckets.find(
-            query.app, query.names, query.networks, everywhere=query.everywhere, likely=likely
+            query.app,
+            query.names,
+            query.networks,
+            everywhere=query.everywhere,
+            likely=likely,
         )
         for buckets, payer in list(rows):
             seconds = buckets.wait(payer)
@@ -211,8 +279,13 @@ class Refusals(Service, dict=True):
             if seconds:
                 rate = buckets.rate
                 text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
-                who = payer[1:] if isinstance(payer, tuple) else (payer,)  # without the app
-                holds.append(Hold("rate", rate.name, ", ".join(map(str, who)), now + seconds, text))
+                # without the app
+                who = payer[1:] if isinstance(payer, tuple) else (payer,)
+                holds.append(
+                    Hold(
+                        "rate", rate.name, ", ".join(map(str, who)), now + seconds, text
+                    )
+                )
         return holds
 
 

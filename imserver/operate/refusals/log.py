@@ -1,8 +1,9 @@
 """The refusals of the last hour on one node, in bounded memory.
 
-Equal refusals are one row with a count. Rows are bounded for each *payer*: the account, the user of a
-session, or else the network of the address. They are bounded for each cause (kind, reason and app), and in
-all. So a stranger who is refused again and again pushes out no rows but those of the own network.
+Equal refusals are one row with a count. Rows are bounded for each *payer*: the
+account, the user of a session, or else the network of the address. They are
+bounded for each cause (kind, reason and app), and in all. So a stranger who is
+refused again and again pushes out no rows but those of the own network.
 """
 
 from collections import OrderedDict
@@ -29,25 +30,46 @@ _network: Final = lru_cache(4096)(network_of)
 
 
 class RefusalRow(Struct, array_like=True):
-    """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields are those of :class:`Denial`;
-    ``limit``, ``until``, ``detail`` and ``request`` are those of the last one."""
+    """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields
+    are those of :class:`Denial`; ``limit``, ``until``, ``detail`` and
+    ``request`` are those of the last one."""
 
     kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
     reason: Annotated[
-        str, about("The reason of a login or command, or the code of the problem of a request.")
+        str,
+        about(
+            "The reason of a login or command, or the code of the problem of a request."
+        ),
     ]
     app: Annotated[str, about("The app; empty: none of this server was named.")]
-    user: Annotated[str, about("The user whom the client named, or who made the request; empty: unknown.")]
-    account: Annotated[str, about("The account whose password was checked; empty: none, or unknown.")]
+    user: Annotated[
+        str,
+        about(
+            "The user whom the client named, or who made the request; empty: unknown."
+        ),
+    ]
+    account: Annotated[
+        str, about("The account whose password was checked; empty: none, or unknown.")
+    ]
     address: Annotated[str, about("The address of the client.")]
     count: Annotated[int, about("How often, within the last hour.")]
     first: Annotated[float, about("The first one, in Unix seconds.")]
     last: Annotated[float, about("The last one, in Unix seconds.")]
-    limit: Annotated[str, about("The rate or setting that has refused the last one; empty: none.")]
-    until: Annotated[float, about("When that ends, in Unix seconds; 0: unknown, or when somebody lifts it.")]
+    limit: Annotated[
+        str, about("The rate or setting that has refused the last one; empty: none.")
+    ]
+    until: Annotated[
+        float,
+        about(
+            "When that ends, in Unix seconds; 0: unknown, or when somebody lifts it."
+        ),
+    ]
     detail: Annotated[str, about("The command or request, and what was wrong with it.")]
     request: Annotated[
-        str, about("The id of the last request, or the address and port of its connection: the log has them.")
+        str,
+        about(
+            "The id of the last request, or the address and port of its connection: the log has them."
+        ),
     ]
 
     @property
@@ -57,8 +79,9 @@ class RefusalRow(Struct, array_like=True):
 
 
 class Wanted(Struct, frozen=True, array_like=True):
-    """Which refusals are wanted. ``apps``: of these apps (None: of all, also of no known app). ``names``: of
-    users and accounts with one of these ids (empty: of all). ``address``: of this address or its network."""
+    """Which refusals are wanted. ``apps``: of these apps (None: of all, also of
+    no known app). ``names``: of users and accounts with one of these ids
+    (empty: of all). ``address``: of this address or its network."""
 
     apps: frozenset[str] | None = None
     names: frozenset[str] = frozenset()
@@ -70,13 +93,18 @@ class Wanted(Struct, frozen=True, array_like=True):
         return (
             (self.apps is None or row.app in self.apps)
             and (not self.names or row.user in self.names or row.account in self.names)
-            and (not self.address or _network(row.address) == self.address or row.address == self.address)
+            and (
+                not self.address
+                or _network(row.address) == self.address
+                or row.address == self.address
+            )
             and (not self.request or row.request == self.request)
         )
 
 
 _Rows = OrderedDict[tuple[str, str, str], RefusalRow]
-"""Of a payer: (user, account, address) → row. The one that was seen last is the last one."""
+"""Of a payer: (user, account, address) → row. The one that was seen last is the
+last one."""
 
 
 def _cut(names: Iterable[str]) -> frozenset[str]:
@@ -85,7 +113,8 @@ def _cut(names: Iterable[str]) -> frozenset[str]:
 
 
 class _Cause(Service):
-    """The rows of one cause, by payer. The payer that was seen last is the last one."""
+    """The rows of one cause, by payer. The payer that was seen last is the last
+    one."""
 
     payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
     size: int = 0
@@ -97,7 +126,9 @@ class RefusalLog(Observer):
     ``is_app``: whether a name is that of an app. ``clock``: Unix seconds.
     """
 
-    def __init__(self, is_app: Callable[[str], bool], clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self, is_app: Callable[[str], bool], clock: Callable[[], float] = time
+    ) -> None:
         self._is_app = is_app
         self._clock = clock
         self._causes: dict[tuple[str, str, str], _Cause] = {}
@@ -110,11 +141,21 @@ class RefusalLog(Observer):
         now = self._clock()
         if now - self._pruned > 60:
             self._prune(now)
-        key = refusal.kind, refusal.reason, refusal.app if self._is_app(refusal.app) else ""
+        key = (
+            refusal.kind,
+            refusal.reason,
+            refusal.app if self._is_app(refusal.app) else "",
+        )
         if (cause := self._causes.get(key)) is None:
             cause = self._causes[key] = _Cause()
-        user, account, address = refusal.user[:_NAME], refusal.account, refusal.address[:_NAME]
-        payer = account or (user if refusal.kind == "command" else "") or _network(address)
+        user, account, address = (
+            refusal.user[:_NAME],
+            refusal.account,
+            refusal.address[:_NAME],
+        )
+        payer = (
+            account or (user if refusal.kind == "command" else "") or _network(address)
+        )
         if (rows := cause.payers.get(payer)) is None:
             rows = cause.payers[payer] = OrderedDict()
         else:
@@ -145,13 +186,18 @@ class RefusalLog(Observer):
         ]
 
     def forget(self, app: str, names: Collection[str] = ()) -> None:
-        """Remove the rows of users and accounts with these ids, or all of an app."""
+        """Remove the rows of users and accounts with these ids, or all of an
+        app."""
         names = _cut(names)
         for key, cause in list(self._causes.items()):
             if key[2] != app:
                 continue
             for payer, rows in list(cause.payers.items()):
-                gone = [who for who in rows if not names or who[0] in names or who[1] in names]
+                gone = [
+                    who
+                    for who in rows
+                    if not names or who[0] in names or who[1] in names
+                ]
                 for who in gone:
                     del rows[who]
                 self._shrunk(cause, payer, len(gone))
@@ -168,7 +214,8 @@ class RefusalLog(Observer):
             self._drop_oldest(cause)
         if self.size > MAX_ROWS:
             largest = max(self._causes.values(), key=lambda each: each.size)
-            for _ in range((largest.size + 1) // 2):  # half at once: the next ones look for no largest
+            # half at once: the next ones look for no largest
+            for _ in range((largest.size + 1) // 2):
                 self._drop_oldest(largest)
 
     def _drop_oldest(self, cause: _Cause) -> None:
@@ -201,14 +248,16 @@ class RefusalLog(Observer):
 
 
 def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
-    """The rows of several nodes, those with an equal key joined, the latest first."""
+    """The rows of several nodes, those with an equal key joined, the latest
+    first."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in (row for each in lists for row in each):
         if (before := rows.get(row.key)) is None:
             rows[row.key] = row
             continue
         newer = row if row.last > before.last else before
-        # A node's own rows are those of its log: what they are is not changed here.
+        # A node's own rows are those of its log: what they are is not changed
+        # here.
         count, first = row.count + before.count, min(row.first, before.first)
         rows[row.key] = replace(newer, count=count, first=first)
     return sorted(rows.values(), key=lambda row: row.last, reverse=True)

@@ -1,4 +1,5 @@
-"""What each reason of a refusal means, and how to lift it. API, command and page show these rows."""
+"""What each reason of a refusal means, and how to lift it. API, command and
+page show these rows."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +10,8 @@ from imserver.plugin.errors import Problems
 
 
 class ReasonRow(Struct, frozen=True):
-    """``meaning``: why something was refused. ``lift``: what to do so that it is allowed; ``""``: nothing."""
+    """``meaning``: why something was refused. ``lift``: what to do so that it
+    is allowed; ``""``: nothing."""
 
     meaning: str
     lift: str = ""
@@ -19,134 +21,214 @@ _LIFT: Final = "It ends by itself. To lift it at once: imserver why APP/USER --l
 _AGAIN: Final = "The client tries again; see the log for what does not answer."
 
 LOGINS: Final[Mapping[str, ReasonRow]] = {
-    "again": ReasonRow("The connection has logged in already.", "The client opens a new connection."),
+    "again": ReasonRow(
+        "The connection has logged in already.", "The client opens a new connection."
+    ),
     "app": ReasonRow(
-        "There is no app of this name.", "Correct the client's app, or create it: imserver app create."
+        "There is no app of this name.",
+        "Correct the client's app, or create it: imserver app create.",
     ),
     "attempts": ReasonRow("Too many logins, or too many wrong passwords.", _LIFT),
-    "back end": ReasonRow("The back end of the app has refused the user.", "Ask its developers: it decides."),
-    "banned": ReasonRow("The user is banned.", "Lift the ban: imserver why APP/USER --lift."),
-    "busy": ReasonRow("Too many passwords are being checked at this moment.", "The client tries again."),
+    "back end": ReasonRow(
+        "The back end of the app has refused the user.",
+        "Ask its developers: it decides.",
+    ),
+    "banned": ReasonRow(
+        "The user is banned.", "Lift the ban: imserver why APP/USER --lift."
+    ),
+    "busy": ReasonRow(
+        "Too many passwords are being checked at this moment.",
+        "The client tries again.",
+    ),
     "closed": ReasonRow(
         "The app lets nobody log in like this: it has no login rule, or its accounts have no passwords.",
         "Set jwt, account_tokens, webhook.authorise_url or open of the app.",
     ),
     "deleted": ReasonRow("The app was deleted during the login."),
-    "dialect": ReasonRow("The app does not allow this dialect.", "Add it to dialects of the app."),
+    "dialect": ReasonRow(
+        "The app does not allow this dialect.", "Add it to dialects of the app."
+    ),
     "factor": ReasonRow(
         "The password is right, and the code of the second factor is missing, wrong or used.",
         "The user takes the next code or a recovery code; who has lost both: imserver account remove-factor.",
     ),
-    "gone": ReasonRow("The connection closed during the login.", "The client connects again."),
+    "gone": ReasonRow(
+        "The connection closed during the login.", "The client connects again."
+    ),
     "key": ReasonRow(
         "The keys of the app cannot be used, or its back end cannot be asked.",
         "Correct jwt or webhook of the app; the log names the mistake.",
     ),
-    "kicked": ReasonRow("The user was disconnected during the login.", "The user logs in again."),
-    "limit": ReasonRow("A limit of connections is reached.", "Raise the setting, or end connections."),
-    "locked": ReasonRow("The account is locked.", "Unlock it: imserver why APP/USER --lift."),
+    "kicked": ReasonRow(
+        "The user was disconnected during the login.", "The user logs in again."
+    ),
+    "limit": ReasonRow(
+        "A limit of connections is reached.", "Raise the setting, or end connections."
+    ),
+    "locked": ReasonRow(
+        "The account is locked.", "Unlock it: imserver why APP/USER --lift."
+    ),
     "origin": ReasonRow(
-        "The page that connects is not of an allowed host.", "Add the host of the page to this setting."
+        "The page that connects is not of an allowed host.",
+        "Add the host of the page to this setting.",
     ),
     "password": ReasonRow(
-        "The password is wrong, or no account has this login.", "The user types it again, or resets it."
+        "The password is wrong, or no account has this login.",
+        "The user types it again, or resets it.",
     ),
     "policy": ReasonRow(
         "The user is online on another connection, and the login policy is refuse.",
         "End the other session, or change login_policy of the app.",
     ),
-    "provider": ReasonRow("The login provider or the user has refused.", "The user starts a new login."),
-    "rate": ReasonRow("The connection changes its user too often.", "It ends within seconds."),
+    "provider": ReasonRow(
+        "The login provider or the user has refused.", "The user starts a new login."
+    ),
+    "rate": ReasonRow(
+        "The connection changes its user too often.", "It ends within seconds."
+    ),
     "registry": ReasonRow("Redis did not answer, or too many logins wait.", _AGAIN),
     "token": ReasonRow(
         "The token is missing, wrong, expired, or of another user.",
         "Check it with imserver token check; the user logs in again.",
     ),
-    "undecided": ReasonRow("The back end, the database or an issuer did not answer.", _AGAIN),
+    "undecided": ReasonRow(
+        "The back end, the database or an issuer did not answer.", _AGAIN
+    ),
     "user": ReasonRow(
-        "The user id is too long, or is not the id of an account.", "Correct the id in the client."
+        "The user id is too long, or is not the id of an account.",
+        "Correct the id in the client.",
     ),
     "version": ReasonRow(
-        "The client speaks a version of the protocol that is not served.", "Update the client."
+        "The client speaks a version of the protocol that is not served.",
+        "Update the client.",
     ),
 }
-"""ReasonRow of a refused login (:data:`imserver.gateway.errors.LoginRefusal`) → its row."""
+"""ReasonRow of a refused login (:data:`imserver.gateway.errors.LoginRefusal`) →
+its row."""
 
 COMMANDS: Final[Mapping[str, ReasonRow]] = {
     # of channels
-    "name": ReasonRow("No channel can have this name.", "Correct the name in the client."),
-    "unknown": ReasonRow("The app has no channels of this namespace.", "Add it to channels of the app."),
+    "name": ReasonRow(
+        "No channel can have this name.", "Correct the name in the client."
+    ),
+    "unknown": ReasonRow(
+        "The app has no channels of this namespace.", "Add it to channels of the app."
+    ),
     "denied": ReasonRow(
         "The user may not do this in the channel.",
         "Change subscribe or publish of its namespace, or the token.",
     ),
-    "expired": ReasonRow("The token of the subscription has expired.", "The client gets a new one."),
-    "full": ReasonRow("The channel, connection or app has as many as it may have.", "Raise the limit."),
+    "expired": ReasonRow(
+        "The token of the subscription has expired.", "The client gets a new one."
+    ),
+    "full": ReasonRow(
+        "The channel, connection or app has as many as it may have.", "Raise the limit."
+    ),
     "limit": ReasonRow(
-        "A limit is reached, or what was sent is too large.", "Raise the limit, or send less."
+        "A limit is reached, or what was sent is too large.",
+        "Raise the limit, or send less.",
     ),
     "rate": ReasonRow(
-        "Too many messages, publications or subscriptions in a second.", "It ends within seconds."
+        "Too many messages, publications or subscriptions in a second.",
+        "It ends within seconds.",
     ),
     "exists": ReasonRow("The client is subscribed already."),
-    "ended": ReasonRow("The connection or subscription ended meanwhile.", "The client connects again."),
-    "unavailable": ReasonRow("The history, the nodes or the back end did not answer.", _AGAIN),
+    "ended": ReasonRow(
+        "The connection or subscription ended meanwhile.", "The client connects again."
+    ),
+    "unavailable": ReasonRow(
+        "The history, the nodes or the back end did not answer.", _AGAIN
+    ),
     "not_available": ReasonRow(
         "The channel has no history or no presence.", "Set history or presence of it."
     ),
-    "unrecoverable": ReasonRow("The history has not all that was missed.", "The client reads it anew."),
+    "unrecoverable": ReasonRow(
+        "The history has not all that was missed.", "The client reads it anew."
+    ),
     # of stored messages
-    "unknown_conversation": ReasonRow("There is no such conversation, or the user is not part of it."),
-    "unknown_message": ReasonRow("There is no such message, or the user cannot read it."),
+    "unknown_conversation": ReasonRow(
+        "There is no such conversation, or the user is not part of it."
+    ),
+    "unknown_message": ReasonRow(
+        "There is no such message, or the user cannot read it."
+    ),
     "unknown_account": ReasonRow("The receiver has no account."),
-    "not_member": ReasonRow("The user is no member of the group.", "Add the user to the group."),
+    "not_member": ReasonRow(
+        "The user is no member of the group.", "Add the user to the group."
+    ),
     "muted": ReasonRow(
-        "The user is muted in the group, or in the whole app.", "See what refuses now: imserver why APP/USER."
+        "The user is muted in the group, or in the whole app.",
+        "See what refuses now: imserver why APP/USER.",
     ),
     "read_only": ReasonRow(
         "Only the owner and admins write in this group.",
         "Make the user an admin, or change the option `write` of the group.",
     ),
-    "blocked": ReasonRow("The receiver has blocked the user.", "The receiver can unblock them."),
-    "rejected": ReasonRow("The back end of the app has rejected it.", "Ask its developers: it decides."),
+    "blocked": ReasonRow(
+        "The receiver has blocked the user.", "The receiver can unblock them."
+    ),
+    "rejected": ReasonRow(
+        "The back end of the app has rejected it.", "Ask its developers: it decides."
+    ),
     "not_bot": ReasonRow("Only bots send buttons."),
-    "fixed": ReasonRow("The question was answered, or is fixed: its text stays.", "Ask another question."),
-    "superseded": ReasonRow("The user has a newer session.", "The client connects again."),
+    "fixed": ReasonRow(
+        "The question was answered, or is fixed: its text stays.",
+        "Ask another question.",
+    ),
+    "superseded": ReasonRow(
+        "The user has a newer session.", "The client connects again."
+    ),
     "recalled": ReasonRow("The message was recalled."),
     "invalid": ReasonRow("What the client sent is not valid.", "Correct the client."),
-    "not_allowed": ReasonRow("The role of the member does not permit this.", "Change the role."),
+    "not_allowed": ReasonRow(
+        "The role of the member does not permit this.", "Change the role."
+    ),
     # codes of replies
-    "not_logged_in": ReasonRow("The connection has not logged in.", "The client logs in first."),
-    "bad_parameter": ReasonRow("A field is missing or has a wrong value.", "Correct the client."),
+    "not_logged_in": ReasonRow(
+        "The connection has not logged in.", "The client logs in first."
+    ),
+    "bad_parameter": ReasonRow(
+        "A field is missing or has a wrong value.", "Correct the client."
+    ),
     "bad_user": ReasonRow("The user id is not valid.", "Correct the client."),
     "unauthorized": ReasonRow(
         "The user may not do this.", "Look at the role, and at the settings of the app."
     ),
     "system": ReasonRow("The server has failed; its log says why."),
-    "no_data": ReasonRow("What the command names does not exist, or not for this user."),
+    "no_data": ReasonRow(
+        "What the command names does not exist, or not for this user."
+    ),
     "not_added": ReasonRow("It was not added."),
     "not_deleted": ReasonRow("It was not deleted."),
-    "not_stored": ReasonRow("The database did not answer, or there were too many requests.", _LIFT),
+    "not_stored": ReasonRow(
+        "The database did not answer, or there were too many requests.", _LIFT
+    ),
     "failed": ReasonRow("It cannot be done in this state of the connection."),
     "no_route": ReasonRow(
-        "There is no such command, or this node has not its feature.", "Add the feature to features."
+        "There is no such command, or this node has not its feature.",
+        "Add the feature to features.",
     ),
     "no_app": ReasonRow("There is no app of this name.", "Correct the client's app."),
     # ends of sessions
     "slow reader": ReasonRow(
-        "The client did not read fast enough, and was disconnected.", "It connects again."
+        "The client did not read fast enough, and was disconnected.",
+        "It connects again.",
     ),
     "rate limit": ReasonRow(
         "The client sent too many messages per second, and was disconnected.",
         "Raise messages_per_second, or correct the client.",
     ),
     "too big": ReasonRow(
-        "The client sent too large a message, and was disconnected.", "Send files as uploads."
+        "The client sent too large a message, and was disconnected.",
+        "Send files as uploads.",
     ),
     "banned": ReasonRow(
-        "The user was banned, and disconnected.", "Lift the ban: imserver why APP/USER --lift."
+        "The user was banned, and disconnected.",
+        "Lift the ban: imserver why APP/USER --lift.",
     ),
-    "token invalid": ReasonRow("The token of the session has expired.", "The client logs in with a new one."),
+    "token invalid": ReasonRow(
+        "The token of the session has expired.", "The client logs in with a new one."
+    ),
 }
 """ReasonRow of a refused command → its row."""
 
@@ -164,7 +246,8 @@ REQUESTS: Final[Mapping[str, str]] = {
 
 
 def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
-    """The row of a reason, and the detail of a refusal; that of a request ends with its message."""
+    """The row of a reason, and the detail of a refusal; that of a request ends
+    with its message."""
     if kind == "request":
         what, _, meaning = detail.partition(": ")
         return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), what

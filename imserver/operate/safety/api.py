@@ -16,9 +16,20 @@ from imserver.operate.safety.declared import (
     HTTP_UNKNOWN_REPORT,
     Outcome,
 )
-from imserver.operate.safety.moderation import MOST_MESSAGES, WAIT_SECONDS, ConversationCount, UserHold
+from imserver.operate.safety.moderation import (
+    MOST_MESSAGES,
+    WAIT_SECONDS,
+    ConversationCount,
+    UserHold,
+)
 from imserver.operate.safety.parts import Proof, SafetyParts
-from imserver.operate.safety.reports import ReporterShown, ReportId, ReportReason, ReportShown, User
+from imserver.operate.safety.reports import (
+    ReporterShown,
+    ReportId,
+    ReportReason,
+    ReportShown,
+    User,
+)
 from imserver.operate.safety.wire import TEXT_CHARACTERS, Report
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import (
@@ -42,20 +53,40 @@ REASON_CHARACTERS: Final = 250
 
 MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 ActId = Annotated[
-    str, about("The id of the removal, with which it can be undone.", min_length=1, max_length=32)
+    str,
+    about(
+        "The id of the removal, with which it can be undone.",
+        min_length=1,
+        max_length=32,
+    ),
 ]
 Reason = Annotated[str, about("Why. The user sees it.", max_length=REASON_CHARACTERS)]
 GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
 Names = Annotated[
-    dict[str, str], about("User → nickname or else user name, of those in this answer who have an account.")
+    dict[str, str],
+    about(
+        "User → nickname or else user name, of those in this answer who have an account."
+    ),
 ]
-GroupNames = Annotated[dict[str, str], about("Conversation → name, of those in this answer that are groups.")]
+GroupNames = Annotated[
+    dict[str, str],
+    about("Conversation → name, of those in this answer that are groups."),
+]
 Since = Annotated[
-    int, about("Only messages that were sent at or after this time, in Unix seconds; 0: all.", ge=0, le=2**40)
+    int,
+    about(
+        "Only messages that were sent at or after this time, in Unix seconds; 0: all.",
+        ge=0,
+        le=2**40,
+    ),
 ]
 Until = Annotated[
     int,
-    about("Only messages that were sent before this time, in Unix seconds; 0: until now.", ge=0, le=2**40),
+    about(
+        "Only messages that were sent before this time, in Unix seconds; 0: until now.",
+        ge=0,
+        le=2**40,
+    ),
 ]
 
 
@@ -69,10 +100,12 @@ class ReasonsAnswer(Struct):
     """The reasons of the app, and whether the user moderates it."""
 
     reasons: list[ReportReason]
-    moderates: Annotated[bool, about("Whether the acting user is a moderator or an owner of the app.")] = (
-        False
-    )
-    open: Annotated[int, about("How many reports are open; only who moderates the app sees it.")] = 0
+    moderates: Annotated[
+        bool, about("Whether the acting user is a moderator or an owner of the app.")
+    ] = False
+    open: Annotated[
+        int, about("How many reports are open; only who moderates the app sees it.")
+    ] = 0
 
 
 class ReportsAnswer(Struct):
@@ -102,12 +135,19 @@ class ReportDetail(ReportShown, kw_only=True):
     people: Annotated[list[ReporterShown], about("Its reporters, at most 50.")]
     messages: Annotated[
         list[ReportedMessage],
-        about("The message with at most five before and five after it, as a reporter sees them."),
+        about(
+            "The message with at most five before and five after it, as a reporter sees them."
+        ),
     ]
     names: Names
     groups: GroupNames
-    ban: Annotated[str, about("Until when the user is banned, and why; empty: they are not.")] = ""
-    holds: Annotated[list[UserHold], about("The ban and the mute of the user, as far as they hold now.")]
+    ban: Annotated[
+        str, about("Until when the user is banned, and why; empty: they are not.")
+    ] = ""
+    holds: Annotated[
+        list[UserHold],
+        about("The ban and the mute of the user, as far as they hold now."),
+    ]
 
 
 class ReportClosed(Struct):
@@ -120,7 +160,10 @@ class MessagesToRemove(Struct, forbid_unknown_fields=True, kw_only=True):
     """Messages, and why they go."""
 
     app: AccountApp = GOCHAT
-    messages: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[
+        list[MessageId],
+        about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES),
+    ]
     reason: Reason = ""
 
 
@@ -149,7 +192,9 @@ class CountAnswer(Struct):
     """The number of messages by conversation, without texts."""
 
     count: Annotated[int, about("In all conversations together.")]
-    conversations: Annotated[list[ConversationCount], about("At most 1,000, those with most messages first.")]
+    conversations: Annotated[
+        list[ConversationCount], about("At most 1,000, those with most messages first.")
+    ]
 
 
 class HoldsAnswer(Struct):
@@ -166,7 +211,12 @@ class RemovalAnswer(Struct):
     act: ActId
     messages: Annotated[int, about("How many messages are removed so far.")]
     done: Annotated[bool, about("Whether that is all; else the server goes on.")]
-    until: Annotated[int, about("Until when it can be undone, in Unix seconds; 0: until somebody decides.")]
+    until: Annotated[
+        int,
+        about(
+            "Until when it can be undone, in Unix seconds; 0: until somebody decides."
+        ),
+    ]
 
 
 class UndoAnswer(Struct):
@@ -192,11 +242,15 @@ class MuteAnswer(UserAnswer):
 class BanUserAnswer(UserAnswer):
     """The user, the end of the ban, and the sessions that it has ended."""
 
-    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    until: Annotated[
+        int | None, about("The end of the ban, in Unix seconds; null: it is for good.")
+    ]
     closed: Annotated[int, about("The number of ended sessions.")]
 
 
-HouseRulesText = Annotated[str, about("The text; empty: there are none.", max_length=house_rules.CHARACTERS)]
+HouseRulesText = Annotated[
+    str, about("The text; empty: there are none.", max_length=house_rules.CHARACTERS)
+]
 
 
 class RulesOfHouse(Struct):
@@ -240,27 +294,44 @@ def send(
     parts: SafetyParts,
     call: Call,
     *,
-    message: Annotated[int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)] = 0,
-    person: Annotated[str, about("The user who is reported; empty: a message is.", max_length=255)] = "",
+    message: Annotated[
+        int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)
+    ] = 0,
+    person: Annotated[
+        str, about("The user who is reported; empty: a message is.", max_length=255)
+    ] = "",
     reason: ReportReason,
     text: Annotated[
-        str, about("What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS)
+        str,
+        about(
+            "What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS
+        ),
     ] = "",
 ) -> ReportSent:
     """Report a message or a user to the moderators.
 
-    A user reports only messages that they can read. Who is reported does not learn by whom.
+    A user reports only messages that they can read. Who is reported does not
+    learn by whom.
     """
     report = Report(message, person, reason, text)
-    return ReportSent(parts.reports.send(call.app, call.user, report, not call.is_back_end))
+    return ReportSent(
+        parts.reports.send(call.app, call.user, report, not call.is_back_end)
+    )
 
 
 @reports.get("/reports/reasons", Needs.ADMIN_OR_USER, user="optional")
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
-    """List the reasons for which users report, and say whether the user is a moderator."""
+    """List the reasons for which users report, and say whether the user is a
+    moderator."""
     moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
-    reasons = [each for each in parts.reports.rules_of(call.app).reasons if each != APPEAL]
-    return ReasonsAnswer(reasons, moderates, parts.reports.count_for(call.app, call.user) if moderates else 0)
+    reasons = [
+        each for each in parts.reports.rules_of(call.app).reasons if each != APPEAL
+    ]
+    return ReasonsAnswer(
+        reasons,
+        moderates,
+        parts.reports.count_for(call.app, call.user) if moderates else 0,
+    )
 
 
 @reports.post(
@@ -291,18 +362,26 @@ def appeal(
     ] = "",
     password: Annotated[str, about("The password, with `login`.", max_length=250)] = "",
     text: Annotated[
-        str, about("Why the ban should end. Moderators read it.", min_length=1, max_length=TEXT_CHARACTERS)
+        str,
+        about(
+            "Why the ban should end. Moderators read it.",
+            min_length=1,
+            max_length=TEXT_CHARACTERS,
+        ),
     ],
 ) -> ReportSent:
     """Ask the moderators to lift a ban.
 
-    For an account that is banned or locked, which no other route lets in. It shows its token as
-    `Authorization: Bearer`, or its login and password. The appeal is a report; a user has one open one.
+    For an account that is banned or locked, which no other route lets in. It
+    shows its token as `Authorization: Bearer`, or its login and password. The
+    appeal is a report; a user has one open one.
     """
     if parts.banned is None:
         raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
     parts.reports.check_appeals(call.app, call.request.host)
-    call.user = parts.banned(call.app, Proof(call.credential, login, password, call.request.host))
+    call.user = parts.banned(
+        call.app, Proof(call.credential, login, password, call.request.host)
+    )
     return ReportSent(parts.reports.appeal(call.app, call.user, text))
 
 
@@ -311,15 +390,25 @@ def queue(
     parts: SafetyParts,
     call: Call,
     app: AccountApp = GOCHAT,
-    state: Annotated[Literal["open", "closed"], about("Open reports, or closed ones.")] = "open",
+    state: Annotated[
+        Literal["open", "closed"], about("Open reports, or closed ones.")
+    ] = "open",
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)] = 50,
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=200)
+    ] = 50,
 ) -> ReportsAnswer:
     """List reports, page by page."""
     behind = (read_cursor(cursor) or "").split(" ")
-    before = (int(behind[0]), behind[1]) if len(behind) == 2 and behind[0].isdecimal() else None
+    before = (
+        (int(behind[0]), behind[1])
+        if len(behind) == 2 and behind[0].isdecimal()
+        else None
+    )
     found = parts.reports.page(call.app, state, before, limit + 1)
-    page, following = page_and_cursor(found, limit, lambda row: f"{row.changed} {row.id}")
+    page, following = page_and_cursor(
+        found, limit, lambda row: f"{row.changed} {row.id}"
+    )
     return ReportsAnswer(
         list(page),
         following,
@@ -328,19 +417,29 @@ def queue(
     )
 
 
-@reports.get("/reports/show", Needs.MODERATE, base=None, problems=(HTTP_UNKNOWN_REPORT,))
-def show(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId) -> ReportDetail:
+@reports.get(
+    "/reports/show", Needs.MODERATE, base=None, problems=(HTTP_UNKNOWN_REPORT,)
+)
+def show(
+    parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, id: ReportId
+) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
 
     Messages of private conversations are shown nowhere else.
     """
     shown = parts.reports.show(call.app, id)
     messages = [
-        _message(shown.copies[each.id], True) if each.id in shown.copies else _message(each)
+        _message(shown.copies[each.id], True)
+        if each.id in shown.copies
+        else _message(each)
         for each in shown.messages
     ]
     report, holds = shown.report, parts.moderation.holds(call.app, [shown.report.user])
-    users = [report.user, report.closed_by.rpartition("/")[2], *(each.user for each in shown.reporters)]
+    users = [
+        report.user,
+        report.closed_by.rpartition("/")[2],
+        *(each.user for each in shown.reporters),
+    ]
     users += (each.sender for each in messages)
     return view(
         ReportDetail,
@@ -382,7 +481,8 @@ def close(
 def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Delete messages for everybody.
 
-    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    They disappear at once. Within a minute the removal can be undone; then
+    their content is erased.
     """
     return _removed(parts, call, request, undecided=False)
 
@@ -398,7 +498,8 @@ def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAn
 
 @moderation.get("/moderation/count", problems=(Problems.TOO_MANY_REQUESTS,))
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
-    """Count the messages of a user in a time, by conversation, without texts."""
+    """Count the messages of a user in a time, by conversation, without
+    texts."""
     span = request.since * 1000, request.until * 1000
     counts = parts.moderation.count(call.principal, call.app, request.user, *span)
     return CountAnswer(sum(each.messages for each in counts), counts[:1000])
@@ -411,22 +512,34 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
     problems=(*_PROTECTED, Problems.TOO_MANY_REQUESTS),
 )
 def clear(
-    parts: SafetyParts, call: Call, since: Since, until: Until, user: User, reason: Reason = ""
+    parts: SafetyParts,
+    call: Call,
+    since: Since,
+    until: Until,
+    user: User,
+    reason: Reason = "",
 ) -> RemovalAnswer:
     """Delete all messages of a user in a time, in all conversations.
 
-    They disappear at once. Within a minute the removal can be undone; then their content is erased.
+    They disappear at once. Within a minute the removal can be undone; then
+    their content is erased.
     """
     span = since * 1000, until * 1000
     removal = parts.moderation.clear(call.principal, call.app, user, *span, reason)
     done = parts.removals.wait(removal, WAIT_SECONDS)
-    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), done, removal.ends)
+    return RemovalAnswer(
+        removal.id, parts.removals.count(call.app, removal.id), done, removal.ends
+    )
 
 
 @moderation.post(
-    "/moderation/undo", schema=("UndoRequest", "A removal of messages."), problems=(HTTP_UNKNOWN_ACT,)
+    "/moderation/undo",
+    schema=("UndoRequest", "A removal of messages."),
+    problems=(HTTP_UNKNOWN_ACT,),
 )
-def undo(parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId) -> UndoAnswer:
+def undo(
+    parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
+) -> UndoAnswer:
     """Bring back the messages of a removal, for everybody."""
     removal = parts.moderation.undo(call.principal, call.app, act)
     done = parts.removals.wait(removal, WAIT_SECONDS)
@@ -443,7 +556,9 @@ def warn(
     parts: SafetyParts,
     call: Call,
     user: User,
-    reason: Annotated[str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)],
+    reason: Annotated[
+        str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)
+    ],
 ) -> UserAnswer:
     """Warn a user by a message of the server."""
     parts.moderation.warn(call.principal, call.app, user, reason)
@@ -465,10 +580,12 @@ def mute(
 ) -> MuteAnswer:
     """Mute a user in the whole app for a time.
 
-    What they send is refused, in every dialect, with the end and the reason. A later mute replaces an earlier
-    one.
+    What they send is refused, in every dialect, with the end and the reason. A
+    later mute replaces an earlier one.
     """
-    return MuteAnswer(user, parts.moderation.mute(call.principal, call.app, user, seconds, reason))
+    return MuteAnswer(
+        user, parts.moderation.mute(call.principal, call.app, user, seconds, reason)
+    )
 
 
 @moderation.post("/moderation/unmute", problems=_PROTECTED)
@@ -478,18 +595,23 @@ def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
     return UserAnswer(request.user)
 
 
-@moderation.post("/moderation/remove", problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION))
+@moderation.post(
+    "/moderation/remove", problems=(*_PROTECTED, Problems.UNKNOWN_CONVERSATION)
+)
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
 
-    They come back only if the owner or an admin of the group adds them or sends them an invitation.
+    They come back only if the owner or an admin of the group adds them or sends
+    them an invitation.
     """
     if parts.remove is None:
         raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
     group = id_of(request.group)
     parts.moderation.check(call.principal, call.app, request.user)
     parts.remove(call.app, group, request.user)
-    parts.moderation.removed_from_group(call.principal, call.app, request.user, group, request.reason)
+    parts.moderation.removed_from_group(
+        call.principal, call.app, request.user, group, request.reason
+    )
     return UserAnswer(request.user)
 
 
@@ -503,10 +625,13 @@ def ban(
     parts: SafetyParts,
     call: Call,
     user: User,
-    seconds: Annotated[int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)],
+    seconds: Annotated[
+        int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)
+    ],
     reason: Reason = "",
 ) -> BanUserAnswer:
-    """Ban a user: end their sessions and refuse their logins, for a time or for good.
+    """Ban a user: end their sessions and refuse their logins, for a time or for
+    good.
 
     The close reason says until when and why.
     """
@@ -527,18 +652,28 @@ def holds(
     call: Call,
     app: AccountApp = GOCHAT,
     users: Annotated[
-        str, about("Only those of these users, separated by commas; empty: of all.", max_length=8000)
+        str,
+        about(
+            "Only those of these users, separated by commas; empty: of all.",
+            max_length=8000,
+        ),
     ] = "",
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of users on this page.", ge=1, le=200)] = 50,
+    limit: Annotated[
+        int, about("The maximum number of users on this page.", ge=1, le=200)
+    ] = 50,
 ) -> HoldsAnswer:
-    """List who is banned or muted now in the whole app, until when, why and by whom.
+    """List who is banned or muted now in the whole app, until when, why and by
+    whom.
 
-    An account that is locked is listed only if it is muted, too: its lock is no ban.
+    An account that is locked is listed only if it is muted, too: its lock is no
+    ban.
     """
     after = read_cursor(cursor) or ""
     if users:  # the id of a user may have a comma
-        found = sorted(each for each in {users, *users.split(",")} if each > after)[: limit + 1]
+        found = sorted(each for each in {users, *users.split(",")} if each > after)[
+            : limit + 1
+        ]
     else:
         found = parts.moderation.users_with_holds(call.app, after, limit + 1)
     page, following = page_and_cursor(found, limit, lambda user: user)
@@ -547,36 +682,51 @@ def holds(
 
 
 @moderation.get("/moderation/rules", Needs.ANYONE, base=None)
-def show_rules(parts: SafetyParts, call: Call, app: AccountApp = GOCHAT) -> RulesOfHouse:
-    """Show the house rules of an app, also to those who think about coming in."""
+def show_rules(
+    parts: SafetyParts, call: Call, app: AccountApp = GOCHAT
+) -> RulesOfHouse:
+    """Show the house rules of an app, also to those who think about coming
+    in."""
     return RulesOfHouse(parts.house_rules.of(call.app))
 
 
-@moderation.post("/moderation/rules", Needs.OWN, schema=("RulesSet", "New house rules."), base=None)
+@moderation.post(
+    "/moderation/rules", Needs.OWN, schema=("RulesSet", "New house rules."), base=None
+)
 def set_rules(
     parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, text: HouseRulesText
 ) -> RulesOfHouse:
     """Replace the house rules of an app.
 
-    Whoever comes by an invitation sees them before they come in, and everybody in the settings of the page.
+    Whoever comes by an invitation sees them before they come in, and everybody
+    in the settings of the page.
     """
     parts.house_rules.set(call.app, text.strip())
     return RulesOfHouse(text.strip())
 
 
-def _removed(parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool) -> RemovalAnswer:
+def _removed(
+    parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
+) -> RemovalAnswer:
     ids, reason = request.messages, request.reason
-    removal = parts.moderation.remove_messages(call.principal, call.app, ids, reason, undecided)
+    removal = parts.moderation.remove_messages(
+        call.principal, call.app, ids, reason, undecided
+    )
     call.user = removal.user
     call.facts = {"act": removal.id, "messages": ids, "reason": reason}
-    return RemovalAnswer(removal.id, parts.removals.count(call.app, removal.id), True, removal.ends)
+    return RemovalAnswer(
+        removal.id, parts.removals.count(call.app, removal.id), True, removal.ends
+    )
 
 
 def _names_of(
     parts: SafetyParts, app: str, users: Iterable[str], holds: Iterable[UserHold]
 ) -> dict[str, str]:
-    """The names of users, and of the accounts that have banned or muted somebody."""
-    return parts.reports.names(app, [*users, *(each.by.rpartition("/")[2] for each in holds)])
+    """The names of users, and of the accounts that have banned or muted
+    somebody."""
+    return parts.reports.names(
+        app, [*users, *(each.by.rpartition("/")[2] for each in holds)]
+    )
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:

@@ -1,4 +1,5 @@
-"""``imserver moderate``: what moderators do, as commands that ask a running server."""
+"""``imserver moderate``: what moderators do, as commands that ask a running
+server."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,10 +22,11 @@ _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
 
 @click.group(short_help="Delete messages, mute and ban users, list reports.")
 def moderate() -> None:
-    """Delete messages, warn, mute, remove and ban users, list, show and close reports.
+    """Delete messages, warn, mute, remove and ban users, list, show and close
+    reports.
 
-    The server must run. Where it wants an API key, set the environment variable IMSERVER_KEY or give
-    --key-file.
+    The server must run. Where it wants an API key, set the environment variable
+    IMSERVER_KEY or give --key-file.
     """
 
 
@@ -44,16 +46,19 @@ def _server() -> ServerApi:
 
 
 def _ask(path: str, **fields: object) -> Any:
-    return _server().post(path, {name: each for name, each in fields.items() if each != ""})
+    return _server().post(
+        path, {name: each for name, each in fields.items() if each != ""}
+    )
 
 
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
-    """The answer to a request about a user whom somebody has named, and how they are shown."""
+    """The answer to a request about a user whom somebody has named, and how
+    they are shown."""
     user, shown = _server().whom(app, user)
     return _ask(path, app=app, user=user, **fields), shown
 
 
-# --- messages -----------------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------
 
 
 @_verb
@@ -76,14 +81,22 @@ def hide(app: str, messages: Sequence[int], reason: str) -> None:
 
 @_verb
 @CommandLine.duration(
-    "--since", "seconds", "How far back.", "1d", least=_HOUR, most=_YEAR, old="--hours", unit=_HOUR
+    "--since",
+    "seconds",
+    "How far back.",
+    "1d",
+    least=_HOUR,
+    most=_YEAR,
+    old="--hours",
+    unit=_HOUR,
 )
 @click.option("--count", is_flag=True, help="Only count them.")
 @CommandLine.prints_data
 @_reason
 @_person
 def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None:
-    """Delete the messages of a user for everybody. They may come back for a minute."""
+    """Delete the messages of a user for everybody. They may come back for a
+    minute."""
     app, user = ServerApi.person(person)
     since = int(time()) - seconds
     if count:
@@ -92,7 +105,9 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
         answer = _server().get("moderation/count", wanted)
         CommandLine.data(answer, f"messages of {shown}: {answer['count']}")
     else:
-        answer, shown = _ask_of("moderation/clear", app, user, since=since, reason=reason)
+        answer, shown = _ask_of(
+            "moderation/clear", app, user, since=since, reason=reason
+        )
         _say_removal(answer, f"{shown} has no message since then", f" of {shown}")
 
 
@@ -105,7 +120,7 @@ def undo(app: str, act: str) -> None:
     click.echo("the messages are back" if answer["done"] else "the messages come back")
 
 
-# --- users --------------------------------------------------------------------------------------------------
+# --- users --------------------------------------------------------------------
 
 
 @_verb
@@ -119,13 +134,17 @@ def warn(person: Sequence[str], reason: str) -> None:
 
 
 @_verb
-@CommandLine.duration("--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds", unit=1)
+@CommandLine.duration(
+    "--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds", unit=1
+)
 @_reason
 @_person
 def mute(person: Sequence[str], seconds: int, reason: str) -> None:
     """Let a user send nothing in an app for a time."""
     app, user = ServerApi.person(person)
-    answer, shown = _ask_of("moderation/mute", app, user, seconds=seconds, reason=reason)
+    answer, shown = _ask_of(
+        "moderation/mute", app, user, seconds=seconds, reason=reason
+    )
     click.echo(f"{shown} is muted until {_when(answer['until'])}")
 
 
@@ -195,7 +214,9 @@ def holds(app: str) -> None:
     names: dict[str, str] = {}
     cursor: str | None = None
     while cursor != "":
-        answer = _server().get("moderation/holds", {"app": app, "limit": "200", "cursor": cursor or ""})
+        answer = _server().get(
+            "moderation/holds", {"app": app, "limit": "200", "cursor": cursor or ""}
+        )
         rows += convert(answer["holds"], list[UserHold])
         names |= answer["names"]
         cursor = answer["next"]
@@ -212,10 +233,12 @@ def holds(app: str) -> None:
     def until(seconds: int | None) -> str:
         return "for good" if seconds is None else _when(seconds)
 
-    CommandLine.rows("user, kind, until, by, reason", rows, user=user, by=by, until=until)
+    CommandLine.rows(
+        "user, kind, until, by, reason", rows, user=user, by=by, until=until
+    )
 
 
-# --- reports ------------------------------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------
 
 
 class _ReportLine(Struct):
@@ -259,7 +282,9 @@ def report(app: str, report: str) -> None:
         _say(row["ban"])
     for hold in row["holds"]:
         if hold["kind"] == "mute":
-            _say(f"muted until {_when(hold['until'])}{hold['reason'] and ': '}{hold['reason']}")
+            _say(
+                f"muted until {_when(hold['until'])}{hold['reason'] and ': '}{hold['reason']}"
+            )
     for each in row["people"]:
         _say(f"{_when(each['time'])}  {_named(each['user'], names)}: {each['reason']}")
         _say(*each["text"].splitlines(), indent="  ")
@@ -268,13 +293,23 @@ def report(app: str, report: str) -> None:
         _say(*row["evidence"].splitlines(), indent="  ")
     for each in row["messages"]:
         mark = "removed" if each.get("removed") else each.get("text", "")
-        _say(f"{each['id']}  {_when(each['time'] // 1000)}  {_named(each['sender'], names)}: {mark}")
+        _say(
+            f"{each['id']}  {_when(each['time'] // 1000)}  {_named(each['sender'], names)}: {mark}"
+        )
     if row["closed"]:
-        _say(f"closed {_when(row['closed'])} by {row['closed_by']}: {row['outcome']}", row["note"])
+        _say(
+            f"closed {_when(row['closed'])} by {row['closed_by']}: {row['outcome']}",
+            row["note"],
+        )
 
 
 @_verb
-@click.option("--outcome", type=click.Choice(get_args(Outcome)), required=True, help="What was done.")
+@click.option(
+    "--outcome",
+    type=click.Choice(get_args(Outcome)),
+    required=True,
+    help="What was done.",
+)
 @click.option("--note", default="", help="For other moderators.")
 @_app
 @click.argument("report")
@@ -284,17 +319,31 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
     click.echo(f"report {report} is closed")
 
 
-def _say_removal(answer: Mapping[str, Any], none: str = "none of these is there", of: str = "") -> None:
+def _say_removal(
+    answer: Mapping[str, Any], none: str = "none of these is there", of: str = ""
+) -> None:
     if not answer["messages"] and answer["done"]:
         fail(none)
     end = f" until {_when(answer['until'])}" if answer["until"] else ""
     more = "" if answer["done"] else " so far; the server goes on"
-    click.echo(f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}")
+    click.echo(
+        f"removed messages{of}: {answer['messages']}{more}; to undo it{end}: {answer['act']}"
+    )
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
-    kind = "appeal" if row["appeal"] else f"message {row['message']}" if row["message"] else "person"
-    by = "themselves" if row["appeal"] else f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
+    kind = (
+        "appeal"
+        if row["appeal"]
+        else f"message {row['message']}"
+        if row["message"]
+        else "person"
+    )
+    by = (
+        "themselves"
+        if row["appeal"]
+        else f"{row['reporters']} user{'s' * (row['reporters'] != 1)}"
+    )
     first = next(iter(row["evidence"].splitlines()), "")
     reasons = "" if row["appeal"] else ", ".join(row["reasons"])
     about, age = _named(row["user"], names), _age(time() - row["opened"])
@@ -313,10 +362,15 @@ def _named(user: str, names: Mapping[str, str]) -> str:
 
 
 def _say(*lines: str, indent: str = "") -> None:
-    """Print the lines that are not empty, without what would control a terminal."""
+    """Print the lines that are not empty, without what would control a
+    terminal."""
     for line in filter(None, lines):
         click.echo(
-            indent + "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+            indent
+            + "".join(
+                each if each.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                for each in line
+            )
         )
 
 

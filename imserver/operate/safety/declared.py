@@ -13,13 +13,18 @@ from imserver.plugin.storage import Reason, Table
 
 REPORTS: Final = 20
 REPORT_SECONDS: Final = 3600.0
-USER_REPORTS: Final = Rate("reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429")
+USER_REPORTS: Final = Rate(
+    "reports", "reports", "user", f"{REPORTS} an hour", "1008, over HTTP 429"
+)
 APPEALS: Final = 3
 APPEAL_SECONDS: Final = 86_400.0
 USER_APPEALS: Final = Rate("appeals", "appeals", "user", f"{APPEALS} a day")
 APPEALS_OF_ADDRESS: Final = 20
 ADDRESS_APPEALS: Final = Rate(
-    "appeals_of_address", "appeals", "address", f"{APPEALS_OF_ADDRESS} within accounts.rate_seconds"
+    "appeals_of_address",
+    "appeals",
+    "address",
+    f"{APPEALS_OF_ADDRESS} within accounts.rate_seconds",
 )
 LOOKS: Final = 10_000_000
 LOOK_SECONDS: Final = 60.0
@@ -31,7 +36,15 @@ MESSAGES_LOOKED_AT: Final = Rate(
 )
 REASON_BYTES: Final = 64
 Outcome = Literal[
-    "dismissed", "hidden", "deleted", "warned", "muted", "removed", "banned", "unbanned", "other"
+    "dismissed",
+    "hidden",
+    "deleted",
+    "warned",
+    "muted",
+    "removed",
+    "banned",
+    "unbanned",
+    "other",
 ]
 """What was done because of a report."""
 
@@ -54,9 +67,13 @@ class SafetySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     reasons: Annotated[
         tuple[_Reason, ...],
-        about("The reasons among which somebody chooses who reports a message or a person."),
+        about(
+            "The reasons among which somebody chooses who reports a message or a person."
+        ),
     ] = ("spam", "harassment", "hate", "violence", "sexual", "scam", "other")
-    retention_days: Annotated[int, about("How long closed reports stay, in days.", ge=1, le=3660)] = 90
+    retention_days: Annotated[
+        int, about("How long closed reports stay, in days.", ge=1, le=3660)
+    ] = 90
 
 
 class SafetyOfApp(Struct, frozen=True):
@@ -70,7 +87,11 @@ SETTINGS: Final = SettingsRow({"apps.*": SafetyOfApp})
 
 def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
     """The rules of an app; None: of one that does not exist."""
-    return SafetySettings() if tenant is None else app_settings_of(tenant, SafetyOfApp).safety
+    return (
+        SafetySettings()
+        if tenant is None
+        else app_settings_of(tenant, SafetyOfApp).safety
+    )
 
 
 HTTP_UNKNOWN_REPORT: Final = HttpProblem(404, "unknown_report", "No such report.")
@@ -78,7 +99,9 @@ HTTP_UNKNOWN_ACT: Final = HttpProblem(
     404, "unknown_act", "No such removal of messages, or its time to be undone is over."
 )
 HTTP_NOT_BANNED: Final = HttpProblem(409, "not_banned", "The user is not banned.")
-HTTP_APPEAL_OPEN: Final = HttpProblem(409, "appeal_open", "Moderators have not answered the last appeal yet.")
+HTTP_APPEAL_OPEN: Final = HttpProblem(
+    409, "appeal_open", "Moderators have not answered the last appeal yet."
+)
 HTTP_TOO_MANY_REPORTS: Final = HttpProblem(
     409, "too_many_reports", "The app has as many open reports as a server keeps."
 )
@@ -104,7 +127,8 @@ TABLES: Final = (
             closed_by name400 user, outcome name64 out, note name2000 words, evidence name4000='' out""",
         erase_user=(
             "DELETE FROM report WHERE app = %s AND member = %s",
-            # As Principal.label names who acts by a role. Engines join texts in different ways.
+            # As Principal.label names who acts by a role. Engines join texts in
+            # different ways.
             "UPDATE report SET closed_by = '', note = '' WHERE app = %s "
             "AND closed_by = REPLACE(REPLACE('staff:@/#', '#', %s), '@', app)",
         ),

@@ -1,4 +1,5 @@
-"""The house rules of an app: a text of its owners, which newcomers see before they come in."""
+"""The house rules of an app: a text of its owners, which newcomers see before
+they come in."""
 
 from collections.abc import Callable
 from time import monotonic, time
@@ -10,8 +11,8 @@ CHARACTERS: Final = 4000
 
 
 class HouseRules(Store.Rows):
-    """Owner of what this node knows, of apps that there are (``exists``). Methods may switch, and raise
-    StorageUnavailable."""
+    """Owner of what this node knows, of apps that there are (``exists``).
+    Methods may switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
@@ -24,8 +25,11 @@ class HouseRules(Store.Rows):
             return ""
         now = monotonic()
         read_at, text = self._known.get(app, (0.0, ""))
-        if not read_at or now - read_at > 2.0:  # no look for each request: anybody may ask
-            rows = self._store.rows("SELECT text FROM house_rules WHERE app = %s", (app,))
+        # no look for each request: anybody may ask
+        if not read_at or now - read_at > 2.0:
+            rows = self._store.rows(
+                "SELECT text FROM house_rules WHERE app = %s", (app,)
+            )
             text = text_of(rows[0][0]) if rows else ""
             self._known[app] = now, text
         return text

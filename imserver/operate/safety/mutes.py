@@ -9,7 +9,8 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
 
 class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
-    """The mute of a user in a whole app, also as a node message. It ends at ``until`` (Unix seconds)."""
+    """The mute of a user in a whole app, also as a node message. It ends at
+    ``until`` (Unix seconds)."""
 
     app: str
     user: str
@@ -21,21 +22,28 @@ _ROWS: Final = RowsOf(Muted, "mute", user="member")
 
 
 class MuteRows(Store.Rows):
-    """The mutes in a store. Each method is one transaction, may switch, and raises StorageUnavailable. Times
-    are of the clock of the database, because the clocks of nodes differ."""
+    """The mutes in a store. Each method is one transaction, may switch, and
+    raises StorageUnavailable. Times are of the clock of the database, because
+    the clocks of nodes differ."""
 
     @Store.writing
-    def mute(self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str) -> Muted:
-        """Store a mute in place of an earlier one; 0 seconds: one that has ended."""
+    def mute(
+        self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str
+    ) -> Muted:
+        """Store a mute in place of an earlier one; 0 seconds: one that has
+        ended."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         mute = Muted(app, user, now + seconds if seconds > 0 else now - 1, reason)
         sql.execute("DELETE FROM mute WHERE app = %s AND member = %s", (app, user))
-        sql.insert_new("mute", f"{_ROWS.columns}, changed", [(*_ROWS.values(mute), now)])
+        sql.insert_new(
+            "mute", f"{_ROWS.columns}, changed", [(*_ROWS.values(mute), now)]
+        )
         return mute
 
     @Store.reading_or(([], 0))
     def changed(self, sql: PooledStatements, since: int) -> tuple[list[Muted], int]:
-        """The mutes that were changed at this Unix second or later, 0: all; and the second of the reading."""
+        """The mutes that were changed at this Unix second or later, 0: all; and
+        the second of the reading."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
@@ -58,8 +66,8 @@ class Mutes:
             self._node_messages.handle({Muted: self._learn})
 
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
-        """Mute a user on all nodes; 0 seconds: let them send again. Returns the end in Unix seconds.
-        Switches. Raises StorageUnavailable."""
+        """Mute a user on all nodes; 0 seconds: let them send again. Returns the
+        end in Unix seconds. Switches. Raises StorageUnavailable."""
         row = self.rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
@@ -70,7 +78,8 @@ class Mutes:
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:
-        """Learn what was changed since the last time. Switches. Raises StorageUnavailable."""
+        """Learn what was changed since the last time. Switches. Raises
+        StorageUnavailable."""
         rows, now = self.rows.changed(self._known)
         for row in rows:
             self._learn(row)

@@ -22,11 +22,13 @@ from imserver.plugin.wire import Limit
 
 _MOST_OF_ROLE: Final = 20
 Remove = Callable[[str, int, str], None]
-"""App, group and user: removes a member. Raises ServiceRefused for no member."""
+"""App, group and user: removes a member. Raises ServiceRefused for no
+member."""
 
 
 class Proof(Struct, frozen=True):
-    """What somebody shows who asks to lift a ban: their token, or an identifier and the password."""
+    """What somebody shows who asks to lift a ban: their token, or an identifier
+    and the password."""
 
     token: str
     login: str
@@ -35,13 +37,14 @@ class Proof(Struct, frozen=True):
 
 
 Banned = Callable[[str, Proof], str]
-"""App and proof: the user, who is banned or locked. Raises ServiceRefused if they are not, or the proof is
-wrong."""
+"""App and proof: the user, who is banned or locked. Raises ServiceRefused if
+they are not, or the proof is wrong."""
 
 
 class SafetyParts(Struct, frozen=True):
-    """The services that the routes use. ``remove``: removes a user from a group; None on a node without
-    groups. ``banned``: who somebody is who is banned; None on a node without accounts."""
+    """The services that the routes use. ``remove``: removes a user from a
+    group; None on a node without groups. ``banned``: who somebody is who is
+    banned; None on a node without accounts."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
     moderation: Moderation
@@ -67,7 +70,11 @@ def build(core: Core) -> Parts:
         run=(
             every(5.0, mutes.load, "mutes could not be read"),
             every(86_400.0, mutes.rows.forget, "old mutes could not be deleted"),
-            every(3600.0, lambda: reports.expire(int(time())), "reports could not be expired"),
+            every(
+                3600.0,
+                lambda: reports.expire(int(time())),
+                "reports could not be expired",
+            ),
             removals.runner.run,
         ),
         stop=removals.runner.stop,
@@ -81,7 +88,9 @@ def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
 
     store, every = PeopleStore(core.store), (0, Limit.ID, _MOST_OF_ROLE, 0)
-    return lambda app, role: [each.user for each in store.page(PeopleFilter(app, role=role), *every)]
+    return lambda app, role: [
+        each.user for each in store.page(PeopleFilter(app, role=role), *every)
+    ]
 
 
 def _banned(core: Core) -> Banned | None:
@@ -96,7 +105,9 @@ def _banned(core: Core) -> Banned | None:
     def banned(app: str, proof: Proof) -> str:
         try:
             if proof.login:
-                account = accounts.login(app, proof.login, proof.password, proof.address, proof.token)
+                account = accounts.login(
+                    app, proof.login, proof.password, proof.address, proof.token
+                )
             else:
                 account = accounts.tokens.holder(proof.token).account
         except AccountLocked as refused:
@@ -107,7 +118,10 @@ def _banned(core: Core) -> Banned | None:
             if locked is not None and locked.is_locked(time()):
                 return locked.user
             raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
-        if core.tenants.resolve(account.app) != app or core.sessions.ban_of(app, account.user) is None:
+        if (
+            core.tenants.resolve(account.app) != app
+            or core.sessions.ban_of(app, account.user) is None
+        ):
             raise ServiceRefused(problem=HTTP_NOT_BANNED)
         return account.user
 

@@ -1,7 +1,8 @@
 """Removes messages of users, brings them back, and erases what they were.
 
-A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what is removed already. All times
-are of the clock of the database, because the clocks of nodes differ.
+A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what
+is removed already. All times are of the clock of the database, because the
+clocks of nodes differ.
 """
 
 from collections.abc import Sequence
@@ -32,9 +33,11 @@ _ID_BYTES: Final = 8
 
 
 class Removal(Struct, frozen=True):
-    """Messages that are removed together. ``user``: who sent them; ``""``: several. ``since``, ``until``: of
-    the messages, in Unix milliseconds. ``reached``, ``last``: the ids between which they are still looked
-    for. ``ends``: Unix seconds until which it may be undone; 0: until somebody decides."""
+    """Messages that are removed together. ``user``: who sent them; ``""``:
+    several. ``since``, ``until``: of the messages, in Unix milliseconds.
+    ``reached``, ``last``: the ids between which they are still looked for.
+    ``ends``: Unix seconds until which it may be undone; 0: until somebody
+    decides."""
 
     app: str
     id: str
@@ -52,13 +55,15 @@ _ROWS: Final = RowsOf(Removal, "removal", user="member")
 
 
 class Removals(Store.Rows):
-    """Begins, undoes and ends removals. ``runner`` works on them. Methods may switch, and raise
-    StorageUnavailable."""
+    """Begins, undoes and ends removals. ``runner`` works on them. Methods may
+    switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         due = f"state <> {DONE} OR (ends > 0 AND ends <= {{now}})"
-        self.runner = Runner(store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0)
+        self.runner = Runner(
+            store, "removal", due, self._work, lease_seconds=10, look_seconds=5.0
+        )
 
     @property
     def _log(self) -> MessageLog:
@@ -66,10 +71,17 @@ class Removals(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
-        """Store a new removal, which is final after so many seconds; 0: when somebody decides."""
+        """Store a new removal, which is final after so many seconds; 0: when
+        somebody decides."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        removal = replace(new, created=now, ends=now + undo_seconds if undo_seconds else 0)
-        sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [(*_ROWS.values(removal), now, 0)])
+        removal = replace(
+            new, created=now, ends=now + undo_seconds if undo_seconds else 0
+        )
+        sql.insert_new(
+            "removal",
+            f"{_ROWS.columns}, leased, messages",
+            [(*_ROWS.values(removal), now, 0)],
+        )
         return removal
 
     def get(self, app: str, id: str) -> Removal | None:
@@ -77,9 +89,12 @@ class Removals(Store.Rows):
         return _ROWS.first(self._store.rows, "WHERE app = %s AND id = %s", app, id)
 
     @Store.writing
-    def change_state(self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]) -> bool:
-        """Set the state of a removal that has one of these; False: it has another. A removal that is to be
-        undone must not have ended, one whose end begins must have."""
+    def change_state(
+        self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]
+    ) -> bool:
+        """Set the state of a removal that has one of these; False: it has
+        another. A removal that is to be undone must not have ended, one whose
+        end begins must have."""
         in_time = {
             UNDOING: f" AND (ends = 0 OR ends > {sql.now})",
             ENDING: f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))",
@@ -89,16 +104,21 @@ class Removals(Store.Rows):
         return sql.execute(statement, (to, removal.app, removal.id)) > 0
 
     def begin(self, app: str, user: str, since: int, until: int) -> Removal:
-        """Begin to remove the messages of a user that were sent in this time, Unix milliseconds (``until``
-        0: until now)."""
+        """Begin to remove the messages of a user that were sent in this time,
+        Unix milliseconds (``until`` 0: until now)."""
         reached, last = self._log.removals.extent(app, since, until)
-        new = Removal(app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last)
+        new = Removal(
+            app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last
+        )
         removal = self.add(new, UNDO_SECONDS)
         self.runner.start(app, removal.id)
         return removal
 
-    def remove(self, app: str, user: str, messages: Sequence[int], undecided: bool) -> Removal:
-        """Remove some messages at once. ``undecided``: until somebody decides."""
+    def remove(
+        self, app: str, user: str, messages: Sequence[int], undecided: bool
+    ) -> Removal:
+        """Remove some messages at once. ``undecided``: until somebody
+        decides."""
         new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
         removal = self.add(new, 0 if undecided else UNDO_SECONDS)
         self._log.removals.move(app, messages, removal.id)
@@ -109,7 +129,8 @@ class Removals(Store.Rows):
         return removal
 
     def undo(self, app: str, act: str) -> Removal:
-        """Bring the messages of a removal back. Raises ServiceRefused if there is none."""
+        """Bring the messages of a removal back. Raises ServiceRefused if there
+        is none."""
         removal = self.get(app, act)
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self.change_state(removal, UNDOING, among):
@@ -122,21 +143,25 @@ class Removals(Store.Rows):
         return self._log.removals.copies(app, act)
 
     def senders(self, app: str, act: str) -> list[str]:
-        """Whose messages they are. Raises ServiceRefused if there is no such removal."""
+        """Whose messages they are. Raises ServiceRefused if there is no such
+        removal."""
         if (removal := self.get(app, act)) is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
         return [removal.user] if removal.user else self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:
-        """Wait until nothing is to be done for a removal; False: it takes longer."""
+        """Wait until nothing is to be done for a removal; False: it takes
+        longer."""
         deadline = monotonic() + seconds
-        while (found := self.get(removal.app, removal.id)) is not None and found.state != DONE:
+        while (
+            found := self.get(removal.app, removal.id)
+        ) is not None and found.state != DONE:
             if monotonic() > deadline:
                 return False
             gevent.sleep(0.05)
         return True
 
-    # --- work -----------------------------------------------------------------------------------------------
+    # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, act: str) -> None:
         """Do all that there is to do for a removal now."""
@@ -155,14 +180,17 @@ class Removals(Store.Rows):
                 break
 
     def _remove(self, removal: Removal) -> None:
-        """Remove messages until none is left, or the removal is to be undone."""
+        """Remove messages until none is left, or the removal is to be
+        undone."""
         app, act, reached = removal.app, removal.id, removal.reached
         while reached < removal.last:
             span = (removal.since, removal.until, reached, removal.last)
             found, upto = self._log.removals.sent(app, removal.user, *span)
             ids = [id for id, _ in found]
             if ids:
-                done = self._log.removals.remove(app, act, ids, lambda sql: _is_under_way(sql, app, act))
+                done = self._log.removals.remove(
+                    app, act, ids, lambda sql: _is_under_way(sql, app, act)
+                )
                 if done is None:
                     return
                 if len(done) < len(ids):
@@ -174,5 +202,8 @@ class Removals(Store.Rows):
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:
     """Whether messages are being removed, in the transaction of the log."""
-    rows = sql.query(f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}", (app, id))
+    rows = sql.query(
+        f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}",
+        (app, id),
+    )
     return bool(rows) and rows[0][0] == UNDER_WAY

@@ -1,9 +1,10 @@
 """Reports of users, and the queue of them for moderators.
 
-Reports of the same message, or of the same person, are one as long as it is open. Moderators see a reported
-message as its reporter does: with a few messages around it, of that conversation. Its text stays with the
-report: whoever recalls or deletes it leaves moderators something to decide by. An appeal of somebody who is
-banned is a report of them about themselves.
+Reports of the same message, or of the same person, are one as long as it is
+open. Moderators see a reported message as its reporter does: with a few
+messages around it, of that conversation. Its text stays with the report:
+whoever recalls or deletes it leaves moderators something to decide by. An
+appeal of somebody who is banned is a report of them about themselves.
 """
 
 import logging
@@ -38,10 +39,30 @@ from imserver.operate.safety.wire import Report
 from imserver.plugin.errors import Problems, ReplyCode, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import GOCHAT, by_address
-from imserver.plugin.messages import Draft, Entry, MessageLog, MessageServices, ToFollowers
+from imserver.plugin.messages import (
+    Draft,
+    Entry,
+    MessageLog,
+    MessageServices,
+    ToFollowers,
+)
 from imserver.plugin.services import Core
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, text_of
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, Signal, app_and_user
+from imserver.plugin.storage import (
+    PooledStatements,
+    Row,
+    RowsOf,
+    Statements,
+    Store,
+    text_of,
+)
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    Signal,
+    app_and_user,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +76,12 @@ StaffRole = Literal["owner", "moderator"]
 User = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]
 ReportId = Annotated[str, about("The id of a report.", min_length=1, max_length=32)]
 ReportReason = Annotated[
-    str, about("One of the reasons of the app (`safety.reasons`).", min_length=1, max_length=REASON_BYTES)
+    str,
+    about(
+        "One of the reasons of the app (`safety.reasons`).",
+        min_length=1,
+        max_length=REASON_BYTES,
+    ),
 ]
 
 
@@ -65,20 +91,28 @@ class ReportShown(Struct, kw_only=True):
     id: ReportId
     user: Annotated[str, about("The user who is reported, or has sent the message.")]
     message: Annotated[int, about("The message; 0: the user is reported.")]
-    conversation: Annotated[int, about("The conversation of the message; 0: the user is reported.")]
+    conversation: Annotated[
+        int, about("The conversation of the message; 0: the user is reported.")
+    ]
     reporters: Annotated[int, about("How many users have reported it.")]
     reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
     opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
-    changed: Annotated[int, about("When it was last reported, or closed, in Unix seconds.")]
+    changed: Annotated[
+        int, about("When it was last reported, or closed, in Unix seconds.")
+    ]
     closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
     closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
     outcome: Annotated[str, about("What was done.")]
     note: Annotated[str, about("What the moderator wrote for other moderators.")]
     evidence: Annotated[
         str,
-        about("The text of the message when it was reported first, or of the appeal; empty: there is none."),
+        about(
+            "The text of the message when it was reported first, or of the appeal; empty: there is none."
+        ),
     ] = ""
-    appeal: Annotated[bool, about("Whether it is the appeal of a user who is banned.")] = False
+    appeal: Annotated[
+        bool, about("Whether it is the appeal of a user who is banned.")
+    ] = False
 
 
 class ReporterShown(Struct):
@@ -95,8 +129,9 @@ _REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="creat
 
 
 class ReportInContext(Struct, frozen=True):
-    """A report with what moderators see: its reporters, the message, and those around it. ``copies``: removed
-    messages as they were, by id, as long as they may come back."""
+    """A report with what moderators see: its reporters, the message, and those
+    around it. ``copies``: removed messages as they were, by id, as long as they
+    may come back."""
 
     report: ReportShown
     reporters: list[ReporterShown]
@@ -105,23 +140,33 @@ class ReportInContext(Struct, frozen=True):
 
 
 class OpenReports(Struct):
-    """The data of the signal ``safety.reports``, which moderators get when a report is new or closed."""
+    """The data of the signal ``safety.reports``, which moderators get when a
+    report is new or closed."""
 
     open: int
 
 
 class Reports(Store.Rows):
-    """Takes reports, and shows them. Everything may switch, and raise StorageUnavailable. ``staff_of``: the
-    accounts of an app with a role. Owners hear of reports by a message of the server."""
+    """Takes reports, and shows them. Everything may switch, and raise
+    StorageUnavailable. ``staff_of``: the accounts of an app with a role. Owners
+    hear of reports by a message of the server."""
 
-    def __init__(self, core: Core, staff_of: Callable[[str, StaffRole], Sequence[str]]) -> None:
+    def __init__(
+        self, core: Core, staff_of: Callable[[str, StaffRole], Sequence[str]]
+    ) -> None:
         super().__init__(core.store)
         self._tenants = core.tenants
         self._observer, self._accounts = core.observer, core.accounts
-        self._rates = core.buckets.make(USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt)
-        self._appeals = core.buckets.make(USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt)
+        self._rates = core.buckets.make(
+            USER_REPORTS, REPORTS, REPORT_SECONDS, core.attempt
+        )
+        self._appeals = core.buckets.make(
+            USER_APPEALS, APPEALS, APPEAL_SECONDS, core.attempt
+        )
         seconds = core.config.accounts.rate_seconds
-        self._addresses = core.buckets.make(ADDRESS_APPEALS, APPEALS_OF_ADDRESS, seconds, core.attempt)
+        self._addresses = core.buckets.make(
+            ADDRESS_APPEALS, APPEALS_OF_ADDRESS, seconds, core.attempt
+        )
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
         url = core.config.address
@@ -135,16 +180,23 @@ class Reports(Store.Rows):
         """The rules of an app."""
         return rules_of(self._tenants.get(app))
 
-    # --- users ----------------------------------------------------------------------------------------------
+    # --- users ----------------------------------------------------------------
 
-    def send(self, app: str, reporter: str, report: Report, by_user: bool = True) -> str:
-        """Report a message or a user; returns the id of the report. ``by_user``: it counts for the user.
-        Raises ServiceRefused and TooManyRequests."""
+    def send(
+        self, app: str, reporter: str, report: Report, by_user: bool = True
+    ) -> str:
+        """Report a message or a user; returns the id of the report.
+        ``by_user``: it counts for the user. Raises ServiceRefused and
+        TooManyRequests."""
         reasons = [each for each in self.rules_of(app).reasons if each != APPEAL]
         if report.reason not in reasons:
-            raise ServiceRefused(f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST)
+            raise ServiceRefused(
+                f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST
+            )
         if bool(report.message) == bool(report.user):
-            raise ServiceRefused("`message`, `user`: expected one of them", Problems.INVALID_REQUEST)
+            raise ServiceRefused(
+                "`message`, `user`: expected one of them", Problems.INVALID_REQUEST
+            )
         if by_user:
             self._rates.require((app, reporter))
         if not report.message:
@@ -156,17 +208,28 @@ class Reports(Store.Rows):
         return self._take(app, reporter, report, entry.sender, *where)
 
     def check_appeals(self, app: str, address: str) -> None:
-        """Count the appeal of somebody who has proved nothing yet. Raises TooManyRequests."""
+        """Count the appeal of somebody who has proved nothing yet. Raises
+        TooManyRequests."""
         self._addresses.require(by_address(app, address))
 
     def appeal(self, app: str, user: str, text: str) -> str:
-        """Send the appeal of a banned user to the moderators; returns the id of its report. Raises
-        ServiceRefused (they have not answered the last one) and TooManyRequests."""
+        """Send the appeal of a banned user to the moderators; returns the id of
+        its report. Raises ServiceRefused (they have not answered the last one)
+        and TooManyRequests."""
         subject = f"appeal {user}"
-        if self._store.rows("SELECT 1 FROM report WHERE app = %s AND subject = %s", (app, subject)):
+        if self._store.rows(
+            "SELECT 1 FROM report WHERE app = %s AND subject = %s", (app, subject)
+        ):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
         self._appeals.require((app, user))
-        return self._take(app, user, Report(0, user, APPEAL, text), user, subject, evidence=text[:1000])
+        return self._take(
+            app,
+            user,
+            Report(0, user, APPEAL, text),
+            user,
+            subject,
+            evidence=text[:1000],
+        )
 
     def _take(
         self,
@@ -178,8 +241,13 @@ class Reports(Store.Rows):
         conversation: int = 0,
         evidence: str = "",
     ) -> str:
-        """Store a report, and tell moderators. ``subject``: what is one report while it is open."""
-        record, now, new = self._observer.recorder(app, "report"), int(time()), token_hex(8)
+        """Store a report, and tell moderators. ``subject``: what is one report
+        while it is open."""
+        record, now, new = (
+            self._observer.recorder(app, "report"),
+            int(time()),
+            token_hex(8),
+        )
         recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
@@ -189,7 +257,8 @@ class Reports(Store.Rows):
                 if sql.query(count, (app,))[0][0] >= MOST_OPEN:
                     return None
                 others = "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 AND opened >= %s"
-                # Owners hear of the first report in each such span of the clock.
+                # Owners hear of the first report in each such span of the
+                # clock.
                 rows = sql.query(f"{others} LIMIT 2", (app, now - now % 600))
                 recent = {text_of(member) for (member,) in rows}
                 what = user, report.message, conversation
@@ -197,17 +266,29 @@ class Reports(Store.Rows):
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 id = _open_report(sql, app, subject)
             assert id is not None
-            own = "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
+            own = (
+                "SELECT 1 FROM reporter WHERE app = %s AND report = %s AND member = %s"
+            )
             if sql.query(own, (app, id, reporter)):
                 return id
-            count_reporters = "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
-            if sql.query(count_reporters, (app, id))[0][0] < 50:  # further ones are counted
+            count_reporters = (
+                "SELECT count(*) FROM reporter WHERE app = %s AND report = %s"
+            )
+            # further ones are counted
+            if sql.query(count_reporters, (app, id))[0][0] < 50:
                 values = (app, id, reporter, now, report.reason, report.text)
-                sql.insert_new("reporter", f"app, report, {_REPORTERS.columns}", [values])
+                sql.insert_new(
+                    "reporter", f"app, report, {_REPORTERS.columns}", [values]
+                )
             change = "UPDATE report SET reporters = reporters + 1, changed = %s WHERE app = %s AND id = %s"
             sql.execute(change, (now, app, id))
             if record is not None:
-                facts = {"user": user, "report": id, "message": report.message, "reason": report.reason}
+                facts = {
+                    "user": user,
+                    "report": id,
+                    "message": report.message,
+                    "reason": report.reason,
+                }
                 record(sql, app, user, facts)
             return id
 
@@ -220,17 +301,23 @@ class Reports(Store.Rows):
         return id
 
     def count_for(self, app: str, moderator: str) -> int:
-        """How many reports of an app are open. From now on the moderator hears of changes here."""
+        """How many reports of an app are open. From now on the moderator hears
+        of changes here."""
         if moderator not in self._moderators.get(app, (0.0, ()))[1]:
             self._moderators.pop(app, None)
         return self._count(app)
 
     def _count(self, app: str) -> int:
         statement = "SELECT count(*) FROM report WHERE app = %s AND closed = 0"
-        return int(self._store.rows(statement, (app,))[0][0]) if self._store.has_database else 0
+        return (
+            int(self._store.rows(statement, (app,))[0][0])
+            if self._store.has_database
+            else 0
+        )
 
     def _signal_moderators(self, app: str) -> None:
-        """Tell those who moderate an app, on all their devices, how many reports are open."""
+        """Tell those who moderate an app, on all their devices, how many
+        reports are open."""
         known_at, users = self._moderators.get(app, (0.0, ()))
         if not known_at or monotonic() - known_at > 30.0:  # so long a node knows them
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
@@ -241,10 +328,20 @@ class Reports(Store.Rows):
             self._messages.signals.send(ToFollowers(app, users, 0, signal))
 
     def _notify_owners(
-        self, app: str, id: str, report: Report, user: str, conversation: int, recent: Set[str]
+        self,
+        app: str,
+        id: str,
+        report: Report,
+        user: str,
+        conversation: int,
+        recent: Set[str],
     ) -> None:
-        """Tell owners of a report, unless they have heard of one. ``recent``: of whom they were."""
-        who, groups = self.names(app, [user]).get(user, user), self.groups(app, [conversation])
+        """Tell owners of a report, unless they have heard of one. ``recent``:
+        of whom they were."""
+        who, groups = (
+            self.names(app, [user]).get(user, user),
+            self.groups(app, [conversation]),
+        )
         what = f"A message of {who}" if report.message else who
         happened = "asks to lift a ban" if report.reason == APPEAL else "was reported"
         where = "".join(f' in "{name}"' for name in groups.values())
@@ -259,7 +356,9 @@ class Reports(Store.Rows):
         )
         for owner in self._staff_of(app, "owner"):
             if owner != user and recent <= {owner}:
-                self._messages.messaging.store(app, replace(draft, to_user=owner), by_user=False)
+                self._messages.messaging.store(
+                    app, replace(draft, to_user=owner), by_user=False
+                )
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
         """User → nickname or else user name, of those with an account."""
@@ -267,51 +366,74 @@ class Reports(Store.Rows):
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
         """Conversation → the name of the group, of those that are groups."""
-        found = self._store.part(MessageLog).conversations.find(app, list({*conversations} - {0}))
+        found = self._store.part(MessageLog).conversations.find(
+            app, list({*conversations} - {0})
+        )
         return {str(each.id): each.name for each in found if each.kind == "group"}
 
     def _message(self, app: str, reporter: str, message: int) -> Entry:
         """A message that the reporter can read and somebody else has sent."""
         entries = self._store.part(MessageLog).entries
-        found = entries.readable(app, reporter, [message]) if self._store.has_database else []
-        if not found or found[0].kind != "message" or found[0].sender in ("", reporter) or found[0].room:
+        found = (
+            entries.readable(app, reporter, [message])
+            if self._store.has_database
+            else []
+        )
+        if (
+            not found
+            or found[0].kind != "message"
+            or found[0].sender in ("", reporter)
+            or found[0].room
+        ):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         return found[0]
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
         tenant = self._tenants.get(app)
         needs_account = tenant is not None and tenant.wants_accounts(app)
-        if user == reporter or (needs_account and not self._accounts.those_of(app, [user])):
+        if user == reporter or (
+            needs_account and not self._accounts.those_of(app, [user])
+        ):
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
-    # --- moderators -----------------------------------------------------------------------------------------
+    # --- moderators -----------------------------------------------------------
 
     @Store.reading_or([])
     def page(
-        self, sql: PooledStatements, app: str, state: State, before: tuple[int, str] | None, limit: int
+        self,
+        sql: PooledStatements,
+        app: str,
+        state: State,
+        before: tuple[int, str] | None,
+        limit: int,
     ) -> list[ReportShown]:
-        """A page of the reports of an app, the one that changed last first; ``before``: (change, id)."""
+        """A page of the reports of an app, the one that changed last first;
+        ``before``: (change, id)."""
         condition = "closed = 0" if state == "open" else "closed > 0"
         behind: tuple[object, ...] = ()
         if before is not None:
             condition += " AND (changed < %s OR (changed = %s AND id < %s))"
             behind = (before[0], *before)
-        statement = (
-            f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
-        )
+        statement = f"{_REPORTS.select} WHERE app = %s AND {condition} ORDER BY changed DESC, id DESC LIMIT %s"
         return _with_reasons(sql, app, sql.query(statement, (app, *behind, limit)))
 
     def show(self, app: str, id: str) -> ReportInContext:
-        """A report, and what its reporters can read around the message. Raises ServiceRefused."""
+        """A report, and what its reporters can read around the message. Raises
+        ServiceRefused."""
         rows, reporters = self._rows(app, id)
         if not rows:
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
         report = rows[0]
         if not report.message:
             return ReportInContext(report, reporters, [], {})
-        messages, removals = self._around(app, report, reporters), self._store.part(MessageLog).removals
+        messages, removals = (
+            self._around(app, report, reporters),
+            self._store.part(MessageLog).removals,
+        )
         recalled = (each.id for each in messages if each.kind == "recall")
-        copies = {id: copy for id in recalled if (copy := removals.copy(app, id)) is not None}
+        copies = {
+            id: copy for id in recalled if (copy := removals.copy(app, id)) is not None
+        }
         return ReportInContext(report, reporters, messages, copies)
 
     @Store.reading_or(([], []))
@@ -323,8 +445,11 @@ class Reports(Store.Rows):
         reporters = _REPORTERS.find(sql.query, which, app, id)
         return _with_reasons(sql, app, rows), reporters
 
-    def _around(self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]) -> list[Entry]:
-        """The reported message and those around it, as the first reporter who can read it does."""
+    def _around(
+        self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]
+    ) -> list[Entry]:
+        """The reported message and those around it, as the first reporter who
+        can read it does."""
         entries = self._store.part(MessageLog).entries
         for reporter in reporters:
             if entries.readable(app, reporter.user, [report.message]):
@@ -336,7 +461,8 @@ class Reports(Store.Rows):
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
-        """Close a report. Raises ServiceRefused if there is none, or it is closed."""
+        """Close a report. Raises ServiceRefused if there is none, or it is
+        closed."""
         now = int(time())
         statement = (
             "UPDATE report SET subject = id, closed = %s, changed = %s, closed_by = %s, outcome = %s, "
@@ -346,15 +472,22 @@ class Reports(Store.Rows):
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
         self._signal_moderators(app)
 
-    # --- old reports ----------------------------------------------------------------------------------------
+    # --- old reports ----------------------------------------------------------
 
     def expire(self, now: int) -> None:
         """Delete closed reports for which the app's time is over."""
-        for app in {text_of(row[0]) for row in self._store.rows("SELECT DISTINCT app FROM report")}:
+        for app in {
+            text_of(row[0])
+            for row in self._store.rows("SELECT DISTINCT app FROM report")
+        }:
             before = now - self.rules_of(app).retention_days * 86400
             old = "app = %s AND closed > 0 AND closed < %s"
 
-            def work(sql: PooledStatements, key: tuple[str, int] = (app, before), old: str = old) -> None:
+            def work(
+                sql: PooledStatements,
+                key: tuple[str, int] = (app, before),
+                old: str = old,
+            ) -> None:
                 of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
                 sql.execute(f"DELETE FROM reporter WHERE {of_old}", (key[0], *key))
                 sql.execute(f"DELETE FROM report WHERE {old}", key)
@@ -368,7 +501,10 @@ def _messages(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _open_report(sql: Statements, app: str, subject: str) -> str | None:
-    rows = sql.query(f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}", (app, subject))
+    rows = sql.query(
+        f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}",
+        (app, subject),
+    )
     return text_of(rows[0][0]) if rows else None
 
 
@@ -376,14 +512,18 @@ def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[Report
     ids = [text_of(row[0]) for row in rows]
     reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
     statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
-    for report, reason in sql.query_in(statement, (app,), ids, many=True) if ids else ():
+    for report, reason in (
+        sql.query_in(statement, (app,), ids, many=True) if ids else ()
+    ):
         counts = reasons[text_of(report)]
         counts[text_of(reason)] = counts.get(text_of(reason), 0) + 1
     found = ((row, reasons[text_of(row[0])]) for row in rows)
-    return [_REPORTS.read(row, reasons=each, appeal=APPEAL in each) for row, each in found]
+    return [
+        _REPORTS.read(row, reasons=each, appeal=APPEAL in each) for row, each in found
+    ]
 
 
-# --- commands of clients ------------------------------------------------------------------------------------
+# --- commands of clients ------------------------------------------------------
 
 
 class ReportView(Struct):
@@ -396,6 +536,8 @@ def commands_of(reports: Reports) -> CommandTable:
     """The commands that reports run."""
 
     def report(connection: Connection, command: Report) -> Reply:
-        return Reply(ReplyCode.OK, ReportView(reports.send(*app_and_user(connection), command)))
+        return Reply(
+            ReplyCode.OK, ReportView(reports.send(*app_and_user(connection), command))
+        )
 
     return {Report: CommandRow(report, act="reports.send")}

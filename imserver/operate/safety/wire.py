@@ -12,7 +12,8 @@ TEXT_CHARACTERS: Final = 1000
 
 
 class Report(Command, frozen=True, gc=False):
-    """Report a message, or (``message`` 0) a user, for one of the reasons of the app."""
+    """Report a message, or (``message`` 0) a user, for one of the reasons of
+    the app."""
 
     message: int
     user: str

@@ -1,4 +1,5 @@
-"""What is slow on the nodes, traces of it, and how much their logs say for a while."""
+"""What is slow on the nodes, traces of it, and how much their logs say for a
+while."""
 
 from typing import Any
 
@@ -14,4 +15,6 @@ def _commands() -> dict[str, Any]:
     return {"log": log, "slow": slow}
 
 
-FEATURE = FeatureRow("watch", build, routes=api.routes.rows, settings=SETTINGS, commands=_commands)
+FEATURE = FeatureRow(
+    "watch", build, routes=api.routes.rows, settings=SETTINGS, commands=_commands
+)

@@ -15,7 +15,10 @@ class TimingsQuery(Struct, forbid_unknown_fields=True):
     """Which of them, and how many."""
 
     order: Annotated[
-        Order, about("`slowest` of the last hour; `seconds`: all of them together; `count`: how often.")
+        Order,
+        about(
+            "`slowest` of the last hour; `seconds`: all of them together; `count`: how often."
+        ),
     ] = "slowest"
     limit: Annotated[int, about("The most timings of the answer.", ge=1, le=1000)] = 100
 
@@ -46,20 +49,28 @@ routes = Resource(
 
 @routes.get("/nodes/timings", reach="all")
 def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
-    """Show how long requests, commands, transactions and jobs took, and the slowest of each.
+    """Show how long requests, commands, transactions and jobs took, and the
+    slowest of each.
 
-    They count since the start of each node. `/metrics` has the same as histograms.
+    They count since the start of each node. `/metrics` has the same as
+    histograms.
     """
     rows, missing = watch.timings()
     rows.sort(key=lambda row: (getattr(row, request.order), row.seconds), reverse=True)
     return TimingsAnswer(rows[: request.limit], missing, watch.log_state)
 
 
-@routes.post("/nodes/log", schema=("LogRequest", "What the nodes log, and for how long."), reach="all")
+@routes.post(
+    "/nodes/log",
+    schema=("LogRequest", "What the nodes log, and for how long."),
+    reach="all",
+)
 def log(
     watch: Watch,
     call: Call,
-    level: Annotated[Level | None, about("The least level of lines; null: as the settings say.")] = None,
+    level: Annotated[
+        Level | None, about("The least level of lines; null: as the settings say.")
+    ] = None,
     part: Annotated[
         str,
         about(
@@ -77,7 +88,8 @@ def log(
         ),
     ] = None,
     seconds: Annotated[
-        int, about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400)
+        int,
+        about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400),
     ] = 600,
     name: Annotated[
         str,
@@ -97,12 +109,20 @@ def log(
     A later call replaces it; so does a reload of the settings.
     """
     if part and (nearest := watch.nearest(part)) != [part]:
-        near = f"the nearest: {', '.join(nearest)}" if nearest else "they are named as `gateway.cluster`"
+        near = (
+            f"the nearest: {', '.join(nearest)}"
+            if nearest
+            else "they are named as `gateway.cluster`"
+        )
         raise ApiProblem.invalid(f"`part`: there is no {part}; {near}")
     if seconds and level is None and share is None and trace is None:
         raise ApiProblem.invalid("it names neither `level` nor `share` nor `trace`")
     if trace is not None and watch.trace is None:
-        raise ApiProblem.invalid("`trace`: `tracing.endpoint` of the settings names no collector")
+        raise ApiProblem.invalid(
+            "`trace`: `tracing.endpoint` of the settings names no collector"
+        )
     if name and not watch.calls.has(name):
         raise ApiProblem.invalid("`name`: there is no such route or command")
-    return LogDone(seconds, watch.log(LogWish(level, part, share, seconds, name, trace)))
+    return LogDone(
+        seconds, watch.log(LogWish(level, part, share, seconds, name, trace))
+    )

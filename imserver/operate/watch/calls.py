@@ -1,4 +1,5 @@
-"""What is done around requests and commands while they are watched: lines of the log, and traces."""
+"""What is done around requests and commands while they are watched: lines of
+the log, and traces."""
 
 from __future__ import annotations
 
@@ -30,9 +31,10 @@ OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
 
 
 class CallRule(Struct, frozen=True):
-    """What is done for calls. ``own_level``: they log from another level on. ``lines``: the share of commands
-    that get a line. ``trace``: the share of calls with a trace, if their caller does not decide; None: none
-    has one, whatever the caller says."""
+    """What is done for calls. ``own_level``: they log from another level on.
+    ``lines``: the share of commands that get a line. ``trace``: the share of
+    calls with a trace, if their caller does not decide; None: none has one,
+    whatever the caller says."""
 
     own_level: bool = False
     lines: float = 0.0
@@ -40,8 +42,8 @@ class CallRule(Struct, frozen=True):
 
 
 class Calls:
-    """Owner of what stands around the functions of routes and commands. Without a rule it is nothing.
-    ``tracer``: None: there are no traces."""
+    """Owner of what stands around the functions of routes and commands. Without
+    a rule it is nothing. ``tracer``: None: there are no traces."""
 
     def __init__(self, core: Core, tracer: Tracer | None) -> None:
         self._tracer = tracer
@@ -57,7 +59,8 @@ class Calls:
         return name in paths or any(command.__name__ == name for command in self._table)
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
-        """Apply a rule to calls with this name (``""``: all), and ``others`` to the rest. Never switches."""
+        """Apply a rule to calls with this name (``""``: all), and ``others`` to
+        the rest. Never switches."""
         if self._tracer is not None:
             self._tracer.share = (others if name else rule).trace or 0.0
         endpoints = {} if self.api is None else self.api.endpoints
@@ -69,14 +72,18 @@ class Calls:
             its, route = rule if name in ("", key[1]) else others, endpoint.route
             if its.own_level or its.trace is not None:
                 self._routes[key] = route
-                endpoint.route = replace(route, function=partial(self._answer, its, route))
+                endpoint.route = replace(
+                    route, function=partial(self._answer, its, route)
+                )
         for command, row in tuple(self._table.items()):
             its = rule if name in ("", command.__name__) else others
             if its.own_level or its.lines or its.trace:
                 self._rows[command] = row
                 self._table[command] = replace(row, run=partial(self._run, its, row))
 
-    def _answer(self, rule: CallRule, route: Route, service: object, call: Call, *read: object) -> Any:
+    def _answer(
+        self, rule: CallRule, route: Route, service: object, call: Call, *read: object
+    ) -> Any:
         assert route.function is not None
         run = partial(route.function, service, call, *read)
         if self._tracer is not None and rule.trace is not None:
@@ -97,15 +104,29 @@ class Calls:
         command: Command,
         *answers: Callable[[Reply], None],
     ) -> Reply | None:
-        """Run a command. Arguments and result are those of :attr:`CommandRow.run`."""
-        name, began, has_line = type(command).__name__, perf_counter(), random() < rule.lines
+        """Run a command. Arguments and result are those of
+        :attr:`CommandRow.run`."""
+        name, began, has_line = (
+            type(command).__name__,
+            perf_counter(),
+            random() < rule.lines,
+        )
         tracer = self._tracer
-        span = tracer.begin(name) if tracer is not None and random() < (rule.trace or 0.0) else None
+        span = (
+            tracer.begin(name)
+            if tracer is not None and random() < (rule.trace or 0.0)
+            else None
+        )
 
         def finish(code: int) -> None:
             if has_line:
                 what = connection.peer, name, code, (perf_counter() - began) * 1000
-                log.info("%s %s %d %.2fms app=%s user=%r", *what, connection.app, connection.user)
+                log.info(
+                    "%s %s %d %.2fms app=%s user=%r",
+                    *what,
+                    connection.app,
+                    connection.user,
+                )
             if tracer is not None and span is not None:
                 tracer.replied(span, connection, code)
 
@@ -115,11 +136,19 @@ class Calls:
 
         token = OWN_LEVEL.set(rule.own_level)
         try:
-            with nullcontext() if tracer is None or span is None else tracer.within(span):
-                reply = row.run(connection, command, *([reply_later] if answers else ()))
+            with (
+                nullcontext() if tracer is None or span is None else tracer.within(span)
+            ):
+                reply = row.run(
+                    connection, command, *([reply_later] if answers else ())
+                )
         except Exception as error:
             is_stored = not isinstance(error, StorageUnavailable)
-            finish((row.code_of(error) or ReplyCode.SYSTEM) if is_stored else ReplyCode.NOT_STORED)
+            finish(
+                (row.code_of(error) or ReplyCode.SYSTEM)
+                if is_stored
+                else ReplyCode.NOT_STORED
+            )
             raise
         finally:
             OWN_LEVEL.reset(token)
@@ -129,7 +158,8 @@ class Calls:
 
 
 class LevelFilter(logging.Filter):
-    """Lets calls with their own level log from ``level`` on, the rest of a ``part`` from ``others`` on."""
+    """Lets calls with their own level log from ``level`` on, the rest of a
+    ``part`` from ``others`` on."""
 
     def __init__(self, part: str, level: int, others: int) -> None:
         super().__init__()
@@ -139,4 +169,8 @@ class LevelFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         least = self._level if OWN_LEVEL.get() else self._others
-        return record.levelno >= least or record.name == log.name or not record.name.startswith(self._part)
+        return (
+            record.levelno >= least
+            or record.name == log.name
+            or not record.name.startswith(self._part)
+        )

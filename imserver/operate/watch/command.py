@@ -23,7 +23,9 @@ _DAY: Final = 24 * 60 * _MINUTE
 _TIMES: Final[dict[str, Any]] = {
     "slowest": lambda seconds: f"{seconds * 1000:.0f} ms" if seconds else "-",
     "seconds": lambda seconds: f"{seconds:.3f}",
-    "time": lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S") if seconds else "-",
+    "time": lambda seconds: (
+        datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S") if seconds else "-"
+    ),
     "by": lambda text: text or "-",
     "request": lambda text: text or "-",
 }
@@ -40,14 +42,23 @@ _TIMES: Final[dict[str, Any]] = {
     show_default=True,
     help="Order: the slowest of the last hour, seconds together, or how often.",
 )
-@click.option("--most", type=click.IntRange(1, 1000), default=25, show_default=True, help="The most lines.")
+@click.option(
+    "--most",
+    type=click.IntRange(1, 1000),
+    default=25,
+    show_default=True,
+    help="The most lines.",
+)
 def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     """Show how long requests, commands, transactions and jobs took.
 
-    A line has the slowest of the last hour, if it took 25 ms or more: when it ended (UTC), who made it, and
-    the id under which the log has it. Sums count since the start of the node.
+    A line has the slowest of the last hour, if it took 25 ms or more: when it
+    ended (UTC), who made it, and the id under which the log has it. Sums count
+    since the start of the node.
     """
-    answer = ServerApi(url, key_file).get("nodes/timings", {"order": order, "limit": str(most)})
+    answer = ServerApi(url, key_file).get(
+        "nodes/timings", {"order": order, "limit": str(most)}
+    )
     columns = "node, kind, name, count, seconds, slowest, time, by, request"
     timings = convert(answer["timings"], list[Timing])
     if not CommandLine.wants_json():
@@ -59,16 +70,36 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
 @click.command(short_help="Let the nodes log or trace more for a while.")
 @ServerApi.options
 @CommandLine.prints_data
-@click.option("--part", default="", help="Only this part of the server, as gateway.cluster.")
-@click.option("--name", default="", help='Only this route or command, as "imserver slow" names it.')
-@click.option("--share", type=click.FloatRange(0, 1), help="The share of requests with a line.")
-@click.option("--trace", type=click.FloatRange(0, 1), help="The share of calls with a trace.")
-@CommandLine.duration(
-    "--for", "seconds", "For how long.", "10m", least=_MINUTE, most=_DAY, old="--minutes", unit=_MINUTE
+@click.option(
+    "--part", default="", help="Only this part of the server, as gateway.cluster."
 )
-@click.argument("level", type=click.Choice([*get_args(Level), "default"]), required=False)
+@click.option(
+    "--name",
+    default="",
+    help='Only this route or command, as "imserver slow" names it.',
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1), help="The share of requests with a line."
+)
+@click.option(
+    "--trace", type=click.FloatRange(0, 1), help="The share of calls with a trace."
+)
+@CommandLine.duration(
+    "--for",
+    "seconds",
+    "For how long.",
+    "10m",
+    least=_MINUTE,
+    most=_DAY,
+    old="--minutes",
+    unit=_MINUTE,
+)
+@click.argument(
+    "level", type=click.Choice([*get_args(Level), "default"]), required=False
+)
 def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
-    """Let all nodes log from this level on, without a restart. Level "default": as the settings say.
+    """Let all nodes log from this level on, without a restart. Level "default":
+    as the settings say.
 
     Without any wish it says what the nodes log now, and until when (UTC).
     """
@@ -88,17 +119,21 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 
 
 def _in_words(timing: Timing) -> str:
-    """What took long, for people. Requests and commands have names that people know."""
+    """What took long, for people. Requests and commands have names that people
+    know."""
     if timing.kind not in ("transactions", "jobs"):
         return timing.name
     *_, owner, work = ["", *timing.name.split(".")]
     if known := _WORDS.get(f"{owner}.{work}".strip(".")):
         return known
-    return " ".join(filter(None, (_words_of(owner) and f"{_words_of(owner)}:", _words_of(work))))
+    return " ".join(
+        filter(None, (_words_of(owner) and f"{_words_of(owner)}:", _words_of(work)))
+    )
 
 
 def _words_of(name: str) -> str:
-    """The words of a name in the code, as ``PeopleStore`` or ``_read_changes``."""
+    """The words of a name in the code, as ``PeopleStore`` or
+    ``_read_changes``."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return " ".join(apart.lower().split("_")).strip()
 

@@ -9,7 +9,8 @@ from imserver.plugin.settings import Url
 
 
 class TracingSettings(Struct, frozen=True):
-    """Section ``tracing``: where traces of OpenTelemetry are sent to, and of which share of calls."""
+    """Section ``tracing``: where traces of OpenTelemetry are sent to, and of
+    which share of calls."""
 
     endpoint: Url = ""
     share: Annotated[float, Meta(ge=0, le=1)] = 0.0

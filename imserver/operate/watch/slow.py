@@ -45,15 +45,23 @@ class Timing(Struct):
     name: Annotated[str, about("The route, command, method or job.")]
     count: Annotated[int, about("How often.")]
     seconds: Annotated[float, about("All of them together.")]
-    slowest: Annotated[float, about("The slowest of the last hour, in seconds; 0: none took 25 ms.")]
+    slowest: Annotated[
+        float, about("The slowest of the last hour, in seconds; 0: none took 25 ms.")
+    ]
     time: Annotated[float, about("When that one ended, in Unix seconds; 0: none.")]
-    by: Annotated[str, about("Who made it: a principal, as in the log, or the address of a connection.")]
+    by: Annotated[
+        str,
+        about(
+            "Who made it: a principal, as in the log, or the address of a connection."
+        ),
+    ]
     request: Annotated[str, about("The id of that request, as in the log.")]
 
 
 class LogWish(Struct, frozen=True, array_like=True):
-    """What a node logs for so many ``seconds``; 0: as its settings say, as does what is None. ``name``: calls
-    with this name do, see :class:`Calls`; ``""``: all. ``trace``: the share of them with a trace."""
+    """What a node logs for so many ``seconds``; 0: as its settings say, as does
+    what is None. ``name``: calls with this name do, see :class:`Calls`; ``""``:
+    all. ``trace``: the share of them with a trace."""
 
     level: Level | None
     part: str
@@ -64,7 +72,8 @@ class LogWish(Struct, frozen=True, array_like=True):
 
 
 class LogState(Struct, frozen=True):
-    """What the node that answers logs for a while; null: as its settings say."""
+    """What the node that answers logs for a while; null: as its settings
+    say."""
 
     level: Level | None
     part: Annotated[str, about("The part of the server with this level; empty: all.")]
@@ -84,8 +93,11 @@ class Watch:
         self._logger = _all
         self._filter = logging.Filter()
         self.calls = Calls(core, tracer)
-        self.trace = None if tracer is None else settings_of(core.config, TracingSettings).share
-        """The share of calls with a trace, as the settings say; None: there are no traces."""
+        self.trace = (
+            None if tracer is None else settings_of(core.config, TracingSettings).share
+        )
+        """The share of calls with a trace, as the settings say; None: there are
+        no traces."""
         core.queries.add("watch.timings", NoneType, lambda _: self._timings())
         core.queries.add("watch.log", LogWish, self._log_here)
         core.queries.add("watch.forget", str, self._forget_here)
@@ -93,22 +105,27 @@ class Watch:
     def timings(self) -> tuple[list[Timing], list[str]]:
         """How long everything took, and the nodes that did not answer."""
         others, missing = self._core.ask_others("watch.timings", None, list[Timing])
-        return [each for rows in (self._timings(), *others.values()) for each in rows], missing
+        return [
+            each for rows in (self._timings(), *others.values()) for each in rows
+        ], missing
 
     def nearest(self, part: str) -> list[str]:
-        """The parts of the server whose names are nearest to this one; it alone if there is such a part."""
+        """The parts of the server whose names are nearest to this one; it alone
+        if there is such a part."""
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
         return [part] if part in parts else get_close_matches(part, parts, cutoff=0.6)
 
     def log(self, wish: LogWish) -> list[str]:
-        """Let all nodes log by this wish. Returns the nodes that did not answer."""
+        """Let all nodes log by this wish. Returns the nodes that did not
+        answer."""
         self._log_here(wish)
         return self._core.ask_others("watch.log", wish, bool)[1]
 
     def look(self) -> None:
-        """Forget what was slow long ago, and log as before when a wish has ended."""
+        """Forget what was slow long ago, and log as before when a wish has
+        ended."""
         before = time() - SLOW_FOR
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.time < before)
@@ -116,7 +133,8 @@ class Watch:
             self.follow_settings()
 
     def forget(self, app: str, user: str, _name: str) -> None:
-        """Forget who made the slowest, if the user was deleted, on all nodes that answer."""
+        """Forget who made the slowest, if the user was deleted, on all nodes
+        that answer."""
         self._forget_here(whose := f"{app}/{user}")
         self._core.ask_others("watch.forget", whose, bool)
 
@@ -133,8 +151,21 @@ class Watch:
         for kind, timings in self._core.metrics.timings.items():
             for name, histogram in timings.items():
                 slow = timings.slowest.get(name)
-                last = (slow.seconds, slow.time, slow.by, slow.request) if slow else (0.0, 0.0, "", "")
-                rows.append(Timing(node, kind, name, sum(histogram.counts), histogram.total, *last))  # type: ignore[arg-type]
+                last = (
+                    (slow.seconds, slow.time, slow.by, slow.request)
+                    if slow
+                    else (0.0, 0.0, "", "")
+                )
+                rows.append(
+                    Timing(
+                        node,
+                        kind,  # type: ignore[arg-type]
+                        name,
+                        sum(histogram.counts),
+                        histogram.total,
+                        *last,
+                    )
+                )
         return rows
 
     def _log_here(self, wish: LogWish) -> bool:
@@ -142,7 +173,9 @@ class Watch:
         if not wish.seconds:
             return True
         until = time() + wish.seconds
-        self.log_state = LogState(wish.level, wish.part, wish.name, wish.share, wish.trace, until)
+        self.log_state = LogState(
+            wish.level, wish.part, wish.name, wish.share, wish.trace, until
+        )
         if wish.level is not None:
             self._logger = _all.getChild(wish.part) if wish.part else _all
             before = self._logger.getEffectiveLevel()
@@ -179,7 +212,8 @@ class Watch:
         self.follow_settings()
 
     def follow_settings(self) -> None:
-        """Log and trace as the settings say. Called once there are routes, too. Never switches."""
+        """Log and trace as the settings say. Called once there are routes, too.
+        Never switches."""
         if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())

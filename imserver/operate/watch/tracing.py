@@ -1,4 +1,5 @@
-"""Traces of OpenTelemetry: a span for a request or command, and spans for what it waits for.
+"""Traces of OpenTelemetry: a span for a request or command, and spans for what
+it waits for.
 
 The SDK makes the spans, and sends them in a greenlet of its own.
 """
@@ -29,41 +30,60 @@ try:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-    from opentelemetry.trace import Span, SpanKind, StatusCode, get_current_span, use_span
+    from opentelemetry.trace import (
+        Span,
+        SpanKind,
+        StatusCode,
+        get_current_span,
+        use_span,
+    )
     from opentelemetry.trace import Tracer as SpanTracer
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    from opentelemetry.trace.propagation.tracecontext import (
+        TraceContextTextMapPropagator,
+    )
 except ImportError:
-    raise ConfigError("tracing.endpoint needs OpenTelemetry: pip install 'imserver[tracing]'") from None
+    raise ConfigError(
+        "tracing.endpoint needs OpenTelemetry: pip install 'imserver[tracing]'"
+    ) from None
 
 AT_ONCE: Final = 100
-"""Spans of one request to the collector: more of them would hold the loop while they are encoded."""
+"""Spans of one request to the collector: more of them would hold the loop while
+they are encoded."""
 STOP_SECONDS: Final = 2.0
 _W3C: Final = TraceContextTextMapPropagator()
 _Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
 
 
 class Tracer:
-    """Owner of the spans. ``endpoint``: the URL to which a collector takes them as OTLP."""
+    """Owner of the spans. ``endpoint``: the URL to which a collector takes them
+    as OTLP."""
 
     def __init__(self, core: Core, endpoint: str) -> None:
         self._core = core
         self._endpoint = endpoint
         self.share = 0.0
-        """Of requests to the outside that no call waits for, which is in a trace of its own. May change."""
+        """Of requests to the outside that no call waits for, which is in a
+        trace of its own. May change."""
         self._system = core.config.storage.url.partition(":")[0] or "sqlite"
-        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)  # else each attempt has a line
+        # else each attempt has a line
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         timings, outgoing = core.store.timings, core.outgoing
         timings.heard, outgoing.request = self._waited, self._tracing(outgoing.request)
 
     @cached_property
     def _provider(self) -> TracerProvider:
         core = self._core  # a node has its name once it serves
-        about = {"service.version": core.node.version, "service.instance.id": core.node_name}
+        about = {
+            "service.version": core.node.version,
+            "service.instance.id": core.node_name,
+        }
         resource = Resource.create({"service.name": "imserver", **about})
         provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         exporter = OTLPSpanExporter(self._endpoint)
         provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=1000, max_export_batch_size=AT_ONCE)
+            BatchSpanProcessor(
+                exporter, schedule_delay_millis=1000, max_export_batch_size=AT_ONCE
+            )
         )
         return provider
 
@@ -72,20 +92,27 @@ class Tracer:
         return self._provider.get_tracer("imserver")
 
     def begin(self, name: str, context: Context | None = None) -> Span:
-        """The span of a call that begins. ``context``: has that of its caller; None: what this greenlet does,
-        if it has a span. Never switches."""
+        """The span of a call that begins. ``context``: has that of its caller;
+        None: what this greenlet does, if it has a span. Never switches."""
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
     def within(self, span: Span) -> AbstractContextManager[Span]:
         """What this greenlet waits for belongs to the span."""
         return use_span(span, record_exception=False, set_status_on_exception=False)
 
-    def answer(self, route: Route, share: float, call: Call, run: Callable[[], Any]) -> Any:
-        """Answer a request. Its caller's header decides whether it has a span; without one ``share`` does.
-        Switches, and raises what ``run`` raises."""
+    def answer(
+        self, route: Route, share: float, call: Call, run: Callable[[], Any]
+    ) -> Any:
+        """Answer a request. Its caller's header decides whether it has a span;
+        without one ``share`` does. Switches, and raises what ``run`` raises."""
         has_span, context, headers = random() < share, None, call.request.headers
         # Whoever else could choose what is traced.
-        if "traceparent" in headers and call.principal.kind in ("key", "address", "signature", "demo"):
+        if "traceparent" in headers and call.principal.kind in (
+            "key",
+            "address",
+            "signature",
+            "demo",
+        ):
             context = _W3C.extract(headers, Context())
             caller = get_current_span(context).get_span_context()
             has_span = caller.trace_flags.sampled if caller.is_valid else has_span
@@ -130,18 +157,30 @@ class Tracer:
             end = time_ns()
             attributes = {"db.system.name": self._system, "db.operation.name": name}
             begin = end - int(seconds * 1e9)
-            span = self._tracer.start_span(name, None, SpanKind.CLIENT, attributes, start_time=begin)
+            span = self._tracer.start_span(
+                name, None, SpanKind.CLIENT, attributes, start_time=begin
+            )
             span.end(end)
 
     def _tracing(self, request: _Send) -> _Send:
         def send(
-            method: str, url: str, body: bytes | None, headers: dict[str, str], answer_bytes: int
+            method: str,
+            url: str,
+            body: bytes | None,
+            headers: dict[str, str],
+            answer_bytes: int,
         ) -> tuple[int, bytes, Mapping[str, str]]:
             if not get_current_span().is_recording() and random() >= self.share:
                 return request(method, url, body, headers, answer_bytes)
             # No path: it may have a token.
-            about = {"http.request.method": method, "server.address": urlsplit(url).hostname or ""}
-            span, status = self._tracer.start_span(method, None, SpanKind.CLIENT, about), 0
+            about = {
+                "http.request.method": method,
+                "server.address": urlsplit(url).hostname or "",
+            }
+            span, status = (
+                self._tracer.start_span(method, None, SpanKind.CLIENT, about),
+                0,
+            )
             try:
                 with self.within(span):
                     _W3C.inject(headers)

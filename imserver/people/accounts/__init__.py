@@ -1,8 +1,17 @@
-"""Accounts: users who register and log in, their friends, cards and forgotten passwords."""
+"""Accounts: users who register and log in, their friends, cards and forgotten
+passwords."""
 
 from typing import Any
 
-from imserver.people.accounts import api, cards_api, factors_api, friends_api, mails_api, parts, people_api
+from imserver.people.accounts import (
+    api,
+    cards_api,
+    factors_api,
+    friends_api,
+    mails_api,
+    parts,
+    people_api,
+)
 from imserver.people.accounts.contract import NICKNAME_CHARACTERS, Account
 from imserver.people.accounts.declared import SETTINGS, TABLES, SmtpSettings, rules_of
 from imserver.people.accounts.identifiers import Identifier, checked

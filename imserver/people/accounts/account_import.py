@@ -1,6 +1,8 @@
-"""Import of accounts: GoChat's table of users, as CSV or JSON, with their ids and hashes.
+"""Import of accounts: GoChat's table of users, as CSV or JSON, with their ids
+and hashes.
 
-All rows are checked before any is stored. Existing accounts are skipped, so an import may be repeated.
+All rows are checked before any is stored. Existing accounts are skipped, so an
+import may be repeated.
 """
 
 import csv
@@ -14,7 +16,12 @@ import msgspec
 
 from imserver.people.accounts.accounts import check_shown
 from imserver.people.accounts.contract import Account, Imported, Taken
-from imserver.people.accounts.identifiers import IDENTIFIERS, BadField, Identifier, checked
+from imserver.people.accounts.identifiers import (
+    IDENTIFIERS,
+    BadField,
+    Identifier,
+    checked,
+)
 from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.errors import ImserverError
 from imserver.plugin.messages import clean_name
@@ -28,22 +35,30 @@ MOST_ERRORS: Final = 20
 
 _NAMES: Final = {"phone_number": "phone", "create_time": "created"}
 """GoChat's column names → names of this server."""
-_FIELDS: Final = frozenset({"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"})
+_FIELDS: Final = frozenset(
+    {"id", *IDENTIFIERS, "nickname", "avatar", "password", "created"}
+)
 
 
 class BadImport(ImserverError):
-    """Rows cannot be imported; the text has a line for each of the first invalid ones."""
+    """Rows cannot be imported; the text has a line for each of the first
+    invalid ones."""
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """The rows of a file: JSON (a list of objects, or one a line), or CSV with names in its first line.
-    Raises BadImport."""
+    """The rows of a file: JSON (a list of objects, or one a line), or CSV with
+    names in its first line. Raises BadImport."""
     try:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
         if text.lstrip()[:1] == "{":
-            lines = text.split("\n")  # a text in JSON may have other line breaks in it, such as U+2028
-            return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines if line.strip()]
+            # a text in JSON may have other line breaks in it, such as U+2028
+            lines = text.split("\n")
+            return [
+                msgspec.json.decode(line, type=dict[str, Any])
+                for line in lines
+                if line.strip()
+            ]
         return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (ValueError, csv.Error, RecursionError) as error:
         raise BadImport(f"this is neither JSON nor CSV: {error}") from None
@@ -68,11 +83,17 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     return accounts
 
 
-def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
-    """Store accounts. Return the number of new ones. ``done`` is called with the number stored so far.
+def store(
+    accounts: AccountStore,
+    app: str,
+    some: Sequence[Imported],
+    done: Callable[[int], object],
+) -> int:
+    """Store accounts. Return the number of new ones. ``done`` is called with
+    the number stored so far.
 
-    Raises BadImport, and stores nothing, if an id or an identifier belongs to another account. If that is
-    found during the import, the rest is not stored.
+    Raises BadImport, and stores nothing, if an id or an identifier belongs to
+    another account. If that is found during the import, the rest is not stored.
     """
     new: list[Imported] = []
     errors: list[str] = []
@@ -90,7 +111,9 @@ def store(accounts: AccountStore, app: str, some: Sequence[Imported], done: Call
             if same is None and owners == {None}:
                 new.append(one)
             elif owners - {None} != {same}:
-                errors.append(f"account {mine.id}: the id or an identifier is that of another account")
+                errors.append(
+                    f"account {mine.id}: the id or an identifier is that of another account"
+                )
     _require_none(errors)
     count = 0
     for chunk in chunks(new, AT_ONCE):
@@ -110,26 +133,43 @@ def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
 
 def _require_none(errors: list[str]) -> None:
     if errors:
-        more = [f"and {len(errors) - MOST_ERRORS} more"] if len(errors) > MOST_ERRORS else []
-        raise BadImport("\n".join(["nothing was imported:", *errors[:MOST_ERRORS], *more]))
+        more = (
+            [f"and {len(errors) - MOST_ERRORS} more"]
+            if len(errors) > MOST_ERRORS
+            else []
+        )
+        raise BadImport(
+            "\n".join(["nothing was imported:", *errors[:MOST_ERRORS], *more])
+        )
 
 
 def _account(row: Mapping[str, Any], app: str) -> Imported:
     """The account of one row. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
     if unknown := fields.keys() - _FIELDS - {"update_time"}:
-        raise BadField(f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}")
+        raise BadField(
+            f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}"
+        )
     password = _text(fields, "password")
-    if re.fullmatch(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", password, re.ASCII) is None:
-        raise BadField("password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id")
+    if (
+        re.fullmatch(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", password, re.ASCII)
+        is None
+    ):
+        raise BadField(
+            "password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id"
+        )
     identifiers = {kind: _text(fields, kind) for kind in IDENTIFIERS}
     if not any(identifiers.values()):
         raise BadField("phone, email or name: expected at least one")
-    phone, email, name = (checked(kind, text) if text else "" for kind, text in identifiers.items())
+    phone, email, name = (
+        checked(kind, text) if text else "" for kind, text in identifiers.items()
+    )
     nickname, avatar = clean_name(_text(fields, "nickname")), _text(fields, "avatar")
     check_shown(nickname, avatar)
     id, created = _id(fields.get("id")), _time(fields.get("created"))
-    return Imported(Account(id, app, phone, nickname, avatar, 0, created, email, name), password)
+    return Imported(
+        Account(id, app, phone, nickname, avatar, 0, created, email, name), password
+    )
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
@@ -142,7 +182,12 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 def _id(value: Any) -> int:
     text = str(value) if type(value) is int else value
-    digits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19
+    digits = (
+        isinstance(text, str)
+        and text.isascii()
+        and text.isdecimal()
+        and len(text) <= 19
+    )
     if not digits or not 0 < int(text) <= Limit.ID:
         raise BadField("id: expected a number above 0")
     return int(text)
@@ -152,12 +197,18 @@ def _time(value: Any) -> int:
     """Unix seconds, or a date in UTC as databases write it; 0 if empty."""
     if value in (None, ""):
         return 0
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < 2**40
+    ):
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{9,12}", value):
         return int(value)
     try:
         when = datetime.fromisoformat(value)
-        return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))
+        return max(
+            0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
+        )
     except (TypeError, ValueError, OverflowError):
         raise BadField("created: expected Unix seconds or a date") from None

@@ -1,7 +1,8 @@
-"""Accounts: users who register with a phone number, an e-mail address or a user name, log in with a
-password, and get a token.
+"""Accounts: users who register with a phone number, an e-mail address or a user
+name, log in with a password, and get a token.
 
-Errors do not reveal which part of a login was wrong. An unknown account takes as long as a wrong password.
+Errors do not reveal which part of a login was wrong. An unknown account takes
+as long as a wrong password.
 """
 
 import logging
@@ -80,7 +81,10 @@ def check_device(device: str) -> None:
 
 def may_be_login(login: str, password: str) -> bool:
     """Whether login and password have valid forms."""
-    return fits(login, 1, LOGIN_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
+    return (
+        fits(login, 1, LOGIN_CHARACTERS)
+        and len(password.encode()) <= MAX_PASSWORD_BYTES
+    )
 
 
 def _check(text: str, name: str, least: int, most: int) -> None:
@@ -94,14 +98,21 @@ log: Final = logging.getLogger(__name__)
 
 
 class NoAccounts(
-    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="The app has no accounts", login="closed"
+    ServiceRefused,
+    problem=Problems.NOT_ALLOWED,
+    detail="The app has no accounts",
+    login="closed",
 ):
     """The app has no accounts (``account_tokens``)."""
 
 
 class PasswordsOff(
     ServiceRefused,
-    problem=HttpProblem(403, "passwords_off", "Accounts of this app have no passwords (accounts.passwords)."),
+    problem=HttpProblem(
+        403,
+        "passwords_off",
+        "Accounts of this app have no passwords (accounts.passwords).",
+    ),
     login="closed",
 ):
     """Accounts of the app have no passwords (``accounts.passwords``)."""
@@ -109,7 +120,9 @@ class PasswordsOff(
 
 class Closed(
     ServiceRefused,
-    problem=HttpProblem(403, "registration_closed", "Registration is closed (accounts.registration)."),
+    problem=HttpProblem(
+        403, "registration_closed", "Registration is closed (accounts.registration)."
+    ),
     login="closed",
 ):
     """Registration is closed (``accounts.registration``)."""
@@ -129,11 +142,16 @@ class AccountLocked(
     detail="{}",
     login="locked",
 ):
-    """The account is locked. The text says until when and why: only who has proved the login gets it."""
+    """The account is locked. The text says until when and why: only who has
+    proved the login gets it."""
 
     def __init__(self, account: Account) -> None:
         until = account.locked_until
-        end = "" if until == FOR_GOOD else f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
+        end = (
+            ""
+            if until == FOR_GOOD
+            else f" until {strftime('%Y-%m-%d %H:%M', gmtime(until))} UTC"
+        )
         reason = f": {account.lock_reason}" if account.lock_reason else ""
         super().__init__(f"The account is locked{end}{reason}")
         self.until = 0 if until == FOR_GOOD else until
@@ -154,8 +172,9 @@ class UnknownAccount(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
 
 
 class Attempt(Struct):
-    """A login that may be refused. ``account``: the user id of its account, when it is known; for operators
-    only, because no answer says whether an account exists."""
+    """A login that may be refused. ``account``: the user id of its account,
+    when it is known; for operators only, because no answer says whether an
+    account exists."""
 
     account: str = ""
 
@@ -165,12 +184,15 @@ def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
 
 
 class Accounts(Service, dict=True):
-    """Registers accounts and checks logins. Every method may switch and raise StorageUnavailable.
+    """Registers accounts and checks logins. Every method may switch and raise
+    StorageUnavailable.
 
-    ``sessions``: where they are closed, and who is banned. ``is_demo``: whether the
-    server is in demo mode; then anybody may register, unless ``accounts.registration`` says otherwise.
-    ``erase_user`` (:meth:`imserver.plugin.services.Core.erase_user`) erases a user wholly, :meth:`erase` with
-    the rest. ``recorder_of`` returns what stores events of a kind, ``refused`` counts refused logins.
+    ``sessions``: where they are closed, and who is banned. ``is_demo``: whether
+    the server is in demo mode; then anybody may register, unless
+    ``accounts.registration`` says otherwise. ``erase_user``
+    (:meth:`imserver.plugin.services.Core.erase_user`) erases a user wholly,
+    :meth:`erase` with the rest. ``recorder_of`` returns what stores events of a
+    kind, ``refused`` counts refused logins.
     """
 
     config: Config
@@ -185,20 +207,32 @@ class Accounts(Service, dict=True):
     factors: Factors
 
     def __post_init__(self) -> None:
-        config, settings, buckets = self.config, settings_of(self.config, AccountSettings), self.buckets
+        config, settings, buckets = (
+            self.config,
+            settings_of(self.config, AccountSettings),
+            self.buckets,
+        )
         self.on_logout: list[Callable[[str, str, int | None], object]] = []
-        """Called with app, user and the login that has ended (None: all). They may switch, and raise
-        StorageUnavailable."""
+        """Called with app, user and the login that has ended (None: all). They
+        may switch, and raise StorageUnavailable."""
         self._devices = settings.devices
         rate, failing = config.accounts.rate_seconds, settings.failure_seconds
-        self._registrations = buckets(REGISTRATIONS, settings.registrations_per_address, rate)
+        self._registrations = buckets(
+            REGISTRATIONS, settings.registrations_per_address, rate
+        )
         self._logins = buckets(LOGINS, settings.logins_per_address, rate)
-        self._provider_logins = buckets(PROVIDER_LOGINS, settings.logins_per_address, rate)
+        self._provider_logins = buckets(
+            PROVIDER_LOGINS, settings.logins_per_address, rate
+        )
         self._registration = settings.registration
         self.passwords = Passwords(config.app.salt)
         self._by_pair = buckets(FAILURES, settings.failures, failing)
-        self._by_account = buckets(FAILURES_OF_ACCOUNT, settings.failures_per_account, failing)
-        self._by_address = buckets(FAILURES_OF_ADDRESS, settings.failures_per_address, failing)
+        self._by_account = buckets(
+            FAILURES_OF_ACCOUNT, settings.failures_per_account, failing
+        )
+        self._by_address = buckets(
+            FAILURES_OF_ADDRESS, settings.failures_per_address, failing
+        )
         self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
         self._seconds = int(config.jwt.expire_time * 3600)
 
@@ -208,10 +242,11 @@ class Accounts(Service, dict=True):
         return self.is_demo() if self._registration is None else self._registration
 
     def recorder(self, app: str) -> RecordEvent | None:
-        """The function that stores events about accounts of an app; None: nobody wants them."""
+        """The function that stores events about accounts of an app; None:
+        nobody wants them."""
         return self.recorder_of(app, "account")
 
-    # --- registering and logging in -------------------------------------------------------------------------
+    # --- registering and logging in -------------------------------------------
 
     def register(
         self,
@@ -227,33 +262,51 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Make an account with at least one identifier.
 
-        ``invited``: a back end makes it, which is allowed even if registration is closed.
-        ``email_confirmed``: the back end has confirmed the e-mail address. ``address``: that of the client;
-        the number of registrations per address is limited. Raises NoAccounts, BadField, PasswordsOff, Closed,
-        Taken, TooManyRequests and Overloaded.
+        ``invited``: a back end makes it, which is allowed even if registration
+        is closed. ``email_confirmed``: the back end has confirmed the e-mail
+        address. ``address``: that of the client; the number of registrations
+        per address is limited. Raises NoAccounts, BadField, PasswordsOff,
+        Closed, Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         if not (self.registration_is_open or invited):
             raise Closed("accounts.registration is off")
         check_shown(nickname, avatar)
-        given, hashed = self.checked_registration(app, wanted, password, "" if invited else address)
+        given, hashed = self.checked_registration(
+            app, wanted, password, "" if invited else address
+        )
         phone, email, name = (given.get(kind, "") for kind in IDENTIFIERS)
-        new = Account(0, app, phone, nickname, avatar, 0, 0, email, name, email_confirmed=email_confirmed)
+        new = Account(
+            0,
+            app,
+            phone,
+            nickname,
+            avatar,
+            0,
+            0,
+            email,
+            name,
+            email_confirmed=email_confirmed,
+        )
         return self.rows.add(new, hashed, self.recorder(app))
 
     def checked_registration(
         self, app: str, wanted: dict[Identifier, str], password: str, address: str
     ) -> tuple[dict[Identifier, str], str]:
-        """The identifiers of a new member as they are stored, and the hash of its password.
+        """The identifiers of a new member as they are stored, and the hash of
+        its password.
 
-        ``address``: the registration counts for it; ``""``: it does not count. Raises NoAccounts, BadField,
-        PasswordsOff, Taken, TooManyRequests and Overloaded.
+        ``address``: the registration counts for it; ``""``: it does not count.
+        Raises NoAccounts, BadField, PasswordsOff, Taken, TooManyRequests and
+        Overloaded.
         """
         self._require_passwords(app)
         self._registrations.require(by_address(app, address))
         given = self.checked_identifiers(app, wanted)
         if not any(given.values()):
-            raise BadField(f"expected one of {', '.join(self.rules_of(app).identifiers)}")
+            raise BadField(
+                f"expected one of {', '.join(self.rules_of(app).identifiers)}"
+            )
         check_password(password)
         self.require_free(app, given, 0)
         return given, self.passwords.hash(password)
@@ -265,32 +318,47 @@ class Accounts(Service, dict=True):
         return self.tokens.rules_of(app)
 
     def _require_passwords(self, app: str) -> None:
-        """Raise NoAccounts or PasswordsOff if nobody logs in to an app with a password."""
+        """Raise NoAccounts or PasswordsOff if nobody logs in to an app with a
+        password."""
         if not self.rules_of(app).passwords:
             raise PasswordsOff(app)
 
-    def checked_identifiers(self, app: str, given: dict[Identifier, str]) -> dict[Identifier, str]:
+    def checked_identifiers(
+        self, app: str, given: dict[Identifier, str]
+    ) -> dict[Identifier, str]:
         """Identifiers as they are stored; ``""``: none. Raises BadField."""
         wanted = self.rules_of(app).identifiers
-        if unwanted := next((kind for kind, text in given.items() if text and kind not in wanted), ""):
+        if unwanted := next(
+            (kind for kind, text in given.items() if text and kind not in wanted), ""
+        ):
             raise BadField(f"{unwanted}: accounts of this app have none")
-        return {kind: checked(kind, text) if text else "" for kind, text in given.items()}
+        return {
+            kind: checked(kind, text) if text else "" for kind, text in given.items()
+        }
 
     def require_free(self, app: str, given: dict[Identifier, str], own: int) -> None:
-        """Raise Taken if another account than ``own`` could log in with one of these identifiers."""
+        """Raise Taken if another account than ``own`` could log in with one of
+        these identifiers."""
         for text in filter(None, given.values()):
             row = self.rows.by_login(app, *candidates(text))
             if row is not None and row[0].id != own:
                 raise Taken("identifier")
 
     def login(
-        self, app: str, login: str, password: str, address: str, earlier: str = "", code: str = ""
+        self,
+        app: str,
+        login: str,
+        password: str,
+        address: str,
+        earlier: str = "",
+        code: str = "",
     ) -> Account:
-        """The account with this identifier and this password. ``earlier``: an older token of the account,
-        expired or not. ``code``: of its second factor.
+        """The account with this identifier and this password. ``earlier``: an
+        older token of the account, expired or not. ``code``: of its second
+        factor.
 
-        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned, FactorRequired, WrongCode,
-        TooManyRequests and Overloaded.
+        Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned,
+        FactorRequired, WrongCode, TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address) as attempt:
             self._require_passwords(app)
@@ -302,13 +370,16 @@ class Accounts(Service, dict=True):
             attempt.account = "" if row is None else row[0].user
             account = self._verified(app, row, names[0][1], password, address, device)
             self._require_welcome(account)
-            known = device if device is not None and device.account == account.id else None
+            known = (
+                device if device is not None and device.account == account.id else None
+            )
             self.factors.require(account, code, known)
             return account
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
-        """Count the login in this block as refused if it ends with a reason of refused logins."""
+        """Count the login in this block as refused if it ends with a reason of
+        refused logins."""
         attempt = Attempt()
         try:
             yield attempt
@@ -319,15 +390,29 @@ class Accounts(Service, dict=True):
             if isinstance(error, TooManyRequests):
                 limit, until = error.limit, time() + error.seconds
             elif isinstance(error, AccountLocked):
-                limit, until = "" if isinstance(error, UserBanned) else "lock", error.until
-            self.refused(error.login, app, "", address, account=attempt.account, limit=limit, until=until)
+                limit, until = (
+                    "" if isinstance(error, UserBanned) else "lock",
+                    error.until,
+                )
+            self.refused(
+                error.login,
+                app,
+                "",
+                address,
+                account=attempt.account,
+                limit=limit,
+                until=until,
+            )
             raise
 
     def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
-        """Count a check of a password for the device that the token ``earlier`` proves, else for ``address``.
-        Returns the device, which may be one of another account."""
+        """Count a check of a password for the device that the token ``earlier``
+        proves, else for ``address``. Returns the device, which may be one of
+        another account."""
         device = self.tokens.device_of(earlier)
-        self._logins.require(by_address(app, address) if device is None else _payer(app, device))
+        self._logins.require(
+            by_address(app, address) if device is None else _payer(app, device)
+        )
         return device
 
     def _verified(
@@ -341,10 +426,11 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """The account, if it was found with its hash and the password is right.
 
-        Failures count by account (whichever identifier was used) and network, by app and network, and by
-        account. Those of a known ``device`` of the account count only for it, so others cannot lock it out.
-        With a device of another account the login counts for its address, too. ``login`` stands for an
-        account that was not found.
+        Failures count by account (whichever identifier was used) and network,
+        by app and network, and by account. Those of a known ``device`` of the
+        account count only for it, so others cannot lock it out. With a device
+        of another account the login counts for its address, too. ``login``
+        stands for an account that was not found.
         """
         own: tuple[Buckets, Hashable]
         if device is not None and (found is None or found[0].id != device.account):
@@ -360,11 +446,14 @@ class Accounts(Service, dict=True):
             counts = [(self._by_address, (app, network)), own, (self._by_account, who)]
         taken: list[tuple[Buckets, Hashable]] = []
         try:
-            # Counted before the check, so that parallel attempts cannot exceed the limit.
+            # Counted before the check, so that parallel attempts cannot exceed
+            # the limit.
             for buckets, payer in counts:
                 buckets.require(payer)
                 taken.append((buckets, payer))
-            is_right = self.passwords.matches("" if found is None else found[1], password)
+            is_right = self.passwords.matches(
+                "" if found is None else found[1], password
+            )
         except (TooManyRequests, Overloaded):  # the password was not checked
             for buckets, payer in taken:
                 buckets.give_back(payer)
@@ -380,17 +469,21 @@ class Accounts(Service, dict=True):
         return account
 
     def _require_welcome(self, account: Account) -> None:
-        """Raise AccountLocked or UserBanned if a login to an account is refused."""
+        """Raise AccountLocked or UserBanned if a login to an account is
+        refused."""
         if account.is_locked(time()):
             raise AccountLocked(account)
         if ban := self.sessions.ban_of(account.app, account.user):
             raise UserBanned(account.user, ban.text, ban.until)
 
-    def token(self, account: Account, device: str = "", seconds: int = 0) -> FullSession:
-        """A token for an account that has logged in, on a device of this name. ``seconds``: how long it is
-        valid; 0: as long as tokens of members.
+    def token(
+        self, account: Account, device: str = "", seconds: int = 0
+    ) -> FullSession:
+        """A token for an account that has logged in, on a device of this name.
+        ``seconds``: how long it is valid; 0: as long as tokens of members.
 
-        Raises BadField, and WrongLogin if the account has ended its sessions since, or is deleted.
+        Raises BadField, and WrongLogin if the account has ended its sessions
+        since, or is deleted.
         """
         login = self._new_login(device, seconds)
         if not self.rows.add_device(account.id, account.version, login, self._devices):
@@ -404,35 +497,44 @@ class Accounts(Service, dict=True):
         return Device(randbits(53) | 1, device, now, now + (seconds or self._seconds))
 
     def _session(self, account: Account, login: Device) -> FullSession:
-        token = self.tokens.make(account.id, account.version, login.expires_at, login.id)
+        token = self.tokens.make(
+            account.id, account.version, login.expires_at, login.id
+        )
         return FullSession(account, token, login.expires_at, login.name, login.id)
 
     def charge_provider_login(self, app: str, address: str) -> None:
-        """Count the start of a login with a provider; wrong passwords do not count. Raises
-        TooManyRequests."""
+        """Count the start of a login with a provider; wrong passwords do not
+        count. Raises TooManyRequests."""
         self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
-        """Count an unknown handle of a login as a login from ``address``. Raises TooManyRequests."""
+        """Count an unknown handle of a login as a login from ``address``.
+        Raises TooManyRequests."""
         self._logins.require(by_address(app, address))
 
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
     ) -> tuple[FullSession, str] | None:
-        """A token for the account of :meth:`AccountStore.linked`, and the provider of the link. Raises
-        BadField, AccountLocked and UserBanned."""
+        """A token for the account of :meth:`AccountStore.linked`, and the
+        provider of the link. Raises BadField, AccountLocked and UserBanned."""
         login = self._new_login(device)
-        if (row := self.rows.log_in_linked(app, providers, subjects, login, self._devices)) is None:
+        if (
+            row := self.rows.log_in_linked(
+                app, providers, subjects, login, self._devices
+            )
+        ) is None:
             return None
         self._require_welcome(row[0])
         return self._session(row[0], login), row[1]
 
-    def confirmed(self, app: str, user: str, password: str, address: str, token: str) -> Account:
-        """The account of a user, if the password is right or the account logs in without one. ``token``: that
-        with which the user is asking.
+    def confirmed(
+        self, app: str, user: str, password: str, address: str, token: str
+    ) -> Account:
+        """The account of a user, if the password is right or the account logs
+        in without one. ``token``: that with which the user is asking.
 
-        It counts as a login, and failures as those of :meth:`login`. Raises UnknownAccount, WrongLogin,
-        TooManyRequests and Overloaded.
+        It counts as a login, and failures as those of :meth:`login`. Raises
+        UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
         device = self._charge(app, address, token)
         known = self._known(app, user)
@@ -440,9 +542,11 @@ class Accounts(Service, dict=True):
             self._verified(app, known, "", password, address, device)
         return known[0]
 
-    def proved(self, app: str, user: str, password: str, code: str, address: str, token: str) -> Account:
-        """The account of a user who proves to be its owner as at a login: by the password, and by a code of
-        the second factor if the account has one.
+    def proved(
+        self, app: str, user: str, password: str, code: str, address: str, token: str
+    ) -> Account:
+        """The account of a user who proves to be its owner as at a login: by
+        the password, and by a code of the second factor if the account has one.
 
         Raises what :meth:`confirmed` and :meth:`with_factor` raise.
         """
@@ -450,13 +554,16 @@ class Accounts(Service, dict=True):
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user, with whose second factor this code was made. ``token``: of the request.
-        Raises UnknownAccount, FactorRequired, WrongCode and TooManyRequests."""
+        """The account of a user, with whose second factor this code was made.
+        ``token``: of the request. Raises UnknownAccount, FactorRequired,
+        WrongCode and TooManyRequests."""
         account, device = self.known(app, user), self.tokens.device_of(token)
-        self.factors.require(account, code, device if device and device.account == account.id else None)
+        self.factors.require(
+            account, code, device if device and device.account == account.id else None
+        )
         return account
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------
 
     def get(self, app: str, user: str) -> Account | None:
         """The account of a user."""
@@ -467,11 +574,12 @@ class Accounts(Service, dict=True):
         """The account of a user. Raises NoAccounts and UnknownAccount."""
         return self._known(app, user)[0]
 
-    # --- changing -------------------------------------------------------------------------------------------
+    # --- changing -------------------------------------------------------------
 
     def change(self, app: str, user: str, fields: dict[str, Any]) -> Account:
-        """Change the given ones of ``nickname``, ``avatar``, ``findable``, ``show_presence``, ``status``,
-        ``away``, ``status_until`` and ``title``. A new status without an end does not end.
+        """Change the given ones of ``nickname``, ``avatar``, ``findable``,
+        ``show_presence``, ``status``, ``away``, ``status_until`` and ``title``.
+        A new status without an end does not end.
 
         Raises BadField, NoAccounts and UnknownAccount.
         """
@@ -480,7 +588,9 @@ class Accounts(Service, dict=True):
         _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
         if {"status", "away"} & fields.keys():
             fields = {"status_until": 0, **fields}
-        if (changed := self.rows.change(app, id_of(user), fields, self.recorder(app))) is None:
+        if (
+            changed := self.rows.change(app, id_of(user), fields, self.recorder(app))
+        ) is None:
             raise self.unknown(app, user)
         return changed
 
@@ -494,15 +604,22 @@ class Accounts(Service, dict=True):
         token: str = "",
         email_confirmed: bool = False,
     ) -> Account:
-        """Change identifiers of an account; ``""`` removes one, and one has to remain. ``password`` None: a
-        back end changes them. An account that logs in without a password needs none. ``email_confirmed``: the
-        back end has confirmed the e-mail address.
+        """Change identifiers of an account; ``""`` removes one, and one has to
+        remain. ``password`` None: a back end changes them. An account that logs
+        in without a password needs none. ``email_confirmed``: the back end has
+        confirmed the e-mail address.
 
-        Counts as a registration from ``address``, because the result says which identifiers are taken.
-        Raises BadField, UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
+        Counts as a registration from ``address``, because the result says which
+        identifiers are taken. Raises BadField, UnknownAccount, WrongLogin,
+        Taken, TooManyRequests and Overloaded.
         """
-        account, fields = self._known(app, user)[0], self.checked_identifiers(app, given)
-        before: dict[Identifier, str] = {kind: getattr(account, kind) for kind in IDENTIFIERS}
+        account, fields = (
+            self._known(app, user)[0],
+            self.checked_identifiers(app, given),
+        )
+        before: dict[Identifier, str] = {
+            kind: getattr(account, kind) for kind in IDENTIFIERS
+        }
         if not any({**before, **fields}.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:
@@ -510,17 +627,27 @@ class Accounts(Service, dict=True):
             self.confirmed(app, user, password, address, token)
         self.require_free(app, fields, account.id)
         changes: dict[Any, Any] = {**fields, "email_confirmed": email_confirmed}
-        if (changed := self.rows.change(app, account.id, changes, self.recorder(app))) is None:
+        if (
+            changed := self.rows.change(app, account.id, changes, self.recorder(app))
+        ) is None:
             raise UnknownAccount(user)
         return changed
 
     def change_password(
-        self, app: str, user: str, old: str | None, new: str, address: str, token: str = ""
+        self,
+        app: str,
+        user: str,
+        old: str | None,
+        new: str,
+        address: str,
+        token: str = "",
     ) -> None:
-        """Change the password of an account and end its sessions. ``old`` None: a back end changes it.
-        An account that has no password, and no e-mail address to reset it, sets its first one by its login.
+        """Change the password of an account and end its sessions. ``old`` None:
+        a back end changes it. An account that has no password, and no e-mail
+        address to reset it, sets its first one by its login.
 
-        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
+        Raises BadField, PasswordsOff, UnknownAccount, WrongLogin,
+        TooManyRequests and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)
@@ -529,63 +656,71 @@ class Accounts(Service, dict=True):
             device = self._charge(app, address, token)
             if before or account.email:
                 self._verified(app, (account, before), "", old, address, device)
-            if before and self.passwords.is_weak(before):  # the login has replaced the hash
+            # the login has replaced the hash
+            if before and self.passwords.is_weak(before):
                 before = self._known(app, user)[1]
         hashed = self.passwords.hash(new)
         while not self.rows.set_password(
             account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
         ):
-            # The password was changed meanwhile: only a back end may continue without the old one.
+            # The password was changed meanwhile: only a back end may continue
+            # without the old one.
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
         self.logged_out(app, user)
 
-    # --- forgotten passwords --------------------------------------------------------------------------------
+    # --- forgotten passwords --------------------------------------------------
 
     def charge_reset(self, app: str, address: str) -> None:
-        """Count a request to reset a password as a login. Raises NoAccounts, PasswordsOff and
-        TooManyRequests."""
+        """Count a request to reset a password as a login. Raises NoAccounts,
+        PasswordsOff and TooManyRequests."""
         self._require_passwords(app)
         self._logins.require(by_address(app, address))
 
     def named(self, app: str, text: str) -> Account | None:
-        """The account with this id or identifier, for operators: no answer to others says whether it
-        exists."""
-        row = self.rows.by_id_or_login(app, text) if self.tokens.wanted_in(app) else None
+        """The account with this id or identifier, for operators: no answer to
+        others says whether it exists."""
+        row = (
+            self.rows.by_id_or_login(app, text) if self.tokens.wanted_in(app) else None
+        )
         return None if row is None else row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
-        """The account whose password the code of a mail replaces now. Counts as a login. Raises NoAccounts,
-        PasswordsOff and TooManyRequests."""
+        """The account whose password the code of a mail replaces now. Counts as
+        a login. Raises NoAccounts, PasswordsOff and TooManyRequests."""
         self.charge_reset(app, address)
         return self.rows.reset_of(app, secret_hash(code), int(time()))
 
     def reset_password(self, app: str, code: str, password: str, address: str) -> str:
-        """Replace a password with the code of a mail. All sessions and tokens of the account end. Returns its
-        user.
+        """Replace a password with the code of a mail. All sessions and tokens
+        of the account end. Returns its user.
 
-        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such code), TooManyRequests and
-        Overloaded.
+        Raises BadField, NoAccounts, PasswordsOff, ServiceRefused (no such
+        code), TooManyRequests and Overloaded.
         """
         check_password(password)
         if (account := self.resets(app, code, address)) is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         hashed = self.passwords.hash(password)
-        if not self.rows.use_reset(app, secret_hash(code), int(time()), hashed, self.recorder(app)):
+        if not self.rows.use_reset(
+            app, secret_hash(code), int(time()), hashed, self.recorder(app)
+        ):
             raise ServiceRefused(problem=HTTP_UNKNOWN_RESET)
         self.logged_out(app, account.user)
         return account.user
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
-        """The account of a user, and the hash of its password. Raises NoAccounts and UnknownAccount."""
+        """The account of a user, and the hash of its password. Raises
+        NoAccounts and UnknownAccount."""
         if (row := self._found(app, user)) is None:
             raise self.unknown(app, user)
         return row
 
     def unknown(self, app: str, user: str) -> UnknownAccount:
-        """The error for an account that does not exist. Raises NoAccounts instead in an app without
-        accounts, where every user would be missing."""
+        """The error for an account that does not exist. Raises NoAccounts
+        instead in an app without accounts, where every user would be
+        missing."""
         self.rules_of(app)
         return UnknownAccount(user)
 
@@ -594,25 +729,29 @@ class Accounts(Service, dict=True):
         return self.rows.by_id(app, id) if id else None
 
     def log_out(self, app: str, user: str) -> None:
-        """End all sessions of an account: invalidate tokens, close connections. Raises NoAccounts and
-        UnknownAccount."""
+        """End all sessions of an account: invalidate tokens, close connections.
+        Raises NoAccounts and UnknownAccount."""
         if not self.rows.end_sessions(app, id_of(user), self.recorder(app)):
             raise self.unknown(app, user)
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
         """A login has ended; None: all."""
-        self.sessions.close(app, [user], login.name if login is not None and login.name else None)
+        self.sessions.close(
+            app, [user], login.name if login is not None and login.name else None
+        )
         for end in self.on_logout:
             end(app, user, None if login is None else login.id)
 
     def devices(self, app: str, user: str) -> list[Device]:
-        """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
+        """The logins of an account that have not ended, the newest first.
+        Raises UnknownAccount."""
         return self.rows.devices(self.known(app, user).id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
-        """End one login: invalidate its token, and close connections on devices of its name. For a login
-        without a name all connections of the account are closed, because its own cannot be identified.
+        """End one login: invalidate its token, and close connections on devices
+        of its name. For a login without a name all connections of the account
+        are closed, because its own cannot be identified.
 
         Raises UnknownAccount, and ServiceRefused if there is no such device.
         """
@@ -622,8 +761,9 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user, ended)
 
     def remove(self, app: str, user: str, *, keeps_messages: bool = False) -> None:
-        """Delete an account with all of its data, but with ``keeps_messages`` what it wrote stays with the
-        others. Raises NoAccounts and UnknownAccount."""
+        """Delete an account with all of its data, but with ``keeps_messages``
+        what it wrote stays with the others. Raises NoAccounts and
+        UnknownAccount."""
         self.erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str, _name: str) -> None:

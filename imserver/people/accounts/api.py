@@ -5,7 +5,13 @@ from typing import Annotated, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.people.accounts.accounts import AccountLocked, Closed, PasswordsOff, WrongLogin, check_device
+from imserver.people.accounts.accounts import (
+    AccountLocked,
+    Closed,
+    PasswordsOff,
+    WrongLogin,
+    check_device,
+)
 from imserver.people.accounts.contract import (
     STATUS_CHARACTERS,
     TITLE_CHARACTERS,
@@ -28,13 +34,28 @@ from imserver.people.accounts.identifiers import (
 )
 from imserver.people.accounts.parts import AccountParts, accounts_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, Resource, about, one_of, view
+from imserver.plugin.http import (
+    AccountApp,
+    Acting,
+    ApiProblem,
+    Call,
+    Resource,
+    about,
+    one_of,
+    view,
+)
 from imserver.plugin.identity import GOCHAT, Needs
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 Phone = Annotated[
-    str, about("The phone number: any 1 to 20 characters.", min_length=1, max_length=20, pattern=_SHOWN)
+    str,
+    about(
+        "The phone number: any 1 to 20 characters.",
+        min_length=1,
+        max_length=20,
+        pattern=_SHOWN,
+    ),
 ]
 Email = Annotated[
     str,
@@ -68,18 +89,34 @@ CurrentPassword = Annotated[
         max_length=250,
     ),
 ]
-NewPassword = Annotated[str, about("The password, at least 8 characters.", min_length=8, max_length=250)]
-Nickname = Annotated[str, about("The display name of the account.", max_length=64, pattern=_SHOWN)]
-Avatar = Annotated[str, about("The address of the picture of the account.", max_length=1000, pattern=_SHOWN)]
+NewPassword = Annotated[
+    str, about("The password, at least 8 characters.", min_length=8, max_length=250)
+]
+Nickname = Annotated[
+    str, about("The display name of the account.", max_length=64, pattern=_SHOWN)
+]
+Avatar = Annotated[
+    str,
+    about(
+        "The address of the picture of the account.", max_length=1000, pattern=_SHOWN
+    ),
+]
 UserId = Annotated[str, about("The id of the account, which is the id of the user.")]
 EmailConfirmed = Annotated[
     bool,
-    about("Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."),
+    about(
+        "Whether the e-mail address is confirmed: the user does it by a mail, or a back end has done it."
+    ),
 ]
 Guest = Annotated[
-    bool, about("Whether it is a guest: somebody who came by an invitation, without a password.")
+    bool,
+    about(
+        "Whether it is a guest: somebody who came by an invitation, without a password."
+    ),
 ]
-Findable = Annotated[bool, about("Whether other users find the account by its identifiers.")]
+Findable = Annotated[
+    bool, about("Whether other users find the account by its identifiers.")
+]
 Status = Annotated[
     str,
     about(
@@ -105,7 +142,9 @@ Title = Annotated[
         pattern=_SHOWN,
     ),
 ]
-ShowPresence = Annotated[bool, about("Whether other users see when the user is online, and was.")]
+ShowPresence = Annotated[
+    bool, about("Whether other users see when the user is online, and was.")
+]
 Role = Annotated[RoleName, about("The role of the account in its app.")]
 SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
 FactorCode = Annotated[
@@ -115,8 +154,12 @@ FactorCode = Annotated[
         max_length=CODE_CHARACTERS,
     ),
 ]
-DeviceName = Annotated[str, about("The name of the device.", max_length=64, pattern=_SHOWN)]
-DeviceId = Annotated[str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")]
+DeviceName = Annotated[
+    str, about("The name of the device.", max_length=64, pattern=_SHOWN)
+]
+DeviceId = Annotated[
+    str, about("A login of the account.", pattern="^[1-9][0-9]{0,15}$")
+]
 
 
 class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -135,7 +178,8 @@ class Registration(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
-    """An identifier of an account and its password. `phone` is another name of `login`."""
+    """An identifier of an account and its password. `phone` is another name of
+    `login`."""
 
     login: Login | UnsetType = UNSET
     phone: Login | UnsetType = UNSET
@@ -146,7 +190,8 @@ class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class GuestPromotion(Acting, kw_only=True):
-    """What a guest will log in with: at least one identifier, and a password."""
+    """What a guest will log in with: at least one identifier, and a
+    password."""
 
     login: Login | UnsetType = UNSET
     phone: Phone | UnsetType = UNSET
@@ -170,10 +215,16 @@ class AccountSet(Acting):
 
 
 class IdentifiersSet(Acting):
-    """Changes to the identifiers. An empty text removes one. Fields that you leave out do not change."""
+    """Changes to the identifiers. An empty text removes one. Fields that you
+    leave out do not change."""
 
-    phone: Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)] | UnsetType = UNSET
-    email: Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType = UNSET
+    phone: (
+        Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)]
+        | UnsetType
+    ) = UNSET
+    email: (
+        Annotated[str, about("The e-mail address.", max_length=EMAIL_BYTES)] | UnsetType
+    ) = UNSET
     name: Annotated[str, about("The user name.", max_length=32)] | UnsetType = UNSET
     email_confirmed: EmailConfirmed = False
     password: CurrentPassword = ""
@@ -206,22 +257,33 @@ class RulesAnswer(Struct):
 
     registration: Annotated[bool, about("Whether anybody may register.")]
     identifiers: Annotated[
-        list[Identifier], about("Kinds of identifiers; an account has at least one of them.")
+        list[Identifier],
+        about("Kinds of identifiers; an account has at least one of them."),
     ]
-    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")]
+    find: Annotated[
+        bool, about("Whether accounts find each other by their identifiers.")
+    ]
     search: Annotated[
-        bool, about("Whether accounts find each other by parts of their nickname and user name.")
+        bool,
+        about(
+            "Whether accounts find each other by parts of their nickname and user name."
+        ),
     ]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
     reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
-    guests: Annotated[bool, about("Whether invitations may let people without an account in.")]
+    guests: Annotated[
+        bool, about("Whether invitations may let people without an account in.")
+    ]
 
 
 class SessionAnswer(Struct):
     """A login, and the token that proves it."""
 
     token: Annotated[
-        str, about("The token. Send it as `Authorization: Bearer`, and in the login of a connection.")
+        str,
+        about(
+            "The token. Send it as `Authorization: Bearer`, and in the login of a connection."
+        ),
     ]
     expires_at: Annotated[int, about("When the token expires, in Unix seconds.")]
     account: AccountShown
@@ -234,7 +296,9 @@ class DeviceShown(Struct):
     name: DeviceName
     since: Annotated[int, about("When the device logged in, in Unix seconds.")]
     expires_at: Annotated[int, about("When its token expires, in Unix seconds.")]
-    current: Annotated[bool, about("Whether this request uses the token of this login.")]
+    current: Annotated[
+        bool, about("Whether this request uses the token of this login.")
+    ]
     online: Annotated[bool, about("Whether a device with this name is connected.")]
 
 
@@ -251,7 +315,9 @@ class AccountDone(Struct):
 
 
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
-_IDENTIFIED: Final = {"anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]}
+_IDENTIFIED: Final = {
+    "anyOf": [{"required": [name]} for name in ("login", "phone", "email", "name")]
+}
 """At least one identifier is given."""
 
 CHAPTER: Final = (
@@ -259,10 +325,17 @@ CHAPTER: Final = (
     "the scope `admin`."
 )
 routes = Resource(
-    "accounts", service=lambda core, _: accounts_of(core), base=Acting, hot=False, chapter=CHAPTER
+    "accounts",
+    service=lambda core, _: accounts_of(core),
+    base=Acting,
+    hot=False,
+    chapter=CHAPTER,
 )
 guest_routes = Resource(
-    "accounts", service=lambda core, _: accounts_of(core).guests, hot=False, chapter=CHAPTER
+    "accounts",
+    service=lambda core, _: accounts_of(core).guests,
+    hot=False,
+    chapter=CHAPTER,
 )
 
 
@@ -282,9 +355,10 @@ guest_routes = Resource(
 def register(api: AccountParts, call: Call, request: Registration) -> SessionAnswer:
     """Register an account and log in.
 
-    Anybody may register while `accounts.registration` is on. A back end with an admin key always may. The
-    app must use accounts (`account_tokens`); its setting `accounts` says which identifiers. The answer
-    `login_taken` does not say which of them belongs to another account.
+    Anybody may register while `accounts.registration` is on. A back end with an
+    admin key always may. The app must use accounts (`account_tokens`); its
+    setting `accounts` says which identifiers. The answer `login_taken` does not
+    say which of them belongs to another account.
     """
     accounts, is_invited = api.accounts, call.principal.kind != "nobody"
     check_device(request.device)
@@ -320,11 +394,13 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
 def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
-    `login` is any identifier of the account. The answer does not say which of the two was wrong. With the
-    right password `account_locked` says until when an account is locked, and why, `banned` the same of a ban,
-    and `second_factor_required` that it takes a `code`, too. After too many failures, whichever
-    identifier they name, further logins must wait. A device that sends an earlier token of the account as
-    `Authorization: Bearer`, even an expired one, cannot be locked out by others: only its own failures count
+    `login` is any identifier of the account. The answer does not say which of
+    the two was wrong. With the right password `account_locked` says until when
+    an account is locked, and why, `banned` the same of a ban, and
+    `second_factor_required` that it takes a `code`, too. After too many
+    failures, whichever identifier they name, further logins must wait. A device
+    that sends an earlier token of the account as `Authorization: Bearer`, even
+    an expired one, cannot be locked out by others: only its own failures count
     for it.
     """
     accounts = api.accounts
@@ -333,32 +409,51 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
     if text is UNSET or UNSET not in (request.phone, request.login):
         raise ApiProblem.invalid("expected either `login` or `phone`")
     account = accounts.login(
-        call.app, text, request.password, call.request.host, call.credential, request.code
+        call.app,
+        text,
+        request.password,
+        call.request.host,
+        call.credential,
+        request.code,
     )
     return session_answer(accounts.token(account, request.device))
 
 
-@routes.get("/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,))
+@routes.get(
+    "/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,)
+)
 def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
     """Show what an app demands of its accounts.
 
     For the form with which users register.
     """
     of_app = api.accounts.rules_of(call.app)
-    is_open, has_resets = api.accounts.registration_is_open, api.resets.offered_in(call.app)
+    is_open, has_resets = (
+        api.accounts.registration_is_open,
+        api.resets.offered_in(call.app),
+    )
     identifiers = list(of_app.identifiers)
-    return view(RulesAnswer, of_app, registration=is_open, identifiers=identifiers, reset=has_resets)
+    return view(
+        RulesAnswer,
+        of_app,
+        registration=is_open,
+        identifiers=identifiers,
+        reset=has_resets,
+    )
 
 
 @routes.get("/accounts/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(
     api: AccountParts,
     call: Call,
-    of: Annotated[str, about("The account to show; empty: the acting user.", max_length=255)] = "",
+    of: Annotated[
+        str, about("The account to show; empty: the acting user.", max_length=255)
+    ] = "",
 ) -> AccountShown:
     """Show the profile of an account.
 
-    Identifiers and settings are shown only to the account itself and to back ends.
+    Identifiers and settings are shown only to the account itself and to back
+    ends.
     """
     if not (of or call.user):
         raise ApiProblem.invalid("`user` or `of`: name the account")
@@ -371,13 +466,26 @@ def show(
 @routes.post(
     "/accounts/set",
     Needs.ADMIN_OR_PERSON,
-    voice=lambda request: any((request.nickname, request.avatar, request.status, request.title)),
+    voice=lambda request: any(
+        (request.nickname, request.avatar, request.status, request.title)
+    ),
     problems=_UNKNOWN,
 )
 def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     """Change the profile of an account."""
-    names = ("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title")
-    fields = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    names = (
+        "nickname",
+        "avatar",
+        "findable",
+        "show_presence",
+        "status",
+        "away",
+        "status_until",
+        "title",
+    )
+    fields = {
+        name: value for name in names if (value := getattr(request, name)) is not UNSET
+    }
     return _shown(api.accounts.change(call.app, call.user, fields), True)
 
 
@@ -387,14 +495,24 @@ def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
     voice=lambda request: bool(request.name),
     problems=(*_UNKNOWN, WrongLogin.problem, Taken.problem, Problems.TOO_MANY_REQUESTS),
 )
-def set_identifiers(api: AccountParts, call: Call, request: IdentifiersSet) -> AccountShown:
+def set_identifiers(
+    api: AccountParts, call: Call, request: IdentifiersSet
+) -> AccountShown:
     """Change the identifiers of an account.
 
-    One has to remain. A user's requests count as registrations and logins of their address.
+    One has to remain. A user's requests count as registrations and logins of
+    their address.
     """
     password = None if call.is_back_end else request.password
     changed = api.accounts.change_identifiers(
-        *(call.app, call.user, _given_identifiers(request), password, call.request.host, call.credential),
+        *(
+            call.app,
+            call.user,
+            _given_identifiers(request),
+            password,
+            call.request.host,
+            call.credential,
+        ),
         _confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(changed, True)
@@ -404,7 +522,12 @@ def set_identifiers(api: AccountParts, call: Call, request: IdentifiersSet) -> A
     "/accounts/password",
     Needs.ADMIN_OR_ACCOUNT,
     schema=("PasswordSet", "A new password."),
-    problems=(*_UNKNOWN, WrongLogin.problem, PasswordsOff.problem, Problems.TOO_MANY_REQUESTS),
+    problems=(
+        *_UNKNOWN,
+        WrongLogin.problem,
+        PasswordsOff.problem,
+        Problems.TOO_MANY_REQUESTS,
+    ),
 )
 def set_password(
     api: AccountParts,
@@ -416,11 +539,13 @@ def set_password(
 ) -> AccountDone:
     """Change a password.
 
-    This ends all sessions of the account. An account that has neither a password nor an e-mail address sets
-    its first one without `old_password`.
+    This ends all sessions of the account. An account that has neither a
+    password nor an e-mail address sets its first one without `old_password`.
     """
     old = None if call.is_back_end else old_password
-    api.accounts.change_password(call.app, call.user, old, password, call.request.host, call.credential)
+    api.accounts.change_password(
+        call.app, call.user, old, password, call.request.host, call.credential
+    )
     return AccountDone(call.user)
 
 
@@ -452,12 +577,15 @@ def delete(
 ) -> AccountDone:
     """Delete an account.
 
-    The user is erased: with the account go its friends, memberships, files, messages and marks. A user proves
-    it as at a login, by the password and, if the account has a second factor, by a `code`. A user's requests
-    count as logins of their address.
+    The user is erased: with the account go its friends, memberships, files,
+    messages and marks. A user proves it as at a login, by the password and, if
+    the account has a second factor, by a `code`. A user's requests count as
+    logins of their address.
     """
     if not call.is_back_end:
-        api.accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+        api.accounts.proved(
+            call.app, call.user, password, code, call.request.host, call.credential
+        )
         call.request.by = ""  # its line in the log comes after the erasure
     api.accounts.remove(call.app, call.user)
     call.gone = True
@@ -480,8 +608,9 @@ def delete(
 def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
     """Make a member of a guest.
 
-    The account gets an identifier and a password, and keeps its messages and groups. It is logged in anew;
-    the token of the guest becomes invalid. Requests count as registrations of their address.
+    The account gets an identifier and a password, and keeps its messages and
+    groups. It is logged in anew; the token of the guest becomes invalid.
+    Requests count as registrations of their address.
     """
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -489,43 +618,74 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
         identifiers.setdefault(kind, text)
     address = "" if call.is_back_end else call.request.host
     return session_answer(
-        guests.promote(call.app, call.user, identifiers, request.password, request.device, address)
+        guests.promote(
+            call.app, call.user, identifiers, request.password, request.device, address
+        )
     )
 
 
 def _given_identifiers(request: Any) -> dict[Identifier, str]:
-    """The identifiers that a request names. ``request``: a struct with the fields of identifiers."""
-    return {kind: value for kind in IDENTIFIERS if (value := getattr(request, kind)) is not UNSET}
+    """The identifiers that a request names. ``request``: a struct with the
+    fields of identifiers."""
+    return {
+        kind: value
+        for kind in IDENTIFIERS
+        if (value := getattr(request, kind)) is not UNSET
+    }
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
     if not whole:
         shown = account.user, account.nickname, account.avatar
-        return AccountShown(*shown, phone="", email="", name="", created=account.created, guest=account.guest)
-    status = dict(zip(("status", "away", "status_until"), account.status_at(time()), strict=True))
-    return view(AccountShown, account, role=name_of(account.role), second_factor=account.factor, **status)
+        return AccountShown(
+            *shown,
+            phone="",
+            email="",
+            name="",
+            created=account.created,
+            guest=account.guest,
+        )
+    status = dict(
+        zip(("status", "away", "status_until"), account.status_at(time()), strict=True)
+    )
+    return view(
+        AccountShown,
+        account,
+        role=name_of(account.role),
+        second_factor=account.factor,
+        **status,
+    )
 
 
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
     """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
     if is_wanted and not is_back_end:
-        raise ApiProblem(Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it")
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it"
+        )
     return is_wanted
 
 
 def session_answer(session: FullSession) -> SessionAnswer:
     """The answer to a login."""
-    return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
+    return SessionAnswer(
+        session.token, session.expires_at, _shown(session.account, True)
+    )
 
 
 @routes.get("/accounts/devices", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN)
 def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     """List the devices on which an account is logged in.
 
-    Each login with a password is listed until its token expires. Tokens issued by GoChat are not listed.
+    Each login with a password is listed until its token expires. Tokens issued
+    by GoChat are not listed.
     """
     devices = api.accounts.devices(call.app, call.user)
-    sessions = api.people.presence.sessions(call.app, [call.user]).sessions[0] if devices else []
+    sessions = (
+        api.people.presence.sessions(call.app, [call.user]).sessions[0]
+        if devices
+        else []
+    )
     rows = [
         view(
             DeviceShown,
@@ -548,7 +708,8 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
 def end_device(api: AccountParts, call: Call, device: DeviceId) -> AccountDone:
     """Log an account out on one device.
 
-    Its token becomes invalid. Connections of the account on devices with this name are closed with 4502.
+    Its token becomes invalid. Connections of the account on devices with this
+    name are closed with 4502.
     """
     api.accounts.log_out_device(call.app, call.user, int(device))
     return AccountDone(call.user)

@@ -1,4 +1,5 @@
-"""Cards of people: what one account sees of others, and finding an account by its identifiers."""
+"""Cards of people: what one account sees of others, and finding an account by
+its identifiers."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -41,15 +42,19 @@ SEARCH_SECONDS: Final = 0.3
 FIRST_STEP: Final = 16384
 """Ids that the first step of a search looks at, in one transaction."""
 MOST_LISTED: Final = 200
-"""The most accounts on a page of the directory, and the most of those that are online."""
+"""The most accounts on a page of the directory, and the most of those that are
+online."""
 MOST_SEEN: Final = 100_000
 """Limit of the collected accounts. Beyond it further ones are not stored."""
 
 
 class NoFinding(
-    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="Accounts of this app do not find each other"
+    ServiceRefused,
+    problem=Problems.NOT_ALLOWED,
+    detail="Accounts of this app do not find each other",
 ):
-    """Accounts of the app do not find each other (``apps.<app>.accounts.find``, ``search``)."""
+    """Accounts of the app do not find each other (``apps.<app>.accounts.find``,
+    ``search``)."""
 
 
 class Card(Struct, frozen=True):
@@ -63,7 +68,8 @@ class Card(Struct, frozen=True):
     online: bool | None
     """None: hidden."""
     status: tuple[str, bool, int] = ("", False, 0)
-    """The status, whether the user is away, and when both end, in Unix seconds (0: they do not)."""
+    """The status, whether the user is away, and when both end, in Unix seconds
+    (0: they do not)."""
     email: str = ""
     """The confirmed e-mail address; ``""``: none, or hidden."""
 
@@ -74,10 +80,12 @@ class Card(Struct, frozen=True):
 
 
 class Cards(Service, dict=True):
-    """Shows accounts to each other. Every method may switch and raise StorageUnavailable.
+    """Shows accounts to each other. Every method may switch and raise
+    StorageUnavailable.
 
-    An account sees the presence and user names of friends and of members of common conversations, unless they
-    hide them or have blocked the account. A back end (user ``""``) sees them always.
+    An account sees the presence and user names of friends and of members of
+    common conversations, unless they hide them or have blocked the account. A
+    back end (user ``""``) sees them always.
     """
 
     config: Config
@@ -88,22 +96,32 @@ class Cards(Service, dict=True):
     buckets: MakeBuckets
 
     def __post_init__(self) -> None:
-        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        settings, seconds = (
+            settings_of(self.config, AccountSettings),
+            self.config.accounts.rate_seconds,
+        )
         self._by_account = self.buckets(FINDS, settings.finds_per_account, seconds)
         self._searches = self.buckets(SEARCHES, settings.searches_per_account, seconds)
-        self.addresses = self.buckets(FINDS_OF_ADDRESS, settings.finds_per_address, seconds)
+        self.addresses = self.buckets(
+            FINDS_OF_ADDRESS, settings.finds_per_address, seconds
+        )
         """Requests per app and network that tell whether something exists."""
 
     def find(self, app: str, by: str, text: str, address: str) -> Card:
-        """The findable account with this identifier. Raises NoAccounts, NoFinding, UnknownAccount (also if
-        the account has blocked ``by``) and TooManyRequests, which no back end gets."""
+        """The findable account with this identifier. Raises NoAccounts,
+        NoFinding, UnknownAccount (also if the account has blocked ``by``) and
+        TooManyRequests, which no back end gets."""
         rules = self.accounts.rules_of(app)
         if by:
             if not rules.find:
                 raise NoFinding(app)
             self.addresses.require(by_address(app, address))
             self._by_account.require((app, by))
-        row = self.rows.by_login(app, *candidates(text)) if fits(text, 1, LOGIN_CHARACTERS) else None
+        row = (
+            self.rows.by_login(app, *candidates(text))
+            if fits(text, 1, LOGIN_CHARACTERS)
+            else None
+        )
         account = None if row is None else row[0]
         if account is None or (by not in ("", account.user) and not account.findable):
             raise UnknownAccount(text)
@@ -111,14 +129,19 @@ class Cards(Service, dict=True):
             raise UnknownAccount(text)
         return self._cards(app, by, [account], found=True)[0]
 
-    def search(self, app: str, by: str, text: str, after: str = "") -> tuple[list[Card], str]:
-        """A page of the findable members whose nickname and user name contain all words of a text, and where
-        the next page begins; ``""``: there is none. First come those in whose names words begin with them.
+    def search(
+        self, app: str, by: str, text: str, after: str = ""
+    ) -> tuple[list[Card], str]:
+        """A page of the findable members whose nickname and user name contain
+        all words of a text, and where the next page begins; ``""``: there is
+        none. First come those in whose names words begin with them.
 
-        Guests, locked accounts, ``by``, those who have blocked ``by``, and whom ``by`` has blocked are not
-        found; bots by their whole user name alone, where accounts find each other by it. ``after``: where the
-        page begins. ``by`` ``""``: a back end, which is not limited. A search that takes long ends with a
-        page that is not full. Raises NoAccounts, NoFinding and TooManyRequests.
+        Guests, locked accounts, ``by``, those who have blocked ``by``, and whom
+        ``by`` has blocked are not found; bots by their whole user name alone,
+        where accounts find each other by it. ``after``: where the page begins.
+        ``by`` ``""``: a back end, which is not limited. A search that takes
+        long ends with a page that is not full. Raises NoAccounts, NoFinding and
+        TooManyRequests.
         """
         rules = self._search(app, by)
         if not (words := Statements.words(text)):
@@ -127,8 +150,12 @@ class Cards(Service, dict=True):
         accounts = self._bot_named(app, by, text) if rules.find and not after else []
         began = monotonic()
         while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
-            some, upto = self._named(app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began)
-            accounts += sorted(some, key=lambda each: (each.nickname.casefold(), each.id))
+            some, upto = self._named(
+                app, by, words, part == 0, upto, MOST_FOUND - len(accounts), began
+            )
+            accounts += sorted(
+                some, key=lambda each: (each.nickname.casefold(), each.id)
+            )
             if upto:
                 continue
             if part:
@@ -139,25 +166,39 @@ class Cards(Service, dict=True):
     def directory(
         self, app: str, by: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
-        """A page of the people whom ``by`` finds by :meth:`search`, in the order of their names, and where
-        the next page begins; None: there is none. ``after``: where this one begins; ``("", 0)``: the first.
-        Counts as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
+        """A page of the people whom ``by`` finds by :meth:`search`, in the
+        order of their names, and where the next page begins; None: there is
+        none. ``after``: where this one begins; ``("", 0)``: the first. Counts
+        as a search. Raises NoAccounts, NoFinding and TooManyRequests."""
         self._search(app, by)
-        accounts, following = self.rows.listed(app, after, limit, int(time()), id_of(by))
+        accounts, following = self.rows.listed(
+            app, after, limit, int(time()), id_of(by)
+        )
         return self._cards(app, by, accounts, found=True), following
 
     def online(self, app: str, by: str) -> list[Card]:
-        """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees online, in the order of their
-        names; of an app with very many users online, some. Counts and raises as :meth:`directory`."""
+        """At most :data:`MOST_LISTED` people of the directory whom ``by`` sees
+        online, in the order of their names; of an app with very many users
+        online, some. Counts and raises as :meth:`directory`."""
         self._search(app, by)
-        accounts = self.accounts.tokens.those_of(app, self.presence.page(app, None, 500).users)
-        listed = [each for each in accounts if each.findable and not (each.bot or each.guest)]
-        cards = [card for card in self._cards(app, by, self._findable(by, listed), found=True) if card.online]
-        return sorted(cards, key=lambda card: card.account.nickname.casefold())[:MOST_LISTED]
+        accounts = self.accounts.tokens.those_of(
+            app, self.presence.page(app, None, 500).users
+        )
+        listed = [
+            each for each in accounts if each.findable and not (each.bot or each.guest)
+        ]
+        cards = [
+            card
+            for card in self._cards(app, by, self._findable(by, listed), found=True)
+            if card.online
+        ]
+        return sorted(cards, key=lambda card: card.account.nickname.casefold())[
+            :MOST_LISTED
+        ]
 
     def _search(self, app: str, by: str) -> AppAccountSettings:
-        """The rules of an app that lets ``by`` search now. Raises NoAccounts, NoFinding and
-        TooManyRequests."""
+        """The rules of an app that lets ``by`` search now. Raises NoAccounts,
+        NoFinding and TooManyRequests."""
         rules = self.accounts.rules_of(app)
         if by:
             if not rules.search:
@@ -166,48 +207,87 @@ class Cards(Service, dict=True):
         return rules
 
     def _findable(self, by: str, accounts: Sequence[Account]) -> list[Account]:
-        """Those of these accounts that are others, with no block between them and ``by``."""
+        """Those of these accounts that are others, with no block between them
+        and ``by``."""
         others = [each for each in accounts if each.user != by]
         states = self.relations.states(by, others)
-        return [each for each in others if BLOCKED not in states.get(each.id, STRANGERS)]
+        return [
+            each for each in others if BLOCKED not in states.get(each.id, STRANGERS)
+        ]
 
     def _bot_named(self, app: str, by: str, text: str) -> list[Account]:
-        """The findable bot with exactly this user name, that ``by`` may reach."""
-        row = self.rows.by_login(app, *(each for each in candidates(text) if each[0] == "name"))
-        is_found = row is not None and row[0].bot and row[0].findable and not row[0].is_locked(time())
-        return [row[0]] if row and is_found and self.relations.may_reach(app, by, row[0].user) else []
+        """The findable bot with exactly this user name, that ``by`` may
+        reach."""
+        row = self.rows.by_login(
+            app, *(each for each in candidates(text) if each[0] == "name")
+        )
+        is_found = (
+            row is not None
+            and row[0].bot
+            and row[0].findable
+            and not row[0].is_locked(time())
+        )
+        return (
+            [row[0]]
+            if row and is_found and self.relations.may_reach(app, by, row[0].user)
+            else []
+        )
 
     def _named(
-        self, app: str, by: str, words: Sequence[str], begin: bool, upto: int, limit: int, began: float
+        self,
+        app: str,
+        by: str,
+        words: Sequence[str],
+        begin: bool,
+        upto: int,
+        limit: int,
+        began: float,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with these words, and the id at which the rest begins; 0: there is none. Looks
-        at more and more ids at a time, as long as that is fast, until :data:`SEARCH_SECONDS` have passed."""
+        """The newest accounts with these words, and the id at which the rest
+        begins; 0: there is none. Looks at more and more ids at a time, as long
+        as that is fast, until :data:`SEARCH_SECONDS` have passed."""
         accounts: list[Account] = []
         step = FIRST_STEP
-        while upto > 0 and len(accounts) < limit and (step_began := monotonic()) - began < SEARCH_SECONDS:
+        while (
+            upto > 0
+            and len(accounts) < limit
+            and (step_began := monotonic()) - began < SEARCH_SECONDS
+        ):
             end, missing = max(upto - step, 0), limit - len(accounts)
-            some, upto = self.rows.named(app, words, begin, end, upto, missing, int(time()))
+            some, upto = self.rows.named(
+                app, words, begin, end, upto, missing, int(time())
+            )
             accounts += self._findable(by, some)
-            # Four times as many after a short step, so that none takes much longer than 40 ms.
+            # Four times as many after a short step, so that none takes much
+            # longer than 40 ms.
             if monotonic() - step_began < 0.01:
                 step *= 4
         return accounts, upto
 
     def show(self, app: str, by: str, users: Sequence[str]) -> list[Card]:
-        """The cards of the users who have accounts, in the order of their ids. Raises NoAccounts."""
+        """The cards of the users who have accounts, in the order of their ids.
+        Raises NoAccounts."""
         if not (accounts := self.accounts.tokens.those_of(app, users)):
             self.accounts.rules_of(app)
         return self._cards(app, by, accounts)
 
-    def _cards(self, app: str, by: str, accounts: Sequence[Account], found: bool = False) -> list[Card]:
+    def _cards(
+        self, app: str, by: str, accounts: Sequence[Account], found: bool = False
+    ) -> list[Card]:
         """``found``: by an identifier, which shows user names, too."""
         mine = id_of(by)
         others = [account for account in accounts if account.id != mine]
         states = self.relations.states(by, others)
         known = self.relations.known(app, by, others, states)
-        own = {account.user for account in accounts if account.id == mine} if by else known
+        own = (
+            {account.user for account in accounts if account.id == mine}
+            if by
+            else known
+        )
         named = {
-            account.user for account in accounts if account.findable and (found or account.user in known)
+            account.user
+            for account in accounts
+            if account.findable and (found or account.user in known)
         }
         visible = [
             account.user
@@ -215,24 +295,32 @@ class Cards(Service, dict=True):
             if account.user in own or (account.user in known and account.show_presence)
         ]
         now = time()
-        shows_emails = self.accounts.rules_of(app).show_emails and not self.rows.is_guest(app, mine)
+        shows_emails = self.accounts.rules_of(
+            app
+        ).show_emails and not self.rows.is_guest(app, mine)
         online = dict(zip(visible, self.presence.are_online(app, visible), strict=True))
         return [
             Card(
                 account,
                 account.name if account.bot or account.user in own | named else "",
-                "self" if account.id == mine else relation_of(states.get(account.id, STRANGERS)),
+                "self"
+                if account.id == mine
+                else relation_of(states.get(account.id, STRANGERS)),
                 online.get(account.user),
-                account.status_at(now) if account.user in own | known else ("", False, 0),
-                account.email if shows_emails and account.email_confirmed and account.user in named else "",
+                account.status_at(now)
+                if account.user in own | known
+                else ("", False, 0),
+                account.email
+                if shows_emails and account.email_confirmed and account.user in named
+                else "",
             )
             for account in accounts
         ]
 
 
 class LastSeen(Service):
-    """Stores when the last connection of an account has ended, once a second for all of them. A node that is
-    killed loses those of the last second."""
+    """Stores when the last connection of an account has ended, once a second
+    for all of them. A node that is killed loses those of the last second."""
 
     rows: AccountStore
     wanted_in: Callable[[str], bool]
@@ -263,7 +351,8 @@ class LastSeen(Service):
             self._running = False
 
     def flush(self) -> None:
-        """Store what was collected. May switch. What cannot be stored is lost."""
+        """Store what was collected. May switch. What cannot be stored is
+        lost."""
         while self._seen:
             some = list(self._seen.items())[:1000]
             for key, _ in some:

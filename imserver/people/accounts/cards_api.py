@@ -42,7 +42,9 @@ class CardShown(Struct):
     user: UserId
     nickname: Nickname
     avatar: Avatar
-    name: Annotated[str, about("The user name; empty: none, or not shown to the acting user.")]
+    name: Annotated[
+        str, about("The user name; empty: none, or not shown to the acting user.")
+    ]
     relation: Annotated[
         Relation,
         about(
@@ -50,9 +52,14 @@ class CardShown(Struct):
             "user has asked. `blocked`: the acting user has blocked the account."
         ),
     ]
-    presence: Annotated[Literal["online", "offline", ""], about("Empty: not shown to the acting user.")]
+    presence: Annotated[
+        Literal["online", "offline", ""], about("Empty: not shown to the acting user.")
+    ]
     last_seen: Annotated[
-        int, about("When the last connection ended, in Unix seconds; 0: unknown, online, or not shown.")
+        int,
+        about(
+            "When the last connection ended, in Unix seconds; 0: unknown, online, or not shown."
+        ),
     ]
     bot: Annotated[bool, about("Whether a program writes, not a person.")]
     guest: Guest
@@ -62,7 +69,10 @@ class CardShown(Struct):
     role: Annotated[Role | UnsetType, about("Of the acting user alone.")] = UNSET
     title: Title = ""
     email: Annotated[
-        str, about("The confirmed e-mail address; empty: none, or not shown to the acting user.")
+        str,
+        about(
+            "The confirmed e-mail address; empty: none, or not shown to the acting user."
+        ),
     ] = ""
 
 
@@ -73,12 +83,16 @@ class CardsAnswer(Struct):
 
 
 class PeopleAnswer(Struct):
-    """A page of the people who were found; first those in whose names words begin with the text."""
+    """A page of the people who were found; first those in whose names words
+    begin with the text."""
 
     cards: list[CardShown]
     more: Annotated[bool, about("Whether there may be more, on a next page.")]
     next: Annotated[
-        str, about("`after` of the next page; empty on the last page. A page may have fewer than 20 people.")
+        str,
+        about(
+            "`after` of the next page; empty on the last page. A page may have fewer than 20 people."
+        ),
     ] = ""
 
 
@@ -115,13 +129,15 @@ routes = Resource(
 def find(
     cards: Cards,
     call: Call,
-    text: Annotated[Login, about("A complete phone number, e-mail address or user name.")],
+    text: Annotated[
+        Login, about("A complete phone number, e-mail address or user name.")
+    ],
 ) -> CardShown:
     """Find an account by its phone number, e-mail address or user name.
 
-    Only complete identifiers match. An account that is not findable, or has blocked the acting user, is
-    reported as unknown. An app may switch this off (`accounts.find`). Requests count by account and by
-    address.
+    Only complete identifiers match. An account that is not findable, or has
+    blocked the acting user, is reported as unknown. An app may switch this off
+    (`accounts.find`). Requests count by account and by address.
     """
     return _card(cards.find(call.app, call.user, text, call.request.host))
 
@@ -143,15 +159,20 @@ def search(
         ),
     ],
     after: Annotated[
-        str, about("Where to continue: `next` of the previous page.", pattern=r"^([01]\.[0-9]{1,16})?$")
+        str,
+        about(
+            "Where to continue: `next` of the previous page.",
+            pattern=r"^([01]\.[0-9]{1,16})?$",
+        ),
     ] = "",
 ) -> PeopleAnswer:
     """Search people by parts of their names.
 
-    A page has at most 20. Neither case nor accents matter. Guests, locked accounts, accounts that are not
-    findable, and accounts of which one has blocked the other are not found; bots by their whole user name
-    alone. An app has to switch this on
-    (`accounts.search`). Guests may not search. Requests count by account.
+    A page has at most 20. Neither case nor accents matter. Guests, locked
+    accounts, accounts that are not findable, and accounts of which one has
+    blocked the other are not found; bots by their whole user name alone. An app
+    has to switch this on (`accounts.search`). Guests may not search. Requests
+    count by account.
     """
     found, following = cards.search(call.app, call.user, text, after)
     return PeopleAnswer(list(map(_card, found)), following != "", following)
@@ -162,34 +183,50 @@ def directory(
     cards: Cards,
     call: Call,
     online: Annotated[
-        bool, about("Only people whom the acting user sees online: at most 200, on one page.")
+        bool,
+        about(
+            "Only people whom the acting user sees online: at most 200, on one page."
+        ),
     ] = False,
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of people on this page.", ge=1, le=MOST_LISTED)] = 100,
+    limit: Annotated[
+        int, about("The maximum number of people on this page.", ge=1, le=MOST_LISTED)
+    ] = 100,
 ) -> DirectoryAnswer:
     """List everybody whom a search can find, by name.
 
-    A page may have fewer people than `limit`. Names are compared as by a search, without case and accents. An
-    app has to switch this on (`accounts.search`). Guests may not list people. Requests count as searches.
+    A page may have fewer people than `limit`. Names are compared as by a
+    search, without case and accents. An app has to switch this on
+    (`accounts.search`). Guests may not list people. Requests count as searches.
     """
     if online:
         return DirectoryAnswer(list(map(_card, cards.online(call.app, call.user))), "")
     name, _, id = (read_cursor(cursor) or "").rpartition("\n")
     found, rest = cards.directory(call.app, call.user, (name, id_of(id)), limit)
-    page, following = page_and_cursor(found, limit, str, f"{rest[0]}\n{rest[1]}" if rest else "")
+    page, following = page_and_cursor(
+        found, limit, str, f"{rest[0]}\n{rest[1]}" if rest else ""
+    )
     return DirectoryAnswer(list(map(_card, page)), following)
 
 
-@routes.post("/accounts/cards", Needs.ADMIN_OR_MEMBER, schema=("CardsRequest", "The accounts to show."))
+@routes.post(
+    "/accounts/cards",
+    Needs.ADMIN_OR_MEMBER,
+    schema=("CardsRequest", "The accounts to show."),
+)
 def cards(
-    cards: Cards, call: Call, users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)]
+    cards: Cards,
+    call: Call,
+    users: Annotated[list[UserId], about("Ids of accounts.", max_length=CARDS)],
 ) -> CardsAnswer:
     """Show up to 100 accounts with their presence.
 
-    A user sees presence, status and user names of friends and of members of common conversations. Users who
-    have blocked the caller show none of them. Accounts with `show_presence` off hide their presence, those
-    with `findable` off their user name. Where the app has `accounts.show_emails`, whoever sees the user name
-    sees the confirmed e-mail address, too, but guests do not. A back end that names no `user` sees all.
+    A user sees presence, status and user names of friends and of members of
+    common conversations. Users who have blocked the caller show none of them.
+    Accounts with `show_presence` off hide their presence, those with `findable`
+    off their user name. Where the app has `accounts.show_emails`, whoever sees
+    the user name sees the confirmed e-mail address, too, but guests do not. A
+    back end that names no `user` sees all.
     """
     return CardsAnswer(list(map(_card, cards.show(call.app, call.user, users))))
 
@@ -201,4 +238,6 @@ def _card(card: Card) -> CardShown:
     role = name_of(account.role) if card.relation == "self" else UNSET
     status, away, until = card.status
     kind, more = (account.bot, account.guest), (account.title, card.email)
-    return CardShown(*shown, card.relation, *seen, *kind, status, away, until, role, *more)
+    return CardShown(
+        *shown, card.relation, *seen, *kind, status, away, until, role, *more
+    )

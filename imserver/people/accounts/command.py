@@ -1,4 +1,5 @@
-"""``imserver account``: list, show, lock and import accounts; give them roles and passwords."""
+"""``imserver account``: list, show, lock and import accounts; give them roles
+and passwords."""
 
 import sys
 from collections.abc import Iterator
@@ -10,15 +11,38 @@ from typing import Any, Final
 import click
 from msgspec import Struct
 
-from imserver.people.accounts.account_import import BadImport, accounts_of, read_rows, store
+from imserver.people.accounts.account_import import (
+    BadImport,
+    accounts_of,
+    read_rows,
+    store,
+)
 from imserver.people.accounts.accounts import check_password
-from imserver.people.accounts.contract import FOR_GOOD, Account, RoleName, name_of, role_named
+from imserver.people.accounts.contract import (
+    FOR_GOOD,
+    Account,
+    RoleName,
+    name_of,
+    role_named,
+)
 from imserver.people.accounts.factors import FactorStore
 from imserver.people.accounts.identifiers import BadField
 from imserver.people.accounts.passwords import Passwords
-from imserver.people.accounts.people import CENTURY, REASON_CHARACTERS, NoRole, PeopleFilter, PeopleStore
+from imserver.people.accounts.people import (
+    CENTURY,
+    REASON_CHARACTERS,
+    NoRole,
+    PeopleFilter,
+    PeopleStore,
+)
 from imserver.people.accounts.rows import AccountStore
-from imserver.plugin.commands import CommandLine, fail, opened, record_act, settings_options
+from imserver.plugin.commands import (
+    CommandLine,
+    fail,
+    opened,
+    record_act,
+    settings_options,
+)
 from imserver.plugin.identity import GOCHAT, Tenants
 from imserver.plugin.messages import MessageLog
 from imserver.plugin.progress import long_work
@@ -31,9 +55,11 @@ _LEAST_PASSWORD: Final = 8
 
 @click.group(short_help="List, lock and import accounts.")
 def account() -> None:
-    """List, lock and import accounts, give roles and passwords. Running servers follow within two seconds.
+    """List, lock and import accounts, give roles and passwords. Running servers
+    follow within two seconds.
 
-    An account is named by its app and its login: gochat/ann, gochat/ann@example.com, or gochat/17 by its id.
+    An account is named by its app and its login: gochat/ann,
+    gochat/ann@example.com, or gochat/17 by its id.
     """
 
 
@@ -78,7 +104,11 @@ def _time(seconds: int) -> str:
 def _lock_of(one: Account, now: float) -> str:
     if not one.is_locked(now):
         return "no"
-    until = "for good" if one.locked_until == FOR_GOOD else f"until {_time(one.locked_until)}"
+    until = (
+        "for good"
+        if one.locked_until == FOR_GOOD
+        else f"until {_time(one.locked_until)}"
+    )
     return f"{until}: {one.lock_reason}" if one.lock_reason else until
 
 
@@ -99,8 +129,14 @@ class _Row(Struct):
 @account.command("list")
 @settings_options
 @CommandLine.prints_data
-@click.option("--app", default=GOCHAT, show_default=True, help="The app of the accounts.")
-@click.option("--text", default="", help="An id, or a part of a name, an e-mail address or a phone number.")
+@click.option(
+    "--app", default=GOCHAT, show_default=True, help="The app of the accounts."
+)
+@click.option(
+    "--text",
+    default="",
+    help="An id, or a part of a name, an e-mail address or a phone number.",
+)
 @click.option("--role", type=_ROLE, help="Only accounts with this role.")
 @click.option("--locked", is_flag=True, help="Only accounts that are locked.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
@@ -125,7 +161,9 @@ def list_accounts(
 
 def _row_of(one: Account, now: int) -> _Row:
     login = one.name or one.email or one.phone or "-"
-    return _Row(one.user, login, one.nickname or "-", name_of(one.role), _lock_of(one, now))
+    return _Row(
+        one.user, login, one.nickname or "-", name_of(one.role), _lock_of(one, now)
+    )
 
 
 @account.command()
@@ -154,17 +192,32 @@ def show(path: str | None, data_dir: str | None, target: str) -> None:
             ("last seen", _time(one.last_seen)),
         )
         names = [f"{each.name or '-'}, since {_time(each.since)}" for each in devices]
-    lines = [f"{name:14} {value}" for name, value in (*fields, *(("device", name) for name in names))]
-    document = {name.replace(" ", "_").replace("-", ""): value for name, value in fields}
+    lines = [
+        f"{name:14} {value}"
+        for name, value in (*fields, *(("device", name) for name in names))
+    ]
+    document = {
+        name.replace(" ", "_").replace("-", ""): value for name, value in fields
+    }
     CommandLine.data({**document, "devices": names}, "\n".join(lines))
 
 
 @account.command()
 @settings_options
-@CommandLine.duration("--for", "seconds", "For how long; without it for good.", old="--seconds", unit=1)
-@click.option("--reason", default="", help="Why. The owner of the account sees it at a login.")
+@CommandLine.duration(
+    "--for", "seconds", "For how long; without it for good.", old="--seconds", unit=1
+)
+@click.option(
+    "--reason", default="", help="Why. The owner of the account sees it at a login."
+)
 @click.argument("target", metavar="APP/LOGIN")
-def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: str, target: str) -> None:
+def lock(
+    path: str | None,
+    data_dir: str | None,
+    seconds: int | None,
+    reason: str,
+    target: str,
+) -> None:
     """Lock an account and its bots.
 
     Their sessions end. Their logins and tokens are refused.
@@ -175,7 +228,9 @@ def lock(path: str | None, data_dir: str | None, seconds: int | None, reason: st
         until = int(time()) + seconds if seconds else FOR_GOOD
         _store_lock(named, until, reason, seconds or CENTURY)
         _record(named, "accounts.lock", seconds=seconds or 0, reason=reason)
-        click.echo(f"{named.shown} is locked{'' if until == FOR_GOOD else f' until {_time(until)}'}")
+        click.echo(
+            f"{named.shown} is locked{'' if until == FOR_GOOD else f' until {_time(until)}'}"
+        )
 
 
 @account.command()
@@ -190,16 +245,22 @@ def unlock(path: str | None, data_dir: str | None, target: str) -> None:
 
 
 def _record(named: _Named, act: str, **facts: Any) -> None:
-    record_act(named.config, named.store, act, named.account.app, named.account.user, **facts)
+    record_act(
+        named.config, named.store, act, named.account.app, named.account.user, **facts
+    )
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
     """Lock an account and its bots, and ban them; until 0: unlock them."""
     people, one = PeopleStore(named.store), named.account
-    if (change := people.lock(one.app, one.id, until, reason, lambda _: True, None)) is None:
+    if (
+        change := people.lock(one.app, one.id, until, reason, lambda _: True, None)
+    ) is None:
         fail(f"{named.shown} was deleted")
     others = people.banned_after(one.app, change.users, change.bans_end(time()))
-    named.store.ban(one.app, [user for user in change.users if user not in others], ban_seconds)
+    named.store.ban(
+        one.app, [user for user in change.users if user not in others], ban_seconds
+    )
 
 
 @account.command()
@@ -243,11 +304,13 @@ def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
 def password(path: str | None, data_dir: str | None, target: str) -> None:
     """Give an account a new password.
 
-    It is read from the terminal, or from a line of standard input. All sessions of the account end. For
-    some seconds it cannot log in.
+    It is read from the terminal, or from a line of standard input. All sessions
+    of the account end. For some seconds it cannot log in.
     """
     if sys.stdin.isatty():
-        new = click.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+        new = click.prompt(
+            "New password", hide_input=True, confirmation_prompt=True, err=True
+        )
     else:
         new = sys.stdin.readline().rstrip("\r\n")
     try:
@@ -260,10 +323,13 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
         one = named.account
         with closing(Passwords(named.config.app.salt)) as passwords:
             hashed = passwords.hash(new)
-        if not AccountStore(named.store).set_password(one.id, named.password, hashed, ends_sessions=True):
+        if not AccountStore(named.store).set_password(
+            one.id, named.password, hashed, ends_sessions=True
+        ):
             fail("the password was changed meanwhile; nothing was done")
         if not PeopleStore(named.store).banned_after(one.app, [one.user], int(time())):
-            # Nodes that read this ban end the sessions. The user cannot log in meanwhile.
+            # Nodes that read this ban end the sessions. The user cannot log in
+            # meanwhile.
             named.store.ban(one.app, [one.user], 10)
         _record(named, "accounts.password")
         click.echo(f"{named.shown} has a new password")
@@ -271,7 +337,9 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
 
 @account.command("import")
 @settings_options
-@click.option("--app", default=GOCHAT, show_default=True, help="The app that gets the accounts.")
+@click.option(
+    "--app", default=GOCHAT, show_default=True, help="The app that gets the accounts."
+)
 @click.option("--dry-run", is_flag=True, help="Check the file only.")
 @click.option(
     "--last-seq",
@@ -282,13 +350,19 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_accounts(
-    path: str | None, data_dir: str | None, app: str, dry_run: bool, last_seq: int, file: Path
+    path: str | None,
+    data_dir: str | None,
+    app: str,
+    dry_run: bool,
+    last_seq: int,
+    file: Path,
 ) -> None:
     """Import accounts with their ids from FILE.
 
-    The file is GoChat's table of users, as CSV or JSON. Columns: id; at least one of phone (or phone_number),
-    email, name; password (a hash: MD5 with app.salt as in GoChat, or argon2id); optional: nickname, avatar,
-    created (or create_time). Existing accounts are skipped.
+    The file is GoChat's table of users, as CSV or JSON. Columns: id; at least
+    one of phone (or phone_number), email, name; password (a hash: MD5 with
+    app.salt as in GoChat, or argon2id); optional: nickname, avatar, created (or
+    create_time). Existing accounts are skipped.
     """
     try:
         rows = read_rows(file.read_text(encoding="utf-8-sig"))
@@ -296,12 +370,20 @@ def import_accounts(
         if dry_run:
             click.echo(f"accounts that could be imported: {len(accounts)}")
             return
-        with opened(path, data_dir) as (settings, database, tenants), long_work("importing") as say:
+        with (
+            opened(path, data_dir) as (settings, database, tenants),
+            long_work("importing") as say,
+        ):
             name = _existing(tenants, app)
             if name != app:  # which stands for the other
                 accounts = accounts_of(rows, name)
             total = len(accounts)
-            count = store(AccountStore(database), name, accounts, lambda done: say("importing", done, total))
+            count = store(
+                AccountStore(database),
+                name,
+                accounts,
+                lambda done: say("importing", done, total),
+            )
             if last_seq:
                 database.part(MessageLog).continue_after(name, last_seq)
             record_act(settings, database, "accounts.import", name, count=count)

@@ -1,7 +1,9 @@
-"""Confirmed e-mail addresses: until its owner confirms an address, only mails of fixed words go there.
+"""Confirmed e-mail addresses: until its owner confirms an address, only mails
+of fixed words go there.
 
-The link of a mail leads to a page of this server, whose button confirms: programs that look for viruses open
-links, too. Its token is signed and names account, address and time, so nothing is stored for it.
+The link of a mail leads to a page of this server, whose button confirms:
+programs that look for viruses open links, too. Its token is signed and names
+account, address and time, so nothing is stored for it.
 """
 
 import hmac
@@ -26,7 +28,8 @@ from imserver.plugin.identity import Buckets, TooManyRequests
 LINK_SECONDS: Final = 86_400
 """For how long a link is valid."""
 _LAYOUT: Final = Layout(">QQ16s16s")
-"""Id of the account, end in Unix seconds, hash of the address, signature of the others."""
+"""Id of the account, end in Unix seconds, hash of the address, signature of the
+others."""
 _SIGNATURE_BYTES: Final = 16
 
 _TEXT: Final = """\
@@ -45,17 +48,21 @@ If it is not yours, you need not do anything: you get no other mails from it.
 class UnknownConfirmation(
     ServiceRefused,
     problem=HttpProblem(
-        404, "unknown_confirmation", "No such link to confirm an e-mail address, or it has expired."
+        404,
+        "unknown_confirmation",
+        "No such link to confirm an e-mail address, or it has expired.",
     ),
 ):
-    """The token was not made here, has expired, or the account has another address now."""
+    """The token was not made here, has expired, or the account has another
+    address now."""
 
 
 class Confirmations(Struct, frozen=True):
     """Asks for confirmations by mail, and notes them.
 
-    The first of ``keys`` signs the links, and each verifies them. ``server``: the address of this server,
-    with which links begin. ``site``: its name in mails. ``of_account``: the rate of mails to one account.
+    The first of ``keys`` signs the links, and each verifies them. ``server``:
+    the address of this server, with which links begin. ``site``: its name in
+    mails. ``of_account``: the rate of mails to one account.
     """
 
     keys: Sequence[bytes]
@@ -67,8 +74,9 @@ class Confirmations(Struct, frozen=True):
     of_account: Buckets
 
     def request(self, app: str, user: str) -> bool:
-        """Send a mail with a link to the address of an account; False: it is confirmed already. Switches.
-        Raises BadField (no address), NoAccounts, UnknownAccount and TooManyRequests."""
+        """Send a mail with a link to the address of an account; False: it is
+        confirmed already. Switches. Raises BadField (no address), NoAccounts,
+        UnknownAccount and TooManyRequests."""
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
@@ -77,8 +85,8 @@ class Confirmations(Struct, frozen=True):
         return not account.email_confirmed
 
     def ask_once(self, account: Account) -> None:
-        """Send such a mail by itself, but only once in the life of an account. Switches. Raises
-        StorageUnavailable."""
+        """Send such a mail by itself, but only once in the life of an account.
+        Switches. Raises StorageUnavailable."""
         if self.rows.note_question(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
@@ -87,23 +95,30 @@ class Confirmations(Struct, frozen=True):
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
         end = int(time()) + LINK_SECONDS
-        content = _LAYOUT.pack(account.id, end, _digest(account), b"")[:-_SIGNATURE_BYTES]
+        content = _LAYOUT.pack(account.id, end, _digest(account), b"")[
+            :-_SIGNATURE_BYTES
+        ]
         token = urlsafe_b64encode(content + _signature(content, self.keys[0])).decode()
         link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
         text = _TEXT.format(link=link, site=self.site, hours=LINK_SECONDS // 3600)
-        self.mails.start(lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text))
+        self.mails.start(
+            lambda: (account, "Confirm your e-mail address · 确认您的邮箱", text)
+        )
 
     def confirm(self, token: str) -> Account:
-        """The owner of a mailbox has confirmed. Returns the account. Switches. Raises UnknownConfirmation and
-        StorageUnavailable."""
+        """The owner of a mailbox has confirmed. Returns the account. Switches.
+        Raises UnknownConfirmation and StorageUnavailable."""
         id, digest = self.read(token)
-        account = self.rows.confirm_email(id, lambda one: hmac.compare_digest(digest, _digest(one)))
+        account = self.rows.confirm_email(
+            id, lambda one: hmac.compare_digest(digest, _digest(one))
+        )
         if account is None:
             raise UnknownConfirmation("the account has another address now")
         return account
 
     def read(self, token: str) -> tuple[int, bytes]:
-        """The account and the hash of the address that a token names. Raises UnknownConfirmation."""
+        """The account and the hash of the address that a token names. Raises
+        UnknownConfirmation."""
         try:
             content = urlsafe_b64decode(token.encode("ascii"))
         except ValueError:

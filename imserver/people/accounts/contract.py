@@ -35,7 +35,9 @@ def name_of(role: StoredRole) -> RoleName:
 class Taken(
     ServiceRefused,
     problem=HttpProblem(
-        409, "login_taken", "An account with this phone number, e-mail address or user name already exists."
+        409,
+        "login_taken",
+        "An account with this phone number, e-mail address or user name already exists.",
     ),
 ):
     """An account with this phone number, e-mail address or user name exists."""
@@ -44,7 +46,8 @@ class Taken(
 class Account(Holder, frozen=True):
     """An account of an app. Its user id is the account id in decimal.
 
-    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this kind.
+    ``phone``, ``email``, ``name``: its identifiers; ``""``: it has none of this
+    kind.
     """
 
     id: int  # both once more: they may be given by position
@@ -53,7 +56,8 @@ class Account(Holder, frozen=True):
     nickname: str = ""
     avatar: str = ""
     version: int = 0
-    """Increases when the account ends all its sessions. Tokens of an earlier version are invalid."""
+    """Increases when the account ends all its sessions. Tokens of an earlier
+    version are invalid."""
     created: int = 0
     """Unix seconds."""
     email: str = ""
@@ -75,13 +79,19 @@ class Account(Holder, frozen=True):
     away: bool = False
     """Whether its user is away, as they say."""
     status_until: int = 0
-    """When ``status`` and ``away`` end, in Unix seconds; 0: not by themselves."""
+    """When ``status`` and ``away`` end, in Unix seconds; 0: not by
+    themselves."""
     title: str = ""
     """What its user does in the organisation, as they say."""
 
     def status_at(self, now: float) -> tuple[str, bool, int]:
-        """``status``, ``away`` and ``status_until``, as they are at this Unix second."""
-        return ("", False, 0) if 0 < self.status_until <= now else (self.status, self.away, self.status_until)
+        """``status``, ``away`` and ``status_until``, as they are at this Unix
+        second."""
+        return (
+            ("", False, 0)
+            if 0 < self.status_until <= now
+            else (self.status, self.away, self.status_until)
+        )
 
 
 class FullSession(AccountSession, frozen=True):
@@ -91,7 +101,8 @@ class FullSession(AccountSession, frozen=True):
 
 
 class Device(Struct, frozen=True):
-    """A login of an account that has not ended. Its token names it. ``name``: given by the device."""
+    """A login of an account that has not ended. Its token names it. ``name``:
+    given by the device."""
 
     id: int
     name: str
@@ -109,7 +120,8 @@ class Imported(Struct, frozen=True):
 
 
 class Contact(Struct, frozen=True):
-    """An entry on a list of an account: id, public profile, and time of the entry."""
+    """An entry on a list of an account: id, public profile, and time of the
+    entry."""
 
     id: int
     nickname: str

@@ -30,31 +30,63 @@ MakeBuckets = Callable[[Rate, float, float], Buckets]
 """(rate, number, seconds) → buckets that all nodes share."""
 
 BOT_MESSAGES: Final = Rate(
-    "bot_messages", "messages", "bot", "limits.bot_rate per second", "1008, over HTTP 429", burst=5
+    "bot_messages",
+    "messages",
+    "bot",
+    "limits.bot_rate per second",
+    "1008, over HTTP 429",
+    burst=5,
 )
 GUEST_MESSAGES: Final = Rate(
-    "guest_messages", "messages", "guest", "limits.guest_rate per second", "1008, over HTTP 429", burst=5
+    "guest_messages",
+    "messages",
+    "guest",
+    "limits.guest_rate per second",
+    "1008, over HTTP 429",
+    burst=5,
 )
 REGISTRATIONS: Final = Rate(
-    "register", "registrations", "address", f"accounts.registrations_per_address {_AN_HOUR}"
+    "register",
+    "registrations",
+    "address",
+    f"accounts.registrations_per_address {_AN_HOUR}",
 )
-LOGINS: Final = Rate("login", "logins", "address", f"accounts.logins_per_address {_AN_HOUR}")
+LOGINS: Final = Rate(
+    "login", "logins", "address", f"accounts.logins_per_address {_AN_HOUR}"
+)
 PROVIDER_LOGINS: Final = Rate(
-    "provider", "logins with a provider", "address", f"accounts.logins_per_address {_AN_HOUR}"
+    "provider",
+    "logins with a provider",
+    "address",
+    f"accounts.logins_per_address {_AN_HOUR}",
 )
-FAILURES: Final = Rate("pair", "wrong passwords", "account and address", f"accounts.failures {_FAILING}")
+FAILURES: Final = Rate(
+    "pair", "wrong passwords", "account and address", f"accounts.failures {_FAILING}"
+)
 FAILURES_OF_ACCOUNT: Final = Rate(
     "account", "wrong passwords", "account", f"accounts.failures_per_account {_FAILING}"
 )
 FAILURES_OF_ADDRESS: Final = Rate(
     "network", "wrong passwords", "address", f"accounts.failures_per_address {_FAILING}"
 )
-FAILURES_OF_DEVICE: Final = Rate("device", "wrong passwords", "device", f"accounts.failures {_FAILING}")
-FACTOR_CODES: Final = Rate(
-    "factor", "wrong codes of a second factor", "account or known device", "20 within a day"
+FAILURES_OF_DEVICE: Final = Rate(
+    "device", "wrong passwords", "device", f"accounts.failures {_FAILING}"
 )
-GUESTS: Final = Rate("guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}")
-FINDS: Final = Rate("find", "searches for an account", "account", f"accounts.finds_per_account {_AN_HOUR}")
+FACTOR_CODES: Final = Rate(
+    "factor",
+    "wrong codes of a second factor",
+    "account or known device",
+    "20 within a day",
+)
+GUESTS: Final = Rate(
+    "guest", "guests", "address", f"accounts.guests_per_address {_AN_HOUR}"
+)
+FINDS: Final = Rate(
+    "find",
+    "searches for an account",
+    "account",
+    f"accounts.finds_per_account {_AN_HOUR}",
+)
 FINDS_OF_ADDRESS: Final = Rate(
     "find_network",
     "searches for an account, previews of invitations",
@@ -62,10 +94,17 @@ FINDS_OF_ADDRESS: Final = Rate(
     f"accounts.finds_per_address {_AN_HOUR}",
 )
 SEARCHES: Final = Rate(
-    "search", "searches for people", "account", f"accounts.searches_per_account {_AN_HOUR}"
+    "search",
+    "searches for people",
+    "account",
+    f"accounts.searches_per_account {_AN_HOUR}",
 )
-RESET_MAILS: Final = Rate("reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail")
-CONFIRM_MAILS: Final = Rate("confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}")
+RESET_MAILS: Final = Rate(
+    "reset", "mails for a forgotten password", "account", f"3 {_AN_HOUR}", "no mail"
+)
+CONFIRM_MAILS: Final = Rate(
+    "confirm", "mails that confirm an e-mail address", "account", f"3 {_AN_HOUR}"
+)
 ADDRESS_MAILS: Final = Rate(
     "mail_address",
     "mails of these kinds, and invitations",
@@ -76,8 +115,9 @@ ADDRESS_MAILS: Final = Rate(
 
 
 class AccountSettings(Struct, frozen=True):
-    """Keys of section ``accounts``: registration and limits of accounts. ``registration`` None: open while
-    there is no API key. ``guest_days``: see :class:`imserver.people.accounts.guests.Guests`."""
+    """Keys of section ``accounts``: registration and limits of accounts.
+    ``registration`` None: open while there is no API key. ``guest_days``: see
+    :class:`imserver.people.accounts.guests.Guests`."""
 
     registration: bool | None = None
     failures: Amount = 10
@@ -96,14 +136,16 @@ class AccountSettings(Struct, frozen=True):
 
 
 class SenderLimits(Struct, frozen=True):
-    """Keys of section ``limits``: messages per second of a bot, and of a guest, on one node."""
+    """Keys of section ``limits``: messages per second of a bot, and of a guest,
+    on one node."""
 
     bot_rate: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     guest_rate: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 1.0
 
 
 class SmtpSettings(Struct, frozen=True):
-    """Section ``smtp``: the server that takes mail to users. Without a ``host`` no mail is sent."""
+    """Section ``smtp``: the server that takes mail to users. Without a ``host``
+    no mail is sent."""
 
     host: Annotated[str, Meta(extra={"host": True})] = ""
     port: Annotated[int, Meta(ge=1, le=65535)] = 587
@@ -121,14 +163,25 @@ class AppAccountSettings(Struct, frozen=True):
 
     identifiers: Annotated[
         tuple[Literal["phone", "email", "name"], ...],
-        about("Kinds of identifiers; an account has at least one of them.", api={"min_length": 1}),
+        about(
+            "Kinds of identifiers; an account has at least one of them.",
+            api={"min_length": 1},
+        ),
     ] = ("phone", "email", "name")
-    find: Annotated[bool, about("Whether accounts find each other by their identifiers.")] = True
+    find: Annotated[
+        bool, about("Whether accounts find each other by their identifiers.")
+    ] = True
     search: Annotated[
-        bool, about("Whether accounts find each other by parts of their nickname and user name.")
+        bool,
+        about(
+            "Whether accounts find each other by parts of their nickname and user name."
+        ),
     ] = False
     show_emails: Annotated[
-        bool, about("Whether accounts see the confirmed e-mail address where they see the user name.")
+        bool,
+        about(
+            "Whether accounts see the confirmed e-mail address where they see the user name."
+        ),
     ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
     factor_for: Annotated[
@@ -136,7 +189,10 @@ class AppAccountSettings(Struct, frozen=True):
         about("Roles that an account may use only with a second factor.", by_key=True),
     ] = ()
     guests: Annotated[
-        bool, about("Whether members make invitations that let people without an account in.")
+        bool,
+        about(
+            "Whether members make invitations that let people without an account in."
+        ),
     ] = False
     ask_strangers: Annotated[
         bool,
@@ -177,17 +233,23 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check what mails need. Raises ConfigError. Yields what a careful operator would change."""
+    """Check what mails need. Raises ConfigError. Yields what a careful operator
+    would change."""
     smtp = settings_of(config, SmtpSettings)
     if smtp.host and not re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", smtp.sender):
-        raise locations.wrong("smtp.sender", "expected the e-mail address of the sender")
+        raise locations.wrong(
+            "smtp.sender", "expected the e-mail address of the sender"
+        )
     if smtp.host and not HTTP_URL.match(config.app.http_url):
         # A link made of the Host of a request could lead to an attacker.
         needs = "app.http_url with http:// or https://: links in mails begin with it"
         raise locations.lacks("smtp.host", needs)
     accounts = settings_of(config, AccountSettings)
     if accounts.registration:
-        yield "accounts.registration", "anybody may register an account; set false if back ends do it"
+        yield (
+            "accounts.registration",
+            "anybody may register an account; set false if back ends do it",
+        )
     if not accounts.registrations_per_address:
         yield "accounts.registrations_per_address", "0 means no limit; set one"
     if not accounts.logins_per_address:
@@ -211,14 +273,22 @@ HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
     404, "unknown_device", "The account has no such device, or its login has ended."
 )
 HTTP_UNKNOWN_RESET: Final = HttpProblem(
-    404, "unknown_reset", "No such code to reset a password, or it has expired or was used."
+    404,
+    "unknown_reset",
+    "No such code to reset a password, or it has expired or was used.",
 )
-HTTP_NO_GUEST: Final = HttpProblem(409, "no_guest", "The account is not that of a guest.")
+HTTP_NO_GUEST: Final = HttpProblem(
+    409, "no_guest", "The account is not that of a guest."
+)
 HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
-    409, "too_many_friends", "One of the two would have more friends than accounts.friends."
+    409,
+    "too_many_friends",
+    "One of the two would have more friends than accounts.friends.",
 )
 
-_WITH_ACCOUNT: Final = Reason("the deletion of the account erases it, in one transaction")
+_WITH_ACCOUNT: Final = Reason(
+    "the deletion of the account erases it, in one transaction"
+)
 _FACTOR: Final = Reason("secrets of a second factor")
 
 TABLES: Final = (
@@ -227,7 +297,9 @@ TABLES: Final = (
         types="account big* out user, id big* out, name name255 out, since big out, expires_at big out",
         of_app=Table.OF_ACCOUNTS,
         erase_user=_WITH_ACCOUNT,
-        imported=Reason("a device logs in again: its token is signed by the server that it came from"),
+        imported=Reason(
+            "a device logs in again: its token is signed by the server that it came from"
+        ),
     ),
     Table(
         name="password_reset",
@@ -270,4 +342,5 @@ TABLES: Final = (
         # Nobody knows this password: people set one by a link.
     ),
 )
-"""In the order of their deletion: accounts last, because the others are found by them."""
+"""In the order of their deletion: accounts last, because the others are found
+by them."""

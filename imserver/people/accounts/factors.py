@@ -1,8 +1,10 @@
-"""The second factor of accounts: codes of an authenticator app (TOTP, RFC 6238), and recovery codes.
+"""The second factor of accounts: codes of an authenticator app (TOTP, RFC
+6238), and recovery codes.
 
-A login takes a code, too, when its account has a factor. A code of six digits holds for half a minute, and
-for one before and after it, because clocks differ. It is used once, on all nodes. A recovery code stands for
-it, once. The library is imported with the first code.
+A login takes a code, too, when its account has a factor. A code of six digits
+holds for half a minute, and for one before and after it, because clocks differ.
+It is used once, on all nodes. A recovery code stands for it, once. The library
+is imported with the first code.
 """
 
 from __future__ import annotations
@@ -37,29 +39,38 @@ CODE_CHARACTERS: Final = 40
 class FactorRequired(
     ServiceRefused,
     problem=HttpProblem(
-        401, "second_factor_required", "The account has a second factor: send a code of it as well."
+        401,
+        "second_factor_required",
+        "The account has a second factor: send a code of it as well.",
     ),
     login="factor",
 ):
-    """The password is right, and the account has a second factor, of which no code was given."""
+    """The password is right, and the account has a second factor, of which no
+    code was given."""
 
 
 class WrongCode(
     ServiceRefused,
-    problem=HttpProblem(401, "wrong_code", "The code of the second factor is wrong, or was used before."),
+    problem=HttpProblem(
+        401, "wrong_code", "The code of the second factor is wrong, or was used before."
+    ),
     login="factor",
 ):
     """The code of the second factor is wrong, or was used before."""
 
 
 class FactorOn(
-    ServiceRefused, problem=HttpProblem(409, "second_factor_on", "The account has a second factor already.")
+    ServiceRefused,
+    problem=HttpProblem(
+        409, "second_factor_on", "The account has a second factor already."
+    ),
 ):
     """The account has a second factor already."""
 
 
 class FactorOff(
-    ServiceRefused, problem=HttpProblem(409, "second_factor_off", "The account has no second factor.")
+    ServiceRefused,
+    problem=HttpProblem(409, "second_factor_off", "The account has no second factor."),
 ):
     """The account has no second factor, or none was begun."""
 
@@ -67,49 +78,76 @@ class FactorOff(
 class FactorStarted(Struct, frozen=True):
     """The secret of a second factor, which counts when a code confirms it."""
 
-    secret: Annotated[str, about("The secret in base32, to be typed into an authenticator app.")]
+    secret: Annotated[
+        str, about("The secret in base32, to be typed into an authenticator app.")
+    ]
     address: Annotated[
         str,
-        about("The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."),
+        about(
+            "The same as an `otpauth://` address: it opens such an app, and its QR code is read by one."
+        ),
     ]
 
 
 class FactorStore(Store.Rows):
-    """The secrets of second factors, and recovery codes, in the database. No login asks for a factor that is
-    not confirmed. Each method is one transaction, may switch, and raises StorageUnavailable."""
+    """The secrets of second factors, and recovery codes, in the database. No
+    login asks for a factor that is not confirmed. Each method is one
+    transaction, may switch, and raises StorageUnavailable."""
 
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:
-        """Store the secret of a factor to be confirmed, in place of an earlier one. False: the account has a
-        factor, or does not exist."""
+        """Store the secret of a factor to be confirmed, in place of an earlier
+        one. False: the account has a factor, or does not exist."""
         if not _is(sql, id, "factor_since = 0"):
             return False
         forget(sql, id, "account_factor")
-        sql.execute("INSERT INTO account_factor (account, secret, step) VALUES (%s, %s, 0)", (id, secret))
+        sql.execute(
+            "INSERT INTO account_factor (account, secret, step) VALUES (%s, %s, 0)",
+            (id, secret),
+        )
         return True
 
     def secret(self, id: int) -> str:
         """The secret of the codes; ``""``: there is none."""
-        rows = self._store.rows("SELECT secret FROM account_factor WHERE account = %s", (id,))
+        rows = self._store.rows(
+            "SELECT secret FROM account_factor WHERE account = %s", (id,)
+        )
         return text_of(rows[0][0]) if rows else ""
 
     @Store.writing
     def confirm(
-        self, sql: PooledStatements, id: int, secret: str, step: int, codes: Sequence[str], now: int
+        self,
+        sql: PooledStatements,
+        id: int,
+        secret: str,
+        step: int,
+        codes: Sequence[str],
+        now: int,
     ) -> bool:
-        """Turn on a factor with this secret, whose code of the half minute ``step`` was shown, and store the
-        hashes of its recovery codes. False: another factor was begun or confirmed meanwhile."""
-        statement = "UPDATE account_factor SET step = %s WHERE account = %s AND secret = %s"
-        if not _is(sql, id, "factor_since = 0") or sql.execute(statement, (step, id, secret)) != 1:
+        """Turn on a factor with this secret, whose code of the half minute
+        ``step`` was shown, and store the hashes of its recovery codes. False:
+        another factor was begun or confirmed meanwhile."""
+        statement = (
+            "UPDATE account_factor SET step = %s WHERE account = %s AND secret = %s"
+        )
+        if (
+            not _is(sql, id, "factor_since = 0")
+            or sql.execute(statement, (step, id, secret)) != 1
+        ):
             return False
         sql.execute("UPDATE account SET factor_since = %s WHERE id = %s", (now, id))
         _replace_codes(sql, id, codes)
         return True
 
     def use_step(self, id: int, step: int) -> bool:
-        """Note that the code of a half minute is used. False: it was used before, or a later one was."""
-        statement = "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
-        return self._store.write(lambda sql: sql.execute(statement, (step, id, step)) == 1)
+        """Note that the code of a half minute is used. False: it was used
+        before, or a later one was."""
+        statement = (
+            "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
+        )
+        return self._store.write(
+            lambda sql: sql.execute(statement, (step, id, step)) == 1
+        )
 
     def use_code(self, id: int, code: str) -> bool:
         """Delete the recovery code with this hash. False: there is none."""
@@ -117,8 +155,11 @@ class FactorStore(Store.Rows):
         return self._store.write(lambda sql: sql.execute(statement, (id, code)) == 1)
 
     @Store.writing
-    def replace_codes(self, sql: PooledStatements, id: int, codes: Sequence[str]) -> bool:
-        """Store the hashes of new recovery codes in place of all earlier ones. False: there is no factor."""
+    def replace_codes(
+        self, sql: PooledStatements, id: int, codes: Sequence[str]
+    ) -> bool:
+        """Store the hashes of new recovery codes in place of all earlier ones.
+        False: there is no factor."""
         if not _is(sql, id, "factor_since > 0"):
             return False
         _replace_codes(sql, id, codes)
@@ -127,7 +168,9 @@ class FactorStore(Store.Rows):
     @Store.writing_or(False)
     def remove(self, sql: PooledStatements, id: int) -> bool:
         """Turn off the factor of an account. False: it has none."""
-        statement = "UPDATE account SET factor_since = 0 WHERE id = %s AND factor_since > 0"
+        statement = (
+            "UPDATE account SET factor_since = 0 WHERE id = %s AND factor_since > 0"
+        )
         removed = sql.execute(statement, (id,)) == 1
         forget(sql, id, "account_factor", "recovery_code")
         return removed
@@ -135,7 +178,12 @@ class FactorStore(Store.Rows):
 
 def _is(sql: PooledStatements, id: int, condition: str) -> bool:
     """Whether an account meets a condition. Its row is locked."""
-    return bool(sql.query(f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}", (id,)))
+    return bool(
+        sql.query(
+            f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}",
+            (id,),
+        )
+    )
 
 
 def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None:
@@ -145,22 +193,26 @@ def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None
 
 
 class Factors:
-    """Checks the second factor of logins, turns it on and off. All methods may switch and raise
-    StorageUnavailable.
+    """Checks the second factor of logins, turns it on and off. All methods may
+    switch and raise StorageUnavailable.
 
-    Wrong codes count by account; those of a device that has logged in to it before count for that device, so
-    others cannot lock it out. Above the limit codes are refused: TooManyRequests. ``issuer``: the name of
-    this server in authenticator apps.
+    Wrong codes count by account; those of a device that has logged in to it
+    before count for that device, so others cannot lock it out. Above the limit
+    codes are refused: TooManyRequests. ``issuer``: the name of this server in
+    authenticator apps.
     """
 
-    def __init__(self, rows: FactorStore, buckets: MakeBuckets, issuer: str = "imserver") -> None:
+    def __init__(
+        self, rows: FactorStore, buckets: MakeBuckets, issuer: str = "imserver"
+    ) -> None:
         self._rows = rows
         self._issuer = issuer
         self._wrong = buckets(FACTOR_CODES, 20, 86400)
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
-        """Use up a code of an account that has a factor. ``device``: has logged in to the account before.
-        Raises FactorRequired, WrongCode and TooManyRequests."""
+        """Use up a code of an account that has a factor. ``device``: has logged
+        in to the account before. Raises FactorRequired, WrongCode and
+        TooManyRequests."""
         if not account.factor:
             return
         if not code:
@@ -168,7 +220,8 @@ class Factors:
         payer: Hashable = (account.app, account.id)
         if device is not None:
             payer = (account.app, account.id, device.login)
-        # Counted before the check, so that parallel attempts cannot exceed the limit.
+        # Counted before the check, so that parallel attempts cannot exceed the
+        # limit.
         self._wrong.require(payer)
         if not self._use(account.id, code[:CODE_CHARACTERS]):
             raise WrongCode(account.user)
@@ -183,16 +236,19 @@ class Factors:
         return self._rows.use_code(id, secret_hash(plain.lower()))
 
     def begin(self, account: Account) -> FactorStarted:
-        """Make the secret of a factor. It counts when a code of it confirms it. Raises FactorOn."""
+        """Make the secret of a factor. It counts when a code of it confirms it.
+        Raises FactorOn."""
         secret = b32encode(token_bytes(20)).decode()
         if not self._rows.begin(account.id, secret):
             raise FactorOn(account.user)
         name = account.name or account.email or account.phone or account.user
-        return FactorStarted(secret, _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer))
+        return FactorStarted(
+            secret, _totp(secret).provisioning_uri(name=name, issuer_name=self._issuer)
+        )
 
     def confirm(self, account: Account, code: str) -> list[str]:
-        """Turn on the factor that was begun; returns the recovery codes. Raises FactorOn, FactorOff,
-        WrongCode and TooManyRequests."""
+        """Turn on the factor that was begun; returns the recovery codes. Raises
+        FactorOn, FactorOff, WrongCode and TooManyRequests."""
         if account.factor:
             raise FactorOn(account.user)
         if not (secret := self._rows.secret(account.id)):
@@ -204,12 +260,15 @@ class Factors:
             raise WrongCode(account.user)
         self._wrong.give_back(payer)
         codes = _new_codes()
-        if not self._rows.confirm(account.id, secret, step, list(map(secret_hash, codes)), int(time())):
+        if not self._rows.confirm(
+            account.id, secret, step, list(map(secret_hash, codes)), int(time())
+        ):
             raise FactorOn(account.user)
         return list(map(_shown, codes))
 
     def renew_codes(self, account: Account) -> list[str]:
-        """New recovery codes, in place of all earlier ones. Raises FactorOff."""
+        """New recovery codes, in place of all earlier ones. Raises
+        FactorOff."""
         codes = _new_codes()
         if not self._rows.replace_codes(account.id, list(map(secret_hash, codes))):
             raise FactorOff(account.user)
@@ -228,7 +287,8 @@ def _totp(secret: str) -> TOTP:
 
 
 def _step_of(secret: str, code: str) -> int:
-    """The number of the half minute of which this is the code; 0: of none that is accepted."""
+    """The number of the half minute of which this is the code; 0: of none that
+    is accepted."""
     if not secret:
         return 0
     totp, step = _totp(secret), int(time()) // STEP_SECONDS

@@ -3,8 +3,18 @@
 from msgspec import Struct
 
 from imserver.people.accounts.accounts import Accounts, WrongLogin
-from imserver.people.accounts.api import CHAPTER, AccountDone, CurrentPassword, FactorCode
-from imserver.people.accounts.factors import FactorOff, FactorOn, FactorStarted, WrongCode
+from imserver.people.accounts.api import (
+    CHAPTER,
+    AccountDone,
+    CurrentPassword,
+    FactorCode,
+)
+from imserver.people.accounts.factors import (
+    FactorOff,
+    FactorOn,
+    FactorStarted,
+    WrongCode,
+)
 from imserver.people.accounts.parts import accounts_of
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import Acting, Call, Resource
@@ -18,13 +28,18 @@ class FactorConfirm(Acting, kw_only=True):
 
 
 class RecoveryCodes(Struct):
-    """The recovery codes of an account. Each stands for a code once. They are shown only here."""
+    """The recovery codes of an account. Each stands for a code once. They are
+    shown only here."""
 
     codes: list[str]
 
 
 routes = Resource(
-    "accounts", service=lambda core, _: accounts_of(core).accounts, base=Acting, hot=False, chapter=CHAPTER
+    "accounts",
+    service=lambda core, _: accounts_of(core).accounts,
+    base=Acting,
+    hot=False,
+    chapter=CHAPTER,
 )
 
 
@@ -32,15 +47,24 @@ routes = Resource(
     "/accounts/factor/begin",
     Needs.ACCOUNT,
     schema=("FactorBegin", "A second factor to be turned on."),
-    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongLogin.problem, FactorOn.problem),
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        WrongLogin.problem,
+        FactorOn.problem,
+    ),
 )
-def begin(accounts: Accounts, call: Call, password: CurrentPassword = "") -> FactorStarted:
+def begin(
+    accounts: Accounts, call: Call, password: CurrentPassword = ""
+) -> FactorStarted:
     """Begin to turn on the second factor of an account.
 
-    Show the secret to an authenticator app, and confirm with a code of it. Takes the password, so that a
-    stolen token cannot do it. Counts as a login.
+    Show the secret to an authenticator app, and confirm with a code of it.
+    Takes the password, so that a stolen token cannot do it. Counts as a login.
     """
-    account = accounts.confirmed(call.app, call.user, password, call.request.host, call.credential)
+    account = accounts.confirmed(
+        call.app, call.user, password, call.request.host, call.credential
+    )
     return accounts.factors.begin(account)
 
 
@@ -55,18 +79,27 @@ def begin(accounts: Accounts, call: Call, password: CurrentPassword = "") -> Fac
 def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Turn on the second factor of an account, with a code of it.
 
-    From now on, logins with the password take a code. The answer has ten recovery codes for the day when the
-    authenticator app is lost.
+    From now on, logins with the password take a code. The answer has ten
+    recovery codes for the day when the authenticator app is lost.
     """
-    return RecoveryCodes(accounts.factors.confirm(accounts.known(call.app, call.user), request.code))
+    return RecoveryCodes(
+        accounts.factors.confirm(accounts.known(call.app, call.user), request.code)
+    )
 
 
 @routes.post(
     "/accounts/factor/codes",
     Needs.ACCOUNT,
-    problems=(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS, WrongCode.problem, FactorOff.problem),
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.TOO_MANY_REQUESTS,
+        WrongCode.problem,
+        FactorOff.problem,
+    ),
 )
-def renew_codes(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
+def renew_codes(
+    accounts: Accounts, call: Call, request: FactorConfirm
+) -> RecoveryCodes:
     """Make new recovery codes.
 
     All earlier ones are worth nothing any more.
@@ -78,22 +111,31 @@ def renew_codes(accounts: Accounts, call: Call, request: FactorConfirm) -> Recov
 @routes.post(
     "/accounts/factor/remove",
     Needs.ADMIN_OR_ACCOUNT,
-    schema=("FactorRemove", "The second factor to turn off. A back end leaves out both."),
+    schema=(
+        "FactorRemove",
+        "The second factor to turn off. A back end leaves out both.",
+    ),
     problems=(
         *(Problems.UNKNOWN_ACCOUNT, Problems.TOO_MANY_REQUESTS),
         *(WrongLogin.problem, WrongCode.problem, FactorOff.problem),
     ),
 )
 def remove(
-    accounts: Accounts, call: Call, password: CurrentPassword = "", code: FactorCode = ""
+    accounts: Accounts,
+    call: Call,
+    password: CurrentPassword = "",
+    code: FactorCode = "",
 ) -> AccountDone:
     """Turn off the second factor of an account.
 
-    Its owner sends the password and a code. A back end does it without, for somebody who has lost both.
+    Its owner sends the password and a code. A back end does it without, for
+    somebody who has lost both.
     """
     if call.is_back_end:
         account = accounts.known(call.app, call.user)
     else:
-        account = accounts.proved(call.app, call.user, password, code, call.request.host, call.credential)
+        account = accounts.proved(
+            call.app, call.user, password, code, call.request.host, call.credential
+        )
     accounts.factors.remove(account)
     return AccountDone(call.user)

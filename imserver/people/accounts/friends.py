@@ -19,7 +19,8 @@ FRIEND: Final = "friend"
 BLOCKED: Final = "blocked"
 STRANGERS: Final[States] = ("", "")
 Relation = Literal["", "self", "friend", "incoming", "outgoing", "blocked"]
-"""The relation of an account to another one; ``incoming``: it has sent a friend request."""
+"""The relation of an account to another one; ``incoming``: it has sent a friend
+request."""
 
 
 class FriendResult(StrEnum):
@@ -42,15 +43,21 @@ class UnknownFriend(ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT):
     """There is no such account in the app."""
 
 
-class Oneself(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="`friend` is the acting user"):
+class Oneself(
+    ServiceRefused,
+    problem=Problems.INVALID_REQUEST,
+    detail="`friend` is the acting user",
+):
     """A user cannot be their own friend."""
 
 
 class Friends(Struct, frozen=True):
-    """Changes the relation between two accounts. Every method may switch and raise StorageUnavailable.
+    """Changes the relation between two accounts. Every method may switch and
+    raise StorageUnavailable.
 
-    A user who is no account of the app has no lists. The connections of both users that follow the log
-    receive signals about changes that they may see, by ``send``.
+    A user who is no account of the app has no lists. The connections of both
+    users that follow the log receive signals about changes that they may see,
+    by ``send``.
     """
 
     accounts: AccountStore
@@ -58,12 +65,18 @@ class Friends(Struct, frozen=True):
     send: Callable[[ToFollowers], object]
 
     def change(
-        self, app: str, user: str, other: str, becoming: Relating, condition: Condition | None = None
+        self,
+        app: str,
+        user: str,
+        other: str,
+        becoming: Relating,
+        condition: Condition | None = None,
     ) -> FriendResult:
-        """Change the relation between two accounts; ``becoming`` is one of the functions below.
+        """Change the relation between two accounts; ``becoming`` is one of the
+        functions below.
 
-        Raises Oneself, UnknownFriend (also if a change does not meet the condition), and ServiceRefused for
-        too many friends.
+        Raises Oneself, UnknownFriend (also if a change does not meet the
+        condition), and ServiceRefused for too many friends.
         """
         mine, theirs = id_of(user), id_of(other)
         if not (mine and theirs):
@@ -91,40 +104,51 @@ class Friends(Struct, frozen=True):
         return FriendResult(word)
 
     def _changed(self, app: str, user: str, other: str) -> None:
-        """Send a user the signal that the relation to another one has changed."""
+        """Send a user the signal that the relation to another one has
+        changed."""
         self.send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
 
-    def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
-        """The length of a list of an account, and a page of it after the user ``after``."""
+    def listed(
+        self, name: ListName, user: str, after: str, limit: int
+    ) -> tuple[int, list[Contact]]:
+        """The length of a list of an account, and a page of it after the user
+        ``after``."""
         id = id_of(user)
         return self.accounts.contacts(name, id, id_of(after), limit) if id else (0, [])
 
 
 def relation_of(states: States) -> Relation:
-    """The relation of the other account to the user; ``states``: how the user relates to them, and they to
-    the user."""
+    """The relation of the other account to the user; ``states``: how the user
+    relates to them, and they to the user."""
     mine, theirs = states
     if mine == FRIEND:
         return "friend"
     if mine == BLOCKED:
         return "blocked"
-    return "outgoing" if mine == REQUESTED else "incoming" if theirs == REQUESTED else ""
+    return (
+        "outgoing" if mine == REQUESTED else "incoming" if theirs == REQUESTED else ""
+    )
 
 
-# Changes: a function from (relation of the user to the other, relation of the other to the user) to the new
-# pair and the result.
+# Changes: a function from (relation of the user to the other, relation of the
+# other to the user) to the new pair and the result.
 
 
 def add(before: States) -> tuple[States, str]:
     """Make two accounts friends without a request, as GoChat does."""
     if FRIEND in before:
         return before, FriendResult.ALREADY
-    return (before, FriendResult.AWAY) if BLOCKED in before else ((FRIEND, FRIEND), FriendResult.FRIENDS)
+    return (
+        (before, FriendResult.AWAY)
+        if BLOCKED in before
+        else ((FRIEND, FRIEND), FriendResult.FRIENDS)
+    )
 
 
 def ask(before: States) -> tuple[States, str]:
-    """Ask to be a friend. If the other has asked before, both are friends at once. Somebody who has blocked
-    the requester hears nothing of it, and the result does not reveal that."""
+    """Ask to be a friend. If the other has asked before, both are friends at
+    once. Somebody who has blocked the requester hears nothing of it, and the
+    result does not reveal that."""
     mine, theirs = before
     if FRIEND in before or mine == REQUESTED:
         return before, FriendResult.ALREADY
@@ -150,7 +174,11 @@ def accept(before: States) -> tuple[States, str]:
 def decline(before: States) -> tuple[States, str]:
     """Decline a request."""
     mine, theirs = before
-    return ((mine, ""), FriendResult.DONE) if theirs == REQUESTED else (before, FriendResult.ABSENT)
+    return (
+        ((mine, ""), FriendResult.DONE)
+        if theirs == REQUESTED
+        else (before, FriendResult.ABSENT)
+    )
 
 
 def remove(before: States) -> tuple[States, str]:
@@ -158,7 +186,11 @@ def remove(before: States) -> tuple[States, str]:
     mine, theirs = before
     if FRIEND in before:
         return ("", ""), FriendResult.DONE
-    return (("", theirs), FriendResult.DONE) if mine == REQUESTED else (before, FriendResult.ABSENT)
+    return (
+        (("", theirs), FriendResult.DONE)
+        if mine == REQUESTED
+        else (before, FriendResult.ABSENT)
+    )
 
 
 def block(before: States) -> tuple[States, str]:
@@ -172,4 +204,8 @@ def block(before: States) -> tuple[States, str]:
 def unblock(before: States) -> tuple[States, str]:
     """Unblock a user."""
     mine, theirs = before
-    return (("", theirs), FriendResult.DONE) if mine == BLOCKED else (before, FriendResult.ABSENT)
+    return (
+        (("", theirs), FriendResult.DONE)
+        if mine == BLOCKED
+        else (before, FriendResult.ABSENT)
+    )

@@ -1,4 +1,5 @@
-"""Friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
+"""Friends: ask, accept, decline, remove, block, unblock, and the lists of
+them."""
 
 from typing import Annotated, Final, Literal
 
@@ -81,7 +82,8 @@ def friends(
     cursor: str,
     limit: int,
     list: Annotated[
-        ListName, about("Friends, incoming requests, outgoing requests, or blocked users.")
+        ListName,
+        about("Friends, incoming requests, outgoing requests, or blocked users."),
     ] = "friends",
 ) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
@@ -91,15 +93,17 @@ def friends(
     behind = behind if id_of(behind) else ""
     total, rows = api.friends.listed(list, call.user, behind, limit + 1)
     page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
-    return FriendsAnswer(total, [view(FriendShown, each, user=str(each.id)) for each in page], following)
+    return FriendsAnswer(
+        total, [view(FriendShown, each, user=str(each.id)) for each in page], following
+    )
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)
 def request(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Send a friend request.
 
-    Two users who send each other a request become friends. Blocked users do not learn that they
-    are blocked.
+    Two users who send each other a request become friends. Blocked users do not
+    learn that they are blocked.
     """
     return _change(api, call, request, changes.ask)
 
@@ -137,6 +141,10 @@ def unblock(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswe
     return _change(api, call, request, changes.unblock)
 
 
-def _change(api: AccountParts, call: Call, request: FriendChange, becoming: Relating) -> FriendAnswer:
+def _change(
+    api: AccountParts, call: Call, request: FriendChange, becoming: Relating
+) -> FriendAnswer:
     api.accounts.rules_of(call.app)  # says so if the app has no accounts
-    return FriendAnswer(api.friends.change(call.app, call.user, request.friend, becoming).value)
+    return FriendAnswer(
+        api.friends.change(call.app, call.user, request.friend, becoming).value
+    )

@@ -1,4 +1,5 @@
-"""Guests: people who came by an invitation with a name only. They have an account without a password.
+"""Guests: people who came by an invitation with a name only. They have an
+account without a password.
 
 What a guest may do is decided where others are asked, too: routes by the kind of the principal
 (:mod:`imserver.gateway.auth.principal`), people and groups by
@@ -11,9 +12,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from imserver.people.accounts.accounts import Accounts, UnknownAccount, check_device, check_shown
+from imserver.people.accounts.accounts import (
+    Accounts,
+    UnknownAccount,
+    check_device,
+    check_shown,
+)
 from imserver.people.accounts.contract import Account, FullSession
-from imserver.people.accounts.declared import GUESTS, HTTP_NO_GUEST, AccountSettings, MakeBuckets
+from imserver.people.accounts.declared import (
+    GUESTS,
+    HTTP_NO_GUEST,
+    AccountSettings,
+    MakeBuckets,
+)
 from imserver.people.accounts.identifiers import BadField, Identifier
 from imserver.people.accounts.rows import AccountStore
 from imserver.plugin.errors import Problems, ServiceRefused
@@ -26,12 +37,14 @@ log: Final = logging.getLogger(__name__)
 
 
 class Guests(Service, dict=True):
-    """Makes accounts of guests, makes members of them, and deletes those that nobody uses.
+    """Makes accounts of guests, makes members of them, and deletes those that
+    nobody uses.
 
-    A guest who was not connected for ``accounts.guest_days`` is deleted; ``presence`` tells who is connected.
-    ``deleted`` is called with each of them, ``admitted`` with an account that was let in as a member.
-    Every node looks by itself; deleting twice does no harm. Every method may switch and raise
-    StorageUnavailable.
+    A guest who was not connected for ``accounts.guest_days`` is deleted;
+    ``presence`` tells who is connected. ``deleted`` is called with each of
+    them, ``admitted`` with an account that was let in as a member. Every node
+    looks by itself; deleting twice does no harm. Every method may switch and
+    raise StorageUnavailable.
     """
 
     config: Config
@@ -43,7 +56,10 @@ class Guests(Service, dict=True):
     admitted: Callable[[Account], object]
 
     def __post_init__(self) -> None:
-        settings, seconds = settings_of(self.config, AccountSettings), self.config.accounts.rate_seconds
+        settings, seconds = (
+            settings_of(self.config, AccountSettings),
+            self.config.accounts.rate_seconds,
+        )
         self.unused_seconds = settings.guest_days * 86400
         """After so many a guest is deleted; 0: never."""
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
@@ -56,8 +72,9 @@ class Guests(Service, dict=True):
     def add(self, app: str, nickname: str, device: str, address: str) -> FullSession:
         """Make an account for a guest, and log it in on a device of this name.
 
-        ``address``: that of the client; the number of guests per address is limited. Raises NoAccounts,
-        ServiceRefused (no guests), BadField and TooManyRequests.
+        ``address``: that of the client; the number of guests per address is
+        limited. Raises NoAccounts, ServiceRefused (no guests), BadField and
+        TooManyRequests.
         """
         self.require_guests(app)
         nickname = nickname.strip()
@@ -66,47 +83,66 @@ class Guests(Service, dict=True):
         check_shown(nickname, "")
         check_device(device)
         self._by_address.require(by_address(app, address))
-        account = self.rows.add(Account(0, app, "", nickname, guest=True), "", self.accounts.recorder(app))
-        # It cannot be repeated. So it ends with the account, and at the latest after a year.
+        account = self.rows.add(
+            Account(0, app, "", nickname, guest=True), "", self.accounts.recorder(app)
+        )
+        # It cannot be repeated. So it ends with the account, and at the latest
+        # after a year.
         return self.accounts.token(account, device, 366 * 86400)
 
     def promote(
-        self, app: str, user: str, given: dict[Identifier, str], password: str, device: str, address: str
+        self,
+        app: str,
+        user: str,
+        given: dict[Identifier, str],
+        password: str,
+        device: str,
+        address: str,
     ) -> FullSession:
-        """Make a member of a guest, and log it in again on a device of this name. Messages and groups stay.
+        """Make a member of a guest, and log it in again on a device of this
+        name. Messages and groups stay.
 
-        Counts as a registration from ``address``. Raises NoAccounts, ServiceRefused (no guest),
-        UnknownAccount, PasswordsOff, BadField, Taken, TooManyRequests and Overloaded.
+        Counts as a registration from ``address``. Raises NoAccounts,
+        ServiceRefused (no guest), UnknownAccount, PasswordsOff, BadField,
+        Taken, TooManyRequests and Overloaded.
         """
         check_device(device)
         account = self._guest(app, user)
-        identifiers, hashed = self.accounts.checked_registration(app, given, password, address)
-        member = self.rows.promote_guest(app, account.id, identifiers, hashed, self.accounts.recorder(app))
+        identifiers, hashed = self.accounts.checked_registration(
+            app, given, password, address
+        )
+        member = self.rows.promote_guest(
+            app, account.id, identifiers, hashed, self.accounts.recorder(app)
+        )
         if member is None:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
         session = self.accounts.token(member, device)
         self.accounts.logged_out(app, user)
         return session
 
-    # --- what owners do -------------------------------------------------------------------------------------
+    # --- what owners do -------------------------------------------------------
 
     def admit(self, app: str, user: str, name: str) -> Account:
-        """Let a guest in as a member with this user name, who stays logged in, and may choose a password.
+        """Let a guest in as a member with this user name, who stays logged in,
+        and may choose a password.
 
-        Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField and Taken.
+        Raises NoAccounts, ServiceRefused (no guest), UnknownAccount, BadField
+        and Taken.
         """
         guest = self._guest(app, user)
         given = self.accounts.checked_identifiers(app, {"name": name})
         self.accounts.require_free(app, given, guest.id)
-        member = self.rows.admit_guest(app, guest.id, given["name"], self.accounts.recorder(app))
+        member = self.rows.admit_guest(
+            app, guest.id, given["name"], self.accounts.recorder(app)
+        )
         if member is None:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
         self.admitted(member)
         return member
 
     def remove(self, app: str, user: str) -> None:
-        """Delete a guest; what they wrote stays. Raises NoAccounts, ServiceRefused (no guest) and
-        UnknownAccount."""
+        """Delete a guest; what they wrote stays. Raises NoAccounts,
+        ServiceRefused (no guest) and UnknownAccount."""
         self.accounts.remove(app, self._guest(app, user).user, keeps_messages=True)
 
     def _guest(self, app: str, user: str) -> Account:
@@ -115,10 +151,11 @@ class Guests(Service, dict=True):
             raise ServiceRefused(problem=HTTP_NO_GUEST)
         return account
 
-    # --- unused guests --------------------------------------------------------------------------------------
+    # --- unused guests --------------------------------------------------------
 
     def expire(self, now: int) -> int:
-        """Delete the guests who are unused at this Unix second. Returns their number."""
+        """Delete the guests who are unused at this Unix second. Returns their
+        number."""
         deleted = 0
         for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
             for guest in guests:

@@ -1,7 +1,9 @@
-"""Identifiers of accounts: phone number, e-mail address, user name. Each is unique in its app.
+"""Identifiers of accounts: phone number, e-mail address, user name. Each is
+unique in its app.
 
-A user types any of them into one field: :func:`split` says which it is. E-mail addresses and user names are
-stored in lower case, phone numbers without separators. The originals' clients use any text as a phone number.
+A user types any of them into one field: :func:`split` says which it is. E-mail
+addresses and user names are stored in lower case, phone numbers without
+separators. The originals' clients use any text as a phone number.
 """
 
 import re
@@ -10,7 +12,8 @@ from typing import Final, Literal
 from imserver.plugin.errors import Problems, ServiceRefused
 
 Identifier = Literal["phone", "email", "name"]
-"""A kind of identifier of an account: phone number, e-mail address or user name."""
+"""A kind of identifier of an account: phone number, e-mail address or user
+name."""
 IDENTIFIERS: Final[tuple[Identifier, ...]] = ("phone", "email", "name")
 PHONE_CHARACTERS: Final = 20
 EMAIL_BYTES: Final = 254
@@ -22,8 +25,9 @@ NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_.-]{2,31}"
 UNSHOWABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters and surrogates."""
 _SIGN: Final = r"[^\s@<>()\[\]\\,;:\"]"
-"""What stands for itself in an e-mail address (RFC 5321). The others quote, comment or list addresses: with
-them one mailbox would have many addresses, and limits count addresses."""
+"""What stands for itself in an e-mail address (RFC 5321). The others quote,
+comment or list addresses: with them one mailbox would have many addresses, and
+limits count addresses."""
 _LABEL: Final = rf"(?:(?!\.){_SIGN})+"
 _email: Final = re.compile(rf"{_SIGN}{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
 _name: Final = re.compile(NAME_PATTERN, re.ASCII)
@@ -45,8 +49,14 @@ def checked(kind: Identifier, text: str) -> str:
     """The form in which an identifier is stored. Raises BadField."""
     if kind == "email":
         text = text.strip().lower()
-        if not (fits(text, 3, EMAIL_BYTES) and _email.fullmatch(text) and len(text.encode()) <= EMAIL_BYTES):
-            raise BadField(f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes")
+        if not (
+            fits(text, 3, EMAIL_BYTES)
+            and _email.fullmatch(text)
+            and len(text.encode()) <= EMAIL_BYTES
+        ):
+            raise BadField(
+                f"email: expected an e-mail address of at most {EMAIL_BYTES} bytes"
+            )
     elif kind == "name":
         text = text.strip().lower()
         if not _name.fullmatch(text):
@@ -55,7 +65,9 @@ def checked(kind: Identifier, text: str) -> str:
             )
     else:
         if not fits(text, 1, PHONE_CHARACTERS):
-            raise BadField(f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown")
+            raise BadField(
+                f"phone: expected 1 to {PHONE_CHARACTERS} characters that can be shown"
+            )
         plain = text.translate(SEPARATORS)
         text = plain if _phone.fullmatch(plain) else text
     return text
@@ -70,13 +82,16 @@ def split(login: str) -> tuple[Identifier, str]:
         return "name", checked("name", text)
     text = text.translate(SEPARATORS)
     if _phone.fullmatch(text) is None:
-        raise BadField("login: expected a phone number, an e-mail address or a user name")
+        raise BadField(
+            "login: expected a phone number, an e-mail address or a user name"
+        )
     return "phone", text
 
 
 def candidates(login: str) -> tuple[tuple[Identifier, str], tuple[Identifier, str]]:
-    """The identifiers that a login can be: (kind, stored form), the likelier first. There are always two, so
-    a lookup takes the same time for each login."""
+    """The identifiers that a login can be: (kind, stored form), the likelier
+    first. There are always two, so a lookup takes the same time for each
+    login."""
     text = login.strip()
     if "@" in text:
         return ("email", text.lower()), ("phone", login)

@@ -1,5 +1,5 @@
-"""Mails with a link, of fixed words: sent in the background, and repeated while the mail server does not take
-them."""
+"""Mails with a link, of fixed words: sent in the background, and repeated while
+the mail server does not take them."""
 
 import logging
 from collections.abc import Callable
@@ -20,20 +20,26 @@ from imserver.plugin.runtime import RateLimitedLog, retry_pause
 log: Final = logging.getLogger(__name__)
 
 MAILS: Final = 3
-"""Mails of one kind to one account, and of all kinds to one address, within ``accounts.rate_seconds``."""
+"""Mails of one kind to one account, and of all kinds to one address, within
+``accounts.rate_seconds``."""
 
 
 class LinkMails:
-    """Owner of the mails that are being sent, and of the count of those to one address."""
+    """Owner of the mails that are being sent, and of the count of those to one
+    address."""
 
-    def __init__(self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets) -> None:
+    def __init__(
+        self, smtp: SmtpSettings, rate_seconds: float, buckets: MakeBuckets
+    ) -> None:
         self._smtp = smtp
         self._rate_seconds = rate_seconds
         self._buckets = buckets
         self._to_address = self.buckets(ADDRESS_MAILS)
         self._turns = BoundedSemaphore(4)
         self._sending = Group()
-        self._full = RateLimitedLog(log, "%d mails wait for the mail server: further requests have no effect")
+        self._full = RateLimitedLog(
+            log, "%d mails wait for the mail server: further requests have no effect"
+        )
 
     @property
     def has_server(self) -> bool:
@@ -54,7 +60,8 @@ class LinkMails:
         self._to_address.require((app, email))
 
     def start(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        """Call ``make`` in the background, and send what it returns: to whom, subject and text."""
+        """Call ``make`` in the background, and send what it returns: to whom,
+        subject and text."""
         if self.waiting >= 1000:  # beyond it, requests have no effect
             self._full(self.waiting)
         else:
@@ -65,7 +72,8 @@ class LinkMails:
         self._sending.kill()
 
     def _deliver(self, make: Callable[[], tuple[Account, str, str] | None]) -> None:
-        """Greenlet: send a mail. Repeat it if the mail server refuses it for now, or does not answer."""
+        """Greenlet: send a mail. Repeat it if the mail server refuses it for
+        now, or does not answer."""
         if (content := make()) is None:
             return
         account, subject, text = content
@@ -77,12 +85,22 @@ class LinkMails:
                     send(self._smtp, mail)
             except NotSent as error:
                 if not error.is_temporary or monotonic() > deadline:
-                    log.error("app %s: no mail to the account %d: %s", account.app, account.id, error)
+                    log.error(
+                        "app %s: no mail to the account %d: %s",
+                        account.app,
+                        account.id,
+                        error,
+                    )
                     return
                 log.warning(
-                    "app %s: mail to the account %d: %s; trying again", account.app, account.id, error
+                    "app %s: mail to the account %d: %s; trying again",
+                    account.app,
+                    account.id,
+                    error,
                 )
             else:
-                log.info("app %s: the account %d was sent a mail", account.app, account.id)
+                log.info(
+                    "app %s: the account %d was sent a mail", account.app, account.id
+                )
                 return
             gevent.sleep(retry_pause(failures, 1.0, 60.0))

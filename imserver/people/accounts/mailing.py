@@ -39,8 +39,9 @@ _PAGE_HEADERS: Final = (
 
 
 class Mail(Struct, frozen=True):
-    """A mail to one address. ``html``: the same as ``text``, for clients that show it; ``""``: none. ``id``:
-    of a mail that may be sent twice, by which mail servers and clients know it."""
+    """A mail to one address. ``html``: the same as ``text``, for clients that
+    show it; ``""``: none. ``id``: of a mail that may be sent twice, by which
+    mail servers and clients know it."""
 
     to: str
     subject: str
@@ -51,8 +52,9 @@ class Mail(Struct, frozen=True):
 
 
 class NotSent(ImserverError):
-    """The mail server has not taken a mail. ``is_temporary``: it may take the same mail later.
-    ``is_of_mail``: it refuses this receiver or this content; other mails may be taken now."""
+    """The mail server has not taken a mail. ``is_temporary``: it may take the
+    same mail later. ``is_of_mail``: it refuses this receiver or this content;
+    other mails may be taken now."""
 
     def __init__(self, error: Exception, is_temporary: bool, is_of_mail: bool) -> None:
         super().__init__(f"{type(error).__name__}: {error}")
@@ -61,7 +63,8 @@ class NotSent(ImserverError):
 
 
 def button_page(language: str, title: str, text: str, button: str) -> str:
-    """The page, HTML, behind a link of a mail. Its button (``""``: none) posts to the same address."""
+    """The page, HTML, behind a link of a mail. Its button (``""``: none) posts
+    to the same address."""
     return page_template("people/button.html").render(
         language=language, title=title, text=text, button=button
     )
@@ -70,7 +73,9 @@ def button_page(language: str, title: str, text: str, button: str) -> str:
 def page_reply(call: Call, page: str, status: int = 200) -> HttpResponse:
     """The answer with such a page."""
     headers = (*_PAGE_HEADERS, ("X-Request-Id", call.request.id))
-    return HttpResponse(status, page.encode(), "text/html; charset=utf-8", headers, page=True)
+    return HttpResponse(
+        status, page.encode(), "text/html; charset=utf-8", headers, page=True
+    )
 
 
 @cache
@@ -90,7 +95,8 @@ def page_template(name: str) -> Template:
 
 
 def send(settings: SmtpSettings, mail: Mail) -> None:
-    """Send a mail. Switches, at most for :data:`TRY_SECONDS`. Raises NotSent."""
+    """Send a mail. Switches, at most for :data:`TRY_SECONDS`. Raises
+    NotSent."""
     import smtplib
 
     try:
@@ -99,7 +105,10 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
         raise NotSent(error, is_temporary=False, is_of_mail=True) from error
     is_ready = is_sent = False
     try:
-        with gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")), _connect(settings) as server:
+        with (
+            gevent.Timeout(TRY_SECONDS, TimeoutError("no answer in time")),
+            _connect(settings) as server,
+        ):
             if settings.tls == "starttls":
                 server.starttls(context=_tls(os.environ.get("SSL_CERT_FILE", "")))
             if settings.user:
@@ -116,13 +125,16 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
             smtplib.SMTPNotSupportedError,
             ValueError,
         )
-        raise NotSent(error, _is_temporary(error), is_ready and isinstance(error, refusals)) from error
+        raise NotSent(
+            error, _is_temporary(error), is_ready and isinstance(error, refusals)
+        ) from error
 
 
 @lru_cache(1)
 def _tls(_certificates: str) -> SSLContext:
-    """What checks the certificate of the mail server, made once: to read those of all authorities takes 20 ms
-    or more. ``_certificates``: the file that has them; ``""``: that of the operating system."""
+    """What checks the certificate of the mail server, made once: to read those
+    of all authorities takes 20 ms or more. ``_certificates``: the file that has
+    them; ``""``: that of the operating system."""
     import ssl
 
     return ssl.create_default_context()
@@ -134,14 +146,17 @@ def _connect(settings: SmtpSettings) -> SMTP:
 
     if settings.tls == "tls":
         context = _tls(os.environ.get("SSL_CERT_FILE", ""))
-        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TRY_SECONDS, context=context)
+        return smtplib.SMTP_SSL(
+            settings.host, settings.port, timeout=TRY_SECONDS, context=context
+        )
     return smtplib.SMTP(settings.host, settings.port, timeout=TRY_SECONDS)
 
 
 @cache
 def _policy() -> EmailPolicy[Any]:
-    """The usual policy of mails, except that headers of lists stay plain and in one line. The usual one folds
-    a long address into encoded words, which RFC 2369 does not allow in ``List-Unsubscribe``."""
+    """The usual policy of mails, except that headers of lists stay plain and in
+    one line. The usual one folds a long address into encoded words, which RFC
+    2369 does not allow in ``List-Unsubscribe``."""
     from email.policy import EmailPolicy
 
     class Policy(EmailPolicy):
@@ -154,7 +169,8 @@ def _policy() -> EmailPolicy[Any]:
 
 
 def _message(sender: str, mail: Mail) -> EmailMessage:
-    """Raises ValueError: the receiver is no address, or a header cannot be written."""
+    """Raises ValueError: the receiver is no address, or a header cannot be
+    written."""
     from email.headerregistry import Address
     from email.message import EmailMessage
     from email.utils import formatdate, make_msgid
@@ -168,12 +184,15 @@ def _message(sender: str, mail: Mail) -> EmailMessage:
         raise ValueError(f"{mail.to!r} is not an address: {error}") from error
     message["Date"] = formatdate()
     domain = sender.rpartition("@")[2]
-    message["Message-ID"] = f"<{mail.id}@{domain}>" if mail.id else make_msgid(domain=domain)
+    message["Message-ID"] = (
+        f"<{mail.id}@{domain}>" if mail.id else make_msgid(domain=domain)
+    )
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(mail.text)
     if mail.html:
         message.add_alternative(mail.html, subtype="html")
-    for name, value in mail.headers.items():  # last: an alternative takes those of the content along
+    # last: an alternative takes those of the content along
+    for name, value in mail.headers.items():
         message[name] = value
     return message
 

@@ -1,4 +1,5 @@
-"""What the links in mails do: replace a forgotten password, and confirm an e-mail address."""
+"""What the links in mails do: replace a forgotten password, and confirm an
+e-mail address."""
 
 from typing import Annotated
 
@@ -6,22 +7,37 @@ from msgspec import Struct
 
 from imserver.people.accounts.accounts import PasswordsOff
 from imserver.people.accounts.api import CHAPTER, Login, NewPassword
-from imserver.people.accounts.confirmations import LINK_SECONDS, WORDS, Confirmations, UnknownConfirmation
+from imserver.people.accounts.confirmations import (
+    LINK_SECONDS,
+    WORDS,
+    Confirmations,
+    UnknownConfirmation,
+)
 from imserver.people.accounts.declared import HTTP_UNKNOWN_RESET
 from imserver.people.accounts.mailing import button_page, page_reply
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.resets import CODE_SECONDS, Resets
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import AccountApp, Acting, ApiProblem, Call, HttpResponse, Resource, about
+from imserver.plugin.http import (
+    AccountApp,
+    Acting,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    Resource,
+    about,
+)
 from imserver.plugin.identity import GOCHAT, Needs
 
 ResetCode = Annotated[
-    str, about("The code at the end of the link in the mail.", min_length=1, max_length=100)
+    str,
+    about("The code at the end of the link in the mail.", min_length=1, max_length=100),
 ]
 
 
 class ResetRequested(Struct):
-    """A mail is sent if an account with this identifier and an e-mail address exists."""
+    """A mail is sent if an account with this identifier and an e-mail address
+    exists."""
 
     seconds: Annotated[int, about("For how long the code in the mail is valid.")]
 
@@ -30,7 +46,10 @@ class ResetShown(Struct):
     """Whether a code resets a password now, and whose."""
 
     valid: Annotated[bool, about("False: no such code, or it has expired or was used.")]
-    login: Annotated[str, about("What it logs in with: its user name, e-mail address or phone number.")]
+    login: Annotated[
+        str,
+        about("What it logs in with: its user name, e-mail address or phone number."),
+    ]
 
 
 class ResetDone(Struct):
@@ -54,21 +73,26 @@ reset_routes = Resource(
     status=202,
     problems=(PasswordsOff.problem, Problems.NOT_IMPLEMENTED),
 )
-def reset(resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT) -> ResetRequested:
+def reset(
+    resets: Resets, call: Call, login: Login, app: AccountApp = GOCHAT
+) -> ResetRequested:
     """Ask for a mail that resets a forgotten password.
 
-    The mail has a link with a code. The answer is the same whether such an account exists or not. Each
-    request counts as a login of its address.
+    The mail has a link with a code. The answer is the same whether such an
+    account exists or not. Each request counts as a login of its address.
     """
     resets.request(call.app, login, call.request.host)
     return ResetRequested(CODE_SECONDS)
 
 
 @reset_routes.get("/accounts/reset/show", base=None, problems=(PasswordsOff.problem,))
-def show_reset(resets: Resets, call: Call, code: ResetCode, app: AccountApp = GOCHAT) -> ResetShown:
+def show_reset(
+    resets: Resets, call: Call, code: ResetCode, app: AccountApp = GOCHAT
+) -> ResetShown:
     """Show whether a code still works, and for which account.
 
-    For the page behind the link. Nothing changes. Each request counts as a login of its address.
+    For the page behind the link. Nothing changes. Each request counts as a
+    login of its address.
     """
     account = resets.accounts.resets(call.app, code, call.request.host)
     login = account and (account.name or account.email or account.phone)
@@ -81,30 +105,41 @@ def show_reset(resets: Resets, call: Call, code: ResetCode, app: AccountApp = GO
     problems=(PasswordsOff.problem, HTTP_UNKNOWN_RESET),
 )
 def finish_reset(
-    resets: Resets, call: Call, code: ResetCode, password: NewPassword, app: AccountApp = GOCHAT
+    resets: Resets,
+    call: Call,
+    code: ResetCode,
+    password: NewPassword,
+    app: AccountApp = GOCHAT,
 ) -> ResetDone:
     """Set a new password with the code of a mail.
 
     A code works once. All sessions and tokens of the account end.
     """
-    call.user = resets.accounts.reset_password(call.app, code, password, call.request.host)
+    call.user = resets.accounts.reset_password(
+        call.app, code, password, call.request.host
+    )
     return ResetDone()
 
 
-# --- e-mail addresses ---------------------------------------------------------------------------------------
+# --- e-mail addresses ---------------------------------------------------------
 
 
 class ConfirmationRequested(Struct):
-    """A mail with a link is on its way, unless the address is confirmed already."""
+    """A mail with a link is on its way, unless the address is confirmed
+    already."""
 
-    confirmed: Annotated[bool, about("Whether the address is confirmed already. Then no mail is sent.")]
+    confirmed: Annotated[
+        bool, about("Whether the address is confirmed already. Then no mail is sent.")
+    ]
     seconds: Annotated[int, about("For how long the link in the mail is valid.")]
 
 
 class ConfirmationQuery(Struct, forbid_unknown_fields=True):
     """The token of a mail."""
 
-    token: Annotated[str, about("The token in the link of the mail.", min_length=1, max_length=100)]
+    token: Annotated[
+        str, about("The token in the link of the mail.", min_length=1, max_length=100)
+    ]
 
 
 class EmailConfirmed(Struct):
@@ -114,7 +149,10 @@ class EmailConfirmed(Struct):
 
 
 routes = Resource(
-    "accounts", service=lambda core, _: accounts_of(core).confirmations, hot=True, chapter=CHAPTER
+    "accounts",
+    service=lambda core, _: accounts_of(core).confirmations,
+    hot=True,
+    chapter=CHAPTER,
 )
 
 
@@ -122,17 +160,26 @@ routes = Resource(
     "/accounts/email/request",
     Needs.ADMIN_OR_ACCOUNT,
     act="",
-    problems=(Problems.UNKNOWN_ACCOUNT, Problems.NOT_IMPLEMENTED, Problems.TOO_MANY_REQUESTS),
+    problems=(
+        Problems.UNKNOWN_ACCOUNT,
+        Problems.NOT_IMPLEMENTED,
+        Problems.TOO_MANY_REQUESTS,
+    ),
 )
-def ask(confirmations: Confirmations, call: Call, _request: Acting) -> ConfirmationRequested:
+def ask(
+    confirmations: Confirmations, call: Call, _request: Acting
+) -> ConfirmationRequested:
     """Ask for a mail that confirms the e-mail address of an account.
 
-    Until the address is confirmed, only this mail and that for a forgotten password go to it. Both have fixed
-    words. An account and an address get at most three within `accounts.rate_seconds`.
+    Until the address is confirmed, only this mail and that for a forgotten
+    password go to it. Both have fixed words. An account and an address get at
+    most three within `accounts.rate_seconds`.
     """
     if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
-    return ConfirmationRequested(not confirmations.request(call.app, call.user), LINK_SECONDS)
+    return ConfirmationRequested(
+        not confirmations.request(call.app, call.user), LINK_SECONDS
+    )
 
 
 @routes.get(
@@ -145,7 +192,8 @@ def ask(confirmations: Confirmations, call: Call, _request: Acting) -> Confirmat
 def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Show the page that confirms an e-mail address.
 
-    The link in a mail leads here. Nothing changes, because programs that look for viruses open links, too.
+    The link in a mail leads here. Nothing changes, because programs that look
+    for viruses open links, too.
     """
     try:
         confirmations.read(call.input.token)
@@ -164,8 +212,8 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
 def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Confirm an e-mail address.
 
-    The token proves who reads the mails to it, so the request needs no other credential. A browser gets a
-    page.
+    The token proves who reads the mails to it, so the request needs no other
+    credential. A browser gets a page.
     """
     wants_page = "text/html" in call.request.headers.get("accept", "")
     try:
@@ -183,4 +231,6 @@ def _page(call: Call, content: str, status: int = 200) -> HttpResponse:
     language = next((each for each in WORDS if accepted.startswith(each)), "en")
     words = WORDS[language]
     button = words["button"] if content == "question" else ""
-    return page_reply(call, button_page(language, words["title"], words[content], button), status)
+    return page_reply(
+        call, button_page(language, words["title"], words[content], button), status
+    )

@@ -12,7 +12,12 @@ from imserver.people.accounts.accounts import Accounts
 from imserver.people.accounts.cards import Cards, LastSeen
 from imserver.people.accounts.confirmations import Confirmations
 from imserver.people.accounts.contract import Account
-from imserver.people.accounts.declared import CONFIRM_MAILS, RESET_MAILS, AccountSettings, SmtpSettings
+from imserver.people.accounts.declared import (
+    CONFIRM_MAILS,
+    RESET_MAILS,
+    AccountSettings,
+    SmtpSettings,
+)
 from imserver.people.accounts.factors import Factors, FactorStore
 from imserver.people.accounts.friends import Friends
 from imserver.people.accounts.guests import Guests
@@ -53,19 +58,23 @@ def accounts_of(core: Core) -> AccountParts:
 
 
 def chat_page_of(core: Core) -> str:
-    """The address of this server's own page for chats; ``""``: the node has none."""
+    """The address of this server's own page for chats; ``""``: the node has
+    none."""
     return f"{core.config.address}/home/messages" if "pages" in core.features else ""
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build what answers the core who holds a token, and whom a user may reach and see."""
+    """Build what answers the core who holds a token, and whom a user may reach
+    and see."""
     rows = AccountStore(base.store)
     tokens = AccountTokens(base, rows)
     return tokens, AccountRelations(rows, base.store, tokens)
 
 
 @contextmanager
-def offline(_config: Config, store: Store, _tenants: object) -> Iterator[tuple[Erasure]]:
+def offline(
+    _config: Config, store: Store, _tenants: object
+) -> Iterator[tuple[Erasure]]:
     """The erasure of accounts in a command."""
     rows = AccountStore(store)
 
@@ -80,7 +89,11 @@ def build(core: Core) -> Parts:
     config, rows = core.config, AccountStore(core.store)
     tokens, relations = core.service(AccountTokens), core.service(AccountRelations)
     buckets = partial(core.buckets.make, shared=core.attempt)
-    factors = Factors(FactorStore(core.store), buckets, urlsplit(config.app.http_url).hostname or "imserver")
+    factors = Factors(
+        FactorStore(core.store),
+        buckets,
+        urlsplit(config.app.http_url).hostname or "imserver",
+    )
     accounts = Accounts(
         config=config,
         tokens=tokens,
@@ -94,31 +107,52 @@ def build(core: Core) -> Parts:
         factors=factors,
     )
     friends = Friends(
-        rows, settings_of(config, AccountSettings).friends, core.service(MessageServices).signals.send
+        rows,
+        settings_of(config, AccountSettings).friends,
+        core.service(MessageServices).signals.send,
     )
-    people = People(PeopleStore(core.store), rows, accounts, core.sessions, core.presence)
+    people = People(
+        PeopleStore(core.store), rows, accounts, core.sessions, core.presence
+    )
     cards = Cards(config, accounts, rows, relations, core.presence, buckets)
 
     def guest_deleted(guest: Account) -> None:
         by = Principal("node", key=core.node_name)
-        act = Act("accounts.delete", by, guest.app, guest.user, facts={"reason": "unused"}, gone=True)
+        act = Act(
+            "accounts.delete",
+            by,
+            guest.app,
+            guest.user,
+            facts={"reason": "unused"},
+            gone=True,
+        )
         core.observer.acted(act)
 
     messages = core.service(MessageServices)
 
     def guest_admitted(member: Account) -> None:
-        """Tell them, on all their devices, and have the page read the card anew."""
+        """Tell them, on all their devices, and have the page read the card
+        anew."""
         how = "To log in on other devices, set a password in your profile, with the current one left empty."
         text = f"You are a member now. Your user name is {member.name}. {how}"
-        draft = Draft(sender="", body=text.encode(), time_ms=int(time() * 1000), to_user=member.user)
+        draft = Draft(
+            sender="",
+            body=text.encode(),
+            time_ms=int(time() * 1000),
+            to_user=member.user,
+        )
         messages.messaging.store(member.app, draft, by_user=False)
         signal = Signal("contact", member.user, "", to=member.user)
         messages.signals.send(ToFollowers(member.app, (member.user,), 0, signal))
 
-    guests = Guests(config, accounts, rows, core.presence, buckets, guest_deleted, guest_admitted)
+    guests = Guests(
+        config, accounts, rows, core.presence, buckets, guest_deleted, guest_admitted
+    )
     smtp, server = settings_of(config, SmtpSettings), config.address
     mails = LinkMails(smtp, config.accounts.rate_seconds, buckets)
-    resets = Resets(accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core))
+    resets = Resets(
+        accounts, rows, mails, mails.buckets(RESET_MAILS), lambda: chat_page_of(core)
+    )
     keys = core.node.keys_for("e-mail confirmations")
     site, of_account = urlsplit(server).netloc, mails.buckets(CONFIRM_MAILS)
     confirmations = Confirmations(keys, accounts, rows, mails, server, site, of_account)
@@ -130,12 +164,31 @@ def build(core: Core) -> Parts:
         accounts.close()
 
     parts = AccountParts(
-        rows, tokens, accounts, friends, people, guests, cards, resets, confirmations, last_seen
+        rows,
+        tokens,
+        accounts,
+        friends,
+        people,
+        guests,
+        cards,
+        resets,
+        confirmations,
+        last_seen,
     )
     return Parts(
-        (parts, people, Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of)),
+        (
+            parts,
+            people,
+            Erasure(frozenset(), accounts.erase, lambda _: None, rows.programs_of),
+        ),
         ended=(last_seen.ended,),
-        run=(every(3600.0, lambda: guests.expire(int(time())), "unused guests could not be deleted"),)
+        run=(
+            every(
+                3600.0,
+                lambda: guests.expire(int(time())),
+                "unused guests could not be deleted",
+            ),
+        )
         if guests.unused_seconds
         else (),
         stop=stop,

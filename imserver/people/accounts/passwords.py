@@ -1,8 +1,8 @@
 """Passwords: hashed with argon2id (RFC 9106) in threads, at most two at once.
 
-A hash takes 19 MiB and some 20 ms of a core. The library is imported with the first password. Hashes of
-GoChat (the hexadecimal MD5 of the password followed by a constant salt) are accepted, and replaced at the
-next login.
+A hash takes 19 MiB and some 20 ms of a core. The library is imported with the
+first password. Hashes of GoChat (the hexadecimal MD5 of the password followed
+by a constant salt) are accepted, and replaced at the next login.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 2
 MAX_WAITING: Final = 1000
-"""Limit of the passwords that wait: about ten seconds of work for both threads."""
+"""Limit of the passwords that wait: about ten seconds of work for both
+threads."""
 MAX_PASSWORD_BYTES: Final = 1024
 
 _md5: Final = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
@@ -49,11 +50,14 @@ class Passwords:
         return self._aside(lambda: hasher.hash(password))
 
     def matches(self, hashed: str, password: str) -> bool:
-        """Whether a password has this hash; ``""``: that of no account. A mismatch takes equally long for
-        every hash. Switches. Raises Overloaded."""
+        """Whether a password has this hash; ``""``: that of no account. A
+        mismatch takes equally long for every hash. Switches. Raises
+        Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
-            digest = hashlib.md5((password + self._salt).encode(), usedforsecurity=False).hexdigest()
+            digest = hashlib.md5(
+                (password + self._salt).encode(), usedforsecurity=False
+            ).hexdigest()
             return hmac.compare_digest(digest, hashed.lower()) or self._aside(
                 lambda: self._verified(hasher, "", password)
             )
@@ -61,7 +65,9 @@ class Passwords:
 
     def is_weak(self, hashed: str) -> bool:
         """Whether a hash is weaker than new ones."""
-        return bool(_md5.fullmatch(hashed)) or self._library().check_needs_rehash(hashed)
+        return bool(_md5.fullmatch(hashed)) or self._library().check_needs_rehash(
+            hashed
+        )
 
     def close(self) -> None:
         """Stop the threads. Call nothing afterwards."""
@@ -69,10 +75,13 @@ class Passwords:
 
     def _library(self) -> PasswordHasher:
         if self._hasher is None:
-            # Imported in the loop's thread: otherwise two threads might import it at once.
+            # Imported in the loop's thread: otherwise two threads might import
+            # it at once.
             from argon2 import PasswordHasher
 
-            self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+            self._hasher = PasswordHasher(
+                time_cost=2, memory_cost=19 * 1024, parallelism=1
+            )
         return self._hasher
 
     def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:

@@ -1,8 +1,10 @@
-"""The accounts of an app for those who answer for it: list and search, roles, locks.
+"""The accounts of an app for those who answer for it: list and search, roles,
+locks.
 
-A lock refuses each login of an account and of its bots, and their tokens, until it ends. It is also a ban of
-these users, which ends their sessions on all nodes: nodes learn of bans, also of those that a command has
-made. When a lock is lifted, a ban that ends later stays.
+A lock refuses each login of an account and of its bots, and their tokens, until
+it ends. It is also a ban of these users, which ends their sessions on all
+nodes: nodes learn of bans, also of those that a command has made. When a lock
+is lifted, a ban that ends later stays.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,12 @@ from msgspec import Struct
 from imserver.people.accounts.accounts import Accounts
 from imserver.people.accounts.contract import FOR_GOOD, Account, StoredRole
 from imserver.people.accounts.identifiers import SEPARATORS, candidates
-from imserver.people.accounts.rows import IS_NO_GUEST, AccountStore, accounts_where, reported
+from imserver.people.accounts.rows import (
+    IS_NO_GUEST,
+    AccountStore,
+    accounts_where,
+    reported,
+)
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import Presence, Sessions
@@ -46,15 +53,21 @@ class NotBelow(
     """The role of who asks does not permit to act on this account."""
 
 
-class NoRole(ServiceRefused, problem=Problems.INVALID_REQUEST, detail="Guests and bots have no role"):
+class NoRole(
+    ServiceRefused,
+    problem=Problems.INVALID_REQUEST,
+    detail="Guests and bots have no role",
+):
     """The account is that of a guest or a bot, which have no roles."""
 
 
 class PeopleFilter(Struct, frozen=True):
-    """Which accounts of an app to list: all, or those that meet each condition that is given.
+    """Which accounts of an app to list: all, or those that meet each condition
+    that is given.
 
-    ``text``: an id, or a part of the nickname or the user name; with ``contacts`` also of the e-mail address
-    or the phone number. ``locked``: whether they are locked now.
+    ``text``: an id, or a part of the nickname or the user name; with
+    ``contacts`` also of the e-mail address or the phone number. ``locked``:
+    whether they are locked now.
     """
 
     app: str
@@ -66,8 +79,9 @@ class PeopleFilter(Struct, frozen=True):
 
 
 class LockChange(Struct, frozen=True):
-    """An account that was locked or unlocked. ``users``: it and its bots. ``end``: when its old and its new
-    lock have ended, in Unix seconds. Bans that end later are not by a lock, and stay."""
+    """An account that was locked or unlocked. ``users``: it and its bots.
+    ``end``: when its old and its new lock have ended, in Unix seconds. Bans
+    that end later are not by a lock, and stay."""
 
     account: Account
     users: list[str]
@@ -75,21 +89,29 @@ class LockChange(Struct, frozen=True):
 
     def bans_end(self, now: float) -> int:
         """When bans by its locks have ended at the latest, in Unix seconds."""
-        return min(self.end, int(now) + CENTURY) + 5  # the clocks of a node and its database may differ
+        # the clocks of a node and its database may differ
+        return min(self.end, int(now) + CENTURY) + 5
 
 
 def end_of(account: Account) -> int:
-    """When the lock of an account ends or has ended, in Unix seconds; 0: not by itself, or it has none."""
+    """When the lock of an account ends or has ended, in Unix seconds; 0: not by
+    itself, or it has none."""
     return 0 if account.locked_until == FOR_GOOD else account.locked_until
 
 
 class PeopleStore(Store.Rows):
-    """The accounts in a store, for those who answer for an app. Each method is one transaction, may switch,
-    and raises StorageUnavailable."""
+    """The accounts in a store, for those who answer for an app. Each method is
+    one transaction, may switch, and raises StorageUnavailable."""
 
     @Store.reading_or([])
     def page(
-        self, sql: PooledStatements, wanted: PeopleFilter, after: int, before: int, limit: int, now: int
+        self,
+        sql: PooledStatements,
+        wanted: PeopleFilter,
+        after: int,
+        before: int,
+        limit: int,
+        now: int,
     ) -> list[Account]:
         """The newest of these accounts with ``after < id < before``."""
         conditions, values = _conditions(wanted, now, sql)
@@ -98,10 +120,16 @@ class PeopleStore(Store.Rows):
         return accounts_where(sql, f"{condition} ORDER BY id DESC LIMIT %s", values)
 
     def set_role(
-        self, app: str, id: int, role: StoredRole, may: Callable[[Account], bool], record: RecordEvent | None
+        self,
+        app: str,
+        id: int,
+        role: StoredRole,
+        may: Callable[[Account], bool],
+        record: RecordEvent | None,
     ) -> Account | None:
-        """Give an account a role, if ``may`` permits it. None: it does not exist. With the role of an owner
-        the keys end that the account has made, at once on this node. Raises NotBelow and NoRole."""
+        """Give an account a role, if ``may`` permits it. None: it does not
+        exist. With the role of an owner the keys end that the account has made,
+        at once on this node. Raises NotBelow and NoRole."""
         changed = self._set_role(app, id, role, may, record)
         if changed is not None and role != "owner":
             self._store.try_refresh()
@@ -137,36 +165,55 @@ class PeopleStore(Store.Rows):
         may: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> LockChange | None:
-        """Lock an account and its bots until a Unix second; 0: unlock them. None: it does not exist. Raises
-        NotBelow."""
+        """Lock an account and its bots until a Unix second; 0: unlock them.
+        None: it does not exist. Raises NotBelow."""
         if (before := _permitted(sql, app, id, may)) is None:
             return None
-        ids = [id, *(row[0] for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)))]
+        ids = [
+            id,
+            *(
+                row[0]
+                for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
+            ),
+        ]
         sql.execute_many(
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, each) for each in ids],
         )
-        if (account := reported(sql, record, "locked" if until else "unlocked", app, id)) is None:
+        if (
+            account := reported(sql, record, "locked" if until else "unlocked", app, id)
+        ) is None:
             return None
         return LockChange(account, list(map(str, ids)), max(before.locked_until, until))
 
     def banned_after(self, app: str, users: Sequence[str], until: int) -> set[str]:
         """The ones of these users whose ban ends after this Unix second."""
-        statement = "SELECT member FROM ban WHERE app = %s AND until > %s AND member IN {}"
-        rows = self._store.rows_in(statement, (app, until * 1000), [user.encode() for user in users])
+        statement = (
+            "SELECT member FROM ban WHERE app = %s AND until > %s AND member IN {}"
+        )
+        rows = self._store.rows_in(
+            statement, (app, until * 1000), [user.encode() for user in users]
+        )
         return {bytes(row[0]).decode() for row in rows}
 
 
-def _permitted(sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]) -> Account | None:
-    """The account, whose row is locked. None: it does not exist. Raises NotBelow."""
-    if not (rows := accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))):
+def _permitted(
+    sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]
+) -> Account | None:
+    """The account, whose row is locked. None: it does not exist. Raises
+    NotBelow."""
+    if not (
+        rows := accounts_where(sql, f"id = %s AND app = %s{sql.for_update}", (id, app))
+    ):
         return None
     if not may(rows[0]):
         raise NotBelow(rows[0].role)
     return rows[0]
 
 
-def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[str], list[object]]:
+def _conditions(
+    wanted: PeopleFilter, now: int, sql: Statements
+) -> tuple[list[str], list[object]]:
     """The conditions of a filter besides its app, and their values."""
     conditions: list[str] = []
     values: list[object] = []
@@ -174,13 +221,19 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
         conditions.append("role = %s")
         values.append(wanted.role)
     if wanted.kind is not None:
-        conditions.append(_OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[sql.engine]))
+        conditions.append(
+            _OF_KIND[wanted.kind].format(is_no_guest=IS_NO_GUEST[sql.engine])
+        )
     if wanted.locked is not None:
-        conditions.append("locked_until > %s" if wanted.locked else "locked_until <= %s")
+        conditions.append(
+            "locked_until > %s" if wanted.locked else "locked_until <= %s"
+        )
         values.append(now)
     if text := wanted.text.strip():
         contains = sql.contains
-        either = [contains("lower(nickname)")] * len(words := Statements.spellings(text))
+        either = [contains("lower(nickname)")] * len(
+            words := Statements.spellings(text)
+        )
         columns = ("name", "email") if wanted.contacts else ("name",)
         either += map(contains, columns)
         values += [*words, *[text.lower()] * len(columns)]
@@ -188,7 +241,8 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
             either.append(f"({' AND '.join([contains('folded')] * len(folded))})")
             values += folded
         if wanted.contacts:
-            # An account without a phone number has a random text there, which begins with U+0001.
+            # An account without a phone number has a random text there, which
+            # begins with U+0001.
             either.append(f"(phone > %s AND {contains('phone')})")
             values += ["\x02", text.translate(SEPARATORS) or text]
         if id := id_of(text):
@@ -199,8 +253,9 @@ def _conditions(wanted: PeopleFilter, now: int, sql: Statements) -> tuple[list[s
 
 
 class People(Struct, frozen=True):
-    """Lists accounts, gives them roles, and locks them. Every method may switch and raise StorageUnavailable,
-    and NotBelow if ``by`` acts by a role that may not act on the account."""
+    """Lists accounts, gives them roles, and locks them. Every method may switch
+    and raise StorageUnavailable, and NotBelow if ``by`` acts by a role that may
+    not act on the account."""
 
     finds: ClassVar = "account"
     rows: PeopleStore
@@ -212,15 +267,20 @@ class People(Struct, frozen=True):
     def find(
         self, by: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The accounts that the text names exactly, then those whose name has it. Moderators see no e-mail
-        addresses and no phone numbers, and find nobody by them."""
+        """The accounts that the text names exactly, then those whose name has
+        it. Moderators see no e-mail addresses and no phone numbers, and find
+        nobody by them."""
         sees_contacts, words = by.may(Needs.OPERATE), Statements.words(text)
-        logins = [each for each in candidates(text) if sees_contacts or each[0] == "name"]
+        logins = [
+            each for each in candidates(text) if sees_contacts or each[0] == "name"
+        ]
         accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
         last, now = self.all_rows.last_id(), int(time())
         for app, begin in product(apps[:20], (True, False)):
             if words and len(accounts) < limit:
-                accounts += self.all_rows.named(app, words, begin, last - _SEARCHED, last, limit, now)[0]
+                accounts += self.all_rows.named(
+                    app, words, begin, last - _SEARCHED, last, limit, now
+                )[0]
         for account in accounts:
             contacts = (account.email, account.phone) if sees_contacts else ()
             names = [each for each in (account.name, *contacts) if each]
@@ -233,16 +293,23 @@ class People(Struct, frozen=True):
         self.accounts.rules_of(app)
         return self.accounts.named(app, text)
 
-    def page(self, wanted: PeopleFilter, before: int, limit: int) -> tuple[list[Account], int]:
-        """The newest of these accounts with an id below ``before`` (0: all), and the id below which the next
-        page begins; 0: there is none.
+    def page(
+        self, wanted: PeopleFilter, before: int, limit: int
+    ) -> tuple[list[Account], int]:
+        """The newest of these accounts with an id below ``before`` (0: all),
+        and the id below which the next page begins; 0: there is none.
 
         A search looks at more and more ids at a time, as long as that is fast, for about
         :data:`SEARCH_SECONDS`. A page may so have few accounts, or none. Raises NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
-        upto, step, began, now = before or self.all_rows.last_id() + 1, 4096, monotonic(), int(time())
+        upto, step, began, now = (
+            before or self.all_rows.last_id() + 1,
+            4096,
+            monotonic(),
+            int(time()),
+        )
         while upto > 1 and len(accounts) < limit:
             after, step_began = max(upto - 1 - step, 0), monotonic()
             if step_began - began > SEARCH_SECONDS:
@@ -251,16 +318,19 @@ class People(Struct, frozen=True):
             some = self.rows.page(wanted, after, upto, missing, now)
             accounts += some
             upto = some[-1].id if len(some) == missing else after + 1
-            # Four times as many after a short step, so that none takes much longer than 40 ms.
+            # Four times as many after a short step, so that none takes much
+            # longer than 40 ms.
             if monotonic() - step_began < 0.01:
                 step *= 4
         return accounts, upto if upto > 1 else 0
 
     def set_role(self, by: Principal, app: str, user: str, role: StoredRole) -> Account:
-        """Give an account a role. All nodes follow at once. Raises NoAccounts, UnknownAccount, NotBelow and
-        NoRole."""
+        """Give an account a role. All nodes follow at once. Raises NoAccounts,
+        UnknownAccount, NotBelow and NoRole."""
         record = self.accounts.recorder(app)
-        changed = self.rows.set_role(app, id_of(user), role, lambda each: by.may_act_on(each.role), record)
+        changed = self.rows.set_role(
+            app, id_of(user), role, lambda each: by.may_act_on(each.role), record
+        )
         if changed is None:
             raise self.accounts.unknown(app, user)
         return changed
@@ -268,25 +338,29 @@ class People(Struct, frozen=True):
     def lock(
         self, by: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
-        """Lock an account for ``seconds``; 0: for good. Returns it, and the nodes that did not answer: they
-        end its sessions a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
-        change = self._store_lock(by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason)
+        """Lock an account for ``seconds``; 0: for good. Returns it, and the
+        nodes that did not answer: they end its sessions a little later. Raises
+        NoAccounts, UnknownAccount and NotBelow."""
+        change = self._store_lock(
+            by, app, user, int(time()) + seconds if seconds else FOR_GOOD, reason
+        )
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if left.get(each, 0) <= end]
         closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
     def unlock(self, by: Principal, app: str, user: str) -> tuple[Account, list[str]]:
-        """Lift the lock of an account, and its ban if that ends no later. Returns it, and the nodes that did
-        not answer: they follow a little later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        """Lift the lock of an account, and its ban if that ends no later.
+        Returns it, and the nodes that did not answer: they follow a little
+        later. Raises NoAccounts, UnknownAccount and NotBelow."""
         change = self._store_lock(by, app, user, 0, "")
         left, end = self._bans(app), change.bans_end(now := time()) - now
         users = [each for each in change.users if 0 < left.get(each, 0) <= end]
         return change.account, list(self.sessions.unban(app, users)) if users else []
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
-        """Until when an account is locked, in Unix seconds (0: not by itself), and why. None: it is not, or
-        there is no such account."""
+        """Until when an account is locked, in Unix seconds (0: not by itself),
+        and why. None: it is not, or there is no such account."""
         account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
             return None
@@ -296,11 +370,15 @@ class People(Struct, frozen=True):
         """User → seconds until the ban of the user ends."""
         return {user: ban.seconds for user, ban in self.sessions.bans(app).items()}
 
-    def _store_lock(self, by: Principal, app: str, user: str, until: int, reason: str) -> LockChange:
+    def _store_lock(
+        self, by: Principal, app: str, user: str, until: int, reason: str
+    ) -> LockChange:
         def may(account: Account) -> bool:
             return by.may_act_on(account.role)
 
-        change = self.rows.lock(app, id_of(user), until, reason, may, self.accounts.recorder(app))
+        change = self.rows.lock(
+            app, id_of(user), until, reason, may, self.accounts.recorder(app)
+        )
         if change is None:
             raise self.accounts.unknown(app, user)
         return change

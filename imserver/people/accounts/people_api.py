@@ -16,11 +16,23 @@ from imserver.people.accounts.api import (
     UserId,
     UserName,
 )
-from imserver.people.accounts.contract import Account, RoleName, Taken, name_of, role_named
+from imserver.people.accounts.contract import (
+    Account,
+    RoleName,
+    Taken,
+    name_of,
+    role_named,
+)
 from imserver.people.accounts.declared import HTTP_NO_GUEST
 from imserver.people.accounts.guests import Guests
 from imserver.people.accounts.parts import accounts_of
-from imserver.people.accounts.people import REASON_CHARACTERS, Kind, People, PeopleFilter, end_of
+from imserver.people.accounts.people import (
+    REASON_CHARACTERS,
+    Kind,
+    People,
+    PeopleFilter,
+    end_of,
+)
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import AccountApp, ApiProblem, Call, Resource, about, view
 from imserver.plugin.identity import GOCHAT, Needs, Principal
@@ -60,13 +72,23 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
             max_length=255,
         ),
     ] = ""
-    role: Annotated[RoleName | UnsetType, about("Only accounts with this role.")] = UNSET
+    role: Annotated[RoleName | UnsetType, about("Only accounts with this role.")] = (
+        UNSET
+    )
     kind: Annotated[Kind | UnsetType, about("Only accounts of this kind.")] = UNSET
-    locked: Annotated[bool | UnsetType, about("Only accounts that are locked, or that are not.")] = UNSET
+    locked: Annotated[
+        bool | UnsetType, about("Only accounts that are locked, or that are not.")
+    ] = UNSET
     after: Annotated[
-        str, about("Where to continue: `next` of the previous page.", pattern="^([1-9][0-9]{0,18})?$")
+        str,
+        about(
+            "Where to continue: `next` of the previous page.",
+            pattern="^([1-9][0-9]{0,18})?$",
+        ),
     ] = ""
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=1000)
+    ] = 100
 
 
 class PersonShown(Struct, kw_only=True):
@@ -76,21 +98,30 @@ class PersonShown(Struct, kw_only=True):
     nickname: Nickname
     avatar: Avatar
     name: Annotated[str, about("The user name; empty: none.")]
-    phone: Annotated[str | UnsetType, about("The phone number. Only who may operate the app sees it.")] = (
-        UNSET
-    )
-    email: Annotated[str | UnsetType, about("The e-mail address. Only who may operate the app sees it.")] = (
-        UNSET
-    )
+    phone: Annotated[
+        str | UnsetType,
+        about("The phone number. Only who may operate the app sees it."),
+    ] = UNSET
+    email: Annotated[
+        str | UnsetType,
+        about("The e-mail address. Only who may operate the app sees it."),
+    ] = UNSET
     email_confirmed: EmailConfirmed | UnsetType = UNSET
-    kind: Annotated[Kind, about("Whether it is the account of a person, a guest or a bot.")]
+    kind: Annotated[
+        Kind, about("Whether it is the account of a person, a guest or a bot.")
+    ]
     role: Role
     second_factor: SecondFactor
     created: Annotated[int, about("When it was created, in Unix seconds.")]
-    last_seen: Annotated[int, about("When its last connection ended, in Unix seconds; 0: unknown.")]
+    last_seen: Annotated[
+        int, about("When its last connection ended, in Unix seconds; 0: unknown.")
+    ]
     locked: Annotated[bool, about("Whether it is locked.")]
     locked_until: Annotated[
-        int, about("When the lock ends or has ended, in Unix seconds; 0: not by itself, or it has none.")
+        int,
+        about(
+            "When the lock ends or has ended, in Unix seconds; 0: not by itself, or it has none."
+        ),
     ]
     lock_reason: LockReason
 
@@ -112,11 +143,19 @@ class LockAnswer(Struct):
 
     account: PersonShown
     missing_nodes: Annotated[
-        list[str], about("Nodes that did not answer in time. They follow within `storage.look_seconds`.")
+        list[str],
+        about(
+            "Nodes that did not answer in time. They follow within `storage.look_seconds`."
+        ),
     ]
 
 
-routes = Resource("accounts", service=lambda core, _: accounts_of(core).people, hot=False, chapter=CHAPTER)
+routes = Resource(
+    "accounts",
+    service=lambda core, _: accounts_of(core).people,
+    hot=False,
+    chapter=CHAPTER,
+)
 guest_routes = Resource(
     "accounts",
     service=lambda core, _: accounts_of(core).guests,
@@ -144,13 +183,16 @@ def _shown(account: Account, by: Principal) -> PersonShown:
 def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     """List the accounts of an app, or search them.
 
-    The newest come first. A search that takes long answers with what it has, and `next` continues it. An
-    account with the role `moderator` sees and searches no e-mail addresses and no phone numbers.
+    The newest come first. A search that takes long answers with what it has,
+    and `next` continues it. An account with the role `moderator` sees and
+    searches no e-mail addresses and no phone numbers.
     """
     by = call.principal
     if request.login:
         if not by.may(Needs.OPERATE):
-            raise ApiProblem(Problems.FORBIDDEN, "`login`: your role searches by `text`")
+            raise ApiProblem(
+                Problems.FORBIDDEN, "`login`: your role searches by `text`"
+            )
         account = people.named(call.app, request.login)
         return PeoplePage([] if account is None else [_shown(account, by)], "")
     wanted = PeopleFilter(
@@ -161,8 +203,12 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
         None if request.kind is UNSET else request.kind,
         None if request.locked is UNSET else request.locked,
     )
-    accounts, behind = people.page(wanted, id_of(request.after) if request.after else 0, request.limit)
-    return PeoplePage([_shown(each, by) for each in accounts], str(behind) if behind else "")
+    accounts, behind = people.page(
+        wanted, id_of(request.after) if request.after else 0, request.limit
+    )
+    return PeoplePage(
+        [_shown(each, by) for each in accounts], str(behind) if behind else ""
+    )
 
 
 @routes.post(
@@ -171,13 +217,18 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     schema=("RoleSet", "A role for an account."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
 )
-def set_role(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role) -> PersonShown:
+def set_role(
+    people: People, call: Call, *, app: AccountApp = GOCHAT, user: User, role: Role
+) -> PersonShown:
     """Give an account a role.
 
-    An owner makes moderators and owners. The role of an owner is changed by an API key or by `imserver
-    account role`. All nodes follow at once.
+    An owner makes moderators and owners. The role of an owner is changed by an
+    API key or by `imserver account role`. All nodes follow at once.
     """
-    return _shown(people.set_role(call.principal, call.app, user, role_named(role)), call.principal)
+    return _shown(
+        people.set_role(call.principal, call.app, user, role_named(role)),
+        call.principal,
+    )
 
 
 @routes.post(
@@ -192,14 +243,17 @@ def lock(
     *,
     app: AccountApp = GOCHAT,
     user: User,
-    seconds: Annotated[int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)] = 0,
+    seconds: Annotated[
+        int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)
+    ] = 0,
     reason: LockReason = "",
 ) -> LockAnswer:
     """Lock an account.
 
-    Its logins are refused, also those of its bots, and its tokens do nothing until the lock ends. Sessions
-    are closed with 4503 on all nodes. At a login with the right password the user is told until when, and
-    why. Owners lock moderators and members. A later lock replaces an earlier one.
+    Its logins are refused, also those of its bots, and its tokens do nothing
+    until the lock ends. Sessions are closed with 4503 on all nodes. At a login
+    with the right password the user is told until when, and why. Owners lock
+    moderators and members. A later lock replaces an earlier one.
     """
     locked, missing = people.lock(call.principal, call.app, user, seconds, reason)
     return LockAnswer(_shown(locked, call.principal), missing)
@@ -211,10 +265,13 @@ def lock(
     schema=("AccountUnlock", "The account to unlock."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
 )
-def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) -> LockAnswer:
+def unlock(
+    people: People, call: Call, *, app: AccountApp = GOCHAT, user: User
+) -> LockAnswer:
     """Unlock an account.
 
-    Its password and its tokens work again. A ban of the user that ends later than the lock stays.
+    Its password and its tokens work again. A ban of the user that ends later
+    than the lock stays.
     """
     unlocked, missing = people.unlock(call.principal, call.app, user)
     return LockAnswer(_shown(unlocked, call.principal), missing)
@@ -225,11 +282,14 @@ def unlock(people: People, call: Call, *, app: AccountApp = GOCHAT, user: User) 
     schema=("GuestAdmission", "A guest, and the user name with which they log in."),
     problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Taken.problem),
 )
-def admit(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User, name: UserName) -> PersonShown:
+def admit(
+    guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User, name: UserName
+) -> PersonShown:
     """Let a guest in as a member.
 
-    They find people and invite from now on, and stay logged in. A message of the server has their user name,
-    and says how they choose a password for other devices (`accounts/password`).
+    They find people and invite from now on, and stay logged in. A message of
+    the server has their user name, and says how they choose a password for
+    other devices (`accounts/password`).
     """
     return _shown(guests.admit(call.app, user, name), call.principal)
 
@@ -239,7 +299,9 @@ def admit(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User, n
     schema=("GuestRemoval", "The guest to remove."),
     problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Problems.MEDIA_UNAVAILABLE),
 )
-def remove(guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User) -> AccountDone:
+def remove(
+    guests: Guests, call: Call, *, app: AccountApp = GOCHAT, user: User
+) -> AccountDone:
     """Remove a guest.
 
     Their sessions end, and the account is deleted. What they wrote stays.

@@ -1,4 +1,5 @@
-"""Relations of accounts: who may see whether a user is online, and who may reach a user."""
+"""Relations of accounts: who may see whether a user is online, and who may
+reach a user."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
@@ -21,14 +22,16 @@ _AT_ONCE: Final = 1000
 class AccountRelations(Struct, Relations, frozen=True):
     """The answers where users are accounts. Stateless.
 
-    Only accounts block others and hide their presence. So in an app without accounts everybody may do
-    everything, and no question switches.
+    Only accounts block others and hide their presence. So in an app without
+    accounts everybody may do everything, and no question switches.
 
-    A bot acts for its owner: whoever has blocked the owner has blocked the bot, too. Only in a conversation
-    that it has with that user does it go on writing.
+    A bot acts for its owner: whoever has blocked the owner has blocked the bot,
+    too. Only in a conversation that it has with that user does it go on
+    writing.
 
-    A guest reaches others in their common groups only, and a single user only in a conversation that
-    this user has begun, or as a friend: the one whose invitation the guest has opened.
+    A guest reaches others in their common groups only, and a single user only
+    in a conversation that this user has begun, or as a friend: the one whose
+    invitation the guest has opened.
     """
 
     rows: AccountStore
@@ -38,22 +41,29 @@ class AccountRelations(Struct, Relations, frozen=True):
     def limits(self, app: str, by: str) -> bool:
         return by != "" and self.tokens.wanted_in(app)
 
-    # --- reaching -------------------------------------------------------------------------------------------
+    # --- reaching -------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
         """Also those who have blocked its owner, in the order of their ids."""
         return self._blocked_by(app, by, users, True) if self.limits(app, by) else []
 
-    def _blocked_by(self, app: str, by: str, users: Iterable[str], with_owner: bool) -> list[str]:
+    def _blocked_by(
+        self, app: str, by: str, users: Iterable[str], with_owner: bool
+    ) -> list[str]:
         id, ids = id_of(by), {id_of(user) for user in users} - {0}
         if not (id and ids):
             return []
-        return [str(each) for each in sorted(self.rows.blocked_by(app, id, sorted(ids), with_owner))]
+        return [
+            str(each)
+            for each in sorted(self.rows.blocked_by(app, id, sorted(ids), with_owner))
+        ]
 
     def may_reach(self, app: str, by: str, user: str) -> bool:
         if self.blocked_by(app, by, (user,)):
             return False
-        return user == by or not self._is_guest(app, by) or self._may_begin(app, by, user)
+        return (
+            user == by or not self._is_guest(app, by) or self._may_begin(app, by, user)
+        )
 
     def _may_begin(self, app: str, guest: str, user: str) -> bool:
         id = id_of(user)
@@ -64,21 +74,33 @@ class AccountRelations(Struct, Relations, frozen=True):
     def may_write(self, app: str, by: str, user: str) -> bool:
         if self.may_reach(app, by, user):
             return True
-        return not self._blocked_by(app, by, (user,), False) and self._have_written(app, by, user)
+        return not self._blocked_by(app, by, (user,), False) and self._have_written(
+            app, by, user
+        )
 
     def may_gather(self, app: str, by: str) -> bool:
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """Where the app asks strangers: people who are no friends of ``by``, are in no group with them, and
-        have not written to them. Bots are not asked."""
+        """Where the app asks strangers: people who are no friends of ``by``,
+        are in no group with them, and have not written to them. Bots are not
+        asked."""
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
-        strangers, ids = set[str](), sorted({id for user in users if user != by and (id := id_of(user))})
+        strangers, ids = (
+            set[str](),
+            sorted({id for user in users if user != by and (id := id_of(user))}),
+        )
         for some in chunks(ids, _AT_ONCE):
-            people = [account for account in self.rows.by_ids(app, some) if not account.bot]
+            people = [
+                account for account in self.rows.by_ids(app, some) if not account.bot
+            ]
             states = self.states(by, people)
-            rest = {each.user for each in people if states.get(each.id, STRANGERS)[0] != FRIEND}
+            rest = {
+                each.user
+                for each in people
+                if states.get(each.id, STRANGERS)[0] != FRIEND
+            }
             if rest:
                 conversations = self.store.part(MessageLog).conversations
                 strangers |= rest - conversations.acquainted(app, by, sorted(rest))
@@ -89,14 +111,17 @@ class AccountRelations(Struct, Relations, frozen=True):
         return bool(id) and self.rows.is_guest(app, id)
 
     def _have_written(self, app: str, one: str, other: str) -> bool:
-        return self.store.part(MessageLog).conversations.between(app, one, other) is not None
+        return (
+            self.store.part(MessageLog).conversations.between(app, one, other)
+            is not None
+        )
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
         """Also of the owner of ``by``."""
         id = id_of(by) if self.limits(app, by) else 0
         return tuple(map(str, self.rows.blockers(app, id, limit))) if id else ()
 
-    # --- presence -------------------------------------------------------------------------------------------
+    # --- presence -------------------------------------------------------------
 
     def may_see_presence(self, app: str, by: str, user: str) -> bool:
         return user in self.visible(app, by, (user,))
@@ -106,7 +131,10 @@ class AccountRelations(Struct, Relations, frozen=True):
         visible = set(users)
         if not self.limits(app, by):
             return visible
-        for some in chunks(sorted({id for user in visible if user != by and (id := id_of(user))}), _AT_ONCE):
+        for some in chunks(
+            sorted({id for user in visible if user != by and (id := id_of(user))}),
+            _AT_ONCE,
+        ):
             accounts = self.rows.by_ids(app, some)
             shown = [account for account in accounts if account.show_presence]
             visible -= {account.user for account in accounts}
@@ -114,13 +142,21 @@ class AccountRelations(Struct, Relations, frozen=True):
         return visible
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
-        """Account id → how ``by`` and the account relate to each other. Empty for a back end."""
+        """Account id → how ``by`` and the account relate to each other. Empty
+        for a back end."""
         id = id_of(by)
-        return self.rows.relations(id, [each.id for each in accounts]) if id and accounts else {}
+        return (
+            self.rows.relations(id, [each.id for each in accounts])
+            if id and accounts
+            else {}
+        )
 
-    def known(self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]) -> set[str]:
-        """The accounts among these that ``by`` knows: friends, and members of common conversations, but
-        nobody who has blocked ``by``. ``states``: from :meth:`states`."""
+    def known(
+        self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
+    ) -> set[str]:
+        """The accounts among these that ``by`` knows: friends, and members of
+        common conversations, but nobody who has blocked ``by``. ``states``:
+        from :meth:`states`."""
         if not by:
             return {account.user for account in accounts}
         friends, rest = set(), []
@@ -132,4 +168,8 @@ class AccountRelations(Struct, Relations, frozen=True):
                 friends.add(account.user)
             else:
                 rest.append(account.user)
-        return friends | self.store.part(MessageLog).conversations.sharing(app, by, rest) if rest else friends
+        return (
+            friends | self.store.part(MessageLog).conversations.sharing(app, by, rest)
+            if rest
+            else friends
+        )

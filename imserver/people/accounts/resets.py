@@ -1,7 +1,9 @@
-"""Forgotten passwords: a mail with a link whose code resets the password of an account, once.
+"""Forgotten passwords: a mail with a link whose code resets the password of an
+account, once.
 
-A request is answered before anything is looked up, so neither its answer nor its time says whether an account
-exists. Mails are sent in the background and repeated while the mail server does not take them.
+A request is answered before anything is looked up, so neither its answer nor
+its time says whether an account exists. Mails are sent in the background and
+repeated while the mail server does not take them.
 """
 
 import logging
@@ -40,10 +42,12 @@ If it was not you, you need not do anything: your password stays as it is.
 
 
 class Resets(Struct, frozen=True):
-    """Asks for resets by mail. :meth:`Accounts.reset_password` carries them out.
+    """Asks for resets by mail. :meth:`Accounts.reset_password` carries them
+    out.
 
-    ``of_account``: the rate of mails to one account. ``own_page``: the address of this server's own page for
-    links of the app of GoChat; ``""``: it has none.
+    ``of_account``: the rate of mails to one account. ``own_page``: the address
+    of this server's own page for links of the app of GoChat; ``""``: it has
+    none.
     """
 
     accounts: Accounts
@@ -53,40 +57,54 @@ class Resets(Struct, frozen=True):
     own_page: Callable[[], str]
 
     def offered_in(self, app: str) -> bool:
-        """Whether users of an app may reset their password by e-mail. Raises NoAccounts."""
+        """Whether users of an app may reset their password by e-mail. Raises
+        NoAccounts."""
         rules = self.accounts.rules_of(app)
         has_page = rules.reset_url or (self.own_page() and app == GOCHAT)
         return bool(self.mails.has_server and rules.passwords and has_page)
 
     def request(self, app: str, login: str, address: str) -> None:
-        """Send a mail to the account with this identifier, if it exists and has an e-mail address.
+        """Send a mail to the account with this identifier, if it exists and has
+        an e-mail address.
 
-        ``address``: that of the client. The request counts as a login. Raises NoAccounts, PasswordsOff,
-        ServiceRefused (no resets) and TooManyRequests.
+        ``address``: that of the client. The request counts as a login. Raises
+        NoAccounts, PasswordsOff, ServiceRefused (no resets) and
+        TooManyRequests.
         """
         self.accounts.charge_reset(app, address)
         if not self.offered_in(app):
-            raise ServiceRefused("Passwords of this app are not reset by e-mail", Problems.NOT_IMPLEMENTED)
+            raise ServiceRefused(
+                "Passwords of this app are not reset by e-mail",
+                Problems.NOT_IMPLEMENTED,
+            )
         if may_be_login(login, ""):
             self.mails.start(lambda: self._mail(app, login))
 
-    # --- in the background ----------------------------------------------------------------------------------
+    # --- in the background ----------------------------------------------------
 
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
-        """Make a code: to whom it goes, subject and text; None: nothing is sent."""
+        """Make a code: to whom it goes, subject and text; None: nothing is
+        sent."""
         try:
             row = self.rows.by_login(app, *candidates(login))
-            if row is None or not row[1] or not row[0].email:  # without a password there is none to reset
+            # without a password there is none to reset
+            if row is None or not row[1] or not row[0].email:
                 return None
             account = row[0]
             try:
                 self.of_account.require((app, account.id))
                 self.mails.charge(app, account.email)
             except TooManyRequests:
-                log.info("app %s: account %d has reached its limit of reset mails", app, account.id)
+                log.info(
+                    "app %s: account %d has reached its limit of reset mails",
+                    app,
+                    account.id,
+                )
                 return None
             code, now = token_urlsafe(32), int(time())
-            if not self.rows.add_reset(account.id, account.email, secret_hash(code), now, now + CODE_SECONDS):
+            if not self.rows.add_reset(
+                account.id, account.email, secret_hash(code), now, now + CODE_SECONDS
+            ):
                 return None  # the address has changed meanwhile
         except StorageUnavailable as error:
             log.warning("app %s: a password cannot be reset: %s", app, error)

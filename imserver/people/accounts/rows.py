@@ -11,7 +11,14 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.people.accounts.contract import Account, Contact, Device, Imported, ListName, Taken
+from imserver.people.accounts.contract import (
+    Account,
+    Contact,
+    Device,
+    Imported,
+    ListName,
+    Taken,
+)
 from imserver.people.accounts.identifiers import IDENTIFIERS, Identifier, candidates
 from imserver.plugin.storage import (
     Condition,
@@ -27,12 +34,13 @@ from imserver.plugin.storage import (
 from imserver.plugin.wire import id_of
 
 States = tuple[str, str]
-"""The states of two accounts towards each other: ``asked``, ``friend``, ``blocked`` or ``""``."""
+"""The states of two accounts towards each other: ``asked``, ``friend``,
+``blocked`` or ``""``."""
 Relating = Callable[[States], tuple[States, str]]
 
 _NO_PHONE: Final = "\x01"
-"""First character of ``phone`` in the row of an account without a phone number. The column is unique and not
-NULL; a random text follows."""
+"""First character of ``phone`` in the row of an account without a phone number.
+The column is unique and not NULL; a random text follows."""
 _STORED: Final = (
     "app, phone, nickname, avatar, password, version, created, email, name, bot, guest, confirmed_email, "
     "folded"
@@ -41,7 +49,8 @@ _ROWS: Final = RowsOf(
     Account,
     "account",
     email_confirmed="email = confirmed_email",
-    role="CASE WHEN role IN ('owner', 'moderator') THEN role END",  # an unknown one is that of a member
+    # an unknown one is that of a member
+    role="CASE WHEN role IN ('owner', 'moderator') THEN role END",
     factor="factor_since > 0",
 )
 _ACCOUNTS: Final = f"SELECT {_ROWS.columns}, folded, password FROM account"
@@ -54,12 +63,16 @@ _BLOCKERS: Final = (
     "AND r.state = 'blocked' AND r.other IN (%s, coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
 """Accounts that have blocked an account or its owner."""
-IS_NO_GUEST: Final = {"sqlite": "guest = 0", "postgresql": "guest = 0", "mysql": "guest + 0 = 0"}
-"""Engine → condition: not the account of a guest. MySQL would read nearly all accounts by the index of
-guests, however few ids are wanted."""
+IS_NO_GUEST: Final = {
+    "sqlite": "guest = 0",
+    "postgresql": "guest = 0",
+    "mysql": "guest + 0 = 0",
+}
+"""Engine → condition: not the account of a guest. MySQL would read nearly all
+accounts by the index of guests, however few ids are wanted."""
 _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
-"""Whom a directory has: the first columns of its index, so that guests, of whom an app may have very many,
-cost a page nothing."""
+"""Whom a directory has: the first columns of its index, so that guests, of whom
+an app may have very many, cost a page nothing."""
 _NO_BLOCK: Final = (
     "AND NOT EXISTS (SELECT 1 FROM relation r "
     "WHERE r.account = account.id AND r.other = %s AND r.state = 'blocked') "
@@ -85,16 +98,21 @@ _LISTED: Final = {
 
 
 class AccountStore(Store.Rows):
-    """The accounts in a store. All methods may switch, and raise StorageUnavailable."""
+    """The accounts in a store. All methods may switch, and raise
+    StorageUnavailable."""
 
-    # --- accounts -------------------------------------------------------------------------------------------
+    # --- accounts -------------------------------------------------------------
 
     @Store.writing
     def add(
-        self, sql: PooledStatements, new: Account, password: str, record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        new: Account,
+        password: str,
+        record: RecordEvent | None = None,
     ) -> Account:
-        """Store an account, with a hash. Raises Taken. ``record``, here and below: stores an event about the
-        account in the same transaction."""
+        """Store an account, with a hash. Raises Taken. ``record``, here and
+        below: stores an event about the account in the same transaction."""
         return add_account(sql, new, password, record)
 
     @Store.writing
@@ -106,7 +124,8 @@ class AccountStore(Store.Rows):
         subject: str,
         record: RecordEvent | None = None,
     ) -> Account:
-        """Store an account without a password that is linked with an identity. Raises Taken."""
+        """Store an account without a password that is linked with an identity.
+        Raises Taken."""
         added = add_account(sql, new, "", record)
         add_link(sql, added.app, added.id, provider, subject, added.created)
         return added
@@ -114,35 +133,53 @@ class AccountStore(Store.Rows):
     def linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str]
     ) -> tuple[Account, str] | None:
-        """The account that is linked with one of these identities, and the provider of the link. The first
-        provider and the first subject count more."""
-        return self._store.read_or(None, lambda sql: _linked(sql, app, providers, subjects))
+        """The account that is linked with one of these identities, and the
+        provider of the link. The first provider and the first subject count
+        more."""
+        return self._store.read_or(
+            None, lambda sql: _linked(sql, app, providers, subjects)
+        )
 
     @Store.reading_or(None)
     def by_login(
         self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
     ) -> tuple[Account, str] | None:
-        """The account with the first of these identifiers that exists, and its password hash. All are looked
-        up, so the time does not reveal which exists."""
+        """The account with the first of these identifiers that exists, and its
+        password hash. All are looked up, so the time does not reveal which
+        exists."""
         rows = [
             row
             for kind, text in logins
-            for row in sql.query(f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text))
+            for row in sql.query(
+                f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s", (app, text)
+            )
         ]
         return _found(rows)
 
     def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
-        """The account that an operator names by its id or by an identifier, and its password hash."""
+        """The account that an operator names by its id or by an identifier, and
+        its password hash."""
         return self.by_id(app, id_of(text)) or self.by_login(app, *candidates(text))
 
     @Store.reading_or([])
     def anywhere(
-        self, sql: PooledStatements, apps: Sequence[str], id: int, logins: Sequence[tuple[Identifier, str]]
+        self,
+        sql: PooledStatements,
+        apps: Sequence[str],
+        id: int,
+        logins: Sequence[tuple[Identifier, str]],
     ) -> list[Account]:
-        """The accounts of these apps with this id (0: none), or with one of these identifiers."""
-        rows = sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps) if id else []
+        """The accounts of these apps with this id (0: none), or with one of
+        these identifiers."""
+        rows = (
+            sql.query_in(f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}", (id,), apps)
+            if id
+            else []
+        )
         for kind, text in logins:
-            rows += sql.query_in(f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps)
+            rows += sql.query_in(
+                f"{_ACCOUNTS} WHERE {kind} = %s AND app IN {{}}", (text,), apps
+            )
         return list({account.id: account for account in map(_account, rows)}.values())
 
     def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
@@ -151,43 +188,67 @@ class AccountStore(Store.Rows):
 
     def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
         """The existing accounts with these ids, ordered by id."""
-        return self._store.read_or([], lambda sql: accounts_in(sql, app, ids)) if ids else []
+        return (
+            self._store.read_or([], lambda sql: accounts_in(sql, app, ids))
+            if ids
+            else []
+        )
 
-    def by_ids_named(self, app: str, ids: Sequence[int], words: Sequence[str]) -> list[Account]:
-        """The existing accounts with these ids, ordered by id, that others see under a name with all of these
-        words: a user name that others may not find counts for nothing.
+    def by_ids_named(
+        self, app: str, ids: Sequence[int], words: Sequence[str]
+    ) -> list[Account]:
+        """The existing accounts with these ids, ordered by id, that others see
+        under a name with all of these words: a user name that others may not
+        find counts for nothing.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
-            # Nodes of the release before, and imports of apps, do not fold names.
+            # Nodes of the release before, and imports of apps, do not fold
+            # names.
             statement = f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) AND id IN {{}}"
             return sql.query_in(statement, (app, *words), ids)
 
         rows: list[Row] = self._store.read_or([], work)
-        shown = ((each, each if each.findable else replace(each, name="")) for each in map(_account, rows))
+        shown = (
+            (each, each if each.findable else replace(each, name=""))
+            for each in map(_account, rows)
+        )
         found = [each for each, seen in shown if _contains_all(seen, words)]
         return sorted(found, key=lambda account: account.id)
 
     def last_id(self) -> int:
         """The id of the newest account of any app; 0: there is none."""
-        return self._store.read_or(0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0)
+        return self._store.read_or(
+            0, lambda sql: sql.query("SELECT max(id) FROM account")[0][0] or 0
+        )
 
     def named(
-        self, app: str, words: Sequence[str], begin: bool, after: int, upto: int, limit: int, now: int
+        self,
+        app: str,
+        words: Sequence[str],
+        begin: bool,
+        after: int,
+        upto: int,
+        limit: int,
+        now: int,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with ``after < id <= upto`` that others may find and whose names contain all of
-        these words, and the id at which the rest begins; no bots, no guests, and none that is locked now.
+        """The newest accounts with ``after < id <= upto`` that others may find
+        and whose names contain all of these words, and the id at which the rest
+        begins; no bots, no guests, and none that is locked now.
 
-        ``words``: from :meth:`imserver.gateway.storage.statements.Statements.words`. ``begin``: only
-        accounts whose names have words that begin with them; False: only the others.
+        ``words``: from
+        :meth:`imserver.gateway.storage.statements.Statements.words`. ``begin``:
+        only accounts whose names have words that begin with them; False: only
+        the others.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             condition, needles = has_all, [f" {word}" for word in words]
             if not begin:
-                # Nodes of the release before, and imports of apps, do not fold names.
+                # Nodes of the release before, and imports of apps, do not fold
+                # names.
                 condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
                 needles = [*words, *needles]
             statement = (
@@ -199,7 +260,9 @@ class AccountStore(Store.Rows):
 
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
-        if unfolded := [each for row, each in zip(rows, accounts, strict=True) if row[-2] is None]:
+        if unfolded := [
+            each for row, each in zip(rows, accounts, strict=True) if row[-2] is None
+        ]:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
             left_out = {each.id for each in unfolded if not _contains_all(each, words)}
             accounts = [each for each in accounts if each.id not in left_out]
@@ -208,13 +271,15 @@ class AccountStore(Store.Rows):
     def listed(
         self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
     ) -> tuple[list[Account], tuple[str, int] | None]:
-        """A page of the accounts that ``by`` (0: a back end) may find, in the order of their folded names,
-        and where the next page begins; None: there is none. No bots, no guests, none that is locked now, and
-        nobody with a block between them and ``by``.
+        """A page of the accounts that ``by`` (0: a back end) may find, in the
+        order of their folded names, and where the next page begins; None: there
+        is none. No bots, no guests, none that is locked now, and nobody with a
+        block between them and ``by``.
 
-        All conditions are in the statement: a page begins after an account that the page before has shown, so
-        its cursor names nobody whom the reader must not find. ``after``: the folded name and the id of the
-        last account of the page before; ``("", 0)``: none.
+        All conditions are in the statement: a page begins after an account that
+        the page before has shown, so its cursor names nobody whom the reader
+        must not find. ``after``: the folded name and the id of the last account
+        of the page before; ``("", 0)``: none.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
@@ -230,12 +295,17 @@ class AccountStore(Store.Rows):
             self._fold_rest(app)
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
-        return accounts, (text_of(rows[-1][-2]), rows[-1][0]) if len(rows) == limit else None
+        return accounts, (text_of(rows[-1][-2]), rows[-1][0]) if len(
+            rows
+        ) == limit else None
 
     def _fold_rest(self, app: str) -> None:
-        """Fold the names of accounts that nodes of the release before, and imports of apps, have made."""
+        """Fold the names of accounts that nodes of the release before, and
+        imports of apps, have made."""
         where = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
-        unfolded: list[Account] = self._store.read_or([], lambda sql: accounts_where(sql, where, (app,)))
+        unfolded: list[Account] = self._store.read_or(
+            [], lambda sql: accounts_where(sql, where, (app,))
+        )
         if unfolded:
             self._store.write_or(None, lambda sql: _fold(sql, unfolded))
 
@@ -248,10 +318,19 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account; None if it does not exist. An identifier ``""`` is removed.
-        Raises Taken."""
+        """Change the given fields of an account; None if it does not exist. An
+        identifier ``""`` is removed. Raises Taken."""
         for name in (
-            *("nickname", "avatar", "findable", "show_presence", "status", "away", "status_until", "title"),
+            *(
+                "nickname",
+                "avatar",
+                "findable",
+                "show_presence",
+                "status",
+                "away",
+                "status_until",
+                "title",
+            ),
             *IDENTIFIERS,
         ):
             if name in fields:
@@ -262,13 +341,18 @@ class AccountStore(Store.Rows):
                     value = int(value)
                 with _taken():
                     sql.execute(
-                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s", (value, id, app)
+                        f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s",
+                        (value, id, app),
                     )
         if "nickname" in fields or "name" in fields:
             _fold(sql, accounts_in(sql, app, (id,)))
         if fields.get("email_confirmed"):
-            sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s", (id, app))
-        if "email" in fields:  # a code in the mailbox of the old address is worth nothing
+            sql.execute(
+                "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s",
+                (id, app),
+            )
+        # a code in the mailbox of the old address is worth nothing
+        if "email" in fields:
             forget(sql, id, "password_reset")
         return reported(sql, record, "changed", app, id)
 
@@ -282,13 +366,16 @@ class AccountStore(Store.Rows):
         ends_sessions: bool = False,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash ``before``; False if the hash has changed meanwhile."""
+        """Replace the password hash ``before``; False if the hash has changed
+        meanwhile."""
         # Whoever has a password is no guest.
         statement = (
             "UPDATE account SET password = %s, guest = 0, version = version + %s "
             "WHERE id = %s AND password = %s"
         )
-        changed = sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
+        changed = (
+            sql.execute(statement, (password, int(ends_sessions), id, before)) == 1
+        )
         if changed and ends_sessions:
             forget(sql, id, "account_device", "password_reset")
         if changed:
@@ -297,14 +384,26 @@ class AccountStore(Store.Rows):
 
     @Store.writing
     def add_reset(
-        self, sql: PooledStatements, id: int, email: str, code: str, now: int, expires_at: int
+        self,
+        sql: PooledStatements,
+        id: int,
+        email: str,
+        code: str,
+        now: int,
+        expires_at: int,
     ) -> bool:
-        """Store the hash of a code that resets the password of an account, instead of earlier ones; False if
-        ``email``, to which it is sent, is not its address any more."""
-        rows = sql.query(f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,))
+        """Store the hash of a code that resets the password of an account,
+        instead of earlier ones; False if ``email``, to which it is sent, is not
+        its address any more."""
+        rows = sql.query(
+            f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,)
+        )
         if not rows or text_of(rows[0][0] or "") != email:
             return False
-        sql.execute("DELETE FROM password_reset WHERE account = %s OR expires_at <= %s", (id, now))
+        sql.execute(
+            "DELETE FROM password_reset WHERE account = %s OR expires_at <= %s",
+            (id, now),
+        )
         sql.execute(
             "INSERT INTO password_reset (code, account, expires_at) VALUES (%s, %s, %s)",
             (code, id, expires_at),
@@ -326,11 +425,14 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash of the account of a code, and invalidate its tokens and codes. False:
-        there is no such code now."""
+        """Replace the password hash of the account of a code, and invalidate
+        its tokens and codes. False: there is no such code now."""
         rows = sql.query(_RESET, (code, now, app))
         # Of two requests at once, one deletes the row.
-        if not rows or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1:
+        if (
+            not rows
+            or sql.execute("DELETE FROM password_reset WHERE code = %s", (code,)) != 1
+        ):
             return False
         id = rows[0][0]
         # The code was in a mail to this address, or the operator has made it.
@@ -347,8 +449,9 @@ class AccountStore(Store.Rows):
     def confirm_email(
         self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]
     ) -> Account | None:
-        """Note that the e-mail address of an account is confirmed, and return the account as it was; None: it
-        does not exist, or ``is_meant`` denies that it is this address."""
+        """Note that the e-mail address of an account is confirmed, and return
+        the account as it was; None: it does not exist, or ``is_meant`` denies
+        that it is this address."""
         found = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
         if found is None or not found[0].email or not is_meant(found[0]):
             return None
@@ -356,16 +459,25 @@ class AccountStore(Store.Rows):
         return found[0]
 
     def note_question(self, id: int) -> bool:
-        """Note that an account is asked by itself to confirm its e-mail address; False: it was before."""
+        """Note that an account is asked by itself to confirm its e-mail
+        address; False: it was before."""
         statement = "UPDATE account SET confirmed_email = '' WHERE id = %s AND confirmed_email IS NULL"
-        return self._store.write_or(False, lambda sql: sql.execute(statement, (id,)) == 1)
+        return self._store.write_or(
+            False, lambda sql: sql.execute(statement, (id,)) == 1
+        )
 
     @Store.writing_or(False)
     def end_sessions(
-        self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        record: RecordEvent | None = None,
     ) -> bool:
         """Invalidate all tokens of an account; False if it does not exist."""
-        statement = "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
+        statement = (
+            "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
+        )
         ended = sql.execute(statement, (id, app)) == 1
         if ended:
             forget(sql, id, "account_device")
@@ -373,41 +485,62 @@ class AccountStore(Store.Rows):
         return ended
 
     def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations; False if it does not exist. The keys that it has made end, at
-        once on this node."""
+        """Delete an account and its relations; False if it does not exist. The
+        keys that it has made end, at once on this node."""
         is_removed: bool = self._remove(app, id, record)
         if is_removed:
             self._store.try_refresh()
         return is_removed
 
     @Store.writing_or(False)
-    def _remove(self, sql: PooledStatements, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        if record is not None and _by_id(sql, app, id) is not None:  # it has no name any more
+    def _remove(
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        record: RecordEvent | None = None,
+    ) -> bool:
+        # it has no name any more
+        if record is not None and _by_id(sql, app, id) is not None:
             _report(sql, record, "removed", Account(id, app, ""))
-        if sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app)) != 1:
+        if (
+            sql.execute("DELETE FROM account WHERE id = %s AND app = %s", (id, app))
+            != 1
+        ):
             return False
         Store.end_keys_of(sql, id)
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-        own = "oauth_link", "account_factor", "recovery_code", "account_device", "password_reset"
+        own = (
+            "oauth_link",
+            "account_factor",
+            "recovery_code",
+            "account_device",
+            "password_reset",
+        )
         forget(sql, id, *own)
         return True
 
     def programs_of(self, app: str, *users: str) -> list[str]:
         """The bots that belong to the accounts of users."""
         statement = "SELECT id FROM bot WHERE app = %s AND owner IN {}"
-        rows = self._store.rows_in(statement, (app,), filter(None, map(id_of, users)), many=True)
+        rows = self._store.rows_in(
+            statement, (app,), filter(None, map(id_of, users)), many=True
+        )
         return list(map(str, sorted(row[0] for row in rows)))
 
     def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""
         # In the order of the ids, so that two nodes never deadlock.
-        values = [(seen, id, app, seen) for app, id, seen in sorted(rows, key=lambda row: row[1])]
+        values = [
+            (seen, id, app, seen)
+            for app, id, seen in sorted(rows, key=lambda row: row[1])
+        ]
         statement = "UPDATE account SET last_seen = %s WHERE id = %s AND app = %s AND last_seen < %s"
         self._store.write_or(None, lambda sql: sql.execute_many(statement, values))
 
-    # --- guests ---------------------------------------------------------------------------------------------
+    # --- guests ---------------------------------------------------------------
 
     def is_guest(self, app: str, id: int) -> bool:
         """Whether this account exists, and is that of a guest."""
@@ -423,16 +556,19 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Make a member of a guest, and end its earlier login. None: the account is no guest's any more.
-        Raises Taken."""
+        """Make a member of a guest, and end its earlier login. None: the
+        account is no guest's any more. Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
-        fields: dict[str, Any] = {kind: _identifier(kind, text) for kind, text in identifiers.items()}
+        fields: dict[str, Any] = {
+            kind: _identifier(kind, text) for kind, text in identifiers.items()
+        }
         fields |= {"password": password, "guest": 0}
         changes = ", ".join(f"{name} = %s" for name in fields)
         with _taken():
             sql.execute(
-                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s", (*fields.values(), id)
+                f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s",
+                (*fields.values(), id),
             )
         forget(sql, id, "account_device")
         _fold(sql, accounts_in(sql, app, (id,)))
@@ -440,36 +576,53 @@ class AccountStore(Store.Rows):
 
     @Store.writing_or(None)
     def admit_guest(
-        self, sql: PooledStatements, app: str, id: int, name: str, record: RecordEvent | None = None
+        self,
+        sql: PooledStatements,
+        app: str,
+        id: int,
+        name: str,
+        record: RecordEvent | None = None,
     ) -> Account | None:
-        """Make a member of a guest, who stays logged in. None: the account is no guest's any more. Raises
-        Taken."""
+        """Make a member of a guest, who stays logged in. None: the account is
+        no guest's any more. Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         with _taken():
-            sql.execute("UPDATE account SET name = %s, guest = 0 WHERE id = %s", (name, id))
+            sql.execute(
+                "UPDATE account SET name = %s, guest = 0 WHERE id = %s", (name, id)
+            )
         _fold(sql, accounts_in(sql, app, (id,)))
         return reported(sql, record, "changed", app, id)
 
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
-        """Pages of the guests of all apps who came, and were last seen, before a Unix second."""
+        """Pages of the guests of all apps who came, and were last seen, before
+        a Unix second."""
         where = "guest = 1 AND created < %s AND last_seen < %s"
-        for rows in self._store.pages("account", "id", _ROWS.columns, where, (before, before)):
+        for rows in self._store.pages(
+            "account", "id", _ROWS.columns, where, (before, before)
+        ):
             yield list(map(_account, rows))
 
-    # --- devices --------------------------------------------------------------------------------------------
+    # --- devices --------------------------------------------------------------
 
     @Store.reading_or(None)
-    def by_device(self, sql: PooledStatements, id: int, device: int) -> tuple[Account, Device] | None:
-        """The account with this id, and its login ``device`` that has not ended."""
+    def by_device(
+        self, sql: PooledStatements, id: int, device: int
+    ) -> tuple[Account, Device] | None:
+        """The account with this id, and its login ``device`` that has not
+        ended."""
         found, row = _by_id(sql, None, id), _device(sql, id, device)
         return None if found is None or row is None else (found[0], row)
 
     @Store.writing
-    def add_device(self, sql: PooledStatements, id: int, version: int, new: Device, most: int) -> bool:
-        """Store a login of a version of an account; False: it has another one now, or was deleted. Beyond
-        ``most`` logins the oldest end."""
-        own = sql.query(f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,))
+    def add_device(
+        self, sql: PooledStatements, id: int, version: int, new: Device, most: int
+    ) -> bool:
+        """Store a login of a version of an account; False: it has another one
+        now, or was deleted. Beyond ``most`` logins the oldest end."""
+        own = sql.query(
+            f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)
+        )
         if not own or own[0][0] != version:
             return False
         _add_device(sql, id, new, most)
@@ -485,8 +638,8 @@ class AccountStore(Store.Rows):
         new: Device,
         most: int,
     ) -> tuple[Account, str] | None:
-        """As :meth:`linked`, and store a login of the account that was found, as :meth:`add_device` does,
-        unless it is locked."""
+        """As :meth:`linked`, and store a login of the account that was found,
+        as :meth:`add_device` does, unless it is locked."""
         found = _linked(sql, app, providers, subjects, sql.for_update)
         if found is not None and not found[0].is_locked(new.since):
             _add_device(sql, found[0].id, new, most)
@@ -498,30 +651,46 @@ class AccountStore(Store.Rows):
         return _LOGINS.find(self._store.rows, rest, id, now)
 
     @Store.writing_or(None)
-    def remove_device(self, sql: PooledStatements, id: int, device: int) -> Device | None:
+    def remove_device(
+        self, sql: PooledStatements, id: int, device: int
+    ) -> Device | None:
         """End a login and return it; None if it does not exist."""
         found = _device(sql, id, device)
-        sql.execute("DELETE FROM account_device WHERE account = %s AND id = %s", (id, device))
+        sql.execute(
+            "DELETE FROM account_device WHERE account = %s AND id = %s", (id, device)
+        )
         return found
 
-    # --- import ---------------------------------------------------------------------------------------------
+    # --- import ---------------------------------------------------------------
 
     @Store.reading_or([])
-    def there(self, sql: PooledStatements, app: str, some: Sequence[Imported]) -> list[Account]:
-        """The accounts that have the id, or in the app an identifier, of one of ``some``."""
-        rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some])
+    def there(
+        self, sql: PooledStatements, app: str, some: Sequence[Imported]
+    ) -> list[Account]:
+        """The accounts that have the id, or in the app an identifier, of one of
+        ``some``."""
+        rows = sql.query_in(
+            f"{_ACCOUNTS} WHERE id IN {{}}", (), [each.account.id for each in some]
+        )
         for kind in IDENTIFIERS:
             given = [text for each in some if (text := getattr(each.account, kind))]
-            rows += sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given)
+            rows += sql.query_in(
+                f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}", (app,), given
+            )
         return list({row[0]: _account(row) for row in rows}.values())
 
     @Store.writing
     def put(self, sql: PooledStatements, some: Sequence[Imported]) -> None:
-        """Store accounts with given ids. New accounts get ids above them. Raises Taken."""
+        """Store accounts with given ids. New accounts get ids above them.
+        Raises Taken."""
         statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks_of(14)}"
         with _taken():
             sql.execute_many(
-                statement, [(each.account.id, *_row(each.account, each.password)) for each in some]
+                statement,
+                [
+                    (each.account.id, *_row(each.account, each.password))
+                    for each in some
+                ],
             )
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
@@ -530,7 +699,7 @@ class AccountStore(Store.Rows):
                 f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), nextval({sequence})))"
             )
 
-    # --- relations ------------------------------------------------------------------------------------------
+    # --- relations ------------------------------------------------------------
 
     @Store.writing_or("unknown")
     def relate(
@@ -543,14 +712,17 @@ class AccountStore(Store.Rows):
         becoming: Relating,
         condition: Condition | None = None,
     ) -> str:
-        """Change the states of two accounts towards each other, as ``becoming`` decides.
+        """Change the states of two accounts towards each other, as ``becoming``
+        decides.
 
-        ``becoming`` receives the state of the first towards the second, and of the second towards the first.
-        It returns the new states and a result. This method returns that result, ``"unknown"`` if not both
-        accounts exist or a change does not meet the condition, or ``"full"`` if an account would have
-        relations to more than ``limit`` others.
+        ``becoming`` receives the state of the first towards the second, and of
+        the second towards the first. It returns the new states and a result.
+        This method returns that result, ``"unknown"`` if not both accounts
+        exist or a change does not meet the condition, or ``"full"`` if an
+        account would have relations to more than ``limit`` others.
         """
-        # Both rows are locked, in this order, so that concurrent requests run one after the other.
+        # Both rows are locked, in this order, so that concurrent requests run
+        # one after the other.
         both = f"SELECT id FROM account WHERE id IN (%s, %s) AND app = %s ORDER BY id{sql.for_update}"
         if len(sql.query(both, (one, two, app))) != 2:
             return "unknown"
@@ -558,7 +730,10 @@ class AccountStore(Store.Rows):
         after, word = becoming(before)
         pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
         count = "SELECT count(*) FROM relation WHERE account = %s"
-        if any(new and not old and sql.query(count, (mine,))[0][0] >= limit for mine, _, old, new in pairs):
+        if any(
+            new and not old and sql.query(count, (mine,))[0][0] >= limit
+            for mine, _, old, new in pairs
+        ):
             return "full"
         if after != before and condition is not None and not condition(sql):
             return "unknown"
@@ -571,27 +746,42 @@ class AccountStore(Store.Rows):
                 sql.execute(statement, (mine, other, new, now))
         return word
 
-    def blocked_by(self, app: str, one: int, others: Sequence[int], with_owner: bool = True) -> set[int]:
-        """The ids in ``others`` of accounts that have blocked an account; ``with_owner``: or, if it is a bot,
-        its owner."""
+    def blocked_by(
+        self, app: str, one: int, others: Sequence[int], with_owner: bool = True
+    ) -> set[int]:
+        """The ids in ``others`` of accounts that have blocked an account;
+        ``with_owner``: or, if it is a bot, its owner."""
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
-        rows = self._store.rows_in(statement, (app, one, one if with_owner else 0), others)
+        rows = self._store.rows_in(
+            statement, (app, one, one if with_owner else 0), others
+        )
         return {row[0] for row in rows}
 
     def blockers(self, app: str, one: int, limit: int) -> list[int]:
-        """Ids of accounts that have blocked an account or, if it is a bot, its owner; at most ``limit``."""
-        return [row[0] for row in self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))]
+        """Ids of accounts that have blocked an account or, if it is a bot, its
+        owner; at most ``limit``."""
+        return [
+            row[0]
+            for row in self._store.rows(f"{_BLOCKERS} LIMIT %s", (app, one, one, limit))
+        ]
 
     @Store.reading_or({})
-    def relations(self, sql: PooledStatements, one: int, others: Sequence[int]) -> dict[int, States]:
-        """Other account → the states of the two towards each other, as in :data:`Relating`. Whoever has
-        blocked the owner of a bot has blocked the bot."""
+    def relations(
+        self, sql: PooledStatements, one: int, others: Sequence[int]
+    ) -> dict[int, States]:
+        """Other account → the states of the two towards each other, as in
+        :data:`Relating`. Whoever has blocked the owner of a bot has blocked the
+        bot."""
         ids = list(dict.fromkeys(others))
         mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
-        theirs = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+        theirs = (
+            "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+        )
         to = {row[0]: row[1] for row in sql.query_in(mine, (one,), ids)}
         back = {row[0]: row[1] for row in sql.query_in(theirs, (one,), ids)}
-        if owner := sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)):
+        if owner := sql.query(
+            "SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,)
+        ):
             to_owner = sql.query_in(theirs, (owner[0][0],), ids)
             back |= {row[0]: row[1] for row in to_owner if row[1] == "blocked"}
         return {id: (to.get(id, ""), back.get(id, "")) for id in ids}
@@ -600,21 +790,31 @@ class AccountStore(Store.Rows):
     def contacts(
         self, sql: PooledStatements, name: ListName, one: int, after: int, limit: int
     ) -> tuple[int, list[Contact]]:
-        """The length of a list of an account, and a page of it with ids after ``after``."""
+        """The length of a list of an account, and a page of it with ids after
+        ``after``."""
         listed, whose = _LISTED[name], "r.account" if name == "incoming" else "r.other"
         statement = (
             f"SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a ON a.id = {whose} "
             f"WHERE {listed} AND {whose} > %s ORDER BY {whose} LIMIT %s"
         )
-        count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][0]
-        return count, [Contact(*row) for row in sql.query(statement, (one, after, limit))]
+        count = sql.query(f"SELECT count(*) FROM relation r WHERE {listed}", (one,))[0][
+            0
+        ]
+        return count, [
+            Contact(*row) for row in sql.query(statement, (one, after, limit))
+        ]
 
 
-def add_account(sql: PooledStatements, new: Account, password: str, record: RecordEvent | None) -> Account:
+def add_account(
+    sql: PooledStatements, new: Account, password: str, record: RecordEvent | None
+) -> Account:
     """Store an account, and return it with its id. Raises Taken."""
     new = replace(new, created=int(time()))
     with _taken():
-        id = sql.insert(f"INSERT INTO account ({_STORED}) VALUES {marks_of(13)}", _row(new, password))
+        id = sql.insert(
+            f"INSERT INTO account ({_STORED}) VALUES {marks_of(13)}",
+            _row(new, password),
+        )
     added = replace(new, id=id)
     _report(sql, record, "registered", added)
     return added
@@ -622,18 +822,24 @@ def add_account(sql: PooledStatements, new: Account, password: str, record: Reco
 
 def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Account]:
     """The existing accounts with these ids, ordered by id."""
-    rows = sql.query_in(f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}", (app,), list(dict.fromkeys(ids)))
+    rows = sql.query_in(
+        f"{_ACCOUNTS} WHERE app = %s AND id IN {{}}", (app,), list(dict.fromkeys(ids))
+    )
     return sorted(map(_account, rows), key=lambda account: account.id)
 
 
-def accounts_where(sql: PooledStatements, condition: str, values: Sequence[Any]) -> list[Account]:
+def accounts_where(
+    sql: PooledStatements, condition: str, values: Sequence[Any]
+) -> list[Account]:
     """The accounts that meet a condition, in its order."""
     return list(map(_account, sql.query(f"{_ACCOUNTS} WHERE {condition}", values)))
 
 
 def _account(row: Row) -> Account:
     account = _ROWS.read(row)
-    return replace(account, phone="") if account.phone.startswith(_NO_PHONE) else account
+    return (
+        replace(account, phone="") if account.phone.startswith(_NO_PHONE) else account
+    )
 
 
 def _identifier(kind: str, text: str) -> str | None:
@@ -646,7 +852,9 @@ def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
     return (_account(rows[0]), rows[0][-1]) if rows else None
 
 
-def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, str] | None:
+def _by_id(
+    sql: PooledStatements, app: str | None, id: int
+) -> tuple[Account, str] | None:
     """``app`` None: any app."""
     if app is None:
         return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
@@ -654,17 +862,25 @@ def _by_id(sql: PooledStatements, app: str | None, id: int) -> tuple[Account, st
 
 
 def _linked(
-    sql: PooledStatements, app: str, providers: Sequence[str], subjects: Sequence[str], suffix: str = ""
+    sql: PooledStatements,
+    app: str,
+    providers: Sequence[str],
+    subjects: Sequence[str],
+    suffix: str = "",
 ) -> tuple[Account, str] | None:
     for provider in providers:
         for subject in subjects:
-            found = _found(sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app)))
+            found = _found(
+                sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app))
+            )
             if found is not None:
                 return found[0], provider
     return None
 
 
-def _report(sql: PooledStatements, record: RecordEvent | None, change: str, account: Account) -> None:
+def _report(
+    sql: PooledStatements, record: RecordEvent | None, change: str, account: Account
+) -> None:
     if record is not None:
         facts = {
             "user": account.user,
@@ -676,9 +892,14 @@ def _report(sql: PooledStatements, record: RecordEvent | None, change: str, acco
 
 
 def reported(
-    sql: PooledStatements, record: RecordEvent | None, change: str, app: str | None, id: int
+    sql: PooledStatements,
+    record: RecordEvent | None,
+    change: str,
+    app: str | None,
+    id: int,
 ) -> Account | None:
-    """An account that was changed, whose event is stored; None: it does not exist. ``app`` None: any app."""
+    """An account that was changed, whose event is stored; None: it does not
+    exist. ``app`` None: any app."""
     if (found := _by_id(sql, app, id)) is None:
         return None
     _report(sql, record, change, found[0])
@@ -690,12 +911,24 @@ def _row(new: Account, password: str) -> Row:
     shown = new.nickname, new.avatar, password, new.version, new.created
     kinds = int(new.bot), int(new.guest)
     confirmed = identifiers[1] if new.email_confirmed else None
-    return new.app, identifiers[0], *shown, identifiers[1], identifiers[2], *kinds, confirmed, _folded(new)
+    return (
+        new.app,
+        identifiers[0],
+        *shown,
+        identifiers[1],
+        identifiers[2],
+        *kinds,
+        confirmed,
+        _folded(new),
+    )
 
 
 def _folded(account: Account) -> str:
-    """The names of an account as a search compares them: each word has a space before it."""
-    nickname, name = (" ".join(Statements.words(text)) for text in (account.nickname, account.name))
+    """The names of an account as a search compares them: each word has a space
+    before it."""
+    nickname, name = (
+        " ".join(Statements.words(text)) for text in (account.nickname, account.name)
+    )
     # Few nicknames become longer when they are folded.
     return f" {nickname[:200]} {name}" if nickname else f" {name}"
 
@@ -725,7 +958,8 @@ def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
 
 
 def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
-    """Store a login of an account whose row is locked. Beyond ``most`` logins the oldest end."""
+    """Store a login of an account whose row is locked. Beyond ``most`` logins
+    the oldest end."""
     newest = _LOGINS.find(sql.query, "WHERE account = %s ORDER BY since DESC, id", id)
     valid = [each for each in newest if each.expires_at > new.since]
     valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
@@ -749,8 +983,11 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
     return str(rows[0][0]) if rows else ""
 
 
-def add_link(sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int) -> None:
-    """Link an account in a transaction. Raises Taken if the identity is linked."""
+def add_link(
+    sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
+) -> None:
+    """Link an account in a transaction. Raises Taken if the identity is
+    linked."""
     statement = f"INSERT INTO oauth_link (app, provider, subject, account, since) VALUES {marks_of(5)}"
     with _taken("link"):
         sql.execute(statement, (app, provider, subject, account, now))

@@ -9,28 +9,37 @@ def _fold_names(op: Any) -> None:
     sql, after = PooledStatements(op.get_bind()), 0
     some = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
     while rows := sql.query(some, (after,)):
-        sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", [_folded(row) for row in rows])
+        sql.execute_many(
+            "UPDATE account SET folded = %s WHERE id = %s",
+            [_folded(row) for row in rows],
+        )
         after = rows[-1][0]
 
 
 def _folded(account: Row) -> Row:
     id, nickname, name = account
-    words = PooledStatements.words(text_of(nickname)), PooledStatements.words(text_of(name or ""))
+    words = (
+        PooledStatements.words(text_of(nickname)),
+        PooledStatements.words(text_of(name or "")),
+    )
     return f" {' '.join(words[0])[:200]} {' '.join(words[1])}", id
 
 
 def _fold_anew(op: Any) -> None:
-    """Leave names with letters such as ``ł``, which are plain letters now, to the next search, as those of
-    accounts that a node of the release before has made."""
+    """Leave names with letters such as ``ł``, which are plain letters now, to
+    the next search, as those of accounts that a node of the release before has
+    made."""
     parts = [f"%{letter}%" for letter in "łøđðħıæœþ"]
     is_old = " OR ".join(["folded LIKE %s"] * len(parts))
-    PooledStatements(op.get_bind()).execute(f"UPDATE account SET folded = NULL WHERE {is_old}", parts)
+    PooledStatements(op.get_bind()).execute(
+        f"UPDATE account SET folded = NULL WHERE {is_old}", parts
+    )
 
 
 def _name_owner(op: Any) -> None:
-    """``imserver chat`` of a release without roles has made the first account of its app for the owner, with
-    this user name. Whoever came later under this name is nobody special, and where there is an owner,
-    everything stays."""
+    """``imserver chat`` of a release without roles has made the first account
+    of its app for the owner, with this user name. Whoever came later under this
+    name is nobody special, and where there is an owner, everything stays."""
     sql = PooledStatements(op.get_bind())
     of_chat = "FROM account WHERE app = 'gochat'"
     if not sql.query(f"SELECT 1 {of_chat} AND role = 'owner'"):

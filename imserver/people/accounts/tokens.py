@@ -1,11 +1,13 @@
 """Tokens that the server makes for accounts and bots.
 
-- Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+- Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims
+  ``user_id`` and ``exp``.
 - Tokens of bots: ``bot_<account>_<secret>``, valid until they are replaced.
 
-This server adds two claims to account tokens: ``version``, the version of the account when the token was
-made, and ``device``, the number of the login that the token belongs to. A token of GoChat itself counts as
-version 1: it is valid with the same key until the account ends all its sessions.
+This server adds two claims to account tokens: ``version``, the version of the
+account when the token was made, and ``device``, the number of the login that
+the token belongs to. A token of GoChat itself counts as version 1: it is valid
+with the same key until the account ends all its sessions.
 """
 
 import hashlib
@@ -30,7 +32,13 @@ from imserver.people.accounts.declared import (
     rules_of,
 )
 from imserver.people.accounts.rows import AccountStore
-from imserver.plugin.identity import GOCHAT, AccountLookup, BadToken, TokenExpired, token_end
+from imserver.plugin.identity import (
+    GOCHAT,
+    AccountLookup,
+    BadToken,
+    TokenExpired,
+    token_end,
+)
 from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit, id_of
@@ -40,8 +48,8 @@ MAX_TOKEN_CHARACTERS: Final = 8192
 
 
 class AccountClaims(Struct):
-    """The claims of a token. ``exp``: Unix seconds. ``version``: of the account. ``device``: login number (0:
-    none)."""
+    """The claims of a token. ``exp``: Unix seconds. ``version``: of the
+    account. ``device``: login number (0: none)."""
 
     user_id: int
     exp: int | float
@@ -51,8 +59,9 @@ class AccountClaims(Struct):
 
 
 class KnownDevice(Struct, frozen=True):
-    """A device that has logged in to an account before, as a token proves. Tokens of GoChat have no number of
-    a login (0), so all devices of an account with such tokens count as one."""
+    """A device that has logged in to an account before, as a token proves.
+    Tokens of GoChat have no number of a login (0), so all devices of an account
+    with such tokens count as one."""
 
     account: int
     login: int
@@ -68,13 +77,18 @@ _HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
     """Make a token for a login of an account. ``expires_at``: Unix seconds."""
     claims = {"user_id": id, "version": version, "exp": expires_at}
-    signed = _HEADER + b"." + _text(msgspec.json.encode({**claims, "device": device} if device else claims))
+    signed = (
+        _HEADER
+        + b"."
+        + _text(msgspec.json.encode({**claims, "device": device} if device else claims))
+    )
     return (signed + b"." + _signature(signed, key)).decode()
 
 
 def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
-    """Verify ``token`` by one of the keys at Unix time ``now``. Raises BadToken. Only HMAC-SHA256 is
-    accepted, whatever algorithm the header names."""
+    """Verify ``token`` by one of the keys at Unix time ``now``. Raises
+    BadToken. Only HMAC-SHA256 is accepted, whatever algorithm the header
+    names."""
     parts = token.split(".")
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadToken("this is not a token")
@@ -121,16 +135,17 @@ def bot_token(id: int, secret: str) -> str:
 
 
 def secret_hash(secret: str) -> str:
-    """The hash of a random secret, as it is stored. It has 80 random bits or more, so it needs no salt and no
-    slow hash."""
+    """The hash of a random secret, as it is stored. It has 80 random bits or
+    more, so it needs no salt and no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class AccountTokens(AccountLookup):
-    """Makes and verifies the tokens of stored accounts. Only apps with accounts have any.
+    """Makes and verifies the tokens of stored accounts. Only apps with accounts
+    have any.
 
-    A key of the node signs tokens unless the settings have another one. GoChat's public key is accepted only
-    in demo mode.
+    A key of the node signs tokens unless the settings have another one.
+    GoChat's public key is accepted only in demo mode.
     """
 
     def __init__(self, base: Core, accounts: AccountStore) -> None:
@@ -143,11 +158,12 @@ class AccountTokens(AccountLookup):
         self.settings = base.config.jwt
         self._derived_keys = base.node.keys_for("account tokens")
         self.bots: Callable[[int, str], Account | None] = lambda _id, _hash: None
-        """The holder of a token of a bot: by the id of the account and the hash of the secret. It may switch,
-        and raise StorageUnavailable."""
+        """The holder of a token of a bot: by the id of the account and the hash
+        of the secret. It may switch, and raise StorageUnavailable."""
 
     def wanted_in(self, app: str) -> bool:
-        """Whether an app may have accounts. In demo mode the app of GoChat may, even without settings."""
+        """Whether an app may have accounts. In demo mode the app of GoChat may,
+        even without settings."""
         if (tenant := self._tenants.get(self._tenants.resolve(app))) is None:
             return app == GOCHAT and self._keys.demo
         return tenant.wants_accounts(tenant.name)
@@ -158,13 +174,15 @@ class AccountTokens(AccountLookup):
         return AppAccountSettings() if tenant is None else rules_of(tenant)
 
     def make(self, id: int, version: int, expires_at: int, device: int) -> str:
-        """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+        """Make a token for a login of an account. ``expires_at``: Unix
+        seconds."""
         return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:
-        """The device of the login that an account token, expired or not, was made for. None: the token proves
-        nothing. Never switches."""
-        if not token or (self.settings.is_public and self._keys.demo):  # anybody could have signed it
+        """The device of the login that an account token, expired or not, was
+        made for. None: the token proves nothing. Never switches."""
+        # anybody could have signed it
+        if not token or (self.settings.is_public and self._keys.demo):
             return None
         try:
             claims = read(token, self._keys_of_tokens(), 0)
@@ -175,9 +193,10 @@ class AccountTokens(AccountLookup):
     def holder(self, token: str | bytes) -> FullSession:
         """Return the account and login that a token belongs to. May switch.
 
-        Raises BadToken if the token is invalid or no longer valid, and StorageUnavailable. A token without
-        ``device`` may come from GoChat. GoChat's account numbers are unique in its own app only, so such a
-        token is valid only there.
+        Raises BadToken if the token is invalid or no longer valid, and
+        StorageUnavailable. A token without ``device`` may come from GoChat.
+        GoChat's account numbers are unique in its own app only, so such a token
+        is valid only there.
         """
         try:
             text = token if isinstance(token, str) else token.decode("ascii")
@@ -188,11 +207,17 @@ class AccountTokens(AccountLookup):
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
         if claims.device:
-            if (known := self._accounts.by_device(claims.user_id, claims.device)) is None:
+            if (
+                known := self._accounts.by_device(claims.user_id, claims.device)
+            ) is None:
                 raise BadToken("the account does not exist, or the login has ended")
             account, name = known[0], known[1].name
         else:
-            if (found := self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)) is None:
+            if (
+                found := self._accounts.by_id(
+                    self._tenants.resolve(GOCHAT), claims.user_id
+                )
+            ) is None:
                 raise BadToken("the account does not exist")
             account, name = found[0], ""
         if account.version != claims.version:
@@ -207,13 +232,18 @@ class AccountTokens(AccountLookup):
         elif self._rates.known:
             self._rates.lift(app, account.user, self._guest_messages)
         session = FullSession(account, text, int(claims.exp), name, claims.device)
-        if account.role and not account.factor and account.role in self.rules_of(app).factor_for:
+        if (
+            account.role
+            and not account.factor
+            and account.role in self.rules_of(app).factor_for
+        ):
             return replace(session, lacks="a second factor: set one up first")
         return session
 
     def proof_of(self, token: str) -> str:
-        """Of a bot the hash of its secret, else the version of the account, the login, and the end of the
-        token. See :class:`imserver.gateway.auth.questions.AccountLookup`."""
+        """Of a bot the hash of its secret, else the version of the account, the
+        login, and the end of the token. See
+        :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
             return secret_hash(token.removeprefix(session.bot_prefix).partition("_")[2])
@@ -226,7 +256,11 @@ class AccountTokens(AccountLookup):
             account = self.bots(id, proof)
         else:
             device, expires_at = map(int, rest.split("."))
-            known = self._accounts.by_device(id, device) if device else self._accounts.by_id(app, id)
+            known = (
+                self._accounts.by_device(id, device)
+                if device
+                else self._accounts.by_id(app, id)
+            )
             account = known[0] if known and now < expires_at else None
             if account is not None and str(account.version) != version:
                 return False
@@ -237,15 +271,22 @@ class AccountTokens(AccountLookup):
             and self.wanted_in(account.app)
         )
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> list[Account]:
+    def those_of(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> list[Account]:
         ids = sorted({id for user in users if (id := id_of(user))})
-        return self._accounts.by_ids_named(app, ids, words) if words else self._accounts.by_ids(app, ids)
+        return (
+            self._accounts.by_ids_named(app, ids, words)
+            if words
+            else self._accounts.by_ids(app, ids)
+        )
 
     def programs_of(self, app: str, users: Sequence[str]) -> list[str]:
         return self._accounts.programs_of(app, *users)
 
     def _bot(self, token: str) -> FullSession:
-        """The bot that a token belongs to. May switch. Raises BadToken and StorageUnavailable."""
+        """The bot that a token belongs to. May switch. Raises BadToken and
+        StorageUnavailable."""
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not (id.isdecimal() and len(id) <= 19 and len(secret) == 43):
             raise BadToken("this is not a token of a bot")
@@ -258,7 +299,8 @@ class AccountTokens(AccountLookup):
         return FullSession(account, token, 0)
 
     def know_bot(self, app: str, bot: str) -> None:
-        """The token of a bot was verified: its messages have a rate. Never switches."""
+        """The token of a bot was verified: its messages have a rate. Never
+        switches."""
         self._rates.limit(app, bot, self.bot_messages)
 
     def _keys_of_tokens(self) -> tuple[bytes, ...]:

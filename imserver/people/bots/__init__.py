@@ -1,4 +1,5 @@
-"""Bots: accounts of programs, with tokens, webhooks, slash commands and streamed answers."""
+"""Bots: accounts of programs, with tokens, webhooks, slash commands and
+streamed answers."""
 
 from imserver.people.bots import answers_api, api, incoming, parts
 from imserver.people.bots.declared import SETTINGS, TABLES
@@ -11,7 +12,12 @@ __all__ = ["FEATURE", "BotStore"]
 FEATURE = FeatureRow(
     "bots",
     parts.build,
-    routes=(*incoming.ROUTES, *api.routes.rows, *incoming.routes.rows, *answers_api.routes.rows),
+    routes=(
+        *incoming.ROUTES,
+        *api.routes.rows,
+        *incoming.routes.rows,
+        *answers_api.routes.rows,
+    ),
     wire={"cmd": COMMANDS, "centrifuge": COMMANDS},
     uses=("messages", "webhooks", "accounts", "groups"),
     settings=SETTINGS,

@@ -1,4 +1,5 @@
-"""Streamed answers: a bot opens a message in a conversation, appends pieces to it, and closes it."""
+"""Streamed answers: a bot opens a message in a conversation, appends pieces to
+it, and closes it."""
 
 from collections.abc import Callable, Sequence
 from time import time
@@ -11,17 +12,31 @@ from imserver.people.bots.rows import BotStore
 from imserver.people.bots.wire import AppendAnswer, CloseAnswer, OpenAnswer, StopAnswer
 from imserver.plugin.errors import ReplyCode
 from imserver.plugin.identity import Buckets, TooManyRequests
-from imserver.plugin.messages import MessageLog, MessageServices, RefusedView, Rejected, RejectReason
+from imserver.plugin.messages import (
+    MessageLog,
+    MessageServices,
+    RefusedView,
+    Rejected,
+    RejectReason,
+)
 from imserver.plugin.runtime import Service
 from imserver.plugin.services import ChannelRefused, Core
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    app_and_user,
+    id_of,
+)
 
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
 
 
 class StreamedAnswers(Service, dict=True):
-    """Lets bots stream answers. Every method may switch and raise StorageUnavailable."""
+    """Lets bots stream answers. Every method may switch and raise
+    StorageUnavailable."""
 
     core: Core
     bots: BotStore
@@ -31,19 +46,24 @@ class StreamedAnswers(Service, dict=True):
         """Which also closes and stops them."""
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
-        """App and bot → who pays for its streams: its owner, without one the bot itself."""
+        """App and bot → who pays for its streams: its owner, without one the
+        bot itself."""
 
-    def open(self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False) -> str | Rejected:
+    def open(
+        self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False
+    ) -> str | Rejected:
         """Open a stream to a user or in a conversation, and return its id.
 
-        Unless a back end opens it, it counts as a message of the bot, which has at most :data:`MOST_STREAMS`,
-        and it is refused in an app whose back end reviews messages: pieces cannot be reviewed.
-        Raises TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
+        Unless a back end opens it, it counts as a message of the bot, which has
+        at most :data:`MOST_STREAMS`, and it is refused in an app whose back end
+        reviews messages: pieces cannot be reviewed. Raises TooManyRequests, and
+        ChannelRefused: ``full`` or ``limit``.
         """
         to, conversation = command.to, command.conversation
         if to == user or bool(to) == bool(conversation):
             return Rejected(
-                RejectReason.INVALID, "`to`, `conversation`: expected one of them, not the sender"
+                RejectReason.INVALID,
+                "`to`, `conversation`: expected one of them, not the sender",
             )
         owner = self._owner_of(app, user)
         if not owner:
@@ -52,9 +72,14 @@ class StreamedAnswers(Service, dict=True):
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
         if not is_back_end and app in self.core.reviews.apps:
             return Rejected(
-                RejectReason.REJECTED, "messages are reviewed here, so only a back end streams them"
+                RejectReason.REJECTED,
+                "messages are reviewed here, so only a back end streams them",
             )
-        peer = self._peer(app, user, conversation, command.thread > 0) if conversation else to
+        peer = (
+            self._peer(app, user, conversation, command.thread > 0)
+            if conversation
+            else to
+        )
         if isinstance(peer, Rejected):
             return peer
         if peer and not self.core.relations.may_write(app, user, peer):
@@ -63,12 +88,15 @@ class StreamedAnswers(Service, dict=True):
             to
             and self.core.logins.wants_account(app, not is_back_end)
             and not self.core.accounts.those_of(app, [to])
-            and self.core.store.part(MessageLog).conversations.between(app, user, to) is None
+            and self.core.store.part(MessageLog).conversations.between(app, user, to)
+            is None
         ):  # the first message to somebody who is no account
             return Rejected(RejectReason.UNKNOWN_ACCOUNT)
         if not is_back_end:
             if self.texts.count_of(app, user) >= MOST_STREAMS:
-                raise ChannelRefused("full", f"the bot has {MOST_STREAMS} open streams on this node")
+                raise ChannelRefused(
+                    "full", f"the bot has {MOST_STREAMS} open streams on this node"
+                )
             if not self.core.sender_rates.take(app, user):
                 raise TooManyRequests(1)
         self.core.metrics.stored.require(app)
@@ -78,7 +106,8 @@ class StreamedAnswers(Service, dict=True):
         )
 
     def _owner_of(self, app: str, bot: str) -> str:
-        """Who pays for the streams of a bot (``""``: it is no bot). It never changes, and is remembered."""
+        """Who pays for the streams of a bot (``""``: it is no bot). It never
+        changes, and is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
         owner = (str(rows[0].owner) if rows[0].owner else bot) if rows else ""
         if len(self._owners) >= 10_000:
@@ -86,10 +115,15 @@ class StreamedAnswers(Service, dict=True):
         self._owners[app, bot] = owner
         return owner
 
-    def _peer(self, app: str, user: str, conversation: int, in_thread: bool) -> str | Rejected:
+    def _peer(
+        self, app: str, user: str, conversation: int, in_thread: bool
+    ) -> str | Rejected:
         """The other user of a conversation; ``""``: it is a group."""
         stored = self.core.store.part(MessageLog).conversations
-        found, own = stored.get(app, conversation), stored.member(app, conversation, user)
+        found, own = (
+            stored.get(app, conversation),
+            stored.member(app, conversation, user),
+        )
         if found is None or own is None:
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         if own.muted_until > time():
@@ -99,10 +133,15 @@ class StreamedAnswers(Service, dict=True):
         return next((each for each in found.members if each != user), "")
 
     def append(
-        self, app: str, user: str, pieces: Sequence[tuple[str, int, str]], is_back_end: bool = False
+        self,
+        app: str,
+        user: str,
+        pieces: Sequence[tuple[str, int, str]],
+        is_back_end: bool = False,
     ) -> Sequence[tuple[str, int]]:
-        """Append pieces (stream, number, text) to streams of a bot, in their order. Unless a back end does,
-        the owner pays. Returns the result for each, and the number of the last piece of its stream.
+        """Append pieces (stream, number, text) to streams of a bot, in their
+        order. Unless a back end does, the owner pays. Returns the result for
+        each, and the number of the last piece of its stream.
 
         Raises TooManyRequests, and ChannelRefused: ``unavailable``.
         """
@@ -113,7 +152,7 @@ class StreamedAnswers(Service, dict=True):
         return self.texts.append(app, pieces, user)
 
 
-# --- commands of clients ------------------------------------------------------------------------------------
+# --- commands of clients ------------------------------------------------------
 
 
 class OpenedView(msgspec.Struct):
@@ -144,7 +183,9 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
     id: int = 0
 
 
-def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, Any], Reply]:
+def _refusing(
+    run: Callable[[Connection, Any], Reply],
+) -> Callable[[Connection, Any], Reply]:
     """Let a command answer what its stream refuses."""
 
     def answer(connection: Connection, command: Any) -> Reply:
@@ -159,7 +200,8 @@ def _refusing(run: Callable[[Connection, Any], Reply]) -> Callable[[Connection, 
 
 
 class AnswerCommands(Service):
-    """Carries out the commands of bots on streamed answers. Everything may switch."""
+    """Carries out the commands of bots on streamed answers. Everything may
+    switch."""
 
     answers: StreamedAnswers
 
@@ -189,7 +231,9 @@ class AnswerCommands(Service):
     def close(self, connection: Connection, command: CloseAnswer) -> Reply:
         """Close a stream."""
         app, user = app_and_user(connection)
-        closed = self.answers.texts.close_text(app, command.stream, command.incomplete, user)
+        closed = self.answers.texts.close_text(
+            app, command.stream, command.incomplete, user
+        )
         if isinstance(closed, Rejected):
             return Reply(closed.reply_code, RefusedView.of(closed))
         return Reply(ReplyCode.OK, ClosedView(command.stream, *closed))

@@ -1,4 +1,5 @@
-"""Streamed answers: a bot opens a message in a conversation, appends pieces to it, closes it."""
+"""Streamed answers: a bot opens a message in a conversation, appends pieces to
+it, closes it."""
 
 from typing import Annotated, Final
 
@@ -15,7 +16,9 @@ from imserver.plugin.messages import Rejected, RejectReason, StreamAppended
 from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import Limit
 
-StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
+StreamId = Annotated[
+    str, about("The id of a streamed message.", min_length=1, max_length=64)
+]
 
 
 class AnswerOpened(Struct):
@@ -73,41 +76,68 @@ routes = Resource(
 
 @routes.post(
     "/messages/stream/open",
-    schema=("AnswerOpenRequest", "A message that begins. Give one of `to` and `conversation`."),
+    schema=(
+        "AnswerOpenRequest",
+        "A message that begins. Give one of `to` and `conversation`.",
+    ),
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, Problems.TOO_MANY_REQUESTS, *_NOT_STORED),
 )
 def open_stream(
     answers: StreamedAnswers,
     call: Call,
-    to: Annotated[str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)] = "",
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0,
-    thread: Annotated[
-        int, about("A message of the conversation: the answer is a reply in its thread.", ge=0, le=Limit.ID)
+    to: Annotated[
+        str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)
+    ] = "",
+    conversation: Annotated[
+        int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)
     ] = 0,
-    text: Annotated[str, about("The beginning of the text, if there is one already.")] = "",
+    thread: Annotated[
+        int,
+        about(
+            "A message of the conversation: the answer is a reply in its thread.",
+            ge=0,
+            le=Limit.ID,
+        ),
+    ] = 0,
+    text: Annotated[
+        str, about("The beginning of the text, if there is one already.")
+    ] = "",
     stoppers: (
         Annotated[
             list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
-            about("The users who may stop it. Without it, all who read it may.", max_length=MAX_STOPPERS),
+            about(
+                "The users who may stop it. Without it, all who read it may.",
+                max_length=MAX_STOPPERS,
+            ),
         ]
         | UnsetType
     ) = UNSET,
     type: Annotated[
         str,
         about(
-            "The type of the message: `text`, or your own word.", min_length=1, max_length=Limit.TYPE_BYTES
+            "The type of the message: `text`, or your own word.",
+            min_length=1,
+            max_length=Limit.TYPE_BYTES,
         ),
     ] = "text",
 ) -> AnswerOpened:
     """Open a streamed answer of a bot.
 
-    For text that comes in pieces, such as the tokens of a language model. Connected users of the conversation
-    receive the beginning, then each piece. At the end the whole text is stored as one message, whose
-    `client_msg_id` is the id of the stream. Without a new piece for `limits.stream_seconds` the server closes
-    the stream, and `meta` of the message has `incomplete`.
+    For text that comes in pieces, such as the tokens of a language model.
+    Connected users of the conversation receive the beginning, then each piece.
+    At the end the whole text is stored as one message, whose `client_msg_id` is
+    the id of the stream. Without a new piece for `limits.stream_seconds` the
+    server closes the stream, and `meta` of the message has `incomplete`.
     """
-    command = OpenAnswer(to, conversation, text, type, thread, None if stoppers is UNSET else tuple(stoppers))
+    command = OpenAnswer(
+        to,
+        conversation,
+        text,
+        type,
+        thread,
+        None if stoppers is UNSET else tuple(stoppers),
+    )
     stream = answers.open(call.app, call.user, command, call.is_back_end)
     if isinstance(stream, Rejected):
         if stream.reason == RejectReason.NOT_BOT:
@@ -124,13 +154,17 @@ def open_stream(
     ),
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
-def append(answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces) -> StreamAppended:
+def append(
+    answers: StreamedAnswers, call: Call, pieces: StreamAppended.Pieces
+) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
-    A request may have many pieces, of many streams. A piece with a number that the stream has already is
-    ignored, so you may repeat a request.
+    A request may have many pieces, of many streams. A piece with a number that
+    the stream has already is ignored, so you may repeat a request.
     """
-    return StreamAppended.to(pieces, lambda part: answers.append(call.app, call.user, part, call.is_back_end))
+    return StreamAppended.to(
+        pieces, lambda part: answers.append(call.app, call.user, part, call.is_back_end)
+    )
 
 
 @routes.post(
@@ -143,13 +177,15 @@ def close(
     call: Call,
     stream: StreamId,
     incomplete: Annotated[
-        bool, about("The text is not finished, and never will be. Clients may show that.")
+        bool,
+        about("The text is not finished, and never will be. Clients may show that."),
     ] = False,
 ) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
-    The whole text is stored as one message. A stream without any text ends without a message. If the message
-    is refused, the stream is closed all the same.
+    The whole text is stored as one message. A stream without any text ends
+    without a message. If the message is refused, the stream is closed all the
+    same.
     """
     closed = answers.texts.close_text(call.app, stream, incomplete, call.user)
     if isinstance(closed, Rejected):
@@ -167,8 +203,9 @@ def close(
 def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:
     """Stop a streamed answer that the user reads.
 
-    The text so far is stored, with `incomplete` and `stopped`, the user, in its `meta`. The bot receives this
-    message, also at its webhook. Its next piece is answered with `closed`.
+    The text so far is stored, with `incomplete` and `stopped`, the user, in its
+    `meta`. The bot receives this message, also at its webhook. Its next piece
+    is answered with `closed`.
     """
     status = answers.texts.stop(call.app, stream, call.user).status
     if status == "not_allowed":

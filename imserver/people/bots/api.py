@@ -40,7 +40,9 @@ from imserver.plugin.runtime import PublicRequests
 
 CHAPTER: Final = "Accounts of programs, with tokens and slash commands."
 
-BotId = Annotated[str, about("The id of the bot, which is the id of its account.", max_length=19)]
+BotId = Annotated[
+    str, about("The id of the bot, which is the id of its account.", max_length=19)
+]
 BotToken = Annotated[
     str,
     about(
@@ -76,9 +78,14 @@ About = Annotated[
 ]
 Listed = Annotated[
     bool,
-    about(f"Whether the app offers the bot to all its accounts. An account lists at most {MOST_LISTED}."),
+    about(
+        f"Whether the app offers the bot to all its accounts. An account lists at most {MOST_LISTED}."
+    ),
 ]
-Commands = Annotated[list[CommandShape], about("All slash commands of the bot.", max_length=MOST_COMMANDS)]
+Commands = Annotated[
+    list[CommandShape],
+    about("All slash commands of the bot.", max_length=MOST_COMMANDS),
+]
 
 
 class BotChosen(Acting, kw_only=True):
@@ -102,7 +109,9 @@ class CommandsQuery(Acting, kw_only=True):
     """A conversation, or a bot: give one of `conversation` and `bot`."""
 
     conversation: ConversationId | UnsetType = UNSET
-    bot: Annotated[str, about("A bot with which the user has no conversation yet.", max_length=19)] = ""
+    bot: Annotated[
+        str, about("A bot with which the user has no conversation yet.", max_length=19)
+    ] = ""
 
 
 class BotCreated(Struct):
@@ -134,7 +143,10 @@ class BotShown(Struct):
     listed: Listed
     hook_url: HookUrl
     hook_secret: Annotated[
-        str, about("The secret that signs the requests. It is shown only when `hook_url` is set.")
+        str,
+        about(
+            "The secret that signs the requests. It is shown only when `hook_url` is set."
+        ),
     ] = ""
 
 
@@ -157,7 +169,8 @@ class BotCard(Struct):
 
 
 class ListedBots(Struct):
-    """A page of the bots that the app offers, ordered by id. It may have fewer bots than `limit`."""
+    """A page of the bots that the app offers, ordered by id. It may have fewer
+    bots than `limit`."""
 
     bots: list[BotCard]
     next: NextCursor
@@ -177,13 +190,22 @@ class CommandsAnswer(Struct):
 
 _UNKNOWN: Final = (Problems.UNKNOWN_ACCOUNT,)
 
-routes = Resource("bots", service=lambda core, _: bots_of(core).bots, base=Acting, chapter=CHAPTER, hot=False)
+routes = Resource(
+    "bots",
+    service=lambda core, _: bots_of(core).bots,
+    base=Acting,
+    chapter=CHAPTER,
+    hot=False,
+)
 
 
 @routes.post(
     "/bots",
     Needs.ADMIN_OR_ACCOUNT,
-    schema=("BotCreate", "A new bot. The acting user owns it; without one the back end does."),
+    schema=(
+        "BotCreate",
+        "A new bot. The acting user owns it; without one the back end does.",
+    ),
     voice=True,
     act="bots.create",
     status=201,
@@ -195,8 +217,9 @@ def create(
 ) -> BotCreated:
     """Make a bot.
 
-    A bot is an account for a program. It logs in with its token instead of a password, and may send, read and
-    upload as its account. It cannot have friends, invitations or bots of its own.
+    A bot is an account for a program. It logs in with its token instead of a
+    password, and may send, read and upload as its account. It cannot have
+    friends, invitations or bots of its own.
     """
     bot, token = bots.create(call.app, call.user, name, nickname, avatar)
     return BotCreated(bot.account.user, bot.account.name, token)
@@ -204,13 +227,24 @@ def create(
 
 @routes.get("/bots", Needs.ADMIN_OR_ACCOUNT, user="optional")
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
-    """List the bots of the acting user; for a back end that names none, all bots of the app."""
-    page = bots.page(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    rows, following = page_and_cursor(page, request.limit, lambda bot: bot.account.user, size_of=_size_of)
+    """List the bots of the acting user; for a back end that names none, all
+    bots of the app."""
+    page = bots.page(
+        call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1
+    )
+    rows, following = page_and_cursor(
+        page, request.limit, lambda bot: bot.account.user, size_of=_size_of
+    )
     return BotsAnswer(list(map(_shown, rows)), following)
 
 
-@routes.post("/bots/update", Needs.ADMIN_OR_ACCOUNT, voice=True, problems=_UNKNOWN, user="optional")
+@routes.post(
+    "/bots/update",
+    Needs.ADMIN_OR_ACCOUNT,
+    voice=True,
+    problems=_UNKNOWN,
+    user="optional",
+)
 def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """Change a bot.
 
@@ -219,7 +253,9 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
     names = ("nickname", "avatar", "description", "listed")
-    fields: dict[str, Any] = {name: value for name in names if (value := getattr(request, name)) is not UNSET}
+    fields: dict[str, Any] = {
+        name: value for name in names if (value := getattr(request, name)) is not UNSET
+    }
     if request.commands is not UNSET:
         fields["commands"] = _commands(request.commands)
     shown = _shown(bots.change(call.app, call.user, request.bot, fields))
@@ -229,16 +265,27 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     return replace(shown, hook_url=request.hook_url, hook_secret=secret)
 
 
-@routes.get("/bots/listed", Needs.ADMIN_OR_MEMBER, problems=(Problems.NOT_ALLOWED,), user="optional")
+@routes.get(
+    "/bots/listed",
+    Needs.ADMIN_OR_MEMBER,
+    problems=(Problems.NOT_ALLOWED,),
+    user="optional",
+)
 def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
     """List the bots that the app offers.
 
-    Owners list their bots with `listed` of `/bots/update`. Bots whose owners have blocked the acting user are
-    left out. Guests see none.
+    Owners list their bots with `listed` of `/bots/update`. Bots whose owners
+    have blocked the acting user are left out. Guests see none.
     """
-    found = bots.listed(call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1)
-    page, following = page_and_cursor(found, request.limit, lambda bot: bot.account.user, size_of=_size_of)
-    return ListedBots(list(map(_card, bots.unblocked(call.app, call.user, page))), following)
+    found = bots.listed(
+        call.app, call.user, read_cursor(request.cursor) or "", request.limit + 1
+    )
+    page, following = page_and_cursor(
+        found, request.limit, lambda bot: bot.account.user, size_of=_size_of
+    )
+    return ListedBots(
+        list(map(_card, bots.unblocked(call.app, call.user, page))), following
+    )
 
 
 @routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
@@ -251,19 +298,23 @@ def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
 def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
     """Replace the token of a bot.
 
-    The old token becomes invalid, and the connections of the bot are closed with 4502.
+    The old token becomes invalid, and the connections of the bot are closed
+    with 4502.
     """
     return BotTokenAnswer(request.bot, bots.rotate(call.app, call.user, request.bot))
 
 
 @routes.post(
-    "/bots/delete", Needs.ADMIN_OR_ACCOUNT, problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE), user="optional"
+    "/bots/delete",
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(*_UNKNOWN, Problems.MEDIA_UNAVAILABLE),
+    user="optional",
 )
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
-    Its messages remain in the conversations of others. The bots of an account are deleted with the account,
-    and their messages remain, too.
+    Its messages remain in the conversations of others. The bots of an account
+    are deleted with the account, and their messages remain, too.
     """
     bots.remove(call.app, call.user, request.bot)
     call.user, call.gone = request.bot, True
@@ -285,12 +336,17 @@ def set_commands(bots: Bots, call: Call, commands: Commands) -> BotDone:
 
 
 @routes.get(
-    "/bots/commands", Needs.ADMIN_OR_MEMBER, problems=(Problems.UNKNOWN_CONVERSATION,), user="optional"
+    "/bots/commands",
+    Needs.ADMIN_OR_MEMBER,
+    problems=(Problems.UNKNOWN_CONVERSATION,),
+    user="optional",
 )
 def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
-    """List the slash commands in a conversation of the acting user, or those of a bot.
+    """List the slash commands in a conversation of the acting user, or those of
+    a bot.
 
-    A bot shows none to a user whom it or its owner has blocked. In a conversation of both they stay.
+    A bot shows none to a user whom it or its owner has blocked. In a
+    conversation of both they stay.
     """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):
@@ -313,11 +369,22 @@ def _size_of(bot: Bot) -> int:
 
 def _shown(bot: Bot) -> BotShown:
     account, owner = bot.account, str(bot.owner) if bot.owner else ""
-    named = {"id": account.user, "name": account.name, "nickname": account.nickname, "avatar": account.avatar}
-    return view(BotShown, bot, **named, owner=owner, created=account.created, hook_secret="")
+    named = {
+        "id": account.user,
+        "name": account.name,
+        "nickname": account.nickname,
+        "avatar": account.avatar,
+    }
+    return view(
+        BotShown, bot, **named, owner=owner, created=account.created, hook_secret=""
+    )
 
 
 def _card(bot: Bot) -> BotCard:
     return view(
-        BotCard, bot.account, bot=bot.account.user, description=bot.description, commands=bot.commands
+        BotCard,
+        bot.account,
+        bot=bot.account.user,
+        description=bot.description,
+        commands=bot.commands,
     )

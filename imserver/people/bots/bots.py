@@ -1,6 +1,8 @@
-"""Bots: accounts of programs. Each has a token instead of a password, and an owner who manages it.
+"""Bots: accounts of programs. Each has a token instead of a password, and an
+owner who manages it.
 
-Incoming webhooks: URLs whose requests become messages in a group, from a bot that was made for it.
+Incoming webhooks: URLs whose requests become messages in a group, from a bot
+that was made for it.
 """
 
 import re
@@ -12,7 +14,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.messenger.groups.groups import ADMIN, OWNER, Groups, NotAllowed, UnknownGroup
+from imserver.messenger.groups.groups import (
+    ADMIN,
+    OWNER,
+    Groups,
+    NotAllowed,
+    UnknownGroup,
+)
 from imserver.people.accounts.accounts import Accounts, UnknownAccount, check_shown
 from imserver.people.accounts.api import Nickname, UserId
 from imserver.people.accounts.contract import Account
@@ -28,7 +36,14 @@ from imserver.plugin.messages import MessageLog, is_name
 from imserver.plugin.runtime import BadUrl, PublicRequests
 from imserver.plugin.services import Sessions
 from imserver.plugin.storage import Store
-from imserver.plugin.wire import CommandRow, CommandTable, Connection, Reply, app_and_user, id_of
+from imserver.plugin.wire import (
+    CommandRow,
+    CommandTable,
+    Connection,
+    Reply,
+    app_and_user,
+    id_of,
+)
 
 MOST_COMMANDS: Final = 50
 COMMAND_PATTERN: Final = "[a-z0-9_]{1,32}"
@@ -45,7 +60,9 @@ _HOOK_SECRET_BYTES: Final = 32
 
 
 class UnknownBot(
-    ServiceRefused, problem=Problems.UNKNOWN_ACCOUNT, detail="There is no such bot of this owner"
+    ServiceRefused,
+    problem=Problems.UNKNOWN_ACCOUNT,
+    detail="There is no such bot of this owner",
 ):
     """The app has no such bot, or it belongs to somebody else."""
 
@@ -55,14 +72,16 @@ class UnknownConversation(ServiceRefused, problem=Problems.UNKNOWN_CONVERSATION)
 
 
 class UnknownHook(
-    ServiceRefused, problem=HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked.")
+    ServiceRefused,
+    problem=HttpProblem(404, "unknown_hook", "No such webhook, or it was revoked."),
 ):
     """There is no such incoming webhook, or it was revoked."""
 
 
 class Bots(Struct, frozen=True):
-    """Makes, changes and deletes bots. Every method may switch and raise StorageUnavailable. ``by``: the
-    owner of the bots, ``""``: a back end, which manages those of everybody."""
+    """Makes, changes and deletes bots. Every method may switch and raise
+    StorageUnavailable. ``by``: the owner of the bots, ``""``: a back end, which
+    manages those of everybody."""
 
     limits: BotLimits
     stored: BotStore
@@ -74,9 +93,12 @@ class Bots(Struct, frozen=True):
     hook_changed: Callable[[], None]
     relations: Relations
 
-    def create(self, app: str, by: str, name: str, nickname: str = "", avatar: str = "") -> tuple[Bot, str]:
-        """Make a bot. Returns it with its token. Raises NoAccounts, BadField, Taken, UnknownAccount (a person
-        has to own it), and ServiceRefused for too many bots."""
+    def create(
+        self, app: str, by: str, name: str, nickname: str = "", avatar: str = ""
+    ) -> tuple[Bot, str]:
+        """Make a bot. Returns it with its token. Raises NoAccounts, BadField,
+        Taken, UnknownAccount (a person has to own it), and ServiceRefused for
+        too many bots."""
         self.accounts.rules_of(app)  # says so if the app has no accounts
         name = checked("name", name) if name else ""
         check_shown(nickname, avatar)
@@ -86,8 +108,13 @@ class Bots(Struct, frozen=True):
         if name:
             self.accounts.require_free(app, {"name": name}, 0)
         secret, record = make_bot_secret(), self.accounts.recorder(app)
-        account, owner_id = Account(0, app, "", nickname, avatar, name=name), 0 if owner is None else owner.id
-        bot = self.stored.add(account, owner_id, secret_hash(secret), self.limits.bots, record)
+        account, owner_id = (
+            Account(0, app, "", nickname, avatar, name=name),
+            0 if owner is None else owner.id,
+        )
+        bot = self.stored.add(
+            account, owner_id, secret_hash(secret), self.limits.bots, record
+        )
         if bot is None:
             if by:
                 self.accounts.known(app, by)
@@ -106,13 +133,20 @@ class Bots(Struct, frozen=True):
         return rows[0]
 
     def change(self, app: str, by: str, bot: str, fields: dict[str, Any]) -> Bot:
-        """Change the given ones of ``nickname``, ``avatar``, ``commands``, ``description`` and ``listed``.
-        Raises BadField (also above :data:`MOST_LISTED`) and UnknownBot."""
-        commands, about, listed = (fields.pop(name, None) for name in ("commands", "description", "listed"))
+        """Change the given ones of ``nickname``, ``avatar``, ``commands``,
+        ``description`` and ``listed``. Raises BadField (also above
+        :data:`MOST_LISTED`) and UnknownBot."""
+        commands, about, listed = (
+            fields.pop(name, None) for name in ("commands", "description", "listed")
+        )
         if commands is not None:
             check_commands(commands)
-        if about is not None and not is_name(about.replace("\n", " "), 0, ABOUT_CHARACTERS):
-            raise BadField(f"description: at most {ABOUT_CHARACTERS} characters that can be shown")
+        if about is not None and not is_name(
+            about.replace("\n", " "), 0, ABOUT_CHARACTERS
+        ):
+            raise BadField(
+                f"description: at most {ABOUT_CHARACTERS} characters that can be shown"
+            )
         id = self.get(app, by, bot).account.id
         if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
@@ -127,26 +161,35 @@ class Bots(Struct, frozen=True):
         return self.get(app, by, bot)
 
     def listed(self, app: str, by: str, after: str, limit: int) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by id. Raises ServiceRefused
-        for guests."""
+        """Bots that the app offers, with an id after ``after``, ordered by id.
+        Raises ServiceRefused for guests."""
         if by and not self.relations.may_gather(app, by):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
         return self.stored.listed(app, id_of(after), limit)
 
     def seen(self, app: str, by: str, bot: str) -> Bot:
-        """One bot as any user sees it. Raises UnknownBot, also for a user whom the bot or its owner has
-        blocked."""
+        """One bot as any user sees it. Raises UnknownBot, also for a user whom
+        the bot or its owner has blocked."""
         if not (bots := self.unblocked(app, by, self.named(app, [bot]))):
             raise UnknownBot(bot)
         return bots[0]
 
     def unblocked(self, app: str, by: str, bots: Sequence[Bot]) -> Sequence[Bot]:
-        """Those of these bots that have not blocked the user ``by``, and whose owners have not."""
+        """Those of these bots that have not blocked the user ``by``, and whose
+        owners have not."""
         if not by:
             return bots
         owners = {str(bot.owner) for bot in bots if bot.owner}
-        blockers = set(self.relations.blocked_by(app, by, owners.union(bot.account.user for bot in bots)))
-        return [bot for bot in bots if blockers.isdisjoint((bot.account.user, str(bot.owner)))]
+        blockers = set(
+            self.relations.blocked_by(
+                app, by, owners.union(bot.account.user for bot in bots)
+            )
+        )
+        return [
+            bot
+            for bot in bots
+            if blockers.isdisjoint((bot.account.user, str(bot.owner)))
+        ]
 
     def check_hook(self, url: str) -> None:
         """Raise BadField if this cannot be the webhook of a bot."""
@@ -157,8 +200,8 @@ class Bots(Struct, frozen=True):
                 raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, by: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot. Returns the new secret that signs its requests. Raises BadField and
-        UnknownBot."""
+        """Set the webhook of a bot. Returns the new secret that signs its
+        requests. Raises BadField and UnknownBot."""
         self.check_hook(url)
         secret = token_urlsafe(_HOOK_SECRET_BYTES) if url else ""
         if not self.hooks.set_url(app, self.get(app, by, bot).account.id, url, secret):
@@ -167,7 +210,8 @@ class Bots(Struct, frozen=True):
         return secret
 
     def rotate(self, app: str, by: str, bot: str) -> str:
-        """Replace the token of a bot and end its sessions. Returns the new token. Raises UnknownBot."""
+        """Replace the token of a bot and end its sessions. Returns the new
+        token. Raises UnknownBot."""
         id, secret = self.get(app, by, bot).account.id, make_bot_secret()
         if not self.stored.set(app, id, "token_hash", secret_hash(secret)):
             raise UnknownBot(bot)
@@ -175,21 +219,27 @@ class Bots(Struct, frozen=True):
         return bot_token(id, secret)
 
     def remove(self, app: str, by: str, bot: str) -> None:
-        """Delete a bot with its account. Raises UnknownBot and MediaUnavailable."""
+        """Delete a bot with its account. Raises UnknownBot and
+        MediaUnavailable."""
         self.get(app, by, bot)
         self.accounts.remove(app, bot, keeps_messages=True)
 
     def set_commands(self, app: str, bot: str, commands: Sequence[BotCommand]) -> None:
         """Replace the commands of a bot. Raises BadField and UnknownBot."""
         check_commands(commands)
-        if not self.stored.set(app, id_of(bot), "commands", msgspec.json.encode(commands)):
+        if not self.stored.set(
+            app, id_of(bot), "commands", msgspec.json.encode(commands)
+        ):
             raise UnknownBot(bot)
 
     def in_conversation(self, app: str, by: str, conversation: int) -> list[Bot]:
-        """The bots of a conversation of a user, ordered by id. Raises UnknownConversation."""
+        """The bots of a conversation of a user, ordered by id. Raises
+        UnknownConversation."""
         log = self.store.part(MessageLog)
         state = log.conversations.get(app, conversation)
-        if state is None or (by and log.conversations.member(app, conversation, by) is None):
+        if state is None or (
+            by and log.conversations.member(app, conversation, by) is None
+        ):
             raise UnknownConversation(str(conversation))
         return self.named(app, state.members or state.bots)
 
@@ -212,9 +262,11 @@ class Bots(Struct, frozen=True):
 
 
 class IncomingHooks(Struct, frozen=True):
-    """Makes, lists and revokes incoming webhooks. Every method may switch and raise StorageUnavailable.
+    """Makes, lists and revokes incoming webhooks. Every method may switch and
+    raise StorageUnavailable.
 
-    ``by``: an owner or admin of the group, or ``""``: a back end. Else raises UnknownGroup or NotAllowed.
+    ``by``: an owner or admin of the group, or ``""``: a back end. Else raises
+    UnknownGroup or NotAllowed.
     """
 
     rows: HookStore
@@ -226,10 +278,11 @@ class IncomingHooks(Struct, frozen=True):
     def create(
         self, app: str, by: str, group: int, nickname: str, avatar: str = ""
     ) -> tuple[IncomingHook, str]:
-        """Make an incoming webhook with its bot, which joins the group. Returns it with its token.
+        """Make an incoming webhook with its bot, which joins the group. Returns
+        it with its token.
 
-        Raises NoAccounts, BadField, ServiceRefused (too many bots), TooManyMembers and BadGroup: a group has
-        few bots.
+        Raises NoAccounts, BadField, ServiceRefused (too many bots),
+        TooManyMembers and BadGroup: a group has few bots.
         """
         self._require_role(app, by, group)
         bot, _ = self.bots.create(app, by, "", nickname, avatar)
@@ -243,16 +296,22 @@ class IncomingHooks(Struct, frozen=True):
             raise
         return hook, token
 
-    def of_group(self, app: str, by: str, group: int) -> list[tuple[IncomingHook, Account]]:
-        """The incoming webhooks of a group with the accounts of their bots, ordered by id."""
+    def of_group(
+        self, app: str, by: str, group: int
+    ) -> list[tuple[IncomingHook, Account]]:
+        """The incoming webhooks of a group with the accounts of their bots,
+        ordered by id."""
         self._require_role(app, by, group)
         hooks = self.rows.incoming_to(app, group)
         those_of = self.accounts.tokens.those_of
-        accounts = {each.id: each for each in those_of(app, [str(each.id) for each in hooks])}
+        accounts = {
+            each.id: each for each in those_of(app, [str(each.id) for each in hooks])
+        }
         return [(each, accounts[each.id]) for each in hooks if each.id in accounts]
 
     def revoke(self, app: str, by: str, hook: int) -> None:
-        """Delete an incoming webhook and its bot. Raises UnknownHook, also instead of UnknownGroup."""
+        """Delete an incoming webhook and its bot. Raises UnknownHook, also
+        instead of UnknownGroup."""
         if (row := self.rows.incoming(app, hook)) is None:
             raise UnknownHook(str(hook))
         try:
@@ -262,7 +321,8 @@ class IncomingHooks(Struct, frozen=True):
         self.accounts.remove(app, str(hook), keeps_messages=True)
 
     def with_token(self, token: str, address: str) -> IncomingHook:
-        """The incoming webhook with this token. Raises UnknownHook and TooManyRequests (by address)."""
+        """The incoming webhook with this token. Raises UnknownHook and
+        TooManyRequests (by address)."""
         self.addresses.require(by_address("", address))  # only the token says which app
         if (row := self.rows.incoming_with(secret_hash(token))) is None:
             raise UnknownHook("")
@@ -270,18 +330,28 @@ class IncomingHooks(Struct, frozen=True):
 
     def _require_role(self, app: str, by: str, group: int) -> None:
         if self.groups.role(app, group, by) not in (OWNER, ADMIN, ""):
-            raise NotAllowed("only the owner and admins manage the webhooks of this group")
+            raise NotAllowed(
+                "only the owner and admins manage the webhooks of this group"
+            )
 
 
-# --- slash commands -----------------------------------------------------------------------------------------
+# --- slash commands -----------------------------------------------------------
 
 
 CommandName = Annotated[
-    str, about("The name. Users write `/name`, or `/name@bot` in a group.", pattern=f"^{COMMAND_PATTERN}$")
+    str,
+    about(
+        "The name. Users write `/name`, or `/name@bot` in a group.",
+        pattern=f"^{COMMAND_PATTERN}$",
+    ),
 ]
 Description = Annotated[
     str,
-    about("What the command is for.", max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$"),
+    about(
+        "What the command is for.",
+        max_length=DESCRIPTION_CHARACTERS,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+    ),
 ]
 
 
@@ -304,7 +374,13 @@ class CommandsView(Struct):
 def commands_in(bots: Sequence[Bot]) -> list[CommandShown]:
     """The commands of these bots."""
     return [
-        CommandShown(bot.account.user, bot.account.name, bot.account.nickname, each.name, each.description)
+        CommandShown(
+            bot.account.user,
+            bot.account.name,
+            bot.account.nickname,
+            each.name,
+            each.description,
+        )
         for bot in bots
         for each in bot.commands
     ]
@@ -318,7 +394,9 @@ def check_commands(commands: Sequence[BotCommand]) -> None:
         raise BadField("commands: a name is given twice")
     for each in commands:
         if not re.fullmatch(COMMAND_PATTERN, each.name, re.ASCII):
-            raise BadField("commands: a name has 1 to 32 lower case letters, digits or `_`")
+            raise BadField(
+                "commands: a name has 1 to 32 lower case letters, digits or `_`"
+            )
         if not is_name(each.description, 0, DESCRIPTION_CHARACTERS):
             raise BadField(
                 f"commands: a description has at most {DESCRIPTION_CHARACTERS} characters that can be shown"

@@ -11,9 +11,12 @@ from imserver.plugin.identity import Rate
 from imserver.plugin.settings import Amount, Config, Locations, settings_of
 from imserver.plugin.storage import Reason, Table
 
-HOOK_REQUESTS: Final = Rate("hook", "requests to incoming webhooks", "address", "600 a minute")
+HOOK_REQUESTS: Final = Rate(
+    "hook", "requests to incoming webhooks", "address", "600 a minute"
+)
 PIECES_PER_SECOND: Final = 1000
-"""Of all bots of an owner. Five seconds' worth at once is one full request five times."""
+"""Of all bots of an owner. Five seconds' worth at once is one full request five
+times."""
 BOT_PIECES: Final = Rate(
     "bot_pieces",
     "pieces of streamed messages of all bots",
@@ -25,8 +28,8 @@ BOT_PIECES: Final = Rate(
 
 
 class BotSettings(Struct, frozen=True):
-    """Section ``bots``. ``allow_loopback``: webhooks of bots may be on this machine, also with http. For
-    development."""
+    """Section ``bots``. ``allow_loopback``: webhooks of bots may be on this
+    machine, also with http. For development."""
 
     allow_loopback: bool = False
 
@@ -40,7 +43,10 @@ class BotLimits(Struct, frozen=True):
 def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
     """The settings that a careful operator would change."""
     if settings_of(config, BotSettings).allow_loopback:
-        yield "bots.allow_loopback", "owners of bots can send requests to this machine; set it to false"
+        yield (
+            "bots.allow_loopback",
+            "owners of bots can send requests to this machine; set it to false",
+        )
 
 
 SETTINGS: Final = SettingsRow({"bots": BotSettings, "accounts": BotLimits}, check=check)
@@ -49,14 +55,18 @@ HTTP_TOO_MANY_BOTS: Final = HttpProblem(
     409, "too_many_bots", "The user has made as many bots as accounts.bots allows."
 )
 
-_WITH_ACCOUNT: Final = Reason("the deletion of the account of the bot erases it, in one transaction")
+_WITH_ACCOUNT: Final = Reason(
+    "the deletion of the account of the bot erases it, in one transaction"
+)
 
 TABLES: Final = (
     Table(
         name="incoming_hook",
         types="id big* out user, app name500, conversation big out, token_hash name64, created big out",
         erase_user=_WITH_ACCOUNT,
-        imported=Reason("the address of a webhook is its secret: its owner makes a new one"),
+        imported=Reason(
+            "the address of a webhook is its secret: its owner makes a new one"
+        ),
     ),
     Table(
         name="bot",

@@ -1,6 +1,8 @@
-"""Webhooks of bots: each entry that a bot may read is posted to its URL, at least once and in order.
+"""Webhooks of bots: each entry that a bot may read is posted to its URL, at
+least once and in order.
 
-The answer of a URL may be messages, which the bot sends to the same conversation.
+The answer of a URL may be messages, which the bot sends to the same
+conversation.
 """
 
 import logging
@@ -16,7 +18,11 @@ from imserver.backends.webhooks.consumer import Failure
 from imserver.backends.webhooks.event_json import for_bot
 from imserver.backends.webhooks.event_rows import EventStore
 from imserver.backends.webhooks.log_window import HookSender, LogHooks
-from imserver.backends.webhooks.requests import MISCONFIGURED, POST_SECONDS, WebhookCounts
+from imserver.backends.webhooks.requests import (
+    MISCONFIGURED,
+    POST_SECONDS,
+    WebhookCounts,
+)
 from imserver.people.bots.rows import BotHook, HookStore
 from imserver.plugin.errors import StorageUnavailable
 from imserver.plugin.messages import Draft, Entry, Messaging
@@ -33,14 +39,16 @@ MAX_ANSWERS: Final = 10
 
 
 class _Answer(Struct):
-    """The answer of a URL. A message has the fields of the command ``send`` of the cmd dialect."""
+    """The answer of a URL. A message has the fields of the command ``send`` of
+    the cmd dialect."""
 
     text: str = ""
     messages: list[dict[str, Raw]] = []
 
 
 class BotHooks(Service, dict=True):
-    """The webhooks of bots. ``know_bot``: called with each bot that may send, and its app."""
+    """The webhooks of bots. ``know_bot``: called with each bot that may send,
+    and its app."""
 
     store: Store
     rows: HookStore
@@ -55,21 +63,25 @@ class BotHooks(Service, dict=True):
     def __post_init__(self) -> None:
         self._warn = RateLimitedLog(log, "webhook of bot %s: %s")
         name, node = "webhooks of bots", self.node
-        self.log = LogHooks(name, "", self.store, self.events, self.messaging, node, self, are_bots=True)
+        self.log = LogHooks(
+            name, "", self.store, self.events, self.messaging, node, self, are_bots=True
+        )
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
         self.log.stop()
         self.requests.close()
 
-    # --- what the consumers ask -----------------------------------------------------------------------------
+    # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, BotHook]:
-        """Those of all bots, by their secrets: one that was set anew begins anew."""
+        """Those of all bots, by their secrets: one that was set anew begins
+        anew."""
         return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
-        """An entry that the bot has not sent itself, or that was stopped; None: the bot is banned."""
+        """An entry that the bot has not sent itself, or that was stopped; None:
+        the bot is banned."""
         if self.is_banned(hook.app, hook.user):
             return None
         return entry.sender != hook.user or b'"stopped":' in entry.meta
@@ -114,8 +126,9 @@ class BotHooks(Service, dict=True):
         return Failure(problem)
 
     def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
-        """Send the messages of an answer, each once. False: the lease ended before all were stored, so the
-        entry must be sent again. Switches. Raises StorageUnavailable."""
+        """Send the messages of an answer, each once. False: the lease ended
+        before all were stored, so the entry must be sent again. Switches.
+        Raises StorageUnavailable."""
         if self.is_banned(hook.app, hook.user):
             return True
         self.know_bot(hook.app, hook.user)
@@ -124,9 +137,12 @@ class BotHooks(Service, dict=True):
                 self._warn(hook.user, "a message of its answer is not valid")
                 continue
             while isinstance(
-                result := self.messaging.store(hook.app, draft, by_user=True), StorageUnavailable
+                result := self.messaging.store(hook.app, draft, by_user=True),
+                StorageUnavailable,
             ):
-                if result.until:  # the app has used up its quota of the day: all that it sends is refused
+                # the app has used up its quota of the day: all that it sends is
+                # refused
+                if result.until:
                     self._warn(hook.user, f"an answer was dropped: {result}")
                     return True
                 if not self.log.lease.is_owned:
@@ -135,16 +151,22 @@ class BotHooks(Service, dict=True):
                 gevent.sleep(0.5)
         return True
 
-    def _draft_of(self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]) -> Draft | None:
-        """The draft of one message of an answer to an entry; None: it is not valid."""
+    def _draft_of(
+        self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]
+    ) -> Draft | None:
+        """The draft of one message of an answer to an entry; None: it is not
+        valid."""
         own = {"to", "conversation", "clientmsgid", "forward"}
-        fields = {name: value for name, value in message.items() if name.casefold() not in own}
+        fields = {
+            name: value for name, value in message.items() if name.casefold() not in own
+        }
         if peer := entry.peer(hook.user):
             fields["to"] = peer
         else:
             fields["conversation"] = entry.conversation
         if entry.thread and "thread" not in fields:
-            fields["thread"] = entry.id  # a bot of a group may not read the first message
+            # a bot of a group may not read the first message
+            fields["thread"] = entry.id
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
             return self.messaging.read(hook.app, hook.user, msgspec.json.encode(fields))
@@ -153,7 +175,8 @@ class BotHooks(Service, dict=True):
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
-    """The messages of an answer. One of any other form, such as ``OK``, has none."""
+    """The messages of an answer. One of any other form, such as ``OK``, has
+    none."""
     try:
         answer = msgspec.json.decode(content, type=_Answer)
     except (ValueError, RecursionError):

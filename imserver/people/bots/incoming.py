@@ -1,5 +1,6 @@
-"""Incoming webhooks: make, list, revoke them. What programs send to one (``POST /hooks/<token>``) becomes a
-message, also in the form of Slack (Grafana, Alertmanager, GitLab, slack_sdk)."""
+"""Incoming webhooks: make, list, revoke them. What programs send to one (``POST
+/hooks/<token>``) becomes a message, also in the form of Slack (Grafana,
+Alertmanager, GitLab, slack_sdk)."""
 
 import re
 from typing import Annotated, Any, Final
@@ -16,20 +17,38 @@ from imserver.people.bots.bots import IncomingHooks, UnknownHook
 from imserver.people.bots.declared import HTTP_TOO_MANY_BOTS
 from imserver.people.bots.parts import bots_of
 from imserver.plugin.errors import Problems
-from imserver.plugin.http import PROBLEM, Acting, ApiProblem, Call, HttpResponse, Resource, Route, about
+from imserver.plugin.http import (
+    PROBLEM,
+    Acting,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    Resource,
+    Route,
+    about,
+)
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.messages import MessageApi, SendRequest
 from imserver.plugin.services import Core
 from imserver.plugin.wire import id_of
 
 PATH: Final = "/hooks/"
-_TAKEN: Final = ("type", "text", "data", "buttons", "mentions", "client_msg_id", "notify")
-"""The fields of a message that a request may set. Others, which other programs send, are ignored."""
+_TAKEN: Final = (
+    "type",
+    "text",
+    "data",
+    "buttons",
+    "mentions",
+    "client_msg_id",
+    "notify",
+)
+"""The fields of a message that a request may set. Others, which other programs
+send, are ignored."""
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(SendRequest)
 _anything: Final = msgspec.json.Decoder(Any)
 
-# --- the form of Slack --------------------------------------------------------------------------------------
+# --- the form of Slack --------------------------------------------------------
 
 MOST_DEPTH: Final = 12
 """Levels of blocks that are read."""
@@ -39,7 +58,12 @@ _TAG: Final = re.compile(
 )
 """A link, or a mention: its address, or its kind and name; and its label."""
 _EVERYBODY: Final = ("here", "channel", "everyone")
-_APART: Final = {"rich_text_section": "", "rich_text_preformatted": "", "context": " ", "actions": " "}
+_APART: Final = {
+    "rich_text_section": "",
+    "rich_text_preformatted": "",
+    "context": " ",
+    "actions": " ",
+}
 """Kind of a block → what stands between its elements, if it is no new line."""
 _MARKS: Final = {
     "emoji": (":", "name", ":"),
@@ -49,8 +73,8 @@ _MARKS: Final = {
 
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
-    """The text of a message of Slack in our Markdown, and whether it mentions everybody. With blocks, the
-    text is only what notifications show."""
+    """The text of a message of Slack in our Markdown, and whether it mentions
+    everybody. With blocks, the text is only what notifications show."""
     attachments = given.get("attachments")
     parts = [
         _of_block(given.get("blocks"), 0) or _string(given.get("text")),
@@ -60,7 +84,9 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     text = _TAG.sub(_of_tag, raw)
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
-    return text, any(tag[2] == "!" and tag[3] in _EVERYBODY for tag in _TAG.finditer(raw))
+    return text, any(
+        tag[2] == "!" and tag[3] in _EVERYBODY for tag in _TAG.finditer(raw)
+    )
 
 
 def _of_tag(tag: re.Match[str]) -> str:
@@ -69,10 +95,18 @@ def _of_tag(tag: re.Match[str]) -> str:
         if label in ("", url):
             return url
         # A label with brackets would end the link of Markdown.
-        return f"{label} {url}" if re.search(r"[][()]", label + url) else f"[{label}]({url})"
+        return (
+            f"{label} {url}"
+            if re.search(r"[][()]", label + url)
+            else f"[{label}]({url})"
+        )
     if kind == "!":
         return "@all" if name in _EVERYBODY else label or f"@{name.partition('^')[0]}"
-    return (label or name) if kind.endswith(":") else kind + (label or name).removeprefix(kind)
+    return (
+        (label or name)
+        if kind.endswith(":")
+        else kind + (label or name).removeprefix(kind)
+    )
 
 
 def _string(value: Any) -> str:
@@ -81,19 +115,30 @@ def _string(value: Any) -> str:
 
 def _link(url: Any, label: str) -> str:
     label = label.replace("|", " ").replace("\n", " ")
-    return f"<{url}|{label}>" if label and isinstance(url, str) and url.startswith("http") else label
+    return (
+        f"<{url}|{label}>"
+        if label and isinstance(url, str) and url.startswith("http")
+        else label
+    )
 
 
 def _of_attachment(given: Any) -> str:
     if not isinstance(given, dict):
         return ""
     fields = given.get("fields")
-    rows = [each for each in fields if isinstance(each, dict)] if isinstance(fields, list) else []
+    rows = (
+        [each for each in fields if isinstance(each, dict)]
+        if isinstance(fields, list)
+        else []
+    )
     parts = [
         _string(given.get("pretext")),
         _link(given.get("title_link"), _string(given.get("title"))),
         _string(given.get("text")),
-        *(f"{_string(each.get('title'))}: {_string(each.get('value'))}".strip(": ") for each in rows),
+        *(
+            f"{_string(each.get('title'))}: {_string(each.get('value'))}".strip(": ")
+            for each in rows
+        ),
         _of_block(given.get("blocks"), 0),
         *([f"<{given['image_url']}>"] if _string(given.get("image_url")) else ()),
     ]
@@ -115,7 +160,11 @@ def _of_block(value: Any, depth: int) -> str:
         before, name, behind = _MARKS[kind]
         return f"{before}{_string(value.get(name))}{behind}"
     if kind in ("link", "button", "image"):
-        label = _string(text) or _of_block(text, depth + 1) or _string(value.get("alt_text"))
+        label = (
+            _string(text)
+            or _of_block(text, depth + 1)
+            or _string(value.get("alt_text"))
+        )
         url = _string(value.get("url") or value.get("image_url"))
         return _link(url, label or url)
     parts = [_of_block(value.get(name), depth + 1) for name in ("text", "fields")]
@@ -125,7 +174,7 @@ def _of_block(value: Any, depth: int) -> str:
     return "\n".join(filter(None, parts))
 
 
-# --- the route ----------------------------------------------------------------------------------------------
+# --- the route ----------------------------------------------------------------
 
 
 class HookApi(Struct, frozen=True):
@@ -138,13 +187,19 @@ class HookApi(Struct, frozen=True):
 def _read(api: HookApi, call: Call) -> None:
     """Find the webhook of a request: its bot acts."""
     request = call.request
-    hook = bots_of(api.core).incoming.with_token(request.path.removeprefix(PATH), request.host)
+    hook = bots_of(api.core).incoming.with_token(
+        request.path.removeprefix(PATH), request.host
+    )
     body, kind = call.body, request.headers.get("content-type", "")
     # curl calls JSON a form, too.
-    if kind.startswith("application/x-www-form-urlencoded") and not body.lstrip().startswith(b"{"):
+    if kind.startswith(
+        "application/x-www-form-urlencoded"
+    ) and not body.lstrip().startswith(b"{"):
         body = call.form().get("payload", "").encode("utf-8", "surrogatepass")
     if not body or kind.startswith("multipart/"):
-        raise ApiProblem.invalid("Send a JSON object, or a form with the JSON in the field payload")
+        raise ApiProblem.invalid(
+            "Send a JSON object, or a form with the JSON in the field payload"
+        )
     fields = call.decode_json(_fields, body)
     taken: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):
@@ -164,8 +219,11 @@ def _read(api: HookApi, call: Call) -> None:
 
 
 def post(api: HookApi, call: Call) -> HttpResponse:
-    """``POST /hooks/<token>``: post a message. ``ok``: what Grafana and Alertmanager look for."""
-    return call.reply({**msgspec.structs.asdict(api.messages.send(call, call.input)), "ok": True})
+    """``POST /hooks/<token>``: post a message. ``ok``: what Grafana and
+    Alertmanager look for."""
+    return call.reply(
+        {**msgspec.structs.asdict(api.messages.send(call, call.input)), "ok": True}
+    )
 
 
 ROUTES: Final = (
@@ -180,11 +238,15 @@ ROUTES: Final = (
 )
 
 
-# --- the routes that manage them ----------------------------------------------------------------------------
+# --- the routes that manage them ----------------------------------------------
 
 
 HookId = Annotated[
-    str, about("The id of the webhook, which is the account of its bot.", pattern="^[1-9][0-9]{0,18}$")
+    str,
+    about(
+        "The id of the webhook, which is the account of its bot.",
+        pattern="^[1-9][0-9]{0,18}$",
+    ),
 ]
 
 
@@ -194,7 +256,9 @@ class HookCreated(Struct):
     id: HookId
     url: Annotated[
         str,
-        about("Its URL on this server, relative to the server's address. It is shown only here, so save it."),
+        about(
+            "Its URL on this server, relative to the server's address. It is shown only here, so save it."
+        ),
     ]
 
 
@@ -221,7 +285,11 @@ class HookRevoked(Struct):
 
 
 routes = Resource(
-    "bots", service=lambda core, _: bots_of(core).incoming, base=GroupChange, chapter=CHAPTER, hot=False
+    "bots",
+    service=lambda core, _: bots_of(core).incoming,
+    base=GroupChange,
+    chapter=CHAPTER,
+    hot=False,
 )
 
 
@@ -251,15 +319,19 @@ def create(
 ) -> HookCreated:
     """Make an incoming webhook.
 
-    For the owner and admins of a group. Each `POST` to its URL becomes a message in the group. The sender is
-    a bot of the acting user, which is made with the webhook and joins the group.
+    For the owner and admins of a group. Each `POST` to its URL becomes a
+    message in the group. The sender is a bot of the acting user, which is made
+    with the webhook and joins the group.
     """
     hook, token = incoming.create(call.app, call.user, id_of(group), nickname, avatar)
     return HookCreated(str(hook.id), PATH + token)
 
 
 @routes.get(
-    "/hooks", Needs.ADMIN_OR_ACCOUNT, problems=(UnknownGroup.problem, Problems.ROLE_TOO_LOW), user="optional"
+    "/hooks",
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(UnknownGroup.problem, Problems.ROLE_TOO_LOW),
+    user="optional",
 )
 def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.
@@ -267,7 +339,13 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
     For the owner and admins.
     """
     rows = [
-        HookShown(account.user, str(each.group), account.nickname, account.avatar, each.created)
+        HookShown(
+            account.user,
+            str(each.group),
+            account.nickname,
+            account.avatar,
+            each.created,
+        )
         for each, account in incoming.of_group(call.app, call.user, id_of(began.group))
     ]
     return HooksAnswer(rows)
@@ -284,7 +362,8 @@ def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswe
 def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:
     """Revoke an incoming webhook.
 
-    For the owner and admins of its group. Its bot is deleted; the messages stay.
+    For the owner and admins of its group. Its bot is deleted; the messages
+    stay.
     """
     incoming.revoke(call.app, call.user, id_of(hook))
     return HookRevoked(hook)

@@ -6,7 +6,12 @@ from imserver.backends.webhooks import webhooks_of
 from imserver.messenger.groups.parts import groups_of
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.bots.answers import AnswerCommands, StreamedAnswers
-from imserver.people.bots.bots import ADDRESS_REQUESTS, ADDRESS_SECONDS, Bots, IncomingHooks
+from imserver.people.bots.bots import (
+    ADDRESS_REQUESTS,
+    ADDRESS_SECONDS,
+    Bots,
+    IncomingHooks,
+)
 from imserver.people.bots.declared import HOOK_REQUESTS, BotLimits, BotSettings
 from imserver.people.bots.hooks import BotHooks
 from imserver.people.bots.rows import BotStore, HookStore
@@ -59,7 +64,9 @@ def build(core: Core) -> Parts:
         hook_changed=hooks.log.work.changed,
         relations=core.relations,
     )
-    rate = core.buckets.make(HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt)
+    rate = core.buckets.make(
+        HOOK_REQUESTS, ADDRESS_REQUESTS, ADDRESS_SECONDS, core.attempt
+    )
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows)
     people.tokens.bots = rows.holder

@@ -34,8 +34,9 @@ class BotCommand(Struct, frozen=True):
 class Bot(Struct, frozen=True):
     """A program that has an account. Its token proves it, without a password.
 
-    ``owner``: the account that manages it; 0: the back end. ``hook_url``: receives what the bot receives
-    (``""``: none). ``description``: what it is for. ``listed``: the app offers it to all its accounts.
+    ``owner``: the account that manages it; 0: the back end. ``hook_url``:
+    receives what the bot receives (``""``: none). ``description``: what it is
+    for. ``listed``: the app offers it to all its accounts.
     """
 
     account: Account
@@ -47,7 +48,8 @@ class Bot(Struct, frozen=True):
 
 
 class IncomingHook(Struct, frozen=True):
-    """A URL whose requests become messages in a group. ``id``: the account of the bot that sends them.
+    """A URL whose requests become messages in a group. ``id``: the account of
+    the bot that sends them.
 
     ``created``: Unix seconds.
     """
@@ -69,7 +71,12 @@ _ROWS: Final = RowsOf(Bot, "bot", account="")
 _BOTS: Final = f"SELECT {_ROWS.columns}, id FROM bot WHERE"
 _HOOK_ROWS: Final = RowsOf(IncomingHook, "incoming_hook", group="conversation")
 _OF_BOTS: Final = RowsOf(
-    BotHook, "bot", user="id", url="hook_url", secret="hook_secret", position="hook_entry"
+    BotHook,
+    "bot",
+    user="id",
+    url="hook_url",
+    secret="hook_secret",
+    position="hook_entry",
 )
 
 
@@ -86,12 +93,15 @@ class BotStore(Store.Rows):
         most: int,
         record: RecordEvent | None,
     ) -> Bot | None:
-        """Store a bot with its account; None if its owner (0: the back end, without a limit) has ``most``, or
-        does not exist any more. Raises Taken."""
+        """Store a bot with its account; None if its owner (0: the back end,
+        without a limit) has ``most``, or does not exist any more. Raises
+        Taken."""
         row = replace(new, bot=True)
         if owner:
             # After the deletion of its owner nobody would delete the bot.
-            if not sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)):
+            if not sql.query(
+                f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,)
+            ):
                 return None
             count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
             if sql.query(count, (row.app, owner))[0][0] >= most:
@@ -107,33 +117,47 @@ class BotStore(Store.Rows):
     @Store.reading_or(None)
     def holder(self, sql: PooledStatements, id: int, token_hash: str) -> Account | None:
         """The account of a bot, if its token has this hash."""
-        rows = sql.query("SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash))
+        rows = sql.query(
+            "SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash)
+        )
         found = accounts_in(sql, text_of(rows[0][0]), [id]) if rows else []
         return found[0] if found else None
 
     @Store.reading_or([])
     def get(self, sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Bot]:
         """The bots among these accounts, ordered by id."""
-        return _bots(sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids))
+        return _bots(
+            sql, app, sql.query_in(f"{_BOTS} app = %s AND id IN {{}}", (app,), ids)
+        )
 
     @Store.reading_or([])
-    def page(self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int) -> list[Bot]:
-        """Bots with an id after ``after``, ordered by id. ``owner`` None: of all owners."""
+    def page(
+        self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int
+    ) -> list[Bot]:
+        """Bots with an id after ``after``, ordered by id. ``owner`` None: of
+        all owners."""
         whose, owners = ("", ()) if owner is None else ("AND owner = %s ", (owner,))
         statement = f"{_BOTS} app = %s AND id > %s {whose}ORDER BY id LIMIT %s"
         return _bots(sql, app, sql.query(statement, (app, after, *owners, limit)))
 
     @Store.reading_or([])
-    def listed(self, sql: PooledStatements, app: str, after: int, limit: int) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by id."""
+    def listed(
+        self, sql: PooledStatements, app: str, after: int, limit: int
+    ) -> list[Bot]:
+        """Bots that the app offers, with an id after ``after``, ordered by
+        id."""
         statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
         return _bots(sql, app, sql.query(statement, (app, after, limit)))
 
     @Store.writing
     def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
-        """Offer a bot to all accounts; False if the bot does not exist, or its owner (an account) has listed
-        ``most`` others."""
-        if not (rows := sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))):
+        """Offer a bot to all accounts; False if the bot does not exist, or its
+        owner (an account) has listed ``most`` others."""
+        if not (
+            rows := sql.query(
+                "SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app)
+            )
+        ):
             return False
         owner = rows[0][0]
         if owner:
@@ -156,20 +180,26 @@ class BotStore(Store.Rows):
     ) -> bool:
         """Change a bot; False if it does not exist."""
         # MySQL counts only rows that have changed.
-        there = sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app))
-        sql.execute(f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app))
+        there = sql.query(
+            f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app)
+        )
+        sql.execute(
+            f"UPDATE bot SET {column} = %s WHERE id = %s AND app = %s", (value, id, app)
+        )
         return bool(there)
 
 
 class HookStore(Store.Rows):
     """The webhooks in a store. Without a database there are none."""
 
-    # --- incoming -------------------------------------------------------------------------------------------
+    # --- incoming -------------------------------------------------------------
 
     def add_incoming(self, new: IncomingHook, token_hash: str) -> None:
         """Store an incoming webhook."""
         statement = f"INSERT INTO incoming_hook ({_HOOK_ROWS.columns}, token_hash) VALUES {marks_of(5)}"
-        self._store.write(lambda sql: sql.execute(statement, (*_HOOK_ROWS.values(new), token_hash)))
+        self._store.write(
+            lambda sql: sql.execute(statement, (*_HOOK_ROWS.values(new), token_hash))
+        )
 
     def incoming_with(self, token_hash: str) -> IncomingHook | None:
         """The incoming webhook with this token."""
@@ -184,13 +214,17 @@ class HookStore(Store.Rows):
         which = "WHERE app = %s AND conversation = %s ORDER BY id"
         return _HOOK_ROWS.find(self._store.rows, which, app, group)
 
-    # --- of bots --------------------------------------------------------------------------------------------
+    # --- of bots --------------------------------------------------------------
 
     @Store.writing_or(False)
-    def set_url(self, sql: Statements, app: str, bot: int, url: str, secret: str) -> bool:
-        """Set the webhook of a bot (``""``: none). It begins with the next entry of the log. False: the app
-        has no such bot."""
-        if not sql.query(f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (bot, app)):
+    def set_url(
+        self, sql: Statements, app: str, bot: int, url: str, secret: str
+    ) -> bool:
+        """Set the webhook of a bot (``""``: none). It begins with the next
+        entry of the log. False: the app has no such bot."""
+        if not sql.query(
+            f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (bot, app)
+        ):
             return False
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         sql.execute(

@@ -1,4 +1,5 @@
-"""What bots say in commands, and what clients ask about them: commands, and how they are read."""
+"""What bots say in commands, and what clients ask about them: commands, and how
+they are read."""
 
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ _MAX_STREAM_BYTES: Final = 64
 
 
 class OpenAnswer(Command, frozen=True, gc=False):
-    """Open a streamed message to the user ``to``, or in a ``conversation``. ``thread``: a message of it, in
-    whose thread the answer is a reply (0: none). ``stoppers``: who may stop it; None: all readers."""
+    """Open a streamed message to the user ``to``, or in a ``conversation``.
+    ``thread``: a message of it, in whose thread the answer is a reply (0:
+    none). ``stoppers``: who may stop it; None: all readers."""
 
     to: str = ""
     conversation: int = 0
@@ -70,7 +72,9 @@ def _open_answer(data: bytes) -> OpenAnswer:
 def _users(users: Any) -> tuple[str, ...]:
     if not isinstance(users, list) or len(users) > MAX_STOPPERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return tuple([Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users])
+    return tuple(
+        [Fields({"user": user}).short_text("user", MAX_USER_BYTES) for user in users]
+    )
 
 
 def _append_answer(data: bytes) -> AppendAnswer:
@@ -79,10 +83,13 @@ def _append_answer(data: bytes) -> AppendAnswer:
     except ValueError:
         raise Refused(ReplyCode.BAD_PARAMETER) from None
     if not 0 < len(pieces) <= 1000 or not all(
-        0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES for each in pieces
+        0 < each.piece < 2**53 and each.text and len(each.stream) <= _MAX_STREAM_BYTES
+        for each in pieces
     ):
         raise Refused(ReplyCode.BAD_PARAMETER)
-    return AppendAnswer(tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces]))
+    return AppendAnswer(
+        tuple([(each.stream, each.piece, well_formed(each.text)) for each in pieces])
+    )
 
 
 def _stream_of(fields: Fields) -> str:
@@ -94,7 +101,11 @@ def _stream_of(fields: Fields) -> str:
 COMMANDS: Final[Readers] = {
     "streamOpen": _open_answer,
     "streamAppend": _append_answer,
-    "streamClose": lambda data: CloseAnswer(_stream_of(fields := Fields.of(data)), fields.flag("incomplete")),
+    "streamClose": lambda data: CloseAnswer(
+        _stream_of(fields := Fields.of(data)), fields.flag("incomplete")
+    ),
     "streamStop": lambda data: StopAnswer(_stream_of(Fields.of(data))),
-    "botCommands": lambda data: AskBotCommands(Fields.of(data).needed_id("conversation")),
+    "botCommands": lambda data: AskBotCommands(
+        Fields.of(data).needed_id("conversation")
+    ),
 }

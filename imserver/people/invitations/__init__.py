@@ -1,4 +1,5 @@
-"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+"""Invitation links: a code with which others join a group, or become a friend
+of its maker."""
 
 from time import time
 from typing import Any
@@ -16,7 +17,12 @@ def _build(core: Core) -> Parts:
     mails = InvitationMails(core)
     return Parts(
         (Invitations(core), mails),
-        run=(*mails.run, every(3600.0, lambda: mails.forget(int(time())), "old addresses could not go")),
+        run=(
+            *mails.run,
+            every(
+                3600.0, lambda: mails.forget(int(time())), "old addresses could not go"
+            ),
+        ),
         stop=mails.runner.stop,
     )
 

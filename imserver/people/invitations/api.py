@@ -5,7 +5,12 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from imserver.messenger.groups.groups import TooManyMembers, UnknownGroup
-from imserver.people.accounts.api import DeviceName, Nickname, SessionAnswer, session_answer
+from imserver.people.accounts.api import (
+    DeviceName,
+    Nickname,
+    SessionAnswer,
+    session_answer,
+)
 from imserver.people.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.people.invitations.invitations import (
     SECONDS,
@@ -60,11 +65,14 @@ class AllInvitations(InvitationsAnswer):
     """A page of invitations of an app that have not ended."""
 
     names: Annotated[dict[str, str], about("User → name, of those who made them.")]
-    groups: Annotated[dict[str, str], about("Group → name, of those to which they are.")]
+    groups: Annotated[
+        dict[str, str], about("Group → name, of those to which they are.")
+    ]
 
 
 class InvitationJoined(Struct):
-    """The login of the guest, and the group that they are a member of now, if the invitation is to one."""
+    """The login of the guest, and the group that they are a member of now, if
+    the invitation is to one."""
 
     session: SessionAnswer
     group: OfGroup
@@ -117,15 +125,23 @@ def create(
     call: Call,
     group: OfGroup = "",
     seconds: Annotated[
-        int, about("How long it is valid, at most 366 days; 0: without end.", ge=0, le=366 * 86400)
+        int,
+        about(
+            "How long it is valid, at most 366 days; 0: without end.",
+            ge=0,
+            le=366 * 86400,
+        ),
     ] = SECONDS,
-    uses: Annotated[int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)] = 0,
+    uses: Annotated[
+        int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)
+    ] = 0,
     guests: ForGuests = False,
 ) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
-    Whoever knows its code may accept it. To a group it is valid while its maker may invite members. With
-    `guests`, which an app has to allow (`accounts.guests`), nobody needs an account to accept it.
+    Whoever knows its code may accept it. To a group it is valid while its maker
+    may invite members. With `guests`, which an app has to allow
+    (`accounts.guests`), nobody needs an account to accept it.
     """
     number = id_of(group)
     if not (number or call.user):
@@ -133,26 +149,36 @@ def create(
     return invitations.create(call.app, call.user, number, seconds, uses, guests)
 
 
-@routes.get("/invitations", base=ActingPage, problems=(UnknownGroup.problem,), user="optional")
+@routes.get(
+    "/invitations", base=ActingPage, problems=(UnknownGroup.problem,), user="optional"
+)
 def invitations(
     invitations: Invitations, call: Call, cursor: str, limit: int, group: OfGroup = ""
 ) -> InvitationsAnswer:
     """List the invitations of a user, or to a group, page by page.
 
-    The owner and admins of a group see all invitations to it, other members see their own.
+    The owner and admins of a group see all invitations to it, other members see
+    their own.
     """
     if not (group or call.user):
         raise ApiProblem.invalid("`user` or `group`: name one")
-    rows = invitations.page(call.app, call.user, id_of(group), read_cursor(cursor) or "", limit + 1)
+    rows = invitations.page(
+        call.app, call.user, id_of(group), read_cursor(cursor) or "", limit + 1
+    )
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
     return InvitationsAnswer(list(page), following)
 
 
-@routes.post("/invitations/revoke", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, user="optional")
-def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationRevoked:
+@routes.post(
+    "/invitations/revoke", Needs.ADMIN_OR_PERSON, problems=_UNKNOWN, user="optional"
+)
+def revoke(
+    invitations: Invitations, call: Call, request: InvitationChange
+) -> InvitationRevoked:
     """Revoke an invitation.
 
-    For its maker, for whoever was sent it and declines, and for the owner and admins of its group.
+    For its maker, for whoever was sent it and declines, and for the owner and
+    admins of its group.
     """
     invitations.revoke(call.app, call.user, request.code)
     return InvitationRevoked(request.code)
@@ -163,7 +189,9 @@ def revoke(invitations: Invitations, call: Call, request: InvitationChange) -> I
     Needs.ANYONE,
     problems=(*_UNKNOWN, UsedInvitation.problem, Problems.TOO_MANY_REQUESTS),
 )
-def show(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationPreview:
+def show(
+    invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code
+) -> InvitationPreview:
     """Show what an invitation is to, before the login.
 
     Requests count by address.
@@ -195,11 +223,14 @@ def join(
 ) -> InvitationJoined:
     """Come in as a guest.
 
-    For people without an account, by an invitation with `guests`: into its group, or as a friend of its
-    maker, to whom the guest may write. The guest gets an account without a password, which is deleted when it
-    was unused for `accounts.guest_days`. `accounts/promote` makes a member of a guest.
+    For people without an account, by an invitation with `guests`: into its
+    group, or as a friend of its maker, to whom the guest may write. The guest
+    gets an account without a password, which is deleted when it was unused for
+    `accounts.guest_days`. `accounts/promote` makes a member of a guest.
     """
-    session, accepted = invitations.join(call.app, code, nickname, device, call.request.host)
+    session, accepted = invitations.join(
+        call.app, code, nickname, device, call.request.host
+    )
     return InvitationJoined(session_answer(session), accepted.group)
 
 
@@ -214,13 +245,18 @@ def join(
         Problems.TOO_MANY_REQUESTS,
     ),
 )
-def accept(invitations: Invitations, call: Call, request: InvitationChange) -> InvitationAccepted:
+def accept(
+    invitations: Invitations, call: Call, request: InvitationChange
+) -> InvitationAccepted:
     """Accept an invitation.
 
-    The user joins the group, or becomes a friend of its maker without a request. A user whom the maker has
-    blocked, or who uses an invitation that was sent to somebody else, gets the answer `unknown_invitation`.
+    The user joins the group, or becomes a friend of its maker without a
+    request. A user whom the maker has blocked, or who uses an invitation that
+    was sent to somebody else, gets the answer `unknown_invitation`.
     """
-    return invitations.accept(call.app, call.user, request.code, by_user=not call.is_back_end)
+    return invitations.accept(
+        call.app, call.user, request.code, by_user=not call.is_back_end
+    )
 
 
 @staff_routes.get("/invitations/list")
@@ -229,7 +265,9 @@ def links(
     call: Call,
     app: AccountApp = GOCHAT,
     cursor: PageCursor = "",
-    limit: Annotated[int, about("The maximum number of entries on this page.", ge=1, le=1000)] = 100,
+    limit: Annotated[
+        int, about("The maximum number of entries on this page.", ge=1, le=1000)
+    ] = 100,
 ) -> AllInvitations:
     """List all invitations of an app that have not ended, page by page.
 
@@ -241,18 +279,23 @@ def links(
 
 
 @staff_routes.post(
-    "/invitations/end", schema=("InvitationEnd", "The invitation that ends."), problems=_UNKNOWN
+    "/invitations/end",
+    schema=("InvitationEnd", "The invitation that ends."),
+    problems=_UNKNOWN,
 )
-def end(invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code) -> InvitationRevoked:
+def end(
+    invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code
+) -> InvitationRevoked:
     """End an invitation of anybody."""
     call.facts = invitations.end(call.app, code)
     return InvitationRevoked(code)
 
 
-# --- by e-mail ----------------------------------------------------------------------------------------------
+# --- by e-mail ----------------------------------------------------------------
 
 Emails = Annotated[
-    list[Annotated[str, Meta(max_length=254)]], about("The addresses.", min_length=1, max_length=500)
+    list[Annotated[str, Meta(max_length=254)]],
+    about("The addresses.", min_length=1, max_length=500),
 ]
 MailGroup = Annotated[str, about("The id of the group.", pattern="^[1-9][0-9]{0,18}$")]
 
@@ -265,7 +308,8 @@ class InvitationsMailed(Struct):
 
 
 class MailedInvitations(Struct, kw_only=True):
-    """A page of the invitations by e-mail to a group, and how many there are of each kind."""
+    """A page of the invitations by e-mail to a group, and how many there are of
+    each kind."""
 
     refusal: Annotated[
         Refusal,
@@ -309,16 +353,23 @@ def mail(
     group: MailGroup,
     emails: Emails,
     guests: ForGuests = False,
-    language: Annotated[str, about("The language of the mail, such as `de`.", pattern="^[a-z]{2}$")] = "en",
+    language: Annotated[
+        str, about("The language of the mail, such as `de`.", pattern="^[a-z]{2}$")
+    ] = "en",
 ) -> InvitationsMailed:
     """Invite people to a group by e-mail.
 
-    Each gets a link of their own, which works once, within a week. For owners and moderators of the app:
-    the mail names the user and the group. A server without section `smtp` answers `not_implemented`.
+    Each gets a link of their own, which works once, within a week. For owners
+    and moderators of the app: the mail names the user and the group. A server
+    without section `smtp` answers `not_implemented`.
     """
     if call.principal.lacks:
-        raise ApiProblem(Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}")
-    return InvitationsMailed(*mails.create(call.app, call.user, id_of(group), emails, guests, language))
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, f"Your account lacks {call.principal.lacks}"
+        )
+    return InvitationsMailed(
+        *mails.create(call.app, call.user, id_of(group), emails, guests, language)
+    )
 
 
 @mail_routes.get(
@@ -332,11 +383,14 @@ def mailed(
 ) -> MailedInvitations:
     """List the invitations of a user to a group by e-mail, page by page.
 
-    What the mail server has refused is among them, with the reason. An address is deleted after 30 days.
+    What the mail server has refused is among them, with the reason. An address
+    is deleted after 30 days.
     """
     number = id_of(group)
     rows = mails.page(call.app, call.user, number, read_cursor(cursor) or "", limit + 1)
     page, following = page_and_cursor(rows, limit, lambda row: row.code)
     counts = mails.counts(call.app, call.user, number)
     refusal = mails.refusal(call.app, call.user)
-    return MailedInvitations(refusal=refusal, counts=counts, mails=list(page), next=following)
+    return MailedInvitations(
+        refusal=refusal, counts=counts, mails=list(page), next=following
+    )

@@ -1,4 +1,5 @@
-"""``imserver chat``: the app of the messages page, its owner, a first group, and an invitation for others."""
+"""``imserver chat``: the app of the messages page, its owner, a first group,
+and an invitation for others."""
 
 import sys
 from datetime import UTC, datetime
@@ -50,43 +51,73 @@ _NO_GUESTS: Final = (
 
 @click.command(short_help="Make a chat for people; print links to it.")
 @settings_options
-@click.option("--group", default="Everybody", show_default=True, help="Name of the first group.")
-@click.option("--owner", is_flag=True, help="Print a link for an owner who has a password. It replaces it.")
-@click.option("--previews", is_flag=True, help="Make a new chat with previews of links in messages.")
-def chat(path: str | None, data_dir: str | None, group: str, owner: bool, previews: bool) -> None:
+@click.option(
+    "--group", default="Everybody", show_default=True, help="Name of the first group."
+)
+@click.option(
+    "--owner",
+    is_flag=True,
+    help="Print a link for an owner who has a password. It replaces it.",
+)
+@click.option(
+    "--previews",
+    is_flag=True,
+    help="Make a new chat with previews of links in messages.",
+)
+def chat(
+    path: str | None, data_dir: str | None, group: str, owner: bool, previews: bool
+) -> None:
     """Make a chat for people. Print a link for its owner and one for others.
 
-    The chat is the page /home/messages, that of the app gochat, which is made if it is missing. The owner is
-    its account with the user name and the role "owner", and owns a first group. Servers may run meanwhile.
+    The chat is the page /home/messages, that of the app gochat, which is made
+    if it is missing. The owner is its account with the user name and the role
+    "owner", and owns a first group. Servers may run meanwhile.
     """
     with opened(path, data_dir) as (config, store, tenants):
         takes_guests = _take_guests(tenants, {"previews": True} if previews else {})
-        url = config.address if HTTP_URL.match(config.address) else f"http://127.0.0.1:{config.app.http_port}"
+        url = (
+            config.address
+            if HTTP_URL.match(config.address)
+            else f"http://127.0.0.1:{config.app.http_port}"
+        )
         now, page = int(time()), f"{url}/home/messages"
         account, password = _owner(store)
         group_id = _group_of(store, account, group)
         if owner or not password:
             code = token_urlsafe(CODE_BYTES)
-            AccountStore(store).add_reset(account.id, account.email, secret_hash(code), now, now + _DAY)
+            AccountStore(store).add_reset(
+                account.id, account.email, secret_hash(code), now, now + _DAY
+            )
             link = f"{page}#owner={_OWNER}.{code}.{group_id}"
             click.echo(_FOR_OWNER.format(until=_time(now + _DAY), link=link))
             if sys.stdout.isatty():
                 click.echo(_qr_code(link))
         invitation = _invitation(store, account, group_id, takes_guests, now)
-        record_act(config, store, "chat", GOCHAT, account.user, group=group_id, owner=owner or not password)
+        record_act(
+            config,
+            store,
+            "chat",
+            GOCHAT,
+            account.user,
+            group=group_id,
+            owner=owner or not password,
+        )
         how = "gives a name and is in" if takes_guests else "logs in and is in"
         link = f"{page}#invite={invitation.code}"
-        click.echo(_FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how))
+        click.echo(
+            _FOR_OTHERS.format(until=_time(invitation.expires_at), link=link, how=how)
+        )
         if not takes_guests:
             click.echo(_NO_GUESTS)
         click.echo(_FOR_MORE_OWNERS.format(where=f" -c {path}" if path else ""))
 
 
 def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
-    """Make the app, with ``more`` settings, or let it take guests. False: the settings file defines it
-    without."""
+    """Make the app, with ``more`` settings, or let it take guests. False: the
+    settings file defines it without."""
     if (tenant := tenants.find(GOCHAT)) is None:
-        # Who was invited to a chat among friends finds the others by their names.
+        # Who was invited to a chat among friends finds the others by their
+        # names.
         of_people = {"guests": True, "search": True}
         tenants.register(GOCHAT, accounts=of_people, account_tokens="required", **more)
         return True
@@ -100,19 +131,24 @@ def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
 
 
 def _owner(store: Store) -> tuple[Account, str]:
-    """The account of the owner, and the hash of its password; ``""``: none yet."""
+    """The account of the owner, and the hash of its password; ``""``: none
+    yet."""
     accounts = AccountStore(store)
     if (row := accounts.by_login(GOCHAT, ("name", _OWNER))) is not None:
         return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
-    return PeopleStore(store).set_role(GOCHAT, added.id, "owner", lambda _: True, None) or added, ""
+    return PeopleStore(store).set_role(
+        GOCHAT, added.id, "owner", lambda _: True, None
+    ) or added, ""
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
     """The first group of the owner, which is made if it is missing."""
     log = store.part(MessageLog)
     rows = log.conversations.memberships(GOCHAT, owner.user)
-    if owned := [row.conversation for row in rows if row.left_id is None and row.role == "owner"]:
+    if owned := [
+        row.conversation for row in rows if row.left_id is None and row.role == "owner"
+    ]:
         return min(owned)
     change = log.groups.create(GOCHAT, owner.user, name, [], options={"history": "all"})
     if isinstance(change, Rejected):
@@ -120,13 +156,29 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
     return change.conversation
 
 
-def _invitation(store: Store, owner: Account, group: int, guests: bool, now: int) -> InvitationShown:
-    """The invitation that is valid longest, or a new one if none is valid for a day."""
+def _invitation(
+    store: Store, owner: Account, group: int, guests: bool, now: int
+) -> InvitationShown:
+    """The invitation that is valid longest, or a new one if none is valid for a
+    day."""
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
-    if present := [each for each in page if each.guests == guests and each.expires_at and not each.max_uses]:
+    if present := [
+        each
+        for each in page
+        if each.guests == guests and each.expires_at and not each.max_uses
+    ]:
         return max(present, key=lambda each: each.expires_at)
-    new = InvitationShown(token_urlsafe(CODE_BYTES), str(group), owner.user, now, now + _WEEK, 0, 0, guests)
+    new = InvitationShown(
+        token_urlsafe(CODE_BYTES),
+        str(group),
+        owner.user,
+        now,
+        now + _WEEK,
+        0,
+        0,
+        guests,
+    )
     rows.add(GOCHAT, new, _MOST)
     return new
 
@@ -136,7 +188,8 @@ def _time(seconds: int) -> str:
 
 
 def _qr_code(text: str) -> str:
-    """A QR code of a text, black on white, for a terminal: two rows of squares in each line."""
+    """A QR code of a text, black on white, for a terminal: two rows of squares
+    in each line."""
     from io import StringIO
 
     from qrcode import QRCode
@@ -145,4 +198,6 @@ def _qr_code(text: str) -> str:
     code.add_data(text)
     drawn = StringIO()
     code.print_ascii(drawn, invert=True)
-    return "\n".join([f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()])
+    return "\n".join(
+        [f"\x1b[40;97m{line}\x1b[0m" for line in drawn.getvalue().splitlines()]
+    )

@@ -10,14 +10,18 @@ from imserver.plugin.settings import Amount
 from imserver.plugin.storage import Reason, Table
 
 INVITED_ADDRESSES: Final = Rate(
-    "invitation_mails", "e-mail addresses that are invited", "app", "accounts.invitation_mails a day"
+    "invitation_mails",
+    "e-mail addresses that are invited",
+    "app",
+    "accounts.invitation_mails a day",
 )
 DAY_SECONDS: Final = 86400.0
 
 
 class InvitationLimits(Struct, frozen=True):
-    """Keys of section ``accounts``. ``invitations``: the most invitations of a user that have not ended,
-    besides those by e-mail. ``invitation_mails``: addresses of an app that are invited within a day."""
+    """Keys of section ``accounts``. ``invitations``: the most invitations of a
+    user that have not ended, besides those by e-mail. ``invitation_mails``:
+    addresses of an app that are invited within a day."""
 
     invitations: Amount = 100
     invitation_mails: Amount = 1000

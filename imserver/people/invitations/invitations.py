@@ -1,4 +1,5 @@
-"""Invitation links: a code with which others join a group, or become a friend of its maker."""
+"""Invitation links: a code with which others join a group, or become a friend
+of its maker."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -46,14 +47,21 @@ MESSAGE_TYPE: Final = "invitation"
 
 class UnknownInvitation(
     ServiceRefused,
-    problem=HttpProblem(404, "unknown_invitation", "No such invitation, or it has expired or is used up."),
+    problem=HttpProblem(
+        404,
+        "unknown_invitation",
+        "No such invitation, or it has expired or is used up.",
+    ),
 ):
-    """No such invitation; or it has expired, is used up, or its maker may no longer invite."""
+    """No such invitation; or it has expired, is used up, or its maker may no
+    longer invite."""
 
 
 class UsedInvitation(
     ServiceRefused,
-    problem=HttpProblem(410, "invitation_used", "As many people as the invitation was for have used it."),
+    problem=HttpProblem(
+        410, "invitation_used", "As many people as the invitation was for have used it."
+    ),
 ):
     """The invitation is used up."""
 
@@ -61,14 +69,18 @@ class UsedInvitation(
 class TooManyInvitations(
     ServiceRefused,
     problem=HttpProblem(
-        409, "too_many_invitations", "The user has made as many invitations as accounts.invitations allows."
+        409,
+        "too_many_invitations",
+        "The user has made as many invitations as accounts.invitations allows.",
     ),
 ):
     """The maker has ``accounts.invitations`` invitations."""
 
 
 class Blocked(
-    ServiceRefused, problem=Problems.NOT_ALLOWED, detail="You have blocked the user who made the invitation"
+    ServiceRefused,
+    problem=Problems.NOT_ALLOWED,
+    detail="You have blocked the user who made the invitation",
 ):
     """The user has blocked the maker of the invitation."""
 
@@ -85,8 +97,12 @@ class InvitationPreview(Struct):
     avatar: Avatar
     expires_at: Ends
     guests: ForGuests
-    group_avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
-    description: Annotated[str, about("What the group is for; it may have several lines.")] = ""
+    group_avatar: Annotated[
+        str, about("The address of the picture of a group; empty: none.")
+    ] = ""
+    description: Annotated[
+        str, about("What the group is for; it may have several lines.")
+    ] = ""
 
 
 class InvitationAccepted(Struct):
@@ -104,8 +120,8 @@ class InvitationAccepted(Struct):
 
 
 class InvitationContent(Struct, frozen=True, omit_defaults=True):
-    """The content of a message of the type :data:`MESSAGE_TYPE`. Once the invitation has ended, it has a
-    ``status`` and no code."""
+    """The content of a message of the type :data:`MESSAGE_TYPE`. Once the
+    invitation has ended, it has a ``status`` and no code."""
 
     group: str
     name: str
@@ -116,12 +132,13 @@ class InvitationContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Invitations:
-    """Makes and accepts invitations. Every method may switch and raise StorageUnavailable.
+    """Makes and accepts invitations. Every method may switch and raise
+    StorageUnavailable.
 
     ``by`` ``""``: a back end, which may invite to all groups.
 
-    An invitation that was sent to one user is valid for that user only. Its message has the code as its
-    ``client_msg_id``, by which it is found.
+    An invitation that was sent to one user is valid for that user only. Its
+    message has the code as its ``client_msg_id``, by which it is found.
     """
 
     def __init__(self, core: Core) -> None:
@@ -135,12 +152,20 @@ class Invitations:
         self._groups.invite_strangers = self.send
 
     def create(
-        self, app: str, by: str, group: int, seconds: int, uses: int, guests: bool = False
+        self,
+        app: str,
+        by: str,
+        group: int,
+        seconds: int,
+        uses: int,
+        guests: bool = False,
     ) -> InvitationShown:
-        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and ``uses`` 0: no limit.
-        ``guests``: people without an account may come in, as guests.
+        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and
+        ``uses`` 0: no limit. ``guests``: people without an account may come in,
+        as guests.
 
-        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no guests) and TooManyInvitations.
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
+        guests) and TooManyInvitations.
         """
         if guests:
             self._people.guests.require_guests(app)
@@ -150,16 +175,19 @@ class Invitations:
             self._people.accounts.known(app, by)
         now = int(time())
         code, expires_at = token_urlsafe(CODE_BYTES), now + seconds if seconds else 0
-        invitation = InvitationShown(code, str(group or ""), by, now, expires_at, 0, uses, guests)
+        invitation = InvitationShown(
+            code, str(group or ""), by, now, expires_at, 0, uses, guests
+        )
         if not self._rows.add(app, invitation, self._most, id_of(by)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
         return invitation
 
     def send(self, app: str, group: int, by: str, users: Sequence[str]) -> list[str]:
-        """Send each user an invitation to a group, as a message of ``by``. Returns who was sent one.
+        """Send each user an invitation to a group, as a message of ``by``.
+        Returns who was sent one.
 
-        None is sent above ``accounts.invitations``, or where the message is refused. Raises UnknownGroup and
-        NotAllowed.
+        None is sent above ``accounts.invitations``, or where the message is
+        refused. Raises UnknownGroup and NotAllowed.
         """
         name = self._groups.check_inviting(app, group, by).name
         invited: list[str] = []
@@ -171,7 +199,9 @@ class Invitations:
             draft = Draft(
                 sender=by,
                 type=MESSAGE_TYPE,
-                body=msgspec.json.encode(InvitationContent(str(group), name, new.code, new.expires_at)),
+                body=msgspec.json.encode(
+                    InvitationContent(str(group), name, new.code, new.expires_at)
+                ),
                 client_msg_id=new.code,
                 time_ms=int(time() * 1000),
                 to_user=user,
@@ -182,15 +212,21 @@ class Invitations:
                 self._rows.remove(app, new.code)
         return invited
 
-    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationShown]:
-        """Invitations of a user. With ``group`` those to it; the owner, admins and back ends see all of it.
-        Raises UnknownGroup."""
-        user = by if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "") else None
+    def page(
+        self, app: str, by: str, group: int, after: str, limit: int
+    ) -> list[InvitationShown]:
+        """Invitations of a user. With ``group`` those to it; the owner, admins
+        and back ends see all of it. Raises UnknownGroup."""
+        user = (
+            by
+            if not group or self._groups.role(app, group, by) not in (OWNER, ADMIN, "")
+            else None
+        )
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, by: str, code: str) -> None:
-        """End an invitation: one's own, one to a group that one leads, or one that one was sent (to decline
-        it). Raises UnknownInvitation."""
+        """End an invitation: one's own, one to a group that one leads, or one
+        that one was sent (to decline it). Raises UnknownInvitation."""
         if (row := self._rows.get(app, code)) is None:
             raise UnknownInvitation(code)
         message = self._message(app, row)
@@ -199,7 +235,10 @@ class Invitations:
         if not (is_own or is_sent):
             group = id_of(row.group)
             try:
-                may_end = group > 0 and self._groups.role(app, group, by) in (OWNER, ADMIN)
+                may_end = group > 0 and self._groups.role(app, group, by) in (
+                    OWNER,
+                    ADMIN,
+                )
             except UnknownGroup:
                 may_end = False
             if not may_end:
@@ -211,23 +250,35 @@ class Invitations:
         """The invitations of an app that have not ended, behind a code."""
         return self._rows.page(app, None, None, int(time()), after, limit)
 
-    def names(self, app: str, rows: Sequence[InvitationShown]) -> tuple[dict[str, str], dict[str, str]]:
-        """The names of those who made invitations, and of the groups to which they are."""
+    def names(
+        self, app: str, rows: Sequence[InvitationShown]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """The names of those who made invitations, and of the groups to which
+        they are."""
         groups = list({id_of(each.group) for each in rows} - {0})
-        named = self._store.part(MessageLog).conversations.find(app, groups) if groups else []
+        named = (
+            self._store.part(MessageLog).conversations.find(app, groups)
+            if groups
+            else []
+        )
         makers = self._store.names_of(app, list({each.user for each in rows} - {""}))
         return makers, {str(each.id): each.name for each in named}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
-        """End the invitation of anybody. Returns what the audit log keeps of it. Raises
-        UnknownInvitation."""
+        """End the invitation of anybody. Returns what the audit log keeps of
+        it. Raises UnknownInvitation."""
         if (row := self._rows.get(app, code)) is None:
             raise UnknownInvitation(code)
         self.revoke(app, "", code)
-        return {"group": row.group, "users": [row.user]} if row.user else {"group": row.group}
+        return (
+            {"group": row.group, "users": [row.user]}
+            if row.user
+            else {"group": row.group}
+        )
 
     def preview(self, app: str, code: str, address: str) -> InvitationPreview:
-        """The target of an invitation. Raises UnknownInvitation, UsedInvitation and TooManyRequests."""
+        """The target of an invitation. Raises UnknownInvitation, UsedInvitation
+        and TooManyRequests."""
         self._people.cards.addresses.require(by_address(app, address))
         mail = self._rows.mail(app, code)
         if mail is not None and mail.state == "joined":
@@ -254,16 +305,22 @@ class Invitations:
             description=description,
         )
 
-    def accept(self, app: str, user: str, code: str, by_user: bool = True) -> InvitationAccepted:
-        """Join the group, or become a friend of the maker. Members and friends do not use up an invitation.
+    def accept(
+        self, app: str, user: str, code: str, by_user: bool = True
+    ) -> InvitationAccepted:
+        """Join the group, or become a friend of the maker. Members and friends
+        do not use up an invitation.
 
-        ``by_user``: the user asks, not a back end. Raises UnknownInvitation, UnknownAccount, Blocked,
-        TooManyRequests, TooManyMembers, and ServiceRefused for too many friends.
+        ``by_user``: the user asks, not a back end. Raises UnknownInvitation,
+        UnknownAccount, Blocked, TooManyRequests, TooManyMembers, and
+        ServiceRefused for too many friends.
         """
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
         message = self._message(app, invitation)
-        if message is not None and (user not in message.members or user == invitation.user):
+        if message is not None and (
+            user not in message.members or user == invitation.user
+        ):
             raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(code)
@@ -276,21 +333,30 @@ class Invitations:
                 return InvitationAccepted(status, "", invitation.user)
             sent = invitation.created if message is not None else 0
             is_new = self._groups.accept(
-                app, id_of(invitation.group), user, invitation.user, is_used, by_user, sent
+                app,
+                id_of(invitation.group),
+                user,
+                invitation.user,
+                is_used,
+                by_user,
+                sent,
             )
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
         self._settle(app, invitation, message, "accepted")
-        return InvitationAccepted("joined" if is_new else "already", invitation.group, invitation.user)
+        return InvitationAccepted(
+            "joined" if is_new else "already", invitation.group, invitation.user
+        )
 
     def join(
         self, app: str, code: str, nickname: str, device: str, address: str
     ) -> tuple[FullSession, InvitationAccepted]:
-        """Let somebody without an account in, as a guest with this name: into a group, or as a friend of the
-        maker.
+        """Let somebody without an account in, as a guest with this name: into a
+        group, or as a friend of the maker.
 
-        Raises UnknownInvitation (also if it is not for guests), ServiceRefused (no guests, too many friends),
-        BadField, TooManyRequests and TooManyMembers.
+        Raises UnknownInvitation (also if it is not for guests), ServiceRefused
+        (no guests, too many friends), BadField, TooManyRequests and
+        TooManyMembers.
         """
         self._people.cards.addresses.require(by_address(app, address))
         invitation = self._valid(app, code)
@@ -308,7 +374,9 @@ class Invitations:
         self, app: str, user: str, found: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
         try:
-            result = self._people.friends.change(app, user, found.user, changes.add, condition)
+            result = self._people.friends.change(
+                app, user, found.user, changes.add, condition
+            )
         except Oneself:
             return "already"
         if result is FriendResult.AWAY:
@@ -323,7 +391,8 @@ class Invitations:
         return row
 
     def _message(self, app: str, found: InvitationShown) -> Entry | None:
-        """The message with which an invitation was sent to one user; None: it was not sent."""
+        """The message with which an invitation was sent to one user; None: it
+        was not sent."""
         if found.max_uses != 1:
             return None
         message = self._store.part(MessageLog).entries.sent(app, found.user, found.code)
@@ -336,7 +405,8 @@ class Invitations:
         message: Entry | None,
         status: Literal["accepted", "declined", "revoked"],
     ) -> None:
-        """Show both users how a sent invitation has ended, by an edit of its message."""
+        """Show both users how a sent invitation has ended, by an edit of its
+        message."""
         if message is None:
             return
         group = id_of(found.group)
@@ -348,7 +418,9 @@ class Invitations:
             sender="",
             kind="edit",
             type=MESSAGE_TYPE,
-            body=msgspec.json.encode(InvitationContent(str(group), name, status=status)),
+            body=msgspec.json.encode(
+                InvitationContent(str(group), name, status=status)
+            ),
             time_ms=int(time() * 1000),
             about=message.id,
             conversation=message.conversation,

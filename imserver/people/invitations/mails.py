@@ -1,6 +1,8 @@
-"""Invitations by e-mail: each is a link for one person, which the mail server of section ``smtp`` takes.
+"""Invitations by e-mail: each is a link for one person, which the mail server
+of section ``smtp`` takes.
 
-The rows are the queue (:class:`Runner`), so what was accepted is sent also after a restart.
+The rows are the queue (:class:`Runner`), so what was accepted is sent also
+after a restart.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +23,18 @@ from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.identifiers import BadField, checked
 from imserver.people.accounts.mailing import Mail, NotSent, page_template, send
 from imserver.people.accounts.parts import accounts_of, chat_page_of
-from imserver.people.invitations.declared import DAY_SECONDS, INVITED_ADDRESSES, InvitationLimits
+from imserver.people.invitations.declared import (
+    DAY_SECONDS,
+    INVITED_ADDRESSES,
+    InvitationLimits,
+)
 from imserver.people.invitations.invitations import CODE_BYTES, SECONDS
-from imserver.people.invitations.rows import MAIL_STATES, InvitationMail, InvitationStore, MailCounts
+from imserver.people.invitations.rows import (
+    MAIL_STATES,
+    InvitationMail,
+    InvitationStore,
+    MailCounts,
+)
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.http import about
 from imserver.plugin.identity import TooManyRequests
@@ -54,10 +65,12 @@ class RefusedAddress(Struct, frozen=True):
 
 
 class InvitationMails:
-    """Makes invitations by e-mail, and sends them. Methods may switch, and raise StorageUnavailable.
+    """Makes invitations by e-mail, and sends them. Methods may switch, and
+    raise StorageUnavailable.
 
-    ``runner`` works on those that wait. Who invites by e-mail has a role in the app, or is a back end: a mail
-    names the group and its maker, whose words strangers get.
+    ``runner`` works on those that wait. Who invites by e-mail has a role in the
+    app, or is a back end: a mail names the group and its maker, whose words
+    strangers get.
     """
 
     def __init__(self, core: Core) -> None:
@@ -69,10 +82,15 @@ class InvitationMails:
         self._groups = groups_of(core)
         self._rows = InvitationStore(core.store)
         number = settings_of(config, InvitationLimits).invitation_mails
-        self._of_app = core.buckets.make(INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt)
+        self._of_app = core.buckets.make(
+            INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt
+        )
         self._away_until = 0.0
-        """Until then no mail is tried, because the mail server has not answered (monotonic)."""
-        self.runner = Runner(core.store, "invitation_mail", "state = 0", self._work, 45, 60.0)
+        """Until then no mail is tried, because the mail server has not answered
+        (monotonic)."""
+        self.runner = Runner(
+            core.store, "invitation_mail", "state = 0", self._work, 45, 60.0
+        )
 
     @property
     def run(self) -> tuple[Callable[[], None], ...]:
@@ -80,24 +98,36 @@ class InvitationMails:
         return (self.runner.run,) if self._smtp.host else ()
 
     def refusal(self, app: str, by: str) -> Refusal:
-        """Why a user (``""``: a back end) does not invite by e-mail; ``""``: they may."""
+        """Why a user (``""``: a back end) does not invite by e-mail; ``""``:
+        they may."""
         if not (self._smtp.host and self._page()):
             return "no_mail"
         return "role" if by and not self._people.accounts.known(app, by).role else ""
 
     def create(
-        self, app: str, by: str, group: int, emails: Sequence[str], guests: bool, language: str
+        self,
+        app: str,
+        by: str,
+        group: int,
+        emails: Sequence[str],
+        guests: bool,
+        language: str,
     ) -> tuple[int, list[RefusedAddress]]:
-        """Invite these addresses to a group. Returns how many are invited, and those that are not.
+        """Invite these addresses to a group. Returns how many are invited, and
+        those that are not.
 
-        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no mails, no guests) and
-        TooManyRequests.
+        Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
+        mails, no guests) and TooManyRequests.
         """
         match self.refusal(app, by):
             case "no_mail":
-                raise ServiceRefused("This server sends no invitations by mail", Problems.NOT_IMPLEMENTED)
+                raise ServiceRefused(
+                    "This server sends no invitations by mail", Problems.NOT_IMPLEMENTED
+                )
             case "role":
-                raise ServiceRefused("Owners and moderators invite by mail", Problems.NOT_ALLOWED)
+                raise ServiceRefused(
+                    "Owners and moderators invite by mail", Problems.NOT_ALLOWED
+                )
         if guests:
             self._people.guests.require_guests(app)
         self._groups.check_inviting(app, group, by)
@@ -121,15 +151,28 @@ class InvitationMails:
             else:
                 code, ends = token_urlsafe(CODE_BYTES), now + SECONDS
                 new.append(
-                    InvitationMail(code, str(group), by, email, "waiting", "", now, ends, language or "en")
+                    InvitationMail(
+                        code,
+                        str(group),
+                        by,
+                        email,
+                        "waiting",
+                        "",
+                        now,
+                        ends,
+                        language or "en",
+                    )
                 )
         if new:
             self._rows.add_mails(app, new, guests)
             self.runner.wake()
         return len(new), refused
 
-    def page(self, app: str, by: str, group: int, after: str, limit: int) -> list[InvitationMail]:
-        """Those of a user to a group; of a back end all. Raises UnknownGroup."""
+    def page(
+        self, app: str, by: str, group: int, after: str, limit: int
+    ) -> list[InvitationMail]:
+        """Those of a user to a group; of a back end all. Raises
+        UnknownGroup."""
         self._groups.role(app, group, by)
         return self._rows.mails(app, by, group, after, limit)
 
@@ -141,10 +184,11 @@ class InvitationMails:
         """Delete the addresses that are old at this Unix second."""
         self._rows.forget_mails(now - STORED_SECONDS)
 
-    # --- in the background ----------------------------------------------------------------------------------
+    # --- in the background ----------------------------------------------------
 
     def _work(self, app: str, code: str) -> None:
-        """Send one mail. Raises ConnectionError if the mail server does not take it for now."""
+        """Send one mail. Raises ConnectionError if the mail server does not
+        take it for now."""
         while (seconds := self._away_until - monotonic()) > 0:
             self.runner.proceed(app, code)
             gevent.sleep(min(seconds, 1.0))
@@ -158,11 +202,19 @@ class InvitationMails:
             self.runner.end(app, code)
             return
         maker = self._people.accounts.get(app, mail.user) if mail.user else None
-        if mail.user and not (maker and maker.role):  # the right to invite by e-mail has ended meanwhile
+        # the right to invite by e-mail has ended meanwhile
+        if mail.user and not (maker and maker.role):
             self._rows.remove(app, code)
             return
         name = maker.nickname if maker is not None else ""
-        content = _content(mail, f"{self._page()}#invite={code}", self._site, name, group.name, link.guests)
+        content = _content(
+            mail,
+            f"{self._page()}#invite={code}",
+            self._site,
+            name,
+            group.name,
+            link.guests,
+        )
         self.runner.proceed(app, code)
         try:
             send(self._smtp, content)
@@ -171,7 +223,9 @@ class InvitationMails:
             self._rows.note_mail(app, code, reason)
             if not error.is_of_mail:
                 self._away_until = monotonic() + 20.0
-            if (error.is_temporary or not error.is_of_mail) and time() < mail.created + 86400:
+            if (
+                error.is_temporary or not error.is_of_mail
+            ) and time() < mail.created + 86400:
                 raise ConnectionError(reason) from error
             self.runner.end(app, code, state=MAIL_STATES.index("refused"))
         else:
@@ -202,18 +256,27 @@ def _chat_name(core: Core) -> str:
 @cache
 def _words(language: str) -> dict[str, str]:
     file = asset_path("templates/people") / f"mail.{language}.json"
-    return msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else _words("en")
+    return (
+        msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+        if file.exists()
+        else _words("en")
+    )
 
 
-def _content(mail: InvitationMail, link: str, site: str, name: str, group: str, guests: bool) -> Mail:
+def _content(
+    mail: InvitationMail, link: str, site: str, name: str, group: str, guests: bool
+) -> Mail:
     words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
     texts = {key: text.format(**blanks) for key, text in words.items()}
     texts["how"] = texts["how_guests" if guests else "how_members"]
     html, text = (
-        page_template(f"people/invitation.{kind}").render(words=texts, language=mail.language, link=link)
+        page_template(f"people/invitation.{kind}").render(
+            words=texts, language=mail.language, link=link
+        )
         for kind in ("html", "txt")
     )
-    # A node that ends, or hears no answer, does not know whether the mail server has taken the mail.
-    id = blake2b(mail.code.encode(), digest_size=16).hexdigest()  # the code lets people in
+    # A node that ends, or hears no answer, does not know whether the mail
+    # server has taken the mail. the code lets people in
+    id = blake2b(mail.code.encode(), digest_size=16).hexdigest()
     return Mail(mail.email, texts["subject"], text, html, id=id)

@@ -1,4 +1,5 @@
-"""Invitations in the database. Each method is one transaction, may switch, and raises StorageUnavailable."""
+"""Invitations in the database. Each method is one transaction, may switch, and
+raises StorageUnavailable."""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Final, Literal
@@ -6,23 +7,41 @@ from typing import Annotated, Final, Literal
 from msgspec import Struct
 
 from imserver.plugin.http import about
-from imserver.plugin.storage import PooledStatements, Row, RowsOf, Statements, Store, marks_of, text_of
+from imserver.plugin.storage import (
+    PooledStatements,
+    Row,
+    RowsOf,
+    Statements,
+    Store,
+    marks_of,
+    text_of,
+)
 from imserver.plugin.wire import id_of
 
-_ENDED: Final = "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
-_BY_LINK: Final = (
-    "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app AND m.id = invitation.code)"
+_ENDED: Final = (
+    "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 )
+_BY_LINK: Final = "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app AND m.id = invitation.code)"
 """It is no invitation by e-mail: those are listed and limited by themselves."""
 
-Code = Annotated[str, about("The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$")]
+Code = Annotated[
+    str,
+    about(
+        "The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$"
+    ),
+]
 """Random. It is the only proof needed."""
 OfGroup = Annotated[
-    str, about("The id of a group; empty: an invitation to be a friend.", pattern="^([1-9][0-9]{0,18})?$")
+    str,
+    about(
+        "The id of a group; empty: an invitation to be a friend.",
+        pattern="^([1-9][0-9]{0,18})?$",
+    ),
 ]
 Maker = Annotated[str, about("The user who made it; empty: a back end.")]
 ForGuests = Annotated[
-    bool, about("Whether people without an account may come in, as guests with a name only.")
+    bool,
+    about("Whether people without an account may come in, as guests with a name only."),
 ]
 Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
 
@@ -67,15 +86,24 @@ class InvitationMail(Struct, frozen=True):
             "sent. `joined`: somebody has come in by it."
         ),
     ]
-    reason: Annotated[str, about("What the mail server has said last; empty: nothing is wrong.")]
+    reason: Annotated[
+        str, about("What the mail server has said last; empty: nothing is wrong.")
+    ]
     created: Annotated[int, about("When it was made, in Unix seconds.")]
     expires_at: Ends
     language: Annotated[str, about("The language of the mail.")]
 
 
-_ROWS: Final = RowsOf(InvitationShown, "invitation", group="conversation", user="member")
+_ROWS: Final = RowsOf(
+    InvitationShown, "invitation", group="conversation", user="member"
+)
 _MAILS: Final = RowsOf(
-    InvitationMail, "invitation_mail", code="id", group="conversation", user="member", state=MAIL_STATES
+    InvitationMail,
+    "invitation_mail",
+    code="id",
+    group="conversation",
+    user="member",
+    state=MAIL_STATES,
 )
 
 
@@ -83,33 +111,70 @@ class InvitationStore(Store.Rows):
     """The invitations in a store. Without a database there are none."""
 
     @Store.writing
-    def add(self, sql: PooledStatements, app: str, new: InvitationShown, most: int, account: int = 0) -> bool:
-        """Store an invitation; False if its maker has ``most``. Those that have ended are deleted first.
+    def add(
+        self,
+        sql: PooledStatements,
+        app: str,
+        new: InvitationShown,
+        most: int,
+        account: int = 0,
+    ) -> bool:
+        """Store an invitation; False if its maker has ``most``. Those that have
+        ended are deleted first.
 
-        ``account``: that of the maker, whose invitations are counted one at a time; 0: none. Invitations of a
-        back end count by group, and those by e-mail not.
+        ``account``: that of the maker, whose invitations are counted one at a
+        time; 0: none. Invitations of a back end count by group, and those by
+        e-mail not.
         """
         if account:
-            sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,))
+            sql.query(
+                f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,)
+            )
         whose = "app = %s AND member = %s"
         values: Row = (app, new.user)
         if not new.user:
-            whose, values = f"{whose} AND conversation = %s", (*values, id_of(new.group))
-        sql.execute(f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created))
+            whose, values = (
+                f"{whose} AND conversation = %s",
+                (*values, id_of(new.group)),
+            )
+        sql.execute(
+            f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created)
+        )
         count = f"SELECT count(*) FROM invitation WHERE {whose} AND {_BY_LINK}"
         if sql.query(count, values)[0][0] >= most:
             return False
-        sql.execute(f"INSERT INTO invitation ({_ROWS.columns}, app) VALUES {marks_of(9)}", _row(app, new))
+        sql.execute(
+            f"INSERT INTO invitation ({_ROWS.columns}, app) VALUES {marks_of(9)}",
+            _row(app, new),
+        )
         return True
 
     @Store.writing
-    def add_mails(self, sql: PooledStatements, app: str, new: Sequence[InvitationMail], guests: bool) -> None:
-        """Store invitations to a group, each for one person, which are to be mailed."""
+    def add_mails(
+        self,
+        sql: PooledStatements,
+        app: str,
+        new: Sequence[InvitationMail],
+        guests: bool,
+    ) -> None:
+        """Store invitations to a group, each for one person, which are to be
+        mailed."""
         links = [
-            InvitationShown(each.code, each.group, each.user, each.created, each.expires_at, 0, 1, guests)
+            InvitationShown(
+                each.code,
+                each.group,
+                each.user,
+                each.created,
+                each.expires_at,
+                0,
+                1,
+                guests,
+            )
             for each in new
         ]
-        sql.insert_new("invitation", f"{_ROWS.columns}, app", [_row(app, each) for each in links])
+        sql.insert_new(
+            "invitation", f"{_ROWS.columns}, app", [_row(app, each) for each in links]
+        )
         rows = [(*_MAILS.values(each), app, 0) for each in new]
         sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", rows)
 
@@ -118,10 +183,17 @@ class InvitationStore(Store.Rows):
         return _ROWS.first(self._store.rows, "WHERE app = %s AND code = %s", app, code)
 
     def page(
-        self, app: str, user: str | None, group: int | None, now: int, after: str, limit: int
+        self,
+        app: str,
+        user: str | None,
+        group: int | None,
+        now: int,
+        after: str,
+        limit: int,
     ) -> list[InvitationShown]:
-        """Invitations that have not ended, ordered by code, after the code ``after``. ``user``: their maker;
-        ``group``: to this group. None: of all. Those by e-mail are not among them."""
+        """Invitations that have not ended, ordered by code, after the code
+        ``after``. ``user``: their maker; ``group``: to this group. None: of
+        all. Those by e-mail are not among them."""
         where, values = f"NOT {_ENDED} AND {_BY_LINK} AND code > %s", [app, now, after]
         for column, value in (("member", user), ("conversation", group)):
             if value is not None:
@@ -131,40 +203,59 @@ class InvitationStore(Store.Rows):
 
     @Store.writing_or(None)
     def remove(self, sql: PooledStatements, app: str, code: str) -> None:
-        """Delete an invitation. A mail that was not sent is not sent any more."""
+        """Delete an invitation. A mail that was not sent is not sent any
+        more."""
         sql.execute("DELETE FROM invitation WHERE app = %s AND code = %s", (app, code))
-        sql.execute("DELETE FROM invitation_mail WHERE app = %s AND id = %s", (app, code))
+        sql.execute(
+            "DELETE FROM invitation_mail WHERE app = %s AND id = %s", (app, code)
+        )
 
-    # --- by e-mail ------------------------------------------------------------------------------------------
+    # --- by e-mail ------------------------------------------------------------
 
     def mail(self, app: str, code: str) -> InvitationMail | None:
         """The invitation by e-mail with this code, whatever became of it."""
         return _MAILS.first(self._store.rows, "WHERE app = %s AND id = %s", app, code)
 
-    def mails(self, app: str, user: str, group: int, after: str, limit: int) -> list[InvitationMail]:
-        """Invitations by e-mail to a group, ordered by code, after the code ``after``. ``user``: their maker;
-        ``""``: of all."""
-        where, values = "app = %s AND conversation = %s AND id > %s", [app, group, after]
+    def mails(
+        self, app: str, user: str, group: int, after: str, limit: int
+    ) -> list[InvitationMail]:
+        """Invitations by e-mail to a group, ordered by code, after the code
+        ``after``. ``user``: their maker; ``""``: of all."""
+        where, values = (
+            "app = %s AND conversation = %s AND id > %s",
+            [app, group, after],
+        )
         if user:
             where, values = f"{where} AND member = %s", [*values, user]
-        return _MAILS.find(self._store.rows, f"WHERE {where} ORDER BY id LIMIT %s", *values, limit)
+        return _MAILS.find(
+            self._store.rows, f"WHERE {where} ORDER BY id LIMIT %s", *values, limit
+        )
 
     @Store.reading_or(MailCounts())
-    def count_mails(self, sql: PooledStatements, app: str, user: str, group: int) -> MailCounts:
+    def count_mails(
+        self, sql: PooledStatements, app: str, user: str, group: int
+    ) -> MailCounts:
         """How many those of :meth:`mails` are."""
         where, values = "app = %s AND conversation = %s", [app, group]
         if user:
             where, values = f"{where} AND member = %s", [*values, user]
         rows = sql.query(
-            f"SELECT state, count(*) FROM invitation_mail WHERE {where} GROUP BY state", tuple(values)
+            f"SELECT state, count(*) FROM invitation_mail WHERE {where} GROUP BY state",
+            tuple(values),
         )
         return MailCounts(**{MAIL_STATES[state]: number for state, number in rows})
 
     @Store.reading_or(frozenset())
     def invited_among(
-        self, sql: PooledStatements, app: str, group: int, emails: Collection[str], now: int
+        self,
+        sql: PooledStatements,
+        app: str,
+        group: int,
+        emails: Collection[str],
+        now: int,
     ) -> Collection[str]:
-        """Those of these addresses to which an invitation to a group is valid."""
+        """Those of these addresses to which an invitation to a group is
+        valid."""
         statement = (
             "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s AND expires_at > %s "
             "AND state IN (0, 1) AND email IN {}"
@@ -173,14 +264,17 @@ class InvitationStore(Store.Rows):
         return {text_of(row[0]) for row in rows}
 
     @Store.writing
-    def note_mail(self, sql: PooledStatements, app: str, code: str, reason: str) -> None:
+    def note_mail(
+        self, sql: PooledStatements, app: str, code: str, reason: str
+    ) -> None:
         """Store what the mail server has said."""
         statement = "UPDATE invitation_mail SET reason = %s WHERE app = %s AND id = %s"
         sql.execute(statement, (reason, app, code))
 
     @Store.writing_or(None)
     def forget_mails(self, sql: PooledStatements, before: int) -> None:
-        """Delete the invitations by e-mail that were made before this Unix second, in all apps."""
+        """Delete the invitations by e-mail that were made before this Unix
+        second, in all apps."""
         old = "SELECT id FROM invitation_mail WHERE created < %s"
         sql.execute(f"DELETE FROM invitation WHERE code IN ({old})", (before,))
         sql.execute("DELETE FROM invitation_mail WHERE created < %s", (before,))
@@ -197,5 +291,8 @@ def use(sql: Statements, app: str, code: str, now: int) -> bool:
     if sql.execute(statement, (app, code, now)) != 1:
         return False
     joined = MAIL_STATES.index("joined")
-    sql.execute("UPDATE invitation_mail SET state = %s WHERE app = %s AND id = %s", (joined, app, code))
+    sql.execute(
+        "UPDATE invitation_mail SET state = %s WHERE app = %s AND id = %s",
+        (joined, app, code),
+    )
     return True

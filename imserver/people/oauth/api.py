@@ -6,8 +6,20 @@ from urllib.parse import unquote
 
 from msgspec import UNSET, Struct, UnsetType
 
-from imserver.people.accounts.accounts import AccountLocked, Closed, NoAccounts, UnknownAccount, WrongLogin
-from imserver.people.accounts.api import AccountDone, AccountShown, DeviceName, FactorCode, session_answer
+from imserver.people.accounts.accounts import (
+    AccountLocked,
+    Closed,
+    NoAccounts,
+    UnknownAccount,
+    WrongLogin,
+)
+from imserver.people.accounts.api import (
+    AccountDone,
+    AccountShown,
+    DeviceName,
+    FactorCode,
+    session_answer,
+)
 from imserver.people.accounts.factors import FactorRequired, WrongCode
 from imserver.people.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN
 from imserver.people.oauth.oauth import (
@@ -35,8 +47,15 @@ from imserver.plugin.http import (
 )
 from imserver.plugin.identity import GOCHAT, Needs
 
-Provider = Annotated[str, about("The name of a provider of the app.", min_length=1, max_length=32)]
-Handle = Annotated[str, about("The handle of the login: `login` of its start.", min_length=1, max_length=100)]
+Provider = Annotated[
+    str, about("The name of a provider of the app.", min_length=1, max_length=32)
+]
+Handle = Annotated[
+    str,
+    about(
+        "The handle of the login: `login` of its start.", min_length=1, max_length=100
+    ),
+]
 
 
 class ProviderShown(Struct):
@@ -60,20 +79,32 @@ class LoginStarted(Struct):
     url: Annotated[str, about("The address to open in a browser.")]
     login: Annotated[str, about("The secret handle of this login. It works once.")]
     shown: Annotated[
-        str, about("Show this code to the user: the browser asks whether their device shows it.")
+        str,
+        about(
+            "Show this code to the user: the browser asks whether their device shows it."
+        ),
     ]
-    interval: Annotated[int, about("How many seconds to wait between two requests to finish the login.")]
+    interval: Annotated[
+        int, about("How many seconds to wait between two requests to finish the login.")
+    ]
     expires: Annotated[int, about("After how many seconds the login is forgotten.")]
 
 
 class LoginFinished(Struct, omit_defaults=True):
-    """The result: still pending, a session as of `accounts/login`, or the linked provider."""
+    """The result: still pending, a session as of `accounts/login`, or the
+    linked provider."""
 
-    pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = False
+    pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = (
+        False
+    )
     token: Annotated[str | UnsetType, about("The token of the session.")] = UNSET
-    expires_at: Annotated[int | UnsetType, about("When the token expires, in Unix seconds.")] = UNSET
+    expires_at: Annotated[
+        int | UnsetType, about("When the token expires, in Unix seconds.")
+    ] = UNSET
     account: AccountShown | UnsetType = UNSET
-    linked: Annotated[str | UnsetType, about("The provider with which the account was linked.")] = UNSET
+    linked: Annotated[
+        str | UnsetType, about("The provider with which the account was linked.")
+    ] = UNSET
 
 
 class LinkShown(Struct):
@@ -105,7 +136,10 @@ def providers(oauth: OAuth, call: Call, app: AccountApp = GOCHAT) -> ProvidersAn
     """List the providers with which accounts of an app log in."""
     settings = oauth.settings_of(call.app)
     return ProvidersAnswer(
-        [ProviderShown(name, row.kind, row.title or name, row.register) for name, row in settings.items()]
+        [
+            ProviderShown(name, row.kind, row.title or name, row.register)
+            for name, row in settings.items()
+        ]
     )
 
 
@@ -138,7 +172,10 @@ def start(
         ),
     ] = "",
     link: Annotated[
-        bool, about("Whether to link the account whose token the request has, instead of logging in.")
+        bool,
+        about(
+            "Whether to link the account whose token the request has, instead of logging in."
+        ),
     ] = False,
     password: Annotated[
         str,
@@ -150,13 +187,21 @@ def start(
 ) -> LoginStarted:
     """Start a login with a provider.
 
-    Open `url` in a browser, on any device, and finish the login with `login`. Each request counts as a login
-    of its address. With `link` the account of the token is linked with the provider. That needs its password.
+    Open `url` in a browser, on any device, and finish the login with `login`.
+    Each request counts as a login of its address. With `link` the account of
+    the token is linked with the provider. That needs its password.
     """
     user = call.principal.user if link else None
     try:
         started = oauth.start(
-            call.app, provider, call.request.host, device, return_to, user, password, call.credential
+            call.app,
+            provider,
+            call.request.host,
+            device,
+            return_to,
+            user,
+            password,
+            call.credential,
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
@@ -186,35 +231,51 @@ def finish(
     call: Call,
     login: Handle,
     code: Annotated[
-        str, about("The code from the fragment of the address, if there is a `return_to`.", max_length=100)
+        str,
+        about(
+            "The code from the fragment of the address, if there is a `return_to`.",
+            max_length=100,
+        ),
     ] = "",
     factor: FactorCode = "",
     app: AccountApp = GOCHAT,
 ) -> LoginFinished:
     """Finish a login with a provider.
 
-    The answer is `{"pending": true}` until the user has agreed. Then it is that of `accounts/login`, or
-    `linked`. The first login makes an account if the provider may do so. It takes over nickname and picture.
-    If the account has a second factor, the login takes a code of it as `factor`; without a right one it stays
-    to be finished.
+    The answer is `{"pending": true}` until the user has agreed. Then it is that
+    of `accounts/login`, or `linked`. The first login makes an account if the
+    provider may do so. It takes over nickname and picture. If the account has a
+    second factor, the login takes a code of it as `factor`; without a right one
+    it stays to be finished.
     """
-    if (result := oauth.finish(call.app, login, code, call.request.host, factor)) is None:
+    if (
+        result := oauth.finish(call.app, login, code, call.request.host, factor)
+    ) is None:
         call.act = ""
         return LoginFinished(pending=True)
     if isinstance(result, str):
         return LoginFinished(linked=result)
     session = session_answer(result)
-    return LoginFinished(token=session.token, expires_at=session.expires_at, account=session.account)
+    return LoginFinished(
+        token=session.token, expires_at=session.expires_at, account=session.account
+    )
 
 
-@routes.get("/accounts/oauth/links", Needs.ADMIN_OR_ACCOUNT, problems=(Problems.UNKNOWN_ACCOUNT,))
+@routes.get(
+    "/accounts/oauth/links",
+    Needs.ADMIN_OR_ACCOUNT,
+    problems=(Problems.UNKNOWN_ACCOUNT,),
+)
 def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
     """List the providers with which an account logs in."""
     settings = oauth.settings_of(call.app)
     rows = oauth.links(call.app, call.user)
     titles = {name: row.title for name, row in settings.items()}
     return LinksAnswer(
-        [LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since) for row in rows]
+        [
+            LinkShown(row.provider, titles.get(row.provider) or row.provider, row.since)
+            for row in rows
+        ]
     )
 
 
@@ -234,9 +295,11 @@ def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
 
 
 def returned(oauth: OAuth, call: Call) -> HttpResponse:
-    """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page, or ask the user.
+    """``GET /oauth/callback/<app>/<provider>?state=&code=``: go on to our page,
+    or ask the user.
 
-    The user is asked so that nobody logs somebody else in to a device of their own. May switch.
+    The user is asked so that nobody logs somebody else in to a device of their
+    own. May switch.
     """
     params = call.params
     app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
@@ -261,7 +324,8 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
 
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
-    """``POST`` to the same path: the answer of the user (``code``, ``agreed``). May switch."""
+    """``POST`` to the same path: the answer of the user (``code``, ``agreed``).
+    May switch."""
     agreed = call.params.get("agreed") == "yes"
     try:
         oauth.agree(call.params.get("code", ""), agreed)
@@ -273,15 +337,22 @@ def agree(oauth: OAuth, call: Call) -> HttpResponse:
 
 
 def _page(
-    oauth: OAuth, call: Call, outcome: str, status: int, question: Question | None = None
+    oauth: OAuth,
+    call: Call,
+    outcome: str,
+    status: int,
+    question: Question | None = None,
 ) -> HttpResponse:
-    # Imported at the first page: most nodes never need the templates, and they take memory.
+    # Imported at the first page: most nodes never need the templates, and they
+    # take memory.
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
 
     from imserver.pages.text import choose_language
 
-    accepted = parse_accept_header(call.request.headers.get("accept-language"), LanguageAccept)
+    accepted = parse_accept_header(
+        call.request.headers.get("accept-language"), LanguageAccept
+    )
     language = choose_language("", accepted)
     if question is None:
         content = _without_question(oauth.root, language, outcome)
@@ -291,12 +362,22 @@ def _page(
 
 
 def _rendered(
-    root: str, language: str, outcome: str, question: Question | None = None, path: str = ""
+    root: str,
+    language: str,
+    outcome: str,
+    question: Question | None = None,
+    path: str = "",
 ) -> str:
     from imserver.pages.text import html_of
 
     return html_of(
-        "people/callback.html", language, root, data={}, outcome=outcome, question=question, path=root + path
+        "people/callback.html",
+        language,
+        root,
+        data={},
+        outcome=outcome,
+        question=question,
+        path=root + path,
     )
 
 
@@ -313,10 +394,16 @@ def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse
         ("Content-Security-Policy", policy("'none'", form="'self'")),
         *more,
     )
-    return HttpResponse(status, content.encode(), "text/html; charset=utf-8", headers, page=True)
+    return HttpResponse(
+        status, content.encode(), "text/html; charset=utf-8", headers, page=True
+    )
 
 
-_ROW: Final[dict[str, Any]] = {"style": PROBLEM, "hot": True, "service": lambda core, _: core.service(OAuth)}
+_ROW: Final[dict[str, Any]] = {
+    "style": PROBLEM,
+    "hot": True,
+    "service": lambda core, _: core.service(OAuth),
+}
 
 ROUTES: Final = tuple(
     Route(method, f"{CALLBACK}*", Needs.ANYONE, function, **_ROW)

@@ -9,7 +9,14 @@ from imserver.plugin import SettingsRow
 from imserver.plugin.errors import HttpProblem
 from imserver.plugin.http import about
 from imserver.plugin.identity import Issuer
-from imserver.plugin.settings import HTTP_URL, Config, Locations, Secret, TenantSettings, app_settings_of
+from imserver.plugin.settings import (
+    HTTP_URL,
+    Config,
+    Locations,
+    Secret,
+    TenantSettings,
+    app_settings_of,
+)
 from imserver.plugin.storage import Reason, Table
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -18,8 +25,9 @@ Text = Annotated[str, Meta(min_length=1)]
 class ProviderSettings(Struct, frozen=True):
     """A provider with which accounts log in.
 
-    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise Server. ``scopes``: instead
-    of those that show who the user is. ``register``: whether the first login makes an account.
+    ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise
+    Server. ``scopes``: instead of those that show who the user is.
+    ``register``: whether the first login makes an account.
     """
 
     kind: Annotated[
@@ -32,12 +40,19 @@ class ProviderSettings(Struct, frozen=True):
     client_id: Annotated[Text, about("The id that the provider has given to the app.")]
     client_secret: Annotated[Secret, about("The secret of the `client_id`.")] = ""
     issuer: Annotated[
-        str, about("The address of an `oidc` provider, or of a GitHub Enterprise Server.", url=True)
+        str,
+        about(
+            "The address of an `oidc` provider, or of a GitHub Enterprise Server.",
+            url=True,
+        ),
     ] = ""
     scopes: Annotated[
-        tuple[Text, ...], about("Scopes to ask for; an empty list: those that show the user.")
+        tuple[Text, ...],
+        about("Scopes to ask for; an empty list: those that show the user."),
     ] = ()
-    register: Annotated[bool, about("Whether the first login makes an account.")] = False
+    register: Annotated[bool, about("Whether the first login makes an account.")] = (
+        False
+    )
     title: Annotated[str, about("The name to show; empty: that of the entry.")] = ""
 
 
@@ -46,7 +61,10 @@ class OAuthOfApp(Struct, frozen=True):
 
     oauth: Annotated[
         dict[
-            Annotated[Text, Meta(extra={"api": {"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}})], ProviderSettings
+            Annotated[
+                Text, Meta(extra={"api": {"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"}})
+            ],
+            ProviderSettings,
         ],
         about("Name → provider with which accounts log in.", by_key=True),
     ] = field(default_factory=dict)
@@ -74,7 +92,8 @@ def objection(_name: str, settings: TenantSettings) -> str:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check that apps with providers have accounts, and an address for browsers. Raises ConfigError."""
+    """Check that apps with providers have accounts, and an address for
+    browsers. Raises ConfigError."""
     for name, tenant in config.apps.items():
         if not providers_of(tenant):
             continue

@@ -1,12 +1,14 @@
 """Logging in with a provider, and linking an account with one.
 
-A client starts a login and gets an address and a secret handle. A browser opens the address, the user agrees
-at the provider, and the browser comes back to the callback. The client exchanges the handle for a session. So
-any client can log in, also one without a browser.
+A client starts a login and gets an address and a secret handle. A browser opens
+the address, the user agrees at the provider, and the browser comes back to the
+callback. The client exchanges the handle for a session. So any client can log
+in, also one without a browser.
 
-Somebody could send the address of a login of their own to another user, to log in as them. So the handle
-alone is not enough: a page that started the login gets a second code in the browser that came back. For other
-clients this browser shows a short code and asks the user whether their device shows the same.
+Somebody could send the address of a login of their own to another user, to log
+in as them. So the handle alone is not enough: a page that started the login
+gets a second code in the browser that came back. For other clients this browser
+shows a short code and asks the user whether their device shows the same.
 
 In a cluster Redis has the running logins, so any node may take the callback.
 """
@@ -32,7 +34,12 @@ from imserver.people.accounts.identifiers import BadField
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.rows import add_link
 from imserver.people.accounts.tokens import secret_hash
-from imserver.people.oauth.declared import HTTP_LAST_LOGIN, HTTP_LINK_TAKEN, ProviderSettings, providers_of
+from imserver.people.oauth.declared import (
+    HTTP_LAST_LOGIN,
+    HTTP_LINK_TAKEN,
+    ProviderSettings,
+    providers_of,
+)
 from imserver.people.oauth.providers import (
     KINDS,
     SECONDS,
@@ -56,13 +63,16 @@ LOGIN_SECONDS: Final = 600
 POLL_SECONDS: Final = 2
 """How often a client asks whether its login is finished."""
 AT_ONCE: Final = 16
-"""Requests that wait for one provider of one app on this node. Beyond it they are refused at once."""
+"""Requests that wait for one provider of one app on this node. Beyond it they
+are refused at once."""
 
 
 class UnknownProvider(
     ServiceRefused,
     problem=HttpProblem(
-        404, "unknown_provider", "The app has no such login provider, or the account is not linked with it."
+        404,
+        "unknown_provider",
+        "The app has no such login provider, or the account is not linked with it.",
     ),
 ):
     """The app has no such provider (``oauth``)."""
@@ -71,7 +81,9 @@ class UnknownProvider(
 class UnknownLogin(
     ServiceRefused,
     problem=HttpProblem(
-        404, "unknown_login", "No such login with a provider, or it has expired or was finished."
+        404,
+        "unknown_login",
+        "No such login with a provider, or it has expired or was finished.",
     ),
     login="provider",
 ):
@@ -81,11 +93,14 @@ class UnknownLogin(
 class LoginRefused(
     ServiceRefused,
     problem=HttpProblem(
-        403, "login_refused", "The provider or the user has refused this login; start a new one."
+        403,
+        "login_refused",
+        "The provider or the user has refused this login; start a new one.",
     ),
     login="provider",
 ):
-    """The provider or the user has refused the login, or it was finished with a wrong code."""
+    """The provider or the user has refused the login, or it was finished with a
+    wrong code."""
 
 
 class NotLinked(
@@ -98,10 +113,11 @@ class NotLinked(
 
 
 class Question(Struct, frozen=True):
-    """The question to a browser that came back. ``address``: where it goes on instead of asking.
+    """The question to a browser that came back. ``address``: where it goes on
+    instead of asking.
 
-    ``shown``: the short code; ``device``: name of the device; ``nickname``: of the account to link (``""``: a
-    login). ``code`` goes back with the answer.
+    ``shown``: the short code; ``device``: name of the device; ``nickname``: of
+    the account to link (``""``: a login). ``code`` goes back with the answer.
     """
 
     address: str = ""
@@ -113,9 +129,11 @@ class Question(Struct, frozen=True):
 
 
 class _Running(Struct):
-    """A login that is running. ``account`` (0: none) and ``version``: what is linked.
+    """A login that is running. ``account`` (0: none) and ``version``: what is
+    linked.
 
-    ``code``: hash of the code that only the browser has; ``""``: none is needed. ``found``: who it is.
+    ``code``: hash of the code that only the browser has; ``""``: none is
+    needed. ``found``: who it is.
     """
 
     app: str
@@ -137,11 +155,13 @@ class _Running(Struct):
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
-"""Prefixes of keys; the hash of a secret follows. The last two lead to a login."""
+"""Prefixes of keys; the hash of a secret follows. The last two lead to a
+login."""
 
 
 class AccountLink(Struct, frozen=True):
-    """A link between an account and an identity: ``subject``, its id at the provider."""
+    """A link between an account and an identity: ``subject``, its id at the
+    provider."""
 
     provider: str
     subject: str
@@ -153,40 +173,59 @@ _LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 
 class LinkStore(Store.Rows):
-    """The links between accounts and their identities in a store; without a database there are none. Each
-    method is one transaction, may switch, and raises StorageUnavailable."""
+    """The links between accounts and their identities in a store; without a
+    database there are none. Each method is one transaction, may switch, and
+    raises StorageUnavailable."""
 
     @Store.writing
     def add(
-        self, sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
+        self,
+        sql: PooledStatements,
+        app: str,
+        account: int,
+        provider: str,
+        subject: str,
+        now: int,
     ) -> None:
-        """Link an account, or do nothing if exactly this link exists. Raises Taken if the identity belongs to
-        another account, or the account has another identity at the provider."""
+        """Link an account, or do nothing if exactly this link exists. Raises
+        Taken if the identity belongs to another account, or the account has
+        another identity at the provider."""
         own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
         rows = sql.query(own, (account, provider))
-        if not rows and sql.query(f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)):
+        if not rows and sql.query(
+            f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)
+        ):
             add_link(sql, app, account, provider, subject, now)
         elif not rows or text_of(rows[0][0]) != subject:
             raise Taken("link")
 
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
-        return _LINKS.find(self._store.rows, "WHERE account = %s ORDER BY provider", account)
+        return _LINKS.find(
+            self._store.rows, "WHERE account = %s ORDER BY provider", account
+        )
 
     @Store.writing_or("absent")
     def remove(
         self, sql: PooledStatements, account: int, provider: str, with_password: bool
     ) -> Literal["done", "absent", "last"]:
-        """Delete a link. ``last``: the account could not log in without it. ``with_password``: whether its
-        password, if it has one, counts."""
+        """Delete a link. ``last``: the account could not log in without it.
+        ``with_password``: whether its password, if it has one, counts."""
         # Of two requests at once, the second sees what the first has deleted.
-        own = sql.query(f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,))
-        rows = sql.query("SELECT provider FROM oauth_link WHERE account = %s", (account,))
+        own = sql.query(
+            f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,)
+        )
+        rows = sql.query(
+            "SELECT provider FROM oauth_link WHERE account = %s", (account,)
+        )
         if provider not in {text_of(row[0]) for row in rows}:
             return "absent"
         if len(rows) == 1 and not (with_password and own and own[0][0]):
             return "last"
-        sql.execute("DELETE FROM oauth_link WHERE account = %s AND provider = %s", (account, provider))
+        sql.execute(
+            "DELETE FROM oauth_link WHERE account = %s AND provider = %s",
+            (account, provider),
+        )
         return "done"
 
 
@@ -213,7 +252,7 @@ class OAuth:
             del self._providers[key]
             self._turns.pop(key, None)
 
-    # --- providers ------------------------------------------------------------------------------------------
+    # --- providers ------------------------------------------------------------
 
     def settings_of(self, app: str) -> dict[str, ProviderSettings]:
         """The providers of an app by name. Raises NoAccounts."""
@@ -226,18 +265,23 @@ class OAuth:
             raise UnknownProvider(name)
         known = self._providers.get((app, name))
         if known is None or known[0] != settings:
-            known = self._providers[app, name] = settings, KINDS[settings.kind](settings, self._outgoing)
+            known = self._providers[app, name] = (
+                settings,
+                KINDS[settings.kind](settings, self._outgoing),
+            )
         return known
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
-        """Allow one of :data:`AT_ONCE` requests to a provider, for :data:`SECONDS`. Raises
-        ProviderUnavailable."""
+        """Allow one of :data:`AT_ONCE` requests to a provider, for
+        :data:`SECONDS`. Raises ProviderUnavailable."""
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
             raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
         try:
-            with gevent.Timeout(SECONDS + 1, ProviderUnavailable(f"no answer within {SECONDS:g} s")):
+            with gevent.Timeout(
+                SECONDS + 1, ProviderUnavailable(f"no answer within {SECONDS:g} s")
+            ):
                 yield
         except ProviderUnavailable as error:
             self._problem(app, name, error)
@@ -245,7 +289,7 @@ class OAuth:
         finally:
             turns.release()
 
-    # --- a login --------------------------------------------------------------------------------------------
+    # --- a login --------------------------------------------------------------
 
     def start(
         self,
@@ -258,18 +302,24 @@ class OAuth:
         password: str = "",
         token: str = "",
     ) -> tuple[str, str, str]:
-        """Start a login, or the linking of the account of ``user``, which needs the ``password`` of the
-        account if it has one: a stolen token must not add a way to log in. ``token``: that with which the
-        user is asking. It counts as a login from ``address``. Returns the address for the browser, the secret
-        handle, and the short code for the user.
+        """Start a login, or the linking of the account of ``user``, which needs
+        the ``password`` of the account if it has one: a stolen token must not
+        add a way to log in. ``token``: that with which the user is asking. It
+        counts as a login from ``address``. Returns the address for the browser,
+        the secret handle, and the short code for the user.
 
-        ``return_to``: path of our own page to which the browser comes back. Raises NoAccounts,
-        UnknownProvider, ServiceRefused (no address of this server), BadField, ProviderUnavailable,
-        TooManyRequests, and for a link UnknownAccount, WrongLogin and Overloaded.
+        ``return_to``: path of our own page to which the browser comes back.
+        Raises NoAccounts, UnknownProvider, ServiceRefused (no address of this
+        server), BadField, ProviderUnavailable, TooManyRequests, and for a link
+        UnknownAccount, WrongLogin and Overloaded.
         """
         check_device(device)
-        if return_to and not re.fullmatch(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}", return_to):
-            raise BadField("return_to: expected a path of this server, without a fragment")
+        if return_to and not re.fullmatch(
+            r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}", return_to
+        ):
+            raise BadField(
+                "return_to: expected a path of this server, without a fragment"
+            )
         _, provider = self._provider(app, name)
         if not self._base.startswith(("https://", "http://")):
             raise ServiceRefused(
@@ -283,7 +333,10 @@ class OAuth:
             linked = self._accounts.confirmed(app, user, password, address, token)
             account, version = linked.id, linked.version
         # Without vowels: no code is a word.
-        login, short = token_urlsafe(32), "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8))
+        login, short = (
+            token_urlsafe(32),
+            "".join(choice("BCDFGHJKLMNPQRSTVWXZ") for _ in range(8)),
+        )
         row = _Running(
             app=app,
             provider=name,
@@ -301,7 +354,9 @@ class OAuth:
             url = provider.address(self._request(row))
         key = secret_hash(login)
         self._put(key, row)
-        self._values.put_value(_STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS)
+        self._values.put_value(
+            _STATE + secret_hash(row.state), key.encode(), LOGIN_SECONDS
+        )
         return url, login, row.shown
 
     def _request(self, row: _Running) -> AuthorizationRequest:
@@ -318,7 +373,8 @@ class OAuth:
         return None if value is None else msgspec.json.decode(value, type=_Running)
 
     def _claimed(self, name: str) -> tuple[str, _Running]:
-        """The login to which a key leads, for the first caller. Raises UnknownLogin."""
+        """The login to which a key leads, for the first caller. Raises
+        UnknownLogin."""
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
@@ -326,11 +382,15 @@ class OAuth:
             raise UnknownLogin
         return value.decode(), row
 
-    def returned(self, app: str, name: str, state: str, code: str, problem: str, issuer: str) -> Question:
-        """Take a browser that has come back from a provider with a ``code``, or with a ``problem``.
+    def returned(
+        self, app: str, name: str, state: str, code: str, problem: str, issuer: str
+    ) -> Question:
+        """Take a browser that has come back from a provider with a ``code``, or
+        with a ``problem``.
 
-        ``app``: as in the address. ``issuer``: who has sent it, if it says so (RFC 9207). Raises
-        UnknownLogin, LoginRefused and ProviderUnavailable; then the login has failed.
+        ``app``: as in the address. ``issuer``: who has sent it, if it says so
+        (RFC 9207). Raises UnknownLogin, LoginRefused and ProviderUnavailable;
+        then the login has failed.
         """
         app = self._tenants.resolve(app)
         key, row = self._claimed(_STATE + secret_hash(state))
@@ -356,7 +416,9 @@ class OAuth:
             self._put(key, row)
             return Question(f"{self._base}{row.return_to}#oauth={secret}")
         self._put(key, row)
-        self._values.put_value(_QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS)
+        self._values.put_value(
+            _QUESTION + secret_hash(secret), key.encode(), LOGIN_SECONDS
+        )
         linked = self._accounts.get(app, str(row.account)) if row.account else None
         return Question(
             title=title,
@@ -366,7 +428,9 @@ class OAuth:
             code=secret,
         )
 
-    def _identified(self, row: _Running, code: str, problem: str, issuer: str) -> Identity:
+    def _identified(
+        self, row: _Running, code: str, problem: str, issuer: str
+    ) -> Identity:
         app, name = row.app, row.provider
         settings, provider = self._provider(app, name)
         if problem or not code:
@@ -375,11 +439,14 @@ class OAuth:
             raise ProviderRefused(f"the answer is from another issuer, {issuer!r}")
         with self._turn(app, name):
             return provider.identify(
-                self._request(row), code, lambda subjects: self._linked(app, name, subjects) is not None
+                self._request(row),
+                code,
+                lambda subjects: self._linked(app, name, subjects) is not None,
             )
 
     def agree(self, code: str, agreed: bool) -> None:
-        """Take the answer of the user to a :class:`Question`. Raises UnknownLogin if it was answered."""
+        """Take the answer of the user to a :class:`Question`. Raises
+        UnknownLogin if it was answered."""
         key, row = self._claimed(_QUESTION + secret_hash(code))
         row.step = "done" if agreed else "failed"
         self._put(key, row)
@@ -387,15 +454,18 @@ class OAuth:
     def finish(
         self, app: str, login: str, code: str, address: str, factor: str = ""
     ) -> FullSession | str | None:
-        """The session of a login, or the provider with which its account was linked. None: not yet.
+        """The session of a login, or the provider with which its account was
+        linked. None: not yet.
 
-        ``factor``: a code of the second factor of the account. Without it a handle stays: FactorRequired,
-        WrongCode.
+        ``factor``: a code of the second factor of the account. Without it a
+        handle stays: FactorRequired, WrongCode.
 
-        A handle works once. The first login of an identity makes an account, if the provider's ``register``
-        is on. Raises NoAccounts, UnknownProvider, UnknownLogin, LoginRefused, ServiceRefused (link taken),
-        NotLinked, AccountLocked, WrongLogin (the account was deleted meanwhile, or its sessions ended),
-        and TooManyRequests (by ``address``, for unknown handles).
+        A handle works once. The first login of an identity makes an account, if
+        the provider's ``register`` is on. Raises NoAccounts, UnknownProvider,
+        UnknownLogin, LoginRefused, ServiceRefused (link taken), NotLinked,
+        AccountLocked, WrongLogin (the account was deleted meanwhile, or its
+        sessions ended), and TooManyRequests (by ``address``, for unknown
+        handles).
         """
         with self._accounts.counting_refusals(app, address):
             key = secret_hash(login)
@@ -406,7 +476,12 @@ class OAuth:
             if row.step not in ("done", "failed"):
                 return None
             is_right = not row.code or hmac.compare_digest(row.code, secret_hash(code))
-            if row.found is not None and row.step == "done" and is_right and not row.account:
+            if (
+                row.found is not None
+                and row.step == "done"
+                and is_right
+                and not row.account
+            ):
                 linked = self._linked(app, row.provider, row.found.subjects)
                 if linked is not None:
                     self._accounts.factors.require(linked[0], factor, None)
@@ -419,36 +494,54 @@ class OAuth:
                 return row.provider
             return self._log_in(row, row.found)
 
-    # --- accounts -------------------------------------------------------------------------------------------
+    # --- accounts -------------------------------------------------------------
 
-    def _linked(self, app: str, name: str, subjects: Sequence[str]) -> tuple[Account, str] | None:
+    def _linked(
+        self, app: str, name: str, subjects: Sequence[str]
+    ) -> tuple[Account, str] | None:
         return self._rows.linked(app, self._sharing(app, name), subjects)
 
     def _sharing(self, app: str, name: str) -> list[str]:
-        """A provider and those with the same identities: WeChat's users have one ``unionid`` in all
-        providers of WeChat."""
+        """A provider and those with the same identities: WeChat's users have
+        one ``unionid`` in all providers of WeChat."""
         if not self._provider(app, name)[0].kind.startswith("wechat"):
             return [name]
-        others = [each for each, row in self.settings_of(app).items() if row.kind.startswith("wechat")]
+        others = [
+            each
+            for each, row in self.settings_of(app).items()
+            if row.kind.startswith("wechat")
+        ]
         return list(dict.fromkeys([name, *others]))
 
     def _log_in(self, row: _Running, found: Identity) -> FullSession:
-        """A session of the account of an identity, which is made if the provider may do so."""
+        """A session of the account of an identity, which is made if the
+        provider may do so."""
         app, name = row.app, row.provider
         settings, _ = self._provider(app, name)
         for _ in range(2):
-            linked = self._accounts.log_in_linked(app, self._sharing(app, name), found.subjects, row.device)
+            linked = self._accounts.log_in_linked(
+                app, self._sharing(app, name), found.subjects, row.device
+            )
             if linked is not None:
                 session, by = linked
                 if by != name:
-                    with suppress(Taken):  # the account has another identity at this provider
-                        self.link_store.add(app, session.account.id, name, found.subjects[0], int(time()))
+                    # the account has another identity at this provider
+                    with suppress(Taken):
+                        self.link_store.add(
+                            app,
+                            session.account.id,
+                            name,
+                            found.subjects[0],
+                            int(time()),
+                        )
                 return session
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
             new = Account(0, app, "", found.nickname, found.avatar)
             try:
-                account = self._rows.add_linked(new, name, found.subjects[0], self._accounts.recorder(app))
+                account = self._rows.add_linked(
+                    new, name, found.subjects[0], self._accounts.recorder(app)
+                )
             except Taken:  # another login of this identity was faster
                 continue
             return self._accounts.token(account, row.device)
@@ -462,7 +555,9 @@ class OAuth:
         if linked is not None and linked[0].id != account.id:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN)
         try:
-            self.link_store.add(row.app, account.id, row.provider, found.subjects[0], int(time()))
+            self.link_store.add(
+                row.app, account.id, row.provider, found.subjects[0], int(time())
+            )
         except Taken:
             raise ServiceRefused(problem=HTTP_LINK_TAKEN) from None
 
@@ -471,10 +566,12 @@ class OAuth:
         return self.link_store.of(self._accounts.known(app, user).id)
 
     def unlink(self, app: str, user: str, name: str) -> None:
-        """Delete a link of an account. Raises UnknownAccount, UnknownProvider, and ServiceRefused for
-        the last way to log in."""
+        """Delete a link of an account. Raises UnknownAccount, UnknownProvider,
+        and ServiceRefused for the last way to log in."""
         account = self._accounts.known(app, user)
-        done = self.link_store.remove(account.id, name, self._accounts.rules_of(app).passwords)
+        done = self.link_store.remove(
+            account.id, name, self._accounts.rules_of(app).passwords
+        )
         if done == "absent":
             raise UnknownProvider(name)
         if done == "last":

@@ -1,9 +1,12 @@
-"""Providers that users log in with: OpenID Connect, GitHub, WeChat (website and official account).
+"""Providers that users log in with: OpenID Connect, GitHub, WeChat (website and
+official account).
 
-A provider proves who somebody is in three steps: :meth:`Provider.address` is where the browser goes, the
-browser comes back with a code, and :meth:`Provider.identify` exchanges it for an identity. Authlib makes the
-authorization request, with PKCE, exchanges the code and checks the claims of ID tokens. WeChat has parameters
-of its own. Each step waits for the provider at most :data:`SECONDS`.
+A provider proves who somebody is in three steps: :meth:`Provider.address` is
+where the browser goes, the browser comes back with a code, and
+:meth:`Provider.identify` exchanges it for an identity. Authlib makes the
+authorization request, with PKCE, exchanges the code and checks the claims of ID
+tokens. WeChat has parameters of its own. Each step waits for the provider at
+most :data:`SECONDS`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,12 @@ from msgspec import Struct, field
 
 from imserver.people.accounts.contract import AVATAR_CHARACTERS, NICKNAME_CHARACTERS
 from imserver.people.oauth.declared import ProviderSettings
-from imserver.plugin.errors import HttpProblem, ImserverError, ServiceRefused, Unavailable
+from imserver.plugin.errors import (
+    HttpProblem,
+    ImserverError,
+    ServiceRefused,
+    Unavailable,
+)
 from imserver.plugin.identity import BadToken, Issuer
 from imserver.plugin.messages import clean_name
 from imserver.plugin.runtime import Outgoing, Service, Unreachable
@@ -34,17 +42,25 @@ _RETRY_SECONDS: Final = 5.0
 
 class ProviderUnavailable(
     ServiceRefused,
-    problem=HttpProblem(503, "provider_unavailable", "The login provider does not answer.", temporary=True),
+    problem=HttpProblem(
+        503,
+        "provider_unavailable",
+        "The login provider does not answer.",
+        temporary=True,
+    ),
 ):
-    """The provider does not answer in time, or what it answers makes no sense. Temporary."""
+    """The provider does not answer in time, or what it answers makes no sense.
+    Temporary."""
 
 
 class ProviderRefused(ImserverError):
-    """The provider, or the check of its answer, refuses this login. The text is for the log."""
+    """The provider, or the check of its answer, refuses this login. The text is
+    for the log."""
 
 
 class Identity(Struct, frozen=True):
-    """The identity of a user at a provider. ``subjects``: their ids there, the preferred one first.
+    """The identity of a user at a provider. ``subjects``: their ids there, the
+    preferred one first.
 
     ``nickname`` and ``avatar`` are valid for an account.
     """
@@ -55,8 +71,8 @@ class Identity(Struct, frozen=True):
 
 
 class AuthorizationRequest(Struct, frozen=True):
-    """The data that the steps of one login share. ``callback``: the address to which the browser comes
-    back."""
+    """The data that the steps of one login share. ``callback``: the address to
+    which the browser comes back."""
 
     callback: str
     state: str
@@ -65,33 +81,51 @@ class AuthorizationRequest(Struct, frozen=True):
 
 
 Known = Callable[[tuple[str, ...]], bool]
-"""Whether one of these subjects has an account, so that nobody needs its nickname and avatar."""
+"""Whether one of these subjects has an account, so that nobody needs its
+nickname and avatar."""
 
 
 class Provider(Protocol):
-    """A kind of provider, with the settings of one app. The methods switch and raise ProviderUnavailable."""
+    """A kind of provider, with the settings of one app. The methods switch and
+    raise ProviderUnavailable."""
 
     def address(self, request: AuthorizationRequest) -> str:
         """The address at which the browser asks the user."""
 
-    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+    def identify(
+        self, request: AuthorizationRequest, code: str, known: Known
+    ) -> Identity:
         """Exchange the code for an identity. Raises ProviderRefused."""
 
 
-def identity(subjects: tuple[object, ...], nickname: object, avatar: object) -> Identity:
-    """An identity from the values that a provider has sent. Raises ProviderRefused."""
-    names = tuple(str(each) for each in subjects if isinstance(each, str | int) and str(each))
-    if not names or any(len(name.encode()) > 255 or not name.isprintable() for name in names):
+def identity(
+    subjects: tuple[object, ...], nickname: object, avatar: object
+) -> Identity:
+    """An identity from the values that a provider has sent. Raises
+    ProviderRefused."""
+    names = tuple(
+        str(each) for each in subjects if isinstance(each, str | int) and str(each)
+    )
+    if not names or any(
+        len(name.encode()) > 255 or not name.isprintable() for name in names
+    ):
         raise ProviderRefused("it sent no id of the user")
     shown = (
-        clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS]) if isinstance(nickname, str) else ""
+        clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
+        if isinstance(nickname, str)
+        else ""
     )
     is_address = isinstance(avatar, str) and re.fullmatch(r"https?://[!-~]+", avatar)
-    return Identity(names, shown, str(avatar) if is_address and len(str(avatar)) <= AVATAR_CHARACTERS else "")
+    return Identity(
+        names,
+        shown,
+        str(avatar) if is_address and len(str(avatar)) <= AVATAR_CHARACTERS else "",
+    )
 
 
 class _Http:
-    """Requests of one step, which together take at most :data:`SECONDS`. Also Authlib's session."""
+    """Requests of one step, which together take at most :data:`SECONDS`. Also
+    Authlib's session."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
@@ -101,26 +135,35 @@ class _Http:
         return max(self._deadline - monotonic(), 0.001)
 
     def get(self, url: str, token: str = "") -> dict[str, Any]:
-        """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused for a status below 500."""
+        """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused
+        for a status below 500."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             status, body = self._outgoing.get(url, self._left(), headers)
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ProviderUnavailable(f"{_shown(url)} answered with the status {status}")
+            raise ProviderUnavailable(
+                f"{_shown(url)} answered with the status {status}"
+            )
         if status != HTTPStatus.OK:
             raise ProviderRefused(f"{_shown(url)} answered with the status {status}")
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except (ValueError, RecursionError):
-            raise ProviderUnavailable(f"{_shown(url)} did not answer with a JSON object") from None
+            raise ProviderUnavailable(
+                f"{_shown(url)} did not answer with a JSON object"
+            ) from None
 
-    def post(self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any) -> _Answer:
+    def post(
+        self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
+    ) -> _Answer:
         """Send a form, as Authlib does."""
         url, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
         try:
-            status, content = self._outgoing.send(url, prepared, body.encode(), self._left())
+            status, content = self._outgoing.send(
+                url, prepared, body.encode(), self._left()
+            )
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
         return _Answer(url, status, content)
@@ -134,7 +177,9 @@ class _Answer(Service):
     _body: bytes
 
     def raise_for_status(self) -> None:
-        raise ProviderUnavailable(f"{_shown(self._url)} answered with the status {self.status_code}")
+        raise ProviderUnavailable(
+            f"{_shown(self._url)} answered with the status {self.status_code}"
+        )
 
     def json(self) -> Any:
         return msgspec.json.decode(self._body)
@@ -149,7 +194,11 @@ class _Code:
     """The authorization code grant (RFC 6749, RFC 7636), by Authlib."""
 
     def __init__(
-        self, settings: ProviderSettings, http: _Http, request: AuthorizationRequest, method: str = ""
+        self,
+        settings: ProviderSettings,
+        http: _Http,
+        request: AuthorizationRequest,
+        method: str = "",
     ) -> None:
         # Imported at the first login: other nodes save the memory.
         from authlib.oauth2.client import OAuth2Client
@@ -168,11 +217,14 @@ class _Code:
     def address(self, endpoint: str, **more: str) -> str:
         """Where the browser goes."""
         request = self._request
-        url, _ = self._client.create_authorization_url(endpoint, request.state, request.verifier, **more)
+        url, _ = self._client.create_authorization_url(
+            endpoint, request.state, request.verifier, **more
+        )
         return str(url)
 
     def token(self, endpoint: str, code: str) -> dict[str, Any]:
-        """The tokens for a code. Raises ProviderUnavailable and ProviderRefused."""
+        """The tokens for a code. Raises ProviderUnavailable and
+        ProviderRefused."""
         from authlib.oauth2 import OAuth2Error
 
         request = self._request
@@ -194,7 +246,8 @@ class _Code:
 
 
 class _Endpoints(Struct):
-    """The part of a discovery document that is read (OpenID Connect Discovery 1.0)."""
+    """The part of a discovery document that is read (OpenID Connect Discovery
+    1.0)."""
 
     issuer: str
     authorization_endpoint: str
@@ -205,7 +258,8 @@ class _Endpoints(Struct):
 
 
 class Oidc(Service):
-    """An OpenID Connect provider. Owner of its cached discovery document and keys."""
+    """An OpenID Connect provider. Owner of its cached discovery document and
+    keys."""
 
     settings: ProviderSettings
     outgoing: Outgoing
@@ -218,33 +272,48 @@ class Oidc(Service):
         endpoint = self._discovered(http).authorization_endpoint
         return self._code(http, request).address(endpoint, nonce=request.nonce)
 
-    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+    def identify(
+        self, request: AuthorizationRequest, code: str, known: Known
+    ) -> Identity:
         http = _Http(self.outgoing)
         endpoints = self._discovered(http)
         tokens = self._code(http, request).token(endpoints.token_endpoint, code)
         access = tokens["access_token"]
         claims = self._verified(tokens.get("id_token"), access, request.nonce)
         subject = claims["sub"]
-        if endpoints.userinfo_endpoint and "name" not in claims and not known((subject,)):
+        if (
+            endpoints.userinfo_endpoint
+            and "name" not in claims
+            and not known((subject,))
+        ):
             profile = http.get(endpoints.userinfo_endpoint, access)
             if profile.get("sub") != subject:
                 raise ProviderRefused("its userinfo is about somebody else")
             claims = {**profile, **claims}
-        names = (claims.get(each) for each in ("name", "nickname", "preferred_username"))
-        return identity((subject,), next(filter(None, names), ""), claims.get("picture"))
+        names = (
+            claims.get(each) for each in ("name", "nickname", "preferred_username")
+        )
+        return identity(
+            (subject,), next(filter(None, names), ""), claims.get("picture")
+        )
 
     def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
         settings, endpoints = self.settings, self._endpoints
         assert endpoints is not None
         method = "none"
         if settings.client_secret:
-            basic = "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
+            basic = (
+                "client_secret_basic" in endpoints.token_endpoint_auth_methods_supported
+            )
             method = "client_secret_basic" if basic else "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
-        return _Code(msgspec.structs.replace(settings, scopes=scopes), http, request, method)
+        return _Code(
+            msgspec.structs.replace(settings, scopes=scopes), http, request, method
+        )
 
     def _discovered(self, http: _Http) -> _Endpoints:
-        """The discovery document, at most an hour old if the provider answers. Raises ProviderUnavailable."""
+        """The discovery document, at most an hour old if the provider answers.
+        Raises ProviderUnavailable."""
         now = monotonic()
         if self._endpoints is not None:
             if now >= self._next_fetch:
@@ -252,7 +321,9 @@ class Oidc(Service):
                 gevent.spawn(self._refresh)
             return self._endpoints
         if now < self._next_fetch:
-            raise ProviderUnavailable(f"issuer {self.settings.issuer}: it did not answer a moment ago")
+            raise ProviderUnavailable(
+                f"issuer {self.settings.issuer}: it did not answer a moment ago"
+            )
         try:
             return self._fetch(http)
         except ProviderUnavailable:
@@ -260,7 +331,8 @@ class Oidc(Service):
             raise
 
     def _refresh(self) -> None:
-        with suppress(ProviderUnavailable):  # the known document is used, and the next login tries again
+        # the known document is used, and the next login tries again
+        with suppress(ProviderUnavailable):
             self._fetch(_Http(self.outgoing))
 
     def _fetch(self, http: _Http) -> _Endpoints:
@@ -269,20 +341,37 @@ class Oidc(Service):
         try:
             endpoints = msgspec.convert(http.get(url), _Endpoints)
         except (msgspec.ValidationError, ProviderRefused) as error:
-            raise ProviderUnavailable(f"{url} is not a discovery document: {error}") from None
+            raise ProviderUnavailable(
+                f"{url} is not a discovery document: {error}"
+            ) from None
         if endpoints.issuer != issuer:
-            raise ProviderUnavailable(f"{url} is the document of another issuer, {endpoints.issuer!r}")
-        for endpoint in (endpoints.authorization_endpoint, endpoints.token_endpoint, endpoints.jwks_uri):
+            raise ProviderUnavailable(
+                f"{url} is the document of another issuer, {endpoints.issuer!r}"
+            )
+        for endpoint in (
+            endpoints.authorization_endpoint,
+            endpoints.token_endpoint,
+            endpoints.jwks_uri,
+        ):
             if not Issuer.accepts(endpoint):
-                raise ProviderUnavailable(f"{url} names an address without https, {endpoint!r}")
-        if self._keys is None or self._endpoints is None or self._endpoints.jwks_uri != endpoints.jwks_uri:
-            self._keys = Issuer(issuer, endpoints.jwks_uri, self.outgoing, seconds=SECONDS)
+                raise ProviderUnavailable(
+                    f"{url} names an address without https, {endpoint!r}"
+                )
+        if (
+            self._keys is None
+            or self._endpoints is None
+            or self._endpoints.jwks_uri != endpoints.jwks_uri
+        ):
+            self._keys = Issuer(
+                issuer, endpoints.jwks_uri, self.outgoing, seconds=SECONDS
+            )
         self._endpoints = endpoints
         self._next_fetch = monotonic() + 3600.0
         return endpoints
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
-        """The claims of an ID token. Raises ProviderRefused and ProviderUnavailable."""
+        """The claims of an ID token. Raises ProviderRefused and
+        ProviderUnavailable."""
         from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
 
@@ -327,30 +416,46 @@ class GitHub:
         code = _Code(self._settings, _Http(self._outgoing), request)
         return code.address(f"{self._web}/login/oauth/authorize")
 
-    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+    def identify(
+        self, request: AuthorizationRequest, code: str, known: Known
+    ) -> Identity:
         http = _Http(self._outgoing)
         grant = _Code(self._settings, http, request, "client_secret_post")
-        token = grant.token(f"{self._web}/login/oauth/access_token", code)["access_token"]
+        token = grant.token(f"{self._web}/login/oauth/access_token", code)[
+            "access_token"
+        ]
         user = http.get(f"{self._api}/user", token)
-        return identity((user.get("id"),), user.get("name") or user.get("login"), user.get("avatar_url"))
+        return identity(
+            (user.get("id"),),
+            user.get("name") or user.get("login"),
+            user.get("avatar_url"),
+        )
 
 
 class WeChat:
-    """WeChat: the QR code for websites (``wechat``), or the page of an official account inside WeChat.
+    """WeChat: the QR code for websites (``wechat``), or the page of an official
+    account inside WeChat.
 
-    WeChat identifies a user by ``openid`` in one client, and by ``unionid`` in all clients of an account of
-    its open platform.
+    WeChat identifies a user by ``openid`` in one client, and by ``unionid`` in
+    all clients of an account of its open platform.
     """
 
     def __init__(self, settings: ProviderSettings, outgoing: Outgoing) -> None:
         self._settings = settings
         self._outgoing = outgoing
         base = settings.issuer.rstrip("/")
-        self._web, self._api = base or "https://open.weixin.qq.com", base or "https://api.weixin.qq.com"
+        self._web, self._api = (
+            base or "https://open.weixin.qq.com",
+            base or "https://api.weixin.qq.com",
+        )
 
     def address(self, request: AuthorizationRequest) -> str:
         official = self._settings.kind == "wechat_official"
-        path, scope = ("oauth2/authorize", "snsapi_userinfo") if official else ("qrconnect", "snsapi_login")
+        path, scope = (
+            ("oauth2/authorize", "snsapi_userinfo")
+            if official
+            else ("qrconnect", "snsapi_login")
+        )
         # WeChat demands this order.
         query = {
             "appid": self._settings.client_id,
@@ -361,7 +466,9 @@ class WeChat:
         }
         return f"{self._web}/connect/{path}?{urlencode(query)}#wechat_redirect"
 
-    def identify(self, request: AuthorizationRequest, code: str, known: Known) -> Identity:
+    def identify(
+        self, request: AuthorizationRequest, code: str, known: Known
+    ) -> Identity:
         http, settings = _Http(self._outgoing), self._settings
         query = {
             "appid": settings.client_id,
@@ -369,7 +476,9 @@ class WeChat:
             "code": code,
             "grant_type": "authorization_code",
         }
-        token = self._checked(http.get(f"{self._api}/sns/oauth2/access_token?{urlencode(query)}"))
+        token = self._checked(
+            http.get(f"{self._api}/sns/oauth2/access_token?{urlencode(query)}")
+        )
         openid, access = token.get("openid"), token.get("access_token")
         if not (isinstance(openid, str) and isinstance(access, str)):
             raise ProviderRefused("it sent no access token")
@@ -380,14 +489,18 @@ class WeChat:
         user = self._checked(http.get(f"{self._api}/sns/userinfo?{urlencode(query)}"))
         if user.get("openid") != openid:
             raise ProviderRefused("its user information is about somebody else")
-        subjects = tuple(filter(None, (user.get("unionid") or token.get("unionid"), openid)))
+        subjects = tuple(
+            filter(None, (user.get("unionid") or token.get("unionid"), openid))
+        )
         return identity(subjects, user.get("nickname"), user.get("headimgurl"))
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
         """An answer without an error. WeChat's errors have the status 200."""
         if answer.get("errcode"):
-            raise ProviderRefused(f"it answered with the error {answer['errcode']}: {answer.get('errmsg')}")
+            raise ProviderRefused(
+                f"it answered with the error {answer['errcode']}: {answer.get('errmsg')}"
+            )
         return answer
 
 

@@ -1,4 +1,5 @@
-"""Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed answer of the bot."""
+"""Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed
+answer of the bot."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -13,9 +14,24 @@ from msgspec.structs import replace
 
 from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.errors import CloseCode, Problems, StorageUnavailable, Unavailable
-from imserver.plugin.http import PROBLEM, ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
+from imserver.plugin.http import (
+    PROBLEM,
+    ApiProblem,
+    Call,
+    HttpResponse,
+    Route,
+    stream_head,
+    stream_refused,
+)
 from imserver.plugin.identity import Buckets, Needs, Principal, Rate, TooManyRequests
-from imserver.plugin.messages import Appended, Draft, Message, MessageLog, MessageServices, Rejected
+from imserver.plugin.messages import (
+    Appended,
+    Draft,
+    Message,
+    MessageLog,
+    MessageServices,
+    Rejected,
+)
 from imserver.plugin.services import ChannelRefused, Core
 from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import (
@@ -54,8 +70,11 @@ PATH: Final = "/ai-chat"
 PAGE: Final = 50
 """Messages of a page of the history."""
 SILENT_SECONDS: Final = 10.0
-"""How long a client waits for the first sign of a bot that has no connection."""
-MESSAGES: Final = Rate("ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second")
+"""How long a client waits for the first sign of a bot that has no
+connection."""
+MESSAGES: Final = Rate(
+    "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second"
+)
 MOST_ANSWERS: Final = 16
 """Answers that one WebSocket receives at once."""
 _TYPE: Final = "text/event-stream; charset=utf-8"
@@ -78,7 +97,8 @@ class OpenQuery(Struct, frozen=True, array_like=True):
 
 
 class Form(NamedTuple):
-    """The form of answers: how a chunk is written, and their ends over HTTP/1.1 and HTTP/1.0."""
+    """The form of answers: how a chunk is written, and their ends over HTTP/1.1
+    and HTTP/1.0."""
 
     line: Callable[[Answer, Chunk], bytes]
     chunked: StreamEncoding
@@ -113,61 +133,95 @@ class AiChat:
             f"{PATH}/*/stream": path("GET", self._resume),
         }
 
-    # --- streams --------------------------------------------------------------------------------------------
+    # --- streams --------------------------------------------------------------
 
-    def _guarded(self, open: Callable[[Stream, Head], None], stream: Connection, head: Head) -> None:
+    def _guarded(
+        self, open: Callable[[Stream, Head], None], stream: Connection, head: Head
+    ) -> None:
         """Open a stream, or refuse it. May switch."""
         assert isinstance(stream, Stream)
         try:
             open(stream, head)
         except (ApiProblem, Unavailable) as error:
-            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            problem = (
+                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            )
             log, host = self._core.node.request_log, host_of(stream.peer)
-            stream.refuse(stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY)
+            stream.refuse(
+                stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY
+            )
 
     def _ask(self, form: Form, stream: Stream, head: Head) -> None:
-        """Store the message of a request, and stream the answer to it. May switch."""
+        """Store the message of a request, and stream the answer to it. May
+        switch."""
         asked = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
         answer = self._answer(
-            stream, principal, asked.chat, form.line, partial(stream.close, CloseCode.NORMAL)
+            stream,
+            principal,
+            asked.chat,
+            form.line,
+            partial(stream.close, CloseCode.NORMAL),
         )
         answer.thread, answer.run = asked.thread, asked.run
-        self._begin(form, stream, head, principal, answer, *self._put(principal, asked, answer))
+        self._begin(
+            form, stream, head, principal, answer, *self._put(principal, asked, answer)
+        )
 
-    def _put(self, principal: Principal, asked: Asked, answer: Answer) -> tuple[int, Message | None]:
-        """Store a question; one without a text is stored already. Returns its id, and its answer if that is
-        stored, too. May switch. Raises ApiProblem and StorageUnavailable."""
+    def _put(
+        self, principal: Principal, asked: Asked, answer: Answer
+    ) -> tuple[int, Message | None]:
+        """Store a question; one without a text is stored already. Returns its
+        id, and its answer if that is stored, too. May switch. Raises ApiProblem
+        and StorageUnavailable."""
         self._check_bot(principal, asked.chat)
-        # A message that is sent again is answered already, or will be: by any stream.
-        known = self._log.entries.sent(principal.app, principal.user, asked.client_msg_id)
+        # A message that is sent again is answered already, or will be: by any
+        # stream.
+        known = self._log.entries.sent(
+            principal.app, principal.user, asked.client_msg_id
+        )
         streams = self._open_streams(principal, asked.chat)
         if asked.text:
             entry = self._store(principal, asked)
-        elif known and (known.to or known.conversation) == (asked.chat.conversation or asked.chat.bot):
+        elif known and (known.to or known.conversation) == (
+            asked.chat.conversation or asked.chat.bot
+        ):
             self._check_member(principal, asked.chat)
             entry = known
         else:
-            raise ApiProblem(Problems.NOT_FOUND, "There is no such run of yours in this chat")
+            raise ApiProblem(
+                Problems.NOT_FOUND, "There is no such run of yours in this chat"
+            )
         if answer.stream:
             return entry.id, self._find(principal, answer, streams)
         answer.skipped = frozenset(
-            id for id, begun in streams.items() if not known or 0 < begun < known.time_ms
+            id
+            for id, begun in streams.items()
+            if not known or 0 < begun < known.time_ms
         )
         gevent.spawn_later(SILENT_SECONDS, self._watch, principal, asked.chat, answer)
         if not known:
             return entry.id, None
         app, user = principal.app, principal.user
-        entries, _ = self._log.entries.history(app, user, entry.conversation, 0, PAGE, entry.id)
+        entries, _ = self._log.entries.history(
+            app, user, entry.conversation, 0, PAGE, entry.id
+        )
         return entry.id, next((each for each in entries if answer.is_of(each)), None)
 
     def _resume(self, stream: Stream, head: Head) -> None:
-        """Stream an answer from its beginning: the one that is open, or (``message``) one that may have ended
-        meanwhile. ``wait``: the next one, if none is open. May switch."""
+        """Stream an answer from its beginning: the one that is open, or
+        (``message``) one that may have ended meanwhile. ``wait``: the next one,
+        if none is open. May switch."""
         chat, parameters = Chat.of(head.path.split("/")[2]), head.params()
-        principal, message = self._user_of(head.headers, host_of(stream.peer)), parameters.get("message", "")
+        principal, message = (
+            self._user_of(head.headers, host_of(stream.peer)),
+            parameters.get("message", ""),
+        )
         self._check_member(principal, chat)
-        cursor, waits = self._log.entries.head(principal.app), bool(message or "wait" in parameters)
+        cursor, waits = (
+            self._log.entries.head(principal.app),
+            bool(message or "wait" in parameters),
+        )
         streams = self._open_streams(principal, chat, surely=not waits)
         if not streams:  # what is open must not wait for it
             self._check_bot(principal, chat)
@@ -177,28 +231,44 @@ class AiChat:
         stored = self._find(principal, answer, streams) if message else None
         if not (streams or waits):
             log, host = self._core.node.request_log, host_of(stream.peer)
-            none, style = ApiProblem(Problems.NOT_FOUND), replace(PROBLEM, refuse=lambda *_: _EMPTY)
-            stream.refuse(stream_refused(log, head, host, none, style), CloseCode.NORMAL)
+            none, style = (
+                ApiProblem(Problems.NOT_FOUND),
+                replace(PROBLEM, refuse=lambda *_: _EMPTY),
+            )
+            stream.refuse(
+                stream_refused(log, head, host, none, style), CloseCode.NORMAL
+            )
             return
         self._begin(self._ui, stream, head, principal, answer, cursor, stored)
 
-    def _find(self, principal: Principal, answer: Answer, streams: Collection[str]) -> Message | None:
-        """The answer that a client names, if it is stored. One that is not open either is given up. May
-        switch."""
+    def _find(
+        self, principal: Principal, answer: Answer, streams: Collection[str]
+    ) -> Message | None:
+        """The answer that a client names, if it is stored. One that is not open
+        either is given up. May switch."""
         entries, name = self._log.entries, answer.stream
         sent = entries.sent(principal.app, answer.bot, name)
-        number = int(name) if name.isascii() and name.isdecimal() and len(name) <= 15 else 0
-        readable = entries.readable(principal.app, principal.user, [sent.id if sent else number])
+        number = (
+            int(name) if name.isascii() and name.isdecimal() and len(name) <= 15 else 0
+        )
+        readable = entries.readable(
+            principal.app, principal.user, [sent.id if sent else number]
+        )
         stored = next(filter(answer.is_of, readable), None)
         if stored is None and name not in streams:
             gevent.spawn_later(30.0, self._give_up, answer, "the answer is lost")
         return stored
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
-        """Greenlet: end an answer that nobody produces: the bot has neither a connection nor a stream."""
+        """Greenlet: end an answer that nobody produces: the bot has neither a
+        connection nor a stream."""
         while answer.connection.is_open and not (answer.begun or answer.over):
-            has_stream = bool(self._open_streams(principal, chat).keys() - answer.skipped)
-            if not has_stream and not self._core.presence.is_online((principal.app,), chat.bot):
+            has_stream = bool(
+                self._open_streams(principal, chat).keys() - answer.skipped
+            )
+            if not has_stream and not self._core.presence.is_online(
+                (principal.app,), chat.bot
+            ):
                 self._give_up(answer, "the bot does not answer")
                 return
             gevent.sleep(SILENT_SECONDS)
@@ -239,15 +309,22 @@ class AiChat:
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin a session that receives an answer; it is ``stored``, or comes behind ``cursor``."""
+        """Begin a session that receives an answer; it is ``stored``, or comes
+        behind ``cursor``."""
         app, user = principal.app, principal.user
         start = None if stored is not None else self._starts.start(app, user, cursor)
-        if not self._begin_session(stream, principal, head.headers.get("authorization", "")):
+        if not self._begin_session(
+            stream, principal, head.headers.get("authorization", "")
+        ):
             return
         log, host = self._core.node.request_log, host_of(stream.peer)
-        opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(b"\r\n")
+        opening = stream_head(log, head, host, _TYPE, principal.label).removesuffix(
+            b"\r\n"
+        )
         chunked = head.version != "1.0"
-        opening += b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
+        opening += (
+            b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
+        )
         opening += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
         stream.begin(form.chunked if chunked else form.plain, opening)
         stream.dialect_state = answer
@@ -256,19 +333,30 @@ class AiChat:
         elif start is not None:
             self._starts.send(stream, start)
 
-    def _begin_session(self, connection: Connection, principal: Principal, authorization: str) -> bool:
-        """Begin a session of a user; False: the connection was closed. May switch."""
-        token, device = authorization.partition(" ")[2].strip(), f"{NAME}-{uuid4().hex[:12]}"
-        # Each connection is a device of its own: a second one does not end the first.
-        return self._core.sessions.begin_for(connection, principal.app, principal, token, NAME, device)
+    def _begin_session(
+        self, connection: Connection, principal: Principal, authorization: str
+    ) -> bool:
+        """Begin a session of a user; False: the connection was closed. May
+        switch."""
+        token, device = (
+            authorization.partition(" ")[2].strip(),
+            f"{NAME}-{uuid4().hex[:12]}",
+        )
+        # Each connection is a device of its own: a second one does not end the
+        # first.
+        return self._core.sessions.begin_for(
+            connection, principal.app, principal, token, NAME, device
+        )
 
-    # --- sockets --------------------------------------------------------------------------------------------
+    # --- sockets --------------------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """A WebSocket is open. Its session begins with its first request, which may be its URL: that of a run
-        that goes on. May switch."""
+        """A WebSocket is open. Its session begins with its first request, which
+        may be its URL: that of a run that goes on. May switch."""
         parameters = head.params()
-        connection.dialect_state = Socket(authorization=f"Bearer {parameters.get('token', '')}")
+        connection.dialect_state = Socket(
+            authorization=f"Bearer {parameters.get('token', '')}"
+        )
         if "offset" in parameters:
             connection.encoding.serve(connection, resume_frame(parameters), True)
 
@@ -281,21 +369,28 @@ class AiChat:
         if asking.kind == "abort":
             return
         try:
-            if answer is not None and not asking.is_run:  # nobody could tell which of the two a frame is of
+            # nobody could tell which of the two a frame is of
+            if answer is not None and not asking.is_run:
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
-            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            problem = (
+                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            )
             connection.send(asking.refusal(str(problem)))
             if asking.offset is not None:
                 connection.close(CloseCode.POLICY)
 
-    def _answer_on(self, connection: Connection, socket: Socket, asking: Asking) -> None:
-        """Stream an answer to a WebSocket: to a message, or the open one from its beginning. May switch.
-        Raises ApiProblem and Unavailable."""
+    def _answer_on(
+        self, connection: Connection, socket: Socket, asking: Asking
+    ) -> None:
+        """Stream an answer to a WebSocket: to a message, or the open one from
+        its beginning. May switch. Raises ApiProblem and Unavailable."""
         request, send = asking.request, connection.send
         authorization = asking.authorization or socket.authorization
-        principal = self._user_of({"authorization": authorization}, host_of(connection.peer))
+        principal = self._user_of(
+            {"authorization": authorization}, host_of(connection.peer)
+        )
         if connection.user is None:
             if not self._begin_session(connection, principal, authorization):
                 return
@@ -304,7 +399,9 @@ class AiChat:
             raise ApiProblem(Problems.FORBIDDEN, "The WebSocket is of another user")
         if len(socket.answers) >= MOST_ANSWERS:
             raise ApiProblem(Problems.TOO_MANY_REQUESTS)
-        asked = read_message(asking.body, asking.is_run) if asking.kind == "send" else None
+        asked = (
+            read_message(asking.body, asking.is_run) if asking.kind == "send" else None
+        )
         chat = Chat.of(asking.chat) if asked is None else asked.chat
         if asked is None and asking.is_run:
             asked = Asked(chat, "", request, asking.chat, request)
@@ -331,7 +428,11 @@ class AiChat:
                 send(socket_frame("no-active", request))
                 return
             answer.stream = next(reversed(streams))
-        start = None if stored is not None else self._starts.start(principal.app, principal.user, cursor)
+        start = (
+            None
+            if stored is not None
+            else self._starts.start(principal.app, principal.user, cursor)
+        )
         socket.answers[request] = answer
         if not asking.is_run:
             send(socket_frame("start", request))
@@ -343,12 +444,17 @@ class AiChat:
         elif start is not None:
             self._starts.send(connection, start)
 
-    def _open_streams(self, principal: Principal, chat: Chat, surely: bool = False) -> dict[str, int]:
-        """The open streams of a bot in a chat on all nodes, the oldest first: id → when it began, Unix
-        milliseconds (0: a node of an older version has it). ``surely``: it raises ApiProblem if there is
-        none, and a node has not answered. May switch."""
+    def _open_streams(
+        self, principal: Principal, chat: Chat, surely: bool = False
+    ) -> dict[str, int]:
+        """The open streams of a bot in a chat on all nodes, the oldest first:
+        id → when it began, Unix milliseconds (0: a node of an older version has
+        it). ``surely``: it raises ApiProblem if there is none, and a node has
+        not answered. May switch."""
         query = OpenQuery(principal.app, chat.place(principal.user), chat.bot)
-        answers, missing = self._core.ask_others(_OPEN_QUERY, query, list[tuple[int, str]])
+        answers, missing = self._core.ask_others(
+            _OPEN_QUERY, query, list[tuple[int, str]]
+        )
         streams = dict[str, int]()
         for begun, id in sorted([*self._open_here(query), *chain(*answers.values())]):
             streams.setdefault(id, begun)  # its own node has known it first
@@ -359,12 +465,15 @@ class AiChat:
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
         """When each began, and its id."""
         streams = self._messaging.streams.of(query.app, query.place).values()
-        return [(each.begun, each.id) for each in streams if each.head.sender == query.bot]
+        return [
+            (each.begun, each.id) for each in streams if each.head.sender == query.bot
+        ]
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
     def _store(self, principal: Principal, asked: Asked) -> Message:
-        """Store what a user says. May switch. Raises ApiProblem and StorageUnavailable."""
+        """Store what a user says. May switch. Raises ApiProblem and
+        StorageUnavailable."""
         if len(asked.text.encode()) > self._message_bytes:
             raise ApiProblem.invalid("The message is too long")
         try:
@@ -392,57 +501,94 @@ class AiChat:
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
         """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
-        if not any(each.bot for each in self._core.accounts.those_of(principal.app, [chat.bot])):
+        if not any(
+            each.bot for each in self._core.accounts.those_of(principal.app, [chat.bot])
+        ):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
-        """Refuse who is no member of the group of a chat. May switch. Raises ApiProblem."""
+        """Refuse who is no member of the group of a chat. May switch. Raises
+        ApiProblem."""
         own = chat.conversation
-        if own and self._log.conversations.member(principal.app, own, principal.user) is None:
+        if (
+            own
+            and self._log.conversations.member(principal.app, own, principal.user)
+            is None
+        ):
             raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
 
     def history(self, call: Call) -> HttpResponse:
-        """The messages of a chat, the oldest first, as the AI SDK has them. May switch."""
+        """The messages of a chat, the oldest first, as the AI SDK has them. May
+        switch."""
         principal, request = self._checked(call.principal), call.request
-        chat, before = Chat.of(request.path.split("/")[2]), call.params.get("before", "0")
+        chat, before = (
+            Chat.of(request.path.split("/")[2]),
+            call.params.get("before", "0"),
+        )
         if not before.isascii() or not before.isdecimal() or len(before) > 15:
             raise ApiProblem.invalid("`before` is the id of a message")
         self._check_member(principal, chat)
-        app, user, number, more = principal.app, principal.user, chat.conversation, False
-        if not number and (between := self._log.conversations.between(app, user, chat.bot)) is not None:
+        app, user, number, more = (
+            principal.app,
+            principal.user,
+            chat.conversation,
+            False,
+        )
+        if (
+            not number
+            and (between := self._log.conversations.between(app, user, chat.bot))
+            is not None
+        ):
             number = between.id
         entries = list[Message]()
         if number:
             page, more = self._log.entries.history(app, user, number, int(before), PAGE)
             entries = sorted(page, key=lambda entry: entry.id)
-        messages = [_message_of(each, chat.bot) for each in entries if each.kind == "message"]
+        messages = [
+            _message_of(each, chat.bot) for each in entries if each.kind == "message"
+        ]
         first = entries[0].id if entries else 0
         return call.reply({"messages": messages, "before": first if more else 0})
 
     def stop(self, call: Call) -> HttpResponse:
-        """Stop the open streams of a chat: the producer hears of it. May switch."""
-        principal, chat = self._checked(call.principal), Chat.of(call.request.path.split("/")[2])
+        """Stop the open streams of a chat: the producer hears of it. May
+        switch."""
+        principal, chat = (
+            self._checked(call.principal),
+            Chat.of(call.request.path.split("/")[2]),
+        )
         self._check_member(principal, chat)
         try:
-            stop, streams = self._texts.stop, self._open_streams(principal, chat, surely=True)
-            results = [stop(principal.app, each, principal.user).status for each in streams]
+            stop, streams = (
+                self._texts.stop,
+                self._open_streams(principal, chat, surely=True),
+            )
+            results = [
+                stop(principal.app, each, principal.user).status for each in streams
+            ]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None
         if "not_allowed" in results:
             raise ApiProblem(Problems.NOT_ALLOWED, "Others may stop this answer")
         return call.reply({"stopped": results.count("closed")})
 
-    # --- identity -------------------------------------------------------------------------------------------
+    # --- identity -------------------------------------------------------------
 
     def _user_of(self, headers: Any, host: str) -> Principal:
-        """Who makes a request for a stream. May switch. Raises ApiProblem and Unavailable."""
-        return self._checked(self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host))
+        """Who makes a request for a stream. May switch. Raises ApiProblem and
+        Unavailable."""
+        return self._checked(
+            self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host)
+        )
 
     def _checked(self, principal: Principal) -> Principal:
-        """The user of the app that has the chats, who is not banned. Raises ApiProblem."""
+        """The user of the app that has the chats, who is not banned. Raises
+        ApiProblem."""
         tenants = self._core.tenants
         if (tenants.find(app := tenants.resolve(self._settings.app))) is None:
-            raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)")
+            raise ApiProblem(
+                Problems.UNKNOWN_APP, f"There is no app {app} (setting ai_chat.app)"
+            )
         if not principal.user or principal.kind == "page":
             raise ApiProblem(Problems.TOKEN_INVALID)
         if not principal.may(Needs.ADMIN_OR_USER, app):
@@ -453,9 +599,12 @@ class AiChat:
 
 
 def _message_of(entry: Message, bot: str) -> dict[str, Any]:
-    """A message as the AI SDK has it. ``chunks``: the content of one whose producer has sent chunks."""
+    """A message as the AI SDK has it. ``chunks``: the content of one whose
+    producer has sent chunks."""
     chunks = whole_chunks(entry)
-    text = "".join([chunk.get("delta", "") for chunk in chunks if chunk["type"] == "text-delta"])
+    text = "".join(
+        [chunk.get("delta", "") for chunk in chunks if chunk["type"] == "text-delta"]
+    )
     data = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
     message = {
         "id": entry.client_msg_id or str(entry.id),
@@ -471,10 +620,17 @@ AG_UI: Final = AnswerDialect()
 SOCKET: Final = SocketDialect()
 
 
-def _route(method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]) -> Route:
+def _route(
+    method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]
+) -> Route:
     need = Needs.ANYONE if method == "OPTIONS" else Needs.ADMIN_OR_USER
-    more: dict[str, Any] = {"style": PROBLEM, "service": lambda core, _: core.service(AiChat)}
-    return Route(method, f"{PATH}{path}", need, function, hot=True, limited=True, **more)
+    more: dict[str, Any] = {
+        "style": PROBLEM,
+        "service": lambda core, _: core.service(AiChat),
+    }
+    return Route(
+        method, f"{PATH}{path}", need, function, hot=True, limited=True, **more
+    )
 
 
 def _build(core: Core) -> Parts:
@@ -486,8 +642,16 @@ def _build(core: Core) -> Parts:
 ROUTES: Final = (
     _route("POST", "/*/stop", AiChat.stop),
     _route("GET", "/*/messages", AiChat.history),
-    *(_route("OPTIONS", path, lambda _ai_chat, _call: _EMPTY) for path in ("", "/ag-ui", "/*/stream")),
+    *(
+        _route("OPTIONS", path, lambda _ai_chat, _call: _EMPTY)
+        for path in ("", "/ag-ui", "/*/stream")
+    ),
 )
 FEATURE: Final = FeatureRow(
-    NAME, _build, (SOCKET,), ROUTES, uses=("messages", "bots"), settings=SettingsRow({NAME: AiChatSettings})
+    NAME,
+    _build,
+    (SOCKET,),
+    ROUTES,
+    uses=("messages", "bots"),
+    settings=SettingsRow({NAME: AiChatSettings}),
 )

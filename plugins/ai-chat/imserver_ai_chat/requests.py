@@ -17,7 +17,8 @@ _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
 
 
 class Chat(NamedTuple):
-    """With whom a user speaks, and where: the bot, and the number of the group (0: the two alone)."""
+    """With whom a user speaks, and where: the bot, and the number of the group
+    (0: the two alone)."""
 
     bot: str
     conversation: int
@@ -27,7 +28,9 @@ class Chat(NamedTuple):
         """Read the id of a chat. Raises ApiProblem."""
         match = _CHAT.fullmatch(id)
         if match is None:
-            raise ApiProblem.invalid("the id of a chat is that of a bot (7), or of a bot and a group (7-12)")
+            raise ApiProblem.invalid(
+                "the id of a chat is that of a bot (7), or of a bot and a group (7-12)"
+            )
         return cls(match[1], int(match[2] or 0))
 
     def place(self, user: str) -> str:
@@ -54,8 +57,9 @@ class _Body(Struct):
 
 
 class Asked(NamedTuple):
-    """A message to a chat. ``client_msg_id``: who sends it again with this id has the first one stored.
-    ``run``: the name of the answer for clients of AG-UI."""
+    """A message to a chat. ``client_msg_id``: who sends it again with this id
+    has the first one stored. ``run``: the name of the answer for clients of
+    AG-UI."""
 
     chat: Chat
     text: str
@@ -68,8 +72,8 @@ _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
 def read_message(body: bytes, is_run: bool = False) -> Asked:
-    """Read a request of the AI SDK or AG-UI: its last message is the new one. ``is_run``: the id of the run
-    is that of the message. Raises ApiProblem."""
+    """Read a request of the AI SDK or AG-UI: its last message is the new one.
+    ``is_run``: the id of the run is that of the message. Raises ApiProblem."""
     try:
         read = _decode(body)
     except (ValueError, RecursionError) as error:
@@ -81,14 +85,22 @@ def read_message(body: bytes, is_run: bool = False) -> Asked:
     text, parts = said.content, said.parts
     if not isinstance(text, str) or not text:  # other parts than text are not carried
         parts = text if isinstance(text, list) else parts
-        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in parts):
-            raise ApiProblem.invalid("`messages`: this server carries only the text of the user, no files")
+        if any(
+            part.get("type") != "text" or not isinstance(part.get("text"), str)
+            for part in parts
+        ):
+            raise ApiProblem.invalid(
+                "`messages`: this server carries only the text of the user, no files"
+            )
         text = "\n".join([part["text"] for part in parts])
     if not text.strip() or "\0" in text:
         raise ApiProblem.invalid("`messages`: the last one has no text, or U+0000")
     name = read.run_id if is_run else said.id
-    if read.trigger == "regenerate-message":  # an answer that is made anew has a question of its own
-        name = blake2b(f"{name}/{read.message_id or uuid4()}".encode(), digest_size=16).hexdigest()
+    # an answer that is made anew has a question of its own
+    if read.trigger == "regenerate-message":
+        name = blake2b(
+            f"{name}/{read.message_id or uuid4()}".encode(), digest_size=16
+        ).hexdigest()
     if len(name.encode()) > Limit.CLIENT_MSG_ID_BYTES or "\0" in name:
         raise ApiProblem.invalid("`messages`: the id of a message is too long")
     return Asked(Chat.of(thread), text, name, thread, read.run_id)

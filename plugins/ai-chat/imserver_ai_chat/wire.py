@@ -1,6 +1,8 @@
-"""The wire: an answer as chunks of the AI SDK, and each chunk as an event of AG-UI or TanStack.
+"""The wire: an answer as chunks of the AI SDK, and each chunk as an event of
+AG-UI or TanStack.
 
-AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1: https://docs.ag-ui.com/concepts/events.
+AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1:
+https://docs.ag-ui.com/concepts/events.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ from imserver.plugin.wire import (
 )
 
 NAME: Final = "ai_chat"
-"""Name of the feature and its dialect, and the type of messages whose text is chunks, one on each line."""
+"""Name of the feature and its dialect, and the type of messages whose text is
+chunks, one on each line."""
 PING: Final = b": ping\n\n"
 _OWN: Final = ("start", "finish", "abort")
-"""Chunks that say where a message begins and ends: the server knows, the producer leaves them out."""
+"""Chunks that say where a message begins and ends: the server knows, the
+producer leaves them out."""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
@@ -45,14 +49,19 @@ def chunk_of(line: str) -> Chunk | None:
         chunk = _decode(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(chunk, dict) or not isinstance(chunk.get("type"), str) or chunk["type"] in _OWN:
+    if (
+        not isinstance(chunk, dict)
+        or not isinstance(chunk.get("type"), str)
+        or chunk["type"] in _OWN
+    ):
         return None
     return chunk
 
 
 def metadata_of(message: Message) -> dict[str, Any]:
-    """What the page may show of a message besides its content. ``incomplete``: the producer has not finished
-    it. ``stopped``: the reader who has stopped it."""
+    """What the page may show of a message besides its content. ``incomplete``:
+    the producer has not finished it. ``stopped``: the reader who has stopped
+    it."""
     meta = _decode(message.meta) if message.meta else {}
     more = {name: meta[name] for name in ("incomplete", "stopped") if name in meta}
     return {"id": message.id, "from": message.sender, "time": message.time_ms, **more}
@@ -61,7 +70,8 @@ def metadata_of(message: Message) -> dict[str, Any]:
 def whole_chunks(message: Message) -> list[Chunk]:
     """The content of a stored message as chunks."""
     if message.type == NAME:
-        lines = message.body.decode("utf-8", "replace").split("\n")  # U+2028 may be in a chunk
+        # U+2028 may be in a chunk
+        lines = message.body.decode("utf-8", "replace").split("\n")
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
     if message.type == "text":
         text = message.body.decode("utf-8", "replace")
@@ -78,11 +88,13 @@ def _text(step: str) -> Chunk:
 class Answer(DialectState, kw_only=True, gc=True):
     """The answer that a connection receives, and how far it has come.
 
-    ``place``: where its conversation is, as streams of texts name it. ``stream``: its id; ``""``: the first
-    of the bot that is not ``skipped``. ``length``: the characters that were sent. ``piece``: the number of
-    the last piece; -1: none. ``close`` is called behind its end. ``request``: of several answers on one
-    connection, the request for it; ``sequence``: the number of its next chunk, or the position behind the
-    last event (:func:`run_line`); ``passed``: the position up to which the client has it.
+    ``place``: where its conversation is, as streams of texts name it.
+    ``stream``: its id; ``""``: the first of the bot that is not ``skipped``.
+    ``length``: the characters that were sent. ``piece``: the number of the last
+    piece; -1: none. ``close`` is called behind its end. ``request``: of several
+    answers on one connection, the request for it; ``sequence``: the number of
+    its next chunk, or the position behind the last event (:func:`run_line`);
+    ``passed``: the position up to which the client has it.
     """
 
     connection: Connection
@@ -108,7 +120,9 @@ class Answer(DialectState, kw_only=True, gc=True):
 
     def is_of(self, message: Message) -> bool:
         """Whether a stored message is one of the bot in this conversation."""
-        here = not message.members if self.conversation else self.user in message.members
+        here = (
+            not message.members if self.conversation else self.user in message.members
+        )
         return (
             here
             and message.kind == "message"
@@ -122,7 +136,11 @@ class Answer(DialectState, kw_only=True, gc=True):
         if self.over or part is None or part.stream is None or event.sender != self.bot:
             return b""
         stream = part.stream
-        if part.name != self.place or stream.id in self.skipped or self.stream not in ("", stream.id):
+        if (
+            part.name != self.place
+            or stream.id in self.skipped
+            or self.stream not in ("", stream.id)
+        ):
             return b""
         self.stream, self.type = stream.id, event.type
         if stream.done:  # no message follows
@@ -137,7 +155,8 @@ class Answer(DialectState, kw_only=True, gc=True):
         return self._joined((*self._begin(), *self._more(text)))
 
     def take_message(self, message: Message) -> bytes:
-        """What the connection gets for a stored message: the end of the stream, or an answer without one."""
+        """What the connection gets for a stored message: the end of the stream,
+        or an answer without one."""
         stream = message.client_msg_id or str(message.id)
         if self.over or not self.is_of(message):
             return b""
@@ -145,9 +164,17 @@ class Answer(DialectState, kw_only=True, gc=True):
             return b""
         if not self.begun:
             self.stream = stream
-            return self._joined([*self._start(), *whole_chunks(message), *self._finish(metadata_of(message))])
+            return self._joined(
+                [
+                    *self._start(),
+                    *whole_chunks(message),
+                    *self._finish(metadata_of(message)),
+                ]
+            )
         text = message.body.decode("utf-8", "replace")
-        return self._joined((*self._more(text[self.length :]), *self._end(metadata_of(message))))
+        return self._joined(
+            (*self._more(text[self.length :]), *self._end(metadata_of(message)))
+        )
 
     def _begin(self) -> Iterable[Chunk]:
         if self.begun:
@@ -176,30 +203,37 @@ class Answer(DialectState, kw_only=True, gc=True):
         self.over = True
         gevent.spawn(self.close)
         reason = "interrupted" if "incomplete" in metadata else "stop"
-        return ({"type": "finish", "finishReason": reason, "messageMetadata": metadata},)
+        return (
+            {"type": "finish", "finishReason": reason, "messageMetadata": metadata},
+        )
 
     def _joined(self, chunks: Iterable[Chunk]) -> bytes:
         return b"".join([self.encode(self, chunk) for chunk in chunks])
 
 
 class Socket(DialectState, kw_only=True, gc=True):
-    """The answers that a WebSocket receives, by the ids of their requests. Each sends its frames itself.
-    ``authorization``: of its URL."""
+    """The answers that a WebSocket receives, by the ids of their requests. Each
+    sends its frames itself. ``authorization``: of its URL."""
 
     authorization: str
     answers: dict[str, Answer] = field(default_factory=dict)
 
     def take_piece(self, event: Event) -> bytes:
         """See :meth:`Answer.take_piece`."""
-        return b"".join([each.take_piece(event) for each in tuple(self.answers.values())])
+        return b"".join(
+            [each.take_piece(event) for each in tuple(self.answers.values())]
+        )
 
     def take_message(self, message: Message) -> bytes:
         """See :meth:`Answer.take_message`."""
-        return b"".join([each.take_message(message) for each in tuple(self.answers.values())])
+        return b"".join(
+            [each.take_message(message) for each in tuple(self.answers.values())]
+        )
 
 
 class AnswerDialect(Dialect):
-    """The codec of answers. ``done``: the last bytes of an answer that has ended."""
+    """The codec of answers. ``done``: the last bytes of an answer that has
+    ended."""
 
     name = NAME
     logs_in = False
@@ -209,26 +243,37 @@ class AnswerDialect(Dialect):
     def __init__(self, done: bytes = b"") -> None:
         self._done = done
 
-    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+    def encode_event(
+        self, event: Event
+    ) -> Callable[[str, DialectState | None], bytes] | None:
         """A piece of a streamed message."""
         if event.kind != "piece":
             return None
-        return lambda _, state: state.take_piece(event) if isinstance(state, Answer | Socket) else b""
+        return lambda _, state: (
+            state.take_piece(event) if isinstance(state, Answer | Socket) else b""
+        )
 
-    def encode_message(self, message: Message) -> Callable[[str, DialectState | None], bytes]:
+    def encode_message(
+        self, message: Message
+    ) -> Callable[[str, DialectState | None], bytes]:
         """A stored message."""
-        return lambda _, state: state.take_message(message) if isinstance(state, Answer | Socket) else b""
+        return lambda _, state: (
+            state.take_message(message) if isinstance(state, Answer | Socket) else b""
+        )
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """The end. After any other one than that of the answer the client comes back."""
+        """The end. After any other one than that of the answer the client comes
+        back."""
         return self._done if code == CloseCode.NORMAL else None
 
 
 class Asking(Command, frozen=True):
-    """A request of ``WebSocketChatTransport``: a message, the open answer, or no more of an answer.
+    """A request of ``WebSocketChatTransport``: a message, the open answer, or
+    no more of an answer.
 
-    ``is_run``: it is of ``webSocket()`` of TanStack, and ``request`` is the id of the run. ``offset``: of one
-    that goes on, where the client is: ``-1``, or the id of its last event.
+    ``is_run``: it is of ``webSocket()`` of TanStack, and ``request`` is the id
+    of the run. ``offset``: of one that goes on, where the client is: ``-1``, or
+    the id of its last event.
     """
 
     kind: Literal["send", "resume", "abort"]
@@ -240,7 +285,8 @@ class Asking(Command, frozen=True):
     offset: str | None = None
 
     def position(self) -> tuple[str, int]:
-        """The id of the stream (``""``: none has begun), and the position in it. Raises ApiProblem."""
+        """The id of the stream (``""``: none has begun), and the position in
+        it. Raises ApiProblem."""
         if self.offset in (None, "-1"):
             return "", 0
         stream, mark, passed = str(self.offset).rpartition(":")
@@ -268,8 +314,9 @@ _read_frame: Final = msgspec.json.Decoder(_Frame).decode
 
 
 class SocketDialect(AnswerDialect):
-    """The codec of ``WebSocketChatTransport`` of the AI SDK, and of ``webSocket()`` of TanStack, whose
-    requests have the ids of their runs: answers to several requests on one WebSocket."""
+    """The codec of ``WebSocketChatTransport`` of the AI SDK, and of
+    ``webSocket()`` of TanStack, whose requests have the ids of their runs:
+    answers to several requests on one WebSocket."""
 
     path = "/ai-chat/socket"
     ping = b""
@@ -282,7 +329,14 @@ class SocketDialect(AnswerDialect):
             raise BadFrame(None, CloseCode.POLICY) from None
         if not (request := frame.request_id or frame.run_id):
             raise BadFrame(None, CloseCode.POLICY)
-        token = next((text for name, text in frame.headers.items() if name.lower() == "authorization"), "")
+        token = next(
+            (
+                text
+                for name, text in frame.headers.items()
+                if name.lower() == "authorization"
+            ),
+            "",
+        )
         is_run = not frame.request_id
         offset = frame.offset if is_run else None
         asking = Asking(frame.type, request, frame.id, token, payload, is_run, offset)
@@ -291,7 +345,9 @@ class SocketDialect(AnswerDialect):
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """The refusal of a request."""
         assert isinstance(request.command, Asking)
-        return None if reply.code == ReplyCode.OK else request.command.refusal("refused")
+        return (
+            None if reply.code == ReplyCode.OK else request.command.refusal("refused")
+        )
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """Nothing: the close frame says it."""
@@ -299,9 +355,12 @@ class SocketDialect(AnswerDialect):
 
 
 def resume_frame(parameters: Mapping[str, str]) -> bytes:
-    """The request that the parameters of a URL are: a run of TanStack goes on behind ``offset``."""
+    """The request that the parameters of a URL are: a run of TanStack goes on
+    behind ``offset``."""
     run, chat = parameters.get("runId", ""), parameters.get("chat", "")
-    return _encode({"type": "resume", "runId": run, "id": chat, "offset": parameters["offset"]})
+    return _encode(
+        {"type": "resume", "runId": run, "id": chat, "offset": parameters["offset"]}
+    )
 
 
 def socket_frame(type: str, request: str, **more: object) -> bytes:
@@ -310,21 +369,26 @@ def socket_frame(type: str, request: str, **more: object) -> bytes:
 
 
 def socket_line(answer: Answer, chunk: Chunk) -> bytes:
-    """Send a chunk to ``WebSocketChatTransport``, in a frame of its own. Nothing is left for the caller."""
+    """Send a chunk to ``WebSocketChatTransport``, in a frame of its own.
+    Nothing is left for the caller."""
     sequence, answer.sequence = answer.sequence, answer.sequence + 1
-    answer.connection.send(socket_frame("chunk", answer.request, sequence=sequence, chunk=chunk))
+    answer.connection.send(
+        socket_frame("chunk", answer.request, sequence=sequence, chunk=chunk)
+    )
     return b""
 
 
 class ChunkedEncoding(StreamEncoding):
-    """Sends payloads in the chunks of HTTP/1.1. The last one comes only after the end of the answer, so that
-    clients know whether there is more."""
+    """Sends payloads in the chunks of HTTP/1.1. The last one comes only after
+    the end of the answer, so that clients know whether there is more."""
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
         """The payload as a chunk."""
         return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
-    def close_frames(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+    def close_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
         """The last payload, and the end of the body."""
         last = super().close_frames(code, reason, as_given)
         return last + b"0\r\n\r\n" if code == CloseCode.NORMAL else last
@@ -347,13 +411,22 @@ def _content(chunk: Chunk) -> str:
 _ID: Final = ("id", "messageId")
 _CALL: Final = ("toolCallId", "toolCallId")
 AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
-    "start": ("RUN_STARTED", lambda answer, _: {"threadId": answer.thread, "runId": answer.run}),
-    "finish": ("RUN_FINISHED", lambda answer, _: {"threadId": answer.thread, "runId": answer.run}),
+    "start": (
+        "RUN_STARTED",
+        lambda answer, _: {"threadId": answer.thread, "runId": answer.run},
+    ),
+    "finish": (
+        "RUN_FINISHED",
+        lambda answer, _: {"threadId": answer.thread, "runId": answer.run},
+    ),
     "error": ("RUN_ERROR", lambda _, chunk: {"message": chunk.get("errorText", "")}),
     "text-start": ("TEXT_MESSAGE_START", _as_is(_ID, role="assistant")),
     "text-delta": ("TEXT_MESSAGE_CONTENT", _as_is(_ID, ("delta", "delta"))),
     "text-end": ("TEXT_MESSAGE_END", _as_is(_ID)),
-    "tool-input-start": ("TOOL_CALL_START", _as_is(_CALL, ("toolName", "toolCallName"))),
+    "tool-input-start": (
+        "TOOL_CALL_START",
+        _as_is(_CALL, ("toolName", "toolCallName")),
+    ),
     "tool-input-delta": ("TOOL_CALL_ARGS", _as_is(_CALL, ("inputTextDelta", "delta"))),
     "tool-input-available": ("TOOL_CALL_END", _as_is(_CALL)),
     "tool-output-available": (
@@ -366,7 +439,8 @@ AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
         },
     ),
 }
-"""Chunk → its event of AG-UI, and what makes its fields. Data parts become CUSTOM, others are left out."""
+"""Chunk → its event of AG-UI, and what makes its fields. Data parts become
+CUSTOM, others are left out."""
 
 
 def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
@@ -390,10 +464,12 @@ def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
 
 
 def run_line(answer: Answer, chunk: Chunk) -> bytes:
-    """Send a chunk to ``webSocket()`` of TanStack, as an event whose id says where the client is behind it.
+    """Send a chunk to ``webSocket()`` of TanStack, as an event whose id says
+    where the client is behind it.
 
-    The position counts characters of text, and 1 for any other chunk: how an answer was cut into pieces does
-    not change it. What the client has already is left out. Nothing is left for the caller.
+    The position counts characters of text, and 1 for any other chunk: how an
+    answer was cut into pieces does not change it. What the client has already
+    is left out. Nothing is left for the caller.
     """
     if chunk["type"] == "error":
         answer.connection.send(_encode(_ag_ui_event(answer, chunk)))
@@ -407,5 +483,7 @@ def run_line(answer: Answer, chunk: Chunk) -> bytes:
         chunk = {**chunk, "delta": delta[answer.passed - first :]}
     event = _ag_ui_event(answer, chunk)
     if event is not None:
-        answer.connection.send(_encode({"id": f"{answer.stream}:{answer.sequence}", "chunk": event}))
+        answer.connection.send(
+            _encode({"id": f"{answer.stream}:{answer.sequence}", "chunk": event})
+        )
     return b""

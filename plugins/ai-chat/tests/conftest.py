@@ -1,4 +1,5 @@
-"""The distribution installed; one node, and two that share a Redis; a bot whose producer is the test."""
+"""The distribution installed; one node, and two that share a Redis; a bot whose
+producer is the test."""
 
 import http.client
 import json
@@ -37,7 +38,8 @@ def closed_readers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a server beside which the distribution is installed."""
+    """The environment of a server beside which the distribution is
+    installed."""
     return install(tmp_path_factory.mktemp("ai-chat"), PLUGIN)
 
 
@@ -55,11 +57,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["one", "two"])
 def servers(
-    request: pytest.FixtureRequest, installed: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    installed: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Server, Server]]:
     """Where the reader is, and where the producer is: one node, or two."""
     number = 1 if request.param == "one" else 2
-    with running(tmp_path_factory.mktemp(request.param), installed, number, CONFIG) as servers:
+    with running(
+        tmp_path_factory.mktemp(request.param), installed, number, CONFIG
+    ) as servers:
         yield servers[0], servers[-1]
 
 
@@ -71,15 +77,23 @@ class Producer:
 
     def open(self, server: Server, to: str = "", **more: Any) -> str:
         where = {"to": to} if to else {}
-        opened: str = self._at(server).post("messages/stream/open", **where, **more)["stream"]
+        opened: str = self._at(server).post("messages/stream/open", **where, **more)[
+            "stream"
+        ]
         return opened
 
-    def append(self, server: Server, stream: str, *pieces: str, first: int = 1) -> list[str]:
+    def append(
+        self, server: Server, stream: str, *pieces: str, first: int = 1
+    ) -> list[str]:
         rows = [
-            {"stream": stream, "piece": number, "text": text} for number, text in enumerate(pieces, first)
+            {"stream": stream, "piece": number, "text": text}
+            for number, text in enumerate(pieces, first)
         ]
         return [
-            each["status"] for each in self._at(server).post("messages/stream/append", pieces=rows)["results"]
+            each["status"]
+            for each in self._at(server).post("messages/stream/append", pieces=rows)[
+                "results"
+            ]
         ]
 
     def close(self, server: Server, stream: str) -> Any:
@@ -90,14 +104,23 @@ class Producer:
 
 
 class Reader:
-    """The chunks of one stream over HTTP. ``status``: of the answer; without 200 there is no stream."""
+    """The chunks of one stream over HTTP. ``status``: of the answer; without
+    200 there is no stream."""
 
     def __init__(
-        self, server: Server, token: str, path: str, body: Any = None, prefix: str = "/ai-chat"
+        self,
+        server: Server,
+        token: str,
+        path: str,
+        body: Any = None,
+        prefix: str = "/ai-chat",
     ) -> None:
         self._connection = http.client.HTTPConnection(*server.http, timeout=60)
         READERS.append(self)
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+        }
         method = "GET" if body is None else "POST"
         content = None if body is None else json.dumps(body)
         self._connection.request(method, prefix + path, content, headers)
@@ -108,7 +131,8 @@ class Reader:
         return json.loads(self._answer.read() or b"null")
 
     def __iter__(self) -> Iterator[Chunk]:
-        """The chunks until [DONE]. A stream that ends earlier raises IncompleteRead."""
+        """The chunks until [DONE]. A stream that ends earlier raises
+        IncompleteRead."""
         while line := self._answer.readline():
             if line.startswith(b"data: ") and line != b"data: [DONE]\n":
                 yield json.loads(line[6:])
@@ -127,7 +151,9 @@ class Reader:
 
 
 def said(chunks: list[Chunk]) -> str:
-    return "".join([chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"])
+    return "".join(
+        [chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta"]
+    )
 
 
 def message(chat: str, text: str, id: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The wire of chats: questions, answers, resumption and stop; and unmodified clients, and the example."""
+"""The wire of chats: questions, answers, resumption and stop; and unmodified
+clients, and the example."""
 
 import http.client
 import itertools
@@ -94,7 +95,11 @@ def test_who_sends_a_message_again_gets_the_same_answer(chat: Chat) -> None:
     chat.bot.close(chat.there, stream)
     assert said(list(again)) == "please"
     whole = list(chat.ask("Tea?", "m1"))
-    assert (whole[0]["messageId"], said(whole), whole[-1]["type"]) == (stream, "Yes, please", "finish")
+    assert (whole[0]["messageId"], said(whole), whole[-1]["type"]) == (
+        stream,
+        "Yes, please",
+        "finish",
+    )
     assert len(chat.get("messages").document()["messages"]) == 2
 
 
@@ -131,8 +136,13 @@ def test_a_stop_reaches_the_producer_and_all_who_read(chat: Chat) -> None:
     assert stopped.document() == {"stopped": 1}
     assert chat.bot.append(chat.there, stream, "3 ") == ["closed"]
     end = list(reader)[-1]
-    assert (end["finishReason"], end["messageMetadata"]["stopped"]) == ("interrupted", chat.ann.user)
-    assert Reader(chat.here, chat.ann.token, f"/{chat.id}/stop", {}).document() == {"stopped": 0}
+    assert (end["finishReason"], end["messageMetadata"]["stopped"]) == (
+        "interrupted",
+        chat.ann.user,
+    )
+    assert Reader(chat.here, chat.ann.token, f"/{chat.id}/stop", {}).document() == {
+        "stopped": 0
+    }
 
 
 def test_of_a_banned_user_nothing_is_stored(chat: Chat) -> None:
@@ -170,14 +180,21 @@ def test_parts_other_than_text_are_chunks_of_the_producer(chat: Chat) -> None:
         {"type": "reasoning-start", "id": "r"},
         {"type": "reasoning-delta", "id": "r", "delta": "Hm."},
         {"type": "reasoning-end", "id": "r"},
-        {"type": "tool-input-available", "toolCallId": "c", "toolName": "kettle", "input": {"cups": 2}},
+        {
+            "type": "tool-input-available",
+            "toolCallId": "c",
+            "toolName": "kettle",
+            "input": {"cups": 2},
+        },
         {"type": "tool-output-available", "toolCallId": "c", "output": {"hot": True}},
         {"type": "data-cups", "data": "two\u2028cups"},
         {"type": "text-start", "id": "t"},
         {"type": "text-delta", "id": "t", "delta": "Ready"},
         {"type": "text-end", "id": "t"},
     ]
-    stream = chat.bot.open(chat.there, chat.ann.user, type="ai_chat", text=lines(parts[0]))
+    stream = chat.bot.open(
+        chat.there, chat.ann.user, type="ai_chat", text=lines(parts[0])
+    )
     reader = chat.resume()
     content = lines(*parts[1:])
     own = lines({"type": "finish"}) + "no JSON\n[1]\n"
@@ -205,7 +222,9 @@ def test_a_message_that_is_not_streamed_is_an_answer(chat: Chat) -> None:
 def test_a_group_is_a_chat_of_its_own(chat: Chat) -> None:
     group = chat.ann.group(chat.bot.bot)
     number = (
-        int(chat.ann.get("groups/list")["groups"][0]["conversation"]) if not group.isdecimal() else int(group)
+        int(chat.ann.get("groups/list")["groups"][0]["conversation"])
+        if not group.isdecimal()
+        else int(group)
     )
     here = f"{chat.id}-{number}"
     reader = chat.ask("@all Tea?", "m1", here)
@@ -219,7 +238,11 @@ def test_a_group_is_a_chat_of_its_own(chat: Chat) -> None:
         events = [json.loads(frame)["chunk"] for frame in socket]
     assert [event["delta"] for event in events if "delta" in event] == ["Yes"]
     eve = User.register(chat.here, APP, key=KEY)
-    for path, body in ((f"/{here}/stream", None), (f"/{here}/messages", None), (f"/{here}/stop", {})):
+    for path, body in (
+        (f"/{here}/stream", None),
+        (f"/{here}/messages", None),
+        (f"/{here}/stop", {}),
+    ):
         assert Reader(chat.here, eve.token, path, body).status == 404
     assert Reader(chat.here, eve.token, "", message(here, "I?", "m1")).status == 404
 
@@ -234,9 +257,15 @@ def test_what_is_refused(chat: Chat) -> None:
     assert ask({**good, "messages": []}) == 400
     assert ask(message(chat.id, " ", "m1")) == 400
     assert ask(message("999999999", "Nobody?", "m1")) == 404
-    assert ask(message(chat.ann.user, "A person?", "m1")) == chat.resume("?wait=1", "999999999").status == 404
+    assert (
+        ask(message(chat.ann.user, "A person?", "m1"))
+        == chat.resume("?wait=1", "999999999").status
+        == 404
+    )
     file = {"type": "file", "mediaType": "image/png", "url": "data:,x"}
-    assert ask({**good, "messages": [{"id": "m", "role": "user", "parts": [file]}]}) == 400
+    assert (
+        ask({**good, "messages": [{"id": "m", "role": "user", "parts": [file]}]}) == 400
+    )
     assert chat.get("messages").document() == {"messages": [], "before": 0}
 
 
@@ -245,7 +274,9 @@ def test_what_a_socket_refuses(chat: Chat) -> None:
 
     def ask(request: str, token: str, **more: Any) -> tuple[str, str]:
         head = {"Authorization": f"Bearer {token}"}
-        socket.send(json.dumps({"type": "send", "requestId": request, "headers": head, **more}))
+        socket.send(
+            json.dumps({"type": "send", "requestId": request, "headers": head, **more})
+        )
         while (answer := json.loads(socket.recv(60)))["requestId"] != request:
             pass
         return answer["type"], answer.get("errorText", "")
@@ -253,26 +284,38 @@ def test_what_a_socket_refuses(chat: Chat) -> None:
     good = message(chat.id, "Tea?", "m1")
     bot, (host, port) = chat.bot.bot, chat.here.http
     with (
-        Messenger(chat.there.ws_url, APP, bot.user, bot.token, cursor=None),  # it is online, and silent
+        # it is online, and silent
+        Messenger(chat.there.ws_url, APP, bot.user, bot.token, cursor=None),
         connect(f"ws://{host}:{port}/ai-chat/socket") as socket,
     ):
         assert ask("1", "wrong", **good)[0] == "error"
         assert ask("2", chat.ann.token, **{**good, "id": "tea"})[0] == "error"
-        assert ask("3", eve.token, **good) == ("error", "The WebSocket is of another user")
+        assert ask("3", eve.token, **good) == (
+            "error",
+            "The WebSocket is of another user",
+        )
         for number in range(16):
-            assert ask(f"m{number}", chat.ann.token, **message(chat.id, "Tea?", f"m{number}")) == (
+            assert ask(
+                f"m{number}", chat.ann.token, **message(chat.id, "Tea?", f"m{number}")
+            ) == (
                 "start",
                 "",
             )
         assert ask("4", chat.ann.token, **message(chat.id, "Tea?", "m16"))[0] == "error"
         socket.send(json.dumps({"type": "abort", "requestId": "m0"}))
-        assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m16")) == ("start", "")
+        assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m16")) == (
+            "start",
+            "",
+        )
         assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m17"))[0] == "error"
         assert ask("5", chat.ann.token, **message(chat.id, "Tea?", "m17"))[0] == "start"
         socket.send("tea")
         with pytest.raises(ConnectionClosedError):
             socket.recv(60)
-    with connect(f"ws://{host}:{port}/ai-chat/socket") as socket, pytest.raises(ConnectionClosedError):
+    with (
+        connect(f"ws://{host}:{port}/ai-chat/socket") as socket,
+        pytest.raises(ConnectionClosedError),
+    ):
         ask("6" * 256, chat.ann.token, **good)
     asked = [each["id"] for each in chat.get("messages").document()["messages"]]
     assert asked == [f"m{number}" for number in range(18)]
@@ -288,7 +331,11 @@ def runs_at(at: Chat, /, **query: str) -> ClientConnection:
 def run_of(chat: Chat, run: str) -> str:
     """A request as TanStack sends it."""
     return json.dumps(
-        {"threadId": chat.id, "runId": run, "messages": [{"id": "m", "role": "user", "content": "Tea?"}]}
+        {
+            "threadId": chat.id,
+            "runId": run,
+            "messages": [{"id": "m", "role": "user", "content": "Tea?"}],
+        }
     )
 
 
@@ -303,7 +350,12 @@ def joined(events: list[Chunk]) -> list[Chunk]:
     return rows
 
 
-CALL: Chunk = {"type": "tool-input-available", "toolCallId": "c", "toolName": "kettle", "input": {"cups": 2}}
+CALL: Chunk = {
+    "type": "tool-input-available",
+    "toolCallId": "c",
+    "toolName": "kettle",
+    "input": {"cups": 2},
+}
 SPOKEN: tuple[Chunk, ...] = (
     {"type": "text-start", "id": "t"},
     {"type": "text-delta", "id": "t", "delta": "Hm ☕"},
@@ -332,9 +384,13 @@ def test_a_run_goes_on_behind_each_event(chat: Chat, form: str) -> None:
         else:
             stream = chat.bot.open(chat.there, chat.ann.user, **more)
             chat.bot.append(chat.there, stream, pieces[0])
-            while events[-1]["chunk"]["type"] not in ("TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"):
+            while events[-1]["chunk"]["type"] not in (
+                "TEXT_MESSAGE_CONTENT",
+                "TEXT_MESSAGE_END",
+            ):
                 events.append(json.loads(socket.recv(60)))
-            early = [next(resume(each["id"])) for each in events[:-1]]  # they go on while it comes
+            # they go on while it comes
+            early = [next(resume(each["id"])) for each in events[:-1]]
             assert [each["id"] for each in early] == [each["id"] for each in events[1:]]
             chat.bot.append(chat.there, stream, pieces[1], first=2)
             chat.bot.close(chat.there, stream)
@@ -351,22 +407,35 @@ def test_a_run_goes_on_behind_each_event(chat: Chat, form: str) -> None:
         socket.send(run_of(chat, "r1"))
         again = [json.loads(socket.recv(60)) for _ in whole]
     assert again == whole
-    asked = [each["id"] for each in chat.get("messages").document()["messages"] if each["role"] == "user"]
+    asked = [
+        each["id"]
+        for each in chat.get("messages").document()["messages"]
+        if each["role"] == "user"
+    ]
     assert asked == ["r1"]
 
 
-def test_a_run_that_is_asked_for_by_its_id_is_not_answered_by_an_older_stream(chat: Chat) -> None:
-    older = [chat.bot.open(chat.here, chat.ann.user, text=f"old {number}") for number in range(4)]
+def test_a_run_that_is_asked_for_by_its_id_is_not_answered_by_an_older_stream(
+    chat: Chat,
+) -> None:
+    older = [
+        chat.bot.open(chat.here, chat.ann.user, text=f"old {number}")
+        for number in range(4)
+    ]
     chat.ask("New?", "r1").close()
     with runs_at(chat, runId="r1", offset="-1") as socket:
         newer = chat.bot.open(chat.there, chat.ann.user, text="new")
         assert chat.resume().until("start")[0]["messageId"] == newer
         for stream in (*older, newer):
             chat.bot.close(chat.there, stream)
-        assert {event["id"].rpartition(":")[0] for event in map(json.loads, socket)} - {""} == {newer}
+        assert {event["id"].rpartition(":")[0] for event in map(json.loads, socket)} - {
+            ""
+        } == {newer}
 
 
-def test_a_run_that_goes_on_is_a_message_of_its_socket(installed: dict[str, str], tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_a_message_of_its_socket(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
     config = {**CONFIG, "limits": {"messages_per_second": 0.1}}
     with running(tmp_path, installed, 1, config) as servers:
         ann = User.register(servers[0], APP, key=KEY)
@@ -408,7 +477,14 @@ def test_a_run_that_is_refused(chat: Chat) -> None:
         {"offset": "-1", "chat": "tea"},
         *(
             {"offset": offset}
-            for offset in ("", "-2", "1", f"{stream}:", f"{stream}:-1", f"{stream}:{'9' * 16}")
+            for offset in (
+                "",
+                "-2",
+                "1",
+                f"{stream}:",
+                f"{stream}:-1",
+                f"{stream}:{'9' * 16}",
+            )
         ),
     ):
         with runs_at(chat, **{"runId": "r1", **query}) as socket:
@@ -423,17 +499,30 @@ def test_a_run_that_is_refused(chat: Chat) -> None:
         socket.send(json.dumps({"threadId": chat.id, "messages": []}))
         with pytest.raises(ConnectionClosedError):
             socket.recv(60)
-    assert [each["id"] for each in chat.get("messages").document()["messages"]] == ["r1"]
+    assert [each["id"] for each in chat.get("messages").document()["messages"]] == [
+        "r1"
+    ]
     assert chat.ann.token not in chat.here.log_with_requests()  # the URL has it
 
 
 def test_a_page_of_another_origin_may_ask(chat: Chat) -> None:
-    for path in ("/ai-chat", "/ai-chat/ag-ui", f"/ai-chat/{chat.id}/stream", f"/ai-chat/{chat.id}/stop"):
+    for path in (
+        "/ai-chat",
+        "/ai-chat/ag-ui",
+        f"/ai-chat/{chat.id}/stream",
+        f"/ai-chat/{chat.id}/stop",
+    ):
         connection = http.client.HTTPConnection(*chat.here.http, timeout=60)
-        headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        headers = {
+            "Origin": "https://shop.example",
+            "Access-Control-Request-Method": "POST",
+        }
         connection.request("OPTIONS", path, headers=headers)
         answer = connection.getresponse()
-        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, "*"), path
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (
+            204,
+            "*",
+        ), path
         answer.read()
         connection.close()
 
@@ -443,7 +532,10 @@ def test_the_stream_of_a_producer_that_has_died_ends_as_interrupted(chat: Chat) 
     reader = chat.resume()
     chat.bot.bot.post("messages/stream/close", stream=stream, incomplete=True)
     end = list(reader)[-1]
-    assert (end["finishReason"], end["messageMetadata"]["incomplete"]) == ("interrupted", True)
+    assert (end["finishReason"], end["messageMetadata"]["incomplete"]) == (
+        "interrupted",
+        True,
+    )
     eventually(lambda: chat.resume().status == 204)
 
 
@@ -461,7 +553,9 @@ HERE = Path(__file__).parent
         ),
     ],
 )
-def test_the_judges_chat_with_a_bot(servers: tuple[Server, Server], project: Path, script: str) -> None:
+def test_the_judges_chat_with_a_bot(
+    servers: tuple[Server, Server], project: Path, script: str
+) -> None:
     here, there = servers
     ann = User.register(here, APP, key=KEY)
     bot = ann.bot(f"judge{next(_names)}_bot")
@@ -477,9 +571,14 @@ def test_the_types_of_the_package_are_those_of_the_ai_sdk(project: Path) -> None
     shutil.copy(HERE / "consumer.ts", project)
     options = {"module": "nodenext", "target": "es2022", "types": []}
     options |= dict.fromkeys(("strict", "noEmit", "skipLibCheck"), True)
-    config = {"compilerOptions": {**options, "lib": ["es2022", "dom"]}, "files": ["consumer.ts"]}
+    config = {
+        "compilerOptions": {**options, "lib": ["es2022", "dom"]},
+        "files": ["consumer.ts"],
+    }
     (project / "tsconfig.json").write_text(json.dumps(config), encoding="utf-8")
-    (project / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
+    (project / "package.json").write_text(
+        '{"private": true, "type": "module"}', encoding="utf-8"
+    )
     run([require("tsc"), "-p", str(project)])
 
 
@@ -487,11 +586,14 @@ def test_the_package_has_its_version_and_nothing_else() -> None:
     described = json.loads((PLUGIN / "npm" / "package.json").read_text("utf-8"))
     names = {path.name for path in (PLUGIN / "npm").iterdir()}
     assert names == {*described["files"], "package.json", "README.md", "LICENSE"}
-    assert f'version = "{described["version"]}"' in (PLUGIN / "pyproject.toml").read_text("utf-8")
+    assert f'version = "{described["version"]}"' in (
+        PLUGIN / "pyproject.toml"
+    ).read_text("utf-8")
 
 
 def place_of(servers: list[Server]) -> dict[str, Any]:
-    """What a script has to know that kills nodes: Ann, her bot and the processes."""
+    """What a script has to know that kills nodes: Ann, her bot and the
+    processes."""
     ann = User.register(servers[1], APP, key=KEY)
     bot = ann.bot("dying_bot")
     return {
@@ -504,7 +606,9 @@ def place_of(servers: list[Server]) -> dict[str, Any]:
 
 
 @pytest.mark.needs("node")
-def test_answers_survive_the_death_of_nodes(project: Path, installed: dict[str, str], tmp_path: Path) -> None:
+def test_answers_survive_the_death_of_nodes(
+    project: Path, installed: dict[str, str], tmp_path: Path
+) -> None:
     quick = {**CONFIG, "cluster": {"lease_seconds": 6, "renew_seconds": 1}}
     with running(tmp_path, installed, 4, quick) as servers:
         shutil.copy(HERE / "killed.test.mjs", project)
@@ -518,24 +622,35 @@ def test_an_application_with_ag_ui_hears_that_its_node_has_died(
     with running(tmp_path, installed, 2, CONFIG) as servers:
         shutil.copy(HERE / "killed_ag_ui.mjs", project)
         place = json.dumps(place_of(servers))
-        run([require("node"), *NODE_FLAGS, str(project / "killed_ag_ui.mjs")], PLACE=place)
+        run(
+            [require("node"), *NODE_FLAGS, str(project / "killed_ag_ui.mjs")],
+            PLACE=place,
+        )
 
 
 def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) -> None:
     guide = ROOT / "docs" / "guides" / "ai-chat.md"
     (settings,), (session,) = blocks(guide, "yaml"), blocks(guide, "console")
-    with Server(tmp_path / "node", config=yaml.safe_load(settings.text), environment=installed) as server:
+    with Server(
+        tmp_path / "node", config=yaml.safe_load(settings.text), environment=installed
+    ) as server:
         ann = User.register(server)
         bot = ann.bot("tea_bot")
 
         def answer() -> None:
             for event in messenger:
                 if isinstance(event, Entry) and event.sender == ann.user:
-                    stream = messenger.stream_open(conversation=event.conversation).stream
-                    messenger.stream_append([(stream, 1, "Yes, "), (stream, 2, "please.")])
+                    stream = messenger.stream_open(
+                        conversation=event.conversation
+                    ).stream
+                    messenger.stream_append(
+                        [(stream, 1, "Yes, "), (stream, 2, "please.")]
+                    )
                     messenger.stream_close(stream)
 
-        with Messenger(server.ws_url, "gochat", bot.user, bot.token, cursor=None) as messenger:
+        with Messenger(
+            server.ws_url, "gochat", bot.user, bot.token, cursor=None
+        ) as messenger:
             thread = Thread(target=answer)
             thread.start()
             play_session(session, tmp_path, server, ANN=ann.token, BOT=bot.user)
@@ -575,11 +690,18 @@ def location(address: str, server: str, ann: User, bot: User) -> str:
 
 @pytest.mark.full("browser")
 @pytest.mark.needs("node", "esbuild")
-def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: Path) -> None:
-    with running(tmp_path, installed, 2, CONFIG) as (first, second), serve_folder(site) as address:
+def test_a_page_with_use_chat(
+    installed: dict[str, str], site: Path, tmp_path: Path
+) -> None:
+    with (
+        running(tmp_path, installed, 2, CONFIG) as (first, second),
+        serve_folder(site) as address,
+    ):
         ann = User.register(first, APP, key=KEY)
         bot = ann.bot("tea_bot")
-        producer = ExampleBot(second, "ai-chat", bot.token, tmp_path / "bot", APP, MODEL_SECONDS="0.1")
+        producer = ExampleBot(
+            second, "ai-chat", bot.token, tmp_path / "bot", APP, MODEL_SECONDS="0.1"
+        )
         desktop, phone = Browser(tmp_path / "desktop"), Browser(tmp_path / "phone")
         try:
             page, other = (
@@ -592,22 +714,42 @@ def test_a_page_with_use_chat(installed: dict[str, str], site: Path, tmp_path: P
                 eventually(lambda each=each: each.shown("form"), what="the page")
             page.find("input").send_keys("Does tea help?\n")
             for each in (page, other):
-                eventually(lambda each=each: "You ask" in text(each), what="the answer comes on both devices")
+                eventually(
+                    lambda each=each: "You ask" in text(each),
+                    what="the answer comes on both devices",
+                )
             picture(page, "desktop-streaming")
             picture(other, "phone-streaming")
             page.driver.refresh()
-            eventually(lambda: "You ask" in text(page), what="the answer after the reload")
+            eventually(
+                lambda: "You ask" in text(page), what="the answer after the reload"
+            )
             whole = "You ask: “Does tea help?” " + " ".join(["Tea helps."] * 20)
             for each in (page, other):
-                eventually(lambda each=each: text(each).strip() == whole, what="the whole answer, once")
+                eventually(
+                    lambda each=each: text(each).strip() == whole,
+                    what="the whole answer, once",
+                )
                 assert len(each.texts("li.assistant")) == 1
-                eventually(lambda each=each: each.texts("form button") == ["Send"], what="ready")
+                eventually(
+                    lambda each=each: each.texts("form button") == ["Send"],
+                    what="ready",
+                )
             other.find("input").send_keys("And now?\n")
-            eventually(lambda: "And now?" in text(page), what="the second answer on the first device")
+            eventually(
+                lambda: "And now?" in text(page),
+                what="the second answer on the first device",
+            )
             page.click("button.stop")
             for each in (page, other):
-                eventually(lambda each=each: text(each).endswith("Stopped"), what="stopped on both")
-                eventually(lambda each=each: each.texts("form button") == ["Send"], what="ready")
+                eventually(
+                    lambda each=each: text(each).endswith("Stopped"),
+                    what="stopped on both",
+                )
+                eventually(
+                    lambda each=each: each.texts("form button") == ["Send"],
+                    what="ready",
+                )
             producer.wait_for("closed: ")
             for each, name in ((page, "desktop-stopped"), (other, "phone-stopped")):
                 assert each.overflow <= 0
@@ -633,12 +775,17 @@ def test_a_page_with_stock_hooks_goes_on_after_reloads(
     site.mkdir()
     shutil.copy(EXAMPLE / "index.html", site)
     bundle(project / "stock_page.jsx", site / "page.js", "--jsx=automatic", PRODUCTION)
-    with running(tmp_path, installed, 2, CONFIG) as (here, there), serve_folder(site) as address:
+    with (
+        running(tmp_path, installed, 2, CONFIG) as (here, there),
+        serve_folder(site) as address,
+    ):
         ann = User.register(here, APP, key=KEY)
         chat = Chat(here, there, ann, Producer(ann.bot("tea_bot")))
         browser = Browser(tmp_path / "browser")
         try:
-            page = browser.open(f"{location(address, here.http_url, ann, chat.bot.bot)}&hook={hook}")
+            page = browser.open(
+                f"{location(address, here.http_url, ann, chat.bot.bot)}&hook={hook}"
+            )
 
             def shows(button: str, *answer: str) -> None:
                 page.has("li.user", "Tea?")
@@ -646,7 +793,10 @@ def test_a_page_with_stock_hooks_goes_on_after_reloads(
                 page.has("form button", button)
 
             page.write("input", "Tea?\n")
-            eventually(lambda: chat.get("messages").document()["messages"], what="the question is stored")
+            eventually(
+                lambda: chat.get("messages").document()["messages"],
+                what="the question is stored",
+            )
             if hook == "tanstack":  # its run goes on before there is an answer
                 page.driver.refresh()
                 shows("Busy")

@@ -1,4 +1,5 @@
-"""Archives of other servers: the commands ``imserver arrive`` and ``depart``. A node has nothing of them."""
+"""Archives of other servers: the commands ``imserver arrive`` and ``depart``. A
+node has nothing of them."""
 
 from typing import Any, Final
 
@@ -13,7 +14,10 @@ def _commands() -> dict[str, Any]:
 
 
 FEATURE: Final = FeatureRow(
-    "arrivals", lambda _core: Parts(), uses=("messages", "accounts", "uploads", "emoji"), commands=_commands
+    "arrivals",
+    lambda _core: Parts(),
+    uses=("messages", "accounts", "uploads", "emoji"),
+    commands=_commands,
 )
-"""``imserver arrive`` imports an archive of another server, ``imserver depart`` writes one. The name of the
-first in 1.0 is ``slack-import``."""
+"""``imserver arrive`` imports an archive of another server, ``imserver depart``
+writes one. The name of the first in 1.0 is ``slack-import``."""

@@ -63,10 +63,14 @@ class Wish(Struct, frozen=True, kw_only=True):
     report: Path | None = None
 
 
-@click.command(short_help="Import an archive of another server: people, groups, messages.")
+@click.command(
+    short_help="Import an archive of another server: people, groups, messages."
+)
 @settings_options
 @click.argument("archive", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--app", required=True, help="The app that gets everything. Its users are accounts.")
+@click.option(
+    "--app", required=True, help="The app that gets everything. Its users are accounts."
+)
 @click.option(
     "--from",
     "name",
@@ -83,7 +87,11 @@ class Wish(Struct, frozen=True, kw_only=True):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a CSV file: a link for each person, with which they claim their account.",
 )
-@click.option("--mail", is_flag=True, help="Mail each person their link, by the smtp server of the settings.")
+@click.option(
+    "--mail",
+    is_flag=True,
+    help="Mail each person their link, by the smtp server of the settings.",
+)
 @click.option(
     "--days",
     type=click.IntRange(1, 90),
@@ -92,15 +100,21 @@ class Wish(Struct, frozen=True, kw_only=True):
     help="For how long the links are valid.",
 )
 @click.option("--unread", is_flag=True, help="Leave the messages unread.")
-@click.option("--dry-run", is_flag=True, help="Say what would come. Nothing is opened or stored.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would come. Nothing is opened or stored."
+)
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a CSV file: what comes of each person and group, what does not, and why.",
 )
-@click.option("--follow", metavar="ADDRESS", help="Go on with what happens on the running server.")
 @click.option(
-    "--token", type=click.File(encoding="utf-8"), help="File with the token for it; - is standard input."
+    "--follow", metavar="ADDRESS", help="Go on with what happens on the running server."
+)
+@click.option(
+    "--token",
+    type=click.File(encoding="utf-8"),
+    help="File with the token for it; - is standard input.",
 )
 @click.option(
     "--back",
@@ -118,29 +132,36 @@ def arrive(
 ) -> None:
     """Import ARCHIVE, which another server has made: a file or a folder.
 
-    Channels, rooms and direct messages of several people become groups, people become accounts to be claimed,
-    threads replies. Call it again after an interruption, or with a later archive: nothing is stored twice.
-    Servers may run during the first import. Stop them for later ones: they may notify people of messages
-    before these are marked as read. The status is 1 if a part of the archive is broken, or
-    if a message does not come.
+    Channels, rooms and direct messages of several people become groups, people
+    become accounts to be claimed, threads replies. Call it again after an
+    interruption, or with a later archive: nothing is stored twice. Servers may
+    run during the first import. Stop them for later ones: they may notify
+    people of messages before these are marked as read. The status is 1 if a
+    part of the archive is broken, or if a message does not come.
 
-    With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what happens on their server while
-    both run. ARCHIVE is needed once, here or before.
+    With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what
+    happens on their server while both run. ARCHIVE is needed once, here or
+    before.
     """
     wish = Wish(**options)
     if follow is None and (token is not None or back):
         raise click.UsageError("--token and --back go with --follow")
     if follow is None and archive is None:
         raise click.UsageError("Missing argument 'ARCHIVE', or --follow.")
-    if follow is not None and (token is None or wish.dry_run or (name is None and archive is None)):
-        raise click.UsageError("--follow takes --token, --from if there is no ARCHIVE, and no --dry-run")
+    if follow is not None and (
+        token is None or wish.dry_run or (name is None and archive is None)
+    ):
+        raise click.UsageError(
+            "--follow takes --token, --from if there is no ARCHIVE, and no --dry-run"
+        )
     try:
         source = archive_of(archive, name) if archive is not None else None
         if follow is None or token is None:
             if source is not None:
                 bring(source, wish)
             return
-        from .follow import follow_server, live_of  # they load what no other command needs
+        # they load what no other command needs
+        from .follow import follow_server, live_of
 
         format = source.name if source is not None else name or ""
         with closing(live_of(format, follow, token.read().strip(), back)) as live:
@@ -154,8 +175,8 @@ def arrive(
 
 
 def bring(archive: Archive, wish: Wish) -> None:
-    """Import an archive, say what has come and what has not, and end the process with 1 if a part is broken
-    or a message does not come.
+    """Import an archive, say what has come and what has not, and end the
+    process with 1 if a part is broken or a message does not come.
 
     Raises OSError.
     """
@@ -167,7 +188,11 @@ def bring(archive: Archive, wish: Wish) -> None:
     index, problems = FileIndex(archive, wish.files), archive.problems
     with closing(Spool()) as spool:
         is_dry = wish.dry_run
-        contents = _read(archive, spool, index) if is_dry else _import(archive, spool, index, wish)
+        contents = (
+            _read(archive, spool, index)
+            if is_dry
+            else _import(archive, spool, index, wish)
+        )
     if wish.report is not None:
         _write_csv(wish.report, _report(contents, problems))
     print_problems(problems, "what does not come, or differs:")
@@ -175,7 +200,9 @@ def bring(archive: Archive, wish: Wish) -> None:
 
 def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
     with long_work("reading") as say:
-        contents = survey(archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages"))
+        contents = survey(
+            archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages")
+        )
     _print_survey(archive, contents)
     return contents
 
@@ -188,23 +215,37 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             fail("--mail: the settings name no mail server (smtp.host)")
         file = PositionFile(config.server.data_dir, archive.name, tenant.name)
         with (
-            closing(Destination(config, store, tenant, archive.name, problems)) as target,
+            closing(
+                Destination(config, store, tenant, archive.name, problems)
+            ) as target,
             file.held() as position,
         ):
-            page = _links_page(tenant, target.page) if wish.links is not None or wish.mail else ""
+            page = (
+                _links_page(tenant, target.page)
+                if wish.links is not None or wish.mail
+                else ""
+            )
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
             contents, began = _read(archive, spool, index), perf_counter()
             total = contents.counts["message"]
             with long_work("importing people") as say:
                 importer = target.add(
-                    archive, contents, spool, index, lambda count: say("importing messages", count, total)
+                    archive,
+                    contents,
+                    spool,
+                    index,
+                    lambda count: say("importing messages", count, total),
                 )
                 if not wish.unread:
                     say("marking as read")
                     importer.mark_read()
                 seconds = perf_counter() - began
-                rows = list(target.people.links(contents.people, page, wish.days)) if page else []
+                rows = (
+                    list(target.people.links(contents.people, page, wish.days))
+                    if page
+                    else []
+                )
                 if wish.links is not None:
                     _write_csv(wish.links, [("login", "email", "link"), *rows])
                 if wish.mail:
@@ -213,8 +254,19 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             if archive.name in FOLLOWED:
                 file.note_archive(position, contents.last_ms, importer.groups())
         new = target.added
-        added = {"accounts": new["account"], "groups": new["begin"], "messages": new["message"]}
-        record_act(config, store, f"{archive.name}.import", tenant.name, **added, files=new["file"])
+        added = {
+            "accounts": new["account"],
+            "groups": new["begin"],
+            "messages": new["message"],
+        }
+        record_act(
+            config,
+            store,
+            f"{archive.name}.import",
+            tenant.name,
+            **added,
+            files=new["file"],
+        )
     click.echo(
         f"new: accounts {new['account']:,}, groups {new['begin']:,}, messages {new['message']:,}, "
         f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
@@ -226,7 +278,8 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:
-    """What an operator may want to change before anything comes. ``folder``: the data directory."""
+    """What an operator may want to change before anything comes. ``folder``:
+    the data directory."""
     if page.startswith("http://127.0.0.1:"):
         yield f"links lead to {page}: set app.http_url to where people open it"
     owner = os.stat(folder).st_uid
@@ -240,13 +293,16 @@ def _links_page(tenant: Tenant, own_page: str) -> str:
         fail("--links, --mail: accounts of this app have no passwords")
     page = rules_of(tenant).reset_url or own_page
     if not page:
-        fail(f"--links, --mail: set accounts.reset_url of app {tenant.name}, the page that the links open")
+        fail(
+            f"--links, --mail: set accounts.reset_url of app {tenant.name}, the page that the links open"
+        )
     return str(page)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file for this user only: it has links or names. One that is there is replaced. A pipe or a
-    terminal is no file: it gets the rows as it is. Raises OSError."""
+    """Write a file for this user only: it has links or names. One that is there
+    is replaced. A pipe or a terminal is no file: it gets the rows as it is.
+    Raises OSError."""
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8", newline="") as target:
             csv.writer(target).writerows(rows)
@@ -265,9 +321,23 @@ def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
     counted = ("message", "reply", "reaction", "file", "bytes")
     yield ("kind", "id", "name", "becomes", *counted, "what does not come, or differs")
     for person in contents.people.values():
-        becomes = "account" if person.is_member else f"account that nobody claims: {person.why or 'no login'}"
-        counts, lost = contents.of_people.get(person.id, Counter()), problems.of_people.get(person.id)
-        yield _row("person", person.id, person.nickname, becomes, (counts[each] for each in counted), lost)
+        becomes = (
+            "account"
+            if person.is_member
+            else f"account that nobody claims: {person.why or 'no login'}"
+        )
+        counts, lost = (
+            contents.of_people.get(person.id, Counter()),
+            problems.of_people.get(person.id),
+        )
+        yield _row(
+            "person",
+            person.id,
+            person.nickname,
+            becomes,
+            (counts[each] for each in counted),
+            lost,
+        )
     for group in contents.groups.values():
         activity = contents.of_groups[group.id]
         becomes = "group" if activity.owner else "nothing"
@@ -276,43 +346,68 @@ def _report(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
         elif activity.owner and activity.lacks_members:
             becomes = "group of whoever wrote there"
         own = (activity.counts[each] for each in counted)
-        people = (contents.people[each].nickname for each in activity.members if each in contents.people)
+        people = (
+            contents.people[each].nickname
+            for each in activity.members
+            if each in contents.people
+        )
         name = group.name or ", ".join(people)
-        yield _row("group", group.id, name, becomes, own, problems.of_groups.get(group.id))
+        yield _row(
+            "group", group.id, name, becomes, own, problems.of_groups.get(group.id)
+        )
 
 
 def _row(
-    kind: str, id: str, name: str, becomes: str, counts: Iterable[int], lost: Counter[str] | None
+    kind: str,
+    id: str,
+    name: str,
+    becomes: str,
+    counts: Iterable[int],
+    lost: Counter[str] | None,
 ) -> Sequence[object]:
-    texts = (f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items()))
+    texts = (
+        f"{reason}: {count}" for reason, count in sorted((lost or Counter()).items())
+    )
     # A spreadsheet would take the name of somebody for a formula.
-    names = (f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name))
+    names = (
+        f"'{each}" if each[:1] in tuple("=+-@\t\r") else each for each in (id, name)
+    )
     return (kind, *names, becomes, *counts, "; ".join(texts))
 
 
 def _day(moment_ms: int) -> str:
-    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(min(moment_ms, Limit.TIME_MS) / 1000, UTC).strftime(
+        "%Y-%m-%d"
+    )
 
 
 def _print_survey(archive: Archive, contents: Survey) -> None:
     members = sum(person.is_member for person in contents.people.values())
-    rows = [("people", members), ("bots, apps and those who have left", len(contents.people) - members)]
+    rows = [
+        ("people", members),
+        ("bots, apps and those who have left", len(contents.people) - members),
+    ]
     rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
     click.echo(f"an archive of {archive.title}:")
     for words, count in rows:
         click.echo(f"{count:>10,}  {words}")
     if contents.last_ms:
-        click.echo(f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}")
+        click.echo(
+            f"            from {_day(contents.first_ms)} to {_day(contents.last_ms)}"
+        )
 
 
 def print_problems(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept. Ends the command with 1 if something of the
-    archive is broken or lost."""
+    """Say under a headline what is not understood or not kept. Ends the command
+    with 1 if something of the archive is broken or lost."""
     print_counts(problems, head)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
     if problems.lost_messages:
-        click.echo(f"imserver: {problems.lost_messages:,} messages of the archive do not come", err=True)
+        click.echo(
+            f"imserver: {problems.lost_messages:,} messages of the archive do not come",
+            err=True,
+        )
     if problems.broken or problems.has_lost_fields:
         fail("parts of the archive are broken; the rest was read")
     if problems.lost_messages:
@@ -323,5 +418,7 @@ def print_counts(problems: Problems, head: str) -> None:
     """Say under a headline what is not understood or not kept."""
     if problems.counts:
         click.echo(head)
-    for kind, count in sorted(problems.counts.items(), key=lambda row: (-row[1], row[0])):
+    for kind, count in sorted(
+        problems.counts.items(), key=lambda row: (-row[1], row[0])
+    ):
         click.echo(f"{count:>10,}  {kind}")

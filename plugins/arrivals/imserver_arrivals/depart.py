@@ -1,4 +1,5 @@
-"""``imserver depart``: writes an app, or some of its conversations, as an archive of another server."""
+"""``imserver depart``: writes an app, or some of its conversations, as an
+archive of another server."""
 
 from contextlib import closing
 from pathlib import Path
@@ -21,20 +22,36 @@ from .writing import open_private
 
 @click.command(short_help="Write an app as an archive that another server imports.")
 @settings_options
-@click.option("--app", required=True, help="The app that is written. Its users are accounts.")
-@click.option("--as", "name", required=True, type=click.Choice(list(WRITERS)), help="The format.")
 @click.option(
-    "--group", "groups", type=int, multiple=True, metavar="ID", help="Only this group, and who is in it."
+    "--app", required=True, help="The app that is written. Its users are accounts."
+)
+@click.option(
+    "--as", "name", required=True, type=click.Choice(list(WRITERS)), help="The format."
+)
+@click.option(
+    "--group",
+    "groups",
+    type=int,
+    multiple=True,
+    metavar="ID",
+    help="Only this group, and who is in it.",
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def depart(
-    path: str | None, data_dir: str | None, app: str, name: str, groups: tuple[int, ...], file: Path
+    path: str | None,
+    data_dir: str | None,
+    app: str,
+    name: str,
+    groups: tuple[int, ...],
+    file: Path,
 ) -> None:
-    """Write all people, groups, messages and files of an app to a new FILE, an archive of another server.
+    """Write all people, groups, messages and files of an app to a new FILE, an
+    archive of another server.
 
-    It has direct messages of all users, too, so it is for you alone. Servers may run meanwhile. An
-    interrupted command leaves FILE.part: call it again, and it begins again. The status is 1 if a file is
-    damaged; the rest was written.
+    It has direct messages of all users, too, so it is for you alone. Servers
+    may run meanwhile. An interrupted command leaves FILE.part: call it again,
+    and it begins again. The status is 1 if a file is damaged; the rest was
+    written.
     """
     if file.exists():
         fail(f"{file} exists already")
@@ -44,13 +61,22 @@ def depart(
         rows = store.part(MessageLog).conversations.find(app, groups) if groups else ()
         if missing := set(groups) - {each.id for each in rows}:
             fail(f"app {app} has no group {', '.join(map(str, sorted(missing)))}")
-        with closing(Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)) as uploads:
+        with closing(
+            Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
+        ) as uploads:
             with long_work("reading") as say:
-                archive = Departure(store, app, uploads, groups, lambda n: say(f"reading: {n} messages"))
+                archive = Departure(
+                    store, app, uploads, groups, lambda n: say(f"reading: {n} messages")
+                )
             with closing(archive), long_work("writing") as say:
                 try:
-                    with open_private(part) as target, ZipFile(target, "w", ZIP_DEFLATED) as whole:
-                        WRITERS[name](archive, app).write(whole, lambda n: say(f"writing: {n} messages"))
+                    with (
+                        open_private(part) as target,
+                        ZipFile(target, "w", ZIP_DEFLATED) as whole,
+                    ):
+                        WRITERS[name](archive, app).write(
+                            whole, lambda n: say(f"writing: {n} messages")
+                        )
                         target.flush()
                 except OSError as error:
                     fail(f"the archive {part} is not finished: {error}")

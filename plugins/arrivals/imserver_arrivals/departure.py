@@ -1,7 +1,8 @@
-"""What an app has, as an archive of another server has it: see :class:`imserver_arrivals.records.Archive`.
+"""What an app has, as an archive of another server has it: see
+:class:`imserver_arrivals.records.Archive`.
 
-The log is read once, and its messages and reactions are sorted on disk. Memory has people, groups, members
-and pins.
+The log is read once, and its messages and reactions are sorted on disk. Memory
+has people, groups, members and pins.
 """
 
 import re
@@ -79,16 +80,24 @@ class Details(Struct):
 
 
 class Departure:
-    """The people, groups and messages of an app, or of some of its conversations (``groups``; none: of all).
+    """The people, groups and messages of an app, or of some of its
+    conversations (``groups``; none: of all).
 
-    Making it reads the log, and calls ``done`` with the number of messages so far. It raises
-    StorageUnavailable.
+    Making it reads the log, and calls ``done`` with the number of messages so
+    far. It raises StorageUnavailable.
     """
 
     name: ClassVar[str] = "imserver"
     title: ClassVar[str] = "imserver"
 
-    def __init__(self, store: Store, app: str, uploads: Uploads, groups: Collection[int], done: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        app: str,
+        uploads: Uploads,
+        groups: Collection[int],
+        done: Any,
+    ) -> None:
         self.problems = Problems()
         self._log, self._accounts, self._emoji = (
             store.part(MessageLog),
@@ -97,7 +106,9 @@ class Departure:
         )
         self._app, self._uploads, self._chosen = app, uploads, frozenset(groups)
         self._conversations = {each.id: each for each in self._all_conversations(store)}
-        self._members = {id: list(self._members_of(each)) for id, each in self._conversations.items()}
+        self._members = {
+            id: list(self._members_of(each)) for id, each in self._conversations.items()
+        }
         self._pins: dict[int, dict[str, Pin]] = {}
         """Conversation → id of a pinned message → its pin."""
         self._people: dict[str, Account | None] = {}
@@ -109,7 +120,9 @@ class Departure:
         self._meet({each.person for some in self._members.values() for each in some})
         if not groups:
             for ids in _ids(store, "account", "app = %s", app):
-                self._people.update((each.user, each) for each in self._accounts.by_ids(app, ids))
+                self._people.update(
+                    (each.user, each) for each in self._accounts.by_ids(app, ids)
+                )
         self._read(done)
 
     def close(self) -> None:
@@ -141,11 +154,15 @@ class Departure:
         copy.seek(0)
         return copy
 
-    # --- people and groups ----------------------------------------------------------------------------------
+    # --- people and groups ----------------------------------------------------
 
     def _all_conversations(self, store: Store) -> Iterator[Conversation]:
         of_log = "log = (SELECT number FROM log WHERE app = %s AND part = 0)"
-        for ids in [sorted(self._chosen)] if self._chosen else _ids(store, "conversation", of_log, self._app):
+        for ids in (
+            [sorted(self._chosen)]
+            if self._chosen
+            else _ids(store, "conversation", of_log, self._app)
+        ):
             rows = self._log.conversations.find(self._app, ids)
             yield from (each for each in rows if each.kind != "room")
 
@@ -155,11 +172,15 @@ class Departure:
         while page := log.conversations.members(app, one.id, after, _PAGE):
             after, users = page[-1].user, [each.user for each in page]
             positions = log.conversations.read_positions(app, {one.id: users})
-            entries = log.entries.find(app, sorted({id for id in positions.values() if id}))
+            entries = log.entries.find(
+                app, sorted({id for id in positions.values() if id})
+            )
             times = {entry.id: entry.time_ms for entry in entries} | {0: 0}
             for row in page:
                 role: Role = row.role if row.role in ("owner", "admin") else "member"  # type: ignore[assignment]
-                yield Member(row.user, role, times.get(positions.get((row.user, one.id), 0), -1))
+                yield Member(
+                    row.user, role, times.get(positions.get((row.user, one.id), 0), -1)
+                )
 
     def _group(self, one: Conversation, members: list[Member]) -> Group:
         is_open = one.open or one.everybody
@@ -173,28 +194,40 @@ class Departure:
             one.created * 1000,
             members,
             list(self._pins.get(one.id, {}).values()),
-            avatar=one.avatar.removeprefix(_UPLOAD) if one.avatar.startswith(_UPLOAD) else "",
+            avatar=one.avatar.removeprefix(_UPLOAD)
+            if one.avatar.startswith(_UPLOAD)
+            else "",
         )
 
     def _meet(self, users: Collection[str]) -> None:
         """Look up who was not met before."""
         new = [user for user in users if user and user not in self._people]
         self._people.update(dict.fromkeys(new))
-        ids = [int(user) for user in new if user.isascii() and user.isdigit() and len(user) < 19]
+        ids = [
+            int(user)
+            for user in new
+            if user.isascii() and user.isdigit() and len(user) < 19
+        ]
         for start in range(0, len(ids), _PAGE):
             for account in self._accounts.by_ids(self._app, ids[start : start + _PAGE]):
                 self._people[account.user] = account
 
-    # --- the log --------------------------------------------------------------------------------------------
+    # --- the log --------------------------------------------------------------
 
     def _read(self, done: Any) -> None:
         """Read the log."""
         after = count = 0
         while page := self._log.entries.read(self._app, after, _PAGE):
             after = page[-1].id
-            mine = (entry for entry in page if entry.conversation in self._conversations)
+            mine = (
+                entry for entry in page if entry.conversation in self._conversations
+            )
             some = [(entry, _read(Details, entry.meta)) for entry in mine]
-            users = {user for entry, details in some for user in (entry.sender, *details.users)}
+            users = {
+                user
+                for entry, details in some
+                for user in (entry.sender, *details.users)
+            }
             self._meet(users)
             for entry, details in some:
                 group = str(entry.conversation)
@@ -203,14 +236,24 @@ class Departure:
                     self._spool.add(self._message(entry, group, details))
                     count += 1
                 elif entry.kind == "reaction" and entry.sender:
-                    emoji, is_there = entry.body.decode(errors="replace"), entry.type == "add"
-                    self._spool.add(Reacted(str(entry.about), entry.sender, emoji, is_there))
+                    emoji, is_there = (
+                        entry.body.decode(errors="replace"),
+                        entry.type == "add",
+                    )
+                    self._spool.add(
+                        Reacted(str(entry.about), entry.sender, emoji, is_there)
+                    )
                 elif entry.kind == "pin":
                     pins = self._pins.setdefault(entry.conversation, {})
                     pins.pop(str(entry.about), None)
                     if entry.type == "add":
-                        pins[str(entry.about)] = Pin(str(entry.about), entry.sender, entry.time_ms)
-                elif entry.sender and (change := _change(entry, group, details)) is not None:
+                        pins[str(entry.about)] = Pin(
+                            str(entry.about), entry.sender, entry.time_ms
+                        )
+                elif (
+                    entry.sender
+                    and (change := _change(entry, group, details)) is not None
+                ):
                     self._spool.add(change)
             done(count)
 
@@ -237,12 +280,18 @@ class Departure:
         """A text whose names of people that it mentions are marks."""
         self._meet([user for user in mentions if user != "all"])
         names = {"all": EVERYBODY} if "all" in mentions else {}
-        names |= {each.nickname: user for user in mentions if (each := self._people.get(user)) is not None}
+        names |= {
+            each.nickname: user
+            for user in mentions
+            if (each := self._people.get(user)) is not None
+        }
         if not names:
             return text
         longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
         name = re.compile(f"@({longest_first})")
-        return around_code(text, lambda part: name.sub(lambda each: mention(names[each[1]]), part))
+        return around_code(
+            text, lambda part: name.sub(lambda each: mention(names[each[1]]), part)
+        )
 
     def _messages(self) -> Iterator[Message | Change]:
         """Messages with their reactions, and changes."""
@@ -251,7 +300,11 @@ class Departure:
         for each in self._spool.read():
             if not isinstance(each, Reacted):
                 if message is not None:
-                    yield replace(message, reactions=list(reactions.values())) if reactions else message
+                    yield (
+                        replace(message, reactions=list(reactions.values()))
+                        if reactions
+                        else message
+                    )
                 reactions, message = {}, None
                 if isinstance(each, Message):
                     message = each
@@ -262,23 +315,33 @@ class Departure:
             else:
                 reactions.pop((each.person, each.emoji), None)
         if message is not None:
-            yield replace(message, reactions=list(reactions.values())) if reactions else message
+            yield (
+                replace(message, reactions=list(reactions.values()))
+                if reactions
+                else message
+            )
 
 
 def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
-    """Pages of the ids of an app. They have large gaps after the database has lost some."""
+    """Pages of the ids of an app. They have large gaps after the database has
+    lost some."""
     for rows in store.pages(table, "id", "id", where, (app,)):
         yield [id for (id,) in rows]
 
 
 def content_of(entry: Entry) -> tuple[str, list[File], str]:
-    """The text and the files of a message, and what of it other servers do not have, for the report."""
+    """The text and the files of a message, and what of it other servers do not
+    have, for the report."""
     lost = "question or poll (its text leaves)" if entry.ask is not None else ""
     if entry.type == "text":
         return entry.body.decode(errors="replace"), [], lost
     content = _read(Content, entry.body)
     if entry.type in _FILES and (content.items or content.name or content.url):
-        return content.caption, [_file(each) for each in content.items or [content]], lost
+        return (
+            content.caption,
+            [_file(each) for each in content.items or [content]],
+            lost,
+        )
     lost = f"message of type {entry.type} (its name leaves)"
     return content.caption or content.name or f"[{entry.type}]", [], lost
 
@@ -286,7 +349,11 @@ def content_of(entry: Entry) -> tuple[str, list[File], str]:
 def _person(user: str, account: Account | None) -> Person:
     if account is None:
         return Person(user, user, why="no account")
-    avatar = account.avatar.removeprefix(_UPLOAD) if account.avatar.startswith(_UPLOAD) else ""
+    avatar = (
+        account.avatar.removeprefix(_UPLOAD)
+        if account.avatar.startswith(_UPLOAD)
+        else ""
+    )
     why = "bot" if account.bot else "" if account.name or account.email else "no login"
     login, email = ("", "") if why else (account.name, account.email)
     return Person(user, account.nickname or user, login, email, avatar, why)
@@ -300,12 +367,17 @@ def _read(kind: type[_Json], raw: bytes) -> _Json:
         return kind()
 
 
-_WORDS: Final[Mapping[str, Literal["name", "description"]]] = {"rename": "name", "description": "description"}
+_WORDS: Final[Mapping[str, Literal["name", "description"]]] = {
+    "rename": "name",
+    "description": "description",
+}
 
 
 def _change(entry: Entry, group: str, details: Details) -> Change | None:
     """The change that an entry tells; None: no other server has it."""
-    change = Change(str(entry.id), group, entry.sender, entry.time_ms, "join", details.users)
+    change = Change(
+        str(entry.id), group, entry.sender, entry.time_ms, "join", details.users
+    )
     if entry.kind == "join":
         return change
     if entry.kind == "leave":
@@ -321,5 +393,7 @@ def _file(content: Content) -> File:
     if url.startswith(("http://", "https://")):
         return File("", name, url)
     return File(
-        url.removeprefix(_UPLOAD), name, why="" if url else "file without its bytes (its name leaves)"
+        url.removeprefix(_UPLOAD),
+        name,
+        why="" if url else "file without its bytes (its name leaves)",
     )

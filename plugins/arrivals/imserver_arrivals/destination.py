@@ -1,5 +1,5 @@
-"""The app that gets archives. What is expensive is built once, for one archive or for all that a running
-server gives."""
+"""The app that gets archives. What is expensive is built once, for one archive
+or for all that a running server gives."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,16 +27,31 @@ _PEOPLE_SECONDS: Final = 60.0
 
 
 class Destination:
-    """An app that gets archives of one format. Its methods switch, and raise StorageUnavailable."""
+    """An app that gets archives of one format. Its methods switch, and raise
+    StorageUnavailable."""
 
-    def __init__(self, config: Config, store: Store, tenant: Tenant, format: str, problems: Problems) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        tenant: Tenant,
+        format: str,
+        problems: Problems,
+    ) -> None:
         self.app, self.page = tenant.name, _own_page(config, tenant)
-        """The messages page, whose links open messages; ``""``: the app has a page elsewhere."""
+        """The messages page, whose links open messages; ``""``: the app has a
+        page elsewhere."""
         self.added: Counter[str] = Counter()
-        """What is new: accounts, groups (``begin``), messages and other events, reactions, files, emoji."""
+        """What is new: accounts, groups (``begin``), messages and other events,
+        reactions, files, emoji."""
         self._store, self._problems = store, problems
-        self._uploads = Uploads(settings_of(config, UploadSettings), config.server.data_dir, store)
-        self._emoji, self._key = OwnEmoji(store, self._uploads), key_for(config, f"{format}-import")
+        self._uploads = Uploads(
+            settings_of(config, UploadSettings), config.server.data_dir, store
+        )
+        self._emoji, self._key = (
+            OwnEmoji(store, self._uploads),
+            key_for(config, f"{format}-import"),
+        )
         self._format, self._identifiers = format, rules_of(tenant).identifiers
         self._met = -_PEOPLE_SECONDS
 
@@ -52,7 +67,8 @@ class Destination:
         index: FileIndex,
         done: Callable[[int], object] = lambda _: None,
     ) -> Importer:
-        """Store an archive, and return what has done so. ``done`` is called with the number of messages."""
+        """Store an archive, and return what has done so. ``done`` is called
+        with the number of messages."""
         if monotonic() - self._met >= _PEOPLE_SECONDS:
             store, app, problems = self._store, self.app, self._problems
             self.people = People(store, app, self._format, self._identifiers, problems)
@@ -62,25 +78,39 @@ class Destination:
         for person in contents.people.values():
             if person.id not in people.accounts:
                 people.find(person)
-                picture = sent.upload(person.avatar, people.accounts[person.id].user, person.id, "picture")
+                picture = sent.upload(
+                    person.avatar, people.accounts[person.id].user, person.id, "picture"
+                )
                 if picture is not None:
                     people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
         if contents.emoji:
             sent.add_emoji(self._emoji, contents.emoji.values())
         importer = Importer(
-            archive, contents, self._store, self.app, people, sent, archive.problems, self.page
+            archive,
+            contents,
+            self._store,
+            self.app,
+            people,
+            sent,
+            archive.problems,
+            self.page,
         )
         importer.run(spool, done)
-        self.added.update(importer.added, account=people.new - before, file=sent.new, emoji=sent.emoji)
+        self.added.update(
+            importer.added, account=people.new - before, file=sent.new, emoji=sent.emoji
+        )
         return importer
 
 
 def tenant_of(tenants: Tenants, app: str) -> Tenant:
-    """The app that an operator names. Ends the command if it is none whose users are accounts."""
+    """The app that an operator names. Ends the command if it is none whose
+    users are accounts."""
     name = tenants.resolve(app)
     tenant = tenants.find(name)
     if tenant is None:
-        fail(f"app {app} does not exist; `imserver chat` makes gochat, that of the messages page")
+        fail(
+            f"app {app} does not exist; `imserver chat` makes gochat, that of the messages page"
+        )
     if not tenant.wants_accounts(name):
         fail(f"app {app} has no accounts: set its account_tokens to required")
     return tenant

@@ -1,4 +1,5 @@
-"""What is in values of JSON that may be anything: an answer has the type that it should have."""
+"""What is in values of JSON that may be anything: an answer has the type that
+it should have."""
 
 import json
 import re
@@ -43,32 +44,37 @@ def list_at(value: object, *keys: str) -> list[Any]:
 
 
 def number_at(value: object, *keys: str) -> int | None:
-    """The number under these keys; None: there is none. Old servers took a number as a text."""
+    """The number under these keys; None: there is none. Old servers took a
+    number as a text."""
     found = at(value, *keys)
     if isinstance(found, str) and re.fullmatch(r"-?\d{1,9}", found, re.ASCII):
         return int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-# --- records whose fields may have wrong types --------------------------------------------------------------
+# --- records whose fields may have wrong types --------------------------------
 
 
 class RecordReader(Generic[_Record]):
-    """Reads records of one struct. Servers, their versions and tools disagree about types, so a wrong type
-    costs the field alone, not its record.
+    """Reads records of one struct. Servers, their versions and tools disagree
+    about types, so a wrong type costs the field alone, not its record.
 
-    The strict decoder of msgspec goes first: most records are as they should be, and it is fast. A record
-    that it refuses is read again, field by field: a number in quotes is a number, a field of another wrong
-    type gets its default and is noted, and an element of a wrong type is left out of its array. A required
-    field has no default, so a record without it is broken.
+    The strict decoder of msgspec goes first: most records are as they should
+    be, and it is fast. A record that it refuses is read again, field by field:
+    a number in quotes is a number, a field of another wrong type gets its
+    default and is noted, and an element of a wrong type is left out of its
+    array. A required field has no default, so a record without it is broken.
     """
 
     def __init__(self, kind: type[_Record]) -> None:
         self._kind = kind
-        self._decode: Callable[[bytes | Raw], _Record] = msgspec.json.Decoder(kind).decode
+        self._decode: Callable[[bytes | Raw], _Record] = msgspec.json.Decoder(
+            kind
+        ).decode
 
     def decode(self, raw: bytes | Raw, note: Note) -> _Record:
-        """The record of a piece of JSON. Raises ValueError and RecursionError if it is broken."""
+        """The record of a piece of JSON. Raises ValueError and RecursionError
+        if it is broken."""
         try:
             return self._decode(raw)
         except ValueError:
@@ -84,7 +90,8 @@ class RecordReader(Generic[_Record]):
 
 
 def any_value(raw: bytes) -> Any:
-    """The value of a piece of JSON, also if its text has bytes or escapes that are no characters.
+    """The value of a piece of JSON, also if its text has bytes or escapes that
+    are no characters.
 
     Raises ValueError and RecursionError.
     """
@@ -121,7 +128,9 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
     for row in _fields_of(kind):
         if row.encode_name not in value:
             if row.required:
-                raise msgspec.ValidationError(f"it has no {_joined(path, row.encode_name)}")
+                raise msgspec.ValidationError(
+                    f"it has no {_joined(path, row.encode_name)}"
+                )
             continue
         inside = _joined(path, row.encode_name)
         try:
@@ -138,9 +147,12 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
 def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
     """A value as one of a type. Raises ValueError if it cannot be one."""
     try:
-        return msgspec.convert(value, kind, strict=False)  # it also takes a number in quotes
+        # it also takes a number in quotes
+        return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
-        pass  # a part of it may be wrong, or it is a raw one, which msgspec does not make
+        # a part of it may be wrong, or it is a raw one, which msgspec does not
+        # make
+        pass
     origin = get_origin(kind)
     choices = get_args(kind)
     if origin is Annotated:

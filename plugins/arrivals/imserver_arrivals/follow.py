@@ -1,8 +1,10 @@
-"""Follows a running server: stores in an app what happens there, and posts messages of ours there.
+"""Follows a running server: stores in an app what happens there, and posts
+messages of ours there.
 
-A round writes what has happened as an archive, imports it, and posts ours. Then the position is saved. A
-process that is killed does its last round again: messages of theirs have keys, so they are stored once; ours
-are posted once as far as the adapter finds them there again.
+A round writes what has happened as an archive, imports it, and posts ours. Then
+the position is saved. A process that is killed does its last round again:
+messages of theirs have keys, so they are stored once; ours are posted once as
+far as the adapter finds them there again.
 """
 
 import signal
@@ -40,9 +42,12 @@ from .spool import Spool
 from .survey import survey
 from .uploads import FileIndex
 
-LIVE: Final[dict[str, type[Live]]] = {each.name: each for each in (LiveMattermost, LiveSlack, LiveMatrix)}
+LIVE: Final[dict[str, type[Live]]] = {
+    each.name: each for each in (LiveMattermost, LiveSlack, LiveMatrix)
+}
 SECONDS: Final = 1.0
-"""For how long a round waits for something to happen there: so long, ours may wait for it."""
+"""For how long a round waits for something to happen there: so long, ours may
+wait for it."""
 _SAY_SECONDS: Final = 60.0
 _LONGEST_PAUSE: Final = 60.0
 _PAGE: Final = 200
@@ -51,33 +56,56 @@ _REFUSED: Final = (400, 403, 404, 410, 413, 422)
 
 
 def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
-    """The adapter of a format. ``back``: ``[GROUP=]ADDRESS`` each. Raises LiveError."""
+    """The adapter of a format. ``back``: ``[GROUP=]ADDRESS`` each. Raises
+    LiveError."""
     if name not in LIVE:
-        raise LiveError(f"servers of the format {name} cannot be followed", is_final=True)
-    if not token or not token.replace("\n", "").isascii() or not token.replace("\n", "").isprintable():
+        raise LiveError(
+            f"servers of the format {name} cannot be followed", is_final=True
+        )
+    if (
+        not token
+        or not token.replace("\n", "").isascii()
+        or not token.replace("\n", "").isprintable()
+    ):
         raise LiveError("the token is empty, or no printable ASCII", is_final=True)
     ways = {}
     for each in back:
-        group, _, way = ("", "", each) if "://" in each.partition("=")[0] else each.partition("=")
+        group, _, way = (
+            ("", "", each) if "://" in each.partition("=")[0] else each.partition("=")
+        )
         ways[group] = checked_address(way)
     return LIVE[name](checked_address(address), token, ways)
 
 
 def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
-    """Follow until SIGTERM or Ctrl-C. Raises LiveError if their server never will do what is asked, and
-    OSError."""
+    """Follow until SIGTERM or Ctrl-C. Raises LiveError if their server never
+    will do what is asked, and OSError."""
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant, problems = tenant_of(tenants, wish.app), Problems()
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
-        with closing(Destination(config, store, tenant, live.name, problems)) as target, file.held() as last:
+        with (
+            closing(Destination(config, store, tenant, live.name, problems)) as target,
+            file.held() as last,
+        ):
             if last.address not in ("", address):
-                raise LiveError(f"this app follows {last.address}: remove {file.path} to begin anew", True)
+                raise LiveError(
+                    f"this app follows {last.address}: remove {file.path} to begin anew",
+                    True,
+                )
             ours = last.ours if has_back else -1
             if has_back and ours < 0:
                 ours = store.part(MessageLog).entries.head(tenant.name)
             click.echo(f"following {address}, {_begin(last.cursor)}; Ctrl-C ends it")
             act, host = f"{live.name}.follow", urlsplit(address).hostname
-            record_act(config, store, act, tenant.name, state="begin", server=host, back=has_back)
+            record_act(
+                config,
+                store,
+                act,
+                tenant.name,
+                state="begin",
+                server=host,
+                back=has_back,
+            )
             position = replace(last, address=address, ours=ours)
             follower = Follower(live, target, store, file, position, problems)
             try:
@@ -85,7 +113,15 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             finally:
                 came, went = target.added["message"], follower.posted
                 click.echo(f"ended: {came:,} messages came, {went:,} went")
-                record_act(config, store, act, tenant.name, state="end", messages=came, posted=went)
+                record_act(
+                    config,
+                    store,
+                    act,
+                    tenant.name,
+                    state="end",
+                    messages=came,
+                    posted=went,
+                )
     print_counts(problems, "what does not come, or differs:")
 
 
@@ -101,8 +137,16 @@ class Follower:
         position: Position,
         problems: Problems,
     ) -> None:
-        self._live, self._target, self._file, self._problems = live, target, file, problems
-        self._entries, self._accounts = store.part(MessageLog).entries, AccountStore(store)
+        self._live, self._target, self._file, self._problems = (
+            live,
+            target,
+            file,
+            problems,
+        )
+        self._entries, self._accounts = (
+            store.part(MessageLog).entries,
+            AccountStore(store),
+        )
         self._position, self.posted = position, 0
         self._is_finishing = self._is_ending = False
 
@@ -125,7 +169,9 @@ class Follower:
                     click.echo("going on")
                 failures, now = 0, (self._target.added["message"], self.posted)
                 if now != counts and monotonic() - said >= _SAY_SECONDS:
-                    click.echo(f"{now[0] - counts[0]:,} messages came, {now[1] - counts[1]:,} went")
+                    click.echo(
+                        f"{now[0] - counts[0]:,} messages came, {now[1] - counts[1]:,} went"
+                    )
                     said, counts = monotonic(), now
 
     def _round(self) -> None:
@@ -154,16 +200,24 @@ class Follower:
             self._problems.note(kind, count=count)
         return importer.groups()
 
-    # --- ours, to theirs ------------------------------------------------------------------------------------
+    # --- ours, to theirs ------------------------------------------------------
 
     def _post(self, position: Position) -> Iterator[int]:
-        """Post what is new of ours, and yield the id of each entry that is done."""
+        """Post what is new of ours, and yield the id of each entry that is
+        done."""
         after, app = position.ours, self._target.app
         while after >= 0 and (page := self._entries.read(app, after, _PAGE)):
             after = page[-1].id
-            some = [each for each in page if each.conversation in position.groups and self._is_ours(each)]
+            some = [
+                each
+                for each in page
+                if each.conversation in position.groups and self._is_ours(each)
+            ]
             ids = {id_of(each.sender) for each in some}
-            names = {each.user: each.nickname for each in self._accounts.by_ids(app, list(ids))}
+            names = {
+                each.user: each.nickname
+                for each in self._accounts.by_ids(app, list(ids))
+            }
             for entry in some:
                 nickname = names.get(entry.sender) or entry.sender or "server"
                 if self._is_ending:
@@ -171,7 +225,9 @@ class Follower:
                 try:
                     with self._finishing():
                         group = position.groups[entry.conversation]
-                        self.posted += self._live.post(group, nickname, self._text(entry), entry.id)
+                        self.posted += self._live.post(
+                            group, nickname, self._text(entry), entry.id
+                        )
                 except LiveError as error:
                     if error.status not in _REFUSED:
                         raise
@@ -182,21 +238,29 @@ class Follower:
 
     def _is_ours(self, entry: Entry) -> bool:
         """Whether it is a message, and none that came from there."""
-        return entry.kind == "message" and not entry.client_msg_id.startswith(f"{self._live.name}.")
+        return entry.kind == "message" and not entry.client_msg_id.startswith(
+            f"{self._live.name}."
+        )
 
     def _text(self, entry: Entry) -> str:
-        """The text of a message, with the names of its files, and where they are."""
+        """The text of a message, with the names of its files, and where they
+        are."""
         text, files, _ = content_of(entry)
         page = self._target.page
         place = f" {page}#c/{entry.conversation}/{entry.id}" if page else ""
-        return "\n".join(filter(None, (text, *(f"{file.name}{place}" for file in files))))
+        return "\n".join(
+            filter(None, (text, *(f"{file.name}{place}" for file in files)))
+        )
 
-    # --- signals --------------------------------------------------------------------------------------------
+    # --- signals --------------------------------------------------------------
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Let signals end what waits."""
-        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, self._end)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             yield
         finally:

@@ -1,5 +1,5 @@
-"""The formats of archives, each by its name: who reads and who writes them. Where none is said, the first
-that takes an archive counts."""
+"""The formats of archives, each by its name: who reads and who writes them.
+Where none is said, the first that takes an archive counts."""
 
 from pathlib import Path
 from typing import Final

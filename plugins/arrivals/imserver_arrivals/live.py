@@ -1,7 +1,8 @@
 """A server of theirs that runs: what an adapter of ``--follow`` is.
 
-An adapter writes what happens there as small archives of the format that its exports have. So the reader of
-the format makes the same ids of both, and the importer stores each message once, whichever way it comes.
+An adapter writes what happens there as small archives of the format that its
+exports have. So the reader of the format makes the same ids of both, and the
+importer stores each message once, whichever way it comes.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -20,15 +21,17 @@ from imserver.plugin.runtime import retry_pause
 T = TypeVar("T")
 
 MARK: Final = "imserver"
-"""A message that is posted back bears this name and its id in our log, in a field of theirs that keeps what
-apps write there. The reader of the format passes over who bears it, in an archive, too: so no message goes
-round, whatever else is lost."""
+"""A message that is posted back bears this name and its id in our log, in a
+field of theirs that keeps what apps write there. The reader of the format
+passes over who bears it, in an archive, too: so no message goes round, whatever
+else is lost."""
 
 
 class LiveError(ImserverError):
-    """Their server did not do what was asked; the text says why. ``is_final``: it never will (a token that
-    does not count, a channel that is gone); otherwise it may be asked again. ``status``: of its answer, of
-    HTTP (413: it is too large); 0: there was none, or it was no good one."""
+    """Their server did not do what was asked; the text says why. ``is_final``:
+    it never will (a token that does not count, a channel that is gone);
+    otherwise it may be asked again. ``status``: of its answer, of HTTP (413: it
+    is too large); 0: there was none, or it was no good one."""
 
     def __init__(self, text: str, is_final: bool = False, status: int = 0) -> None:
         super().__init__(text)
@@ -38,32 +41,39 @@ class LiveError(ImserverError):
 class Live(Protocol):
     """A server of theirs, as the account sees it whose token it gets.
 
-    One module with one such class. Nothing here is called by two greenlets or threads at once.
+    One module with one such class. Nothing here is called by two greenlets or
+    threads at once.
     """
 
     name: ClassVar[str]
-    """That of the format that it writes, of :data:`~imserver_arrivals.formats.FORMATS`."""
+    """That of the format that it writes, of
+    :data:`~imserver_arrivals.formats.FORMATS`."""
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
-        """``back``: the id of a group there → where ours are posted (``""``: of all other groups); empty:
-        nothing is posted back. Nothing is asked yet."""
+        """``back``: the id of a group there → where ours are posted (``""``:
+        of all other groups); empty: nothing is posted back. Nothing is asked
+        yet."""
         ...
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        """Write what has happened since the ``cursor`` as an archive into an empty folder, and return the
-        new cursor. It waits up to ``seconds`` for something to happen. The folder stays empty if nothing has.
+        """Write what has happened since the ``cursor`` as an archive into an
+        empty folder, and return the new cursor. It waits up to ``seconds`` for
+        something to happen. The folder stays empty if nothing has.
 
-        ``cursor`` is a text of its own, with all that a new process needs to miss nothing; that of the call
-        before means that the archive was stored. Without any (``""``) it begins with what happens from now
-        on; with ``@`` and Unix milliseconds, with what has happened since then. The archive names each person
-        and each group that its messages need, with all members. What is written again is stored once.
-        Raises LiveError; what was written then is not read.
+        ``cursor`` is a text of its own, with all that a new process needs to
+        miss nothing; that of the call before means that the archive was stored.
+        Without any (``""``) it begins with what happens from now on; with ``@``
+        and Unix milliseconds, with what has happened since then. The archive
+        names each person and each group that its messages need, with all
+        members. What is written again is stored once. Raises LiveError; what
+        was written then is not read.
         """
         ...
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """Post a message of ours, with the :data:`MARK` and its ``id``, in the name of its sender. False: no
-        ``back`` leads to the group. Raises LiveError."""
+        """Post a message of ours, with the :data:`MARK` and its ``id``, in the
+        name of its sender. False: no ``back`` leads to the group. Raises
+        LiveError."""
         ...
 
     def close(self) -> None:
@@ -71,7 +81,7 @@ class Live(Protocol):
         ...
 
 
-# --- requests to a server of theirs -------------------------------------------------------------------------
+# --- requests to a server of theirs -------------------------------------------
 
 ANSWER_BYTES: Final = 32 << 20
 """Of an answer that is read as a whole."""
@@ -84,22 +94,32 @@ _LONGEST_WAIT: Final = 60.0
 
 
 def checked_address(address: str, schemes: Collection[str] = ("https", "http")) -> str:
-    """An address to which a token may go: one of this machine, or an encrypted one. Raises LiveError."""
+    """An address to which a token may go: one of this machine, or an encrypted
+    one. Raises LiveError."""
     try:
-        parts = urlsplit(address if address.isprintable() and " " not in address else "")
+        parts = urlsplit(
+            address if address.isprintable() and " " not in address else ""
+        )
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
     if not host or parts.scheme not in schemes:
         raise LiveError("an address begins with https://", is_final=True)
-    if not parts.scheme.endswith("s") and host not in ("localhost", "::1") and not host.startswith("127."):
-        raise LiveError(f"{parts.scheme}://{host} is not encrypted: use https", is_final=True)
+    if (
+        not parts.scheme.endswith("s")
+        and host not in ("localhost", "::1")
+        and not host.startswith("127.")
+    ):
+        raise LiveError(
+            f"{parts.scheme}://{host} is not encrypted: use https", is_final=True
+        )
     return address.rstrip("/")
 
 
 class Server:
-    """Requests to one server. ``headers`` go with each of them. Raises LiveError where an answer does not
-    come, is no good one, is too large, or takes too long."""
+    """Requests to one server. ``headers`` go with each of them. Raises
+    LiveError where an answer does not come, is no good one, is too large, or
+    takes too long."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self._address, self._host = checked_address(address), urlsplit(address).hostname
@@ -116,7 +136,8 @@ class Server:
         return self._decoded(kind, self.ask("POST", path, body))
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """The answer to a request as it is. ``path`` is added to the address. ``body`` becomes JSON."""
+        """The answer to a request as it is. ``path`` is added to the address.
+        ``body`` becomes JSON."""
         with self._answer(method, path, body) as answer:
             return b"".join(self._pieces(answer, ANSWER_BYTES, ANSWER_SECONDS))
 
@@ -130,7 +151,9 @@ class Server:
         self._pool.clear()
 
     def _answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:
-        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+        headers = self._headers | (
+            {"Content-Type": "application/json"} if body is not None else {}
+        )
         content = msgspec.json.encode(body) if body is not None else None
         for tries in range(1, _MOST_WAITS + 1):
             try:
@@ -143,19 +166,31 @@ class Server:
                     preload_content=False,
                 )
             except (HTTPError, OSError, ValueError) as error:
-                raise LiveError(f"{self._host} does not answer: {_reason(error)}") from None
+                raise LiveError(
+                    f"{self._host} does not answer: {_reason(error)}"
+                ) from None
             if 200 <= answer.status < 300:
                 return answer
             answer.close()
             if answer.status != 429:
                 break
             after = answer.headers.get("Retry-After", "")
-            sleep(min(float(after), _LONGEST_WAIT) if after.isdecimal() else retry_pause(tries, 1, 30))
+            sleep(
+                min(float(after), _LONGEST_WAIT)
+                if after.isdecimal()
+                else retry_pause(tries, 1, 30)
+            )
         is_token = answer.status == 401
-        why = "the token does not count" if is_token else f"HTTP {answer.status} for {path.partition('?')[0]}"
+        why = (
+            "the token does not count"
+            if is_token
+            else f"HTTP {answer.status} for {path.partition('?')[0]}"
+        )
         raise LiveError(f"{self._host}: {why}", is_token, answer.status)
 
-    def _pieces(self, answer: BaseHTTPResponse, most: int, seconds: float) -> Iterator[bytes]:
+    def _pieces(
+        self, answer: BaseHTTPResponse, most: int, seconds: float
+    ) -> Iterator[bytes]:
         deadline, size = monotonic() + seconds, 0
         try:
             while piece := answer.read1(1 << 16):  # it does not wait for all of them
@@ -166,16 +201,22 @@ class Server:
                     raise LiveError(f"{self._host}: an answer is too slow")
                 yield piece
         except (HTTPError, OSError, ValueError) as error:
-            raise LiveError(f"{self._host}: an answer breaks off: {_reason(error)}") from None
+            raise LiveError(
+                f"{self._host}: an answer breaks off: {_reason(error)}"
+            ) from None
 
     def _decoded(self, kind: type[T], content: bytes) -> T:
         try:
             return msgspec.json.decode(content, type=kind)
         except (ValueError, RecursionError) as error:
-            raise LiveError(f"{self._host}: an answer is not understood: {error}") from None
+            raise LiveError(
+                f"{self._host}: an answer is not understood: {error}"
+            ) from None
 
 
 def _reason(error: Exception) -> str:
     """Why a request failed, without addresses, which may be secret."""
     cause = error.__cause__ or error.__context__ or error
-    return (cause.strerror if isinstance(cause, OSError) else "") or type(cause).__name__
+    return (cause.strerror if isinstance(cause, OSError) else "") or type(
+        cause
+    ).__name__

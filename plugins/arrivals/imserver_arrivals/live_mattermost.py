@@ -1,11 +1,11 @@
 """Follows a server of Mattermost by the events of its WebSocket.
 
-An event says only where something has happened. What it was, the REST API says: what has changed in a channel
-since a time. So a lost event loses nothing, but for one kind: only an event tells that a reaction was taken
-back.
+An event says only where something has happened. What it was, the REST API says:
+what has changed in a channel since a time. So a lost event loses nothing, but
+for one kind: only an event tells that a reaction was taken back.
 
-The wire is that of the server's ``api/v4/source``, ``model/websocket_message.go`` and
-``model/incoming_webhook.go``.
+The wire is that of the server's ``api/v4/source``,
+``model/websocket_message.go`` and ``model/incoming_webhook.go``.
 """
 
 import re
@@ -25,17 +25,31 @@ from .mattermost_news import ID, News
 from .mattermost_server import MattermostServer, Reaction, User
 
 _OVERLAP_MS: Final = 30_000
-"""What is asked for again: clocks of their nodes differ, and a post is seen after its time."""
+"""What is asked for again: clocks of their nodes differ, and a post is seen
+after its time."""
 _MOST_EVENTS: Final = 1000
 _MOST_MARKS: Final = 1000
 _MOST_DONE: Final = 50_000
 _SECONDS: Final = 15
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
-"""What would call a whole channel there, or what their webhooks take for a name."""
+"""What would call a whole channel there, or what their webhooks take for a
+name."""
 _OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
 _OF_CHANNELS: Final = {
-    *("user_added", "user_removed", "direct_added", "group_added", "channel_member_updated"),
-    *("channel_created", "channel_updated", "channel_converted", "channel_deleted", "channel_restored"),
+    *(
+        "user_added",
+        "user_removed",
+        "direct_added",
+        "group_added",
+        "channel_member_updated",
+    ),
+    *(
+        "channel_created",
+        "channel_updated",
+        "channel_converted",
+        "channel_deleted",
+        "channel_restored",
+    ),
 }
 _OF_REACTIONS: Final = {"reaction_added", "reaction_removed"}
 _encode: Final = msgspec.json.Encoder().encode
@@ -48,7 +62,8 @@ class Where(Struct):
 
 
 class Event(Struct):
-    """An event, or the answer to what was sent. Most of ``data`` are texts of JSON."""
+    """An event, or the answer to what was sent. Most of ``data`` are texts of
+    JSON."""
 
     event: str = ""
     data: dict[str, Any] | None = None
@@ -58,8 +73,9 @@ class Event(Struct):
 
 
 class State(Struct):
-    """The cursor. ``since``: what has changed later is new. ``archive``: the number of the last one, so that
-    each has another cursor. ``marks``: the last messages of ours there."""
+    """The cursor. ``since``: what has changed later is new. ``archive``: the
+    number of the last one, so that each has another cursor. ``marks``: the last
+    messages of ours there."""
 
     since: int = 0
     archive: int = 0
@@ -79,10 +95,11 @@ class LiveMattermost:
         self._connection = ExitStack()
         self._seq, self._is_all_due = -1, True
         self._last: str | None = None
-        """The cursor of the last call; None: it has failed, or there was none."""
+        """The cursor of the last call; None: it has failed, or there was
+        none."""
         self._due: dict[str, bool] = {}
-        """Id of a channel in which something has happened → whether its members may have changed. Until it is
-        stored."""
+        """Id of a channel in which something has happened → whether its members
+        may have changed. Until it is stored."""
         self._left: dict[str, bool] = {}
         """What of it is left for the next archive."""
         self._until = 0
@@ -105,17 +122,26 @@ class LiveMattermost:
         if self._is_all_due:
             self._server.look_around()
             is_first = not cursor.startswith("{")
-            self._due = {id: is_first or self._due.get(id, False) for id in self._server.channels}
+            self._due = {
+                id: is_first or self._due.get(id, False) for id in self._server.channels
+            }
         if cursor.startswith("{"):
             state = msgspec.json.decode(cursor, type=State)
         else:
-            newest = max((each.last_post_at for each in self._server.channels.values()), default=0)
+            newest = max(
+                (each.last_post_at for each in self._server.channels.values()),
+                default=0,
+            )
             state = State(int(cursor[1:]) if cursor else newest)
         self._marks |= dict.fromkeys(state.marks)
         news = News(self._server, folder, self._marks, self._done)
-        self._until = max(self._until, news.run(self._due, self._reactions, state.since))
+        self._until = max(
+            self._until, news.run(self._due, self._reactions, state.since)
+        )
         self._is_all_due, self._left = False, news.left
-        since = state.since if self._left else max(state.since, self._until - _OVERLAP_MS)
+        since = (
+            state.since if self._left else max(state.since, self._until - _OVERLAP_MS)
+        )
         for id in list(self._done)[:-_MOST_DONE]:
             del self._done[id]
         for mark in list(self._marks)[:-_MOST_MARKS]:
@@ -125,7 +151,8 @@ class LiveMattermost:
         return self._last
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """See :class:`imserver_arrivals.live.Live`. What is there already is not posted again."""
+        """See :class:`imserver_arrivals.live.Live`. What is there already is
+        not posted again."""
         team, _, channel = group.partition("/")
         ways = (group, f"{team}/", "" if len(self._server.teams) == 1 else None)
         hook = next((self._hooks[way] for way in ways if way in self._hooks), None)
@@ -145,14 +172,22 @@ class LiveMattermost:
             each.close()
         self._connection.close()
 
-    # --- events ---------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------
 
     def _connect(self) -> None:
         self._server.web.get(User, "/users/me")  # it says what is wrong with a token
-        challenge = {"seq": 1, "action": "authentication_challenge", "data": {"token": self._token}}
+        challenge = {
+            "seq": 1,
+            "action": "authentication_challenge",
+            "data": {"token": self._token},
+        }
         try:
             connecting = connect(
-                self._events, max_size=4 << 20, open_timeout=_SECONDS, close_timeout=1, proxy=None
+                self._events,
+                max_size=4 << 20,
+                open_timeout=_SECONDS,
+                close_timeout=1,
+                proxy=None,
             )
             socket = self._connection.enter_context(connecting)
             socket.send(_encode(challenge).decode())
@@ -183,12 +218,20 @@ class LiveMattermost:
             self._is_all_due |= self._seq not in (-1, event.seq - 1)  # one was lost
             self._seq = event.seq
         data, kind = event.data or {}, event.event
-        channel = (event.broadcast.channel_id if event.broadcast else "") or data.get("channel_id")
+        channel = (event.broadcast.channel_id if event.broadcast else "") or data.get(
+            "channel_id"
+        )
         if kind in ("user_updated", "new_user"):
             self._server.forget_people()
         elif kind in _OF_REACTIONS:
-            self._reactions.append((kind, msgspec.json.decode(str(data.get("reaction")), type=Reaction)))
-        elif kind in _OF_POSTS | _OF_CHANNELS and isinstance(channel, str) and ID.fullmatch(channel):
+            self._reactions.append(
+                (kind, msgspec.json.decode(str(data.get("reaction")), type=Reaction))
+            )
+        elif (
+            kind in _OF_POSTS | _OF_CHANNELS
+            and isinstance(channel, str)
+            and ID.fullmatch(channel)
+        ):
             self._due[channel] = kind in _OF_CHANNELS or self._due.get(channel, False)
             if kind in _OF_CHANNELS:
                 self._server.forget_channel(channel)

@@ -1,4 +1,5 @@
-"""Follows a workspace of Slack: what happens by events, and what was missed by the histories of channels.
+"""Follows a workspace of Slack: what happens by events, and what was missed by
+the histories of channels.
 
 What is written are days of an export: messages of histories, and events as they came, which
 :mod:`imserver_arrivals.slack` reads, too. Files are in ``__uploads``.
@@ -15,19 +16,31 @@ import msgspec
 from msgspec import Struct, field
 
 from .live import MARK, LiveError, Server
-from .slack import EVENTS, ID, JOINED, LEFT, LISTS, UPLOADS, File, id_of_ours, microseconds_of
+from .slack import (
+    EVENTS,
+    ID,
+    JOINED,
+    LEFT,
+    LISTS,
+    UPLOADS,
+    File,
+    id_of_ours,
+    microseconds_of,
+)
 from .slack_server import Channel, SlackServer, converted, text_at
 from .to_slack import to_mrkdwn
 
 LOOK_BACK: Final = 86_400.0
-"""Seconds before an interruption of which messages are read again: they may have replies and reactions."""
+"""Seconds before an interruption of which messages are read again: they may
+have replies and reactions."""
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """What may be a user in a file of messages."""
 
 
 class Place(Struct):
-    """A cursor, with Unix seconds. Everything after ``first`` and up to ``since`` is stored, except that of
-    the channels which are ``behind``: id → up to when theirs is. ``round`` grows with what is written."""
+    """A cursor, with Unix seconds. Everything after ``first`` and up to
+    ``since`` is stored, except that of the channels which are ``behind``: id →
+    up to when theirs is. ``round`` grows with what is written."""
 
     since: float
     first: float = 0.0
@@ -40,7 +53,8 @@ class News(Struct):
 
     folder: Path
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Channel → what an event is about → the event. A later one of the same message stands for both."""
+    """Channel → what an event is about → the event. A later one of the same
+    message stands for both."""
     reacted: dict[tuple[str, str], None] = field(default_factory=dict)
     """Channel and time of the messages with new reactions."""
     people: set[str] = field(default_factory=set)
@@ -50,8 +64,9 @@ class News(Struct):
 class LiveSlack:
     """A workspace of Slack: see :class:`imserver_arrivals.live.Live`.
 
-    ``token``: two lines, that of the app for Socket Mode (``xapp-…``) and that of its bot (``xoxb-…``). What
-    comes are the channels that the bot is in; with the scope ``channels:join`` it joins all public ones.
+    ``token``: two lines, that of the app for Socket Mode (``xapp-…``) and that
+    of its bot (``xoxb-…``). What comes are the channels that the bot is in;
+    with the scope ``channels:join`` it joins all public ones.
     """
 
     name: ClassVar = "slack"
@@ -75,13 +90,20 @@ class LiveSlack:
             soon = (
                 news.rows.keys() | self._hooks.keys()
             )  # what changes a message comes after it; so does ours
-            for number, id in enumerate(sorted(behind, key=lambda each: each not in soon)):
+            for number, id in enumerate(
+                sorted(behind, key=lambda each: each not in soon)
+            ):
                 if not number or id in soon or monotonic() < end:
                     self._read_history(news, id, behind.pop(id))
             for id, ts in news.reacted:
-                answer = self._server.call("reactions.get", channel=id, timestamp=ts, full="true")
+                answer = self._server.call(
+                    "reactions.get", channel=id, timestamp=ts, full="true"
+                )
                 message = answer.get("message")
-                if text_at(message, "ts") == ts and text_at(message, "subtype") != "tombstone":
+                if (
+                    text_at(message, "ts") == ts
+                    and text_at(message, "subtype") != "tombstone"
+                ):
                     news.rows[id][ts] = message
             for id, rows in news.rows.items():
                 self._put(news, id, rows.values())
@@ -92,7 +114,9 @@ class LiveSlack:
             self._server.disconnect()
             raise
         place = self._place
-        self._place = Place(max(since, place.since), place.first, behind, place.round + has_news)
+        self._place = Place(
+            max(since, place.since), place.first, behind, place.round + has_news
+        )
         self._cursor = msgspec.json.encode(self._place).decode()
         return self._cursor
 
@@ -100,13 +124,25 @@ class LiveSlack:
         hook = self._hooks.get(group) or self._hooks.get("")
         if hook is None or str(id) in self._posted:
             return False
-        rest, blocks = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}", list[dict[str, Any]]()
+        rest, blocks = (
+            f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}",
+            list[dict[str, Any]](),
+        )
         while rest and len(blocks) < 50:  # more, or longer ones, Slack refuses
             part = re.sub("&[a-z]{0,3}$", "", rest[:3000])  # no half of an escape
             rest = rest[len(part) :]
-            blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": part, "verbatim": True}})
+            blocks.append(
+                {
+                    "type": "section",
+                    "text": {"type": "mrkdwn", "text": part, "verbatim": True},
+                }
+            )
         blocks[0]["block_id"] = f"{MARK}.{id}"
-        hook.ask("POST", "", {"text": to_mrkdwn(f"{nickname}: {text}"[:1000]), "blocks": blocks})
+        hook.ask(
+            "POST",
+            "",
+            {"text": to_mrkdwn(f"{nickname}: {text}"[:1000]), "blocks": blocks},
+        )
         return True
 
     def close(self) -> None:
@@ -114,15 +150,20 @@ class LiveSlack:
         for hook in self._hooks.values():
             hook.close()
 
-    # --- what has happened ----------------------------------------------------------------------------------
+    # --- what has happened ----------------------------------------------------
 
     def _begin(self, cursor: str, news: News) -> None:
-        """Connect, and look who and what is there. What has happened before is in the histories."""
+        """Connect, and look who and what is there. What has happened before is
+        in the histories."""
         place = _place_of(cursor)
         self._server.disconnect()
         self._server.connect()
         self._server.look_around()
-        own = [each.id for each in self._server.channels.values() if each.is_member and ID.fullmatch(each.id)]
+        own = [
+            each.id
+            for each in self._server.channels.values()
+            if each.is_member and ID.fullmatch(each.id)
+        ]
         if cursor:
             place.behind = {id: place.behind.get(id, place.since) for id in own}
             news.people.update(self._server.users)
@@ -132,7 +173,11 @@ class LiveSlack:
         """Sort what events tell, and return the time of the last one."""
         last, first = 0.0, self._place.first * 1_000_000
         for event in self._server.events:
-            kind, moment, user = text_at(event, "type"), text_at(event, "event_ts"), text_at(event, "user")
+            kind, moment, user = (
+                text_at(event, "type"),
+                text_at(event, "event_ts"),
+                text_at(event, "user"),
+            )
             last = max(last, microseconds_of(moment) / 1_000_000)
             if kind in ("team_join", "user_change"):
                 news.people.update(self._server.meet([event.get("user")]))
@@ -169,14 +214,17 @@ class LiveSlack:
         return min(last, time())
 
     def _read_history(self, news: News, id: str, known: float) -> None:
-        """Write what a channel has had since a time, and what there was of late before it."""
+        """Write what a channel has had since a time, and what there was of late
+        before it."""
         oldest = known - LOOK_BACK
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
         for page in self._server.pages("conversations.history", "messages", **since):
             for root in page:
                 if microseconds_of(text_at(root, "latest_reply")) > oldest * 1_000_000:
                     ts = text_at(root, "ts")
-                    for replies in self._server.pages("conversations.replies", "messages", ts=ts, **since):
+                    for replies in self._server.pages(
+                        "conversations.replies", "messages", ts=ts, **since
+                    ):
                         own = [each for each in replies if text_at(each, "ts") != ts]
                         self._put_history(news, id, own, known)
             self._put_history(news, id, page, known)
@@ -186,12 +234,13 @@ class LiveSlack:
         rows = [row for row in page if microseconds_of(text_at(row, "ts")) > first]
         for row in rows:
             if text_at(row, "subtype") != "tombstone":
-                news.rows.get(id, {}).pop(text_at(row, "ts"), None)  # this is newer than the event
+                # this is newer than the event
+                news.rows.get(id, {}).pop(text_at(row, "ts"), None)
             if microseconds_of(text_at(row, "ts")) > known * 1_000_000:
                 self._save_files(news, row)
         self._put(news, id, rows)
 
-    # --- files of an export ---------------------------------------------------------------------------------
+    # --- files of an export ---------------------------------------------------
 
     def _put(self, news: News, id: str, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows to the days of a channel."""
@@ -199,7 +248,9 @@ class LiveSlack:
         for row in rows:
             moment = microseconds_of(text_at(row, "ts"))
             if moment:
-                day = datetime.fromtimestamp(moment / 1_000_000, UTC).strftime("%Y-%m-%d")
+                day = datetime.fromtimestamp(moment / 1_000_000, UTC).strftime(
+                    "%Y-%m-%d"
+                )
                 days.setdefault(day, []).append(row)
             self._server.ask_for(text_at(row, "user"))
             self._posted.add(id_of_ours(row.get("blocks")))
@@ -222,20 +273,32 @@ class LiveSlack:
         for channel in filter(None, map(self._server.channel, sorted(news.channels))):
             lists[channel.file].append(channel)
             news.people.update(channel.members or ())
-        users = [self._server.users[id] for id in sorted(news.people) if id in self._server.users]
+        users = [
+            self._server.users[id]
+            for id in sorted(news.people)
+            if id in self._server.users
+        ]
         for name, rows in {"users": users, **lists}.items():
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: News, row: dict[str, Any]) -> None:
         files = row.get("files")
-        for file in (converted(each, File) for each in (files if isinstance(files, list) else ())):
+        for file in (
+            converted(each, File) for each in (files if isinstance(files, list) else ())
+        ):
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
-                self._server.save(file.url_private or "", news.folder / UPLOADS / file.id / "file")
+                self._server.save(
+                    file.url_private or "", news.folder / UPLOADS / file.id / "file"
+                )
 
 
 def _about(event: dict[str, Any]) -> str:
     """The time of the message that an event changes; ``""``: none."""
-    return text_at(event, "item", "ts") or text_at(event, "deleted_ts") or text_at(event, "message", "ts")
+    return (
+        text_at(event, "item", "ts")
+        or text_at(event, "deleted_ts")
+        or text_at(event, "message", "ts")
+    )
 
 
 def _place_of(cursor: str) -> Place:
@@ -247,4 +310,6 @@ def _place_of(cursor: str) -> Place:
             return Place(int(cursor[1:]) / 1000)
         return msgspec.json.decode(cursor, type=Place)
     except ValueError:
-        raise LiveError("the place where it was cannot be read", is_final=True) from None
+        raise LiveError(
+            "the place where it was cannot be read", is_final=True
+        ) from None

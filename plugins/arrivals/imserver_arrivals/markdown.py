@@ -16,7 +16,11 @@ _MARKS: Final = [
         ("+ ", r"^([ \t]*)\+ ", r"\1- "),
         (">", r"^>(?=[^ >\n])", "> "),
         ("*", r"(?<![\w*\\])\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*(?![\w*])", r"_\1_"),
-        ("***", r"(?<![\w*\\])\*\*\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*\*\*(?![\w*])", r"*_\1_*"),
+        (
+            "***",
+            r"(?<![\w*\\])\*\*\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*\*\*(?![\w*])",
+            r"*_\1_*",
+        ),
         ("**", r"(?<![*\\])\*\*(?![*\s])([^*\n]+?)(?<![\s*\\])\*\*(?!\*)", r"*\1*"),
         ("__", r"(?<![\w_\\/])__(?![_\s])([^_\n]+?)(?<![\s_\\])__(?![\w_])", r"*\1*"),
     )
@@ -31,7 +35,8 @@ _TOKEN: Final = re.compile(
 
 
 def of_markdown(text: str, words: Callable[[str], str]) -> str:
-    """A text of Markdown as ours. ``words`` converts what is neither code nor an address: names, emoji."""
+    """A text of Markdown as ours. ``words`` converts what is neither code nor
+    an address: names, emoji."""
     text = clean(text)
     if not _SIGN.search(text):
         return text
@@ -52,7 +57,8 @@ _OWN_MARK: Final = re.compile(
 
 
 def to_markdown(text: str) -> str:
-    """A text of ours as Markdown, which :func:`of_markdown` makes ours again."""
+    """A text of ours as Markdown, which :func:`of_markdown` makes ours
+    again."""
     return around_code(text, lambda part: _OWN_MARK.sub(_as_markdown, part))
 
 

@@ -21,15 +21,19 @@ _EMPTY: Final = frozenset(("br", "hr", "img"))
 _TOKEN: Final = re.compile(
     r"<(?:(/?)([A-Za-z][A-Za-z0-9-]{0,30})(?![A-Za-z0-9-])([^<>]{0,4000})|[!?][^<>]{0,4000})>"
 )
-"""A tag or a comment. It is found in linear time, which html.parser does not promise for what users send."""
-_ATTRIBUTE: Final = re.compile(r"([A-Za-z-]{1,60})(?:=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+)))?")
+"""A tag or a comment. It is found in linear time, which html.parser does not
+promise for what users send."""
+_ATTRIBUTE: Final = re.compile(
+    r"([A-Za-z-]{1,60})(?:=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+)))?"
+)
 """One may be without a value."""
 _SPOILER: Final = "data-mx-spoiler"
-"""The attribute of what is covered until somebody asks for it; its value says why (Matrix's specification,
-client-server API, 11.2.1.9)."""
+"""The attribute of what is covered until somebody asks for it; its value says
+why (Matrix's specification, client-server API, 11.2.1.9)."""
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _LABEL: Final = re.compile(r"(?!.*(?:[@/\\\x02]|\.\S))[^\[\]\n]{1,200}", re.DOTALL)
-"""The text of a link, as the messages page takes it: nothing that looks like an address."""
+"""The text of a link, as the messages page takes it: nothing that looks like an
+address."""
 _TARGET: Final = re.compile(r"https?://[^\s()<>\"]{1,2000}")
 _LANGUAGE: Final = re.compile(r"language-([A-Za-z][\w+#.-]{0,19})")
 
@@ -50,9 +54,10 @@ def html_text(
 ) -> str:
     """HTML as a text of ours.
 
-    ``link``: (address, its text) → what stands for the link; None: a link as ours. ``plain``: a text outside
-    of code and links → the same with mentions. ``drop``: a tag that is left out with what is in it.
-    ``cover``: (spoiler, its reason) → what stands in its place.
+    ``link``: (address, its text) → what stands for the link; None: a link as
+    ours. ``plain``: a text outside of code and links → the same with mentions.
+    ``drop``: a tag that is left out with what is in it. ``cover``: (spoiler,
+    its reason) → what stands in its place.
     """
     parser = _Parser(link, plain, drop, cover)
     end = 0
@@ -65,7 +70,10 @@ def html_text(
         if slash:
             parser.end(name.lower())
         else:
-            attributes = {key: unescape("".join(value)) for key, *value in _ATTRIBUTE.findall(rest)}
+            attributes = {
+                key: unescape("".join(value))
+                for key, *value in _ATTRIBUTE.findall(rest)
+            }
             parser.begin(name.lower(), attributes)
     parser.add(unescape(html[end:]))
     return parser.text()
@@ -105,10 +113,14 @@ class _Parser:
         if tag == "li":
             depth = max(len(self._numbers) - 1, 0)
             number = self._numbers[-1] if self._numbers else 0
-            self._pieces.append("  " * min(depth, 4) + (f"{number}. " if number else "- "))
+            self._pieces.append(
+                "  " * min(depth, 4) + (f"{number}. " if number else "- ")
+            )
             if number:
                 self._numbers[-1] += 1
-        elif tag in ("td", "th") and self._pieces and not self._pieces[-1].endswith("\n"):
+        elif (
+            tag in ("td", "th") and self._pieces and not self._pieces[-1].endswith("\n")
+        ):
             self._pieces.append(" | ")
         if len(self._open) >= MOST_DEPTH:
             return
@@ -117,7 +129,11 @@ class _Parser:
         if tag in ("ul", "ol"):
             first = attributes.get("start", "1")
             self._numbers.append(
-                0 if tag == "ul" else int(first) if re.fullmatch(r"[1-9]\d{0,2}", first) else 1
+                0
+                if tag == "ul"
+                else int(first)
+                if re.fullmatch(r"[1-9]\d{0,2}", first)
+                else 1
             )
         self._open.append(_Tag(tag, attributes, len(self._pieces)))
 
@@ -136,7 +152,9 @@ class _Parser:
         if not self._pieces or self._pieces[-1].endswith(("\n", " ")):
             data = data.lstrip(" ")
         if data:
-            self._pieces.append(data if self._is_in("code") or self._is_in("a") else self._plain(data))
+            self._pieces.append(
+                data if self._is_in("code") or self._is_in("a") else self._plain(data)
+            )
 
     def _is_in(self, *names: str) -> bool:
         return any(each.name in names for each in self._open)
@@ -147,7 +165,8 @@ class _Parser:
         if len(self._pieces) == begin:
             return
         last = self._pieces[-1].rstrip(" ")
-        if last.endswith(("- ", ". ")) or not last:  # a list item that begins with a paragraph
+        # a list item that begins with a paragraph
+        if last.endswith(("- ", ". ")) or not last:
             return
         ends = len(last) - len(last.rstrip("\n"))
         self._pieces[-1] = last + "\n" * max(count - ends, 0)
@@ -165,7 +184,9 @@ class _Parser:
             content = f"```{self._language}\n{content.strip(chr(10))}\n```"
             self._language = ""
         elif name == "blockquote":
-            content = "\n".join(f"> {line}" for line in content.split("\n") if line.strip())
+            content = "\n".join(
+                f"> {line}" for line in content.split("\n") if line.strip()
+            )
         elif name == "a":
             content = self._anchor(attributes.get("href", ""), content)
         elif name in _MARKS and not self._is_in("pre", "a", *_MARKS):
@@ -184,18 +205,27 @@ class _Parser:
         found = self._link(address, label)
         if found is not None or not address:
             return label if found is None else found
-        if not label or label == address or address.partition("://")[2].rstrip("/") == label.rstrip("/"):
+        if (
+            not label
+            or label == address
+            or address.partition("://")[2].rstrip("/") == label.rstrip("/")
+        ):
             return address
-        if self._is_in(*_MARKS) or not (_LABEL.fullmatch(label) and _TARGET.fullmatch(address)):
+        if self._is_in(*_MARKS) or not (
+            _LABEL.fullmatch(label) and _TARGET.fullmatch(address)
+        ):
             return f"{label} ({address})"
         return f"[{label}]({address})"
 
 
 def marked(text: str, mark: str) -> str:
-    """A text in marks, each line of it. One that has links, mentions or such marks stays without."""
+    """A text in marks, each line of it. One that has links, mentions or such
+    marks stays without."""
     if not text or mark in text or "\x02" in text or "://" in text:
         return text
     return "\n".join(
-        line.replace(kernel, f"{mark}{kernel}{mark}", 1) if (kernel := line.strip()) else line
+        line.replace(kernel, f"{mark}{kernel}{mark}", 1)
+        if (kernel := line.strip())
+        else line
         for line in text.split("\n")
     )

@@ -1,14 +1,19 @@
-"""Reads what Synapse and Element export of Matrix: folders of ``export-data``, and rooms as JSON.
+"""Reads what Synapse and Element export of Matrix: folders of ``export-data``,
+and rooms as JSON.
 
 Any number of them lie anywhere in the archive. There are:
 
-- what ``python -m synapse.app.admin_cmd … export-data USER --output-directory DIR`` writes (Synapse 1.163,
-  ``synapse/app/admin_cmd.py``, ``synapse/handlers/admin.py``): the events that one user may see. Events of
+- what ``python -m synapse.app.admin_cmd … export-data USER --output-directory
+  DIR`` writes (Synapse 1.163, ``synapse/app/admin_cmd.py``,
+  ``synapse/handlers/admin.py``): the events that one user may see. Events of
   several exports are merged by their ids (see :mod:`.matrix_events`).
-- ``local_content`` of Synapse's ``media_store``: the bytes of files, which ``export-data`` does not write.
-- what Element Web writes for a room as JSON (``src/utils/exportUtils/JSONExport.ts``), with its files.
+- ``local_content`` of Synapse's ``media_store``: the bytes of files, which
+  ``export-data`` does not write.
+- what Element Web writes for a room as JSON
+  (``src/utils/exportUtils/JSONExport.ts``), with its files.
 
-Events are read as they come. Memory has people, the state of all rooms, and the edits and reactions of one.
+Events are read as they come. Memory has people, the state of all rooms, and the
+edits and reactions of one.
 """
 
 import re
@@ -34,13 +39,21 @@ MOST_HTML_CHARACTERS: Final = 1 << 16
 _ROOM: Final = re.compile(r"![\w.:\[\]~+/=-]{1,250}", re.ASCII)
 _MEDIA: Final = re.compile(r"mxc://([\w.:\[\]-]{1,200})/([\w-]{1,200})", re.ASCII)
 _MOMENT: Final = re.compile(r"(?<=\d\D)(\d\d)\D(\d\d)(?!\d)", re.ASCII)
-_MXID: Final = re.compile(r"(?<![\w/@])@[a-z0-9._=/+-]{1,200}:[A-Za-z0-9][A-Za-z0-9.-]{0,200}(?::\d{1,5})?")
-_PERMALINK: Final = re.compile(r"https://matrix\.to/#/([^\s<>\"')\]]{1,1000}(?<![.,;:!?]))")
+_MXID: Final = re.compile(
+    r"(?<![\w/@])@[a-z0-9._=/+-]{1,200}:[A-Za-z0-9][A-Za-z0-9.-]{0,200}(?::\d{1,5})?"
+)
+_PERMALINK: Final = re.compile(
+    r"https://matrix\.to/#/([^\s<>\"')\]]{1,1000}(?<![.,;:!?]))"
+)
 _EVERYBODY: Final = re.compile(r"(?<![\w@/.])@room(?![\w:])")
 _POLLS: Final = ("m.poll.start", "org.matrix.msc3381.poll.start")
-_VOTES: Final = {each.replace("start", end) for each in _POLLS for end in ("response", "end")}
+_VOTES: Final = {
+    each.replace("start", end) for each in _POLLS for end in ("response", "end")
+}
 _SAID: Final = ("m.room.message", "m.sticker", *_POLLS)
-_FOLDERS: Final = {f"m.{of}": f"{of}s" for of in ("image", "video", "sticker", "file")} | {"m.audio": "audio"}
+_FOLDERS: Final = {
+    f"m.{of}": f"{of}s" for of in ("image", "video", "sticker", "file")
+} | {"m.audio": "audio"}
 """Kind of a message with a file → the folder in which Element puts it."""
 
 
@@ -56,21 +69,27 @@ class Matrix:
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
         self._files: dict[str, str] = {}
-        """Id of a file of this server, or the name of one of Element → its name in the archive."""
+        """Id of a file of this server, or the name of one of Element → its name
+        in the archive."""
         self._beside: dict[tuple[str, str], list[str]] = {}
-        """(folder, minute and second in the name) → files that Element has put beside its events."""
+        """(folder, minute and second in the name) → files that Element has put
+        beside its events."""
         self._known: dict[str, tuple[int, str, str]] = {}
-        """Everybody → time, nickname and picture of the newest of their member events."""
+        """Everybody → time, nickname and picture of the newest of their member
+        events."""
         self._emoji: dict[str, str] = {}
         self._broken, self._notes = Problems(), self.problems
-        """What is broken is noted once, when it is surveyed, and what does not come in the first reading."""
+        """What is broken is noted once, when it is surveyed, and what does not
+        come in the first reading."""
         self._has_surveyed = False
         self._reader = RecordReader(Event)
         users: dict[str, str] = {}
         account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
             match name.split("/"):
-                case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if _ROOM.fullmatch(id):
+                case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if (
+                    _ROOM.fullmatch(id)
+                ):
                     self._rooms.setdefault(id, Room(id)).files[name] = False
                 case [*top, "user_data", "profile"]:
                     profile = self._small(name)
@@ -78,15 +97,24 @@ class Matrix:
                         self._profiles[user], users["/".join(top)] = profile, user
                 case [*top, "user_data", "account_data", about]:
                     account_data.append(("/".join(top), about, name))
-                case [*_, "devices" | "connections" | "invite_state" | "knock_state"] | [*_, "media_ids", _]:
+                case [
+                    *_,
+                    "devices" | "connections" | "invite_state" | "knock_state",
+                ] | [*_, "media_ids", _]:
                     pass
                 case [*_, "local_content", first, second, rest]:
                     self._files[first + second + rest] = name
-                case [*top, "images" | "videos" | "audio" | "files" | "stickers" as kind, last]:
+                case [
+                    *top,
+                    "images" | "videos" | "audio" | "files" | "stickers" as kind,
+                    last,
+                ]:
                     self._files[name] = name
                     if moments := _MOMENT.findall(last):
                         folder = "/".join((*top, kind))
-                        self._beside.setdefault((folder, ":".join(moments[-1])), []).append(name)
+                        self._beside.setdefault(
+                            (folder, ":".join(moments[-1])), []
+                        ).append(name)
                 case [*_, "rooms", _, "events"]:
                     self._leave_events(name)
                 case [*_, last] if last.endswith(".json"):
@@ -94,15 +122,24 @@ class Matrix:
                 case _:
                     self.problems.note("file that is none of the export")
         if not (self._rooms or self._profiles):
-            raise BadArchive(f"{path} is no export of Matrix: no rooms/…/events, and no room of Element")
+            raise BadArchive(
+                f"{path} is no export of Matrix: no rooms/…/events, and no room of Element"
+            )
         self._servers = {user.partition(":")[2] for user in self._profiles}
         for folder, about, name in account_data:
             data = self._small(name)
-            direct, marker = at(data, "m.direct"), text_at(data, "m.fully_read", "event_id")
+            direct, marker = (
+                at(data, "m.direct"),
+                text_at(data, "m.fully_read", "event_id"),
+            )
             if folder in users and about in self._rooms and marker:
                 self._rooms[about].markers.setdefault(marker, []).append(users[folder])
             elif isinstance(direct, dict):
-                rooms = (self._rooms.get(str(id)) for each in direct for id in list_at(direct, each))
+                rooms = (
+                    self._rooms.get(str(id))
+                    for each in direct
+                    for id in list_at(direct, each)
+                )
                 for room in filter(None, rooms):
                     room.is_direct = True
 
@@ -110,19 +147,25 @@ class Matrix:
         """The value of a small file; None: there is none."""
         return next(self._values(name, self.problems), None)
 
-    def _values(self, name: str, problems: Problems, is_room: bool = False) -> Iterator[Any]:
-        """The values of a file, or the events of a room that Element has exported."""
+    def _values(
+        self, name: str, problems: Problems, is_room: bool = False
+    ) -> Iterator[Any]:
+        """The values of a file, or the events of a room that Element has
+        exported."""
         try:
             with self._source.open(name) as file:
                 if is_room:
-                    yield from (row for table, row in Tables(file).rows() if table == "messages")
+                    yield from (
+                        row for table, row in Tables(file).rows() if table == "messages"
+                    )
                 else:
                     yield from Tables(file).values()
         except Exception as error:  # also of a decompressor
             problems.note_broken(name, error)
 
     def _leave_events(self, name: str) -> None:
-        """Note events whose folder is named by no room: nobody knows to which they belong."""
+        """Note events whose folder is named by no room: nobody knows to which
+        they belong."""
         said = sum(at(each, "type") in _SAID for each in self._values(name, Problems()))
         self.problems.note_broken(name, "its folder is named by no room", messages=said)
 
@@ -144,19 +187,23 @@ class Matrix:
         except Exception as error:  # also of a decompressor
             self.problems.note_broken(name, error)
 
-    # --- events of a room -----------------------------------------------------------------------------------
+    # --- events of a room -----------------------------------------------------
 
     def _events(self, room: Room) -> Iterator[Event]:
         """The events of all exports of a room."""
         for name, is_room in room.files.items():
             for raw in self._values(name, self._broken, is_room):
                 try:
-                    event = self._reader.convert(raw, partial(self._broken.note_field, "an event"))
+                    event = self._reader.convert(
+                        raw, partial(self._broken.note_field, "an event")
+                    )
                     if not isinstance(raw.get("content", {}), dict):
                         raise ValueError("its content is no object")
                 except (ValueError, RecursionError) as error:
                     is_message = at(raw, "type") in _SAID or not isinstance(raw, dict)
-                    self._broken.note_broken(name, f"an event: {error}", messages=int(is_message))
+                    self._broken.note_broken(
+                        name, f"an event: {error}", messages=int(is_message)
+                    )
                     continue
                 event.raw, event.version = raw, room.version
                 event.top = name.rpartition("/")[0] if is_room else None
@@ -165,9 +212,15 @@ class Matrix:
     def _survey(self) -> None:
         """Read the state of all rooms, and who has been there."""
         for room in self._rooms.values():
-            first = (event.content for event in self._events(room) if event.type == "m.room.create")
+            first = (
+                event.content
+                for event in self._events(room)
+                if event.type == "m.room.create"
+            )
             version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
-            room.version = int(version) if re.fullmatch(r"[1-9]\d?", version, re.ASCII) else 99
+            room.version = (
+                int(version) if re.fullmatch(r"[1-9]\d?", version, re.ASCII) else 99
+            )
             self._broken = self.problems
             for event in self._events(room):
                 self._note(room, event)
@@ -201,25 +254,37 @@ class Matrix:
             if membership == "join":
                 room.is_joined = True
                 if event.time_ms >= self._known.setdefault(user, (-1, "", ""))[0]:
-                    nickname, avatar = (text_at(event.content, of) for of in ("displayname", "avatar_url"))
+                    nickname, avatar = (
+                        text_at(event.content, of)
+                        for of in ("displayname", "avatar_url")
+                    )
                     self._known[user] = event.time_ms, nickname, avatar
         elif not user and event.depth >= room.state.get(event.type, event).depth:
             room.state[event.type] = event
 
     def _kind(self, room: Room) -> records.GroupKind:
         alias = text_at(room.content("canonical_alias"), "alias")
-        room.name = text_at(room.content("name"), "name") or room.name or alias[1:].partition(":")[0]
+        room.name = (
+            text_at(room.content("name"), "name")
+            or room.name
+            or alias[1:].partition(":")[0]
+        )
         room.topic = text_at(room.content("topic"), "topic") or room.topic
         if room.is_direct and len(room.members.keys() | room.writers) <= 2:
             return "direct"
         if not room.name:
             return "several"
-        return "open" if text_at(room.content("join_rules"), "join_rule") == "public" else "closed"
+        return (
+            "open"
+            if text_at(room.content("join_rules"), "join_rule") == "public"
+            else "closed"
+        )
 
-    # --- records --------------------------------------------------------------------------------------------
+    # --- records --------------------------------------------------------------
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: its address at Matrix, or its name beside the events of Element."""
+        """The bytes of a file: its address at Matrix, or its name beside the
+        events of Element."""
         if (spoilers := spoilers_in(file)) is not None:
             return spoilers
         media = _MEDIA.fullmatch(file)
@@ -233,22 +298,38 @@ class Matrix:
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:
-        (_, nickname, avatar), profile = self._known.get(id, (0, "", "")), self._profiles.get(id, {})
+        (_, nickname, avatar), profile = (
+            self._known.get(id, (0, "", "")),
+            self._profiles.get(id, {}),
+        )
         local, _, server = id[1:].partition(":")
         nickname = clean(text_at(profile, "displayname") or nickname or local)
         avatar = text_at(profile, "avatar_url") or avatar
         avatar = avatar if _MEDIA.fullmatch(avatar) else ""
-        is_bot = text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot"
+        is_bot = (
+            text_at(profile, "appservice_id") or text_at(profile, "user_type") == "bot"
+        )
         why = "deactivated" if profile.get("deactivated") else "bot" if is_bot else ""
         if why := "of another server" if self._is_foreign(server) else why:
             return records.Person(id, nickname, avatar=avatar, why=why)
         contacts = list_at(profile, "threepids")
-        emails = (text_at(each, "address") for each in contacts if text_at(each, "medium") == "email")
+        emails = (
+            text_at(each, "address")
+            for each in contacts
+            if text_at(each, "medium") == "email"
+        )
         return records.Person(id, nickname, local, next(emails, ""), avatar)
 
     def _group(self, room: Room) -> records.Group:
-        create, pinned = room.state.get("m.room.create"), room.state.get("m.room.pinned_events")
-        joined = [user for user, (_, membership) in room.members.items() if membership == "join"]
+        create, pinned = (
+            room.state.get("m.room.create"),
+            room.state.get("m.room.pinned_events"),
+        )
+        joined = [
+            user
+            for user, (_, membership) in room.members.items()
+            if membership == "join"
+        ]
         all = dict.fromkeys((*room.members, *room.writers))
         present = all if room.kind == "direct" else joined or room.writers
         avatar = text_at(room.content("avatar"), "url")
@@ -259,7 +340,10 @@ class Matrix:
             description=clean(room.topic),
             creator=create.sender if create else "",
             created_ms=create.time_ms if create else 0,
-            members=[records.Member(each, room.role(each), room.read.get(each, -1)) for each in present],
+            members=[
+                records.Member(each, room.role(each), room.read.get(each, -1))
+                for each in present
+            ],
             pins=[
                 records.Pin(id, pinned.sender, pinned.time_ms)
                 for id in list_at(room.content("pinned_events"), "pinned")
@@ -269,7 +353,9 @@ class Matrix:
             avatar=avatar if _MEDIA.fullmatch(avatar) else "",
         )
 
-    def _messages(self, room: Room) -> Iterator[records.Message | records.Change | records.Removal]:
+    def _messages(
+        self, room: Room
+    ) -> Iterator[records.Message | records.Change | records.Removal]:
         relations, seen, encrypted = self._relations(room), set[str](), set[str]()
         for event in self._events(room):
             if event.is_encrypted:  # an export of Element may have it as a text
@@ -278,7 +364,10 @@ class Matrix:
                 continue
             seen.add(event.id)
             kind = text_at(event.content, "msgtype")
-            if event.relation[0] == "m.replace" or event.type in ("m.reaction", "m.room.redaction"):
+            if event.relation[0] == "m.replace" or event.type in (
+                "m.reaction",
+                "m.room.redaction",
+            ):
                 continue
             if event.state_key is not None:
                 if room.kind != "direct" and (change := self._change(room, event)):
@@ -293,17 +382,32 @@ class Matrix:
                 else:
                     yield self._message(room, relations, event)
             else:
-                kind = "vote of a poll" if event.type in _VOTES else f"event {kind or event.type}"[:60]
+                kind = (
+                    "vote of a poll"
+                    if event.type in _VOTES
+                    else f"event {kind or event.type}"[:60]
+                )
                 self._notes.note(kind, group=room.id)
         for id, by in relations.redactions.items():
             about, reaction = relations.reactions.pop(id, (id, None))
             person = reaction.person if reaction else ""
-            if (reaction or id not in seen) and self._is_redacted(room, relations, id, person):
-                yield records.Removal(room.id, person or by.sender, by.time_ms, about, reaction)
+            if (reaction or id not in seen) and self._is_redacted(
+                room, relations, id, person
+            ):
+                yield records.Removal(
+                    room.id, person or by.sender, by.time_ms, about, reaction
+                )
         if count := len(encrypted - seen):
             self._notes.note_lost("encrypted message", group=room.id, count=count)
-        if lost := sum(about not in seen for about, _ in (*relations.edits, *relations.reactions.values())):
-            self._notes.note("edit or reaction of a message that is not there", group=room.id, count=lost)
+        if lost := sum(
+            about not in seen
+            for about, _ in (*relations.edits, *relations.reactions.values())
+        ):
+            self._notes.note(
+                "edit or reaction of a message that is not there",
+                group=room.id,
+                count=lost,
+            )
 
     def _relations(self, room: Room) -> Relations:
         found = Relations()
@@ -311,10 +415,19 @@ class Matrix:
             kind, about = event.relation
             key, name = event.reaction
             if event.type == "m.reaction" and kind == "m.annotation" and about and key:
-                emoji = (f":{name or 'picture'}:", key) if _MEDIA.fullmatch(key) else (key, "")
-                found.reactions[event.id] = about, records.Reaction(event.sender, *emoji)
+                emoji = (
+                    (f":{name or 'picture'}:", key)
+                    if _MEDIA.fullmatch(key)
+                    else (key, "")
+                )
+                found.reactions[event.id] = (
+                    about,
+                    records.Reaction(event.sender, *emoji),
+                )
                 found.newest.setdefault(about, {})[event.sender, key] = event.id
-            elif kind == "m.replace" and isinstance(content := event.content.get("m.new_content"), dict):
+            elif kind == "m.replace" and isinstance(
+                content := event.content.get("m.new_content"), dict
+            ):
                 before = found.edits.get((about, event.sender))
                 if before is None or (event.time_ms, event.id) > before[:2]:
                     found.edits[about, event.sender] = event.time_ms, event.id, content
@@ -327,10 +440,15 @@ class Matrix:
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        """Whether it was redacted by who may: a server tells clients of those alone."""
+        """Whether it was redacted by who may: a server tells clients of those
+        alone."""
         if (by := relations.redactions.get(id)) is None:
             return False
-        return by.top is not None or by.sender == sender or room.role(by.sender) != "member"
+        return (
+            by.top is not None
+            or by.sender == sender
+            or room.role(by.sender) != "member"
+        )
 
     def _change(self, room: Room, event: Event) -> records.Change | None:
         key, content = (event.id, room.id, event.sender, event.time_ms), event.content
@@ -338,24 +456,43 @@ class Matrix:
         before = text_at(event.unsigned, "prev_content", "membership") or replaced
         if event.type == "m.room.member" and event.state_key in room.members:
             membership = text_at(content, "membership")
-            if membership == "join" and before in ("", "invite", "knock", "leave", "ban"):
+            if membership == "join" and before in (
+                "",
+                "invite",
+                "knock",
+                "leave",
+                "ban",
+            ):
                 return records.Change(*key, "join", [event.state_key])
             if membership in ("leave", "ban") and before == "join":
                 return records.Change(*key, "leave", [event.state_key])
         elif event.state_key == "" and replaced:
-            if event.type == "m.room.name" and (name := clean(text_at(content, "name"))):
+            if event.type == "m.room.name" and (
+                name := clean(text_at(content, "name"))
+            ):
                 return records.Change(*key, "name", text=name)
             if event.type == "m.room.topic":
-                return records.Change(*key, "description", text=clean(text_at(content, "topic")))
+                return records.Change(
+                    *key, "description", text=clean(text_at(content, "topic"))
+                )
         return None
 
-    def _message(self, room: Room, relations: Relations, event: Event) -> records.Message:
+    def _message(
+        self, room: Room, relations: Relations, event: Event
+    ) -> records.Message:
         content, (kind, about) = event.content, event.relation
         is_thread = kind == "m.thread"
-        reply = "" if is_thread else text_at(content, "m.relates_to", "m.in_reply_to", "event_id")
+        reply = (
+            ""
+            if is_thread
+            else text_at(content, "m.relates_to", "m.in_reply_to", "event_id")
+        )
         edit = relations.edits.get((event.id, event.sender))
-        bundled = at(event.unsigned, "m.relations", "m.replace")  # what a client has of an edit
-        if edit is not None and not self._is_redacted(room, relations, edit[1], event.sender):
+        # what a client has of an edit
+        bundled = at(event.unsigned, "m.relations", "m.replace")
+        if edit is not None and not self._is_redacted(
+            room, relations, edit[1], event.sender
+        ):
             content = edit[2]
         elif text_at(bundled, "sender") == event.sender:
             new = at(bundled, "content", "m.new_content")
@@ -363,7 +500,15 @@ class Matrix:
         is_edited = content is not event.content
         text, files = self._content(event, content, bool(reply) and not is_edited)
         return records.Message(
-            *(event.id, room.id, event.sender, event.time_ms, text, about if is_thread else "", reply),
+            *(
+                event.id,
+                room.id,
+                event.sender,
+                event.time_ms,
+                text,
+                about if is_thread else "",
+                reply,
+            ),
             is_edited=is_edited,
             files=files,
             reactions=[
@@ -373,17 +518,27 @@ class Matrix:
             ],
         )
 
-    # --- texts ----------------------------------------------------------------------------------------------
+    # --- texts ----------------------------------------------------------------
 
-    def _content(self, event: Event, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
+    def _content(
+        self, event: Event, content: Json, is_reply: bool
+    ) -> tuple[str, list[records.File]]:
         """The text and the files of a message."""
         kind = "m.sticker" if event.type == "m.sticker" else text_at(content, "msgtype")
         if event.type in _POLLS:
-            poll = next(filter(None, (at(content, each) for each in ("m.poll", _POLLS[1]))), None)
-            answers = (f"- {_extensible(each)}" for each in list_at(poll, "answers")[:100])
+            poll = next(
+                filter(None, (at(content, each) for each in ("m.poll", _POLLS[1]))),
+                None,
+            )
+            answers = (
+                f"- {_extensible(each)}" for each in list_at(poll, "answers")[:100]
+            )
             return clean("\n".join((_extensible(at(poll, "question")), *answers))), []
         if kind in _FOLDERS:
-            has_caption = text_at(content, "filename") not in ("", text_at(content, "body"))
+            has_caption = text_at(content, "filename") not in (
+                "",
+                text_at(content, "body"),
+            )
             caption, spoilers = self._text(content, False) if has_caption else ("", [])
             return caption, [self._file(event, content, kind), *spoilers]
         text, spoilers = self._text(content, is_reply)
@@ -397,9 +552,11 @@ class Matrix:
         body = text_at(content, "body")
         name = clean(text_at(content, "filename") or body) or "file"
         address = text_at(content, "url") or text_at(content, "file", "url")
-        if event.top is not None:  # its name beside Element's events has its date in some language
+        # its name beside Element's events has its date in some language
+        if event.top is not None:
             folder = "/".join(filter(None, (event.top, _FOLDERS[kind])))
-            moment = "{:02}:{:02}".format(*divmod(event.time_ms // 1000 % 3600, 60))  # hours depend on zones
+            # hours depend on zones
+            moment = "{:02}:{:02}".format(*divmod(event.time_ms // 1000 % 3600, 60))
             for each in self._beside.get((folder, moment), ()):
                 if each.startswith(f"{folder}/{body.rpartition('.')[0] or body}-"):
                     return records.File(each, name)
@@ -413,19 +570,27 @@ class Matrix:
         return records.File(address, name, why=why)
 
     def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
-        """The text of a message, and the file with its spoilers, if it has some."""
+        """The text of a message, and the file with its spoilers, if it has
+        some."""
         spoilers: list[str] = []
         mentions, html = content.get("m.mentions"), text_at(content, "formatted_body")
         is_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
         def everybody(text: str) -> str:
-            return _EVERYBODY.sub(records.mention(records.EVERYBODY), text) if is_room else text
+            return (
+                _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
+                if is_room
+                else text
+            )
 
         def cover(spoiler: str, reason: str) -> str:
             spoilers.append(without_marks(spoiler, self._name_of))
             return f"{COVER} ({reason})" if reason else COVER
 
-        if text_at(content, "format") == "org.matrix.custom.html" and 0 < len(html) <= MOST_HTML_CHARACTERS:
+        if (
+            text_at(content, "format") == "org.matrix.custom.html"
+            and 0 < len(html) <= MOST_HTML_CHARACTERS
+        ):
             text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
             return text, [spoilers_file(spoilers)] if spoilers else []
         body = clean(text_at(content, "body"))
@@ -435,24 +600,42 @@ class Matrix:
         users = ids if isinstance(ids, list) else self._known
 
         def named(match: re.Match[str]) -> str:
-            return records.mention(match[0]) if match[0] in users and match[0] in self._known else match[0]
+            return (
+                records.mention(match[0])
+                if match[0] in users and match[0] in self._known
+                else match[0]
+            )
 
         text = _MXID.sub(named, everybody(body))
-        return _PERMALINK.sub(lambda match: self._anchor(match[0], "") or match[0], text), []
+        return _PERMALINK.sub(
+            lambda match: self._anchor(match[0], "") or match[0], text
+        ), []
 
     def _name_of(self, person: str) -> str:
         """How a text names somebody whom it cannot mention."""
-        return "@all" if person == records.EVERYBODY else f"@{self._person(person).nickname}"
+        return (
+            "@all"
+            if person == records.EVERYBODY
+            else f"@{self._person(person).nickname}"
+        )
 
     def _anchor(self, address: str, label: str) -> str | None:
-        """What stands for a link to somebody or to a message; None: it is a link to something else."""
+        """What stands for a link to somebody or to a message; None: it is a
+        link to something else."""
         if (found := _PERMALINK.fullmatch(address)) is None:
             return None
-        first, _, event = (unquote(each) for each in found[1].partition("?")[0].partition("/"))
+        first, _, event = (
+            unquote(each) for each in found[1].partition("?")[0].partition("/")
+        )
         if first.startswith("@"):
             is_known = first in self._known or first in self._profiles
             return records.mention(first) if is_known else label or first
-        if event.startswith("$") and len(event) < 256 and clean(event) == event and "|" not in event:
+        if (
+            event.startswith("$")
+            and len(event) < 256
+            and clean(event) == event
+            and "|" not in event
+        ):
             mark = records.link(event, address)
             return f"{label} ({mark})" if label and "://" not in label else mark
         return label or None

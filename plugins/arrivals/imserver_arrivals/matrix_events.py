@@ -1,7 +1,8 @@
 """Events of Matrix as a server writes them, and rooms made of them.
 
-The id of an event of a room from version 3 on is a digest (specification of Matrix 1.15, server-server API,
-"reference hashes"), of what is left when the event is redacted (room versions, "redactions").
+The id of an event of a room from version 3 on is a digest (specification of
+Matrix 1.15, server-server API, "reference hashes"), of what is left when the
+event is redacted (room versions, "redactions").
 """
 
 import json
@@ -37,28 +38,42 @@ _KEPT_CONTENT: Final[dict[str, dict[str, int]]] = {
     "m.room.history_visibility": {"history_visibility": 1},
     "m.room.redaction": {"redacts": 11},
 }
-"""Type of an event → what a redaction leaves of its content → since which version of rooms."""
+"""Type of an event → what a redaction leaves of its content → since which
+version of rooms."""
 
 
 def event_id(event: Json, version: int) -> str:
-    """The id of an event of a room of a version from 3 on: a digest of what a redaction leaves of it."""
-    rest = {name: each for name, each in event.items() if name in (_KEPT if version > 10 else _KEPT_UNTIL_10)}
+    """The id of an event of a room of a version from 3 on: a digest of what a
+    redaction leaves of it."""
+    rest = {
+        name: each
+        for name, each in event.items()
+        if name in (_KEPT if version > 10 else _KEPT_UNTIL_10)
+    }
     type: str = event["type"]
     content: Json = event.get("content", {})
     if type != "m.room.create" or version < 11:
         names = _KEPT_CONTENT.get(type, {})
-        content = {name: content[name] for name in names if name in content and names[name] <= version}
+        content = {
+            name: content[name]
+            for name in names
+            if name in content and names[name] <= version
+        }
     signed = at(event, "content", "third_party_invite", "signed")
     if type == "m.room.member" and version > 10 and signed is not None:
         content["third_party_invite"] = {"signed": signed}
     rest["content"] = content
-    canonical = json.dumps(rest, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    canonical = json.dumps(
+        rest, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    )
     encode = b64encode if version == 3 else urlsafe_b64encode
     digest = sha256(canonical.encode(errors="surrogatepass")).digest()
     return f"${encode(digest).decode().rstrip('=')}"
 
 
-class Event(Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id": "event_id"}):
+class Event(
+    Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id": "event_id"}
+):
     """An event."""
 
     type: Annotated[str, Meta(min_length=1)]
@@ -71,31 +86,46 @@ class Event(Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id"
     depth: int = 0
     unsigned: Json | None = None
     raw: Any = None
-    """The JSON, the version of the room, and the folder of an export of Element (None: it is Synapse's)."""
+    """The JSON, the version of the room, and the folder of an export of Element
+    (None: it is Synapse's)."""
     version: Any = 0
     top: Any = None
 
     @cached_property
     def id(self) -> str:
-        has_id = self.top is not None or ":" in self.given_id  # a colon: before version 3
+        # a colon: before version 3
+        has_id = self.top is not None or ":" in self.given_id
         id = self.given_id if has_id else ""
-        return id if 0 < len(id) < 256 and id.isprintable() else event_id(self.raw, self.version)
+        return (
+            id
+            if 0 < len(id) < 256 and id.isprintable()
+            else event_id(self.raw, self.version)
+        )
 
     @property
     def relation(self) -> tuple[str, str]:
-        """How it relates to which event: ``m.replace``, ``m.annotation``, ``m.thread``, …"""
+        """How it relates to which event: ``m.replace``, ``m.annotation``,
+        ``m.thread``, …"""
         relation = self.content.get("m.relates_to")
         return text_at(relation, "rel_type"), text_at(relation, "event_id")
 
     @property
     def reaction(self) -> tuple[str, str]:
         """The emoji, or the address of a picture and its name."""
-        names = (text_at(self.content, name) for name in ("shortcode", "com.beeper.reaction.shortcode"))
-        return text_at(self.content, "m.relates_to", "key"), next(filter(None, names), "").strip(":")
+        names = (
+            text_at(self.content, name)
+            for name in ("shortcode", "com.beeper.reaction.shortcode")
+        )
+        return text_at(self.content, "m.relates_to", "key"), next(
+            filter(None, names), ""
+        ).strip(":")
 
     @property
     def is_encrypted(self) -> bool:
-        return self.type == "m.room.encrypted" or text_at(self.content, "msgtype") == "m.bad.encrypted"
+        return (
+            self.type == "m.room.encrypted"
+            or text_at(self.content, "msgtype") == "m.bad.encrypted"
+        )
 
 
 class Room(Struct):
@@ -110,7 +140,8 @@ class Room(Struct):
     state: dict[str, Event] = field(default_factory=dict)
     """Type → the newest such event of the state."""
     members: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Everybody who was there or was invited → (depth of the event, membership)."""
+    """Everybody who was there or was invited → (depth of the event,
+    membership)."""
     writers: dict[str, None] = field(default_factory=dict)
     messages: int = 0
     """Also encrypted ones, and those that are in two exports."""
@@ -132,19 +163,31 @@ class Room(Struct):
         if power is None:
             power = number_at(levels, "users_default") or 0
         if create is not None and (self.version >= 12 or not levels):
-            more = list_at(create.content, "additional_creators") if self.version >= 12 else ()
+            more = (
+                list_at(create.content, "additional_creators")
+                if self.version >= 12
+                else ()
+            )
             power = OWNER_POWER if user == create.sender or user in more else power
-        return "owner" if power >= OWNER_POWER else "admin" if power >= ADMIN_POWER else "member"
+        return (
+            "owner"
+            if power >= OWNER_POWER
+            else "admin"
+            if power >= ADMIN_POWER
+            else "member"
+        )
 
 
 class Relations(Struct):
     """What the events of a room say about others of its events."""
 
     edits: dict[tuple[str, str], tuple[int, str, Json]] = field(default_factory=dict)
-    """(id of a message, who edits it) → (time, id, new content) of the newest edit."""
+    """(id of a message, who edits it) → (time, id, new content) of the newest
+    edit."""
     reactions: dict[str, tuple[str, Reaction]] = field(default_factory=dict)
     """Id of a reaction → id of the message, reaction."""
     newest: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
     """Id of a message → (person, key) → id of the newest such reaction."""
     redactions: dict[str, Event] = field(default_factory=dict)
-    """Id of an event → the one that redacts it, or itself: the server has taken its content."""
+    """Id of an event → the one that redacts it, or itself: the server has taken
+    its content."""

@@ -1,13 +1,16 @@
-"""Reads a bulk export of Mattermost: ``mmctl export create``, or ``mattermost export bulk``.
+"""Reads a bulk export of Mattermost: ``mmctl export create``, or ``mattermost
+export bulk``.
 
-A file of lines of JSON (``import.jsonl``) names teams, channels, users, bots, posts with their replies, emoji
-and direct messages; ``data/`` beside it has the files. It is read twice: first for all but the texts, then
-for the messages, in the order of the file. Memory has people, groups, members and pins, and
-16 MiB while it is read first.
+A file of lines of JSON (``import.jsonl``) names teams, channels, users, bots,
+posts with their replies, emoji and direct messages; ``data/`` beside it has the
+files. It is read twice: first for all but the texts, then for the messages, in
+the order of the file. Memory has people, groups, members and pins, and 16 MiB
+while it is read first.
 
-The lines are those of the server's ``app/imports/import_types.go``, ``app/export.go`` and
-``app/export_converters.go``, versions 5.28 to 11, all of them version 1 of the format. Posts have no ids,
-so that of a message is made of its group, person and time.
+The lines are those of the server's ``app/imports/import_types.go``,
+``app/export.go`` and ``app/export_converters.go``, versions 5.28 to 11, all of
+them version 1 of the format. Posts have no ids, so that of a message is made of
+its group, person and time.
 """
 
 import hashlib
@@ -48,9 +51,12 @@ from .source import read_lines, source_of
 from .text import attachments_in, emoji_named
 
 _BITS: Final = 1 << 27
-"""Of the table that finds posts which may have one id: a few false ones of a million."""
+"""Of the table that finds posts which may have one id: a few false ones of a
+million."""
 _MOST_TIME_MS: Final = 1 << 53
-_CHANGES: Final[dict[str, tuple[Literal["join", "leave", "name", "description"], str]]] = {
+_CHANGES: Final[
+    dict[str, tuple[Literal["join", "leave", "name", "description"], str]]
+] = {
     "system_join_channel": ("join", ""),
     "system_guest_join_channel": ("join", ""),
     "system_add_to_channel": ("join", "addedUsername"),
@@ -61,17 +67,40 @@ _CHANGES: Final[dict[str, tuple[Literal["join", "leave", "name", "description"],
     "system_header_change": ("description", "new_header"),
     "system_purpose_change": ("description", "new_purpose"),
 }
-"""Kind of a post → the change, and the property that says who or what; ``""``: its user."""
+"""Kind of a post → the change, and the property that says who or what; ``""``:
+its user."""
 _PASSED_OVER: Final = {
-    *("system_join_leave", "system_add_remove", "system_ephemeral", "system_move_channel"),
-    *("system_join_team", "system_leave_team", "system_add_to_team", "system_remove_from_team"),
+    *(
+        "system_join_leave",
+        "system_add_remove",
+        "system_ephemeral",
+        "system_move_channel",
+    ),
+    *(
+        "system_join_team",
+        "system_leave_team",
+        "system_add_to_team",
+        "system_remove_from_team",
+    ),
     *("system_convert_channel", "system_change_chan_privacy", "system_gm_to_channel"),
     *("system_channel_deleted", "system_channel_restored", "system_autotranslation"),
-    *("system_warn_metric_status", "add_bot_teams_channels", "burn_on_read", "reminder"),
+    *(
+        "system_warn_metric_status",
+        "add_bot_teams_channels",
+        "burn_on_read",
+        "reminder",
+    ),
     *("page", "page_comment"),
 }
 """Kinds of posts that leave no entry. The others are messages."""
-_TEXTS: Final = {"", "me", "slack_attachment", "system_generic", "system_auto_responder", "system_wrangler"}
+_TEXTS: Final = {
+    "",
+    "me",
+    "slack_attachment",
+    "system_generic",
+    "system_auto_responder",
+    "system_wrangler",
+}
 _EVERYBODY: Final = {"all", "channel", "here"}
 _POST_TYPES: Final = ("post", "direct_post")
 _POST: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:direct_)?post"')
@@ -84,7 +113,7 @@ _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 _TONE: Final = re.compile(f"(.+?)_({'|'.join(_TONES)})_skin_tone")
 
 
-# --- what Mattermost writes ---------------------------------------------------------------------------------
+# --- what Mattermost writes ---------------------------------------------------
 
 
 class Team(Struct):
@@ -140,7 +169,8 @@ class User(Struct):
 
 
 class DirectChannel(Struct):
-    """A conversation of two or more. Old versions list ``members``, new ones ``participants``."""
+    """A conversation of two or more. Old versions list ``members``, new ones
+    ``participants``."""
 
     members: list[str] | None = None
     participants: list[ChannelMember] | None = None
@@ -168,7 +198,8 @@ class Attachment(Struct):
 
 
 class Head(Struct):
-    """What of a post is read first. A channel has a team, or ``channel_members``; replies name none."""
+    """What of a post is read first. A channel has a team, or
+    ``channel_members``; replies name none."""
 
     user: str
     create_at: int
@@ -186,7 +217,8 @@ class Outline(Head):
 
 
 class Post(Head):
-    """A post or a reply. The last three are of :mod:`imserver_arrivals.mattermost_news` alone."""
+    """A post or a reply. The last three are of
+    :mod:`imserver_arrivals.mattermost_news` alone."""
 
     type: str | None = None
     message: str | None = None
@@ -223,8 +255,8 @@ class PostLine(Struct):
 
 
 class Props(Struct):
-    """What is read of the properties of a post. Plug-ins write what they like in them.
-    ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
+    """What is read of the properties of a post. Plug-ins write what they like
+    in them. ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
 
     imserver: Any = None
     attachments: Any = None
@@ -257,10 +289,12 @@ def _props_of(raw: Raw) -> Props:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        "\0".join(map(str, parts)).encode(), digest_size=12
+    ).hexdigest()
 
 
-# --- the archive --------------------------------------------------------------------------------------------
+# --- the archive --------------------------------------------------------------
 
 
 class Mattermost:
@@ -297,20 +331,30 @@ class Mattermost:
         for id, header in self._direct.items():
             members, pins = self._members.get(id, ()), self._pins_of(id)
             kind: GroupKind = "several" if len(members) > 2 else "direct"
-            yield Group(id, kind, description=self._text(header, ""), members=members, pins=pins)
+            yield Group(
+                id, kind, description=self._text(header, ""), members=members, pins=pins
+            )
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: its path below ``data/``, or of an emoji (by the old command) beside it."""
-        name = self._top + (file if file.startswith("exported_emoji/") else f"data/{file}")
+        """The bytes of a file: its path below ``data/``, or of an emoji (by the
+        old command) beside it."""
+        name = self._top + (
+            file if file.startswith("exported_emoji/") else f"data/{file}"
+        )
         return self._source.open(name) if name in self._names else None
 
-    # --- lines ----------------------------------------------------------------------------------------------
+    # --- lines ----------------------------------------------------------------
 
     def _lines_of(self, path: Path) -> str:
-        """The name of the file with the lines: of the least depth, with a version in its first line."""
-        names = [name for name in self._source.names if name.endswith((".jsonl", ".json"))]
-        names.sort(key=lambda name: (name.count("/"), not name.endswith(".jsonl"), name))
+        """The name of the file with the lines: of the least depth, with a
+        version in its first line."""
+        names = [
+            name for name in self._source.names if name.endswith((".jsonl", ".json"))
+        ]
+        names.sort(
+            key=lambda name: (name.count("/"), not name.endswith(".jsonl"), name)
+        )
         for name in names[:20]:
             try:
                 with self._source.open(name) as file:
@@ -319,18 +363,25 @@ class Mattermost:
                 continue
             if first.type == "version" and first.version == 1:
                 return name
-        raise BadArchive(f"{path} is no export of Mattermost: no file in it begins with the version, 1")
+        raise BadArchive(
+            f"{path} is no export of Mattermost: no file in it begins with the version, 1"
+        )
 
     def _numbered(self) -> Iterator[tuple[int, bytes | None]]:
         """The lines and their numbers. None: one that is too long."""
         number = 0
         try:
-            with self._source.open(self._lines) as file, io.BufferedReader(file, 1 << 16) as lines:  # type: ignore[type-var]
+            with (
+                self._source.open(self._lines) as file,
+                io.BufferedReader(file, 1 << 16) as lines,  # type: ignore[type-var]
+            ):
                 for number, line in enumerate(read_lines(lines), 1):
                     if line is None or not line.isspace():
                         yield number, line
         except Exception as error:  # also of a decompressor
-            self.problems.note_broken(f"{self._lines}, after line {number}", error, messages=1)
+            self.problems.note_broken(
+                f"{self._lines}, after line {number}", error, messages=1
+            )
 
     def _read(self) -> None:
         """Read all but messages."""
@@ -346,7 +397,8 @@ class Mattermost:
                 if not _is_post(line or b""):
                     self.problems.note_broken(f"line {number}", error)
                 continue
-            if row.type not in _POST_TYPES:  # what is wrong in posts is noted where these are read
+            # what is wrong in posts is noted where these are read
+            if row.type not in _POST_TYPES:
                 for each in noted:
                     self.problems.note_field(f"a line of type {row.type[:60]}", each)
             outline = row.post or row.direct_post
@@ -372,10 +424,13 @@ class Mattermost:
         strangers.pop("", None)
         for id in strangers:
             name = id.removeprefix("webhook/")
-            self._people.setdefault(id, Person(id, name, why="bot" if name != id else "not in the export"))
+            self._people.setdefault(
+                id, Person(id, name, why="bot" if name != id else "not in the export")
+            )
 
     def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
-        """Find who has posted, the pins, and posts that may have the same group, author and time."""
+        """Find who has posted, the pins, and posts that may have the same
+        group, author and time."""
         group, author = _group_of(post), _author_of(post)
         strangers[author] = None
         if post.channel_members and group not in self._direct:
@@ -398,40 +453,52 @@ class Mattermost:
             if reply.is_pinned:
                 self._pins.setdefault(group, {})[id] = Pin(id, time_ms=reply.create_at)
 
-    # --- people and groups ----------------------------------------------------------------------------------
+    # --- people and groups ----------------------------------------------------
 
     def _add_person(self, user: User | None, bot: User | None) -> None:
         row = user or bot
         assert row is not None
         if not row.username or row.username in self._people:
-            self.problems.note_broken(f"user {row.username[:60]}", "there are two, or there is no name")
+            self.problems.note_broken(
+                f"user {row.username[:60]}", "there are two, or there is no name"
+            )
             return
         name = f"{row.first_name or ''} {row.last_name or ''}".strip()
         nickname = row.nickname or row.display_name or name or row.username
         why = "bot" if user is None else "deactivated" if row.delete_at else ""
         login, email = ("", "") if why else (row.username, row.email or "")
-        person = Person(row.username, nickname, login, email, row.profile_image or "", why)
+        person = Person(
+            row.username, nickname, login, email, row.profile_image or "", why
+        )
         self._people[person.id] = person
         if "system_guest" in (row.roles or "").split():
-            self.problems.note("guest (here a person who may join open groups)", person=person.id)
+            self.problems.note(
+                "guest (here a person who may join open groups)", person=person.id
+            )
         for team in row.teams or ():
             for channel in team.channels or ():
                 self._add_member(f"{team.name}/{channel.name}", person.id, channel)
 
     def _add_member(self, group: str, person: str, row: ChannelMember) -> None:
-        role: Role = "admin" if "channel_admin" in (row.roles or "").split() else "member"
+        role: Role = (
+            "admin" if "channel_admin" in (row.roles or "").split() else "member"
+        )
         read_ms = -1 if row.last_viewed_at is None else max(row.last_viewed_at, 0)
         self._members.setdefault(group, []).append(Member(person, role, read_ms))
 
     def _add_channel(self, channel: Channel, number: int) -> None:
         id = f"{channel.team}/{channel.name}"
         if channel.team not in self._teams or id in self._channels:
-            self.problems.note_broken(f"line {number}", "a channel without a team, or one of two with a name")
+            self.problems.note_broken(
+                f"line {number}", "a channel without a team, or one of two with a name"
+            )
             return
         self._channels[id] = channel
 
     def _add_direct(self, direct: DirectChannel, strangers: dict[str, None]) -> None:
-        rows = direct.participants or [ChannelMember(username=name) for name in direct.members or ()]
+        rows = direct.participants or [
+            ChannelMember(username=name) for name in direct.members or ()
+        ]
         people = {row.username: row for row in rows if row.username}
         id = _direct_id(people)
         self._direct[id], self._members[id] = direct.header or "", []
@@ -440,12 +507,14 @@ class Mattermost:
             self._add_member(id, name, row)
 
     def _group(self, id: str, channel: Channel) -> Group:
-        """A channel. With several teams, its name has that of the team, and nobody may join a public channel
-        of a team that is not open itself."""
+        """A channel. With several teams, its name has that of the team, and
+        nobody may join a public channel of a team that is not open itself."""
         team, has_one = self._teams[channel.team], len(self._teams) == 1
         return Group(
             id,
-            "open" if channel.type == "O" and (has_one or team.allow_open_invite) else "closed",
+            "open"
+            if channel.type == "O" and (has_one or team.allow_open_invite)
+            else "closed",
             self._titled(channel, channel.display_name or channel.name),
             self._text(channel.purpose or channel.header or "", channel.team),
             members=self._members.get(id, ()),
@@ -459,9 +528,13 @@ class Mattermost:
 
     def _titled(self, channel: Channel, name: str) -> str:
         team = self._teams[channel.team]
-        return name if len(self._teams) == 1 else f"{name} ({team.display_name or team.name})"
+        return (
+            name
+            if len(self._teams) == 1
+            else f"{name} ({team.display_name or team.name})"
+        )
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
         twins = _Twins()
@@ -476,26 +549,34 @@ class Mattermost:
                     raise ValueError("it has no post that can be read")
             except (ValueError, RecursionError) as error:
                 if line is None or _is_post(line):
-                    self.problems.note_broken(f"line {number}", error, messages=_messages_in(line))
+                    self.problems.note_broken(
+                        f"line {number}", error, messages=_messages_in(line)
+                    )
                 continue
             if post is not None:
                 for each in noted:
                     self.problems.note_field("a line of a post", each)
                 yield from self._thread(post, number, twins)
 
-    def _thread(self, post: Post, number: int, twins: "_Twins") -> Iterator[Message | Change | Removal]:
+    def _thread(
+        self, post: Post, number: int, twins: "_Twins"
+    ) -> Iterator[Message | Change | Removal]:
         """A post and its replies, as far as no line before had them."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
             count = 1 + len(post.replies or ())
-            self.problems.note_lost("post in a channel that is not in the export", count=count)
+            self.problems.note_lost(
+                "post in a channel that is not in the export", count=count
+            )
             return
         author = _author_of(post)
         root = _digest(group, author, post.create_at)
         if hash((group, author, post.create_at)) not in self._twins:
             yield from self._records(post, root, group, author, number)
             return
-        for record in self._records(post, twins.id_of(root, post), group, author, number):
+        for record in self._records(
+            post, twins.id_of(root, post), group, author, number
+        ):
             if twins.is_new(record):
                 yield record
             else:
@@ -504,31 +585,42 @@ class Mattermost:
     def _records(
         self, post: Post, root: str, group: str, author: str, number: int
     ) -> Iterator[Message | Change | Removal]:
-        """The records of a post and of its replies. ``root``: the id of the post."""
+        """The records of a post and of its replies. ``root``: the id of the
+        post."""
         yield from self._converted(post, root, group, author, "", number)
         own_counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
             try:
                 reply = _POSTS.decode(raw, partial(self.problems.note_field, "a reply"))
             except (ValueError, RecursionError) as error:
-                self.problems.note_broken(f"line {number}, reply {index}", error, messages=1)
+                self.problems.note_broken(
+                    f"line {number}, reply {index}", error, messages=1
+                )
                 continue
             author = _author_of(reply)
             id = _counted(_digest(root, author, reply.create_at), own_counts)
             if 0 < reply.create_at < post.create_at:
-                self.problems.note("reply older than its message (it comes behind it)", group=group)
+                self.problems.note(
+                    "reply older than its message (it comes behind it)", group=group
+                )
                 reply = replace(reply, create_at=post.create_at + 1)
             yield from self._converted(reply, id, group, author, root, number)
 
     def _converted(
         self, post: Post, id: str, group: str, author: str, thread: str, number: int
     ) -> Iterator[Message | Change | Removal]:
-        kind, time_ms, channel = post.type or "", post.create_at, self._channels.get(group)
+        kind, time_ms, channel = (
+            post.type or "",
+            post.create_at,
+            self._channels.get(group),
+        )
         if not author:
             self.problems.note("message of ours", group=group)
             return
         if not 0 < time_ms < _MOST_TIME_MS or author not in self._people:
-            self.problems.note_broken(f"line {number}", "a post without a time or a user", messages=1)
+            self.problems.note_broken(
+                f"line {number}", "a post without a time or a user", messages=1
+            )
             return
         if post.deleted_at:
             yield Removal(group, author, post.deleted_at, id)
@@ -539,34 +631,52 @@ class Mattermost:
         props = _props_of(post.props)
         if kind in _CHANGES:
             if channel is not None:
-                yield from self._changes(kind, props, channel, Change(id, group, author, time_ms, "join"))
+                yield from self._changes(
+                    kind, props, channel, Change(id, group, author, time_ms, "join")
+                )
             return
         if kind not in _TEXTS:
-            self.problems.note(f"post of type {kind[:60]} (its text is imported)", group=group)
-        text = "\n".join(filter(None, (post.message, *attachments_in(props.attachments))))
+            self.problems.note(
+                f"post of type {kind[:60]} (its text is imported)", group=group
+            )
+        text = "\n".join(
+            filter(None, (post.message, *attachments_in(props.attachments)))
+        )
         yield Message(
             *(id, group, author, time_ms),
             self._text(text, "" if channel is None else channel.team),
             thread,
             is_edited=bool(post.edit_at),
-            reactions=list(self._reactions(post.reactions, group)) if post.reactions else (),
+            reactions=list(self._reactions(post.reactions, group))
+            if post.reactions
+            else (),
             files=[
-                File(path, path.rpartition("/")[2]) for each in post.attachments or () if (path := each.path)
+                File(path, path.rpartition("/")[2])
+                for each in post.attachments or ()
+                if (path := each.path)
             ],
         )
 
         for reaction in self._reactions(post.ended_reactions, group):
-            yield Removal(group, reaction.person, post.ended_at or time_ms, id, reaction)
+            yield Removal(
+                group, reaction.person, post.ended_at or time_ms, id, reaction
+            )
 
-    def _reactions(self, reactions: list[PostReaction] | None, group: str) -> Iterator[Reaction]:
+    def _reactions(
+        self, reactions: list[PostReaction] | None, group: str
+    ) -> Iterator[Reaction]:
         for each in reactions or ():
             if each.user in self._people:
                 emoji = _emoji_of(each.emoji_name) or f":{each.emoji_name}:"
                 yield Reaction(each.user, emoji, each.emoji_name)
             else:
-                self.problems.note("reaction of somebody who is not in the export", group=group)
+                self.problems.note(
+                    "reaction of somebody who is not in the export", group=group
+                )
 
-    def _changes(self, kind: str, props: Props, channel: Channel, change: Change) -> Iterator[Change]:
+    def _changes(
+        self, kind: str, props: Props, channel: Channel, change: Change
+    ) -> Iterator[Change]:
         what, field = _CHANGES[kind]
         value = getattr(props, field) if field else change.person
         text = value if isinstance(value, str) else ""
@@ -574,15 +684,19 @@ class Mattermost:
             if text in self._people:
                 yield replace(change, kind=what, people=[text])
         elif what == "name":
-            yield replace(change, kind=what, text=self._titled(channel, text or channel.name))
+            yield replace(
+                change, kind=what, text=self._titled(channel, text or channel.name)
+            )
         else:
             yield replace(change, kind=what, text=self._text(text, channel.team))
 
-    # --- texts --------------------------------------------------------------------------------------------
+    # --- texts ----------------------------------------------------------------
 
     def _text(self, text: str, team: str) -> str:
         """A text in a channel of a team, as ours."""
-        return of_markdown(text, lambda part: _NAME.sub(lambda match: self._named(match, team), part))
+        return of_markdown(
+            text, lambda part: _NAME.sub(lambda match: self._named(match, team), part)
+        )
 
     def _named(self, match: re.Match[str], team: str) -> str:
         """The emoji, person or channel of a name."""
@@ -591,7 +705,9 @@ class Mattermost:
             return _emoji_of(emoji) or whole
         if not name:
             channel = self._channels.get(f"{team}/{match['channel'].lower()}")
-            return whole if channel is None else f"#{channel.display_name or channel.name}"
+            return (
+                whole if channel is None else f"#{channel.display_name or channel.name}"
+            )
         id = name.lower()
         while id not in self._people and id not in _EVERYBODY:
             if id[-1] not in "._-" or len(id) == 1:
@@ -601,8 +717,9 @@ class Mattermost:
 
 
 class _Twins:
-    """Posts with the same channel, author and time. They are different posts if they say something else, and
-    one post that stands twice in the export otherwise."""
+    """Posts with the same channel, author and time. They are different posts if
+    they say something else, and one post that stands twice in the export
+    otherwise."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -612,7 +729,8 @@ class _Twins:
         """Hashes of ids and of whole records."""
 
     def id_of(self, root: str, post: Post) -> str:
-        """The id of a post. ``root``: that of the first one with this channel, author and time."""
+        """The id of a post. ``root``: that of the first one with this channel,
+        author and time."""
         paths = [each.path for each in post.attachments or ()]
         content = _digest(root, post.type, post.message, bytes(post.props), *paths)
         if content not in self._ids:
@@ -620,8 +738,8 @@ class _Twins:
         return self._ids[content]
 
     def is_new(self, record: Message | Change | Removal) -> bool:
-        """Whether a record may bring something that none before has brought: the second one of a message may
-        have more reactions, or a later text."""
+        """Whether a record may bring something that none before has brought:
+        the second one of a message may have more reactions, or a later text."""
         id = record.message if isinstance(record, Removal) else record.id
         same_id, same_record = hash(id), hash(_encode(record))
         is_known = same_id in self._seen
@@ -634,7 +752,8 @@ class _Twins:
 
 
 def _is_post(line: bytes) -> bool:
-    """Whether a line that is broken should be a post: by its beginning, or by its type wherever it is."""
+    """Whether a line that is broken should be a post: by its beginning, or by
+    its type wherever it is."""
     if _POST.match(line):
         return True
     try:
@@ -654,7 +773,11 @@ def _messages_in(line: bytes | None) -> int:
 
 
 def _group_of(post: Head) -> str:
-    return _direct_id(post.channel_members) if post.channel_members else f"{post.team}/{post.channel}"
+    return (
+        _direct_id(post.channel_members)
+        if post.channel_members
+        else f"{post.team}/{post.channel}"
+    )
 
 
 def _direct_id(people: Iterable[str]) -> str:
@@ -662,15 +785,19 @@ def _direct_id(people: Iterable[str]) -> str:
 
 
 def _author_of(post: Head) -> str:
-    """The id of who has posted; of an incoming webhook, that of its name, as it is no person's message;
-    ``""``: it is a message of ours."""
+    """The id of who has posted; of an incoming webhook, that of its name, as it
+    is no person's message; ``""``: it is a message of ours."""
     props = _props_of(post.props)
     if props.imserver is not None:
         return ""
     if props.from_webhook not in ("true", True):
         return post.user
     for name in (props.override_username, props.webhook_display_name):
-        shown = "".join(filter(str.isprintable, name)).strip() if isinstance(name, str) else ""
+        shown = (
+            "".join(filter(str.isprintable, name)).strip()
+            if isinstance(name, str)
+            else ""
+        )
         if shown:
             return f"webhook/{shown[:60]}"
     return "webhook/webhook"

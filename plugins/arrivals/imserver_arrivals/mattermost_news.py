@@ -1,4 +1,5 @@
-"""What has changed on a running server of Mattermost, as lines of its bulk export.
+"""What has changed on a running server of Mattermost, as lines of its bulk
+export.
 
 :mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no export's: ``deleted_at``,
 ``ended_reactions`` and ``ended_at``.
@@ -30,13 +31,23 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class News:
-    """What has changed on a server, as one archive. ``marks`` gets the messages of ours that are there,
-    ``done`` what was written: id of a post → its time then; address of a file → 0."""
+    """What has changed on a server, as one archive. ``marks`` gets the messages
+    of ours that are there, ``done`` what was written: id of a post → its time
+    then; address of a file → 0."""
 
     def __init__(
-        self, server: MattermostServer, folder: Path, marks: dict[int, None], done: dict[str, int]
+        self,
+        server: MattermostServer,
+        folder: Path,
+        marks: dict[int, None],
+        done: dict[str, int],
     ) -> None:
-        self._server, self._folder, self._marks, self._done = server, folder, marks, done
+        self._server, self._folder, self._marks, self._done = (
+            server,
+            folder,
+            marks,
+            done,
+        )
         self._channels: dict[str, Channel] = {}
         """Those that the archive names."""
         self._others: dict[str, None] = {}
@@ -46,8 +57,11 @@ class News:
         self.left: dict[str, bool] = {}
         """What is due for the next archive, as this one is large."""
 
-    def run(self, due: Mapping[str, bool], reactions: list[tuple[str, Reaction]], since: int) -> int:
-        """Write what has changed, if anything has, and return the time of the last change; 0: nothing has."""
+    def run(
+        self, due: Mapping[str, bool], reactions: list[tuple[str, Reaction]], since: int
+    ) -> int:
+        """Write what has changed, if anything has, and return the time of the
+        last change; 0: nothing has."""
         path, reacted = self._folder / "import.jsonl", dict[str, dict[str, Post]]()
         for id in {reaction.post_id for _, reaction in reactions}:
             if (post := self._server.post(id)) is not None:
@@ -63,7 +77,11 @@ class News:
                 if channel is None:
                     continue
                 posts = self._server.posts(id, since) | few
-                some = [each for each in posts.values() if each.id in few or self._is_news(each, since)]
+                some = [
+                    each
+                    for each in posts.values()
+                    if each.id in few or self._is_news(each, since)
+                ]
                 if some or due.get(id):
                     self._name(channel)
                 for thread in self._threads(some, posts):
@@ -86,10 +104,13 @@ class News:
         self._until = max(self._until, post.update_at)
         return True
 
-    # --- posts ----------------------------------------------------------------------------------------------
+    # --- posts ----------------------------------------------------------------
 
-    def _threads(self, some: list[Post], posts: dict[str, Post]) -> Iterator[list[Post]]:
-        """Posts as threads, each with its first post. The order is that of an export: by ids."""
+    def _threads(
+        self, some: list[Post], posts: dict[str, Post]
+    ) -> Iterator[list[Post]]:
+        """Posts as threads, each with its first post. The order is that of an
+        export: by ids."""
         threads: dict[str, list[Post]] = {}
         for post in sorted(some, key=lambda each: each.id):
             replies = threads.setdefault(post.root_id or post.id, [])
@@ -101,22 +122,42 @@ class News:
                 yield [root, *sorted(replies, key=lambda each: each.create_at)]
 
     def _put_thread(
-        self, file: IO[bytes], channel: Channel, thread: list[Post], ended: list[Reaction]
+        self,
+        file: IO[bytes],
+        channel: Channel,
+        thread: list[Post],
+        ended: list[Reaction],
     ) -> None:
         self._meet(channel, thread, ended)
         rows = [self._row(post, ended) for post in thread]
         where: dict[str, Any] = {"channel_members": self._names_in(channel)}
         if channel.team_id:
-            where = {"team": self._server.teams[channel.team_id].name, "channel": channel.name}
+            where = {
+                "team": self._server.teams[channel.team_id].name,
+                "channel": channel.name,
+            }
         kind = "post" if channel.team_id else "direct_post"
         _put(file, kind, where | rows[0] | {"replies": rows[1:]})
 
-    def _meet(self, channel: Channel, thread: list[Post], ended: list[Reaction]) -> None:
+    def _meet(
+        self, channel: Channel, thread: list[Post], ended: list[Reaction]
+    ) -> None:
         """Ask for all whom posts and their texts name."""
-        reactions = [each for post in thread for each in (*(post.metadata.reactions or ()), *ended)]
-        ids = dict.fromkeys((*(post.user_id for post in thread), *(each.user_id for each in reactions)))
+        reactions = [
+            each
+            for post in thread
+            for each in (*(post.metadata.reactions or ()), *ended)
+        ]
+        ids = dict.fromkeys(
+            (*(post.user_id for post in thread), *(each.user_id for each in reactions))
+        )
         text = "\n".join(post.message for post in thread)
-        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)} - {"", "all", "channel", "here"}
+        names = {name.lower().rstrip("._-") for name in _NAME.findall(text)} - {
+            "",
+            "all",
+            "channel",
+            "here",
+        }
         self._server.meet(ids)
         self._others |= ids | {each.id: None for each in self._server.named(names)}
         named = set(_CHANNEL.findall(text)) if channel.team_id else ()
@@ -132,7 +173,9 @@ class News:
             more["ended_reactions"] = [each for each in gone if each not in given]
             more["ended_at"] = post.update_at
         for emoji in post.metadata.emojis or ():
-            if ID.fullmatch(emoji.id) and self._fetch(f"/emoji/{emoji.id}/image", f"emoji/{emoji.id}"):
+            if ID.fullmatch(emoji.id) and self._fetch(
+                f"/emoji/{emoji.id}/image", f"emoji/{emoji.id}"
+            ):
                 self._emoji[emoji.name] = f"emoji/{emoji.id}"
         return {
             "user": self._user(post.user_id),
@@ -148,19 +191,28 @@ class News:
         }
 
     def _reactions(self, reactions: Iterable[Reaction]) -> list[dict[str, str]]:
-        return [{"user": self._user(each.user_id), "emoji_name": each.emoji_name} for each in reactions]
+        return [
+            {"user": self._user(each.user_id), "emoji_name": each.emoji_name}
+            for each in reactions
+        ]
 
     def _user(self, id: str) -> str:
         return self._server.users[id].username if id in self._server.users else id
 
     def _files(self, post: Post) -> Iterator[str]:
-        """The paths of files, as an export has them, in which the server's clock shows UTC."""
+        """The paths of files, as an export has them, in which the server's
+        clock shows UTC."""
         for each in post.metadata.files or ():
             ids = (post.channel_id, post.user_id, each.id)
-            if not all(map(ID.fullmatch, ids)) or not 0 < each.create_at < Limit.TIME_MS:
+            if (
+                not all(map(ID.fullmatch, ids))
+                or not 0 < each.create_at < Limit.TIME_MS
+            ):
                 continue
             day = datetime.fromtimestamp(each.create_at / 1000, UTC).strftime("%Y%m%d")
-            path = "{}/teams/noteam/channels/{}/users/{}/{}/{}".format(day, *ids, file_name(each.name))
+            path = "{}/teams/noteam/channels/{}/users/{}/{}/{}".format(
+                day, *ids, file_name(each.name)
+            )
             if each.size <= FILE_BYTES:
                 self._fetch(f"/files/{each.id}", path)
             yield path
@@ -182,7 +234,7 @@ class News:
         self._bytes += target.stat().st_size if target.exists() else 0
         return target.exists()
 
-    # --- people and channels --------------------------------------------------------------------------------
+    # --- people and channels --------------------------------------------------
 
     def _name(self, channel: Channel) -> None:
         self._channels[channel.id] = channel
@@ -197,17 +249,35 @@ class News:
         for channel in self._channels.values():
             if not channel.team_id:
                 people = [{"username": name} for name in self._names_in(channel)]
-                self._others |= {each.user_id: None for each in self._server.members(channel.id)}
-                _put(file, "direct_channel", {"participants": people, "header": channel.header})
+                self._others |= {
+                    each.user_id: None for each in self._server.members(channel.id)
+                }
+                _put(
+                    file,
+                    "direct_channel",
+                    {"participants": people, "header": channel.header},
+                )
                 continue
-            team_name, row = self._server.teams[channel.team_id].name, msgspec.to_builtins(channel)
-            _put(file, "channel", row | {"team": team_name, "deleted_at": channel.delete_at})
+            team_name, row = (
+                self._server.teams[channel.team_id].name,
+                msgspec.to_builtins(channel),
+            )
+            _put(
+                file,
+                "channel",
+                row | {"team": team_name, "deleted_at": channel.delete_at},
+            )
             for each in self._server.members(channel.id):
-                rows = memberships.setdefault(each.user_id, {}).setdefault(team_name, [])
+                rows = memberships.setdefault(each.user_id, {}).setdefault(
+                    team_name, []
+                )
                 rows.append({"name": channel.name, "roles": each.roles})
         for id in self._others | dict.fromkeys(memberships):
             if (user := self._server.users.get(id)) is not None:
-                teams = [{"name": name, "channels": rows} for name, rows in memberships.get(id, {}).items()]
+                teams = [
+                    {"name": name, "channels": rows}
+                    for name, rows in memberships.get(id, {}).items()
+                ]
                 kind = "bot" if user.is_bot else "user"
                 _put(file, kind, msgspec.to_builtins(user) | {"teams": teams})
         for name, image in self._emoji.items():

@@ -1,7 +1,7 @@
 """What a running server of Mattermost says by its REST API, version 4.
 
-The fields are those of the server's ``model/post.go``, ``model/user.go``, ``model/channel.go`` and
-``model/file_info.go``.
+The fields are those of the server's ``model/post.go``, ``model/user.go``,
+``model/channel.go`` and ``model/file_info.go``.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -29,7 +29,8 @@ class Team(mattermost.Team, kw_only=True):
 
 
 class Channel(Struct):
-    """``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or ``G`` (direct, of several)."""
+    """``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or ``G``
+    (direct, of several)."""
 
     id: str
     name: str
@@ -96,8 +97,9 @@ class Metadata(Struct):
 
 
 class Post(Struct):
-    """``original_id``: an edited post has its older texts as deleted posts, which name it so.
-    ``message_source``: the text, if the server has changed the addresses of pictures in ``message``."""
+    """``original_id``: an edited post has its older texts as deleted posts,
+    which name it so. ``message_source``: the text, if the server has changed
+    the addresses of pictures in ``message``."""
 
     id: str
     create_at: int
@@ -124,8 +126,8 @@ class PostList(Struct):
 
 
 class MattermostServer:
-    """A server as one account sees it. It remembers people, channels and members until it is told that they
-    have changed. Raises LiveError."""
+    """A server as one account sees it. It remembers people, channels and
+    members until it is told that they have changed. Raises LiveError."""
 
     def __init__(self, address: str, token: str) -> None:
         self.web = Server(f"{address}/api/v4", {"Authorization": f"Bearer {token}"})
@@ -142,7 +144,9 @@ class MattermostServer:
             cache.clear()
         for team in self.web.get(list[Team], "/users/me/teams"):
             self.teams[team.id] = team
-            channels = self.web.get(list[Channel], f"/users/me/teams/{team.id}/channels")
+            channels = self.web.get(
+                list[Channel], f"/users/me/teams/{team.id}/channels"
+            )
             self.channels.update((each.id, each) for each in channels)
 
     def forget_channel(self, id: str) -> None:
@@ -156,7 +160,8 @@ class MattermostServer:
         self._ids.clear()
 
     def channel(self, id: str) -> Channel | None:
-        """A channel; None: the account does not see it, or it is in a team without the account."""
+        """A channel; None: the account does not see it, or it is in a team
+        without the account."""
         if id not in self.channels:
             found = _if_there(lambda: self.web.get(Channel, f"/channels/{id}"))
             if found is None or (found.team_id and found.team_id not in self.teams):
@@ -170,7 +175,9 @@ class MattermostServer:
             members: list[Member] = []
             for page in count():
                 query = f"page={page}&per_page={_PER_PAGE}"
-                some = self.web.get(list[Member], f"/channels/{channel}/members?{query}")
+                some = self.web.get(
+                    list[Member], f"/channels/{channel}/members?{query}"
+                )
                 members += some
                 if len(some) < _PER_PAGE:
                     break
@@ -182,7 +189,9 @@ class MattermostServer:
         """Ask for users who are not known."""
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):
-            self._learn(self.web.post(list[User], "/users/ids", new[start : start + _PER_PAGE]))
+            self._learn(
+                self.web.post(list[User], "/users/ids", new[start : start + _PER_PAGE])
+            )
 
     def named(self, names: Collection[str]) -> list[User]:
         """The users who have these names, as far as there are any."""
@@ -200,7 +209,8 @@ class MattermostServer:
             self.users[user.id], self._ids[user.username] = user, user.id
 
     def posts(self, channel: str, since: int) -> dict[str, Post]:
-        """The posts of a channel that have changed since a time, and those to which they reply."""
+        """The posts of a channel that have changed since a time, and those to
+        which they reply."""
         path = f"/channels/{channel}/posts"
         answer = _if_there(lambda: self.web.get(PostList, f"{path}?since={since}"))
         if answer is None:
@@ -220,7 +230,8 @@ class MattermostServer:
 
 
 def _if_there(ask: Callable[[], T]) -> T | None:
-    """An answer; None: there is no such thing, or the account does not see it."""
+    """An answer; None: there is no such thing, or the account does not see
+    it."""
     try:
         return ask()
     except LiveError as error:

@@ -1,7 +1,9 @@
-"""Reads dumps of MongoDB: a folder of ``.bson`` files, or one file that ``mongodump --archive`` writes.
+"""Reads dumps of MongoDB: a folder of ``.bson`` files, or one file that
+``mongodump --archive`` writes.
 
-Either may be compressed (``--gzip``). Archives are as MongoDB's tools write them (``common/archive/spec.md``
-there); the documents are those of bsonspec.org, decoded by ``bson`` of PyPI ``pymongo``.
+Either may be compressed (``--gzip``). Archives are as MongoDB's tools write
+them (``common/archive/spec.md`` there); the documents are those of
+bsonspec.org, decoded by ``bson`` of PyPI ``pymongo``.
 """
 
 import io
@@ -30,9 +32,11 @@ _Row = TypeVar("_Row")
 
 
 def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(place, document) up to the end, where a place -1 is that of an end of documents in an archive.
+    """(place, document) up to the end, where a place -1 is that of an end of
+    documents in an archive.
 
-    The place of the file may change between two documents. Raises ValueError where the file is broken.
+    The place of the file may change between two documents. Raises ValueError
+    where the file is broken.
     """
     block, start = b"", 0
     while True:
@@ -58,13 +62,16 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 class Dump:
-    """The collections of the database in a dump that has ``collection``. ``title``: whose it is, for people.
-    ``problems`` gets what is left out of the archive.
+    """The collections of the database in a dump that has ``collection``.
+    ``title``: whose it is, for people. ``problems`` gets what is left out of
+    the archive.
 
     Raises BadArchive if there is no such collection, or no ``bson``.
     """
 
-    def __init__(self, path: Path, collection: str, title: str, problems: Problems) -> None:
+    def __init__(
+        self, path: Path, collection: str, title: str, problems: Problems
+    ) -> None:
         self._source = source_of(path, problems)
         self._files: dict[str, IO[bytes]] = {}
         self.parts: dict[str, list[Place]] = {}
@@ -79,19 +86,32 @@ class Dump:
                 top = min(tops, key=len).rpartition(collection)[0]
                 for name in self._source.names:
                     match = _FILE.fullmatch(name)
-                    if match and name.startswith(top) and "/" not in name.removeprefix(top):
+                    if (
+                        match
+                        and name.startswith(top)
+                        and "/" not in name.removeprefix(top)
+                    ):
                         self.parts[match[1]] = [(name, 0)]
             elif not path.is_dir() and self._source.names == [path.name]:
                 self._read_archive(path.name, collection)
         except (BadGzipFile, EOFError, ValueError) as error:
-            raise BrokenArchive(f"{path} is no whole dump of MongoDB: {error}") from None
+            raise BrokenArchive(
+                f"{path} is no whole dump of MongoDB: {error}"
+            ) from None
         if collection not in self.parts:
             raise BadArchive(f"{path} is no dump of {title}: it has no {collection}")
         try:
             import bson
-            from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
+            from bson.codec_options import (
+                CodecOptions,
+                DatetimeConversion,
+                TypeDecoder,
+                TypeRegistry,
+            )
         except ImportError:
-            raise BrokenArchive(f"a dump of {title} needs pymongo: .venv/bin/pip install pymongo") from None
+            raise BrokenArchive(
+                f"a dump of {title} needs pymongo: .venv/bin/pip install pymongo"
+            ) from None
 
         class CodeDecoder(TypeDecoder):
             """JavaScript is a text that no dictionary takes as a key."""
@@ -106,11 +126,14 @@ class Dump:
             unicode_decode_error_handler="replace",
             type_registry=TypeRegistry([CodeDecoder()]),
         )
-        self.decode: Callable[[bytes], dict[str, Any]] = lambda raw: bson.decode(raw, codec_options=options)
+        self.decode: Callable[[bytes], dict[str, Any]] = lambda raw: bson.decode(
+            raw, codec_options=options
+        )
         """A document as a dictionary. Raises errors of ``bson``."""
 
     def _read_archive(self, name: str, collection: str) -> None:
-        """Find the collections of an archive, whose documents are mixed in it."""
+        """Find the collections of an archive, whose documents are mixed in
+        it."""
         file = self.file(name)
         file.seek(0)
         if file.read(4) != MAGIC:
@@ -142,8 +165,8 @@ class Dump:
     def places(
         self, collection: str, notes: Problems, *, messages: int = 0
     ) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """(place, document) of a collection. What is broken is noted, and left out. ``messages``: how many
-        messages a document is."""
+        """(place, document) of a collection. What is broken is noted, and left
+        out. ``messages``: how many messages a document is."""
         for name, begin in self.parts.get(collection, ()):
             try:
                 for at, document in documents(self.file(name), begin):
@@ -152,19 +175,23 @@ class Dump:
                     try:
                         yield (name, at), self.decode(document)
                     except (ValueError, RecursionError, OverflowError) as error:
-                        notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
+                        notes.note_broken(
+                            f"{collection}, byte {at}", error, messages=messages
+                        )
                     except Exception as error:  # bson's own errors have no other base
                         if type(error).__module__ != "bson.errors":
                             raise
-                        notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
+                        notes.note_broken(
+                            f"{collection}, byte {at}", error, messages=messages
+                        )
             except (OSError, EOFError, ValueError) as error:
                 notes.note_broken(collection, error, messages=messages)
 
     def rows(
         self, collection: str, kind: type[_Row], notes: Problems, *, messages: int = 0
     ) -> Iterator[_Row]:
-        """The documents of a collection as records. Fields and documents of other types are noted.
-        ``messages``: how many messages a document is."""
+        """The documents of a collection as records. Fields and documents of
+        other types are noted. ``messages``: how many messages a document is."""
         reader = RecordReader(kind)
         for (_, at), document in self.places(collection, notes, messages=messages):
             try:
@@ -174,18 +201,22 @@ class Dump:
 
 
 def _strings(document: bytes) -> dict[str, str]:
-    """The strings with which a document begins: the names in a header of an archive."""
+    """The strings with which a document begins: the names in a header of an
+    archive."""
     found, at = {}, 4
     while document[at : at + 1] == b"\x02":
         name, _, rest = document[at + 1 :].partition(b"\0")
         size = int.from_bytes(rest[:4], "little")
-        found[name.decode(errors="replace")] = rest[4 : 3 + size].decode(errors="replace")
+        found[name.decode(errors="replace")] = rest[4 : 3 + size].decode(
+            errors="replace"
+        )
         at += 1 + len(name) + 1 + 4 + size
     return found
 
 
 class GridFile(io.RawIOBase):
-    """A file in GridFS: the data of its chunks, one after another. :meth:`seek` begins anew."""
+    """A file in GridFS: the data of its chunks, one after another. :meth:`seek`
+    begins anew."""
 
     def __init__(self, dump: Dump, chunks: list[tuple[int, Place]]) -> None:
         self._dump, self._chunks = dump, sorted(chunks)

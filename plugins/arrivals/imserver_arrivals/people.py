@@ -1,8 +1,9 @@
-"""People of another server as accounts that their owners claim: without a password, and linked with their id
-there.
+"""People of another server as accounts that their owners claim: without a
+password, and linked with their id there.
 
-The link is that of a login with the format as the provider, such as ``slack``. So an account is found again
-at the next import, and its owner may also claim it by such a login.
+The link is that of a login with the format as the provider, such as ``slack``.
+So an account is found again at the next import, and its owner may also claim it
+by such a login.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -44,15 +45,26 @@ You log in as {login}. Your name, your groups and all that was written there wai
 def nickname_of(*names: str | None) -> str:
     """The first of these names that can be seen, as a nickname."""
     return next(
-        (name for each in names if (name := clean_name(each or "")[:NICKNAME_CHARACTERS].strip())), ""
+        (
+            name
+            for each in names
+            if (name := clean_name(each or "")[:NICKNAME_CHARACTERS].strip())
+        ),
+        "",
     )
 
 
 class People:
-    """The accounts of the persons of an archive. Every method may switch and raise StorageUnavailable."""
+    """The accounts of the persons of an archive. Every method may switch and
+    raise StorageUnavailable."""
 
     def __init__(
-        self, store: Store, app: str, provider: str, identifiers: Collection[str], problems: Problems
+        self,
+        store: Store,
+        app: str,
+        provider: str,
+        identifiers: Collection[str],
+        problems: Problems,
     ) -> None:
         self._rows, self._provider = AccountStore(store), provider
         self._app, self._allowed, self._problems = app, identifiers, problems
@@ -75,33 +87,48 @@ class People:
             return self._rows.add_linked(account, self._provider, person.id)
         except ServiceRefused:  # somebody has registered meanwhile
             self._problems.note("identifier that another account has", person=person.id)
-            return self._rows.add_linked(Account(0, self._app, "", nickname), self._provider, person.id)
+            return self._rows.add_linked(
+                Account(0, self._app, "", nickname), self._provider, person.id
+            )
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
-        """What the person logs in with, as far as the app has it and it is free. An account that somebody has
-        registered with the same address is not theirs for sure, so it does not become theirs."""
-        kinds: tuple[tuple[Identifier, str], ...] = (("email", person.email), ("name", person.login))
+        """What the person logs in with, as far as the app has it and it is
+        free. An account that somebody has registered with the same address is
+        not theirs for sure, so it does not become theirs."""
+        kinds: tuple[tuple[Identifier, str], ...] = (
+            ("email", person.email),
+            ("name", person.login),
+        )
         for kind, text in kinds:
             if not text or kind not in self._allowed:
                 continue
             try:
                 text = checked(kind, text)
             except ServiceRefused:
-                self._problems.note(f"{kind} that accounts cannot have", person=person.id)
+                self._problems.note(
+                    f"{kind} that accounts cannot have", person=person.id
+                )
                 continue
             if self._rows.by_login(self._app, (kind, text)) is None:
                 yield kind, text
             else:
-                self._problems.note(f"{kind} that another account has", person=person.id)
+                self._problems.note(
+                    f"{kind} that another account has", person=person.id
+                )
 
     def set_avatar(self, id: str, avatar: str) -> None:
         """Give an account a picture, if it has none."""
         account = self.accounts[id]
         if not account.avatar:
-            self.accounts[id] = self._rows.change(self._app, account.id, {"avatar": avatar}) or account
+            self.accounts[id] = (
+                self._rows.change(self._app, account.id, {"avatar": avatar}) or account
+            )
 
-    def links(self, persons: Mapping[str, Person], page: str, days: int) -> Iterator[tuple[str, str, str]]:
-        """(login, e-mail address, link) of each account without a password. A link gives it one, once."""
+    def links(
+        self, persons: Mapping[str, Person], page: str, days: int
+    ) -> Iterator[tuple[str, str, str]]:
+        """(login, e-mail address, link) of each account without a password. A
+        link gives it one, once."""
         now = int(time())
         for id, person in persons.items():
             account = self.accounts[id]
@@ -111,26 +138,48 @@ class People:
             if found is None or found[1]:
                 continue
             code = token_urlsafe(32)
-            if self._rows.add_reset(account.id, account.email, secret_hash(code), now, now + days * 86400):
-                yield account.name or account.email, account.email, f"{page}#reset={code}"
+            if self._rows.add_reset(
+                account.id, account.email, secret_hash(code), now, now + days * 86400
+            ):
+                yield (
+                    account.name or account.email,
+                    account.email,
+                    f"{page}#reset={code}",
+                )
 
 
 def send_links(
-    settings: SmtpSettings, rows: Sequence[tuple[str, str, str]], title: str, days: int, problems: Problems
+    settings: SmtpSettings,
+    rows: Sequence[tuple[str, str, str]],
+    title: str,
+    days: int,
+    problems: Problems,
 ) -> int:
-    """Mail each link, to whom has an address, and return how many mails were sent. It ends where the mail
-    server takes nobody's. ``title``: of the product from which they come."""
+    """Mail each link, to whom has an address, and return how many mails were
+    sent. It ends where the mail server takes nobody's. ``title``: of the
+    product from which they come."""
     sent, open_rows = 0, [row for row in rows if row[1]]
     if without := len(rows) - len(open_rows):
-        problems.note("person without an e-mail address, who gets no mail", count=without)
+        problems.note(
+            "person without an e-mail address, who gets no mail", count=without
+        )
     for number, (login, address, link) in enumerate(open_rows):
         try:
             text = _TEXT.format(title=title, days=days, login=login, link=link)
-            send(settings, Mail(address, "Choose a password for your account · 请为您的账号设置密码", text))
+            send(
+                settings,
+                Mail(
+                    address,
+                    "Choose a password for your account · 请为您的账号设置密码",
+                    text,
+                ),
+            )
             sent += 1
         except NotSent as error:
             if not error.is_of_mail:
-                problems.note(f"mail that is not sent: {error}", count=len(open_rows) - number)
+                problems.note(
+                    f"mail that is not sent: {error}", count=len(open_rows) - number
+                )
                 break
             problems.note("mail that the mail server refuses")
     return sent

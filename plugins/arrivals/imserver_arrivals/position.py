@@ -14,13 +14,15 @@ from msgspec import Struct, field
 from .problems import BadArchive
 
 _OVERLAP_MS: Final = 24 * 3600 * 1000
-"""An export takes its time, so its last message may be later than one that it lacks."""
+"""An export takes its time, so its last message may be later than one that it
+lacks."""
 
 
 class Position(Struct):
-    """``cursor``: see :class:`~imserver_arrivals.live.Live`. ``address``: of their server; ``""``: none was
-    followed. ``ours``: the last entry of our log that was looked at, to be posted there; -1: none was.
-    ``groups``: conversation → id of the group there."""
+    """``cursor``: see :class:`~imserver_arrivals.live.Live`. ``address``: of
+    their server; ``""``: none was followed. ``ours``: the last entry of our log
+    that was looked at, to be posted there; -1: none was. ``groups``:
+    conversation → id of the group there."""
 
     cursor: str = ""
     address: str = ""
@@ -29,16 +31,19 @@ class Position(Struct):
 
 
 class PositionFile:
-    """The position of one app and format. One process at a time has it: two that import would take each
-    other's files."""
+    """The position of one app and format. One process at a time has it: two
+    that import would take each other's files."""
 
     def __init__(self, folder: str, format: str, app: str) -> None:
         self.path = Path(folder, f"follow-{format}-{quote(app, safe='')}.json")
 
     @contextmanager
     def held(self) -> Iterator[Position]:
-        """The position, until the end of ``with``. Raises BadArchive and OSError."""
-        lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """The position, until the end of ``with``. Raises BadArchive and
+        OSError."""
+        lock = os.open(
+            self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,7 +54,9 @@ class PositionFile:
                     f"another process imports into this app or follows: it has {self.path}"
                 ) from None
             except ValueError as error:
-                raise BadArchive(f"{self.path}: {error}; without the file, the command begins anew") from None
+                raise BadArchive(
+                    f"{self.path}: {error}; without the file, the command begins anew"
+                ) from None
             yield position
         finally:
             os.close(lock)
@@ -57,15 +64,19 @@ class PositionFile:
     def write(self, position: Position) -> None:
         """Replace the file. Raises OSError."""
         new = self.path.with_suffix(".new")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(
+            os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as file:
             file.write(msgspec.json.encode(position))
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)
 
-    def note_archive(self, position: Position, last_ms: int, groups: dict[int, str]) -> None:
-        """An archive was imported: whoever follows later goes on from there. Who has followed already goes on
-        from where that was."""
+    def note_archive(
+        self, position: Position, last_ms: int, groups: dict[int, str]
+    ) -> None:
+        """An archive was imported: whoever follows later goes on from there.
+        Who has followed already goes on from where that was."""
         position.groups.update(groups)
         if not position.address:
             position.cursor = f"@{max(last_ms - _OVERLAP_MS, 0)}"

@@ -1,4 +1,5 @@
-"""What an import meets that it does not understand, cannot read or cannot keep."""
+"""What an import meets that it does not understand, cannot read or cannot
+keep."""
 
 from collections import Counter
 from typing import Final
@@ -18,11 +19,13 @@ class BadArchive(ImserverError):
 
 
 class BrokenArchive(BadArchive):
-    """It cannot be read, whatever its format: it is cut, is too large, or needs a library."""
+    """It cannot be read, whatever its format: it is cut, is too large, or needs
+    a library."""
 
 
 class Problems:
-    """What could not be read or is not understood, counted by kind, and the first broken parts."""
+    """What could not be read or is not understood, counted by kind, and the
+    first broken parts."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -36,8 +39,11 @@ class Problems:
         """Messages that the archive has and that do not come."""
         self.has_lost_fields = False
 
-    def note(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
-        """Count something that is not understood or does not come, and whose it was, for the report."""
+    def note(
+        self, kind: str, *, group: str = "", person: str = "", count: int = 1
+    ) -> None:
+        """Count something that is not understood or does not come, and whose it
+        was, for the report."""
         kind = _printable(kind)[:MOST_CHARACTERS]
         if len(self.counts) >= MOST_KINDS and kind not in self.counts:
             kind = "others"
@@ -47,18 +53,23 @@ class Problems:
         if person:
             self.of_people.setdefault(person, Counter())[kind] += count
 
-    def note_lost(self, kind: str, *, group: str = "", person: str = "", count: int = 1) -> None:
-        """Count messages that the archive has and that do not come: then the command ends with 1."""
+    def note_lost(
+        self, kind: str, *, group: str = "", person: str = "", count: int = 1
+    ) -> None:
+        """Count messages that the archive has and that do not come: then the
+        command ends with 1."""
         self.note(kind, group=group, person=person, count=count)
         self.lost_messages += count
 
     def note_field(self, where: str, field: str) -> None:
-        """Count a field that is left out, because its type is wrong. Its record comes."""
+        """Count a field that is left out, because its type is wrong. Its record
+        comes."""
         self.note(f"field {field} of {where}: its type is wrong (left out)")
         self.has_lost_fields = True
 
     def note_broken(self, where: str, error: object, *, messages: int = 0) -> None:
-        """Note something that cannot be read. ``messages``: how many messages go with it."""
+        """Note something that cannot be read. ``messages``: how many messages
+        go with it."""
         self.lost_messages += messages
         self.counts["broken"] += 1
         if len(self.broken) < MOST_BROKEN:
@@ -67,4 +78,6 @@ class Problems:
 
 def _printable(text: str) -> str:
     """A text for a terminal: names in an archive may be commands to it."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return "".join(
+        each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text
+    )

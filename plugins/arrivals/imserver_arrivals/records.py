@@ -1,10 +1,13 @@
-"""What an archive of another server has, as records: each adapter yields them, the importer stores them.
+"""What an archive of another server has, as records: each adapter yields them,
+the importer stores them.
 
-Ids are those of the other server; an id of a person, a group, a message or a file is unique among its kind
-in one archive. An id with more than 200 characters, or with signs that cannot be seen, is nobody's. Times
-are Unix milliseconds. Texts are ours: `*`, `_`, `~~`, code and links as the messages page takes them. People
-and messages that a text names stand in it as marks (:func:`mention`, :func:`link`), because their names and
-addresses here are known at the import only.
+Ids are those of the other server; an id of a person, a group, a message or a
+file is unique among its kind in one archive. An id with more than 200
+characters, or with signs that cannot be seen, is nobody's. Times are Unix
+milliseconds. Texts are ours: `*`, `_`, `~~`, code and links as the messages
+page takes them. People and messages that a text names stand in it as marks
+(:func:`mention`, :func:`link`), because their names and addresses here are
+known at the import only.
 """
 
 import re
@@ -17,12 +20,14 @@ from msgspec import Struct
 from .problems import Problems
 
 GroupKind = Literal["open", "closed", "several", "direct"]
-"""Anybody may join; invited ones only; a conversation of several people without a name; of two (or one)."""
+"""Anybody may join; invited ones only; a conversation of several people without
+a name; of two (or one)."""
 Role = Literal["member", "admin", "owner"]
 EVERYBODY: Final = "*"
 """The id that :func:`mention` takes for all members of a group."""
 MARK: Final = re.compile("\x02([@#])([^\x02\x03]*)\x03")
-"""A mark: ``@`` and the id of a person, or ``#``, the id of a message, a bar and the address that it had."""
+"""A mark: ``@`` and the id of a person, or ``#``, the id of a message, a bar
+and the address that it had."""
 
 
 def mention(id: str) -> str:
@@ -31,15 +36,17 @@ def mention(id: str) -> str:
 
 
 def link(message: str, address: str) -> str:
-    """The mark of a link to a message. ``address``: its address there, which stays where it does not come."""
+    """The mark of a link to a message. ``address``: its address there, which
+    stays where it does not come."""
     return f"\x02#{message}|{address}\x03"
 
 
 class Person(Struct, frozen=True, tag="person"):
     """Somebody who has written there, or an app.
 
-    ``login`` and ``email``: of whom may claim the account, else ``""``. ``avatar``: the id of a file.
-    ``why``: why nobody may claim the account, for the report (``bot``, ``deactivated``).
+    ``login`` and ``email``: of whom may claim the account, else ``""``.
+    ``avatar``: the id of a file. ``why``: why nobody may claim the account, for
+    the report (``bot``, ``deactivated``).
     """
 
     id: str
@@ -56,7 +63,8 @@ class Person(Struct, frozen=True, tag="person"):
 
 
 class Member(Struct, frozen=True):
-    """Who is in a group now. ``read_ms``: they have read all messages up to then; -1: it is not known."""
+    """Who is in a group now. ``read_ms``: they have read all messages up to
+    then; -1: it is not known."""
 
     person: str
     role: Role = "member"
@@ -64,7 +72,8 @@ class Member(Struct, frozen=True):
 
 
 class Pin(Struct, frozen=True):
-    """A pinned message. ``person``: who has pinned it; ``""``: it is not known."""
+    """A pinned message. ``person``: who has pinned it; ``""``: it is not
+    known."""
 
     message: str
     person: str = ""
@@ -72,7 +81,8 @@ class Pin(Struct, frozen=True):
 
 
 class Group(Struct, frozen=True, tag="group"):
-    """A conversation. ``created_ms`` 0: not known. ``creator`` ``""``: not known."""
+    """A conversation. ``created_ms`` 0: not known. ``creator`` ``""``: not
+    known."""
 
     id: str
     kind: GroupKind
@@ -87,7 +97,8 @@ class Group(Struct, frozen=True, tag="group"):
 
 
 class Reaction(Struct, frozen=True):
-    """One person's reaction. ``emoji``: the character, or ``:name:`` of an own emoji of the archive."""
+    """One person's reaction. ``emoji``: the character, or ``:name:`` of an own
+    emoji of the archive."""
 
     person: str
     emoji: str
@@ -96,8 +107,8 @@ class Reaction(Struct, frozen=True):
 
 
 class File(Struct, frozen=True):
-    """A file of a message. ``address``: of one that is elsewhere, and becomes a line of the text.
-    ``why``: why its bytes do not come, for the report."""
+    """A file of a message. ``address``: of one that is elsewhere, and becomes a
+    line of the text. ``why``: why its bytes do not come, for the report."""
 
     id: str
     name: str
@@ -108,8 +119,9 @@ class File(Struct, frozen=True):
 class Message(Struct, frozen=True, tag="message"):
     """A message.
 
-    ``thread``: the id of the message with which its thread begins; ``reply``: of the one that it answers
-    outside of a thread. ``also``: the conversation shows the reply of the thread, too.
+    ``thread``: the id of the message with which its thread begins; ``reply``:
+    of the one that it answers outside of a thread. ``also``: the conversation
+    shows the reply of the thread, too.
     """
 
     id: str
@@ -126,8 +138,8 @@ class Message(Struct, frozen=True, tag="message"):
 
 
 class Change(Struct, frozen=True, tag="change"):
-    """What has happened in a group. ``people``: who joins or leaves. ``text``: the new name or
-    description."""
+    """What has happened in a group. ``people``: who joins or leaves. ``text``:
+    the new name or description."""
 
     id: str
     group: str
@@ -139,7 +151,8 @@ class Change(Struct, frozen=True, tag="change"):
 
 
 class Removal(Struct, frozen=True, tag="removal"):
-    """Somebody takes back a message (``reaction`` None), or a person their reaction to it."""
+    """Somebody takes back a message (``reaction`` None), or a person their
+    reaction to it."""
 
     group: str
     person: str
@@ -159,7 +172,8 @@ Record = Person | Group | Message | Change | Removal | Emoji
 
 
 class Archive(Protocol):
-    """An archive of another server. An adapter is one module with one such class, of at most 600 lines.
+    """An archive of another server. An adapter is one module with one such
+    class, of at most 600 lines.
 
     It refuses what is none of its format with BadArchive when it is made, notes what is broken in
     :attr:`problems` and goes on. It holds people and groups, but never all messages: :meth:`records` streams,
@@ -180,5 +194,6 @@ class Archive(Protocol):
         ...
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id; None: the archive does not have them."""
+        """The bytes of a file by its id; None: the archive does not have
+        them."""
         ...

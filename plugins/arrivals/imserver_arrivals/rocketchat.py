@@ -1,8 +1,9 @@
 """Rocket.Chat's database, as ``mongodump`` writes it.
 
-Read from sources: the types of ``packages/core-typings`` and the stores of files in ``apps/meteor/app`` of
-Rocket.Chat 3 to 8. A room is a group, also a discussion. Encrypted messages and those of omnichannel are
-counted, and do not come.
+Read from sources: the types of ``packages/core-typings`` and the stores of
+files in ``apps/meteor/app`` of Rocket.Chat 3 to 8. A room is a group, also a
+discussion. Encrypted messages and those of omnichannel are counted, and do not
+come.
 """
 
 import io
@@ -49,15 +50,20 @@ _JOINED: Final = ("uj", "ujt", "ut")
 _LEFT: Final = ("ul", "ult")
 _ADDED: Final = ("au", "added-user-to-team")
 _REMOVED: Final = ("ru", "removed-user-from-team")
-_DESCRIBED: Final = ("room_changed_topic", "room_changed_description", "room_changed_announcement")
+_DESCRIBED: Final = (
+    "room_changed_topic",
+    "room_changed_description",
+    "room_changed_announcement",
+)
 _TEXTS: Final = ("", "discussion-created", "discussion-message")
 _EVENT: Final = re.compile(
     "room|user|subscription|message_pinned|mute|wm$|command|video|jitsi|voip|livechat|omni"
 )
-"""Kinds of messages that leave nothing; pins are in the messages that are pinned."""
+"""Kinds of messages that leave nothing; pins are in the messages that are
+pinned."""
 
 
-# --- documents, as Rocket.Chat writes them ------------------------------------------------------------------
+# --- documents, as Rocket.Chat writes them ------------------------------------
 
 
 class _Somebody(Struct):
@@ -146,7 +152,7 @@ class _Message(Struct):
     location: dict[str, Any] | None = None
 
 
-# --- records ------------------------------------------------------------------------------------------------
+# --- records ------------------------------------------------------------------
 
 
 class RocketChat:
@@ -172,8 +178,10 @@ class RocketChat:
         self._chunks: dict[str, dict[str, list[tuple[int, Place]]]] = {}
 
     def records(self) -> Iterator[Record]:
-        """All records. The messages are read twice: who wrote them and what is pinned comes before them."""
-        notes = Problems() if self._is_read else self.problems  # each problem is noted once
+        """All records. The messages are read twice: who wrote them and what is
+        pinned comes before them."""
+        # each problem is noted once
+        notes = Problems() if self._is_read else self.problems
         if not self._is_read:
             self._read(notes)
             self._is_read = True
@@ -187,7 +195,8 @@ class RocketChat:
             yield from self._converted(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: by the id of an upload, ``avatars/`` and an id, ``emoji/`` and a name."""
+        """The bytes of a file: by the id of an upload, ``avatars/`` and an id,
+        ``emoji/`` and a name."""
         folder, _, id = file.rpartition("/")
         if folder == "emoji":
             for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
@@ -206,16 +215,20 @@ class RocketChat:
             chunks = self._chunks[bucket] = {}
             for place, row in self._dump.places(f"{bucket}.chunks", self.problems):
                 if isinstance(row.get("n"), int) and isinstance(row.get("data"), bytes):
-                    chunks.setdefault(str(row.get("files_id")), []).append((row["n"], place))
+                    chunks.setdefault(str(row.get("files_id")), []).append(
+                        (row["n"], place)
+                    )
         return self._chunks[bucket]
 
-    # --- people and rooms -----------------------------------------------------------------------------------
+    # --- people and rooms -----------------------------------------------------
 
     def _read(self, notes: Problems) -> None:
         dump = self._dump
         for collection, loss in _NEEDED.items():
             if collection not in dump.parts:
-                notes.note_broken(f"collection {collection}", f"it is not in the dump: {loss}")
+                notes.note_broken(
+                    f"collection {collection}", f"it is not in the dump: {loss}"
+                )
         for avatar in dump.rows("rocketchat_avatars", _Upload, notes):
             owner = avatar.room or avatar.user or avatar.name
             if owner and "GridFS" in (avatar.store or ""):
@@ -224,21 +237,34 @@ class RocketChat:
             self._meet(user)
         for room in dump.rows(_ROOMS, _Room, notes):
             self._rooms[room.id] = room
-        self._uploads = {each.id: each for each in dump.rows("rocketchat_uploads", _Upload, notes)}
-        are_inside = any("GridFS" in (each.store or "") for each in self._uploads.values())
+        self._uploads = {
+            each.id: each for each in dump.rows("rocketchat_uploads", _Upload, notes)
+        }
+        are_inside = any(
+            "GridFS" in (each.store or "") for each in self._uploads.values()
+        )
         if are_inside and _CHUNKS not in dump.parts:
-            notes.note_broken(f"collection {_CHUNKS}", "it is not in the dump: files have their names alone")
+            notes.note_broken(
+                f"collection {_CHUNKS}",
+                "it is not in the dump: files have their names alone",
+            )
         for emoji in dump.rows("rocketchat_custom_emoji", _Emoji, notes):
             for name in (
                 emoji.name,
-                *(each for each in emoji.aliases or () if isinstance(each, str) and each),
+                *(
+                    each
+                    for each in emoji.aliases or ()
+                    if isinstance(each, str) and each
+                ),
             ):
                 self._emoji[clean(name)] = f"{emoji.name}.{emoji.extension}"
         for each in dump.rows("rocketchat_subscription", _Subscription, notes):
             room_of = self._rooms.get(each.rid)
             if room_of is not None and each.u.id:
                 self._met(each.u)
-                self._members.setdefault(each.rid, {})[each.u.id] = _member(each, room_of)
+                self._members.setdefault(each.rid, {})[each.u.id] = _member(
+                    each, room_of
+                )
         for message in dump.rows(_MESSAGES, _Message, Problems()):
             room_of = self._rooms.get(message.rid)
             if room_of is None or room_of.t not in ("c", "p", "d") or message.hidden:
@@ -252,8 +278,20 @@ class RocketChat:
 
     def _meet(self, user: _User) -> None:
         is_bot = user.type in ("bot", "app") or "bot" in (user.roles or ())
-        why = "bot" if is_bot else "federated" if user.federated else "" if user.active else "deactivated"
-        emails = [each["address"] for each in user.emails or () if isinstance(each.get("address"), str)]
+        why = (
+            "bot"
+            if is_bot
+            else "federated"
+            if user.federated
+            else ""
+            if user.active
+            else "deactivated"
+        )
+        emails = [
+            each["address"]
+            for each in user.emails or ()
+            if isinstance(each.get("address"), str)
+        ]
         login = clean(user.username or "")
         self._people[user.id] = Person(
             user.id,
@@ -267,10 +305,13 @@ class RocketChat:
             self._names[user.username] = user.id
 
     def _met(self, somebody: _Somebody) -> None:
-        """Somebody whom no document is about: they were deleted, or are elsewhere."""
+        """Somebody whom no document is about: they were deleted, or are
+        elsewhere."""
         if somebody.id and somebody.id not in self._people:
             name = clean(somebody.name or somebody.username or "")
-            self._people[somebody.id] = Person(somebody.id, name or somebody.id, why="deleted")
+            self._people[somebody.id] = Person(
+                somebody.id, name or somebody.id, why="deleted"
+            )
             self._names.setdefault(somebody.username or "", somebody.id)
 
     def _group(self, room: _Room) -> Group:
@@ -280,11 +321,16 @@ class RocketChat:
                 if id in self._people:
                     members.setdefault(id, Member(id))
         several: GroupKind = "several" if len(members) > 2 else "direct"
-        kind: GroupKind = several if room.t == "d" else "open" if room.t == "c" else "closed"
+        kind: GroupKind = (
+            several if room.t == "d" else "open" if room.t == "c" else "closed"
+        )
         about = room.description or room.topic or room.announcement or ""
         return Group(
             *(room.id, kind, "" if room.t == "d" else self._title(room)),
-            *(_converted_text(about, {}), room.u.id if room.u and room.u.id in self._people else ""),
+            *(
+                _converted_text(about, {}),
+                room.u.id if room.u and room.u.id in self._people else "",
+            ),
             _ms(room.ts),
             list(members.values()),
             self._pins.get(room.id, ()),
@@ -293,17 +339,24 @@ class RocketChat:
         )
 
     def _title(self, room: _Room | None) -> str:
-        """The name of a room for people. The ``name`` of a discussion is a second id."""
+        """The name of a room for people. The ``name`` of a discussion is a
+        second id."""
         if room is None:
             return ""
         parent = self._rooms.get(room.prid or "")
         of_parent = (parent.fname or parent.name) if parent is not None else ""
         return clean(room.fname or of_parent or room.name or "")
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
-    def _converted(self, message: _Message, notes: Problems) -> Iterator[Message | Change]:
-        room, type, time_ms = self._rooms.get(message.rid), message.t or "", _ms(message.ts)
+    def _converted(
+        self, message: _Message, notes: Problems
+    ) -> Iterator[Message | Change]:
+        room, type, time_ms = (
+            self._rooms.get(message.rid),
+            message.t or "",
+            _ms(message.ts),
+        )
         id, person = _id(message.id), message.u.id
         if room is None or not time_ms or not id or person not in self._people:
             notes.note_lost("message without a room, a sender or a time")
@@ -316,16 +369,38 @@ class RocketChat:
         elif type == "rm":
             notes.note("deleted message", group=room.id)
         elif type in (*_JOINED, *_LEFT):
-            yield Change(id, room.id, person, time_ms, "join" if type in _JOINED else "leave", (person,))
+            yield Change(
+                id,
+                room.id,
+                person,
+                time_ms,
+                "join" if type in _JOINED else "leave",
+                (person,),
+            )
         elif type in (*_ADDED, *_REMOVED):
             whom = self._names.get(message.msg or "", "")
             if whom:
-                yield Change(id, room.id, person, time_ms, "join" if type in _ADDED else "leave", (whom,))
+                yield Change(
+                    id,
+                    room.id,
+                    person,
+                    time_ms,
+                    "join" if type in _ADDED else "leave",
+                    (whom,),
+                )
             else:
                 notes.note("change of nobody", group=room.id)
         elif type == "r" or type in _DESCRIBED:
             text = clean(message.msg or "")
-            yield Change(id, room.id, person, time_ms, "name" if type == "r" else "description", (), text)
+            yield Change(
+                id,
+                room.id,
+                person,
+                time_ms,
+                "name" if type == "r" else "description",
+                (),
+                text,
+            )
         elif type not in _TEXTS and (_EVENT.match(type) or not message.msg):
             notes.note(f"event {type[:60]}", group=room.id)
         else:
@@ -333,45 +408,77 @@ class RocketChat:
                 notes.note(f"kind {type[:60]} (imported as text)", group=room.id)
             yield self._message(message, room, id, time_ms, notes)
 
-    def _message(self, message: _Message, room: _Room, id: str, time_ms: int, notes: Problems) -> Message:
+    def _message(
+        self, message: _Message, room: _Room, id: str, time_ms: int, notes: Problems
+    ) -> Message:
         names = {
-            each["username"]: EVERYBODY if each.get("_id") in ("all", "here") else str(each.get("_id"))
+            each["username"]: EVERYBODY
+            if each.get("_id") in ("all", "here")
+            else str(each.get("_id"))
             for each in message.mentions or ()
-            if each and isinstance(each.get("username"), str) and each.get("type") != "team"
+            if each
+            and isinstance(each.get("username"), str)
+            and each.get("type") != "team"
         }
-        names = {name: id for name, id in names.items() if id == EVERYBODY or id in self._people}
+        names = {
+            name: id
+            for name, id in names.items()
+            if id == EVERYBODY or id in self._people
+        }
         rooms = {
             each["name"]: self._title(self._rooms.get(str(each.get("_id"))))
             for each in message.channels or ()
             if each and isinstance(each.get("name"), str)
         }
-        text, quoted = clean(message.msg or ""), _QUOTE.findall(clean(message.msg or ""))
+        text, quoted = (
+            clean(message.msg or ""),
+            _QUOTE.findall(clean(message.msg or "")),
+        )
         reply, lines = "", [_converted_text(_QUOTE.sub("", text).strip(), names, rooms)]
         if message.t == "discussion-created":
             title = lines[0] or self._title(self._rooms.get(message.drid or ""))
             lines = [f"💬 *{title.replace('*', '')}*"]
         for attachment in message.attachments or ():
             if attachment is None or attachment.get("type") == "file":
-                lines.append(_converted_text(clean(text_at(attachment, "description")), names))
+                lines.append(
+                    _converted_text(clean(text_at(attachment, "description")), names)
+                )
                 continue
             target = _ADDRESS.fullmatch(text_at(attachment, "message_link"))
             if target and not reply and not message.tmid and self._is_in(target, room):
                 reply = target["id"]
             elif target:
                 lines.append(link(target["id"], clean(target[0])))
-                lines += [f"> {line}" for line in _said(attachment, names).split("\n") if line]
+                lines += [
+                    f"> {line}" for line in _said(attachment, names).split("\n") if line
+                ]
             else:
                 lines.append(_said(attachment, names))
         if quoted and not message.attachments:
             target = _ADDRESS.fullmatch(quoted[0])
-            reply = target["id"] if target and not message.tmid and self._is_in(target, room) else ""
+            reply = (
+                target["id"]
+                if target and not message.tmid and self._is_in(target, room)
+                else ""
+            )
         if message.alias:
             lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
         if coordinates := (message.location or {}).get("coordinates"):
             lines.append(", ".join(str(each)[:20] for each in list(coordinates)[1::-1]))
         return Message(
-            *(id, room.id, message.u.id, time_ms, "\n".join(line for line in lines if line)),
-            *(message.tmid or "", reply, bool(message.tshow), message.edited is not None),
+            *(
+                id,
+                room.id,
+                message.u.id,
+                time_ms,
+                "\n".join(line for line in lines if line),
+            ),
+            *(
+                message.tmid or "",
+                reply,
+                bool(message.tshow),
+                message.edited is not None,
+            ),
             list(self._reactions(message, notes)),
             list(self._files(message)),
         )
@@ -398,10 +505,12 @@ class RocketChat:
         seen = set()
         for each in files:
             id, upload = each.get("_id"), self._uploads.get(str(each.get("_id")))
-            name = clean(str((upload.name if upload else "") or each.get("name") or "file")).replace(
-                "\n", " "
+            name = clean(
+                str((upload.name if upload else "") or each.get("name") or "file")
+            ).replace("\n", " ")
+            is_small = name.startswith("thumb-") or (
+                upload is not None and upload.type_group == "thumb"
             )
-            is_small = name.startswith("thumb-") or (upload is not None and upload.type_group == "thumb")
             if not isinstance(id, str) or id in seen or is_small:
                 continue
             seen.add(id)
@@ -410,7 +519,9 @@ class RocketChat:
 
 def _member(subscription: _Subscription, room: _Room) -> Member:
     roles, read_ms = subscription.roles or (), _ms(subscription.ls)
-    role: Role = "owner" if "owner" in roles else "admin" if "moderator" in roles else "member"
+    role: Role = (
+        "owner" if "owner" in roles else "admin" if "moderator" in roles else "member"
+    )
     if subscription.alert is False:  # there is nothing new
         read_ms = max(read_ms, _ms(room.lm))
     return Member(subscription.u.id, role, read_ms or -1)
@@ -418,7 +529,11 @@ def _member(subscription: _Subscription, room: _Room) -> Member:
 
 def _ms(moment: Any) -> int:
     """Milliseconds of a date; 0: it is none that can be one."""
-    if moment is None or isinstance(moment, str | bytes | bool) or not hasattr(type(moment), "__int__"):
+    if (
+        moment is None
+        or isinstance(moment, str | bytes | bool)
+        or not hasattr(type(moment), "__int__")
+    ):
         return 0
     try:
         return int(moment) if 0 < int(moment) < LATEST_MS else 0
@@ -427,11 +542,18 @@ def _ms(moment: Any) -> int:
 
 
 def _id(id: Any) -> str:
-    """The id of a document: a text, or the hexadecimal digits of an ObjectId; ``""``: another type."""
-    return id if isinstance(id, str) else str(id) if type(id).__name__ == "ObjectId" else ""
+    """The id of a document: a text, or the hexadecimal digits of an ObjectId;
+    ``""``: another type."""
+    return (
+        id
+        if isinstance(id, str)
+        else str(id)
+        if type(id).__name__ == "ObjectId"
+        else ""
+    )
 
 
-# --- texts --------------------------------------------------------------------------------------------------
+# --- texts --------------------------------------------------------------------
 
 _MESSAGE: Final = (
     r"https?://[^\s()/]{1,300}/(?P<kind>channel|group|direct)/(?P<room>[^\s()?/]{1,300})"
@@ -439,7 +561,9 @@ _MESSAGE: Final = (
 )
 _ADDRESS: Final = re.compile(_MESSAGE)
 _QUOTE: Final = re.compile(r"\[ ?\]\((https?://[^\s()]{1,1000}[?&]msg=[\w-]{1,64})\)")
-_UPLOAD: Final = re.compile(r"(?:https?://[^/\s]+)?/(?:file-upload|ufs/[\w:]+)/([^/\s]{1,100})/([^?\s]*)")
+_UPLOAD: Final = re.compile(
+    r"(?:https?://[^/\s]+)?/(?:file-upload|ufs/[\w:]+)/([^/\s]{1,100})/([^?\s]*)"
+)
 _INLINE: Final = re.compile(
     rf"""
       (?P<message>{_MESSAGE})
@@ -476,15 +600,20 @@ _EMOJI: Final = {
 def _emoji(name: str) -> str:
     """The emoji of a name, such as ``wave_tone1``; ``""``: an own one."""
     tone = re.fullmatch(r"(.+)_tone([1-5])", name)
-    return _EMOJI.get(name) or emoji_named(f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name)
+    return _EMOJI.get(name) or emoji_named(
+        f"{tone[1]}::skin-tone-{int(tone[2]) + 1}" if tone else name
+    )
 
 
 _NO_ROOMS: Final[Mapping[str, str]] = {}
 
 
-def _converted_text(text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS) -> str:
-    """A text as ours. ``names``: usernames that it mentions, and the ids for their marks. ``rooms``: names of
-    rooms that it mentions, and what people call them."""
+def _converted_text(
+    text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS
+) -> str:
+    """A text as ours. ``names``: usernames that it mentions, and the ids for
+    their marks. ``rooms``: names of rooms that it mentions, and what people
+    call them."""
 
     def part(match: re.Match[str]) -> str:
         if match["message"]:
@@ -495,7 +624,11 @@ def _converted_text(text: str, names: Mapping[str, str], rooms: Mapping[str, str
             name = match["name"]
             short = name.rstrip(".:-")
             return next(
-                (mention(names[each]) + name[len(each) :] for each in (name, short) if each in names),
+                (
+                    mention(names[each]) + name[len(each) :]
+                    for each in (name, short)
+                    if each in names
+                ),
                 match[0],
             )
         if match["channel"]:
@@ -512,7 +645,11 @@ def _converted_text(text: str, names: Mapping[str, str], rooms: Mapping[str, str
 
 def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """What an app, or a quoted message, says in an attachment."""
-    of = {name: value for name, value in attachment.items() if isinstance(value, str) and value}
+    of = {
+        name: value
+        for name, value in attachment.items()
+        if isinstance(value, str) and value
+    }
     title, address = of.get("title"), of.get("title_link", "")
     rows = [
         f"{each.get('title') or ''}: {each.get('value') or ''}".strip(": ")
@@ -520,5 +657,12 @@ def _said(attachment: Mapping[str, Any], names: Mapping[str, str]) -> str:
         if isinstance(each, dict)
     ]
     head = f"<{address}|{title}>" if title and address.startswith("http") else title
-    parts = (of.get("author_name"), of.get("pretext"), head, of.get("text"), *rows, of.get("image_url"))
+    parts = (
+        of.get("author_name"),
+        of.get("pretext"),
+        head,
+        of.get("text"),
+        *rows,
+        of.get("image_url"),
+    )
     return _converted_text("\n".join(each for each in parts if each), names)

@@ -1,9 +1,11 @@
-"""A workspace of Slack that runs: its Web API, and the connection of Socket Mode, by which events come.
+"""A workspace of Slack that runs: its Web API, and the connection of Socket
+Mode, by which events come.
 
-An event is acknowledged when it is stored, as a rule within the three seconds that Slack gives. Otherwise,
-and if the process is killed, Slack sends it again: at once, after one minute and after five, also to a
-connection that begins later. So what no history tells survives a kill: edits, deletions and ended reactions.
-Events that come again are known by their ids.
+An event is acknowledged when it is stored, as a rule within the three seconds
+that Slack gives. Otherwise, and if the process is killed, Slack sends it again:
+at once, after one minute and after five, also to a connection that begins
+later. So what no history tells survives a kill: edits, deletions and ended
+reactions. Events that come again are known by their ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,13 +35,32 @@ _MOST_KNOWN: Final = 20_000
 _TOGETHER: Final = 0.1
 """Seconds: what comes so soon after an event is stored with it."""
 _KINDS: Final = "public_channel,private_channel,mpim"
-_REQUIRED: Final = ("apps.connections.open", "users.list", "conversations.list", "conversations.members")
-"""Methods without which nothing goes. Others may be refused for one channel or message."""
+_REQUIRED: Final = (
+    "apps.connections.open",
+    "users.list",
+    "conversations.list",
+    "conversations.members",
+)
+"""Methods without which nothing goes. Others may be refused for one channel or
+message."""
 _FINAL: Final = (
-    *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope"),
+    *(
+        "invalid_auth",
+        "not_authed",
+        "account_inactive",
+        "token_revoked",
+        "token_expired",
+        "missing_scope",
+    ),
     "not_allowed_token_type",
 )
-_PASSING: Final = ("internal_error", "fatal_error", "service_unavailable", "request_timeout", "ratelimited")
+_PASSING: Final = (
+    "internal_error",
+    "fatal_error",
+    "service_unavailable",
+    "request_timeout",
+    "ratelimited",
+)
 
 
 class Channel(Conversation):
@@ -54,7 +75,13 @@ class Channel(Conversation):
     def file(self) -> str:
         """The list of an export that has it."""
         return (
-            "dms" if self.is_im else "mpims" if self.is_mpim else "groups" if self.is_private else "channels"
+            "dms"
+            if self.is_im
+            else "mpims"
+            if self.is_mpim
+            else "groups"
+            if self.is_private
+            else "channels"
         )
 
 
@@ -80,12 +107,20 @@ _read_envelope: Final = msgspec.json.Decoder(Envelope).decode
 
 
 class SlackServer:
-    """``token``: that of the app, and that of its bot, on two lines. Everything raises LiveError."""
+    """``token``: that of the app, and that of its bot, on two lines. Everything
+    raises LiveError."""
 
     def __init__(self, address: str, token: str) -> None:
-        app, bot, *_ = *sorted(token.split(), key=lambda each: not each.startswith("xapp-")), "", ""
+        app, bot, *_ = (
+            *sorted(token.split(), key=lambda each: not each.startswith("xapp-")),
+            "",
+            "",
+        )
         if not app.startswith("xapp-") or not bot:
-            raise LiveError("Slack needs two tokens, one on each line: xapp-… and xoxb-…", is_final=True)
+            raise LiveError(
+                "Slack needs two tokens, one on each line: xapp-… and xoxb-…",
+                is_final=True,
+            )
         self._headers = {"Authorization": f"Bearer {bot}"}
         self._app = Server(address, {"Authorization": f"Bearer {app}"})
         self._web = Server(address, self._headers)
@@ -94,7 +129,8 @@ class SlackServer:
         """Origin of files → the server that has them."""
         self._socket: ClientConnection | None = None
         self._ending: ClientConnection | None = None
-        """The connection that Slack is about to end. Another one is there already."""
+        """The connection that Slack is about to end. Another one is there
+        already."""
         self._owed: list[tuple[ClientConnection, str]] = []
         """Envelopes that are not acknowledged: their connection and id."""
         self._known: dict[str, None] = {}
@@ -107,10 +143,11 @@ class SlackServer:
         self.events: list[dict[str, Any]] = []
         """Events that may not be stored yet."""
 
-    # --- the Web API ----------------------------------------------------------------------------------------
+    # --- the Web API ----------------------------------------------------------
 
     def call(self, method: str, **query: str | int) -> dict[str, Any]:
-        """The answer of a method; without ``ok`` if it is refused for this channel or message."""
+        """The answer of a method; without ``ok`` if it is refused for this
+        channel or message."""
         if method == "apps.connections.open":
             answer = self._app.post(dict[str, Any], f"/{method}", None)
         elif method == "conversations.join":
@@ -118,10 +155,17 @@ class SlackServer:
         else:
             answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
         error = answer.get("error")
-        may_fail = method in ("conversations.join", "conversations.replies")  # it goes on without
-        is_grave = method in _REQUIRED or error in _PASSING or (error in _FINAL and not may_fail)
+        # it goes on without
+        may_fail = method in ("conversations.join", "conversations.replies")
+        is_grave = (
+            method in _REQUIRED
+            or error in _PASSING
+            or (error in _FINAL and not may_fail)
+        )
         if answer.get("ok") is not True and is_grave:
-            text = "".join(filter(str.isprintable, f"{error} {answer.get('needed') or ''}"))[:200].rstrip()
+            text = "".join(
+                filter(str.isprintable, f"{error} {answer.get('needed') or ''}")
+            )[:200].rstrip()
             raise LiveError(f"Slack refuses {method}: {text}", is_final=error in _FINAL)
         return answer
 
@@ -132,13 +176,15 @@ class SlackServer:
             answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
             rows, more = answer.get(field), answer.get("response_metadata")
             yield rows if isinstance(rows, list) else []
-            cursor = str(more.get("next_cursor") or "") if isinstance(more, dict) else ""
+            cursor = (
+                str(more.get("next_cursor") or "") if isinstance(more, dict) else ""
+            )
             if not cursor:
                 return
 
     def save(self, address: str, path: Path) -> None:
-        """Save a file of a message. The token goes to hosts of Slack alone; where a file is not to be had,
-        there is none."""
+        """Save a file of a message. The token goes to hosts of Slack alone;
+        where a file is not to be had, there is none."""
         try:
             parts = urlsplit(address)
             is_known = f".{parts.hostname}".endswith(f".{self._host}")
@@ -151,32 +197,42 @@ class SlackServer:
         with path.open("wb") as file:
             try:
                 server = self._files.setdefault(origin, Server(origin, self._headers))
-                server.download(f"{parts.path}?{parts.query}".rstrip("?"), file, FILE_BYTES)
+                server.download(
+                    f"{parts.path}?{parts.query}".rstrip("?"), file, FILE_BYTES
+                )
             except LiveError as error:
                 path.unlink()
                 is_gone = error.is_final or 300 <= error.status < 500
                 if not is_gone and file.tell() + (1 << 16) < FILE_BYTES:
                     raise
 
-    # --- people and channels --------------------------------------------------------------------------------
+    # --- people and channels --------------------------------------------------
 
     def look_around(self) -> None:
-        """Ask for all users and channels, and join public channels if that is allowed."""
+        """Ask for all users and channels, and join public channels if that is
+        allowed."""
         self.users, self.channels, may_join = {}, {}, True
         for rows in self.pages("users.list", "members"):
             self.meet(rows)
         for rows in self.pages("conversations.list", "channels", types=_KINDS):
             for channel in filter(None, (converted(row, Channel) for row in rows)):
                 channel.members = None
-                if may_join and not (channel.is_member or channel.is_private or channel.is_archived):
+                if may_join and not (
+                    channel.is_member or channel.is_private or channel.is_archived
+                ):
                     answer = self.call("conversations.join", channel=channel.id)
                     channel.is_member = answer.get("ok") is True
                     may_join = answer.get("error") != "missing_scope"
                 self.channels[channel.id] = channel
 
     def ask_for(self, user: str) -> None:
-        """Ask for a user of whom no list has told: of another workspace, in a shared channel."""
-        if ID.fullmatch(user) and user not in self.users and user not in self._strangers:
+        """Ask for a user of whom no list has told: of another workspace, in a
+        shared channel."""
+        if (
+            ID.fullmatch(user)
+            and user not in self.users
+            and user not in self._strangers
+        ):
             row = self.call("users.info", user=user).get("user")
             self._strangers.update({user}.difference(self.meet([row])))
 
@@ -184,23 +240,31 @@ class SlackServer:
         """A channel with its members; None: the account does not see it."""
         channel = self.channels.get(id)
         if channel is None:
-            channel = converted(self.call("conversations.info", channel=id).get("channel"), Channel)
+            channel = converted(
+                self.call("conversations.info", channel=id).get("channel"), Channel
+            )
             if channel is None or channel.id != id:
                 return None
             channel.members = None
             self.channels[id] = channel
         if channel.members is None:
             pages = self.pages("conversations.members", "members", channel=id)
-            channel.members = [each for page in pages for each in page if isinstance(each, str)]
+            channel.members = [
+                each for page in pages for each in page if isinstance(each, str)
+            ]
         return channel
 
     def meet(self, rows: Iterable[object]) -> list[str]:
         """Remember users, and return their ids."""
-        users = [user for row in rows if (user := converted(row, User)) is not None and ID.fullmatch(user.id)]
+        users = [
+            user
+            for row in rows
+            if (user := converted(row, User)) is not None and ID.fullmatch(user.id)
+        ]
         self.users.update((each.id, each) for each in users)
         return [each.id for each in users]
 
-    # --- Socket Mode ----------------------------------------------------------------------------------------
+    # --- Socket Mode ----------------------------------------------------------
 
     @property
     def is_connected(self) -> bool:
@@ -212,14 +276,19 @@ class SlackServer:
         url = self.call("apps.connections.open").get("url")
         address = checked_address(url if isinstance(url, str) else "", ("wss", "ws"))
         try:
-            begun = connect(address, open_timeout=20, close_timeout=1, max_queue=256, proxy=None).__enter__()
+            begun = connect(
+                address, open_timeout=20, close_timeout=1, max_queue=256, proxy=None
+            ).__enter__()
         except (OSError, WebSocketException) as error:  # its address is a secret
-            raise LiveError(f"Slack lets no connection begin: {type(error).__name__}") from None
+            raise LiveError(
+                f"Slack lets no connection begin: {type(error).__name__}"
+            ) from None
         _close(self._ending)
         self._ending, self._socket = self._socket, begun
 
     def receive(self, seconds: float) -> None:
-        """Take the events that come within so many seconds. The first of them ends the wait soon."""
+        """Take the events that come within so many seconds. The first of them
+        ends the wait soon."""
         end, is_short = monotonic() + seconds, False
         while len(self.events) < _MOST_EVENTS and (left := end - monotonic()) > 0:
             if self.events and not is_short:
@@ -269,7 +338,8 @@ class SlackServer:
             if envelope.reason not in ("warning", "refresh_requested"):
                 is_off = envelope.reason == "link_disabled"
                 raise LiveError(
-                    "Slack ends the connection: Socket Mode is off, or there are too many", is_off
+                    "Slack ends the connection: Socket Mode is off, or there are too many",
+                    is_off,
                 )
             if socket is self._socket:
                 self.connect()

@@ -1,7 +1,9 @@
-"""The files of an archive: in a folder, a zip file, a tar file, or one file alone.
+"""The files of an archive: in a folder, a zip file, a tar file, or one file
+alone.
 
-Nothing is extracted, and no name in an archive leads out of it: symbolic links and names with ``..`` are left
-out. Names are as the server meant them, whatever tool has packed them: see :func:`_meant`.
+Nothing is extracted, and no name in an archive leads out of it: symbolic links
+and names with ``..`` are left out. Names are as the server meant them, whatever
+tool has packed them: see :func:`_meant`.
 """
 
 import gzip
@@ -37,15 +39,17 @@ _File = TypeVar("_File")
 
 
 class Source(Struct, weakref=True):
-    """The files of an archive. ``names`` have slashes, and never begin with one. ``open``: name → its bytes;
-    it raises OSError, and what a broken archive raises."""
+    """The files of an archive. ``names`` have slashes, and never begin with
+    one. ``open``: name → its bytes; it raises OSError, and what a broken
+    archive raises."""
 
     names: list[str]
     open: Callable[[str], IO[bytes]]
 
 
 def source_of(path: Path, problems: Problems) -> Source:
-    """The files of an archive, whatever it is packed in. ``problems`` gets what is left out.
+    """The files of an archive, whatever it is packed in. ``problems`` gets what
+    is left out.
 
     Raises BadArchive and OSError.
     """
@@ -65,15 +69,19 @@ def _zip(path: Path, problems: Problems) -> Source:
     except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
         raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
     rows = ((_unflagged(row), row) for row in packed.infolist())
-    files = _named(((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems)
+    files = _named(
+        ((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems
+    )
     source = Source(list(files), lambda name: packed.open(files[name]))
-    finalize(source, packed.close)  # in time also where the archive is in a circle of references
+    # in time also where the archive is in a circle of references
+    finalize(source, packed.close)
     return source
 
 
 def _unflagged(row: ZipInfo) -> str:
-    """The name of a file in a zip file. Slack and others write UTF-8 without saying so; then the standard
-    has it that the name is of code page 437, as which Python reads it."""
+    """The name of a file in a zip file. Slack and others write UTF-8 without
+    saying so; then the standard has it that the name is of code page 437, as
+    which Python reads it."""
     if row.flag_bits & _UTF_8_NAMES:
         return row.filename
     try:
@@ -83,7 +91,8 @@ def _unflagged(row: ZipInfo) -> str:
 
 
 def _tar(path: Path, problems: Problems) -> Source:
-    """A tar file. A compressed one is unpacked once, so that each file in it is near the others."""
+    """A tar file. A compressed one is unpacked once, so that each file in it is
+    near the others."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(unpacked(path.open("rb"), path.name))
@@ -91,7 +100,9 @@ def _tar(path: Path, problems: Problems) -> Source:
             files = _named(((row.name, row) for row in tar if row.isfile()), problems)
         except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
             raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
-        source = Source(list(files), lambda name: cast(IO[bytes], tar.extractfile(files[name])))
+        source = Source(
+            list(files), lambda name: cast(IO[bytes], tar.extractfile(files[name]))
+        )
         finalize(source, stack.pop_all().close)
     return source
 
@@ -106,7 +117,9 @@ def _names_in(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _named(files: Iterable[tuple[str, _File]], problems: Problems) -> Mapping[str, _File]:
+def _named(
+    files: Iterable[tuple[str, _File]], problems: Problems
+) -> Mapping[str, _File]:
     """The files of an archive by their names, as these are meant."""
     some = list(islice(files, MOST_NAMES + 1))
     if len(some) > MOST_NAMES:
@@ -118,14 +131,17 @@ def _named(files: Iterable[tuple[str, _File]], problems: Problems) -> Mapping[st
             problems.note_broken(f"file {given}", "its name leads out of the archive")
             continue
         if name in found:
-            problems.note_broken(f"file {name}", "there are two of this name; the last one is read")
+            problems.note_broken(
+                f"file {name}", "there are two of this name; the last one is read"
+            )
         found[name] = file
     return found
 
 
 def _meant(name: str) -> str:
-    """The name of a file as a way from the top of the archive, with slashes. Old tools of Windows separate
-    folders by backslashes; where there is a slash, a backslash is a sign like any other."""
+    """The name of a file as a way from the top of the archive, with slashes.
+    Old tools of Windows separate folders by backslashes; where there is a
+    slash, a backslash is a sign like any other."""
     if "/" not in name:
         name = name.replace("\\", "/")
     return name.lstrip("/").removeprefix("./")
@@ -143,7 +159,8 @@ def read_whole(file: IO[bytes]) -> bytes:
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines of a file. None: one with more than MOST_LINE_BYTES, which is skipped."""
+    """The lines of a file. None: one with more than MOST_LINE_BYTES, which is
+    skipped."""
     mark = BYTE_ORDER_MARK
     while line := file.readline(MOST_LINE_BYTES + 1):
         line = line.removeprefix(mark)
@@ -157,9 +174,11 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
 
 
 def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The file, or what a file of gzip has, in a temporary file, after which it is closed.
+    """The file, or what a file of gzip has, in a temporary file, after which it
+    is closed.
 
-    Raises BrokenArchive if that is too much, EOFError and BadGzipFile if it is broken, and OSError.
+    Raises BrokenArchive if that is too much, EOFError and BadGzipFile if it is
+    broken, and OSError.
     """
     magic = file.read(2)
     size = file.seek(0, os.SEEK_END)
@@ -185,7 +204,8 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
 
 
 def write_all(file: IO[bytes], content: bytes) -> None:
-    """Write to an unbuffered temporary file. Raises OSError, which names the folder of temporary files."""
+    """Write to an unbuffered temporary file. Raises OSError, which names the
+    folder of temporary files."""
     view = memoryview(content)
     try:
         while view:

@@ -1,4 +1,5 @@
-"""Sorts messages on disk, by time or otherwise, so that memory does not grow with an archive."""
+"""Sorts messages on disk, by time or otherwise, so that memory does not grow
+with an archive."""
 
 from collections.abc import Callable, Iterator
 from heapq import merge
@@ -22,17 +23,22 @@ _LATE: Final = 1 << 62
 
 
 def moment(record: Any) -> int:
-    """The place of a record, or of an event, in the order: by time, but what was taken back is last: nothing
-    comes after its removal."""
+    """The place of a record, or of an event, in the order: by time, but what
+    was taken back is last: nothing comes after its removal."""
     time_ms: int = record.time_ms
     return time_ms + _LATE if isinstance(record, Removal) else time_ms
 
 
 class Spool:
-    """Records in a temporary file: sorted runs, which are merged. Those with the same key keep their order.
-    The file is in ``TMPDIR``, and is gone with the process. ``kinds``: of records, structs with tags."""
+    """Records in a temporary file: sorted runs, which are merged. Those with
+    the same key keep their order. The file is in ``TMPDIR``, and is gone with
+    the process. ``kinds``: of records, structs with tags."""
 
-    def __init__(self, key: Callable[[Any], Any] = moment, kinds: Any = Message | Change | Removal) -> None:
+    def __init__(
+        self,
+        key: Callable[[Any], Any] = moment,
+        kinds: Any = Message | Change | Removal,
+    ) -> None:
         self._file = TemporaryFile(buffering=0)  # noqa: SIM115
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kinds).decode
@@ -50,7 +56,8 @@ class Spool:
             self._write()
 
     def read(self) -> Iterator[Any]:
-        """All records, in the order of their keys: see :func:`moment`, if nothing else was said."""
+        """All records, in the order of their keys: see :func:`moment`, if
+        nothing else was said."""
         self._write()
         bounds = zip(self._ends, self._ends[1:], strict=False)
         return merge(*(self._read_run(*each) for each in bounds), key=self._key)
@@ -60,7 +67,9 @@ class Spool:
 
     def _write(self) -> None:
         self._run.sort(key=lambda row: row[0])
-        content = b"".join(part for _, each in self._run for part in (_LENGTH.pack(len(each)), each))
+        content = b"".join(
+            part for _, each in self._run for part in (_LENGTH.pack(len(each)), each)
+        )
         if content:
             self._file.seek(self._ends[-1])
             write_all(self._file, content)

@@ -1,4 +1,5 @@
-"""What is in an archive: read once before the import, and all that a dry run does."""
+"""What is in an archive: read once before the import, and all that a dry run
+does."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -14,22 +15,25 @@ from .spool import Spool
 Note = Callable[..., None]
 """Problems.note."""
 NEWEST: Final = 20
-"""Ids of a group's newest messages that are remembered: its first entry may have expired."""
+"""Ids of a group's newest messages that are remembered: its first entry may
+have expired."""
 
 
 class Activity(Struct):
-    """What an archive says about one group. ``owner``: it has one here; ``""``: nobody is in it."""
+    """What an archive says about one group. ``owner``: it has one here; ``""``:
+    nobody is in it."""
 
     owner: str
     members: Collection[str]
     lacks_members: bool = False
     """The archive does not name whoever is in it: so whoever wrote there is."""
     last: dict[str, int] = field(default_factory=dict)
-    """If it lacks members: who has written there, named or described it → when last."""
+    """If it lacks members: who has written there, named or described it → when
+    last."""
     counts: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)
-    """Who has done something else than to join → when first. After the survey only of archived groups, and of
-    who joins."""
+    """Who has done something else than to join → when first. After the survey
+    only of archived groups, and of who joins."""
     joined: dict[str, int] = field(default_factory=dict)
     """Who joins → when first."""
     newest: list[tuple[int, str]] = field(default_factory=list)
@@ -37,14 +41,15 @@ class Activity(Struct):
     first_ms: int = 0
 
     def joins_first(self, person: str) -> bool:
-        """Whether somebody joins before anything else is known of them; all other members were there at the
-        beginning."""
+        """Whether somebody joins before anything else is known of them; all
+        other members were there at the beginning."""
         moment = self.joined.get(person)
         return moment is not None and moment <= self.seen.get(person, moment)
 
 
 class Survey(Struct):
-    """The people and groups of an archive, the activity of each, and how much there is of each kind."""
+    """The people and groups of an archive, the activity of each, and how much
+    there is of each kind."""
 
     people: dict[str, Person] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -57,11 +62,16 @@ class Survey(Struct):
 
 
 def survey(
-    archive: Archive, has_bytes: Callable[[str], bool], spool: Spool, done: Callable[[int], object]
+    archive: Archive,
+    has_bytes: Callable[[str], bool],
+    spool: Spool,
+    done: Callable[[int], object],
 ) -> Survey:
-    """Read an archive once, and put the messages, changes and removals that come into a spool.
+    """Read an archive once, and put the messages, changes and removals that
+    come into a spool.
 
-    ``has_bytes``: whether there are those of a file. ``done`` is called with the number of messages so far.
+    ``has_bytes``: whether there are those of a file. ``done`` is called with
+    the number of messages so far.
     """
     result, problems = Survey(), archive.problems
     for record in archive.records():
@@ -89,7 +99,11 @@ def survey(
         if activity.lacks_members:
             _admit_writers(result, id, problems.note)
         if not result.groups[id].is_archived:  # all that it is asked for
-            activity.seen = {each: activity.seen[each] for each in activity.joined if each in activity.seen}
+            activity.seen = {
+                each: activity.seen[each]
+                for each in activity.joined
+                if each in activity.seen
+            }
     return result
 
 
@@ -101,8 +115,14 @@ _PAIR: Final = 2
 def _list(result: Survey, group: Group) -> None:
     if group.id in result.groups:
         return
-    members = list(dict.fromkeys(each.person for each in group.members if _is_id(each.person)))
-    owners = [each.person for each in group.members if each.role == "owner" and each.person in members]
+    members = list(
+        dict.fromkeys(each.person for each in group.members if _is_id(each.person))
+    )
+    owners = [
+        each.person
+        for each in group.members
+        if each.role == "owner" and each.person in members
+    ]
     if group.creator in (owners or members) or not members:
         owners = [group.creator]
     owner = next(iter(owners or members))
@@ -119,8 +139,9 @@ def _list(result: Survey, group: Group) -> None:
 
 
 def _admit_writers(result: Survey, id: str, note: Note) -> None:
-    """Let those be in a group who wrote in it, or else who joined or left it: without anybody its history
-    would be lost. If it has no owner, the last of them is: they have read most of it, anyway."""
+    """Let those be in a group who wrote in it, or else who joined or left it:
+    without anybody its history would be lost. If it has no owner, the last of
+    them is: they have read most of it, anyway."""
     group, activity = result.groups[id], result.of_groups[id]
     writers = sorted(activity.last, key=activity.last.__getitem__)
     others = {**activity.joined, **activity.seen}
@@ -146,7 +167,8 @@ def _is_id(id: str) -> bool:
 
 
 def _meet(result: Survey, id: str) -> None:
-    """Somebody whom no record names: a guest, an app, or somebody who was deleted."""
+    """Somebody whom no record names: a guest, an app, or somebody who was
+    deleted."""
     if id not in result.people and _is_id(id):
         result.people[id] = Person(id, id, why=_UNLISTED)
 
@@ -155,7 +177,11 @@ def _refusal(result: Survey, record: Message | Change) -> str:
     """Why a record does not come; ``""``: it comes."""
     what, group = record.__class__.__name__.lower(), result.groups.get(record.group)
     if group is None or not _is_id(record.person):
-        return f"{what} in an unknown group" if group is None else f"{what} without a sender"
+        return (
+            f"{what} in an unknown group"
+            if group is None
+            else f"{what} without a sender"
+        )
     if group.kind != "direct":
         return ""
     activity = result.of_groups[record.group]
@@ -165,8 +191,17 @@ def _refusal(result: Survey, record: Message | Change) -> str:
     return ""
 
 
-def _look(result: Survey, record: Message | Change, has_bytes: Callable[[str], bool], note: Note) -> None:
-    person, time_ms, activity = record.person, record.time_ms, result.of_groups[record.group]
+def _look(
+    result: Survey,
+    record: Message | Change,
+    has_bytes: Callable[[str], bool],
+    note: Note,
+) -> None:
+    person, time_ms, activity = (
+        record.person,
+        record.time_ms,
+        result.of_groups[record.group],
+    )
     result.first_ms = min(result.first_ms or time_ms, time_ms)
     result.last_ms = max(result.last_ms, time_ms)
     activity.first_ms = min(activity.first_ms or time_ms, time_ms)
@@ -187,7 +222,11 @@ def _look(result: Survey, record: Message | Change, has_bytes: Callable[[str], b
         heappush(activity.newest, newest)
     else:
         heappushpop(activity.newest, newest)
-    counts = {"message": 1, "reply": bool(record.thread), "reaction": len(record.reactions)}
+    counts = {
+        "message": 1,
+        "reply": bool(record.thread),
+        "reaction": len(record.reactions),
+    }
     for reaction in record.reactions:
         _meet(result, reaction.person)
     for file in record.files:

@@ -1,4 +1,5 @@
-"""Reads files of JSON that are too large to be read whole: an object of tables, a table, or values in a row.
+"""Reads files of JSON that are too large to be read whole: an object of tables,
+a table, or values in a row.
 
 A table is an array of rows. One row at a time is in memory.
 """
@@ -20,19 +21,25 @@ class Tables:
     """The tables of a file, with a byte order mark or without."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._text_of = file, getincrementaldecoder("utf-8-sig")("replace").decode
+        self._file, self._text_of = (
+            file,
+            getincrementaldecoder("utf-8-sig")("replace").decode,
+        )
         self._text, self._at = "", 0
         self._decode = json.JSONDecoder().raw_decode
         self.texts: dict[str, str] = {}
-        """What has been read of the file beside tables, as far as it is text."""
+        """What has been read of the file beside tables, as far as it is
+        text."""
 
     def values(self) -> Iterator[Any]:
-        """The values of a file without anything between them. Raises as :meth:`rows` does."""
+        """The values of a file without anything between them. Raises as
+        :meth:`rows` does."""
         while self._peek():
             yield self._value()
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        """(name of the table, row). Raises ValueError and RecursionError where the file is broken."""
+        """(name of the table, row). Raises ValueError and RecursionError where
+        the file is broken."""
         if self._next() == "[":
             yield from self._array("")
             return
@@ -90,7 +97,9 @@ class Tables:
                 continue
             if end == len(self._text) and self._fill():
                 continue  # a number may go on
-            has_surrogates = isinstance(value, dict) and self._text.find("\\ud", self._at, end) >= 0
+            has_surrogates = (
+                isinstance(value, dict) and self._text.find("\\ud", self._at, end) >= 0
+            )
             self._at = end
             return _well_formed(value) if has_surrogates else value
 
@@ -104,4 +113,7 @@ class Tables:
 
 
 def _well_formed(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {
+        name: well_formed(value) if isinstance(value, str) else value
+        for name, value in row.items()
+    }

@@ -1,4 +1,5 @@
-"""What texts of all formats need: limits, names of emoji, and the marks of records as ours."""
+"""What texts of all formats need: limits, names of emoji, and the marks of
+records as ours."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,18 +24,24 @@ _CODE: Final = re.compile(
 )
 _TONES: Final = "🏻🏼🏽🏾🏿"
 _LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
-"""A label that the messages page does not take, as it could pretend to lead elsewhere."""
-_CONTROLS: Final = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""A label that the messages page does not take, as it could pretend to lead
+elsewhere."""
+_CONTROLS: Final = {
+    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
 
 
 @cache
 def emoji_names() -> Mapping[str, str]:
     """The name of an emoji at Slack, which most servers share → the emoji."""
-    return msgspec.json.decode(files(__package__).joinpath("emoji.json").read_bytes(), type=dict[str, str])
+    return msgspec.json.decode(
+        files(__package__).joinpath("emoji.json").read_bytes(), type=dict[str, str]
+    )
 
 
 def emoji_named(name: str) -> str:
-    """The emoji with a name, such as ``wave::skin-tone-3``; ``""``: an own one of the archive."""
+    """The emoji with a name, such as ``wave::skin-tone-3``; ``""``: an own one
+    of the archive."""
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
@@ -48,26 +55,39 @@ def _names_of_emoji() -> Mapping[str, str]:
 
 
 def emoji_name(emoji: str) -> tuple[str, int]:
-    """The name of an emoji at Slack and its skin tone, 2 to 6 (0: it has none); ``""``: it has no name.
+    """The name of an emoji at Slack and its skin tone, 2 to 6 (0: it has none);
+    ``""``: it has no name.
 
     ``:name:``, an own emoji, is named so.
     """
     if len(emoji) > 2 and emoji[0] == emoji[-1] == ":":
         return emoji[1:-1], 0
-    names, tone = _names_of_emoji(), next((tone for tone in _TONES if tone in emoji), "")
+    names, tone = (
+        _names_of_emoji(),
+        next((tone for tone in _TONES if tone in emoji), ""),
+    )
     base = emoji.replace(tone, "", 1)
-    name = next((names[each] for each in (emoji, base, f"{base}\ufe0f") if each in names), "")
+    name = next(
+        (names[each] for each in (emoji, base, f"{base}\ufe0f") if each in names), ""
+    )
     return name, _TONES.index(tone) + 2 if tone and emoji not in names else 0
 
 
 def clean(text: str) -> str:
-    """A text without control characters, so without marks, and of at most :data:`MOST_TEXT_BYTES`."""
+    """A text without control characters, so without marks, and of at most
+    :data:`MOST_TEXT_BYTES`."""
     text = well_formed(text).translate(_CONTROLS)
     raw = text.encode()
-    return text if len(raw) <= MOST_TEXT_BYTES else raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
+    return (
+        text
+        if len(raw) <= MOST_TEXT_BYTES
+        else raw[:MOST_TEXT_BYTES].decode(errors="ignore") + "…"
+    )
 
 
-def around_code(text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str) -> str:
+def around_code(
+    text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str
+) -> str:
     """A text whose parts outside of code are changed, and maybe its code."""
     parts = _CODE.split(text)
     parts[::2], parts[1::2] = map(outside, parts[::2]), map(inside, parts[1::2])
@@ -83,10 +103,14 @@ def labelled(label: str, target: str) -> str:
     return f"[{label}]({target.replace('(', '%28').replace(')', '%29')})"
 
 
-def with_people(text: str, named: Callable[[str], tuple[str, str] | None]) -> tuple[str, list[str]]:
-    """A text whose marks of people are their names, and the users whom it mentions (``all``: everybody).
+def with_people(
+    text: str, named: Callable[[str], tuple[str, str] | None]
+) -> tuple[str, list[str]]:
+    """A text whose marks of people are their names, and the users whom it
+    mentions (``all``: everybody).
 
-    ``named``: id of a person there → their user and nickname here; None: unknown.
+    ``named``: id of a person there → their user and nickname here; None:
+    unknown.
     """
     mentions: dict[str, None] = {}
 
@@ -111,8 +135,8 @@ def linked(text: str) -> list[str]:
 
 
 def with_links(text: str, address_of: Callable[[str], str]) -> str:
-    """A text whose links to messages are addresses. ``address_of``: id of a message there → its address here;
-    ``""``: it has not come."""
+    """A text whose links to messages are addresses. ``address_of``: id of a
+    message there → its address here; ``""``: it has not come."""
 
     def replace(match: re.Match[str]) -> str:
         id, _, address = match[2].partition("|")
@@ -127,27 +151,40 @@ _SPOILERS: Final = "spoilers/"
 
 
 def spoilers_file(texts: Sequence[str]) -> File:
-    """The spoilers of a message as a file: whoever does not open it does not read them. The id has the bytes,
-    so that nobody has to remember them: see :func:`spoilers_in`."""
+    """The spoilers of a message as a file: whoever does not open it does not
+    read them. The id has the bytes, so that nobody has to remember them: see
+    :func:`spoilers_in`."""
     return File(_SPOILERS + "\n\n".join(texts), "spoiler.txt")
 
 
 def spoilers_in(file: str) -> IO[bytes] | None:
     """The bytes of such a file by its id; None: it is another one."""
-    return BytesIO(file.removeprefix(_SPOILERS).encode()) if file.startswith(_SPOILERS) else None
+    return (
+        BytesIO(file.removeprefix(_SPOILERS).encode())
+        if file.startswith(_SPOILERS)
+        else None
+    )
 
 
 def attachments_in(value: object) -> Iterator[str]:
-    """What apps add to a message in the form that Slack has made, as texts of Markdown."""
+    """What apps add to a message in the form that Slack has made, as texts of
+    Markdown."""
     for each in value if isinstance(value, list) else ():
         if not isinstance(each, dict):
             continue
         texts = {key: text for key, text in each.items() if isinstance(text, str)}
         title, link = texts.get("title", ""), texts.get("title_link", "")
         title = f"[{title}]({link})" if title and link else title
-        lines = [texts.get("pretext"), texts.get("author_name"), title, texts.get("text")]
+        lines = [
+            texts.get("pretext"),
+            texts.get("author_name"),
+            title,
+            texts.get("text"),
+        ]
         for row in list_at(each, "fields"):
             if isinstance(row, dict):
-                lines.append(f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": "))
+                lines.append(
+                    f"{row.get('title') or ''}: {row.get('value') or ''}".strip(": ")
+                )
         lines += [texts.get("image_url"), texts.get("footer")]
         yield "\n".join(filter(None, lines)) or texts.get("fallback", "")

@@ -1,7 +1,8 @@
 """Writes a bulk export of Mattermost, which its server imports (``mmctl import process``) and
 :mod:`imserver_arrivals.mattermost` reads.
 
-The team is the app. Its name, those of channels and of people are made of ours, as Mattermost takes them.
+The team is the app. Its name, those of channels and of people are made of ours,
+as Mattermost takes them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,15 @@ from msgspec.json import encode
 from .markdown import to_markdown
 from .records import EVERYBODY, Archive, Change, Emoji, Group, Message, Person
 from .text import emoji_name
-from .writing import file_name, login_of, named, put_files, threads, with_name, without_marks
+from .writing import (
+    file_name,
+    login_of,
+    named,
+    put_files,
+    threads,
+    with_name,
+    without_marks,
+)
 
 MOST_TEXT: Final = 16_000
 """Characters of a post. The rest of a longer text follows in replies."""
@@ -27,14 +36,22 @@ _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 
 
 class MattermostWriter:
-    """Writes one export. The ids of messages in the archive are numbers that grow with them."""
+    """Writes one export. The ids of messages in the archive are numbers that
+    grow with them."""
 
     def __init__(self, archive: Archive, team: str) -> None:
-        self._archive, self._title, self._team = archive, team, named(team, "team", set())
+        self._archive, self._title, self._team = (
+            archive,
+            team,
+            named(team, "team", set()),
+        )
         self._people: dict[str, Person] = {}
         self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
-        self._taken, self._taken_channels = {"all", "channel", "here", "system", "matterbot"}, set[str]()
+        self._taken, self._taken_channels = (
+            {"all", "channel", "here", "system", "matterbot"},
+            set[str](),
+        )
         self._groups: dict[str, Group] = {}
         self._channels: dict[str, str] = {}
         """Id of a group → the name of its channel; a direct one has none."""
@@ -44,8 +61,8 @@ class MattermostWriter:
         self._pins: set[str] = set()
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
-        """Write everything. ``done`` is called with the number of messages so far. Raises OSError, and
-        StorageUnavailable."""
+        """Write everything. ``done`` is called with the number of messages so
+        far. Raises OSError, and StorageUnavailable."""
         some = threads(self._archive, self._meet, done)
         first = next(some, None)  # all others are met
         with target.open("import.jsonl", "w", force_zip64=True) as lines:
@@ -57,7 +74,9 @@ class MattermostWriter:
     def _meet(self, record: Person | Group | Emoji) -> None:
         if isinstance(record, Person):
             self._people[record.id] = record
-            name = named(login_of(record), f"user-{record.id}", self._taken, "a-z0-9._-")
+            name = named(
+                login_of(record), f"user-{record.id}", self._taken, "a-z0-9._-"
+            )
             self._names[record.id] = name
         elif isinstance(record, Emoji):
             self._emoji.append(record)
@@ -71,14 +90,22 @@ class MattermostWriter:
                 name = named(record.name, f"group-{record.id}", self._taken_channels)
                 self._channels[record.id] = name
 
-    # --- all but posts --------------------------------------------------------------------------------------
+    # --- all but posts --------------------------------------------------------
 
     def _heads(self) -> Iterator[dict[str, Any]]:
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
-        team = {"name": self._team, "display_name": self._title[:64], "type": "I", "allow_open_invite": False}
+        team = {
+            "name": self._team,
+            "display_name": self._title[:64],
+            "type": "I",
+            "allow_open_invite": False,
+        }
         yield {"type": "team", "team": team}
         for emoji in self._emoji:
-            yield {"type": "emoji", "emoji": {"name": emoji.name, "image": self._path(emoji.file, "image")}}
+            yield {
+                "type": "emoji",
+                "emoji": {"name": emoji.name, "image": self._path(emoji.file, "image")},
+            }
         memberships: dict[str, list[dict[str, Any]]] = {}
         for id, name in self._channels.items():
             group = self._groups[id]
@@ -94,19 +121,32 @@ class MattermostWriter:
             yield {"type": "channel", "channel": channel}
             for each in group.members:
                 is_admin = each.role != "member"
-                row = {"name": name, "roles": "channel_user channel_admin" if is_admin else "channel_user"}
-                memberships.setdefault(each.person, []).append(row | _read(each.read_ms))
+                row = {
+                    "name": name,
+                    "roles": "channel_user channel_admin"
+                    if is_admin
+                    else "channel_user",
+                }
+                memberships.setdefault(each.person, []).append(
+                    row | _read(each.read_ms)
+                )
         for id, person in self._people.items():
             yield {"type": "user", "user": self._user(person, memberships.get(id, []))}
         for id, group in self._groups.items():
             if id not in self._channels:
-                yield {"type": "direct_channel", "direct_channel": self._direct_channel(group)}
+                yield {
+                    "type": "direct_channel",
+                    "direct_channel": self._direct_channel(group),
+                }
 
     def _direct_channel(self, group: Group) -> dict[str, Any]:
-        """The line of a direct conversation. Importers of 2023 and before take ``members`` alone, later ones
-        take when somebody has last seen it from ``participants``."""
+        """The line of a direct conversation. Importers of 2023 and before take
+        ``members`` alone, later ones take when somebody has last seen it from
+        ``participants``."""
         names = self._names_in(group)
-        reads = {self._names[each.person]: _read(each.read_ms) for each in group.members}
+        reads = {
+            self._names[each.person]: _read(each.read_ms) for each in group.members
+        }
         return {
             "members": names,
             "participants": [{"username": name, **reads[name]} for name in names],
@@ -114,12 +154,14 @@ class MattermostWriter:
         }
 
     def _names_in(self, group: Group) -> list[str]:
-        """The names of the members of a direct conversation. Whoever talks to themselves stands twice."""
+        """The names of the members of a direct conversation. Whoever talks to
+        themselves stands twice."""
         names = [self._names[each.person] for each in group.members]
         return names * 2 if len(names) == 1 else names
 
     def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
-        """The line of a person. Who has nothing to log in with is deactivated."""
+        """The line of a person. Who has nothing to log in with is
+        deactivated."""
         name = self._names[person.id]
         user: dict[str, Any] = {
             "username": name,
@@ -133,10 +175,11 @@ class MattermostWriter:
             user["profile_image"] = self._path(person.avatar, "profile")
         return user
 
-    # --- posts ----------------------------------------------------------------------------------------------
+    # --- posts ----------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[bytes]:
-        """The lines of a thread. If its first message is gone, the next one begins it."""
+        """The lines of a thread. If its first message is gone, the next one
+        begins it."""
         root: dict[str, Any] = {}
         replies: list[msgspec.Raw] = []
         size, head = 0, ""
@@ -168,36 +211,57 @@ class MattermostWriter:
         return encode({"type": kind, kind: where | root | {"replies": replies}})
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
-        post: dict[str, Any] = {"user": self._names[record.person], "create_at": record.time_ms}
+        post: dict[str, Any] = {
+            "user": self._names[record.person],
+            "create_at": record.time_ms,
+        }
         if isinstance(record, Change):
             if record.group in self._channels:
                 for kind, props, text in self._events(record):
                     yield post | {"type": kind, "props": props, "message": text}
             return
         if record.reply:
-            self._archive.problems.note("reply outside of a thread (leaves as a post)", group=record.group)
+            self._archive.problems.note(
+                "reply outside of a thread (leaves as a post)", group=record.group
+            )
         text, attachments = self._text(record.text), []
         for file in record.files:
             if file.address or file.why or not file.id:
                 text = with_name(text, file)
             else:
                 attachments.append({"path": self._path(file.id, file.name)})
-        own: dict[str, Any] = {"message": text[:MOST_TEXT], "is_pinned": record.id in self._pins}
-        own |= {"edit_at": record.time_ms if record.is_edited else 0, "reactions": self._reactions(record)}
+        own: dict[str, Any] = {
+            "message": text[:MOST_TEXT],
+            "is_pinned": record.id in self._pins,
+        }
+        own |= {
+            "edit_at": record.time_ms if record.is_edited else 0,
+            "reactions": self._reactions(record),
+        }
         if attachments:
             own["attachments"] = attachments
         yield post | own
         for start in range(MOST_TEXT, len(text), MOST_TEXT):
-            self._archive.problems.note("long text (its rest leaves as replies)", group=record.group)
+            self._archive.problems.note(
+                "long text (its rest leaves as replies)", group=record.group
+            )
             yield post | {"message": text[start : start + MOST_TEXT]}
 
     def _events(self, change: Change) -> Iterator[tuple[str, dict[str, str], str]]:
         """The kind, the properties and the text of the posts about a change."""
         if change.kind == "name":
-            yield "system_displayname_change", {"new_displayname": change.text}, f"renamed to {change.text}"
+            yield (
+                "system_displayname_change",
+                {"new_displayname": change.text},
+                f"renamed to {change.text}",
+            )
         elif change.kind == "description":
             text = self._text(change.text)
-            yield "system_header_change", {"new_header": text}, f"updated the header to {text}"
+            yield (
+                "system_header_change",
+                {"new_header": text},
+                f"updated the header to {text}",
+            )
         for person in change.people:
             name, own = self._names[person], person == change.person
             if change.kind == "join":
@@ -213,10 +277,16 @@ class MattermostWriter:
             name, tone = emoji_name(each.emoji)
             if name:
                 name += f"_{_TONES[tone - 2]}_skin_tone" if tone else ""
-                row = {"user": self._names[each.person], "emoji_name": name, "create_at": message.time_ms}
+                row = {
+                    "user": self._names[each.person],
+                    "emoji_name": name,
+                    "create_at": message.time_ms,
+                }
                 rows.append(row)
             else:
-                self._archive.problems.note("reaction without a name in Mattermost", group=message.group)
+                self._archive.problems.note(
+                    "reaction without a name in Mattermost", group=message.group
+                )
         return rows
 
     def _path(self, id: str, name: str) -> str:
@@ -226,7 +296,9 @@ class MattermostWriter:
         return path
 
     def _text(self, text: str) -> str:
-        return without_marks(to_markdown(text), lambda id: f"@{self._names.get(id, id)}")
+        return without_marks(
+            to_markdown(text), lambda id: f"@{self._names.get(id, id)}"
+        )
 
 
 def _read(read_ms: int) -> dict[str, int]:

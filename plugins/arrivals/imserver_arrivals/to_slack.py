@@ -1,6 +1,8 @@
-"""Writes an export of Slack, as :mod:`imserver_arrivals.slack` and importers of other servers read it.
+"""Writes an export of Slack, as :mod:`imserver_arrivals.slack` and importers of
+other servers read it.
 
-Slack's own exports have the names of files, and their bytes are at Slack; here they are in ``__uploads``.
+Slack's own exports have the names of files, and their bytes are at Slack; here
+they are in ``__uploads``.
 """
 
 import re
@@ -12,7 +14,16 @@ from zipfile import ZipFile
 
 from msgspec.json import encode
 
-from .records import EVERYBODY, Archive, Change, Emoji, Group, GroupKind, Message, Person
+from .records import (
+    EVERYBODY,
+    Archive,
+    Change,
+    Emoji,
+    Group,
+    GroupKind,
+    Message,
+    Person,
+)
 from .slack import LISTS, UPLOADS
 from .text import around_code, emoji_name
 from .writing import (
@@ -35,11 +46,17 @@ _LINK: Final = re.compile(
 )
 _WORDS: Final = {"join": "has joined the channel", "leave": "has left the channel"}
 """What Slack says of a change, behind the name."""
-_LETTERS: Final[dict[GroupKind, str]] = {"open": "C", "closed": "G", "several": "G", "direct": "D"}
+_LETTERS: Final[dict[GroupKind, str]] = {
+    "open": "C",
+    "closed": "G",
+    "several": "G",
+    "direct": "D",
+}
 
 
 class SlackWriter:
-    """Writes one export. The ids in the archive are numbers; those of messages grow with them."""
+    """Writes one export. The ids in the archive are numbers; those of messages
+    grow with them."""
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive, self._team = archive, team
@@ -54,15 +71,23 @@ class SlackWriter:
         """Id of a pinned message → its ``ts``."""
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
-        """Write everything. ``done`` is called with the number of threads so far. Raises OSError, and
-        StorageUnavailable."""
+        """Write everything. ``done`` is called with the number of threads so
+        far. Raises OSError, and StorageUnavailable."""
         with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
             target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
-                rows = [self._conversation(each) for each in self._groups.values() if each.kind == kind]
+                rows = [
+                    self._conversation(each)
+                    for each in self._groups.values()
+                    if each.kind == kind
+                ]
                 target.writestr(f"{name}.json", encode(rows))
-            for (group, day), lines in groupby(spool.read(), lambda line: (line.group, _day(line.key))):
-                with target.open(f"{self._names[group]}/{day}.json", "w", force_zip64=True) as file:
+            for (group, day), lines in groupby(
+                spool.read(), lambda line: (line.group, _day(line.key))
+            ):
+                with target.open(
+                    f"{self._names[group]}/{day}.json", "w", force_zip64=True
+                ) as file:
                     write_array(file, _rows(lines))
         put_files(target, self._archive, self._files)
 
@@ -72,13 +97,29 @@ class SlackWriter:
             self._pins.update((pin.message, "") for pin in record.pins)
             id = f"{_LETTERS[record.kind]}{int(record.id):08}"
             is_direct = record.kind == "direct"
-            self._names[record.id] = id if is_direct else named(record.name, id, self._folders, r"\w-")
+            self._names[record.id] = (
+                id if is_direct else named(record.name, id, self._folders, r"\w-")
+            )
         elif isinstance(record, Person):
-            id, name = _user(record.id), named(login_of(record), record.id, self._taken, "a-z0-9._-")
-            profile = {"real_name": record.nickname, "display_name": record.nickname, "email": record.email}
-            user = {"id": id, "name": name, "real_name": record.nickname, "profile": profile}
+            id, name = (
+                _user(record.id),
+                named(login_of(record), record.id, self._taken, "a-z0-9._-"),
+            )
+            profile = {
+                "real_name": record.nickname,
+                "display_name": record.nickname,
+                "email": record.email,
+            }
+            user = {
+                "id": id,
+                "name": name,
+                "real_name": record.nickname,
+                "profile": profile,
+            }
             is_bot = record.why == "bot"
-            self._users.append(user | {"deleted": not (record.is_member or is_bot), "is_bot": is_bot})
+            self._users.append(
+                user | {"deleted": not (record.is_member or is_bot), "is_bot": is_bot}
+            )
             if record.avatar:
                 self._files[f"{UPLOADS}/{id}/picture"] = record.avatar
         else:
@@ -91,27 +132,45 @@ class SlackWriter:
             "members": [_user(each.person) for each in group.members],
         }
         if group.kind != "direct":
-            purpose = {"value": to_mrkdwn(group.description), "creator": "", "last_set": 0}
-            row |= {"name": self._names[group.id], "is_archived": group.is_archived, "purpose": purpose}
+            purpose = {
+                "value": to_mrkdwn(group.description),
+                "creator": "",
+                "last_set": 0,
+            }
+            row |= {
+                "name": self._names[group.id],
+                "is_archived": group.is_archived,
+                "purpose": purpose,
+            }
         if group.creator:
             row["creator"] = _user(group.creator)
         pins = ((pin, self._pins[pin.message]) for pin in group.pins)
         row["pins"] = [
-            {"id": ts, "type": "C", "user": _user(pin.person), "created": pin.time_ms // 1000}
+            {
+                "id": ts,
+                "type": "C",
+                "user": _user(pin.person),
+                "created": pin.time_ms // 1000,
+            }
             for pin, ts in pins
             if ts
         ]
         return row
 
-    # --- messages -------------------------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
-        """The lines of a thread. If its first message is gone, the next one begins it."""
+        """The lines of a thread. If its first message is gone, the next one
+        begins it."""
         root = 0
         for record in records:
             time_us = _microseconds(record)
             row = {"type": "message"} | ({"thread_ts": _ts(root)} if root else {})
-            for each in self._events(record) if isinstance(record, Change) else [self._message(record)]:
+            for each in (
+                self._events(record)
+                if isinstance(record, Change)
+                else [self._message(record)]
+            ):
                 yield Line(record.group, time_us, encode(row | each))
             root = root or time_us
 
@@ -143,12 +202,17 @@ class SlackWriter:
         for each in message.reactions:
             name, tone = emoji_name(each.emoji)
             if name:
-                users.setdefault(f"{name}::skin-tone-{tone}" if tone else name, []).append(_user(each.person))
+                users.setdefault(
+                    f"{name}::skin-tone-{tone}" if tone else name, []
+                ).append(_user(each.person))
             else:
-                self._archive.problems.note("reaction without a name in Slack", group=message.group)
+                self._archive.problems.note(
+                    "reaction without a name in Slack", group=message.group
+                )
         if users:
             row["reactions"] = [
-                {"name": name, "users": some, "count": len(some)} for name, some in users.items()
+                {"name": name, "users": some, "count": len(some)}
+                for name, some in users.items()
             ]
         return row
 
@@ -164,7 +228,12 @@ class SlackWriter:
             }
         elif change.kind == "description":
             text = to_mrkdwn(change.text)
-            yield {"subtype": "channel_purpose", "user": user, "purpose": text, "text": text}
+            yield {
+                "subtype": "channel_purpose",
+                "user": user,
+                "purpose": text,
+                "text": text,
+            }
         for person in change.people:
             event = {
                 "subtype": f"channel_{change.kind}",
@@ -174,31 +243,44 @@ class SlackWriter:
             yield event if person == change.person else event | {"inviter": user}
 
 
-# --- texts --------------------------------------------------------------------------------------------------
+# --- texts --------------------------------------------------------------------
 
 
 def to_mrkdwn(text: str) -> str:
-    """A text of ours as Slack takes it. It mentions those of its marks alone."""
+    """A text of ours as Slack takes it. It mentions those of its marks
+    alone."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = around_code(text, lambda part: _LINK.sub(_link, _STRUCK.sub(r"~\1~", part)))
-    return without_marks(text, lambda id: "<!channel>" if id == EVERYBODY else f"<@{_user(id)}>")
+    return without_marks(
+        text, lambda id: "<!channel>" if id == EVERYBODY else f"<@{_user(id)}>"
+    )
 
 
 def _link(match: re.Match[str]) -> str:
-    return f"<{match['bare']}>" if match["bare"] else f"<{match['target']}|{match['label']}>"
+    return (
+        f"<{match['bare']}>"
+        if match["bare"]
+        else f"<{match['target']}|{match['label']}>"
+    )
 
 
 def _user(id: str) -> str:
-    return f"U{int(id):08}" if id.isdecimal() else "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
+    return (
+        f"U{int(id):08}"
+        if id.isdecimal()
+        else "U" + re.sub("[^A-Z0-9]", "", id.upper())[:31]
+    )
 
 
 def _microseconds(record: Message | Change) -> int:
-    """When it was. Messages of one millisecond are told apart by their ids, mostly."""
+    """When it was. Messages of one millisecond are told apart by their ids,
+    mostly."""
     return record.time_ms * 1000 + int(record.id) % 1000
 
 
 def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
-    """The rows of a conversation with times that they share with no other, in which they are known."""
+    """The rows of a conversation with times that they share with no other, in
+    which they are known."""
     last = 0
     for line in lines:
         last = max(line.key, last + 1)

@@ -1,7 +1,9 @@
-"""Files of an archive as uploads: their bytes come from a folder, or from the archive itself.
+"""Files of an archive as uploads: their bytes come from a folder, or from the
+archive itself.
 
-An upload has an id that follows from that of the file there and the secret of the server. So a repeated
-import finds it, and what a killed import has left of it.
+An upload has an id that follows from that of the file there and the secret of
+the server. So a repeated import finds it, and what a killed import has left of
+it.
 """
 
 import hashlib
@@ -23,8 +25,9 @@ _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
 
 
 class FileIndex:
-    """Finds the bytes of files by their id. ``folder`` has ``F….png``, ``F…-name``, ``F…/name``; pictures of
-    people have the id of the user (``U….jpg``)."""
+    """Finds the bytes of files by their id. ``folder`` has ``F….png``,
+    ``F…-name``, ``F…/name``; pictures of people have the id of the user
+    (``U….jpg``)."""
 
     def __init__(self, archive: Archive, folder: Path | None) -> None:
         self._archive = archive
@@ -34,7 +37,11 @@ class FileIndex:
             if match is None or path.is_symlink():
                 continue
             if path.is_dir():
-                inside = [each for each in sorted(path.iterdir()) if each.is_file() and not each.is_symlink()]
+                inside = [
+                    each
+                    for each in sorted(path.iterdir())
+                    if each.is_file() and not each.is_symlink()
+                ]
                 if not inside:
                     continue
                 path = inside[0]
@@ -52,22 +59,32 @@ class FileIndex:
         return file is not None
 
     def open(self, id: str) -> IO[bytes] | None:
-        """The bytes of a file; None: there are none. Raises OSError, and what a broken zip file raises."""
+        """The bytes of a file; None: there are none. Raises OSError, and what a
+        broken zip file raises."""
         path = self._paths.get(id)
         return self._archive.open(id) if path is None else path.open("rb")
 
 
 class FileUploads:
-    """Uploads the files of an archive, each once. ``key``: from which ids are made."""
+    """Uploads the files of an archive, each once. ``key``: from which ids are
+    made."""
 
-    def __init__(self, uploads: Uploads, index: FileIndex, app: str, key: bytes, problems: Problems) -> None:
+    def __init__(
+        self,
+        uploads: Uploads,
+        index: FileIndex,
+        app: str,
+        key: bytes,
+        problems: Problems,
+    ) -> None:
         self._uploads, self._index, self._app, self._key = uploads, index, app, key
         self._problems = problems
         self.new = 0
         self.emoji = 0
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
-        """The upload of a file, for the account of a user. None: there are no bytes, or they are refused."""
+        """The upload of a file, for the account of a user. None: there are no
+        bytes, or they are refused."""
         if not id:
             return None
         own_id = self._id_of(id)
@@ -81,7 +98,9 @@ class FileUploads:
                     return found
                 length = _length_of(file, self._uploads.limit_of(kind))
                 file.seek(0)
-                added = self._uploads.receive(Offer(self._app, user, name, kind, length), file.read, own_id)
+                added = self._uploads.receive(
+                    Offer(self._app, user, name, kind, length), file.read, own_id
+                )
         except StorageUnavailable:
             raise
         except (ServiceRefused, Unavailable) as error:
@@ -118,7 +137,9 @@ class FileUploads:
 
     def _id_of(self, id: str) -> str:
         """The id here of a file of the archive."""
-        digest = hashlib.blake2b(f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24)
+        digest = hashlib.blake2b(
+            f"{self._app}\0{id}".encode(), key=self._key[:64], digest_size=24
+        )
         return urlsafe_b64encode(digest.digest()).decode()
 
     def _open(self, id: str) -> IO[bytes]:
@@ -129,7 +150,8 @@ class FileUploads:
 
 
 def _length_of(file: IO[bytes], most: int) -> int:
-    """The number of bytes, as they are unpacked; one more than ``most`` if there are more."""
+    """The number of bytes, as they are unpacked; one more than ``most`` if
+    there are more."""
     length = 0
     while piece := file.read(1 << 16):
         length += len(piece)

@@ -26,12 +26,16 @@ class Line(Struct, frozen=True, array_like=True):
 
 
 def threads(
-    archive: Archive, meet: Callable[[Person | Group | Emoji], object], done: Callable[[int], object]
+    archive: Archive,
+    meet: Callable[[Person | Group | Emoji], object],
+    done: Callable[[int], object],
 ) -> Iterator[Iterator[Message | Change]]:
-    """The threads of an archive, one after the other: the first message and its replies; a change alone.
+    """The threads of an archive, one after the other: the first message and its
+    replies; a change alone.
 
-    ``meet`` gets all other records before. ``done`` is called with the number of threads so far. The ids of
-    messages are numbers that grow with them, so the first message is the first one here, too, if it is there.
+    ``meet`` gets all other records before. ``done`` is called with the number
+    of threads so far. The ids of messages are numbers that grow with them, so
+    the first message is the first one here, too, if it is there.
     """
     with closing(Spool(_root)) as spool:
         for record in archive.records():
@@ -46,14 +50,18 @@ def threads(
 
 
 def _root(record: Message | Change) -> int:
-    return int(record.thread if isinstance(record, Message) and record.thread else record.id)
+    return int(
+        record.thread if isinstance(record, Message) and record.thread else record.id
+    )
 
 
 @contextmanager
 def spooled(
-    some: Iterable[Iterator[Message | Change]], lines: Callable[[Iterator[Message | Change]], Iterable[Line]]
+    some: Iterable[Iterator[Message | Change]],
+    lines: Callable[[Iterator[Message | Change]], Iterable[Line]],
 ) -> Iterator[Spool]:
-    """The lines of threads, by group and key, until the end of ``with``. ``lines`` makes those of one."""
+    """The lines of threads, by group and key, until the end of ``with``.
+    ``lines`` makes those of one."""
     with closing(Spool(lambda line: (line.group, line.key), Line)) as spool:
         for thread in some:
             for line in lines(thread):
@@ -70,8 +78,8 @@ def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """A new file that only this user may read. One that is there goes, as others may read it, or have it
-    open. Raises OSError."""
+    """A new file that only this user may read. One that is there goes, as
+    others may read it, or have it open. Raises OSError."""
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
@@ -93,13 +101,14 @@ def with_name(text: str, file: File) -> str:
 
 
 def without_marks(text: str, named: Callable[[str], str]) -> str:
-    """A text whose links to messages are addresses there. ``named``: id of a person → how the text names
-    them."""
+    """A text whose links to messages are addresses there. ``named``: id of a
+    person → how the text names them."""
     return MARK.sub(lambda match: named(match[2]), with_links(text, lambda _: ""))
 
 
 def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:
-    """A name of these signs that begins with a letter and was not taken before."""
+    """A name of these signs that begins with a letter and was not taken
+    before."""
     base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:56]
     if not base[:1].isalpha():
         base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:56]

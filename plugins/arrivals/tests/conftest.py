@@ -1,4 +1,5 @@
-"""Sites, and imports into them: in this process, or by the distribution as it is installed."""
+"""Sites, and imports into them: in this process, or by the distribution as it
+is installed."""
 
 import json
 import sys
@@ -46,7 +47,11 @@ class Site:
         self.config = folder / "imserver.yaml"
         data, storage = {"data_dir": str(folder / "data")}, {"url": url} if url else {}
         folder.mkdir(exist_ok=True)
-        self.settings: dict[str, Any] = {"server": data, "storage": storage, "apps": {APP: {}}}
+        self.settings: dict[str, Any] = {
+            "server": data,
+            "storage": storage,
+            "apps": {APP: {}},
+        }
         self.write()
 
     def write(self) -> None:
@@ -58,14 +63,18 @@ class Site:
 
     def run(self, workspace: Path, *options: str, status: int = 0) -> str:
         """Import in this process, and return what the command has said."""
-        done = CliRunner().invoke(arrive, self.arguments(workspace, *options), catch_exceptions=False)
+        done = CliRunner().invoke(
+            arrive, self.arguments(workspace, *options), catch_exceptions=False
+        )
         assert done.exit_code == status, done.output
         return done.output
 
     def bring(self, archive: Archive, status: int = 0, **options: Any) -> str:
         """Import an archive of a test, and return what the command has said."""
         wish = Wish(path=str(self.config), data_dir=None, app=APP, **options)
-        done = CliRunner().invoke(click.command()(lambda: bring(archive, wish)), [], catch_exceptions=False)
+        done = CliRunner().invoke(
+            click.command()(lambda: bring(archive, wish)), [], catch_exceptions=False
+        )
         assert done.exit_code == status, done.output
         return done.output
 
@@ -114,10 +123,15 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[Workspace, str], Path]:
-    """``write(workspace, name)``: as a zip file if the name ends so, else as a folder."""
+    """``write(workspace, name)``: as a zip file if the name ends so, else as a
+    folder."""
 
     def write(workspace: Workspace, name: str) -> Path:
         path = tmp_path / name
-        return workspace.write_zip(path) if name.endswith(".zip") else workspace.write_folder(path)
+        return (
+            workspace.write_zip(path)
+            if name.endswith(".zip")
+            else workspace.write_folder(path)
+        )
 
     return write

@@ -1,4 +1,5 @@
-"""A server of Matrix as one account sees it, as far as the client-server API is needed to follow it."""
+"""A server of Matrix as one account sees it, as far as the client-server API is
+needed to follow it."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ TOKEN = "syt_Ym9i_of_bob"
 
 
 class Matrix(Server):
-    """The account is that of bob. A token of ``/sync`` is the time of the newest event."""
+    """The account is that of bob. A token of ``/sync`` is the time of the
+    newest event."""
 
     def __init__(self, version: str = "10") -> None:
         super().__init__(version)
@@ -30,7 +32,9 @@ class Matrix(Server):
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
         """The answer to a request: a status, bytes or a value of JSON."""
         self.asked.append(f"{path}?{query.get('timeout', '')}")
-        other = next((each for part, each in self.answers.items() if part in path), None)
+        other = next(
+            (each for part, each in self.answers.items() if part in path), None
+        )
         if other is not None:
             return other
         match path.removeprefix("/_matrix/client/").split("/"):
@@ -39,7 +43,11 @@ class Matrix(Server):
             case ["v3", "account", "whoami"]:
                 return {"user_id": BOB}
             case ["v3", "joined_rooms"]:
-                return {"joined_rooms": [room.id for room in self.rooms if membership(room) == "join"]}
+                return {
+                    "joined_rooms": [
+                        room.id for room in self.rooms if membership(room) == "join"
+                    ]
+                }
             case ["v3", "sync"]:
                 return self._sync(query)
             case ["v3", "rooms", id, *rest]:
@@ -49,22 +57,42 @@ class Matrix(Server):
                 return self._of_room(room, rest, query, body)
         return 404
 
-    def _of_room(self, room: Room, rest: list[str], query: dict[str, str], body: bytes) -> Any:
+    def _of_room(
+        self, room: Room, rest: list[str], query: dict[str, str], body: bytes
+    ) -> Any:
         match rest:
             case ["state"]:
                 return [client_event(id, event) for id, event in room.state.values()]
             case ["event", id]:
-                return next((client_event(own, event) for own, event in room.events if own == id), 404)
+                return next(
+                    (
+                        client_event(own, event)
+                        for own, event in room.events
+                        if own == id
+                    ),
+                    404,
+                )
             case ["send", type, transaction]:
                 if transaction not in self._sent:
                     self._sent.add(transaction)
                     self.send(room, BOB, type, json.loads(body))
                 return {"event_id": room.events[-1][0]}
             case ["messages"]:
-                since, until = int(query.get("to", "0")), int(query.get("from", self.now_ms))
-                events = [each for each in reversed(room.events) if since < moment(each) <= until]
+                since, until = (
+                    int(query.get("to", "0")),
+                    int(query.get("from", self.now_ms)),
+                )
+                events = [
+                    each
+                    for each in reversed(room.events)
+                    if since < moment(each) <= until
+                ]
                 page = events[: int(query["limit"])]
-                end = {"end": str(moment(page[-1]) - 1)} if len(page) < len(events) else {}
+                end = (
+                    {"end": str(moment(page[-1]) - 1)}
+                    if len(page) < len(events)
+                    else {}
+                )
                 return {"chunk": [client_event(*each) for each in page], **end}
         return 404
 
@@ -76,12 +104,16 @@ class Matrix(Server):
         limit = json.loads(query["filter"])["room"]["timeline"]["limit"]
         rooms: Json = {"join": {}, "leave": {}}
         for room in self.rooms:
-            events = [each for each in room.events if moment(each) > int(query["since"])]
+            events = [
+                each for each in room.events if moment(each) > int(query["since"])
+            ]
             if not events or not membership(room):
                 continue
             shown = events[-limit:]
             is_new = any(event.get("state_key") == BOB for _, event in events)
-            state = [client_event(*each) for each in room.state.values()] if is_new else []
+            state = (
+                [client_event(*each) for each in room.state.values()] if is_new else []
+            )
             rooms["join" if membership(room) == "join" else "leave"][room.id] = {
                 "timeline": {
                     "events": [client_event(*each) for each in shown],
@@ -106,7 +138,15 @@ def membership(room: Room) -> str:
 
 def client_event(id: str, event: Json) -> Json:
     """An event as clients get it, without its room."""
-    kept = ("type", "sender", "content", "origin_server_ts", "state_key", "unsigned", "redacts")
+    kept = (
+        "type",
+        "sender",
+        "content",
+        "origin_server_ts",
+        "state_key",
+        "unsigned",
+        "redacts",
+    )
     return {**{name: event[name] for name in kept if name in event}, "event_id": id}
 
 
@@ -125,7 +165,9 @@ def running(fake: Matrix) -> Iterator[Matrix]:
             if self.headers["Authorization"] == f"Bearer {TOKEN}":
                 answer = fake.answer(self.command, unquote(parts.path), query, body)
             status = answer if isinstance(answer, int) else 200
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            content = (
+                answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            )
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -1,4 +1,5 @@
-"""A server of Mattermost for tests: it speaks what is documented of its REST API, events and webhooks."""
+"""A server of Mattermost for tests: it speaks what is documented of its REST
+API, events and webhooks."""
 
 import json
 import threading
@@ -23,12 +24,16 @@ MOST_SINCE = 1000
 def id_of(name: str) -> str:
     """An id as theirs are."""
     digest = int.from_bytes(blake2b(name.encode(), digest_size=16).digest())
-    return "".join("abcdefghijklmnopqrstuvwxyz0123456789"[digest // 36**each % 36] for each in range(26))
+    return "".join(
+        "abcdefghijklmnopqrstuvwxyz0123456789"[digest // 36**each % 36]
+        for each in range(26)
+    )
 
 
 class Mattermost:
-    """A team ``dev`` with ``ann`` and ``bob``, the channel ``room``, and an account ``follower``, whose token
-    is :data:`TOKEN`. ``answer``: answers a request otherwise; None: as usual."""
+    """A team ``dev`` with ``ann`` and ``bob``, the channel ``room``, and an
+    account ``follower``, whose token is :data:`TOKEN`. ``answer``: answers a
+    request otherwise; None: as usual."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -53,7 +58,7 @@ class Mattermost:
         self._server: ThreadingHTTPServer | None = None
         self._port = 0
 
-    # --- what people do -------------------------------------------------------------------------------------
+    # --- what people do -------------------------------------------------------
 
     def now(self) -> int:
         """Milliseconds, each once."""
@@ -61,13 +66,24 @@ class Mattermost:
         return self._last_ms
 
     def add_user(self, name: str, **more: Any) -> str:
-        row = {"id": id_of(name), "username": name, "email": f"{name}@example.org", "nickname": name.title()}
+        row = {
+            "id": id_of(name),
+            "username": name,
+            "email": f"{name}@example.org",
+            "nickname": name.title(),
+        }
         self.users[row["id"]] = {**row, "roles": "system_user", "delete_at": 0, **more}
         return row["id"]
 
     def add_channel(self, name: str, people: list[str], type: str = "O") -> str:
         id, team = id_of(f"channel {name}"), "" if type in "DG" else id_of("team dev")
-        row = {"id": id, "team_id": team, "name": name, "display_name": name.title(), "type": type}
+        row = {
+            "id": id,
+            "team_id": team,
+            "name": name,
+            "display_name": name.title(),
+            "type": type,
+        }
         row |= {"header": "", "purpose": "", "delete_at": 0, "last_post_at": 0}
         with self.lock:
             self.channels[id], self.members[id] = row, [id_of(each) for each in people]
@@ -95,10 +111,21 @@ class Mattermost:
                 "delete_at": 0,
                 "user_id": id_of(user),
             }
-            row |= {"channel_id": where, "root_id": root, "original_id": "", "message": text, "type": ""}
+            row |= {
+                "channel_id": where,
+                "root_id": root,
+                "original_id": "",
+                "message": text,
+                "type": "",
+            }
             row |= {"is_pinned": False, "props": {}, "file_ids": []}
             for name, content in (files or {}).items():
-                info = {"id": id_of(f"file {id}{name}"), "name": name, "size": len(content), "create_at": at}
+                info = {
+                    "id": id_of(f"file {id}{name}"),
+                    "name": name,
+                    "size": len(content),
+                    "create_at": at,
+                }
                 self.files[info["id"]] = info, content
                 row["file_ids"].append(info["id"])
             self.posts[id] = row | more
@@ -111,7 +138,13 @@ class Mattermost:
     def edit(self, id: str, text: str) -> None:
         with self.lock:
             row, at = self.posts[id], self.now()
-            old = {**row, "id": id_of(f"old {at}"), "original_id": id, "update_at": at, "delete_at": at}
+            old = {
+                **row,
+                "id": id_of(f"old {at}"),
+                "original_id": id,
+                "update_at": at,
+                "delete_at": at,
+            }
             self.posts[old["id"]] = old
             row.update(message=text, edit_at=at, update_at=at)
         self.send("post_edited", row["channel_id"], {"post": json.dumps(row)})
@@ -119,19 +152,35 @@ class Mattermost:
     def delete(self, id: str) -> None:
         with self.lock:
             row, at = self.posts[id], self.now()
-            for each in (row, *(each for each in self.posts.values() if each["root_id"] == id)):
+            for each in (
+                row,
+                *(each for each in self.posts.values() if each["root_id"] == id),
+            ):
                 each.update(delete_at=at, update_at=at)
         self.send("post_deleted", row["channel_id"], {"post": json.dumps(row)})
 
     def react(self, id: str, user: str, emoji: str, ends: bool = False) -> None:
         with self.lock:
-            reaction = {"user_id": id_of(user), "post_id": id, "emoji_name": emoji, "create_at": self.now()}
-            rows = [each for each in self.reactions.get(id, []) if each | reaction != each]
-            rows = [each for each in rows if (each["user_id"], each["emoji_name"]) != (id_of(user), emoji)]
+            reaction = {
+                "user_id": id_of(user),
+                "post_id": id,
+                "emoji_name": emoji,
+                "create_at": self.now(),
+            }
+            rows = [
+                each for each in self.reactions.get(id, []) if each | reaction != each
+            ]
+            rows = [
+                each
+                for each in rows
+                if (each["user_id"], each["emoji_name"]) != (id_of(user), emoji)
+            ]
             self.reactions[id] = rows if ends else [*rows, reaction]
             self.posts[id]["update_at"] = self.now()
         kind = "reaction_removed" if ends else "reaction_added"
-        self.send(kind, self.posts[id]["channel_id"], {"reaction": json.dumps(reaction)})
+        self.send(
+            kind, self.posts[id]["channel_id"], {"reaction": json.dumps(reaction)}
+        )
 
     def join(self, user: str, channel: str = "room") -> None:
         id = id_of(f"channel {channel}")
@@ -148,28 +197,67 @@ class Mattermost:
     def export(self, folder: Path) -> Path:
         """Write a bulk export."""
         folder.mkdir()
-        team = {"name": "dev", "display_name": "Dev", "type": "O", "allow_open_invite": True}
-        lines: list[dict[str, Any]] = [{"type": "version", "version": 1}, {"type": "team", "team": team}]
+        team = {
+            "name": "dev",
+            "display_name": "Dev",
+            "type": "O",
+            "allow_open_invite": True,
+        }
+        lines: list[dict[str, Any]] = [
+            {"type": "version", "version": 1},
+            {"type": "team", "team": team},
+        ]
         own = [each for each in self.channels.values() if each["team_id"]]
-        lines += [{"type": "channel", "channel": {**each, "team": "dev"}} for each in own]
+        lines += [
+            {"type": "channel", "channel": {**each, "team": "dev"}} for each in own
+        ]
         for user in self.users.values():
             rows = [
-                {"name": each["name"], "roles": ""} for each in own if user["id"] in self.members[each["id"]]
+                {"name": each["name"], "roles": ""}
+                for each in own
+                if user["id"] in self.members[each["id"]]
             ]
-            lines.append({"type": "user", "user": {**user, "teams": [{"name": "dev", "channels": rows}]}})
+            lines.append(
+                {
+                    "type": "user",
+                    "user": {**user, "teams": [{"name": "dev", "channels": rows}]},
+                }
+            )
         for post in sorted(self.posts.values(), key=lambda each: str(each["id"])):
             if not post["root_id"] and not post["delete_at"]:
-                replies = [each for each in self.posts.values() if each["root_id"] == post["id"]]
+                replies = [
+                    each
+                    for each in self.posts.values()
+                    if each["root_id"] == post["id"]
+                ]
                 row = self._exported(post, folder) | {
-                    "replies": [self._exported(each, folder) for each in replies if not each["delete_at"]]
+                    "replies": [
+                        self._exported(each, folder)
+                        for each in replies
+                        if not each["delete_at"]
+                    ]
                 }
                 channel = self.channels[post["channel_id"]]
                 if channel["team_id"]:
-                    lines.append({"type": "post", "post": {"team": "dev", "channel": channel["name"], **row}})
+                    lines.append(
+                        {
+                            "type": "post",
+                            "post": {"team": "dev", "channel": channel["name"], **row},
+                        }
+                    )
                 else:
-                    names = [self.users[id]["username"] for id in self.members[channel["id"]]]
-                    lines.append({"type": "direct_post", "direct_post": {"channel_members": names, **row}})
-        (folder / "import.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+                    names = [
+                        self.users[id]["username"] for id in self.members[channel["id"]]
+                    ]
+                    lines.append(
+                        {
+                            "type": "direct_post",
+                            "direct_post": {"channel_members": names, **row},
+                        }
+                    )
+        (folder / "import.jsonl").write_text(
+            "\n".join(map(json.dumps, lines)), encoding="utf-8"
+        )
         return folder
 
     def _exported(self, post: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -183,9 +271,12 @@ class Mattermost:
             for each in self.reactions.get(post["id"], [])
         ]
         user = self.users[post["user_id"]]["username"]
-        return {name: post[name] for name in names} | {"user": user, "reactions": reactions}
+        return {name: post[name] for name in names} | {
+            "user": user,
+            "reactions": reactions,
+        }
 
-    # --- the wire -------------------------------------------------------------------------------------------
+    # --- the wire -------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -211,14 +302,23 @@ class Mattermost:
     def send(self, event: str, channel: str, data: dict[str, Any]) -> None:
         """Send an event to all who listen."""
         for each in list(self.sockets):
-            each.send_event({"event": event, "data": data, "broadcast": {"channel_id": channel}})
+            each.send_event(
+                {"event": event, "data": data, "broadcast": {"channel_id": channel}}
+            )
 
     def shown(self, post: dict[str, Any]) -> dict[str, Any]:
         """A post as the API shows it."""
         files = [self.files[id][0] for id in post["file_ids"]]
-        metadata = {"files": files + post.get("metadata_files", []), "emojis": post.get("emojis", [])}
+        metadata = {
+            "files": files + post.get("metadata_files", []),
+            "emojis": post.get("emojis", []),
+        }
         metadata["reactions"] = self.reactions.get(post["id"], [])
-        return {**post, "message": "" if post["delete_at"] else post["message"], "metadata": metadata}
+        return {
+            **post,
+            "message": "" if post["delete_at"] else post["message"],
+            "metadata": metadata,
+        }
 
     def get(self, path: str, query: dict[str, str]) -> Any:
         """The answer to a GET; None: there is none."""
@@ -227,26 +327,46 @@ class Mattermost:
             case ["users", "me"]:
                 return self.users[me]
             case ["users", "me", "teams"]:
-                return [{"id": id_of("team dev"), "name": "dev", "display_name": "Dev", "type": "O"}]
+                return [
+                    {
+                        "id": id_of("team dev"),
+                        "name": "dev",
+                        "display_name": "Dev",
+                        "type": "O",
+                    }
+                ]
             case ["users", "me", "teams", _, "channels"]:
-                return [each for each in self.channels.values() if me in self.members[each["id"]]]
+                return [
+                    each
+                    for each in self.channels.values()
+                    if me in self.members[each["id"]]
+                ]
             case ["channels", id] if me in self.members.get(id, ()):
                 return self.channels[id]
             case ["channels", id, "members"] if me in self.members.get(id, ()):
                 start = int(query["page"]) * int(query["per_page"])
                 some = self.members[id][start : start + int(query["per_page"])]
-                return [{"user_id": each, "channel_id": id, "roles": "channel_user"} for each in some]
+                return [
+                    {"user_id": each, "channel_id": id, "roles": "channel_user"}
+                    for each in some
+                ]
             case ["channels", id, "posts"] if me in self.members.get(id, ()):
-                rows = [each for each in self.posts.values() if each["channel_id"] == id]
+                rows = [
+                    each for each in self.posts.values() if each["channel_id"] == id
+                ]
                 if "since" in query:
-                    rows = [each for each in rows if each["update_at"] > int(query["since"])][:MOST_SINCE]
+                    rows = [
+                        each for each in rows if each["update_at"] > int(query["since"])
+                    ][:MOST_SINCE]
                 else:
                     start = int(query["page"]) * int(query["per_page"])
                     rows = sorted(rows, key=lambda each: -each["create_at"])
                     rows = [each for each in rows if not each["delete_at"]][
                         start : start + int(query["per_page"])
                     ]
-                roots = [self.posts[each["root_id"]] for each in rows if each["root_id"]]
+                roots = [
+                    self.posts[each["root_id"]] for each in rows if each["root_id"]
+                ]
                 return {
                     "order": [each["id"] for each in rows],
                     "posts": {each["id"]: self.shown(each) for each in (*rows, *roots)},
@@ -270,7 +390,11 @@ class Mattermost:
     def hook(self, body: dict[str, Any]) -> None:
         """An incoming webhook of ann's posts."""
         self.posted.append(body)
-        props = {**body["props"], "from_webhook": "true", "override_username": body["username"]}
+        props = {
+            **body["props"],
+            "from_webhook": "true",
+            "override_username": body["username"],
+        }
         self.post("ann", body["text"], body.get("channel", "room"), props=props)
         if self.after_hook:
             self.after_hook()
@@ -312,7 +436,9 @@ class Handler(BaseHTTPRequestHandler):
         if given is None:
             with fake.lock:
                 answer = ask(path.removeprefix("/api/v4"))
-                content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                content = (
+                    answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                )
             given = 404 if answer is None else 200, content
         self.write(*given)
 
@@ -322,11 +448,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    # --- events ---------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------
 
     def serve_events(self, fake: Mattermost) -> None:
         self.close_connection = True
-        self.protocol, self.numbers, self.sending = ServerProtocol(), count(), threading.Lock()
+        self.protocol, self.numbers, self.sending = (
+            ServerProtocol(),
+            count(),
+            threading.Lock(),
+        )
         head = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         self.protocol.receive_data(f"GET {self.path} HTTP/1.1\r\n{head}\r\n".encode())
         (request,) = self.protocol.events_received()
@@ -348,11 +478,22 @@ class Handler(BaseHTTPRequestHandler):
                 fake.sockets.remove(self)
 
     def challenged(self, fake: Mattermost, request: dict[str, Any]) -> None:
-        is_known = request["action"] == "authentication_challenge" and request["data"]["token"] == TOKEN
-        self.send_text({"status": "OK" if is_known else "FAIL", "seq_reply": request["seq"]})
+        is_known = (
+            request["action"] == "authentication_challenge"
+            and request["data"]["token"] == TOKEN
+        )
+        self.send_text(
+            {"status": "OK" if is_known else "FAIL", "seq_reply": request["seq"]}
+        )
         if is_known:
             fake.sockets.append(self)
-            self.send_event({"event": "hello", "data": {"server_version": "11.1.0"}, "broadcast": {}})
+            self.send_event(
+                {
+                    "event": "hello",
+                    "data": {"server_version": "11.1.0"},
+                    "broadcast": {},
+                }
+            )
 
     def send_event(self, event: dict[str, Any]) -> None:
         self.send_text({**event, "seq": next(self.numbers)})

@@ -1,5 +1,5 @@
-"""Generated archives of all formats in the log: once, again, killed, later; and what the importer makes of
-records."""
+"""Generated archives of all formats in the log: once, again, killed, later; and
+what the importer makes of records."""
 
 import csv
 import json
@@ -57,7 +57,10 @@ def compare(site: Site, path: Path, name: str) -> None:
     """Each record of an archive is in the log once, and nothing else."""
     archive, entries = archive_of(path, name), site.entries()
     messages = [each for each in entries if each.kind == "message"]
-    ids, texts = {each.id: each for each in messages}, Counter(each.client_msg_id for each in messages)
+    ids, texts = (
+        {each.id: each for each in messages},
+        Counter(each.client_msg_id for each in messages),
+    )
     own = {each.client_msg_id: each for each in messages}
     assert texts.most_common(1)[0][1] == 1
     parts = 0
@@ -105,20 +108,25 @@ def test_a_killed_import_has_everything_once(
     FORMATS[name](path, 3000)
     command = [sys.executable, "-m", "imserver", "arrive", *site.arguments(path)]
     for point in sorted(random.Random(name).sample(range(100, 2900), 2)):
-        with running(command, env=installed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        with running(
+            command, env=installed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
             deadline = time.monotonic() + SECONDS
             while stored(site.folder / "data" / "imserver.db") < point:
                 assert process.poll() is None, process.communicate()[0]
                 assert time.monotonic() < deadline
                 time.sleep(0.002)  # between two looks at another process
             process.kill()
-    subprocess.run(command, env=installed, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, env=installed, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL
+    )
     compare(site, path, name)
     with site.store() as store:
         rows = store.rows("SELECT id FROM upload")
-    assert {path.name.removesuffix(".t") for path in files_in(site.folder / "data" / "uploads")} == {
-        text_of(id) for (id,) in rows
-    }
+    assert {
+        path.name.removesuffix(".t")
+        for path in files_in(site.folder / "data" / "uploads")
+    } == {text_of(id) for (id,) in rows}
     other = Site(tmp_path / "other")
     other.run(path)
     for one, same in zip(contents(site), contents(other), strict=True):
@@ -126,16 +134,31 @@ def test_a_killed_import_has_everything_once(
 
 
 def contents(site: Site) -> Iterator[tuple[object, ...]]:
-    """All entries, memberships and followers of threads, without what the secret of the site is in."""
+    """All entries, memberships and followers of threads, without what the
+    secret of the site is in."""
     for each in site.entries():
         body = re.sub(rb"/uploads/[^/\"]+", b"", each.body)
         own_id, about = each.client_msg_id, (each.conversation, each.about, each.thread)
-        yield own_id, each.kind, each.type, each.sender, each.time_ms, *about, body, each.meta, each.reactions
+        yield (
+            own_id,
+            each.kind,
+            each.type,
+            each.sender,
+            each.time_ms,
+            *about,
+            body,
+            each.meta,
+            each.reactions,
+        )
     with site.store() as store:
         columns = "conversation, member, joined_id, left_id, role, readable_after"
-        yield from store.rows(f"SELECT {columns} FROM membership ORDER BY conversation, member, joined_id")
+        yield from store.rows(
+            f"SELECT {columns} FROM membership ORDER BY conversation, member, joined_id"
+        )
         columns = "conversation, root, member, read_id, follows"
-        yield from store.rows(f"SELECT {columns} FROM thread_reader ORDER BY root, member")
+        yield from store.rows(
+            f"SELECT {columns} FROM thread_reader ORDER BY root, member"
+        )
 
 
 def stored(database: Path) -> int:
@@ -143,14 +166,16 @@ def stored(database: Path) -> int:
     if not database.exists():
         return 0
     try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5) as connection:
+        with sqlite3.connect(
+            f"file:{database}?mode=ro", uri=True, timeout=5
+        ) as connection:
             row = connection.execute("SELECT max(last_id) FROM log").fetchone()
         return int(row[0] or 0)
     except sqlite3.OperationalError:
         return 0  # its tables are being made
 
 
-# --- what becomes of records --------------------------------------------------------------------------------
+# --- what becomes of records --------------------------------------------------
 
 TEA = Group(
     "1",
@@ -158,7 +183,11 @@ TEA = Group(
     "tea",
     creator="ann",
     created_ms=1,
-    members=[Member("ann", "owner", 10), Member("bob", "admin", 20), Member("cat", "owner", -1)],
+    members=[
+        Member("ann", "owner", 10),
+        Member("bob", "admin", 20),
+        Member("cat", "owner", -1),
+    ],
 )
 
 
@@ -173,10 +202,21 @@ def bodies(entries: list[Entry]) -> list[str]:
 def test_members_keep_their_roles_and_what_they_have_read(site: Site) -> None:
     joins = Change("j", "1", "ann", 15, "join", ["bob"])
     site.bring(
-        Made(ANN, BOB, CAT, TEA, said("1", "one", 10), joins, said("3", "two", 20), said("4", "three", 30))
+        Made(
+            ANN,
+            BOB,
+            CAT,
+            TEA,
+            said("1", "one", 10),
+            joins,
+            said("3", "two", 20),
+            said("4", "three", 30),
+        )
     )
     with site.log() as log:
-        members = {row.user: row.role for row in log.conversations.members(APP, 1, "", 10)}
+        members = {
+            row.user: row.role for row in log.conversations.members(APP, 1, "", 10)
+        }
         reads = log.conversations.read_positions(APP, {1: list(members)})
     ids = [each.id for each in site.entries() if each.kind == "message"]
     assert list(members.values()) == ["owner", "admin", "admin"]
@@ -186,17 +226,28 @@ def test_members_keep_their_roles_and_what_they_have_read(site: Site) -> None:
 def test_marks_are_names_and_links_to_what_has_come(site: Site) -> None:
     text = f"{mention('bob')} {mention('nobody')} {mention(EVERYBODY)}"
     there = [link("1", "https://old/1"), link("9", "https://old/9")]
-    site.bring(Made(ANN, BOB, TEA, said("1", text, 5), said("2", " ".join(there), 6, reply="1")))
+    site.bring(
+        Made(
+            ANN, BOB, TEA, said("1", text, 5), said("2", " ".join(there), 6, reply="1")
+        )
+    )
     first, second = (each for each in site.entries() if each.kind == "message")
     assert first.body.decode() == "@Bob @nobody @all"
     assert b'"mentions":["all"]' in first.meta
-    assert second.body.decode() == f"http://127.0.0.1:8080/home/messages#c/1/{first.id} https://old/9"
+    assert (
+        second.body.decode()
+        == f"http://127.0.0.1:8080/home/messages#c/1/{first.id} https://old/9"
+    )
     assert (second.about, second.thread) == (first.id, 0)
 
 
 def test_a_later_archive_brings_edits_and_takes_back(site: Site) -> None:
     photo, hot = File("f", "f.png"), Reaction("bob", "🔥")
-    before = said("1", "one", 5, reactions=[hot]), said("2", "two", 6, files=[photo]), said("3", "three", 7)
+    before = (
+        said("1", "one", 5, reactions=[hot]),
+        said("2", "two", 6, files=[photo]),
+        said("3", "three", 7),
+    )
     bob = Message("4", "1", "bob", 8, "four")
     made = Made(ANN, BOB, TEA, *before, bob)
     made.files["f"] = PNG
@@ -217,10 +268,19 @@ def test_a_later_archive_brings_edits_and_takes_back(site: Site) -> None:
     site.bring(later)
     entries = site.entries()
     first, second, third, *others = (each for each in entries if each.client_msg_id)
-    assert (first.body, first.reactions, json.loads(first.meta).keys()) == (b"One", (), {"edited", "reacted"})
+    assert (first.body, first.reactions, json.loads(first.meta).keys()) == (
+        b"One",
+        (),
+        {"edited", "reacted"},
+    )
     assert (second.type, json.loads(second.body)["caption"]) == ("picture", "Two")
     assert json.loads(second.body)["url"].startswith("/api/v1/uploads/")
-    assert [each.kind for each in (third, *others)] == ["recall", "message", "recall", "message"]
+    assert [each.kind for each in (third, *others)] == [
+        "recall",
+        "message",
+        "recall",
+        "message",
+    ]
     assert (others[-1].body, others[-1].reactions[0].emoji) == (b"SIX", "🔥")
     site.bring(made)
     site.bring(later)
@@ -233,7 +293,12 @@ def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
         Group("1", "open", "tea", members=[Member("ann")], avatar="g"),
     )
     emoji = [Emoji("party", "e"), Emoji("Not Possible", "e"), Emoji("lost", "x")]
-    made = Made(person, group, *emoji, said("1", "one", 5, reactions=[Reaction("ann", ":party:")]))
+    made = Made(
+        person,
+        group,
+        *emoji,
+        said("1", "one", 5, reactions=[Reaction("ann", ":party:")]),
+    )
     made.files |= {"a": PNG, "g": PNG, "e": PNG}
     output = site.bring(made, status=1)
     assert "files 2, emoji 1" in output
@@ -245,20 +310,32 @@ def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_a_repeated_import_leaves_no_file_of_a_killed_one(site: Site, is_stored: bool) -> None:
-    """A process that is killed leaves what is in the folder while a file is read: before its row is stored,
-    or after that."""
+def test_a_repeated_import_leaves_no_file_of_a_killed_one(
+    site: Site, is_stored: bool
+) -> None:
+    """A process that is killed leaves what is in the folder while a file is
+    read: before its row is stored, or after that."""
     folder, left = site.folder / "data" / "uploads", dict[Path, bytes]()
 
     class Watched(BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             content = super().read(size)
-            left.update((path, path.read_bytes()) for path in (folder / "incoming").glob("*"))
+            left.update(
+                (path, path.read_bytes()) for path in (folder / "incoming").glob("*")
+            )
             return content
 
-    made = Made(ANN, BOB, TEA, Emoji("party", "e"), said("1", "one", 5, files=[File("f", "f.txt")]))
+    made = Made(
+        ANN,
+        BOB,
+        TEA,
+        Emoji("party", "e"),
+        said("1", "one", 5, files=[File("f", "f.txt")]),
+    )
     made.files["e"] = PNG
-    made.open = lambda id: Watched(b"text" * 50_000) if id == "f" else Made.open(made, id)  # type: ignore[method-assign]
+    made.open = lambda id: (
+        Watched(b"text" * 50_000) if id == "f" else Made.open(made, id)
+    )  # type: ignore[method-assign]
     site.bring(made)
     assert left, "the folder of files that arrive was seen"
     before = files_in(folder)
@@ -283,12 +360,22 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
     elsewhere = Message("3", "?", "ann", 7, "where")
     lost = said("1", "", 5, files=[File("f", "f.png")])
     path = site.folder / "report.csv"
-    made = Made(ANN, BOB, CAT, TEA, direct, Group("e", "open", "=empty"), lost, third, elsewhere)
+    made = Made(
+        ANN, BOB, CAT, TEA, direct, Group("e", "open", "=empty"), lost, third, elsewhere
+    )
     site.bring(made, status=1, report=path, dry_run=True)
     assert path.stat().st_mode & 0o077 == 0
-    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    rows = {
+        row["id"]: row
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    }
     column = "what does not come, or differs"
-    assert [rows[id]["message"] for id in ("ann", "cat", "1", "d")] == ["1", "0", "1", "0"]
+    assert [rows[id]["message"] for id in ("ann", "cat", "1", "d")] == [
+        "1",
+        "0",
+        "1",
+        "0",
+    ]
     assert rows["cat"][column] == rows["d"][column] == "direct message of a third: 1"
     assert (
         rows["1"][column]
@@ -308,7 +395,15 @@ def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
     left = Group("1", "closed", "left")
     path = site.folder / "report.csv"
     made = Made(
-        *(ANN, BOB, CAT, BOT, left, Group("2", "open", "joined"), Group("3", "open", "empty")),
+        *(
+            ANN,
+            BOB,
+            CAT,
+            BOT,
+            left,
+            Group("2", "open", "joined"),
+            Group("3", "open", "empty"),
+        ),
         said("1", "one", 5, reactions=[Reaction("cat", "🔥")]),
         Message("2", "1", "bob", 6, "two"),
         Change("l", "1", "ann", 7, "leave", ["ann"]),
@@ -318,8 +413,14 @@ def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
     output = site.bring(made, report=path)
     assert "2  group without members (whoever wrote there is in it)" in output
     assert "1  conversation of nobody" in output
-    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
-    assert [rows[id]["becomes"] for id in "123"] == [*["group of whoever wrote there"] * 2, "nothing"]
+    rows = {
+        row["id"]: row
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    }
+    assert [rows[id]["becomes"] for id in "123"] == [
+        *["group of whoever wrote there"] * 2,
+        "nothing",
+    ]
     assert bodies(site.entries()) == ["one", "two", "three"]
     roles = [{"bob": "owner", "bot": "member"}, {"cat": "owner"}]
     assert roles_in(site) == roles
@@ -328,12 +429,18 @@ def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
 
 
 def roles_in(site: Site) -> list[dict[str, str]]:
-    """For each group, the role of each member there, by the id of the person there."""
+    """For each group, the role of each member there, by the id of the person
+    there."""
     with site.store() as store:
         log, names = store.part(MessageLog), dict[str, str]()
         for subject, account in store.rows("SELECT subject, account FROM oauth_link"):
             names[str(account)] = text_of(subject)
-        ids = [id for (id,) in store.rows("SELECT id FROM conversation WHERE pair IS NULL ORDER BY id")]
+        ids = [
+            id
+            for (id,) in store.rows(
+                "SELECT id FROM conversation WHERE pair IS NULL ORDER BY id"
+            )
+        ]
         members = [log.conversations.members(APP, id, "", 10) for id in ids]
     return [{names[row.user]: row.role for row in some} for some in members]
 
@@ -354,10 +461,14 @@ def test_whoever_wrote_in_a_direct_conversation_without_members_is_in_it(
     path = site.folder / "report.csv"
     direct = Group("d", "direct", members=[Member(id) for id in listed])
     messages = [
-        Message(str(time), "d", person, time, f"from {person}") for time, person in enumerate(writers, 5)
+        Message(str(time), "d", person, time, f"from {person}")
+        for time, person in enumerate(writers, 5)
     ]
     output = site.bring(Made(ANN, BOB, CAT, direct, *messages), report=path)
-    rows = {row["id"]: row for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())}
+    rows = {
+        row["id"]: row
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    }
     assert rows["d"]["becomes"] == becomes
     assert ("without members" in output) == (len(listed) < 2)
     entries = [each for each in site.entries() if each.kind == "message"]
@@ -372,10 +483,26 @@ def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
     far = Message("5", "1", "ann", 10**15, "far")
     nobody = Message("2", "1", "y" * 300, 6, "nobody")
     people = Person("\x1b[2J", "x\x00" * 9), Person("z" * 300, "z")
-    long = said("3", "x" * 100_000, 7, reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")])
+    long = said(
+        "3",
+        "x" * 100_000,
+        7,
+        reactions=[Reaction("ann", "y" * 200), Reaction("u\x00", "z")],
+    )
     many = said("4", "", 8, files=[File(str(number), "../f") for number in range(25)])
     output = site.bring(
-        Made(ANN, *people, TEA, said("1", "one", 5), nobody, said("1", "twice", 9), long, many, far), status=1
+        Made(
+            ANN,
+            *people,
+            TEA,
+            said("1", "one", 5),
+            nobody,
+            said("1", "twice", 9),
+            long,
+            many,
+            far,
+        ),
+        status=1,
     )
     assert "1  message without a sender" in output
     assert "1  reaction with a long name" in output
@@ -387,7 +514,13 @@ def test_hostile_records_are_counted_and_the_rest_comes(site: Site) -> None:
 
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
-    smtp = {"host": "127.0.0.1", "port": sink.port, "tls": "none", "user": "im", "password": "secret"}
+    smtp = {
+        "host": "127.0.0.1",
+        "port": sink.port,
+        "tls": "none",
+        "user": "im",
+        "password": "secret",
+    }
     site.settings["smtp"] = {**smtp, "sender": "chat@example.org"}
     site.write()
     sink.answers = ["550 no", "250 OK"]
@@ -398,7 +531,9 @@ def test_people_get_their_links_by_mail(site: Site, sink: Sink) -> None:
     assert "1  mail that the mail server refuses" in output
     assert "1  person without an e-mail address, who gets no mail" in output
     assert sink.mails[0][1] == ["bob@example.org"]
-    assert "links lead to http://127.0.0.1:8080/home/messages: set app.http_url" in output
+    assert (
+        "links lead to http://127.0.0.1:8080/home/messages: set app.http_url" in output
+    )
     assert sink.code("http://127.0.0.1:8080/home/messages")
     assert "You log in as bob." in sink.mails[0][2]
     site.settings["smtp"]["password"] = "wrong"
@@ -412,7 +547,13 @@ def test_the_spool_sorts_by_time_and_keeps_the_order_of_the_same_time() -> None:
     spool, dice = Spool(), random.Random(3)
     times = [dice.randrange(50) for _ in range(300)]
     for number, moment in enumerate(times):
-        spool.add(said(str(number), "x" * dice.choice((0, RUN_BYTES // 100, RUN_BYTES // 4)), moment))
+        spool.add(
+            said(
+                str(number),
+                "x" * dice.choice((0, RUN_BYTES // 100, RUN_BYTES // 4)),
+                moment,
+            )
+        )
     for _ in range(2):
         read = [(each.time_ms, int(each.id)) for each in spool.read()]
         assert read == sorted(zip(times, range(300), strict=True))

@@ -1,4 +1,5 @@
-"""What comes from another server and goes out again, in the same format: equal but for what is listed."""
+"""What comes from another server and goes out again, in the same format: equal
+but for what is listed."""
 
 import json
 import re
@@ -37,7 +38,8 @@ from imserver.people.accounts.rows import AccountStore
 
 
 class Seen:
-    """The records of an archive, without its ids: people by their nicknames, groups by their names."""
+    """The records of an archive, without its ids: people by their nicknames,
+    groups by their names."""
 
     def __init__(self, archive: Archive) -> None:
         records = list(archive.records())
@@ -45,32 +47,49 @@ class Seen:
         self.people = {each.id: each for each in records if isinstance(each, Person)}
         self.groups = {each.id: each for each in records if isinstance(each, Group)}
         self.messages = {each.id: each for each in records if isinstance(each, Message)}
-        self.emoji = {each.name: self.bytes_of(each.file) for each in records if isinstance(each, Emoji)}
+        self.emoji = {
+            each.name: self.bytes_of(each.file)
+            for each in records
+            if isinstance(each, Emoji)
+        }
         self.changes = [each for each in records if isinstance(each, Change)]
 
     def nickname(self, id: str) -> str:
         return self.people[id].nickname if id in self.people else id
 
     def group(self, id: str) -> tuple[str, ...]:
-        """The words of its name; of one without a name, those of its members."""
+        """The words of its name; of one without a name, those of its
+        members."""
         group = self.groups[id]
         members = {self.nickname(each.person) for each in group.members}
-        return tuple(sorted(re.findall(r"\w+", (group.name or " ".join(members)).lower())))
+        return tuple(
+            sorted(re.findall(r"\w+", (group.name or " ".join(members)).lower()))
+        )
 
     def text(self, text: str) -> str:
         return MARK.sub(lambda match: f"<{match[1]}{self.nickname(match[2])}>", text)
 
     def message(self, id: str) -> tuple[Hashable, ...]:
         message = self.messages[id]
-        moment = self.group(message.group), self.nickname(message.person), message.time_ms
+        moment = (
+            self.group(message.group),
+            self.nickname(message.person),
+            message.time_ms,
+        )
         return (*moment, self.text(message.text))
 
     def content(self, id: str) -> tuple[Hashable, ...]:
         message = self.messages[id]
-        reactions = Counter((self.nickname(each.person), each.emoji) for each in message.reactions)
+        reactions = Counter(
+            (self.nickname(each.person), each.emoji) for each in message.reactions
+        )
         files = tuple((each.name, self.bytes_of(each.id)) for each in message.files)
         about = message.thread or message.reply
-        also = message.is_edited, message.also, self.message(about) if about in self.messages else about
+        also = (
+            message.is_edited,
+            message.also,
+            self.message(about) if about in self.messages else about,
+        )
         return (*self.message(id), *also, frozenset(reactions), files)
 
     def bytes_of(self, file: str) -> bytes | None:
@@ -81,7 +100,8 @@ class Seen:
             return content.read()
 
     def of_groups(self) -> dict[Hashable, dict[str, Any]]:
-        """What is said of each group. Of reading, how many of its messages each member has read."""
+        """What is said of each group. Of reading, how many of its messages each
+        member has read."""
         times: dict[str, list[int]] = {}
         for message in self.messages.values():
             times.setdefault(message.group, []).append(message.time_ms)
@@ -91,7 +111,11 @@ class Seen:
             rows[self.group(id)] = {
                 "kind": group.kind,
                 "description": self.text(group.description),
-                "admins": {self.nickname(each.person) for each in group.members if each.role != "member"},
+                "admins": {
+                    self.nickname(each.person)
+                    for each in group.members
+                    if each.role != "member"
+                },
                 "pins": Counter(self.message(pin.message) for pin in group.pins),
                 "reads": {
                     self.nickname(each.person): sum(
@@ -106,7 +130,13 @@ class Seen:
 
     def of_changes(self) -> Counter[Hashable]:
         return Counter(
-            (self.group(each.group), self.nickname(each.person), each.time_ms, each.kind, self.nickname(one))
+            (
+                self.group(each.group),
+                self.nickname(each.person),
+                each.time_ms,
+                each.kind,
+                self.nickname(one),
+            )
             for each in self.changes
             for one in each.people or [self.text(each.text)]
         )
@@ -122,25 +152,36 @@ def there_and_back(site: Site, path: Path, name: str) -> tuple[Seen, Seen]:
 
 
 def compare_groups(before: Seen, after: Seen) -> None:
-    """Equal but for: a direct conversation of several people becomes a group of those who are invited, as
-    does one that is archived, which its writers may read; conversations of two have no description; each
-    group has an owner."""
+    """Equal but for: a direct conversation of several people becomes a group of
+    those who are invited, as does one that is archived, which its writers may
+    read; conversations of two have no description; each group has an owner."""
     there, back = before.of_groups(), after.of_groups()
     assert there.keys() == back.keys()
     for name, row in there.items():
         if row["kind"] == "direct":
             row["description"] = ""
         if row["kind"] == "several" or row["is_archived"]:
-            row |= {"kind": "closed", "is_archived": False, "reads": back[name]["reads"]}
+            row |= {
+                "kind": "closed",
+                "is_archived": False,
+                "reads": back[name]["reads"],
+            }
         assert row["admins"] <= back[name]["admins"]
         assert len(back[name]["admins"] - row["admins"]) <= 1
         assert back[name] == row | {"admins": back[name]["admins"]}
 
 
 def people_of(seen: Seen) -> Counter[Hashable]:
-    """Equal but for the reason why nobody claims an account: the app does not have it."""
+    """Equal but for the reason why nobody claims an account: the app does not
+    have it."""
     return Counter(
-        (each.nickname, each.login, each.email, seen.bytes_of(each.avatar), bool(each.why))
+        (
+            each.nickname,
+            each.login,
+            each.email,
+            seen.bytes_of(each.avatar),
+            bool(each.why),
+        )
         for each in seen.people.values()
     )
 
@@ -150,42 +191,59 @@ def test_mattermost(tmp_path: Path, url: str) -> None:
     mattermost.write(tmp_path / "export.zip", seed=11)
     before, after = there_and_back(site, tmp_path / "export.zip", "mattermost")
     assert not after.archive.problems.counts
-    assert Counter(map(before.content, before.messages)) == Counter(map(after.content, after.messages))
+    assert Counter(map(before.content, before.messages)) == Counter(
+        map(after.content, after.messages)
+    )
     compare_groups(before, after)
     assert people_of(before) == people_of(after)
     assert before.emoji == after.emoji
     lost = before.of_changes() - after.of_changes()
     assert not after.of_changes() - before.of_changes()
-    assert {kind for _, _, _, kind, _ in lost} <= {"join", "leave"}  # of who is there, or is not
+    # of who is there, or is not
+    assert {kind for _, _, _, kind, _ in lost} <= {"join", "leave"}
 
 
 def test_slack(tmp_path: Path, site: Site) -> None:
-    """The same, but for texts of links, which stand before them, and who makes somebody leave."""
+    """The same, but for texts of links, which stand before them, and who makes
+    somebody leave."""
     path = slack.make(11, 400).write_zip(tmp_path / "export.zip")
     before, after = there_and_back(site, path, "slack")
     assert not after.archive.problems.counts
-    assert Counter(map(before.content, before.messages)) == Counter(map(after.content, after.messages))
+    assert Counter(map(before.content, before.messages)) == Counter(
+        map(after.content, after.messages)
+    )
     compare_groups(before, after)
     assert people_of(before) == people_of(after)
 
 
 ANN = Person("1", "Ann", "ann", "ann@example.org", "picture")
 BOB = Person("2", "Bob", "", "bob@example.org")
-ROOM = Group("7", "open", "Tea & Cake", members=[Member("1", "owner", 5), Member("2")], pins=[Pin("20")])
+ROOM = Group(
+    "7",
+    "open",
+    "Tea & Cake",
+    members=[Member("1", "owner", 5), Member("2")],
+    pins=[Pin("20")],
+)
 
 
 def test_zulip(tmp_path: Path, site: Site) -> None:
-    """A topic comes as a thread whose first line has its name, and leaves as the topic."""
+    """A topic comes as a thread whose first line has its name, and leaves as
+    the topic."""
     export = zulip.make(tmp_path / "export", 11, 400).folder
     before, after = there_and_back(site, export, "zulip")
     assert not after.archive.problems.counts
-    assert Counter(map(before.content, before.messages)) == Counter(map(after.content, after.messages))
+    assert Counter(map(before.content, before.messages)) == Counter(
+        map(after.content, after.messages)
+    )
     compare_groups(before, after)
     assert people_of(before) == people_of(after)
     assert before.emoji == after.emoji
 
 
-def written(folder: Path, *records: Any, name: str = "mattermost") -> tuple[Made, Archive]:
+def written(
+    folder: Path, *records: Any, name: str = "mattermost"
+) -> tuple[Made, Archive]:
     made, path = Made(ANN, BOB, ROOM, *records), folder / "out.zip"
     made.files = {"picture": b"picture", "f": b"text"}
     with ZipFile(path, "w") as target:
@@ -194,7 +252,11 @@ def written(folder: Path, *records: Any, name: str = "mattermost") -> tuple[Made
 
 
 def test_mattermost_takes_what_it_has_names_for(tmp_path: Path) -> None:
-    reactions = [Reaction("2", "👍🏿"), Reaction("2", ":own:"), Reaction("2", "not an emoji")]
+    reactions = [
+        Reaction("2", "👍🏿"),
+        Reaction("2", ":own:"),
+        Reaction("2", "not an emoji"),
+    ]
     other = Person("3", "Ann", "", "")
     files = [
         File("f", "../a/b.txt"),
@@ -206,16 +268,30 @@ def test_mattermost_takes_what_it_has_names_for(tmp_path: Path) -> None:
         other,
         Group("8", "closed", "tea-cake", members=[Member("1")]),
         Group("9", "direct", members=[Member("2")]),
-        Message("20", "7", "3", 1000, f"*Hi* {mention('2')} {mention('*')} `a*b*`", reactions=reactions),
+        Message(
+            "20",
+            "7",
+            "3",
+            1000,
+            f"*Hi* {mention('2')} {mention('*')} `a*b*`",
+            reactions=reactions,
+        ),
         Message("21", "9", "2", 1001, "to myself", reply="20", files=files),
     )
     people = {each.id: each for each in read.records() if isinstance(each, Person)}
     assert [(each.id, each.nickname, each.email) for each in people.values()] == [
-        *(("ann", "Ann", "ann@example.org"), ("bob", "Bob", "bob@example.org"), ("ann-2", "Ann", ""))
+        *(
+            ("ann", "Ann", "ann@example.org"),
+            ("bob", "Bob", "bob@example.org"),
+            ("ann-2", "Ann", ""),
+        )
     ]
     groups = [each for each in read.records() if isinstance(each, Group)]
     assert [(each.id, each.kind, each.name) for each in groups[:2]] == [
-        *(("gochat/tea-cake", "open", "Tea & Cake"), ("gochat/tea-cake-2", "closed", "tea-cake"))
+        *(
+            ("gochat/tea-cake", "open", "Tea & Cake"),
+            ("gochat/tea-cake-2", "closed", "tea-cake"),
+        )
     ]
     assert groups[2].members == [Member("bob")]
     first, second = (each for each in read.records() if isinstance(each, Message))
@@ -230,14 +306,22 @@ def test_mattermost_takes_what_it_has_names_for(tmp_path: Path) -> None:
     }
 
 
-def test_direct_channels_of_mattermost_have_both_lists_of_members(tmp_path: Path) -> None:
-    """Importers up to 2023 need ``members`` (mattermost/mattermost-server 0276a69f0c,
-    app/import_validators.go, validateDirectChannelImportData)."""
+def test_direct_channels_of_mattermost_have_both_lists_of_members(
+    tmp_path: Path,
+) -> None:
+    """Importers up to 2023 need ``members`` (mattermost/mattermost-server
+    0276a69f0c, app/import_validators.go, validateDirectChannelImportData)."""
     pair, alone = [Member("1", read_ms=5), Member("2")], [Member("2")]
-    written(tmp_path, Group("8", "direct", members=pair), Group("9", "direct", members=alone))
+    written(
+        tmp_path,
+        Group("8", "direct", members=pair),
+        Group("9", "direct", members=alone),
+    )
     with ZipFile(tmp_path / "out.zip") as archive:
         lines = map(json.loads, archive.read("import.jsonl").splitlines())
-        rows = [each["direct_channel"] for each in lines if each["type"] == "direct_channel"]
+        rows = [
+            each["direct_channel"] for each in lines if each["type"] == "direct_channel"
+        ]
     assert [each["members"] for each in rows] == [["ann", "bob"], ["bob", "bob"]]
     assert [each["participants"] for each in rows] == [
         [{"username": "ann", "last_viewed_at": 5}, {"username": "bob"}],
@@ -246,9 +330,12 @@ def test_direct_channels_of_mattermost_have_both_lists_of_members(tmp_path: Path
 
 
 def test_slack_says_in_words_who_joins_and_leaves(tmp_path: Path) -> None:
-    """Other importers show the text (docs of Slack's channel_join and channel_leave;
-    hfaran/slack-export-viewer, formatter.py)."""
-    changes = Change("19", "7", "1", 900, "join", ["2"]), Change("20", "7", "2", 901, "leave", ["2"])
+    """Other importers show the text (docs of Slack's channel_join and
+    channel_leave; hfaran/slack-export-viewer, formatter.py)."""
+    changes = (
+        Change("19", "7", "1", 900, "join", ["2"]),
+        Change("20", "7", "2", 901, "leave", ["2"]),
+    )
     written(tmp_path, *changes, name="slack")
     with ZipFile(tmp_path / "out.zip") as archive:
         rows = json.loads(archive.read("tea-cake/1970-01-01.json"))
@@ -260,51 +347,86 @@ def test_slack_says_in_words_who_joins_and_leaves(tmp_path: Path) -> None:
 
 def test_mattermost_has_posts_and_lines_of_a_length(tmp_path: Path) -> None:
     long = "x" * 40_000
-    replies = [Message(str(21 + number), "7", "2", 1001 + number, long, "20") for number in range(400)]
+    replies = [
+        Message(str(21 + number), "7", "2", 1001 + number, long, "20")
+        for number in range(400)
+    ]
     made, read = written(
         tmp_path,
         Message("20", "7", "1", 1000, "root"),
         *replies,
-        Message("5000", "7", "1", 9000, "first reply of a thread whose root is gone", "4999"),
+        Message(
+            "5000", "7", "1", 9000, "first reply of a thread whose root is gone", "4999"
+        ),
         Message("5001", "7", "1", 9001, "second", "4999"),
     )
     messages = [each for each in read.records() if isinstance(each, Message)]
     assert not read.problems.counts
-    assert sum(len(each.text) for each in messages if each.person == "bob") == 400 * len(long)
+    assert sum(
+        len(each.text) for each in messages if each.person == "bob"
+    ) == 400 * len(long)
     assert all(len(each.text) <= 16_000 for each in messages)
     assert made.problems.counts["long text (its rest leaves as replies)"] == 800
-    assert made.problems.counts["reply above the bytes of a line (leaves as a post)"] == 1
+    assert (
+        made.problems.counts["reply above the bytes of a line (leaves as a post)"] == 1
+    )
     assert messages[-1].thread == messages[-2].id != ""
     assert messages[-2].thread == ""
 
 
-def test_slack_has_changes_pins_files_and_replies_in_both_places(tmp_path: Path) -> None:
+def test_slack_has_changes_pins_files_and_replies_in_both_places(
+    tmp_path: Path,
+) -> None:
     text = f"a < b & [page](https://example.org/?a=1&b=2) https://example.org/ {mention('2')} `~~x~~` ~~y~~"
     _, read = written(
         tmp_path,
         Group("9", "direct", members=[Member("2"), Member("1")]),
         Change("19", "7", "1", 900, "join", ["2"]),
-        Message("20", "7", "1", 1000, text, files=[File("f", "../b.txt"), File("", "gone.png", why="x")]),
+        Message(
+            "20",
+            "7",
+            "1",
+            1000,
+            text,
+            files=[File("f", "../b.txt"), File("", "gone.png", why="x")],
+        ),
         Message("21", "7", "2", 1000, "reply", "20", also=True, is_edited=True),
         Change("22", "7", "1", 1002, "name", text="Cake"),
         Change("23", "7", "1", 1002, "description", text="a & b"),
         Change("24", "7", "2", 1003, "leave", ["2"]),
         Message("1021", "7", "1", 1000, "of the same millisecond"),
         Message(
-            "1025", "9", "1", 86_400_000, "next day", reactions=[Reaction("2", "👍🏿"), Reaction("1", "👍🏿")]
+            "1025",
+            "9",
+            "1",
+            86_400_000,
+            "next day",
+            reactions=[Reaction("2", "👍🏿"), Reaction("1", "👍🏿")],
         ),
         name="slack",
     )
     room, pair = (each for each in read.records() if isinstance(each, Group))
-    assert (room.kind, room.name, room.creator, pair.kind) == ("open", "tea-cake", "", "direct")
-    first, second, twin, third = (each for each in read.records() if isinstance(each, Message))
+    assert (room.kind, room.name, room.creator, pair.kind) == (
+        "open",
+        "tea-cake",
+        "",
+        "direct",
+    )
+    first, second, twin, third = (
+        each for each in read.records() if isinstance(each, Message)
+    )
     name = mention("U00000002")
     assert (
-        first.text == f"a < b & page (https://example.org/?a=1&b=2) https://example.org/ {name} `~~x~~` ~~y~~"
+        first.text
+        == f"a < b & page (https://example.org/?a=1&b=2) https://example.org/ {name} `~~x~~` ~~y~~"
     )
     assert [each.name for each in first.files] == ["../b.txt", "gone.png"]
     assert [read.open(each.id) is None for each in first.files] == [False, True]
-    assert (twin.text, twin.thread, twin.time_ms) == ("of the same millisecond", "", 1000)
+    assert (twin.text, twin.thread, twin.time_ms) == (
+        "of the same millisecond",
+        "",
+        1000,
+    )
     assert (second.thread, second.also, second.is_edited) == (first.id, True, True)
     assert [pin.message for pin in room.pins] == [first.id]
     assert [(each.person, each.emoji) for each in third.reactions] == [
@@ -328,42 +450,84 @@ def test_zulip_has_a_topic_for_each_thread(tmp_path: Path) -> None:
     text = f"*bold* _slanted_ *_both_* `_x_` {mention('2')} {mention('*')} https://example.org/a_b_c"
     _, read = written(
         tmp_path,
-        Group("9", "direct", members=[Member("2", read_ms=1002), Member("1", read_ms=1001)]),
-        Message("20", "7", "1", 1000, text, files=[File("f", "../b [1].txt"), File("", "gone.png", why="x")]),
+        Group(
+            "9",
+            "direct",
+            members=[Member("2", read_ms=1002), Member("1", read_ms=1001)],
+        ),
+        Message(
+            "20",
+            "7",
+            "1",
+            1000,
+            text,
+            files=[File("f", "../b [1].txt"), File("", "gone.png", why="x")],
+        ),
         Message("21", "7", "2", 1001, "reply", "20", is_edited=True),
         Message("22", "7", "2", 1002, "*Tea*\nfirst"),
         Message("23", "7", "2", 1003, "*tea*\nno topic of its own"),
-        Message("24", "9", "1", 1002, "hi", reactions=[Reaction("2", "👍🏿"), Reaction("1", ":own:")]),
+        Message(
+            "24",
+            "9",
+            "1",
+            1002,
+            "hi",
+            reactions=[Reaction("2", "👍🏿"), Reaction("1", ":own:")],
+        ),
         name="zulip",
     )
     messages = {each.id: each for each in read.records() if isinstance(each, Message)}
     assert messages["20"].text.partition("\n")[2] == f"{text}\ngone.png"
-    assert [(each.name, read.open(each.id) is None) for each in messages["20"].files] == [
-        *(("../b [1].txt", False),)
+    assert [
+        (each.name, read.open(each.id) is None) for each in messages["20"].files
+    ] == [*(("../b [1].txt", False),)]
+    assert (
+        messages["21"].thread,
+        messages["21"].is_edited,
+        messages["21"].time_ms,
+    ) == ("20", True, 1001)
+    assert [messages[id].text for id in ("22", "23")] == [
+        "*Tea*\nfirst",
+        "*tea*\nno topic of its own",
     ]
-    assert (messages["21"].thread, messages["21"].is_edited, messages["21"].time_ms) == ("20", True, 1001)
-    assert [messages[id].text for id in ("22", "23")] == ["*Tea*\nfirst", "*tea*\nno topic of its own"]
     assert [messages[id].thread for id in ("20", "22", "23", "24")] == [""] * 4
-    assert [(each.person, each.emoji) for each in messages["24"].reactions] == [("2", "👍🏿"), ("1", ":own:")]
-    pair = next(each for each in read.records() if isinstance(each, Group) and each.kind == "direct")
-    assert {each.person: each.read_ms >= 1002 for each in pair.members} == {"1": False, "2": True}
+    assert [(each.person, each.emoji) for each in messages["24"].reactions] == [
+        ("2", "👍🏿"),
+        ("1", ":own:"),
+    ]
+    pair = next(
+        each
+        for each in read.records()
+        if isinstance(each, Group) and each.kind == "direct"
+    )
+    assert {each.person: each.read_ms >= 1002 for each in pair.members} == {
+        "1": False,
+        "2": True,
+    }
 
 
 def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
     with site.store() as store:
         accounts, log = AccountStore(store), store.part(MessageLog)
-        ann, bob = (accounts.add(Account(0, APP, "", name, name=name), "").user for name in ("ann", "bob"))
+        ann, bob = (
+            accounts.add(Account(0, APP, "", name, name=name), "").user
+            for name in ("ann", "bob")
+        )
         room = log.groups.create(APP, ann, "Room", [bob]).conversation
         other = log.groups.create(APP, ann, "Other", []).conversation
         meta = b'{"mentions":["%s"]}' % bob.encode()
         texts = [
             Draft(sender=ann, conversation=room, body=b"Hi @bob `@bob`", meta=meta),
-            Draft(sender=bob, conversation=room, type="location", body=b'{"name":"Cafe"}'),
+            Draft(
+                sender=bob, conversation=room, type="location", body=b'{"name":"Cafe"}'
+            ),
             Draft(sender=bob, conversation=room, body=b"recalled"),
             Draft(sender=ann, conversation=other, body=b"elsewhere"),
         ]
         hi, _, recalled, _ = (each.entry.id for each in log.writer.append(APP, texts))
-        log.writer.append(APP, [Draft(sender=bob, kind="recall", about=recalled, conversation=room)])
+        log.writer.append(
+            APP, [Draft(sender=bob, kind="recall", about=recalled, conversation=room)]
+        )
         log.annotations.react(APP, bob, hi, "🎉")
         log.annotations.react(APP, ann, hi, "🎉")
         log.annotations.react(APP, bob, hi, "🎉", remove=True)
@@ -379,18 +543,31 @@ def test_what_the_log_says_beyond_messages(tmp_path: Path, site: Site) -> None:
         tmp_path / "x", *options, "--group", str(other + 9), status=1
     )
     with site.store() as store:
-        acts, _ = store.read(partial(search, AuditQuery(app=APP, name="mattermost.export")))
+        acts, _ = store.read(
+            partial(search, AuditQuery(app=APP, name="mattermost.export"))
+        )
     assert [shown(*act).facts for act in acts] == [{"groups": [room]}]
     seen = Seen(archive_of(tmp_path / "out.zip"))
     (group,) = seen.groups.values()
     assert (group.name, group.description, group.pins) == ("Hall", "For all", ())
     assert [each.person for each in group.members] == ["ann"]
-    assert sorted(each.text for each in seen.messages.values()) == ["Cafe", f"Hi {mention('bob')} `@bob`"]
-    reactions = [each for message in seen.messages.values() for each in message.reactions]
+    assert sorted(each.text for each in seen.messages.values()) == [
+        "Cafe",
+        f"Hi {mention('bob')} `@bob`",
+    ]
+    reactions = [
+        each for message in seen.messages.values() for each in message.reactions
+    ]
     assert [(each.person, each.emoji) for each in reactions] == [("ann", "🎉")]
-    changes = [(each.kind, each.person, *(each.people or [each.text])) for each in seen.changes]
+    changes = [
+        (each.kind, each.person, *(each.people or [each.text])) for each in seen.changes
+    ]
     assert sorted(changes) == [
-        *(("description", "ann", "For all"), ("leave", "ann", "bob"), ("name", "ann", "Hall"))
+        *(
+            ("description", "ann", "For all"),
+            ("leave", "ann", "bob"),
+            ("name", "ann", "Hall"),
+        )
     ]
 
 

@@ -35,18 +35,34 @@ def test_the_web_api(slack: FakeSlack) -> None:
     def rows(field: str, pages: Any) -> list[Any]:
         return list(chain.from_iterable(each[field] for each in pages))
 
-    assert [each["id"] for each in rows("members", client.users_list(limit=200))] == [ANN, BOB, CAT, ROBOT]
+    assert [each["id"] for each in rows("members", client.users_list(limit=200))] == [
+        ANN,
+        BOB,
+        CAT,
+        ROBOT,
+    ]
     assert client.users_info(user=ANN)["user"]["name"] == "ann"
-    channels = client.conversations_list(types="public_channel,private_channel,mpim", limit=200)
+    channels = client.conversations_list(
+        types="public_channel,private_channel,mpim", limit=200
+    )
     assert [each["is_member"] for each in rows("channels", channels)] == [True]
-    assert rows("members", client.conversations_members(channel=TEA)) == [ANN, BOB, CAT, ROBOT]
+    assert rows("members", client.conversations_members(channel=TEA)) == [
+        ANN,
+        BOB,
+        CAT,
+        ROBOT,
+    ]
     assert client.conversations_info(channel=TEA)["channel"]["name"] == "tea"
     assert client.conversations_join(channel=TEA)["channel"]["id"] == TEA
     history = rows("messages", client.conversations_history(channel=TEA, oldest="1.0"))
-    assert [(each["text"], each["latest_reply"]) for each in history] == [("root", reply["ts"])]
+    assert [(each["text"], each["latest_reply"]) for each in history] == [
+        ("root", reply["ts"])
+    ]
     replies = rows("messages", client.conversations_replies(channel=TEA, ts=root["ts"]))
     assert [each["text"] for each in replies] == ["root", "reply"]
-    message = client.reactions_get(channel=TEA, timestamp=reply["ts"], full=True)["message"]
+    message = client.reactions_get(channel=TEA, timestamp=reply["ts"], full=True)[
+        "message"
+    ]
     assert [each["name"] for each in message["reactions"]] == ["tada"]
     with pytest.raises(SlackApiError, match="channel_not_found"):
         client.conversations_info(channel="C0000LOST")
@@ -55,12 +71,21 @@ def test_the_web_api(slack: FakeSlack) -> None:
     slack.limited = {"users.list": 1}
     with pytest.raises(SlackApiError) as caught:
         client.users_list()
-    assert (caught.value.response.status_code, caught.value.response.headers["Retry-After"]) == (429, "0")
+    assert (
+        caught.value.response.status_code,
+        caught.value.response.headers["Retry-After"],
+    ) == (429, "0")
 
 
 def test_incoming_webhooks(slack: FakeSlack) -> None:
-    block = {"type": "section", "block_id": "imserver.7", "text": {"type": "mrkdwn", "text": "*Ann*\nhello"}}
-    answer = WebhookClient(f"{slack.address}/services/{TEA}").send(text="Ann: hello", blocks=[block])
+    block = {
+        "type": "section",
+        "block_id": "imserver.7",
+        "text": {"type": "mrkdwn", "text": "*Ann*\nhello"},
+    }
+    answer = WebhookClient(f"{slack.address}/services/{TEA}").send(
+        text="Ann: hello", blocks=[block]
+    )
     assert (answer.status_code, answer.body) == (200, "ok")
     assert slack.messages[TEA][0]["blocks"] == [block]
 
@@ -71,7 +96,9 @@ def test_socket_mode(slack: FakeSlack) -> None:
     def hear(client: Any, request: SocketModeRequest) -> None:
         texts.append(f"{request.payload['event']['text']} {request.retry_attempt}")
         if len(texts) > 1:
-            client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+            client.send_socket_mode_response(
+                SocketModeResponse(envelope_id=request.envelope_id)
+            )
 
     web = WebClient(BOT, base_url=f"{slack.address}/api/")
     with closing(SocketModeClient(APP, web_client=web)) as client:
@@ -83,7 +110,9 @@ def test_socket_mode(slack: FakeSlack) -> None:
         slack.repeat()
         eventually(lambda: texts == ["said 0", "said 1"])
         slack.wait(lambda: not slack.envelopes)
-        slack.send({"type": "disconnect", "reason": "refresh_requested", "debug_info": {}})
+        slack.send(
+            {"type": "disconnect", "reason": "refresh_requested", "debug_info": {}}
+        )
         eventually(lambda: slack.calls.count("apps.connections.open") == 2)
         slack.wait(lambda: len(slack.sockets) == 1)
         slack.say("more")

@@ -1,4 +1,5 @@
-"""Records whose fields have wrong types: what is kept, what is left out and noted, and what is broken."""
+"""Records whose fields have wrong types: what is kept, what is left out and
+noted, and what is broken."""
 
 import json
 from typing import Any
@@ -37,9 +38,17 @@ READER = RecordReader(Outer)
     ("given", "kept", "noted"),
     [
         ({"id": "a", "at": "1452837318"}, {"at": 1452837318.0}, []),
-        ({"id": 7, "text": 8, "is_on": "true"}, {"id": "7", "text": "8", "is_on": True}, []),
+        (
+            {"id": 7, "text": 8, "is_on": "true"},
+            {"id": "7", "text": "8", "is_on": True},
+            [],
+        ),
         ({"id": "a", "text": None}, {"text": ""}, []),
-        ({"id": "a", "at": "soon", "text": []}, {"at": None, "text": ""}, ["at", "text"]),
+        (
+            {"id": "a", "at": "soon", "text": []},
+            {"at": None, "text": ""},
+            ["at", "text"],
+        ),
         ({"id": "a", "rows": "x"}, {"rows": None}, ["rows"]),
         (
             {"id": "a", "rows": [{"id": "b", "count": {}}, {"count": 1}, 3]},
@@ -51,7 +60,11 @@ READER = RecordReader(Outer)
         ({"id": "a", "names": []}, {"names": {}}, []),
         ({"id": "a", "inner": {"count": 1}}, {"inner": None}, ["inner"]),
         ({"id": "a", "choice": [{}, 3]}, {"choice": [{}]}, ["choice[]"]),
-        ({"id": "a", "nested": {"id": "b", "at": []}}, {"nested": Outer("b")}, ["nested.at"]),
+        (
+            {"id": "a", "nested": {"id": "b", "at": []}},
+            {"nested": Outer("b")},
+            ["nested.at"],
+        ),
     ],
 )
 def test_a_field_of_a_wrong_type_is_lost_alone(
@@ -77,7 +90,9 @@ def test_text_that_is_none_is_replaced() -> None:
         assert READER.decode(raw, lambda _: None).id == "\N{REPLACEMENT CHARACTER}"
 
 
-@pytest.mark.parametrize("raw", [b"{}", b'{"id": null}', b'{"id": {}}', b"7", b"[1]", b'{"id":', b""])
+@pytest.mark.parametrize(
+    "raw", [b"{}", b'{"id": null}', b'{"id": {}}', b"7", b"[1]", b'{"id":', b""]
+)
 def test_a_record_without_what_it_needs_is_broken(raw: bytes) -> None:
     noted: list[str] = []
     with pytest.raises(ValueError, match=r"\S"):

@@ -1,4 +1,5 @@
-"""The command ``arrive --follow`` in a process of its own, beside a server of theirs and nodes of ours."""
+"""The command ``arrive --follow`` in a process of its own, beside a server of
+theirs and nodes of ours."""
 
 import json
 import shlex
@@ -34,7 +35,10 @@ from tests.users import User
 
 SECONDS = 120.0
 KEY = "key-of-the-admin-0123456789"
-CONFIG: dict[str, Any] = {"apps": {APP: {}}, "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}}
+CONFIG: dict[str, Any] = {
+    "apps": {APP: {}},
+    "api": {"keys": [{"key": KEY, "scopes": ["admin"]}]},
+}
 
 
 @pytest.fixture
@@ -55,7 +59,11 @@ class Command:
 
     def says(self, text: str, seconds: float = SECONDS) -> None:
         """Wait until the command has said this."""
-        eventually(lambda: text in self.output or self.process.poll() is not None, seconds, text)
+        eventually(
+            lambda: text in self.output or self.process.poll() is not None,
+            seconds,
+            text,
+        )
         assert text in self.output, self.output
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -66,14 +74,40 @@ class Command:
 
 @contextmanager
 def following(
-    fake: Mattermost, config: Path, installed: Mapping[str, str], *options: str, token: str = TOKEN
+    fake: Mattermost,
+    config: Path,
+    installed: Mapping[str, str],
+    *options: str,
+    token: str = TOKEN,
 ) -> Iterator[Command]:
     """Follow a server until the end of ``with``, or of the command."""
-    command = [sys.executable, "-u", "-m", "imserver", "arrive", "--config", str(config), "--app", APP]
-    command += ["--from", "mattermost", "--follow", fake.address, "--token", "-", *options]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "imserver",
+        "arrive",
+        "--config",
+        str(config),
+        "--app",
+        APP,
+    ]
+    command += [
+        "--from",
+        "mattermost",
+        "--follow",
+        fake.address,
+        "--token",
+        "-",
+        *options,
+    ]
     file = config.with_name(f"follow-{time.monotonic_ns()}.txt")
     with file.open("wb") as output:
-        pipes = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": output,
+            "stderr": subprocess.STDOUT,
+        }
         with running(command, env=dict(installed), **pipes) as process:
             process.stdin.write(token.encode())
             process.stdin.close()
@@ -85,7 +119,9 @@ def back(fake: Mattermost) -> tuple[str, str]:
 
 
 def texts(site: Site) -> Counter[str]:
-    return Counter(each.body.decode() for each in site.entries() if each.kind == "message")
+    return Counter(
+        each.body.decode() for each in site.entries() if each.kind == "message"
+    )
 
 
 def came(site: Site, text: str) -> bool:
@@ -97,7 +133,8 @@ def went(fake: Mattermost, text: str) -> bool:
 
 
 def say(site: Site, text: str, **more: Any) -> None:
-    """Somebody writes here, in the group of the room if nothing else is said."""
+    """Somebody writes here, in the group of the room if nothing else is
+    said."""
     with site.log() as log:
         key, where = f"own.{text}", {"sender": "1", "conversation": 1, **more}
         draft = Draft(body=text.encode(), time_ms=int(time.time() * 1000), **where)
@@ -123,14 +160,20 @@ def test_what_is_said_there_is_heard_here_at_once_and_answered(
         with following(fake, first.config_file, installed, *back(fake)) as command:
             (group,) = eventually(lambda: zoe.get("groups/open")["groups"], SECONDS)
             zoe.post("groups/join", group=group["group"])
-            with im.Messenger(last.ws_url, APP, zoe.user, token=zoe.token, cursor=None) as messenger:
+            with im.Messenger(
+                last.ws_url, APP, zoe.user, token=zoe.token, cursor=None
+            ) as messenger:
                 entries = entries_of(messenger)
                 began, post = time.monotonic(), fake.post("bob", "hello")
                 entry = next(each for each in entries if each.text == "hello")
                 print(f"heard after {time.monotonic() - began:.2f} s")
                 fake.edit(post, "hello again")
                 edit = next(entries)
-                assert (edit.kind, edit.about, edit.text) == ("edit", entry.id, "hello again")
+                assert (edit.kind, edit.about, edit.text) == (
+                    "edit",
+                    entry.id,
+                    "hello again",
+                )
                 fake.react(post, "ann", "tada")
                 assert next(entries).text == "🎉"
                 fake.delete(post)
@@ -142,7 +185,9 @@ def test_what_is_said_there_is_heard_here_at_once_and_answered(
                 assert next(entries).text == "the end"
             assert command.stop() == 0
             assert "1 went" in command.output
-    assert [(each["username"], each["text"]) for each in fake.posted] == [("Zoe", "good morning")]
+    assert [(each["username"], each["text"]) for each in fake.posted] == [
+        ("Zoe", "good morning")
+    ]
 
 
 def test_killed_anywhere_each_message_is_once_on_both_sides(
@@ -150,7 +195,10 @@ def test_killed_anywhere_each_message_is_once_on_both_sides(
 ) -> None:
     fake.post("bob", "before")
     site.run(fake.export(tmp_path / "export"))
-    theirs, ours = [f"theirs {number}" for number in range(12)], [f"ours {number}" for number in range(6)]
+    theirs, ours = (
+        [f"theirs {number}" for number in range(12)],
+        [f"ours {number}" for number in range(6)],
+    )
     options = back(fake)
     with following(fake, site.config, installed, *options) as command:
         command.says("following")
@@ -162,11 +210,14 @@ def test_killed_anywhere_each_message_is_once_on_both_sides(
         fake.after_hook = None
     for number in range(1, len(ours)):
         with following(fake, site.config, installed, *options) as command:
-            eventually(lambda: fake.sockets or command.process.poll() is not None, SECONDS)
+            eventually(
+                lambda: fake.sockets or command.process.poll() is not None, SECONDS
+            )
             for text in theirs[2 * number - 2 : 2 * number]:
                 fake.post("ann", text)
             say(site, ours[number])
-            # Half of them are killed when theirs has come, the others when ours has gone.
+            # Half of them are killed when theirs has come, the others when ours
+            # has gone.
             if number % 2:
                 eventually(partial(came, site, theirs[2 * number - 2]), SECONDS)
             else:
@@ -209,13 +260,24 @@ def test_an_outage_of_theirs_is_said_twice_and_loses_nothing(
         fake.post("ann", "psst", "direct")
         eventually(partial(came, site, "psst"), SECONDS)
         direct = next(each for each in site.entries() if each.body == b"psst")
-        say(site, "for the two alone", sender=direct.sender, conversation=direct.conversation)
+        say(
+            site,
+            "for the two alone",
+            sender=direct.sender,
+            conversation=direct.conversation,
+        )
         say(site, '{"name": "plan.pdf", "url": "/api/v1/uploads/x"}', type="file")
         eventually(lambda: len(fake.posted) > 1, SECONDS)
         assert command.stop() == 0
-        assert command.output.count("waiting: ") == command.output.count("going on") == 1
+        assert (
+            command.output.count("waiting: ") == command.output.count("going on") == 1
+        )
         assert "ended: 3 messages came, 2 went" in command.output
-    file, plan = (each for each in site.entries() if each.type == "file" and each.kind == "message")
+    file, plan = (
+        each
+        for each in site.entries()
+        if each.type == "file" and each.kind == "message"
+    )
     assert json.loads(file.body)["caption"] == "changed while it was away"
     link = f"plan.pdf http://127.0.0.1:8080/home/messages#c/1/{plan.id}"
     assert [each["text"] for each in fake.posted] == ["ours", link]
@@ -229,7 +291,10 @@ def test_what_cannot_be_followed_ends_in_one_line(
 ) -> None:
     with following(fake, site.config, installed, token="wrong") as command:
         assert command.process.wait(SECONDS) == 1
-        assert command.output.splitlines()[-1] == "imserver: 127.0.0.1: the token does not count"
+        assert (
+            command.output.splitlines()[-1]
+            == "imserver: 127.0.0.1: the token does not count"
+        )
     with following(fake, site.config, installed) as first:
         first.says("following")
         with following(fake, site.config, installed) as second:
@@ -256,13 +321,25 @@ def test_the_guide_does_what_it_says(
 ) -> None:
     (session,) = blocks(ROOT / "docs" / "guides" / "from-mattermost.md", "console")
     ((command, wanted),) = exchanges(
-        session.text.replace("https://chat.example.com", fake.address).replace("KEY", "one")
+        session.text.replace("https://chat.example.com", fake.address).replace(
+            "KEY", "one"
+        )
     )
     shutil.make_archive(str(tmp_path / "export"), "zip", fake.export(tmp_path / "made"))
     (tmp_path / "token.txt").write_text(f"{TOKEN}\n", encoding="utf-8")
-    words = [sys.executable, "-u", "-m", *shlex.split(command), "--config", str(site.config)]
+    words = [
+        sys.executable,
+        "-u",
+        "-m",
+        *shlex.split(command),
+        "--config",
+        str(site.config),
+    ]
     file = tmp_path / "output.txt"
-    with file.open("wb") as output, running(words, env=installed, cwd=tmp_path, stdout=output) as process:
+    with (
+        file.open("wb") as output,
+        running(words, env=installed, cwd=tmp_path, stdout=output) as process,
+    ):
         running_command = Command(process, file)
         running_command.says("Ctrl-C ends it")
         eventually(lambda: fake.sockets, SECONDS)
@@ -275,12 +352,22 @@ def test_the_guide_does_what_it_says(
     [
         (("--follow", "https://chat.example"), "--follow takes --token"),
         (("--token", "-"), "--token and --back go with --follow"),
-        (("--follow", "http://chat.example", "--token", "-", "--from", "mattermost"), "use https"),
-        (("--follow", "https://chat.example", "--token", "-", "--from", "zulip"), "cannot be followed"),
+        (
+            ("--follow", "http://chat.example", "--token", "-", "--from", "mattermost"),
+            "use https",
+        ),
+        (
+            ("--follow", "https://chat.example", "--token", "-", "--from", "zulip"),
+            "cannot be followed",
+        ),
         ((), "Missing argument 'ARCHIVE'"),
     ],
 )
-def test_wrong_options_are_refused(site: Site, options: tuple[str, ...], text: str) -> None:
-    done = CliRunner().invoke(arrive, ["--config", str(site.config), "--app", APP, *options], input="token")
+def test_wrong_options_are_refused(
+    site: Site, options: tuple[str, ...], text: str
+) -> None:
+    done = CliRunner().invoke(
+        arrive, ["--config", str(site.config), "--app", APP, *options], input="token"
+    )
     assert done.exit_code in (1, 2)
     assert text in done.output

@@ -1,4 +1,5 @@
-"""What happens on a server of Matrix, as records of archives; and what is posted there."""
+"""What happens on a server of Matrix, as records of archives; and what is
+posted there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,16 @@ from fake_matrix import TOKEN, Matrix, running
 from imserver_arrivals.formats import archive_of
 from imserver_arrivals.live import LiveError
 from imserver_arrivals.live_matrix import LiveMatrix
-from imserver_arrivals.records import Archive, Change, Group, Member, Message, Reaction, Record, Removal
+from imserver_arrivals.records import (
+    Archive,
+    Change,
+    Group,
+    Member,
+    Message,
+    Reaction,
+    Record,
+    Removal,
+)
 
 
 @pytest.fixture
@@ -28,7 +38,9 @@ def room(fake: Matrix) -> Room:
 class Follower:
     """Keeps the cursor of what it follows."""
 
-    def __init__(self, fake: Matrix, cursor: str = "", token: str = TOKEN, **back: str) -> None:
+    def __init__(
+        self, fake: Matrix, cursor: str = "", token: str = TOKEN, **back: str
+    ) -> None:
         self.cursor, self.counts = cursor, dict[str, int]()
         self.live = LiveMatrix(fake.address, token, back)
 
@@ -76,19 +88,30 @@ def messages(records: list[Record]) -> dict[str, Message]:
 
 
 @pytest.mark.parametrize("version", ["1", "6", "10", "12"])
-def test_what_is_said_has_the_ids_and_contents_of_an_export(version: str, tmp_path: Path) -> None:
+def test_what_is_said_has_the_ids_and_contents_of_an_export(
+    version: str, tmp_path: Path
+) -> None:
     with running(Matrix(version)) as fake:
         room = fake.room(ANN, "tea", BOB)
         follower = Follower(fake)
         follower.round()
         root = fake.say(room, ANN, "frist")
         fake.edit(room, ANN, root, "first")
-        fake.say(room, BOB, "reply", **{"m.relates_to": {"rel_type": "m.thread", "event_id": root}})
+        fake.say(
+            room,
+            BOB,
+            "reply",
+            **{"m.relates_to": {"rel_type": "m.thread", "event_id": root}},
+        )
         fake.react(room, BOB, root, "👍")
-        fake.say(room, ANN, "tea.png", msgtype="m.image", url="mxc://chat.example/abcdefg")
+        fake.say(
+            room, ANN, "tea.png", msgtype="m.image", url="mxc://chat.example/abcdefg"
+        )
         fake.media["abcdefg"] = PNG
         came = messages(follower.round())
-        there = messages(list(archive_of(fake.export(tmp_path, BOB), "matrix").records()))
+        there = messages(
+            list(archive_of(fake.export(tmp_path, BOB), "matrix").records())
+        )
         assert came == there
         assert follower.files == {"mxc://chat.example/abcdefg": PNG}
         follower.live.close()
@@ -113,7 +136,9 @@ def test_what_happens_to_messages_of_earlier_rounds(version: str) -> None:
         ended = again.news()
         fake.redact(room, ANN, second)
         (removal,) = again.news()
-        assert ended == [Removal(room.id, ANN, fake.now_ms - 1000, second, Reaction(ANN, "👍"))]
+        assert ended == [
+            Removal(room.id, ANN, fake.now_ms - 1000, second, Reaction(ANN, "👍"))
+        ]
         assert removal == Removal(room.id, ANN, fake.now_ms, second)
         assert not again.counts
 
@@ -125,24 +150,35 @@ def test_a_pause_loses_nothing(fake: Matrix, room: Room, follower: Follower) -> 
     records = follower.round()
     assert len(messages(records)) == 251
     assert {*said} < {*messages(records)}
-    assert [each.person for each in records if isinstance(each, Change) and each.person == CAT] == [CAT]
+    assert [
+        each.person
+        for each in records
+        if isinstance(each, Change) and each.person == CAT
+    ] == [CAT]
     (group,) = (each for each in records if isinstance(each, Group))
     assert {each.person for each in group.members} == {ANN, BOB, CAT}
     assert not follower.round()
 
 
-def test_state_is_asked_for_once_and_then_followed(fake: Matrix, room: Room, follower: Follower) -> None:
+def test_state_is_asked_for_once_and_then_followed(
+    fake: Matrix, room: Room, follower: Follower
+) -> None:
     fake.say(room, ANN, "first")
     follower.round()
     fake.send(room, ANN, "m.room.name", {"name": "more tea"}, state_key="")
     fake.member(room, ANN, CAT, "invite")
     records = follower.round()
     group = next(each for each in records if isinstance(each, Group))
-    assert (group.name, group.members) == ("more tea", [Member(ANN, "owner"), Member(BOB)])
+    assert (group.name, group.members) == (
+        "more tea",
+        [Member(ANN, "owner"), Member(BOB)],
+    )
     assert sum("/state?" in path for path in fake.asked) == 1
 
 
-def test_rooms_that_the_account_joins_come_from_the_begin_on(fake: Matrix, follower: Follower) -> None:
+def test_rooms_that_the_account_joins_come_from_the_begin_on(
+    fake: Matrix, follower: Follower
+) -> None:
     late = fake.room(ANN, "late")
     said = [fake.say(late, ANN, "long before bob") for _ in range(300)]
     fake.member(late, ANN, BOB, "invite")
@@ -161,9 +197,13 @@ def test_rooms_that_the_account_joins_come_from_the_begin_on(fake: Matrix, follo
     assert not again.round()
 
 
-def test_what_was_not_stored_is_written_again(fake: Matrix, room: Room, follower: Follower) -> None:
+def test_what_was_not_stored_is_written_again(
+    fake: Matrix, room: Room, follower: Follower
+) -> None:
     fake.media["abcdefg"] = PNG
-    id = fake.say(room, ANN, "tea.png", msgtype="m.image", url="mxc://chat.example/abcdefg")
+    id = fake.say(
+        room, ANN, "tea.png", msgtype="m.image", url="mxc://chat.example/abcdefg"
+    )
     first = follower.round(stored=False)
     assert follower.round() == first
     assert follower.files == {"mxc://chat.example/abcdefg": PNG}
@@ -174,10 +214,14 @@ def test_what_was_not_stored_is_written_again(fake: Matrix, room: Room, follower
     assert not follower.round()
 
 
-def test_a_file_that_cannot_be_had_stays_out(fake: Matrix, room: Room, follower: Follower) -> None:
+def test_a_file_that_cannot_be_had_stays_out(
+    fake: Matrix, room: Room, follower: Follower
+) -> None:
     for id in ("missing", "thumbnail"):
         info = {"thumbnail_url": f"mxc://chat.example/{id}"}
-        fake.say(room, ANN, id, msgtype="m.image", url=f"mxc://chat.example/{id}x", info=info)
+        fake.say(
+            room, ANN, id, msgtype="m.image", url=f"mxc://chat.example/{id}x", info=info
+        )
     fake.say(room, ANN, "far", msgtype="m.image", url="mxc://far.example/abcdefg")
     fake.answers["thumbnailx"] = 500
     for _ in range(2):  # perhaps it is there later
@@ -185,27 +229,41 @@ def test_a_file_that_cannot_be_had_stays_out(fake: Matrix, room: Room, follower:
             follower.round()
     assert len(messages(follower.round())) == 3
     assert {*follower.files.values()} == {None}
-    assert not [path for path in fake.asked if "far.example" in path or "thumbnail?" in path]
+    assert not [
+        path for path in fake.asked if "far.example" in path or "thumbnail?" in path
+    ]
 
 
-def test_direct_rooms_and_people_of_other_servers(fake: Matrix, follower: Follower) -> None:
+def test_direct_rooms_and_people_of_other_servers(
+    fake: Matrix, follower: Follower
+) -> None:
     direct = fake.room(ANN, "", BOB, public=False)
     fake.direct = {ANN: [direct.id]}
     fake.say(direct, ANN, "psst")
     far = fake.room(ANN, "far", BOB, FAR)
     fake.say(far, FAR, "hi")
     records = follower.round()
-    assert {each.id: each.kind for each in records if isinstance(each, Group)}[direct.id] == "direct"
-    assert {each.id: each.why for each in records if hasattr(each, "why")}[FAR] == "of another server"  # type: ignore[union-attr]
+    assert {each.id: each.kind for each in records if isinstance(each, Group)}[
+        direct.id
+    ] == "direct"
+    assert {each.id: each.why for each in records if hasattr(each, "why")}[
+        FAR
+    ] == "of another server"  # type: ignore[union-attr]
 
 
-def test_ours_is_posted_once_and_passed_over(fake: Matrix, room: Room, tmp_path: Path) -> None:
+def test_ours_is_posted_once_and_passed_over(
+    fake: Matrix, room: Room, tmp_path: Path
+) -> None:
     follower = Follower(fake, **{room.id: fake.address})
     follower.round()
     for _ in range(2):
         assert follower.live.post(room.id, "Zoe", "*bold* `x<y`\n@room", 77)
     assert not follower.live.post("!other:chat.example", "Zoe", "text", 78)
-    (content,) = (event["content"] for _, event in room.events if event["type"] == "m.room.message")
+    (content,) = (
+        event["content"]
+        for _, event in room.events
+        if event["type"] == "m.room.message"
+    )
     assert content == {
         "msgtype": "m.text",
         "body": "Zoe: *bold* `x<y`\n@room",
@@ -216,7 +274,9 @@ def test_ours_is_posted_once_and_passed_over(fake: Matrix, room: Room, tmp_path:
     }
     assert not messages(follower.round())
     assert follower.counts == {"message of ours": 1}
-    assert not messages(list(archive_of(fake.export(tmp_path, BOB), "matrix").records()))
+    assert not messages(
+        list(archive_of(fake.export(tmp_path, BOB), "matrix").records())
+    )
     with pytest.raises(LiveError, match="alone"):
         LiveMatrix(fake.address, TOKEN, {"": "https://other.example"})
 
@@ -229,10 +289,15 @@ def test_a_token_that_does_not_count_is_final(fake: Matrix, room: Room) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"5", b"[]", b"{}", b"[" * 100_000, b'{"next_batch": 5}', b'{"end": "x"}']
+    "answer",
+    [b"", b"5", b"[]", b"{}", b"[" * 100_000, b'{"next_batch": 5}', b'{"end": "x"}'],
 )
-@pytest.mark.parametrize("path", ["whoami", "sync", "joined_rooms", "messages", "state", "event"])
-def test_strange_answers_are_one_line(fake: Matrix, room: Room, path: str, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "path", ["whoami", "sync", "joined_rooms", "messages", "state", "event"]
+)
+def test_strange_answers_are_one_line(
+    fake: Matrix, room: Room, path: str, answer: bytes
+) -> None:
     fake.edit(room, ANN, "$other", "text")
     fake.answers[path] = answer
     follower, said = Follower(fake, "@0"), list[str]()
@@ -252,15 +317,30 @@ def catching(said: list[str]) -> Iterator[None]:
         said.append(str(error))
 
 
-def test_strange_events_are_passed_over(fake: Matrix, room: Room, follower: Follower) -> None:
+def test_strange_events_are_passed_over(
+    fake: Matrix, room: Room, follower: Follower
+) -> None:
     for content in (
         {"m.relates_to": 5},
         {"m.relates_to": {"event_id": [], "rel_type": {}}, "msgtype": []},
         {"redacts": 7},
     ):
-        for type in ("m.reaction", "m.room.message", "m.room.redaction", "m.room.member"):
-            fake.send(room, ANN, type, content, state_key=CAT if type == "m.room.member" else None)
-    fake.answers["/event/"] = b'{"event_id": "../../x", "content": "mxc://chat.example/../../x"}'
+        for type in (
+            "m.reaction",
+            "m.room.message",
+            "m.room.redaction",
+            "m.room.member",
+        ):
+            fake.send(
+                room,
+                ANN,
+                type,
+                content,
+                state_key=CAT if type == "m.room.member" else None,
+            )
+    fake.answers["/event/"] = (
+        b'{"event_id": "../../x", "content": "mxc://chat.example/../../x"}'
+    )
     fake.edit(room, ANN, "../../x", "text")
     id = fake.say(room, ANN, "good")
     with TemporaryDirectory() as name:

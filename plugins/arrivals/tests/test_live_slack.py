@@ -17,7 +17,15 @@ from fake_slack import ANN, APP, BOB, BOT, CAT, ROBOT, TEA, FakeSlack, user
 from imserver_arrivals.formats import archive_of
 from imserver_arrivals.live import LiveError
 from imserver_arrivals.live_slack import LiveSlack
-from imserver_arrivals.records import Change, Group, Message, Person, Reaction, Record, Removal
+from imserver_arrivals.records import (
+    Change,
+    Group,
+    Message,
+    Person,
+    Reaction,
+    Record,
+    Removal,
+)
 
 from imserver.messenger.messages.log.contract import Draft, Entry
 from imserver.plugin.testing import eventually
@@ -88,14 +96,26 @@ def texts(records: list[Record]) -> list[str]:
     return [each.text for each in messages(records)]
 
 
-def test_what_is_said_comes_with_who_is_there(slack: FakeSlack, follower: Follower) -> None:
+def test_what_is_said_comes_with_who_is_there(
+    slack: FakeSlack, follower: Follower
+) -> None:
     slack.say(f"tea, <@{BOB}>? &amp; <https://example.org|cake>")
     records = follower.rounds(messages)
     (message,) = messages(records)
     assert message.text == f"tea, \x02@{BOB}\x03? & cake (https://example.org)"
-    assert {each.id for each in records if isinstance(each, Person)} == {ANN, BOB, CAT, ROBOT}
+    assert {each.id for each in records if isinstance(each, Person)} == {
+        ANN,
+        BOB,
+        CAT,
+        ROBOT,
+    }
     (group,) = [each for each in records if isinstance(each, Group)]
-    assert (group.id, group.kind, group.name, group.description) == (TEA, "open", "tea", "All tea")
+    assert (group.id, group.kind, group.name, group.description) == (
+        TEA,
+        "open",
+        "tea",
+        "All tea",
+    )
     assert follower.round(0.0) == []
     slack.wait(lambda: not slack.envelopes)
 
@@ -106,15 +126,24 @@ def test_edits_deletions_and_reactions(slack: FakeSlack, follower: Follower) -> 
     slack.edit(first, "better")
     slack.react(second, "tada")
     records = follower.rounds(lambda records: len(messages(records)) == 2)
-    assert {each.id.partition(".")[2]: (each.text, each.is_edited) for each in messages(records)} == {
+    assert {
+        each.id.partition(".")[2]: (each.text, each.is_edited)
+        for each in messages(records)
+    } == {
         first["ts"]: ("better", True),
         second["ts"]: ("second", False),
     }
     reaction = Reaction(BOB, "🎉", "tada")
-    assert [each.reactions for each in messages(records) if each.text == "second"] == [[reaction]]
+    assert [each.reactions for each in messages(records) if each.text == "second"] == [
+        [reaction]
+    ]
     slack.react(second, "tada", ends=True)
     slack.delete(first)
-    removals = [each for each in follower.rounds(lambda each: len(each) > 6) if isinstance(each, Removal)]
+    removals = [
+        each
+        for each in follower.rounds(lambda each: len(each) > 6)
+        if isinstance(each, Removal)
+    ]
     assert {(each.person, each.message, each.reaction) for each in removals} == {
         (BOB, f"{TEA}.{second['ts']}", reaction),
         (ANN, f"{TEA}.{first['ts']}", None),
@@ -128,8 +157,12 @@ def test_threads_of_earlier_rounds(slack: FakeSlack, follower: Follower) -> None
     (reply,) = messages(follower.rounds(messages))
     assert reply.thread == f"{TEA}.{root['ts']}"
     slack.delete(root)
-    records = follower.rounds(lambda records: any(isinstance(each, Removal) for each in records))
-    assert [each.message for each in records if isinstance(each, Removal)] == [f"{TEA}.{root['ts']}"]
+    records = follower.rounds(
+        lambda records: any(isinstance(each, Removal) for each in records)
+    )
+    assert [each.message for each in records if isinstance(each, Removal)] == [
+        f"{TEA}.{root['ts']}"
+    ]
     assert texts(records) == []
 
 
@@ -141,8 +174,12 @@ def test_who_joins_and_leaves(slack: FakeSlack, follower: Follower) -> None:
     slack.tell({"type": "team_join", "user": dan})
     slack.move(dan["id"], "join")
     slack.move(CAT, "leave", is_withheld=True)
-    records = follower.rounds(lambda records: len([each for each in records if isinstance(each, Change)]) > 2)
-    assert {(each.kind, *each.people) for each in records if isinstance(each, Change)} == {
+    records = follower.rounds(
+        lambda records: len([each for each in records if isinstance(each, Change)]) > 2
+    )
+    assert {
+        (each.kind, *each.people) for each in records if isinstance(each, Change)
+    } == {
         ("join", dan["id"]),
         ("leave", CAT),
     }
@@ -153,13 +190,23 @@ def test_who_joins_and_leaves(slack: FakeSlack, follower: Follower) -> None:
 
 def test_new_channels_and_names(slack: FakeSlack, follower: Follower) -> None:
     slack.make_channel("C000CAKE", "cake", [ANN])
-    records = follower.rounds(lambda records: any(isinstance(each, Group) for each in records))
+    records = follower.rounds(
+        lambda records: any(isinstance(each, Group) for each in records)
+    )
     assert [each.name for each in records if isinstance(each, Group)] == ["cake"]
     assert ROBOT in slack.channels["C000CAKE"]["all"]  # it hears what is said there
     slack.say("which?", channel="C000CAKE")
     slack.channels["C000CAKE"]["name"] = "pie"
-    slack.say("renamed", channel="C000CAKE", subtype="channel_name", old_name="cake", name="pie")
-    records = follower.rounds(lambda records: any(isinstance(each, Change) and each.text for each in records))
+    slack.say(
+        "renamed",
+        channel="C000CAKE",
+        subtype="channel_name",
+        old_name="cake",
+        name="pie",
+    )
+    records = follower.rounds(
+        lambda records: any(isinstance(each, Change) and each.text for each in records)
+    )
     assert "which?" in texts(records)
     assert [each.name for each in records if isinstance(each, Group)][-1] == "pie"
 
@@ -168,7 +215,11 @@ def test_files_come_from_slack_alone(slack: FakeSlack, follower: Follower) -> No
     here = f"{slack.address}/files/F1/tea.png"
     files = [
         {"id": "F1", "name": "../../tea.png", "url_private": here, "size": 69},
-        {"id": "F2", "name": "b.png", "url_private": "https://evil.example.org/files/b.png"},
+        {
+            "id": "F2",
+            "name": "b.png",
+            "url_private": "https://evil.example.org/files/b.png",
+        },
         {"id": "F3", "name": "c.png", "url_private": f"{slack.address}/lost"},
         {"id": "../F4", "name": "d.png", "url_private": here},
         {"id": "F5", "name": "e.png", "url_private": "http://[broken"},
@@ -181,24 +232,41 @@ def test_files_come_from_slack_alone(slack: FakeSlack, follower: Follower) -> No
     with file:
         assert file.read() == PNG
     assert [archive.open(id) for id in ("F2", "F3", "F4", "F5")] == [None] * 4
-    assert [each.name for each in messages(records)[0].files][:2] == ["../../tea.png", "b.png"]
+    assert [each.name for each in messages(records)[0].files][:2] == [
+        "../../tea.png",
+        "b.png",
+    ]
 
 
-def test_a_connection_that_ends_soon_is_followed_by_another(slack: FakeSlack, follower: Follower) -> None:
+def test_a_connection_that_ends_soon_is_followed_by_another(
+    slack: FakeSlack, follower: Follower
+) -> None:
     before = list(slack.calls)
     slack.send({"type": "disconnect", "reason": "warning", "debug_info": {}})
     follower.round(0.5)
     slack.wait(lambda: len(slack.sockets) == 2)
     slack.send({"type": "disconnect", "reason": "refresh_requested"}, socket=0)
-    event = {"type": "message", "channel": TEA, "user": ANN, "text": "old way", "ts": slack.ts()}
+    event = {
+        "type": "message",
+        "channel": TEA,
+        "user": ANN,
+        "text": "old way",
+        "ts": slack.ts(),
+    }
     payload = {"type": "event_callback", "event_id": "Ev999", "event": event}
-    slack.send({"envelope_id": "e999", "type": "events_api", "payload": payload}, socket=0)
+    slack.send(
+        {"envelope_id": "e999", "type": "events_api", "payload": payload}, socket=0
+    )
     slack.say("new way")
-    assert set(texts(follower.rounds(lambda records: len(messages(records)) == 2))) == {"old way", "new way"}
+    assert set(texts(follower.rounds(lambda records: len(messages(records)) == 2))) == {
+        "old way",
+        "new way",
+    }
     slack.sockets[0].close()
     slack.say("after")
     assert texts(follower.rounds(messages)) == ["after"]
-    assert "conversations.history" not in slack.calls[len(before) :]  # nothing was missed
+    # nothing was missed
+    assert "conversations.history" not in slack.calls[len(before) :]
 
 
 def test_what_was_missed_is_read_again(slack: FakeSlack, follower: Follower) -> None:
@@ -216,11 +284,17 @@ def test_what_was_missed_is_read_again(slack: FakeSlack, follower: Follower) -> 
     slack.envelopes.clear()
     follower.again()
     records = follower.rounds(lambda records: len(messages(records)) >= 7)
-    assert sorted(texts(records)) == [*(f"missed {number}" for number in range(5)), "older", "reply"]
+    assert sorted(texts(records)) == [
+        *(f"missed {number}" for number in range(5)),
+        "older",
+        "reply",
+    ]
     assert len(messages(follower.round())) == 0
 
 
-def test_a_kill_between_any_two_steps_loses_nothing(slack: FakeSlack, follower: Follower) -> None:
+def test_a_kill_between_any_two_steps_loses_nothing(
+    slack: FakeSlack, follower: Follower
+) -> None:
     seen: dict[str, str] = {}
     for number in range(4):
         row = slack.say(f"said {number}")
@@ -239,7 +313,9 @@ def test_a_kill_between_any_two_steps_loses_nothing(slack: FakeSlack, follower: 
     slack.wait(lambda: not slack.envelopes)
 
 
-def test_an_event_that_comes_again_does_not_undo_a_later_one(slack: FakeSlack, follower: Follower) -> None:
+def test_an_event_that_comes_again_does_not_undo_a_later_one(
+    slack: FakeSlack, follower: Follower
+) -> None:
     row = slack.say("first")
     slack.edit(row, "second")
     kept = dict(slack.envelopes)
@@ -251,22 +327,31 @@ def test_an_event_that_comes_again_does_not_undo_a_later_one(slack: FakeSlack, f
     assert follower.round(0.5) == []
 
 
-def test_an_export_says_the_same_as_what_came(slack: FakeSlack, follower: Follower, tmp_path: Path) -> None:
+def test_an_export_says_the_same_as_what_came(
+    slack: FakeSlack, follower: Follower, tmp_path: Path
+) -> None:
     root = slack.say("root")
     slack.say("reply", BOB, thread_ts=root["ts"])
     slack.react(root, "tada")
     live = follower.rounds(lambda records: len(messages(records)) >= 2)
     exported = archive_of(slack.export(tmp_path / "export"), "slack").records()
-    assert {each.id: each for each in messages(live)} == {each.id: each for each in messages(list(exported))}
+    assert {each.id: each for each in messages(live)} == {
+        each.id: each for each in messages(list(exported))
+    }
 
 
-def test_ours_go_there_once_and_not_back(slack: FakeSlack, follower: Follower, tmp_path: Path) -> None:
+def test_ours_go_there_once_and_not_back(
+    slack: FakeSlack, follower: Follower, tmp_path: Path
+) -> None:
     text = "hello <!channel> & ~~gone~~ https://example.org/?a=1&b=2"
     assert follower.live.post(TEA, "Dan *the* <man>", text, 7)
     assert not follower.live.post("C000ELSE", "Dan", "hello", 8)
     assert follower.live.post(TEA, "Dan", "&" * 5000, 9)
     short, long = slack.messages[TEA]
-    assert [each["blocks"][0]["block_id"] for each in (short, long)] == ["imserver.7", "imserver.9"]
+    assert [each["blocks"][0]["block_id"] for each in (short, long)] == [
+        "imserver.7",
+        "imserver.9",
+    ]
     said = "hello &lt;!channel&gt; &amp; ~gone~ <https://example.org/?a=1&amp;b=2>"
     assert short["blocks"][0]["text"]["text"] == f"*Dan the &lt;man&gt;*\n{said}"
     parts = [each["text"]["text"] for each in long["blocks"]]
@@ -329,11 +414,16 @@ def test_too_many_requests_wait(slack: FakeSlack, follower: Follower) -> None:
         ("users.list", b"<html>"),
         ("conversations.list", b"[]"),
         ("apps.connections.open", b'{"ok": true, "url": "ws://example.org/link"}'),
-        ("apps.connections.open", b'{"ok": true, "url": "wss://127.0.0.1:1/link?ticket=secret"}'),
+        (
+            "apps.connections.open",
+            b'{"ok": true, "url": "wss://127.0.0.1:1/link?ticket=secret"}',
+        ),
         ("apps.connections.open", b'{"ok": true, "url": 7}'),
     ],
 )
-def test_strange_answers_are_one_line(slack: FakeSlack, tmp_path: Path, method: str, answer: bytes) -> None:
+def test_strange_answers_are_one_line(
+    slack: FakeSlack, tmp_path: Path, method: str, answer: bytes
+) -> None:
     slack.raw[method] = answer
     follower = Follower(slack, tmp_path / "rounds")
     with pytest.raises(LiveError) as caught:
@@ -350,7 +440,11 @@ def test_strange_answers_are_one_line(slack: FakeSlack, tmp_path: Path, method: 
         '{"type": "events_api", "payload": 7}',
         {"type": "disconnect", "reason": "link_disabled"},
         {"type": "disconnect", "reason": "too_many_websockets"},
-        {"type": "events_api", "envelope_id": "e0", "payload": {"type": "app_rate_limited"}},
+        {
+            "type": "events_api",
+            "envelope_id": "e0",
+            "payload": {"type": "app_rate_limited"},
+        },
     ],
 )
 def test_a_connection_with_strange_messages_is_begun_again(
@@ -368,10 +462,28 @@ def test_strange_events_are_passed_over(slack: FakeSlack, follower: Follower) ->
         {},
         {"type": 7, "channel": 7},
         {"type": "message", "channel": "../../etc", "ts": "1.0"},
-        {"type": "message", "channel": "C000LOST", "ts": "1.0", "user": ANN, "text": "where?"},
+        {
+            "type": "message",
+            "channel": "C000LOST",
+            "ts": "1.0",
+            "user": ANN,
+            "text": "where?",
+        },
         {"type": "message", "channel": TEA, "ts": "x", "user": ANN, "text": "when?"},
-        {"type": "message", "channel": TEA, "ts": slack.ts(), "user": {}, "files": 7, "text": "who?"},
-        {"type": "reaction_added", "user": ANN, "reaction": "x", "item": {"channel": TEA, "ts": "9.9"}},
+        {
+            "type": "message",
+            "channel": TEA,
+            "ts": slack.ts(),
+            "user": {},
+            "files": 7,
+            "text": "who?",
+        },
+        {
+            "type": "reaction_added",
+            "user": ANN,
+            "reaction": "x",
+            "item": {"channel": TEA, "ts": "9.9"},
+        },
         {"type": "team_join", "user": 7},
         {"type": "member_joined_channel", "user": 7, "channel": TEA},
     ):
@@ -387,7 +499,9 @@ def test_strange_events_are_passed_over(slack: FakeSlack, follower: Follower) ->
     assert texts(records) == ["good"]
 
 
-def test_without_the_scope_it_follows_where_it_was_invited(slack: FakeSlack, tmp_path: Path) -> None:
+def test_without_the_scope_it_follows_where_it_was_invited(
+    slack: FakeSlack, tmp_path: Path
+) -> None:
     slack.make_channel("C000CAKE", "cake", [ANN], is_silent=True)
     slack.make_channel("C00CLOSED", "closed", [ANN], is_silent=True, is_private=True)
     slack.refused["conversations.join"] = "missing_scope"
@@ -399,7 +513,7 @@ def test_without_the_scope_it_follows_where_it_was_invited(slack: FakeSlack, tmp
     follower.live.close()
 
 
-# --- the command --------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------
 
 
 @contextmanager
@@ -409,8 +523,24 @@ def following(
     """The command, until it is ended."""
     token = site.folder / "token"
     token.write_text(f"{APP}\n{BOT}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "imserver", "arrive", "--config", str(site.config), "--app", OURS]
-    command += ["--from", "slack", "--follow", f"{slack.address}/api", "--token", str(token)]
+    command = [
+        sys.executable,
+        "-m",
+        "imserver",
+        "arrive",
+        "--config",
+        str(site.config),
+        "--app",
+        OURS,
+    ]
+    command += [
+        "--from",
+        "slack",
+        "--follow",
+        f"{slack.address}/api",
+        "--token",
+        str(token),
+    ]
     command += ["--back", f"{TEA}={slack.address}/services/{TEA}", *archive]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen(command, env=installed, **pipes)  # type: ignore[call-overload]
@@ -432,7 +562,11 @@ def test_the_command_stores_what_happens_and_posts_ours(
 
     def entry(kind: str, body: str, about: int = 0) -> Entry:
         def find() -> Entry | None:
-            some = [each for each in site.entries() if each.kind == kind and about in (0, each.about)]
+            some = [
+                each
+                for each in site.entries()
+                if each.kind == kind and about in (0, each.about)
+            ]
             return next((each for each in some if body in each.body.decode()), None)
 
         return eventually(find, SECONDS, f"{kind} {body}")
@@ -457,7 +591,12 @@ def test_the_command_stores_what_happens_and_posts_ours(
         draft = Draft(sender=root.sender, conversation=root.conversation, body=b"ours")
         with site.log() as log:
             log.writer.append(OURS, [draft])
-        eventually(lambda: [each for each in slack.messages[TEA] if each["text"] == "Ann: ours"], SECONDS)
+        eventually(
+            lambda: [
+                each for each in slack.messages[TEA] if each["text"] == "Ann: ours"
+            ],
+            SECONDS,
+        )
         slack.say("in between")
         entry("message", "in between")
         process.send_signal(signal.SIGKILL)
@@ -469,6 +608,15 @@ def test_the_command_stores_what_happens_and_posts_ours(
         assert (process.returncode, BOT in output, APP in output) == (0, False, False)
     said = [each.body.decode() for each in site.entries() if each.kind == "message"]
     site.run(slack.export(tmp_path / "later"))
-    assert [each.body.decode() for each in site.entries() if each.kind == "message"] == said
-    assert said == ["old", "since the export", "reply", "ours", "in between", "while it is away"]
+    assert [
+        each.body.decode() for each in site.entries() if each.kind == "message"
+    ] == said
+    assert said == [
+        "old",
+        "since the export",
+        "reply",
+        "ours",
+        "in between",
+        "while it is away",
+    ]
     assert [each["text"] for each in slack.messages[TEA]].count("Ann: ours") == 1

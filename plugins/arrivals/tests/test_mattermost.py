@@ -11,18 +11,34 @@ from archives.mattermost import BEGIN, write
 from imserver_arrivals.markdown import of_markdown
 from imserver_arrivals.mattermost import Mattermost
 from imserver_arrivals.problems import BadArchive
-from imserver_arrivals.records import Change, Emoji, File, Group, Member, Message, Person, Reaction, mention
+from imserver_arrivals.records import (
+    Change,
+    Emoji,
+    File,
+    Group,
+    Member,
+    Message,
+    Person,
+    Reaction,
+    mention,
+)
 
 VERSION = {"type": "version", "version": 1}
 TEAM = {
     "type": "team",
-    "team": {"name": "dev", "display_name": "Dev", "type": "O", "allow_open_invite": True},
+    "team": {
+        "name": "dev",
+        "display_name": "Dev",
+        "type": "O",
+        "allow_open_invite": True,
+    },
 }
 ROOM = {"team": "dev", "name": "room", "display_name": "The Room", "type": "O"}
 
 
 def export(folder: Path, *lines: object) -> Mattermost:
-    """An export of these lines, with a team, a channel, ann and bob before them."""
+    """An export of these lines, with a team, a channel, ann and bob before
+    them."""
     users = [{"type": "user", "user": {"username": name}} for name in ("ann", "bob")]
     rows = [VERSION, TEAM, {"type": "channel", "channel": ROOM}, *users, *lines]
     texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
@@ -30,8 +46,17 @@ def export(folder: Path, *lines: object) -> Mattermost:
     return Mattermost(folder)
 
 
-def post(text: str = "", at: int = BEGIN, user: str = "ann", **more: Any) -> dict[str, Any]:
-    row = {"team": "dev", "channel": "room", "user": user, "message": text, "create_at": at, **more}
+def post(
+    text: str = "", at: int = BEGIN, user: str = "ann", **more: Any
+) -> dict[str, Any]:
+    row = {
+        "team": "dev",
+        "channel": "room",
+        "user": user,
+        "message": text,
+        "create_at": at,
+        **more,
+    }
     return {"type": "post", "post": row}
 
 
@@ -46,7 +71,9 @@ def test_all_that_an_export_has_becomes_records(tmp_path: Path, name: str) -> No
     for record in archive.records():
         if isinstance(record, Message):
             ids.add(record.id)
-            counts.update(messages=1, replies=record.thread != "", reactions=len(record.reactions))
+            counts.update(
+                messages=1, replies=record.thread != "", reactions=len(record.reactions)
+            )
             counts.update(edits=record.is_edited, files=len(record.files))
             for file in record.files:
                 content = archive.open(file.id)
@@ -54,7 +81,9 @@ def test_all_that_an_export_has_becomes_records(tmp_path: Path, name: str) -> No
                 with content:
                     assert content.read()
         elif isinstance(record, Group):
-            counts.update(groups=1, memberships=len(record.members), pins=len(record.pins))
+            counts.update(
+                groups=1, memberships=len(record.members), pins=len(record.pins)
+            )
         else:
             names = {Person: "people", Emoji: "emoji", Change: "changes"}
             counts[names[type(record)]] += 1
@@ -73,11 +102,29 @@ def test_people(tmp_path: Path) -> None:
             "last_name": "C",
             "email": "c@example.org",
         },
-        {"username": "dora", "nickname": "Dora", "email": "d@example.org", "delete_at": 5},
-        {"username": "eve", "roles": "system_guest", "profile_image": "users/e/profile.png"},
+        {
+            "username": "dora",
+            "nickname": "Dora",
+            "email": "d@example.org",
+            "delete_at": 5,
+        },
+        {
+            "username": "eve",
+            "roles": "system_guest",
+            "profile_image": "users/e/profile.png",
+        },
     ]
-    bot = {"username": "helper", "owner": "ann", "display_name": "Helper", "delete_at": 0}
-    hook = {"from_webhook": "true", "override_username": "\n ", "webhook_display_name": "build\x1ber"}
+    bot = {
+        "username": "helper",
+        "owner": "ann",
+        "display_name": "Helper",
+        "delete_at": 0,
+    }
+    hook = {
+        "from_webhook": "true",
+        "override_username": "\n ",
+        "webhook_display_name": "build\x1ber",
+    }
     archive = export(
         tmp_path,
         *({"type": "user", "user": row} for row in rows),
@@ -93,27 +140,58 @@ def test_people(tmp_path: Path) -> None:
         Person("webhook/builder", "builder", why="bot"),
         Person("gone", "gone", why="not in the export"),
     ]
-    assert [message.person for message in of(archive, Message)] == ["webhook/builder", "gone"]
+    assert [message.person for message in of(archive, Message)] == [
+        "webhook/builder",
+        "gone",
+    ]
     assert archive.problems.of_people["eve"]
 
 
 def test_groups(tmp_path: Path) -> None:
-    ops = {"name": "ops", "display_name": "Operators", "type": "I", "allow_open_invite": False}
-    in_room = {"name": "room", "roles": "channel_user channel_admin", "last_viewed_at": BEGIN}
+    ops = {
+        "name": "ops",
+        "display_name": "Operators",
+        "type": "I",
+        "allow_open_invite": False,
+    }
+    in_room = {
+        "name": "room",
+        "roles": "channel_user channel_admin",
+        "last_viewed_at": BEGIN,
+    }
     carl = {"username": "carl", "teams": [{"name": "dev", "channels": [in_room]}]}
     people = [{"username": "ann", "last_viewed_at": BEGIN + 5}, {"username": "bob"}]
     archive = export(
         tmp_path,
         {"type": "team", "team": ops},
-        {"type": "channel", "channel": {**ROOM, "team": "ops", "header": "**Head**", "deleted_at": 7}},
         {
             "type": "channel",
-            "channel": {**ROOM, "name": "own", "type": "P", "purpose": "Aim", "header": "Head"},
+            "channel": {**ROOM, "team": "ops", "header": "**Head**", "deleted_at": 7},
+        },
+        {
+            "type": "channel",
+            "channel": {
+                **ROOM,
+                "name": "own",
+                "type": "P",
+                "purpose": "Aim",
+                "header": "Head",
+            },
         },
         {"type": "user", "user": carl},
-        post("pinned", is_pinned=True, replies=[post("reply", BEGIN + 1, is_pinned=True)["post"]]),
-        {"type": "direct_channel", "direct_channel": {"participants": people, "header": "Hi"}},
-        {"type": "direct_channel", "direct_channel": {"members": ["ann", "bob", "carl"]}},
+        post(
+            "pinned",
+            is_pinned=True,
+            replies=[post("reply", BEGIN + 1, is_pinned=True)["post"]],
+        ),
+        {
+            "type": "direct_channel",
+            "direct_channel": {"participants": people, "header": "Hi"},
+        },
+        {
+            "type": "direct_channel",
+            "direct_channel": {"members": ["ann", "bob", "carl"]},
+        },
         {"type": "direct_channel", "direct_channel": {"members": ["ann", "ann"]}},
     )
     room, of_ops, own, direct, several, self = of(archive, Group)
@@ -121,12 +199,21 @@ def test_groups(tmp_path: Path) -> None:
     assert (room.id, room.kind, room.name) == ("dev/room", "open", "The Room (Dev)")
     assert room.members == [Member("carl", "admin", BEGIN)]
     assert [pin.message for pin in room.pins] == [message.id for message in messages]
-    assert (of_ops.id, of_ops.kind, of_ops.description) == ("ops/room", "closed", "*Head*")
+    assert (of_ops.id, of_ops.kind, of_ops.description) == (
+        "ops/room",
+        "closed",
+        "*Head*",
+    )
     assert of_ops.is_archived
     assert (own.kind, own.description) == ("closed", "Aim")
     assert (direct.kind, direct.description) == ("direct", "Hi")
     assert direct.members == [Member("ann", read_ms=BEGIN + 5), Member("bob")]
-    assert (several.kind, len(several.members), self.kind, len(self.members)) == ("several", 3, "direct", 1)
+    assert (several.kind, len(several.members), self.kind, len(self.members)) == (
+        "several",
+        3,
+        "direct",
+        1,
+    )
 
 
 def test_messages(tmp_path: Path) -> None:
@@ -136,7 +223,12 @@ def test_messages(tmp_path: Path) -> None:
         {"user": "nobody", "emoji_name": "+1"},
     ]
     fields = [{"title": "Build", "value": 7}]
-    attachment = {"title": "Log", "title_link": "https://example.org/", "text": "*green*", "fields": fields}
+    attachment = {
+        "title": "Log",
+        "title_link": "https://example.org/",
+        "text": "*green*",
+        "fields": fields,
+    }
     files = [{"path": "20260101/f1/plan.png"}]
     reply = {
         "user": "bob",
@@ -145,22 +237,44 @@ def test_messages(tmp_path: Path) -> None:
         "message": "yes",
         "attachments": files,
     }
-    direct = {"channel_members": ["ann", "bob"], "user": "ann", "create_at": BEGIN, "message": "hi"}
+    direct = {
+        "channel_members": ["ann", "bob"],
+        "user": "ann",
+        "create_at": BEGIN,
+        "message": "hi",
+    }
     archive = export(
         tmp_path,
-        post("**Hi** @Bob. @all ~room :tada: :own:", reactions=reactions, replies=[reply]),
-        post("", BEGIN + 5, type="slack_attachment", props={"attachments": [attachment, "x"]}),
+        post(
+            "**Hi** @Bob. @all ~room :tada: :own:", reactions=reactions, replies=[reply]
+        ),
+        post(
+            "",
+            BEGIN + 5,
+            type="slack_attachment",
+            props={"attachments": [attachment, "x"]},
+        ),
         {"type": "direct_post", "direct_post": direct},
     )
     root, answer, built, private = of(archive, Message)
     assert root.text == f"*Hi* {mention('bob')}. {mention('*')} #The Room 🎉 :own:"
-    assert (root.group, root.person, root.time_ms, root.thread) == ("dev/room", "ann", BEGIN, "")
-    assert root.reactions == [Reaction("bob", "👍🏿", "+1_dark_skin_tone"), Reaction("bob", ":own:", "own")]
+    assert (root.group, root.person, root.time_ms, root.thread) == (
+        "dev/room",
+        "ann",
+        BEGIN,
+        "",
+    )
+    assert root.reactions == [
+        Reaction("bob", "👍🏿", "+1_dark_skin_tone"),
+        Reaction("bob", ":own:", "own"),
+    ]
     assert (answer.thread, answer.is_edited, root.is_edited) == (root.id, True, False)
     assert answer.files == [File("20260101/f1/plan.png", "plan.png")]
     assert built.text == "[Log](https://example.org/)\n_green_\nBuild: 7"
     assert private.group.startswith("direct/")
-    assert archive.problems.of_groups["dev/room"] == {"reaction of somebody who is not in the export": 1}
+    assert archive.problems.of_groups["dev/room"] == {
+        "reaction of somebody who is not in the export": 1
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,59 +285,121 @@ def test_messages(tmp_path: Path) -> None:
         ("system_leave_channel", {}, ("leave", ["ann"], "")),
         ("system_add_to_channel", {"addedUsername": "bob"}, ("join", ["bob"], "")),
         ("system_add_guest_to_chan", {"addedUsername": "bob"}, ("join", ["bob"], "")),
-        ("system_remove_from_channel", {"removedUsername": "bob"}, ("leave", ["bob"], "")),
+        (
+            "system_remove_from_channel",
+            {"removedUsername": "bob"},
+            ("leave", ["bob"], ""),
+        ),
         ("system_displayname_change", {"new_displayname": "New"}, ("name", (), "New")),
-        ("system_header_change", {"new_header": "**New**"}, ("description", (), "*New*")),
+        (
+            "system_header_change",
+            {"new_header": "**New**"},
+            ("description", (), "*New*"),
+        ),
         ("system_purpose_change", {"new_purpose": 7}, ("description", (), "")),
         ("system_add_to_channel", {"addedUsername": "nobody"}, None),
         ("system_channel_deleted", {}, None),
     ],
 )
-def test_changes(tmp_path: Path, kind: str, props: dict[str, Any], change: tuple[Any, ...] | None) -> None:
+def test_changes(
+    tmp_path: Path, kind: str, props: dict[str, Any], change: tuple[Any, ...] | None
+) -> None:
     changes = of(export(tmp_path, post("text", type=kind, props=props)), Change)
-    assert [(each.kind, each.people, each.text) for each in changes] == ([change] if change else [])
-    assert all((each.person, each.group, each.time_ms) == ("ann", "dev/room", BEGIN) for each in changes)
+    assert [(each.kind, each.people, each.text) for each in changes] == (
+        [change] if change else []
+    )
+    assert all(
+        (each.person, each.group, each.time_ms) == ("ann", "dev/room", BEGIN)
+        for each in changes
+    )
 
 
-def test_a_later_export_gives_what_it_has_in_common_the_same_ids(tmp_path: Path) -> None:
+def test_a_later_export_gives_what_it_has_in_common_the_same_ids(
+    tmp_path: Path,
+) -> None:
     first, later = tmp_path / "first", tmp_path / "later"
     first.mkdir()
     later.mkdir()
     twin, reply = post("one"), post("reply", BEGIN + 9)["post"]
-    before = of(export(first, twin, post("two"), post("x", BEGIN + 1, replies=[reply, reply])), Message)
-    edited = post(
-        "edited", BEGIN + 1, edit_at=BEGIN + 3, replies=[reply, reply, post("new", BEGIN + 10)["post"]]
+    before = of(
+        export(first, twin, post("two"), post("x", BEGIN + 1, replies=[reply, reply])),
+        Message,
     )
-    after = of(export(later, edited, post("new", BEGIN + 7), twin, post("two")), Message)
+    edited = post(
+        "edited",
+        BEGIN + 1,
+        edit_at=BEGIN + 3,
+        replies=[reply, reply, post("new", BEGIN + 10)["post"]],
+    )
+    after = of(
+        export(later, edited, post("new", BEGIN + 7), twin, post("two")), Message
+    )
     assert len({message.id for message in before}) == 5
     ids = {message.id: message.text for message in after}
-    assert [ids[message.id] for message in before] == ["one", "two", "edited", "reply", "reply"]
+    assert [ids[message.id] for message in before] == [
+        "one",
+        "two",
+        "edited",
+        "reply",
+        "reply",
+    ]
     assert len(ids) == 7
 
 
 def test_lines_that_stand_twice_come_once(tmp_path: Path) -> None:
-    """As in an export that was written behind another one: the second has more."""
+    """As in an export that was written behind another one: the second has
+    more."""
     twice, once = tmp_path / "twice", tmp_path / "once"
     twice.mkdir()
     once.mkdir()
     reply, thumb = post("reply", BEGIN + 9)["post"], {"user": "bob", "emoji_name": "+1"}
-    direct = {"channel_members": ["ann", "bob"], "user": "ann", "create_at": BEGIN, "message": "hi"}
+    direct = {
+        "channel_members": ["ann", "bob"],
+        "user": "ann",
+        "create_at": BEGIN,
+        "message": "hi",
+    }
     lines = [
-        *({"type": "user", "user": {"username": "carl"}}, {"type": "bot", "bot": {"username": "helper"}}),
+        *(
+            {"type": "user", "user": {"username": "carl"}},
+            {"type": "bot", "bot": {"username": "helper"}},
+        ),
         {"type": "direct_channel", "direct_channel": {"members": ["ann", "bob"]}},
-        *(post("one"), post("two"), post("two"), post("joined", BEGIN + 5, type="system_join_channel")),
-        post("root", BEGIN + 1, is_pinned=True, reactions=[thumb], replies=[reply, reply]),
+        *(
+            post("one"),
+            post("two"),
+            post("two"),
+            post("joined", BEGIN + 5, type="system_join_channel"),
+        ),
+        post(
+            "root", BEGIN + 1, is_pinned=True, reactions=[thumb], replies=[reply, reply]
+        ),
         {"type": "direct_post", "direct_post": direct},
     ]
-    more = [*lines, post("root", BEGIN + 1, replies=[reply, reply, post("late", BEGIN + 10)["post"]])]
+    more = [
+        *lines,
+        post(
+            "root", BEGIN + 1, replies=[reply, reply, post("late", BEGIN + 10)["post"]]
+        ),
+    ]
     more.append(post("two", reactions=[thumb]))
     first, archive = export(once, *lines), export(twice, *lines, *more)
     expected, records = list(first.records()), list(archive.records())
     late = [each for each in records if each not in expected]
-    assert [(each.text, len(each.reactions)) for each in late] == [("late", 0), ("two", 1)]
+    assert [(each.text, len(each.reactions)) for each in late] == [
+        ("late", 0),
+        ("two", 1),
+    ]
     assert [each for each in records if each in expected] == expected
     messages = [each for each in expected if isinstance(each, Message)]
-    assert [each.text for each in messages] == ["one", "two", "root", "reply", "reply", "hi"]
+    assert [each.text for each in messages] == [
+        "one",
+        "two",
+        "root",
+        "reply",
+        "reply",
+        "hi",
+    ]
     assert late[1].id == messages[1].id
     assert archive.problems.counts == {
         "post that stands twice (comes once)": 1 + 8 + 3,
@@ -252,13 +428,28 @@ def test_what_is_broken_is_noted_and_the_rest_goes_on(tmp_path: Path) -> None:
         post("wrong", reactions="x"),
         post("elsewhere", channel="none"),
         post("props", BEGIN + 1, props="text"),
-        post("root", BEGIN + 2, replies=[{"user": "bob"}, post("good", BEGIN + 3)["post"]]),
-        post("path", BEGIN + 4, attachments=[{"path": "../../import.jsonl"}, {"path": None}, {}]),
+        post(
+            "root",
+            BEGIN + 2,
+            replies=[{"user": "bob"}, post("good", BEGIN + 3)["post"]],
+        ),
+        post(
+            "path",
+            BEGIN + 4,
+            attachments=[{"path": "../../import.jsonl"}, {"path": None}, {}],
+        ),
         "x" * (17 << 20),
         post("last", BEGIN + 6),
     )
     messages = of(archive, Message)
-    assert [message.text for message in messages] == ["wrong", "props", "root", "good", "path", "last"]
+    assert [message.text for message in messages] == [
+        "wrong",
+        "props",
+        "root",
+        "good",
+        "path",
+        "last",
+    ]
     assert [file.name for file in messages[4].files] == ["import.jsonl"]
     assert archive.open(messages[4].files[0].id) is None
     assert archive.problems.counts["line of type strange (not imported)"] == 1
@@ -283,7 +474,15 @@ def test_a_file_that_ends_early_gives_what_is_before_its_end(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b'{"type":"version","version":2}', b'{"type":"user"}', b"\xff\xfe", b"[" * 70_000]
+    "content",
+    [
+        b"",
+        b"{}",
+        b'{"type":"version","version":2}',
+        b'{"type":"user"}',
+        b"\xff\xfe",
+        b"[" * 70_000,
+    ],
 )
 def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "import.jsonl"
@@ -295,7 +494,10 @@ def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("markdown", "text"),
     [
-        ("**bold** *slanted* ***both*** __strong__ ~~old~~", "*bold* _slanted_ *_both_* *strong* ~~old~~"),
+        (
+            "**bold** *slanted* ***both*** __strong__ ~~old~~",
+            "*bold* _slanted_ *_both_* *strong* ~~old~~",
+        ),
         ("**a *b* c** 2*3*4 a_b_c", "*a _b_ c* 2*3*4 a_b_c"),
         ("# Head\n* one\n+ two\n>quote", "*Head*\n- one\n- two\n> quote"),
         ('[page](https://example.org "title")', "[page](https://example.org)"),
@@ -303,7 +505,10 @@ def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
         ("[file](/data/x)", "file (/data/x)"),
         ("![](https://example.org/x.png =10x5)", "https://example.org/x.png"),
         ("<https://example.org/a_b_c*d*>", "https://example.org/a_b_c*d*"),
-        ("`**x** @ann`\n```\n*y*\n```\n~~~\nz\n~~~", "`**x** @ann`\n```\n*y*\n```\n```\nz\n```"),
+        (
+            "`**x** @ann`\n```\n*y*\n```\n~~~\nz\n~~~",
+            "`**x** @ann`\n```\n*y*\n```\n```\nz\n```",
+        ),
         (r"snake\_case \*no\*", "snake_case *no*"),
         ("\x02@ann\x03 **x", "@ann **x"),
     ],

@@ -21,7 +21,10 @@ def test_an_archive_cannot_name_more_kinds_of_problems_than_are_read() -> None:
         problems.note(f"messages of the kind {number}", group="g", count=2)
     problems.note("messages of the kind 1")
     assert len(problems.counts) == len(problems.of_groups["g"]) == MOST_KINDS + 1
-    assert (problems.counts["others"], problems.counts["messages of the kind 1"]) == (18, 3)
+    assert (problems.counts["others"], problems.counts["messages of the kind 1"]) == (
+        18,
+        3,
+    )
 
 
 DAMAGED = bytes.fromhex("1f8b0800000000000003") + b"\xff" * 99
@@ -37,8 +40,12 @@ MADE: dict[str, Callable[[Path], bytes]] = {
     "text.txt": lambda _: b"hello",
     "empty.zip": lambda _: b"",
     "half.zip": lambda folder: half(slack.make(1, 9).write_zip(folder / "a")),
-    "half.tar.gz": lambda folder: half(zulip.make(folder / "export", 1, 9).pack(folder / "a")),
-    "half.archive": lambda folder: half(rocketchat.make(1, 9).archive(folder / "a", is_packed=True)),
+    "half.tar.gz": lambda folder: half(
+        zulip.make(folder / "export", 1, 9).pack(folder / "a")
+    ),
+    "half.archive": lambda folder: half(
+        rocketchat.make(1, 9).archive(folder / "a", is_packed=True)
+    ),
     "damaged.tar.gz": lambda _: DAMAGED,
     "damaged.archive": lambda _: DAMAGED,
 }
@@ -47,7 +54,10 @@ MADE: dict[str, Callable[[Path], bytes]] = {
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("text.txt", "is no export of Slack: it has no users.json; no export of Mattermost: no file"),
+        (
+            "text.txt",
+            "is no export of Slack: it has no users.json; no export of Mattermost: no file",
+        ),
         ("empty.zip", "is no whole zip file"),
         ("half.zip", "is no whole zip file"),
         ("half.tar.gz", "is no whole tar file: Compressed file ended"),
@@ -56,10 +66,14 @@ MADE: dict[str, Callable[[Path], bytes]] = {
         ("damaged.archive", "is no whole dump of MongoDB: Error -3"),
     ],
 )
-def test_a_file_that_is_no_archive_gets_one_line(tmp_path: Path, name: str, reason: str) -> None:
+def test_a_file_that_is_no_archive_gets_one_line(
+    tmp_path: Path, name: str, reason: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(MADE[name](tmp_path))
-    ended = CliRunner().invoke(arrive, [str(path), "--app", "gochat"], catch_exceptions=False)
+    ended = CliRunner().invoke(
+        arrive, [str(path), "--app", "gochat"], catch_exceptions=False
+    )
     assert ended.exit_code == 1
     assert ended.output.startswith(f"imserver: {path} {reason}")
     assert ended.output.count("\n") == 1
@@ -84,24 +98,38 @@ def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
 def test_what_cannot_be_imported_is_not_read(
     site: Site, tmp_path: Path, options: tuple[str, ...], reason: str
 ) -> None:
-    output = site.run(slack.make(1, 9).write_zip(tmp_path / "a.zip"), *options, status=1)
+    output = site.run(
+        slack.make(1, 9).write_zip(tmp_path / "a.zip"), *options, status=1
+    )
     assert output.splitlines()[-1].startswith(f"imserver: {reason}")
     assert "an archive of" not in output
 
 
-def test_links_and_archives_are_in_files_that_nobody_else_may_read(site: Site, tmp_path: Path) -> None:
+def test_links_and_archives_are_in_files_that_nobody_else_may_read(
+    site: Site, tmp_path: Path
+) -> None:
     """Also where a file is there that others may read, or have open."""
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
-    links, part, other = tmp_path / "links.csv", tmp_path / "out.zip.part", tmp_path / "other.csv"
+    links, part, other = (
+        tmp_path / "links.csv",
+        tmp_path / "out.zip.part",
+        tmp_path / "other.csv",
+    )
     for path in (links, part):
         path.write_text("", encoding="utf-8")
         path.chmod(0o644)
-    with links.open(encoding="utf-8") as by_others, part.open("rb") as archive_by_others:
+    with (
+        links.open(encoding="utf-8") as by_others,
+        part.open("rb") as archive_by_others,
+    ):
         site.run(archive, "--links", str(links))
         site.depart(tmp_path / "out.zip", "--as", "slack")
         assert (by_others.read(), archive_by_others.read()) == ("", b"")
     assert "#reset=" in links.read_text(encoding="utf-8")
-    assert [path.stat().st_mode & 0o777 for path in (links, tmp_path / "out.zip")] == [0o600, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in (links, tmp_path / "out.zip")] == [
+        0o600,
+        0o600,
+    ]
     other.symlink_to(links)
     assert "is a link to a file" in site.run(archive, "--links", str(other), status=1)
     assert {path.name for path in tmp_path.glob("*.part")} == set()
@@ -124,6 +152,8 @@ def test_root_is_told_whose_server_it_is(site: Site, tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with (
         Path("/dev/full").open("wb", buffering=0) as full,
-        pytest.raises(OSError, match=f"No space left on device: '{tempfile.gettempdir()}'"),
+        pytest.raises(
+            OSError, match=f"No space left on device: '{tempfile.gettempdir()}'"
+        ),
     ):
         write_all(full, b"x")

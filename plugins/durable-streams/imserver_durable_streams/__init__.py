@@ -1,4 +1,5 @@
-"""The Durable Streams protocol: streams of bytes or JSON over HTTP, each in a stored channel."""
+"""The Durable Streams protocol: streams of bytes or JSON over HTTP, each in a
+stored channel."""
 
 from typing import Final
 
@@ -13,7 +14,9 @@ from .service import DIALECT, NAME, ROUTES, DurableStreams, DurableStreamSetting
 def _build(core: Core) -> Parts:
     streams = DurableStreams(core)
     sweep = every(60.0, streams.sweep, "expired streams could not be removed")
-    return Parts((streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,))
+    return Parts(
+        (streams,), ended=(streams.ended,), streams=streams.paths, run=(sweep,)
+    )
 
 
 FEATURE: Final = FeatureRow(

@@ -1,4 +1,5 @@
-"""What requests say, offsets, and the content of entries (https://github.com/durable-streams/durable-streams)."""
+"""What requests say, offsets, and the content of entries
+(https://github.com/durable-streams/durable-streams)."""
 
 from __future__ import annotations
 
@@ -40,8 +41,8 @@ _EXPOSED: Final = (
 )
 
 Offset = tuple[int, int]
-"""All entries after the first number, without so many bytes (of JSON: values) of the entry with the next
-number."""
+"""All entries after the first number, without so many bytes (of JSON: values)
+of the entry with the next number."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -63,12 +64,16 @@ def bad(status: int, text: str, *headers: tuple[str, str]) -> ApiProblem:
     return ApiProblem(HttpProblem(status, "durable_stream", text), headers=headers)
 
 
-def respond(status: int, *headers: tuple[str, str], body: bytes = b"", kind: str = "") -> HttpResponse:
+def respond(
+    status: int, *headers: tuple[str, str], body: bytes = b"", kind: str = ""
+) -> HttpResponse:
     """A response. ``kind``: its content type."""
     return HttpResponse(status, body, kind or "text/plain", (*headers, *_EXPOSED))
 
 
-def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "") -> HttpResponse:
+def _refuse(
+    problem: HttpProblem, request: HttpRequest, detail: str = ""
+) -> HttpResponse:
     answer = PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
     return replace(answer, body=b"") if request.method == "HEAD" else answer
 
@@ -76,7 +81,9 @@ def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "") -> Htt
 STYLE: Final = replace(
     PROBLEM,
     refuse=_refuse,
-    options=HttpResponse(204, b"", headers=(("Access-Control-Allow-Headers", "*, Authorization"),)),
+    options=HttpResponse(
+        204, b"", headers=(("Access-Control-Allow-Headers", "*, Authorization"),)
+    ),
 )
 
 
@@ -95,11 +102,12 @@ def is_text(content_type: str) -> bool:
     return is_json(content_type) or plain_type(content_type).startswith("text/")
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------
 
 
 class Producer(Struct, frozen=True):
-    """Who appends idempotently: an id, its epoch, and the number of the append in that."""
+    """Who appends idempotently: an id, its epoch, and the number of the append
+    in that."""
 
     id: str
     epoch: int
@@ -107,7 +115,8 @@ class Producer(Struct, frozen=True):
 
 
 def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
-    """A header that is a number; ``least``, if it is absent. Raises ApiProblem."""
+    """A header that is a number; ``least``, if it is absent. Raises
+    ApiProblem."""
     text = headers.get(name.lower())
     if text is None:
         return least
@@ -125,14 +134,17 @@ def short(headers: Mapping[str, str], name: str) -> str:
 
 
 def read_producer(headers: Mapping[str, str]) -> Producer | None:
-    """The producer of an append; None: it is not idempotent. Raises ApiProblem."""
+    """The producer of an append; None: it is not idempotent. Raises
+    ApiProblem."""
     names = "Producer-Id", "Producer-Epoch", "Producer-Seq"
     given = [name for name in names if name.lower() in headers]
     if not given:
         return None
     if len(given) < len(names) or not headers["producer-id"]:
         raise bad(400, f"{', '.join(names)}: all of them, and none of them empty")
-    return Producer(short(headers, names[0]), number(headers, names[1]), number(headers, names[2]))
+    return Producer(
+        short(headers, names[0]), number(headers, names[1]), number(headers, names[2])
+    )
 
 
 def read_type(headers: Mapping[str, str], default: str) -> str:
@@ -147,7 +159,8 @@ def closes(headers: Mapping[str, str]) -> bool:
 
 
 class Wish(Struct, frozen=True):
-    """What a reader wants. ``offset``: None, the end. ``given``: whether an offset was."""
+    """What a reader wants. ``offset``: None, the end. ``given``: whether an
+    offset was."""
 
     offset: Offset | None
     given: str
@@ -170,21 +183,27 @@ class Wish(Struct, frozen=True):
         if live and offset is None:
             raise bad(400, f"{live} needs an offset")
         given = "-1" if offset is None else offset
-        place = None if given == "now" else (-1, 0) if given == "-1" else read_offset(given)
+        place = (
+            None if given == "now" else (-1, 0) if given == "-1" else read_offset(given)
+        )
         return cls(place, given, live, values.get("cursor", ""))
 
     def next_cursor(self) -> str:
-        """The cursor of an answer: it is behind that of the request, so that caches do not answer again."""
+        """The cursor of an answer: it is behind that of the request, so that
+        caches do not answer again."""
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
         known = int(self.cursor) if _NUMBER.fullmatch(self.cursor) else -1
-        return str(now if known < now else known + max(1, randint(1, 3600) // CURSOR_SECONDS))
+        return str(
+            now if known < now else known + max(1, randint(1, 3600) // CURSOR_SECONDS)
+        )
 
 
-# --- content ------------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------
 
 
 class Content(Struct, frozen=True):
-    """The body of an append, as the log stores it. ``meta``: that of its entry."""
+    """The body of an append, as the log stores it. ``meta``: that of its
+    entry."""
 
     body: bytes
     meta: bytes
@@ -201,16 +220,16 @@ _read_values: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
 MOST_VALUES: Final = 100_000
-"""The most commas, colons and brackets of an array, whose values become objects. An append of one value may
-have more."""
+"""The most commas, colons and brackets of an array, whose values become
+objects. An append of one value may have more."""
 AROUND_BYTES: Final = 1024
 """Room in a body for what is around the one value of an array."""
 _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 
 
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
-    """The content of an append to a stream; None: an empty array, with which a stream ``is_new``. Raises
-    ApiProblem."""
+    """The content of an append to a stream; None: an empty array, with which a
+    stream ``is_new``. Raises ApiProblem."""
     meta: dict[str, Any] = {}
     if is_json(content_type):
         is_array = _BEGIN_OF_ARRAY.match(body) is not None
@@ -233,7 +252,9 @@ def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content 
             raise bad(400, "the array is empty")
     elif not (is_text(content_type) and _is_utf8(body)):
         meta |= {"base64": True, "tags": {"encoding": "base64"}}
-    return Content(body, msgspec.json.encode(meta) if meta else b"", "custom" if meta else "text")
+    return Content(
+        body, msgspec.json.encode(meta) if meta else b"", "custom" if meta else "text"
+    )
 
 
 def _is_utf8(body: bytes) -> bool:
@@ -245,7 +266,8 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
-    """The bytes of an entry, or its JSON values. Entries may be of other publishers, too."""
+    """The bytes of an entry, or its JSON values. Entries may be of other
+    publishers, too."""
     try:
         meta = _read_meta(entry.meta) if entry.meta else _Meta()
     except (ValueError, RecursionError):
@@ -254,7 +276,11 @@ def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
         return entry.body
     if not meta.json:
         return [msgspec.json.encode(entry.body.decode("utf-8", "replace"))]
-    return list(map(bytes, _read_values(entry.body))) if "values" in meta.tags else [entry.body]
+    return (
+        list(map(bytes, _read_values(entry.body)))
+        if "values" in meta.tags
+        else [entry.body]
+    )
 
 
 def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
@@ -263,9 +289,12 @@ def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
 
 
 def event(name: str, data: bytes) -> bytes:
-    """An event of Server-Sent Events. No line end of the data ends it. Clients leave out a space before a
-    line."""
-    lines = [b"data:%b%b\n" % (b" " * line.startswith(b" "), line) for line in _LINE_END.split(data)]
+    """An event of Server-Sent Events. No line end of the data ends it. Clients
+    leave out a space before a line."""
+    lines = [
+        b"data:%b%b\n" % (b" " * line.startswith(b" "), line)
+        for line in _LINE_END.split(data)
+    ]
     return b"event: %b\n%b\n" % (name.encode(), b"".join(lines))
 
 

@@ -1,4 +1,5 @@
-"""Reads streams: which entries of which channels they are, and how much of each."""
+"""Reads streams: which entries of which channels they are, and how much of
+each."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ MOST_BYTES = 1 << 20
 
 
 class Segment(Struct, frozen=True):
-    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of the last one, only so many
-    bytes (of JSON: values); 0: all."""
+    """Entries of a channel with ids above ``low`` up to ``high``. ``most``: of
+    the last one, only so many bytes (of JSON: values); 0: all."""
 
     channel: str
     low: int
@@ -33,12 +34,17 @@ class Segment(Struct, frozen=True):
         high = end[0] + 1 if end[1] else end[0]
         if high > self.high:
             return self
-        most = end[1] if high < self.high or not self.most else min(self.most, end[1] or self.most)
+        most = (
+            end[1]
+            if high < self.high or not self.most
+            else min(self.most, end[1] or self.most)
+        )
         return Segment(self.channel, self.low, high, most) if high > self.low else None
 
 
 class Chunk(Struct, frozen=True):
-    """What is read of one entry. ``whole``: its length in bytes (of JSON: values)."""
+    """What is read of one entry. ``whole``: its length in bytes (of JSON:
+    values)."""
 
     entry: Entry
     data: bytes
@@ -55,13 +61,14 @@ class Page(Struct, frozen=True):
 
 
 class StreamReader(Service):
-    """Reads the streams of a store. Each method may switch, and raise StorageUnavailable."""
+    """Reads the streams of a store. Each method may switch, and raise
+    StorageUnavailable."""
 
     _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
-        """A stream that can be read. A stored channel that was never one is read as one. Raises
-        ApiProblem."""
+        """A stream that can be read. A stored channel that was never one is
+        read as one. Raises ApiProblem."""
         row = self._rows.get(app, name)
         if row is None and self._rows.log.channel_page(app, name, None, 0).last:
             return StreamRow(app=app, name=name)
@@ -90,22 +97,39 @@ class StreamReader(Service):
     def tail(self, row: StreamRow) -> Offset:
         """The offset of the end of a stream."""
         last = row.closed_at + 1 if row.is_closed else None
-        return _end_of(row, self._rows.log.channel_page(row.app, row.name, last, int(row.is_closed), True))
+        return _end_of(
+            row,
+            self._rows.log.channel_page(
+                row.app, row.name, last, int(row.is_closed), True
+            ),
+        )
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset: about ``most`` bytes. Raises ApiProblem: entries behind the offset
-        have expired, or others of the app, which may have been of it."""
-        as_json, chunks, end, size = protocol.is_json(row.content_type), list[Chunk](), offset, 0
+        """Read a stream from an offset: about ``most`` bytes. Raises
+        ApiProblem: entries behind the offset have expired, or others of the
+        app, which may have been of it."""
+        as_json, chunks, end, size = (
+            protocol.is_json(row.content_type),
+            list[Chunk](),
+            offset,
+            0,
+        )
         for segment in self.segments(row):
             more, after = True, max(offset[0], segment.low)
             while more and after < segment.high:
-                page = self._rows.log.channel_page(row.app, segment.channel, after, PAGE)
-                if offset[0] >= 0 and after < min(page.extent.floor, page.last, segment.high):
+                page = self._rows.log.channel_page(
+                    row.app, segment.channel, after, PAGE
+                )
+                if offset[0] >= 0 and after < min(
+                    page.extent.floor, page.last, segment.high
+                ):
                     raise bad(410, "what follows the offset has expired")
                 more = page.more and page.entries[-1].id < segment.high
                 for entry in page.entries:
                     after = entry.id
-                    if entry.id > segment.high or (entry.type == END and not entry.body):
+                    if entry.id > segment.high or (
+                        entry.type == END and not entry.body
+                    ):
                         continue
                     if chunk := _chunk_of(entry, offset, segment, as_json):
                         chunks.append(chunk)
@@ -113,23 +137,36 @@ class StreamReader(Service):
                     if size >= most:
                         return Page(chunks, end, False)
         # An entry may have been stored since: the end is that of the page.
-        return Page(chunks, max(end, self.tail(row) if row.is_closed else _end_of(row, page)), True)
+        return Page(
+            chunks,
+            max(end, self.tail(row) if row.is_closed else _end_of(row, page)),
+            True,
+        )
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
-        """The offset so many bytes (of JSON: values) behind another one, in the entry that follows it."""
+        """The offset so many bytes (of JSON: values) behind another one, in the
+        entry that follows it."""
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
         id, whole = chunks[0].entry.id, chunks[0].whole
         begin = at[1] if at[0] == id - 1 else 0
         if begin + sub > whole:
-            raise bad(400, "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset")
-        return (id, 0) if chunks[0].end == (id, 0) and begin + sub == whole else (id - 1, begin + sub)
+            raise bad(
+                400,
+                "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset",
+            )
+        return (
+            (id, 0)
+            if chunks[0].end == (id, 0) and begin + sub == whole
+            else (id - 1, begin + sub)
+        )
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
-    """The end of a stream in the state that a page has seen, which has the last entry of a closed one. Where
-    all of it has expired, the end moves on, so that a reader there is never before what expires."""
+    """The end of a stream in the state that a page has seen, which has the last
+    entry of a closed one. Where all of it has expired, the end moves on, so
+    that a reader there is never before what expires."""
     if row.is_closed:
         last, end = page.entries[0].id if page.entries else 0, row.closed_at
     else:
@@ -138,13 +175,21 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
     return tail if tail[0] >= page.extent.floor else max(tail, (end, 0))
 
 
-def _chunk_of(entry: Entry, offset: Offset, segment: Segment, as_json: bool) -> Chunk | None:
+def _chunk_of(
+    entry: Entry, offset: Offset, segment: Segment, as_json: bool
+) -> Chunk | None:
     """What a reader at an offset gets of an entry; None: nothing."""
     parts = protocol.parts_of(entry, as_json)
     first = offset[1] if entry.id == offset[0] + 1 else 0
-    last = segment.most if entry.id == segment.high and 0 < segment.most < len(parts) else len(parts)
+    last = (
+        segment.most
+        if entry.id == segment.high and 0 < segment.most < len(parts)
+        else len(parts)
+    )
     if first >= last:
         return None
     some = parts[first:last]
     end = (entry.id, 0) if last == len(parts) else (entry.id - 1, last)
-    return Chunk(entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts))
+    return Chunk(
+        entry, some if isinstance(some, bytes) else b",".join(some), end, len(parts)
+    )

@@ -1,4 +1,5 @@
-"""The rows of streams and producers, and the judgement about an append in the transaction that stores it."""
+"""The rows of streams and producers, and the judgement about an append in the
+transaction that stores it."""
 
 from __future__ import annotations
 
@@ -9,18 +10,28 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver.plugin.messages import Entry, MessageLog
-from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table, text_of
+from imserver.plugin.storage import (
+    PooledStatements,
+    Reason,
+    RowsOf,
+    Statements,
+    Store,
+    Table,
+    text_of,
+)
 
 from .protocol import JSON, Offset, Producer, plain_type
 
 LIVE, DELETED, GONE = 0, 1, 2
-"""States of a row. A deleted one is still read by forks. A gone one only says that its channel was a
-stream, as long as the log has something of the channel."""
+"""States of a row. A deleted one is still read by forks. A gone one only
+says that its channel was a stream, as long as the log has something of the
+channel."""
 FOREVER: Final = 2**62
 MOST_PRODUCERS: Final = 1000
 """Producers whose numbers a stream remembers."""
 _DROPPED_PRODUCERS: Final = 100
-"""How many of them it forgets together when there are more: those that have not appended for the longest."""
+"""How many of them it forgets together when there are more: those that have not
+appended for the longest."""
 PRODUCER_SECONDS: Final = 7 * 86_400
 """For so long after its last append a producer is remembered."""
 _USE_SECONDS: Final = 60
@@ -30,11 +41,13 @@ MOST_FORKS: Final = 32
 
 
 class StreamRow(Struct, frozen=True, kw_only=True):
-    """A stream: how the entries of a channel are read. ``begins``: its own entries follow this id. ``start``
-    and ``skip``: the offset of its end while it has none; of a fork, how much of ``parent`` it shares.
-    ``fork_offset``, ``fork_sub``: the same as the client has named it. ``ttl``: seconds, -1: none.
-    ``expires_at``: as the client has named it. ``expires_ms``: Unix milliseconds, 0: never. ``closed_at``:
-    the last id that may be of it, -1: it is open. ``closed_by``: the append that closed it. ``seq``: the last
+    """A stream: how the entries of a channel are read. ``begins``: its own
+    entries follow this id. ``start`` and ``skip``: the offset of its end while
+    it has none; of a fork, how much of ``parent`` it shares. ``fork_offset``,
+    ``fork_sub``: the same as the client has named it. ``ttl``: seconds, -1:
+    none. ``expires_at``: as the client has named it. ``expires_ms``: Unix
+    milliseconds, 0: never. ``closed_at``: the last id that may be of it, -1: it
+    is open. ``closed_by``: the append that closed it. ``seq``: the last
     ``Stream-Seq``."""
 
     app: str
@@ -70,12 +83,14 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return self.start, self.skip
 
     def is_expired(self, sql: Statements) -> bool:
-        """Whether nobody has used it for its TTL, or its time is over, by the clock of the database."""
+        """Whether nobody has used it for its TTL, or its time is over, by the
+        clock of the database."""
         return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
     def renewed(self, sql: Statements) -> int:
-        """When it expires if it is used now; 0: what its row says is exact enough. It lives a tenth longer
-        than its TTL at most, so that a row is written once in that time."""
+        """When it expires if it is used now; 0: what its row says is exact
+        enough. It lives a tenth longer than its TTL at most, so that a row is
+        written once in that time."""
         if self.ttl < 0:
             return 0
         tenth = self.ttl * 100
@@ -83,11 +98,13 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return until if until - self.expires_ms >= tenth else 0
 
     def is_same(self, wish: StreamRow) -> bool:
-        """Whether a request for a stream, without an offset at which to fork if it names none, is for this
-        one."""
+        """Whether a request for a stream, without an offset at which to fork if
+        it names none, is for this one."""
         return (
-            plain_type(self.content_type) == plain_type(wish.content_type or self.content_type)
-            and (self.ttl, self.expires_at, self.is_closed) == (wish.ttl, wish.expires_at, wish.is_closed)
+            plain_type(self.content_type)
+            == plain_type(wish.content_type or self.content_type)
+            and (self.ttl, self.expires_at, self.is_closed)
+            == (wish.ttl, wish.expires_at, wish.is_closed)
             and (self.parent, self.fork_sub) == (wish.parent, wish.fork_sub)
             and wish.fork_offset in ("", self.fork_offset)
         )
@@ -109,27 +126,39 @@ def _has_forks(sql: Statements, app: str, name: str) -> bool:
 def _look_again(sql: Statements, row: StreamRow) -> None:
     # The sweep looks again whether a gone row is needed.
     until = sql.clock_ms() + 86_400_000
-    sql.execute(f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}", (until, row.app, row.name))
+    sql.execute(
+        f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}",
+        (until, row.app, row.name),
+    )
 
 
 def _remove(sql: Statements, row: StreamRow) -> None:
-    """Let a stream be gone, or deleted while forks read it; and so its parent, if that only waited for it."""
+    """Let a stream be gone, or deleted while forks read it; and so its parent,
+    if that only waited for it."""
     while True:
         state = DELETED if _has_forks(sql, row.app, row.name) else GONE
-        sql.execute(f"UPDATE durable_streams_stream SET state = %s WHERE {_KEY}", (state, row.app, row.name))
+        sql.execute(
+            f"UPDATE durable_streams_stream SET state = %s WHERE {_KEY}",
+            (state, row.app, row.name),
+        )
         if state == DELETED:
             return
         _look_again(sql, row)
-        sql.execute(f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name))
+        sql.execute(
+            f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name)
+        )
         parent = _lock(sql, row.app, row.parent) if row.parent else None
         if parent is None or not (parent.state == DELETED or parent.is_expired(sql)):
             return
         row = parent
 
 
-def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", "same", "other"], StreamRow]:
-    """Store a new stream, unless there is one. ``head``: an id of the log after which its entries are; if its
-    channel was no stream before, it also has what is there. Returns what is there."""
+def create(
+    sql: Statements, wish: StreamRow, head: int
+) -> tuple[Literal["new", "same", "other"], StreamRow]:
+    """Store a new stream, unless there is one. ``head``: an id of the log after
+    which its entries are; if its channel was no stream before, it also has what
+    is there. Returns what is there."""
     row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == LIVE and row.is_expired(sql):
         _remove(sql, row)
@@ -154,8 +183,9 @@ def create(sql: Statements, wish: StreamRow, head: int) -> tuple[Literal["new", 
 
 
 class Verdict(Struct, frozen=True):
-    """What was decided about an append: the status of its answer, 0: it is stored. ``text`` says why.
-    ``number``: the highest number of its producer, its epoch or the number that was expected; -1: none."""
+    """What was decided about an append: the status of its answer, 0: it is
+    stored. ``text`` says why. ``number``: the highest number of its producer,
+    its epoch or the number that was expected; -1: none."""
 
     status: int = 0
     text: str = ""
@@ -164,9 +194,9 @@ class Verdict(Struct, frozen=True):
 
 
 class Append(Struct):
-    """Decides about an append, in the transaction that stores it. ``wish``: the stream is made with it.
-    ``content_type``: ``""``, it has none. ``ends``: it closes the stream; without ``content`` its entry is
-    behind the end."""
+    """Decides about an append, in the transaction that stores it. ``wish``: the
+    stream is made with it. ``content_type``: ``""``, it has none. ``ends``: it
+    closes the stream; without ``content`` its entry is behind the end."""
 
     app: str
     name: str
@@ -180,7 +210,8 @@ class Append(Struct):
     verdict: Verdict = Verdict()
 
     def holds(self, sql: Statements) -> bool:
-        """See DraftSource: judge, and write what the next append is judged by."""
+        """See DraftSource: judge, and write what the next append is judged
+        by."""
         self.verdict = self._judge(sql)
         return not self.verdict.status
 
@@ -188,13 +219,20 @@ class Append(Struct):
         """See DraftSource: the stream ends with this entry, or before it."""
         if self.ends:
             statement = f"UPDATE durable_streams_stream SET closed_at = %s WHERE {_KEY}"
-            sql.execute_many(statement, [(entry.id if self.content else entry.id - 1, self.app, self.name)])
+            sql.execute_many(
+                statement,
+                [(entry.id if self.content else entry.id - 1, self.app, self.name)],
+            )
 
     def _judge(self, sql: Statements) -> Verdict:
         if self.wish is not None:
             outcome, row = create(sql, self.wish, self.head)
             if outcome != "new":
-                return Verdict(200 if outcome == "same" else 409, "there is another stream", row=row)
+                return Verdict(
+                    200 if outcome == "same" else 409,
+                    "there is another stream",
+                    row=row,
+                )
         else:
             found = _lock(sql, self.app, self.name)
             if found is None or found.state == GONE:
@@ -212,11 +250,16 @@ class Append(Struct):
             changes["seq"] = self.seq
         if self.ends:
             by = self.producer
-            changes |= {"closed_at": FOREVER, "closed_by": f"{by.id}\n{by.epoch}\n{by.seq}" if by else ""}
+            changes |= {
+                "closed_at": FOREVER,
+                "closed_by": f"{by.id}\n{by.epoch}\n{by.seq}" if by else "",
+            }
         if changes:
             columns = ", ".join([f"{column} = %s" for column in changes])
             values = (*changes.values(), self.app, self.name)
-            sql.execute_many(f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values])
+            sql.execute_many(
+                f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values]
+            )
         return Verdict(row=row)
 
     def _objection(self, sql: Statements, row: StreamRow) -> Verdict | None:
@@ -227,17 +270,30 @@ class Append(Struct):
             if by is None and self.ends and not self.content:
                 return Verdict(204, row=row)
             return Verdict(409, "the stream is closed", row=row)
-        if self.content_type and plain_type(self.content_type) != plain_type(row.content_type):
+        if self.content_type and plain_type(self.content_type) != plain_type(
+            row.content_type
+        ):
             return Verdict(409, f"the stream has the content type {row.content_type}")
-        # A repeated append is answered as the first one was, although its Stream-Seq is not new.
-        late = Verdict(409, f"Stream-Seq: the last one was {row.seq}") if "" < self.seq <= row.seq else None
+        # A repeated append is answered as the first one was, although its
+        # Stream-Seq is not new.
+        late = (
+            Verdict(409, f"Stream-Seq: the last one was {row.seq}")
+            if "" < self.seq <= row.seq
+            else None
+        )
         return late if by is None else self._produce(sql, by, late)
 
-    def _produce(self, sql: Statements, by: Producer, late: Verdict | None) -> Verdict | None:
-        """Judge the number of a producer, and store it unless the append is ``late``."""
+    def _produce(
+        self, sql: Statements, by: Producer, late: Verdict | None
+    ) -> Verdict | None:
+        """Judge the number of a producer, and store it unless the append is
+        ``late``."""
         key = self.app, self.name, by.id
         where = f"WHERE {_KEY} AND producer = %s"
-        rows = sql.query(f"SELECT epoch, seq FROM durable_streams_producer {where}{sql.for_update}", key)
+        rows = sql.query(
+            f"SELECT epoch, seq FROM durable_streams_producer {where}{sql.for_update}",
+            key,
+        )
         epoch, seq = rows[0] if rows else (by.epoch, -1)
         if by.epoch < epoch:
             return Verdict(403, "the epoch of the producer has ended", epoch)
@@ -257,30 +313,39 @@ class Append(Struct):
         else:
             _drop_producers(sql, self.app, self.name)
             row = (*key, by.epoch, by.seq, _use_time())
-            sql.insert_new("durable_streams_producer", "app, name, producer, epoch, seq, used", [row])
+            sql.insert_new(
+                "durable_streams_producer",
+                "app, name, producer, epoch, seq, used",
+                [row],
+            )
         return None
 
 
 def _use_time() -> int:
-    """Now, in Unix seconds by the clock of this node: producers are remembered for days."""
+    """Now, in Unix seconds by the clock of this node: producers are remembered
+    for days."""
     return int(time()) // _USE_SECONDS * _USE_SECONDS
 
 
 def _drop_producers(sql: Statements, app: str, name: str) -> None:
     """Make room for another producer of a stream."""
-    ((count,),) = sql.query(f"SELECT COUNT(*) FROM durable_streams_producer WHERE {_KEY}", (app, name))
+    ((count,),) = sql.query(
+        f"SELECT COUNT(*) FROM durable_streams_producer WHERE {_KEY}", (app, name)
+    )
     if count < MOST_PRODUCERS:
         return
     oldest = f"WHERE {_KEY} ORDER BY used, producer LIMIT %s"
     rows = sql.query(
-        f"SELECT producer FROM durable_streams_producer {oldest}", (app, name, _DROPPED_PRODUCERS)
+        f"SELECT producer FROM durable_streams_producer {oldest}",
+        (app, name, _DROPPED_PRODUCERS),
     )
     statement = f"DELETE FROM durable_streams_producer WHERE {_KEY} AND producer = %s"
     sql.execute_many(statement, [(app, name, producer) for (producer,) in rows])
 
 
 class StreamRows(Store.Rows):
-    """The rows in a store. Each method may switch, and raise StorageUnavailable."""
+    """The rows in a store. Each method may switch, and raise
+    StorageUnavailable."""
 
     @property
     def log(self) -> Any:
@@ -291,11 +356,14 @@ class StreamRows(Store.Rows):
         """The row of a stream, in any state."""
         return ROWS.first(self._rows, f"WHERE {_KEY}", app, name)
 
-    def _rows(self, statement: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
+    def _rows(
+        self, statement: str, values: tuple[object, ...]
+    ) -> list[tuple[object, ...]]:
         return self._store.rows(statement, values) if self._store.has_database else []
 
     def state(self, row: StreamRow) -> int:
-        """The state of a stream. An expired one is deleted while forks read it, or gone."""
+        """The state of a stream. An expired one is deleted while forks read it,
+        or gone."""
         return self._state(row) if row.state == LIVE and row.expires_ms else row.state
 
     @Store.reading
@@ -319,8 +387,9 @@ class StreamRows(Store.Rows):
             _remove(sql, row)
 
     def sweep(self) -> None:
-        """Let expired streams be gone, with the rows of their producers; forget those that are gone when the
-        log has nothing of their channels, and producers that append nothing any more."""
+        """Let expired streams be gone, with the rows of their producers; forget
+        those that are gone when the log has nothing of their channels, and
+        producers that append nothing any more."""
         self._forget_producers()
         while rows := self._due():
             for app, name in rows:
@@ -331,15 +400,21 @@ class StreamRows(Store.Rows):
     def _forget_producers(self, sql: PooledStatements) -> None:
         now = _use_time()
         # Rows of the version before, which did not store the time.
-        sql.execute("UPDATE durable_streams_producer SET used = %s WHERE used = 0", (now,))
-        sql.execute("DELETE FROM durable_streams_producer WHERE used < %s", (now - PRODUCER_SECONDS,))
+        sql.execute(
+            "UPDATE durable_streams_producer SET used = %s WHERE used = 0", (now,)
+        )
+        sql.execute(
+            "DELETE FROM durable_streams_producer WHERE used < %s",
+            (now - PRODUCER_SECONDS,),
+        )
 
     @Store.reading
     def _due(self, sql: PooledStatements) -> list[tuple[str, str]]:
         where = "state IN (%s, %s) AND expires_ms > 0 AND expires_ms <= %s LIMIT 100"
         statement = f"SELECT app, name FROM durable_streams_stream WHERE {where}"
         return [
-            (text_of(app), text_of(name)) for app, name in sql.query(statement, (LIVE, GONE, sql.clock_ms()))
+            (text_of(app), text_of(name))
+            for app, name in sql.query(statement, (LIVE, GONE, sql.clock_ms()))
         ]
 
     @Store.writing
@@ -375,7 +450,11 @@ TABLES: Final = (
             fork_sub big out, ttl big out, expires_at string64 out, expires_ms big out, closed_at big out,
             closed_by text out, seq name500 out""",
         of_user=_OF_APP,
-        ranges=(("state", LIVE, GONE), ("ttl", -1, FOREVER), ("closed_at", -1, FOREVER)),
+        ranges=(
+            ("state", LIVE, GONE),
+            ("ttl", -1, FOREVER),
+            ("closed_at", -1, FOREVER),
+        ),
     ),
     Table(
         name="durable_streams_producer",

@@ -47,7 +47,19 @@ from imserver.plugin.wire import (
 )
 
 from . import protocol
-from .protocol import CLOSED, CURSOR, END, NEXT, STYLE, UP_TO_DATE, Content, Offset, Wish, bad, respond
+from .protocol import (
+    CLOSED,
+    CURSOR,
+    END,
+    NEXT,
+    STYLE,
+    UP_TO_DATE,
+    Content,
+    Offset,
+    Wish,
+    bad,
+    respond,
+)
 from .reading import MOST_BYTES, Page, StreamReader
 from .rows import GONE, Append, StreamRow, StreamRows, Verdict
 
@@ -57,20 +69,30 @@ NAME: Final = "durable_streams"
 PATH: Final = "/durable/*/stream/*"
 READ: Final = Need("read", frozenset({"nobody", "account", "guest", "bot", "session"}))
 WRITE: Final = Needs.ANYONE_OR_PUSH
-_CODES: Final = {"name": 400, "unknown": 404, "limit": 413, "full": 429, "rate": 429, "unavailable": 503}
-"""Reason why a channel refuses → status; any other: 401 without a key or token, else 403."""
+_CODES: Final = {
+    "name": 400,
+    "unknown": 404,
+    "limit": 413,
+    "full": 429,
+    "rate": 429,
+    "unavailable": 503,
+}
+"""Reason why a channel refuses → status; any other: 401 without a key or token,
+else 403."""
 
 
 class DurableStreamSettings(Struct, frozen=True):
-    """The section ``durable_streams``. ``long_poll_seconds``: how long a long poll waits. ``sse_seconds``:
-    after this time a stream of events ends, and its client asks again, which lets caches share it."""
+    """The section ``durable_streams``. ``long_poll_seconds``: how long a long
+    poll waits. ``sse_seconds``: after this time a stream of events ends, and
+    its client asks again, which lets caches share it."""
 
     long_poll_seconds: Annotated[float, Meta(ge=0.1, le=300)] = 20.0
     sse_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60.0
 
 
 class Reader(DialectState, kw_only=True):
-    """State of a connection that waits for what is new. ``is_begun``: its answer has begun."""
+    """State of a connection that waits for what is new. ``is_begun``: its
+    answer has begun."""
 
     news: Any = field(default_factory=News)
     is_begun: bool = False
@@ -81,9 +103,10 @@ class Reader(DialectState, kw_only=True):
 
 
 class DurableDialect(Dialect):
-    """The codec of live reads: a publication only wakes their readers, who read it from the log.
-    ``is_chunked``: a body comes in the chunks of HTTP/1.1. Without the last of these its client knows that it
-    was cut. It would take such an end for one behind a whole event, and read that again."""
+    """The codec of live reads: a publication only wakes their readers, who read
+    it from the log. ``is_chunked``: a body comes in the chunks of HTTP/1.1.
+    Without the last of these its client knows that it was cut. It would take
+    such an end for one behind a whole event, and read that again."""
 
     name = NAME
     logs_in = False
@@ -94,13 +117,17 @@ class DurableDialect(Dialect):
 
     def part(self, content: bytes) -> bytes:
         """Bytes of a body."""
-        return b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content
+        return (
+            b"%x\r\n%b\r\n" % (len(content), content) if self._is_chunked else content
+        )
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
         """The end of a body. What was sent before is whole."""
         return b"0\r\n\r\n" if self._is_chunked else None
 
-    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+    def encode_event(
+        self, event: Event
+    ) -> Callable[[str, DialectState | None], bytes] | None:
         """Nothing is sent: the reader is told."""
 
         def wake(_user: str, state: DialectState | None) -> bytes:
@@ -112,7 +139,9 @@ class DurableDialect(Dialect):
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """A comment keeps proxies from closing a stream of events."""
-        return self.part(b":\n\n") if isinstance(state, Reader) and state.is_begun else b""
+        return (
+            self.part(b":\n\n") if isinstance(state, Reader) and state.is_begun else b""
+        )
 
 
 DIALECT: Final = DurableDialect()
@@ -148,10 +177,11 @@ class DurableStreams:
         if isinstance(connection.dialect_state, Reader):
             connection.dialect_state.news.set()
 
-    # --- reading --------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer a GET: with what there is, or with what comes, in a greenlet. May switch."""
+        """Answer a GET: with what there is, or with what comes, in a greenlet.
+        May switch."""
         if "live=" in head.query:
             gevent.spawn(self._serve, stream, head)
         else:
@@ -167,7 +197,9 @@ class DurableStreams:
         except RequestRefused as refused:
             answer = refused.answer
         except ApiProblem as refused:
-            answer = STYLE.refuse(refused.problem, request, refused.detail).with_headers(refused.headers)
+            answer = STYLE.refuse(
+                refused.problem, request, refused.detail
+            ).with_headers(refused.headers)
         except ChannelRefused as refused:
             problem = _problem(refused, call.principal)
             answer = STYLE.refuse(problem.problem, request, problem.detail)
@@ -178,11 +210,18 @@ class DurableStreams:
             answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
         state = stream.dialect_state
         if answer is not None and isinstance(state, Reader) and state.is_begun:
-            stream.close(CloseCode.GOING_AWAY)  # its client asks again, and gets the answer
+            # its client asks again, and gets the answer
+            stream.close(CloseCode.GOING_AWAY)
         elif answer is not None and stream.is_open:
-            requests, why = self._core.node.request_log, ApiProblem(Problems.BAD_REQUEST)
+            requests, why = (
+                self._core.node.request_log,
+                ApiProblem(Problems.BAD_REQUEST),
+            )
             style = replace(STYLE, refuse=lambda *_: answer)
-            stream.refuse(stream_refused(requests, head, host, why, style, request.by), CloseCode.NORMAL)
+            stream.refuse(
+                stream_refused(requests, head, host, why, style, request.by),
+                CloseCode.NORMAL,
+            )
 
     def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
         """The answer to a GET; None: it was sent."""
@@ -204,24 +243,43 @@ class DurableStreams:
             state = self._enter(call, stream, target)
             if state is None:
                 return None
-            row, page = self._await(row, stream, state, offset, self._settings.long_poll_seconds)
+            row, page = self._await(
+                row, stream, state, offset, self._settings.long_poll_seconds
+            )
         if not page.chunks:
             headers = self._headers(row, page)
-            return respond(204, *headers, (CURSOR, wish.next_cursor()), ("Cache-Control", "no-store"))
+            return respond(
+                204,
+                *headers,
+                (CURSOR, wish.next_cursor()),
+                ("Cache-Control", "no-store"),
+            )
         answer = self._answer(row, page, wish, "no-store")
         return answer.with_headers(((CURSOR, wish.next_cursor()),))
 
-    def _catch_up(self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish) -> HttpResponse:
+    def _catch_up(
+        self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish
+    ) -> HttpResponse:
         is_end = row.is_closed and page.is_last
-        name = blake2b(f"{row.app}\0{row.name}\0{row.begins}".encode(), digest_size=8).hexdigest()
-        etag = f'"{name}:{wish.given}:{protocol.text_of_offset(page.next)}{":c" * is_end}"'
+        name = blake2b(
+            f"{row.app}\0{row.name}\0{row.begins}".encode(), digest_size=8
+        ).hexdigest()
+        etag = (
+            f'"{name}:{wish.given}:{protocol.text_of_offset(page.next)}{":c" * is_end}"'
+        )
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
         # What is before the end never changes.
-        cache = "private, no-cache" if page.is_last and not is_end else "private, max-age=60"
+        cache = (
+            "private, no-cache"
+            if page.is_last and not is_end
+            else "private, max-age=60"
+        )
         return self._answer(row, page, wish, cache).with_headers((("ETag", etag),))
 
-    def _answer(self, row: StreamRow, page: Page, wish: Wish, cache: str) -> HttpResponse:
+    def _answer(
+        self, row: StreamRow, page: Page, wish: Wish, cache: str
+    ) -> HttpResponse:
         body = protocol.joined([each.data for each in page.chunks], row.content_type)
         headers = *self._headers(row, page), ("Cache-Control", cache)
         return respond(200, *headers, body=body, kind=row.content_type)
@@ -235,17 +293,24 @@ class DurableStreams:
         return tuple(headers)
 
     def sweep(self) -> None:
-        """Let expired streams be gone that nobody asks for. May switch. Raises StorageUnavailable."""
+        """Let expired streams be gone that nobody asks for. May switch. Raises
+        StorageUnavailable."""
         if self._core.store.has_database:
             self._rows.sweep()
 
-    # --- waiting --------------------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------
 
     def _enter(
-        self, call: Call, stream: Stream, target: Target, dialect: DurableDialect = DIALECT
+        self,
+        call: Call,
+        stream: Stream,
+        target: Target,
+        dialect: DurableDialect = DIALECT,
     ) -> Reader | None:
-        """Let a connection hear of what is new; None: it was closed. Raises ChannelRefused."""
-        device = f"{NAME}/{token_hex(4)}"  # the reader of another stream is no older session of it
+        """Let a connection hear of what is new; None: it was closed. Raises
+        ChannelRefused."""
+        # the reader of another stream is no older session of it
+        device = f"{NAME}/{token_hex(4)}"
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
         ):
@@ -258,7 +323,12 @@ class DurableStreams:
         return state
 
     def _await(
-        self, row: StreamRow, stream: Stream, state: Reader, offset: Offset, seconds: float
+        self,
+        row: StreamRow,
+        stream: Stream,
+        state: Reader,
+        offset: Offset,
+        seconds: float,
     ) -> tuple[StreamRow, Page]:
         """Wait until there is something after an offset, or the stream ends."""
         until = monotonic() + seconds
@@ -272,23 +342,38 @@ class DurableStreams:
             state.news.wait(left)
 
     def _send_events(
-        self, call: Call, stream: Stream, head: Head, row: StreamRow, offset: Offset, wish: Wish
+        self,
+        call: Call,
+        stream: Stream,
+        head: Head,
+        row: StreamRow,
+        offset: Offset,
+        wish: Wish,
     ) -> None:
         dialect = DIALECT if head.version == "1.0" else _EVENTS
         state = self._enter(call, stream, Target(row.app, row.name), dialect)
         if state is None:
             return
         requests, host = self._core.node.request_log, call.request.host
-        opening = stream_head(requests, head, host, "text/event-stream", call.principal.label)
+        opening = stream_head(
+            requests, head, host, "text/event-stream", call.principal.label
+        )
         opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
         more = [("Cross-Origin-Resource-Policy", "cross-origin")]
         if not protocol.is_text(row.content_type):
             more.append((protocol.ENCODING, "base64"))
         if dialect is _EVENTS:
             more.append(("Transfer-Encoding", "chunked"))
-        stream.send_frame(opening + "".join(f"{each}: {text}\r\n" for each, text in more).encode() + b"\r\n")
+        stream.send_frame(
+            opening
+            + "".join(f"{each}: {text}\r\n" for each, text in more).encode()
+            + b"\r\n"
+        )
         state.is_begun = True
-        until, page = monotonic() + self._settings.sse_seconds, self._reader.read(row, offset)
+        until, page = (
+            monotonic() + self._settings.sse_seconds,
+            self._reader.read(row, offset),
+        )
         while stream.is_open:
             self._rows.renew(row)
             frames = []
@@ -298,7 +383,13 @@ class DurableStreams:
                     frames.append(_control({"streamNextOffset": chunk.end}, wish))
             is_end = row.is_closed and page.is_last
             control: dict[str, Any] = {"streamNextOffset": page.next}
-            control |= {"streamClosed": True} if is_end else {"upToDate": True} if page.is_last else {}
+            control |= (
+                {"streamClosed": True}
+                if is_end
+                else {"upToDate": True}
+                if page.is_last
+                else {}
+            )
             frames.append(_control(control, wish))
             stream.send(dialect.part(b"".join(frames)))
             if is_end or monotonic() > until:
@@ -311,7 +402,7 @@ class DurableStreams:
             else:
                 page = self._reader.read(row, offset)
 
-    # --- writing --------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------
 
     def create(self, call: Call) -> HttpResponse:
         """Answer a PUT. May switch. Raises ApiProblem."""
@@ -332,13 +423,18 @@ class DurableStreams:
             outcome, row = self._rows.create(wish, head)
             offset = self._reader.tail(row)
         else:
-            append = Append(target.app, target.name, ends=wish.is_closed, wish=wish, head=head)
+            append = Append(
+                target.app, target.name, ends=wish.is_closed, wish=wish, head=head
+            )
             verdict, entry = self._store(call, append, content)
             outcome = {0: "new", 200: "same"}.get(verdict.status, "other")  # type: ignore[assignment]
             row = verdict.row or wish
             offset = (entry.id, 0) if entry is not None else self._reader.tail(row)
         if outcome == "other":
-            raise bad(409, "the stream is there with other settings, or forks still read what it was")
+            raise bad(
+                409,
+                "the stream is there with other settings, or forks still read what it was",
+            )
         more = [(NEXT, protocol.text_of_offset(offset))]
         if row.is_closed:
             more.append((CLOSED, "true"))
@@ -353,12 +449,17 @@ class DurableStreams:
         headers, base = request.headers, self._core.config.address
         if not base:
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
-            base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
+            base = (
+                f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
+            )
         return base + request.path
 
     def _wish(self, target: Target, headers: Any) -> StreamRow:
         """The stream for which a PUT asks. Raises ApiProblem."""
-        ttl, expires_at = protocol.number(headers, "Stream-TTL"), headers.get("stream-expires-at", "")
+        ttl, expires_at = (
+            protocol.number(headers, "Stream-TTL"),
+            headers.get("stream-expires-at", ""),
+        )
         if ttl >= 0 and expires_at:
             raise bad(400, "Stream-TTL and Stream-Expires-At: only one of them")
         if ttl > 10**10:
@@ -369,7 +470,9 @@ class DurableStreams:
                 moment = datetime.fromisoformat(expires_at)
                 expires_ms = int(moment.timestamp() * 1000)
             except (ValueError, OverflowError):
-                raise bad(400, "Stream-Expires-At: expected a time in ISO 8601") from None
+                raise bad(
+                    400, "Stream-Expires-At: expected a time in ISO 8601"
+                ) from None
             if len(expires_at) > 64 or moment.tzinfo is None:
                 raise bad(400, "Stream-Expires-At: expected a time with its zone")
         return StreamRow(
@@ -384,17 +487,27 @@ class DurableStreams:
             closed_at=0 if protocol.closes(headers) else -1,
         )
 
-    def _fork(self, call: Call, wish: StreamRow, named: str, is_there: bool) -> StreamRow:
+    def _fork(
+        self, call: Call, wish: StreamRow, named: str, is_there: bool
+    ) -> StreamRow:
         """The stream for which a PUT with a source asks. Raises ApiProblem."""
         headers = call.request.headers
         parts = unquote(named).split("/stream/", 1)
-        if len(parts) < 2 or not parts[0].endswith(f"/{call.request.path.split('/')[2]}"):
+        if len(parts) < 2 or not parts[0].endswith(
+            f"/{call.request.path.split('/')[2]}"
+        ):
             raise bad(404, "there is no such source")
         given, sub = (
             headers.get("stream-fork-offset", ""),
             protocol.number(headers, "Stream-Fork-Sub-Offset", 0),
         )
-        offset = None if not given else (0, 0) if given == "-1" else protocol.read_offset(given)
+        offset = (
+            None
+            if not given
+            else (0, 0)
+            if given == "-1"
+            else protocol.read_offset(given)
+        )
         if sub and offset is None:
             raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         wish = replace(wish, parent=parts[1], fork_offset=given, fork_sub=sub, start=-1)
@@ -404,18 +517,26 @@ class DurableStreams:
         try:
             source = self._reader.find(wish.app, wish.parent)
         except ApiProblem as problem:
-            raise bad(409, "the source is gone") if problem.problem.status == 410 else problem from None
+            raise (
+                bad(409, "the source is gone")
+                if problem.problem.status == 410
+                else problem
+            ) from None
         self._reader.segments(replace(wish, start=0))
         tail = self._reader.tail(source)
         at = tail if offset is None else offset
         if at > tail:
             raise bad(400, "the fork begins behind the end of its source")
-        if wish.content_type and protocol.plain_type(wish.content_type) != protocol.plain_type(
-            source.content_type
-        ):
+        if wish.content_type and protocol.plain_type(
+            wish.content_type
+        ) != protocol.plain_type(source.content_type):
             raise bad(409, f"the source has the content type {source.content_type}")
         start = self._reader.inside(source, at, sub) if sub else at
-        lives = {"ttl": source.ttl, "expires_at": source.expires_at, "expires_ms": source.expires_ms}
+        lives = {
+            "ttl": source.ttl,
+            "expires_at": source.expires_at,
+            "expires_ms": source.expires_ms,
+        }
         own = wish.ttl >= 0 or wish.expires_at
         return replace(
             wish,
@@ -441,8 +562,12 @@ class DurableStreams:
             raise bad(400, "Content-Type is missing")
         self._require_short(target, body)
         if body:
-            row = self._reader.find(target.app, target.name)  # its type says how the body is read
-            if protocol.plain_type(kind) == protocol.plain_type(row.content_type) and not row.is_closed:
+            # its type says how the body is read
+            row = self._reader.find(target.app, target.name)
+            if (
+                protocol.plain_type(kind) == protocol.plain_type(row.content_type)
+                and not row.is_closed
+            ):
                 content = protocol.content_of(body, row.content_type)
             else:
                 content = Content(body, b"", "text")  # it is refused
@@ -450,43 +575,67 @@ class DurableStreams:
             content = Content(b"", b"", END)
         assert content is not None
         seq = protocol.short(headers, "Stream-Seq")
-        append = Append(target.app, target.name, kind if body else "", seq, by, ends, bool(body))
+        append = Append(
+            target.app, target.name, kind if body else "", seq, by, ends, bool(body)
+        )
         verdict, entry = self._store(call, append, content)
         more: list[tuple[str, str]] = []
         if entry is not None and body:
             more.append((NEXT, protocol.text_of_offset((entry.id, 0))))
         elif verdict.row is not None:
-            row = verdict.row if entry is None else self._rows.get(target.app, target.name) or verdict.row
+            row = (
+                verdict.row
+                if entry is None
+                else self._rows.get(target.app, target.name) or verdict.row
+            )
             more.append((NEXT, protocol.text_of_offset(self._reader.tail(row))))
-        if (ends and verdict.status in (0, 204)) or (verdict.row is not None and verdict.row.is_closed):
+        if (ends and verdict.status in (0, 204)) or (
+            verdict.row is not None and verdict.row.is_closed
+        ):
             more.append((CLOSED, "true"))
         if by is not None and verdict.status in (0, 204):
             number = by.seq if entry is not None else verdict.number
             more += [("Producer-Epoch", str(by.epoch)), ("Producer-Seq", str(number))]
         if verdict.status in (0, 204):
-            return respond(200 if by is not None and entry is not None and body else 204, *more)
+            return respond(
+                200 if by is not None and entry is not None and body else 204, *more
+            )
         if verdict.status == 403:
             more.append(("Producer-Epoch", str(verdict.number)))
         if by is not None and verdict.status == 409 and verdict.number >= 0:
-            more += [("Producer-Expected-Seq", str(verdict.number)), ("Producer-Received-Seq", str(by.seq))]
+            more += [
+                ("Producer-Expected-Seq", str(verdict.number)),
+                ("Producer-Received-Seq", str(by.seq)),
+            ]
         raise bad(verdict.status, verdict.text, *more)
 
-    def _require_short(self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES) -> None:
-        """Refuse an append that is too long, before its values are made. Raises ApiProblem."""
+    def _require_short(
+        self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES
+    ) -> None:
+        """Refuse an append that is too long, before its values are made. Raises
+        ApiProblem."""
         options = self._core.channels.options.of(target.app, target.name)
         most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
         if len(body) > most_bytes + around:
             raise bad(413, f"an append has at most {most_bytes} bytes")
 
-    def _store(self, call: Call, append: Append, content: Content) -> tuple[Verdict, Entry | None]:
-        """Store an append, if its stream takes it. Raises ApiProblem and StorageUnavailable."""
+    def _store(
+        self, call: Call, append: Append, content: Content
+    ) -> tuple[Verdict, Entry | None]:
+        """Store an append, if its stream takes it. Raises ApiProblem and
+        StorageUnavailable."""
         principal, channels = call.principal, self._core.channels
         options = channels.options.of(append.app, append.name)
         self._require_short(Target(append.app, append.name), content.body, 0)
-        is_back_end, limit = principal.may(Needs.PUSH, append.app), options.publications_per_second
+        is_back_end, limit = (
+            principal.may(Needs.PUSH, append.app),
+            options.publications_per_second,
+        )
         payer = append.app, principal.user or call.request.host
         counts = limit and not is_back_end
-        if counts and not channels.publishing.count_publication(payer, append.app, append.name, limit):
+        if counts and not channels.publishing.count_publication(
+            payer, append.app, append.name, limit
+        ):
             raise bad(429, "the channel takes no more publications in this second")
         draft = Draft(
             sender=principal.user,
@@ -519,9 +668,12 @@ class DurableStreams:
             raise bad(404, "there is no such stream")
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
-        # This wakes its readers on all nodes. Where it is refused, they hear of it when they ask again.
+        # This wakes its readers on all nodes. Where it is refused, they hear of
+        # it when they ask again.
         waiting: AsyncResult[Any] = AsyncResult()
-        end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=int(time() * 1000))
+        end = Draft(
+            sender="", type=END, room=target.name, body=b"", time_ms=int(time() * 1000)
+        )
         self._messaging.send(target.app, end, waiting.set)
         waiting.get()
         return respond(204)
@@ -531,13 +683,16 @@ class DurableStreams:
         target = call.input
         self._check(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
-        more = [(NEXT, protocol.text_of_offset(self._reader.tail(row))), ("Cache-Control", "no-store")]
+        more = [
+            (NEXT, protocol.text_of_offset(self._reader.tail(row))),
+            ("Cache-Control", "no-store"),
+        ]
         more += [(CLOSED, "true")] * row.is_closed
         more += [("Stream-TTL", str(row.ttl))] * (row.ttl >= 0)
         more += [("Stream-Expires-At", row.expires_at)] * bool(row.expires_at)
         return respond(200, *more, kind=row.content_type)
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
     def read_target(self, call: Call) -> None:
         """Read which stream a request is for. Raises ApiProblem."""
@@ -549,46 +704,70 @@ class DurableStreams:
         call.facts = {"stream": call.input.name}
 
     def _check(self, principal: Principal, target: Target, action: Any) -> None:
-        """Refuse who may not do this, and channels that are not stored. May switch. Raises ApiProblem."""
+        """Refuse who may not do this, and channels that are not stored. May
+        switch. Raises ApiProblem."""
         if self._core.tenants.find(target.app) is None:
             raise bad(404, "there is no such app")
         try:
-            self._core.channel_commands.check_request(principal, target.app, target.name, action)
+            self._core.channel_commands.check_request(
+                principal, target.app, target.name, action
+            )
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
         if not self._core.channels.options.is_stored(target.app, target.name):
-            raise bad(404, "the channel is not stored: its namespace needs `history: log`")
+            raise bad(
+                404, "the channel is not stored: its namespace needs `history: log`"
+            )
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Each answer to a GET may become a stream, so all of them have a connection of their own."""
+        """Each answer to a GET may become a stream, so all of them have a
+        connection of their own."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {PATH: StreamPath("GET", self.serve, refuse)}
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
-    return bad(_CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403), str(refused))
+    return bad(
+        _CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403),
+        str(refused),
+    )
 
 
 def _control(fields: dict[str, Any], wish: Wish) -> bytes:
     """The event that says where a reader is."""
 
-    fields = {**fields, "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"])}
+    fields = {
+        **fields,
+        "streamNextOffset": protocol.text_of_offset(fields["streamNextOffset"]),
+    }
     if "streamClosed" not in fields:
         fields["streamCursor"] = wish.next_cursor()
     return protocol.event("control", msgspec.json.encode(fields))
 
 
-def _route(method: str, need: Need, function: Any, hot: bool = True, **more: Any) -> Route:
+def _route(
+    method: str, need: Need, function: Any, hot: bool = True, **more: Any
+) -> Route:
     more["service"] = lambda core, api: core.service(DurableStreams).attach(api)
     more["read"] = DurableStreams.read_target
-    return Route(method, PATH, need, function, hot=hot, limited=True, style=STYLE, **more)
+    return Route(
+        method, PATH, need, function, hot=hot, limited=True, style=STYLE, **more
+    )
 
 
 ROUTES: Final = (
-    # The front server answers HEAD by its own row, the WSGI server by that of GET.
+    # The front server answers HEAD by its own row, the WSGI server by that of
+    # GET.
     _route("GET", READ, DurableStreams.head, False),
     _route("HEAD", READ, DurableStreams.head),
-    _route("PUT", WRITE, DurableStreams.create, voice=True, act=f"{NAME}.create", takes_many=True),
+    _route(
+        "PUT",
+        WRITE,
+        DurableStreams.create,
+        voice=True,
+        act=f"{NAME}.create",
+        takes_many=True,
+    ),
     _route("POST", WRITE, DurableStreams.append, voice=True, takes_many=True),
     _route("DELETE", WRITE, DurableStreams.delete, act=f"{NAME}.delete"),
 )

@@ -1,5 +1,5 @@
-"""The distribution installed, and servers with it: one node, and two that share a Redis. The second of these
-has the WSGI server."""
+"""The distribution installed, and servers with it: one node, and two that share
+a Redis. The second of these has the WSGI server."""
 
 import http.client
 import sys
@@ -18,7 +18,9 @@ from tests.integration.plug_ins import fixtures  # noqa: E402
 from tests.stores import database_servers, empty_url, open_store  # noqa: E402, F401
 from tests.support import Server  # noqa: E402
 
-ADMIN, PUSH, READ = (f"key-that-{name}-0123456789abcdef" for name in ("does-all", "pushes", "reads"))
+ADMIN, PUSH, READ = (
+    f"key-that-{name}-0123456789abcdef" for name in ("does-all", "pushes", "reads")
+)
 SECRET = "the-secret-of-the-shop-that-nobody-guesses"
 STORED = {"history": "log", "subscribe": "anybody", "publish": "anybody"}
 CONFIG: dict[str, Any] = {
@@ -42,13 +44,18 @@ CONFIG: dict[str, Any] = {
                 "news": {**STORED, "publish": ""},
             },
         },
-        "bank": {"jwt": [{"algorithm": "HS256", "key": SECRET}], "channels": {"": STORED}},
+        "bank": {
+            "jwt": [{"algorithm": "HS256", "key": SECRET}],
+            "channels": {"": STORED},
+        },
     },
 }
 
 
 def token(user: str) -> str:
-    return jwt.encode({"sub": user, "app": "shop", "exp": int(time.time()) + 600}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": "shop", "exp": int(time.time()) + 600}, SECRET, "HS256"
+    )
 
 
 class Answer(NamedTuple):
@@ -78,13 +85,15 @@ class Streams(NamedTuple):
         node: int = -1,
         **headers: Any,
     ) -> Answer:
-        """The answer to a request. ``path``: the name of the stream, and a query. ``headers``: with ``_`` for
-        ``-``."""
+        """The answer to a request. ``path``: the name of the stream, and a
+        query. ``headers``: with ``_`` for ``-``."""
         given = {name.replace("_", "-"): str(value) for name, value in headers.items()}
         given |= {"Authorization": f"Bearer {key}"} if key else {}
         connection = http.client.HTTPConnection(*self.servers[node].http, timeout=120)
         with closing(connection):
-            connection.request(method, f"/durable/{app}/stream/{path}", body or None, given)
+            connection.request(
+                method, f"/durable/{app}/stream/{path}", body or None, given
+            )
             answer = connection.getresponse()
             return Answer(answer.status, answer.read(), answer.headers)
 
@@ -94,7 +103,9 @@ class Streams(NamedTuple):
         assert answer.status == 201, answer
         return answer
 
-    def append(self, name: str, body: bytes | str, kind: str = "text/plain", **more: Any) -> Answer:
+    def append(
+        self, name: str, body: bytes | str, kind: str = "text/plain", **more: Any
+    ) -> Answer:
         """An append that is stored."""
         answer = self.ask("POST", name, body, Content_Type=kind, **more)
         assert answer.status in (200, 204), answer

@@ -24,11 +24,10 @@ OPEN = {
     "api": {"requests_per_second": 0},
     "apps": {"v1": {"open": True, "channels": {"": STORED}}},
 }
-"""The suite shows no key, and its streams are at ``/v1/stream/``: the app is ``v1``."""
+"""The suite shows no key, and its streams are at ``/v1/stream/``: the app is
+``v1``."""
 NOT_ASKED = 6
-EXCEPTION = (
-    "`subscriptions`: a service beside streams; the suite leaves these 6 tests out unless one asks for them"
-)
+EXCEPTION = "`subscriptions`: a service beside streams; the suite leaves these 6 tests out unless one asks for them"
 
 
 @pytest.fixture
@@ -48,13 +47,22 @@ def test_the_suite_passes(
     tmp_path: Path,
 ) -> None:
     program = NODE_MODULES / "vitest" / "vitest.mjs"
-    with running(tmp_path / "nodes", installed, 1 if nodes == "one" else 2, OPEN) as servers:
+    with running(
+        tmp_path / "nodes", installed, 1 if nodes == "one" else 2, OPEN
+    ) as servers:
         urls = [server.http_url for server in servers]
         if nodes == "one killed":
             servers[0].process.kill()
             urls = urls[1:]
         options = ["--test-timeout=60000", "--reporter=json", "--outputFile=shown.json"]
-        command = [require("node"), str(program), "run", "--root", str(scripts), *options]
+        command = [
+            require("node"),
+            str(program),
+            "run",
+            "--root",
+            str(scripts),
+            *options,
+        ]
         run(command, scripts, NODES=" ".join(urls))
     shown = json.loads((scripts / "shown.json").read_text("utf-8"))
     assert (shown["numFailedTests"], shown["numPendingTests"]) == (0, NOT_ASKED)
@@ -70,7 +78,9 @@ def test_the_client_of_npm_goes_on_when_its_node_is_killed(
         given = {"NODES": " ".join(server.http_url for server in servers), "KEY": ADMIN}
         command = [require("node"), str(scripts / "client.mjs")]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with running_process(command, cwd=scripts, env={**os.environ, **given}, **pipes) as client:
+        with running_process(
+            command, cwd=scripts, env={**os.environ, **given}, **pipes
+        ) as client:
             assert client.stdout.readline() == b"half\n"
             servers[0].process.kill()
             client.stdin.write(b"go on\n")

@@ -7,7 +7,15 @@ from gevent.event import AsyncResult
 from imserver_durable_streams import FEATURE
 from imserver_durable_streams.protocol import Producer
 from imserver_durable_streams.reading import StreamReader
-from imserver_durable_streams.rows import DELETED, GONE, LIVE, PRODUCER_SECONDS, Append, StreamRow, StreamRows
+from imserver_durable_streams.rows import (
+    DELETED,
+    GONE,
+    LIVE,
+    PRODUCER_SECONDS,
+    Append,
+    StreamRow,
+    StreamRows,
+)
 from msgspec.structs import replace
 
 from imserver.gateway.storage.tables import StoreTables
@@ -22,7 +30,9 @@ APP = "shop"
 
 @pytest.fixture
 def store(empty_url: str, open_store: OpenStore) -> Store:
-    return open_store(empty_url, tables=StoreTables(TABLES.of_server, (FEATURE.stored,)))
+    return open_store(
+        empty_url, tables=StoreTables(TABLES.of_server, (FEATURE.stored,))
+    )
 
 
 @pytest.fixture
@@ -43,9 +53,13 @@ def append(store: Store, *appends: Append) -> list[int]:
     results: list[AsyncResult[Any]] = [AsyncResult() for _ in appends]
     for each, result in zip(appends, results, strict=True):
         draft = Draft(sender="", room=each.name, body=b"x")
-        store.part(MessageLog).writer.send(AppendRequest(APP, draft, result.set, source=each))
+        store.part(MessageLog).writer.send(
+            AppendRequest(APP, draft, result.set, source=each)
+        )
     outcomes = [each.get(timeout=60) for each in results]
-    assert [isinstance(each, Appended) for each in outcomes] == [not each.verdict.status for each in appends]
+    assert [isinstance(each, Appended) for each in outcomes] == [
+        not each.verdict.status for each in appends
+    ]
     return [each.verdict.status for each in appends]
 
 
@@ -57,9 +71,18 @@ def of(id: str, epoch: int, seq: int) -> Append:
     return text(producer=Producer(id, epoch, seq))
 
 
-def test_numbers_of_producers_are_judged_in_their_order(store: Store, rows: StreamRows) -> None:
+def test_numbers_of_producers_are_judged_in_their_order(
+    store: Store, rows: StreamRows
+) -> None:
     create(rows)
-    appends = of("p", 0, 0), of("p", 0, 1), of("p", 0, 1), of("p", 0, 3), of("q", 0, 1), of("q", 4, 0)
+    appends = (
+        of("p", 0, 0),
+        of("p", 0, 1),
+        of("p", 0, 1),
+        of("p", 0, 3),
+        of("q", 0, 1),
+        of("q", 4, 0),
+    )
     assert append(store, *appends) == [0, 0, 204, 409, 409, 0]
     assert [appends[2].verdict.number, appends[3].verdict.number] == [1, 2]
     again = of("p", 0, 0), of("p", 1, 1), of("p", 1, 0), of("p", 0, 2), of("p", 1, 1)
@@ -105,16 +128,30 @@ def test_producers_of_the_version_before_are_remembered_from_the_first_sweep_on(
 
 def test_what_is_refused_leaves_no_trace(store: Store, rows: StreamRows) -> None:
     create(rows)
-    assert append(store, text(seq="b"), text(seq="a"), text(seq="b"), text(seq="c")) == [0, 409, 409, 0]
-    late = replace(of("p", 0, 0), seq="a"), replace(of("p", 0, 0), seq="d"), replace(of("p", 0, 0), seq="d")
+    assert append(
+        store, text(seq="b"), text(seq="a"), text(seq="b"), text(seq="c")
+    ) == [0, 409, 409, 0]
+    late = (
+        replace(of("p", 0, 0), seq="a"),
+        replace(of("p", 0, 0), seq="d"),
+        replace(of("p", 0, 0), seq="d"),
+    )
     assert append(store, *late) == [409, 0, 204]
-    assert append(store, Append(APP, "s", "image/png"), Append(APP, "none", "text/plain")) == [409, 404]
+    assert append(
+        store, Append(APP, "s", "image/png"), Append(APP, "none", "text/plain")
+    ) == [409, 404]
 
 
 def test_nothing_is_appended_behind_the_end(store: Store, rows: StreamRows) -> None:
     create(rows)
     end = text(producer=Producer("p", 0, 0), ends=True)
-    assert append(store, text(), end, text(), of("p", 0, 0), of("p", 0, 1)) == [0, 0, 409, 204, 409]
+    assert append(store, text(), end, text(), of("p", 0, 0), of("p", 0, 1)) == [
+        0,
+        0,
+        409,
+        204,
+        409,
+    ]
     row = rows.get(APP, "s")
     assert row is not None
     assert (row.closed_at, row.closed_by) == (2, "p\n0\n0")
@@ -129,19 +166,27 @@ def test_nothing_is_appended_behind_the_end(store: Store, rows: StreamRows) -> N
 def test_a_stream_is_made_once(store: Store, rows: StreamRows) -> None:
     made = [replace(text(), wish=stream(ttl=5)) for _ in range(2)]
     assert append(store, *made) == [0, 200]
-    assert [create(rows, ttl=5), create(rows, ttl=6), create(rows, ttl=5, closed_at=0)] == [
+    assert [
+        create(rows, ttl=5),
+        create(rows, ttl=6),
+        create(rows, ttl=5, closed_at=0),
+    ] == [
         "same",
         "other",
         "other",
     ]
 
 
-def test_a_fork_whose_source_was_not_looked_at_is_not_made(store: Store, rows: StreamRows) -> None:
+def test_a_fork_whose_source_was_not_looked_at_is_not_made(
+    store: Store, rows: StreamRows
+) -> None:
     create(rows)
     assert create(rows, "fork", parent="s", start=-1) == "other"
 
 
-def test_a_deleted_stream_stays_while_forks_read_it(store: Store, rows: StreamRows) -> None:
+def test_a_deleted_stream_stays_while_forks_read_it(
+    store: Store, rows: StreamRows
+) -> None:
     for name, parent in (("a", ""), ("b", "a"), ("c", "b")):
         assert create(rows, name, parent=parent) == "new"
     states = lambda: [row.state for each in "abc" if (row := rows.get(APP, each))]  # noqa: E731
@@ -174,10 +219,14 @@ def test_a_stream_expires_when_nobody_uses_it(store: Store, rows: StreamRows) ->
     assert append(store, Append(APP, "old", "text/plain")) == [404]
     create(rows, "other", expires_ms=now - 1)
     rows.sweep()
-    assert [row.state for each in ("s", "old", "other") if (row := rows.get(APP, each))] == [LIVE, GONE, GONE]
+    assert [
+        row.state for each in ("s", "old", "other") if (row := rows.get(APP, each))
+    ] == [LIVE, GONE, GONE]
 
 
-def test_a_gone_stream_is_forgotten_with_the_entries_of_its_channel(store: Store, rows: StreamRows) -> None:
+def test_a_gone_stream_is_forgotten_with_the_entries_of_its_channel(
+    store: Store, rows: StreamRows
+) -> None:
     create(rows)
     create(rows, "t")
     append(store, text(), Append(APP, "t", "text/plain"))
@@ -186,16 +235,21 @@ def test_a_gone_stream_is_forgotten_with_the_entries_of_its_channel(store: Store
     store.part(MessageLog).expire(APP, more_than=1)
     rows.sweep()
     assert [bool(rows.get(APP, each)) for each in "st"] == [True, True]  # for a day
-    store.execute("UPDATE durable_streams_stream SET expires_ms = 1 WHERE state = %s", (GONE,))
+    store.execute(
+        "UPDATE durable_streams_stream SET expires_ms = 1 WHERE state = %s", (GONE,)
+    )
     rows.sweep()
     assert [bool(rows.get(APP, each)) for each in "st"] == [False, True]
 
 
-def test_a_reader_learns_that_what_follows_has_expired(store: Store, rows: StreamRows) -> None:
+def test_a_reader_learns_that_what_follows_has_expired(
+    store: Store, rows: StreamRows
+) -> None:
     log, reader = store.part(MessageLog), StreamReader(rows)
 
     def read(*offset: int, name: str = "s") -> tuple[int, tuple[int, int]]:
-        """The number of entries, or the status of the refusal; and where the next read begins."""
+        """The number of entries, or the status of the refusal; and where the
+        next read begins."""
         row = rows.get(APP, name)
         assert row is not None
         try:

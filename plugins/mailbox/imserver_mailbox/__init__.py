@@ -1,4 +1,5 @@
-"""Mailboxes: workers share the messages of a bot. Each is acknowledged once, or is a dead letter."""
+"""Mailboxes: workers share the messages of a bot. Each is acknowledged once, or
+is a dead letter."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def metrics() -> tuple[Metric, ...]:
             "imserver_mailbox_total",
             "counter",
             "What workers did with mailboxes. late: a claim had ended. dead: a message became a dead letter",
-            lambda core: {event: core.service(Mailboxes).counts[event] for event in EVENTS},
+            lambda core: {
+                event: core.service(Mailboxes).counts[event] for event in EVENTS
+            },
             label="event",
         ),
     )

@@ -32,18 +32,30 @@ MOST_MESSAGES: Final = 20
 
 Token = Annotated[str, about("The `token` of the claim.", max_length=80)]
 Lease = Annotated[
-    int, about("So many seconds from now on nobody else gets these messages.", ge=1, le=MOST_SECONDS)
+    int,
+    about(
+        "So many seconds from now on nobody else gets these messages.",
+        ge=1,
+        le=MOST_SECONDS,
+    ),
 ]
-Until = Annotated[int, about("When the lease ends, by the clock of the database, in Unix milliseconds.")]
+Until = Annotated[
+    int,
+    about("When the lease ends, by the clock of the database, in Unix milliseconds."),
+]
 LetterId = Annotated[int, about("The id of the message.", ge=1, le=Limit.ID)]
 
 
 class ClaimAnswer(Struct):
     """Messages of one conversation, in their order. None: nothing waits."""
 
-    token: Annotated[str, about("For `ack`, `nack` and `renew`; empty: nothing waits.")] = ""
+    token: Annotated[
+        str, about("For `ack`, `nack` and `renew`; empty: nothing waits.")
+    ] = ""
     messages: Annotated[list[Any], about("As `GET /messages` shows them.")] = []
-    tries: Annotated[int, about("How often the first of them was claimed, with this time.")] = 0
+    tries: Annotated[
+        int, about("How often the first of them was claimed, with this time.")
+    ] = 0
     until: Until = 0
 
 
@@ -109,7 +121,12 @@ def claim(
     call: Call,
     seconds: Lease = 60,
     wait: Annotated[
-        int, about("So many seconds the server waits for something to claim.", ge=0, le=MOST_WAIT_SECONDS)
+        int,
+        about(
+            "So many seconds the server waits for something to claim.",
+            ge=0,
+            le=MOST_WAIT_SECONDS,
+        ),
     ] = 0,
     limit: Annotated[
         int,
@@ -121,58 +138,88 @@ def claim(
     ] = 1,
     tries: Annotated[
         int,
-        about("A message that was claimed so often and never acknowledged is a dead letter.", ge=1, le=100),
+        about(
+            "A message that was claimed so often and never acknowledged is a dead letter.",
+            ge=1,
+            le=100,
+        ),
     ] = 5,
 ) -> ClaimAnswer:
     """Claim the messages that wait longest.
 
-    Until the lease ends nobody else gets messages of this conversation, so they are handled in their order.
-    What is not acknowledged by then is claimed again. A mailbox begins with what the bot has not read. Its
-    own messages are not in it, nor are messages that were recalled before they were claimed.
+    Until the lease ends nobody else gets messages of this conversation, so they
+    are handled in their order. What is not acknowledged by then is claimed
+    again. A mailbox begins with what the bot has not read. Its own messages are
+    not in it, nor are messages that were recalled before they were claimed.
     """
     if call.is_back_end:
         api.mailboxes.require_bot(call.app, call.user)
     headers = call.request.headers
-    proof = api.core.authority.proof(call.principal, headers) if wait > 0 and call.credential != "" else ""
-    found = api.mailboxes.claim(call.app, call.user, seconds, limit, tries, wait, call.principal.label)
-    if proof and not api.core.still_holds(call.principal.app or call.app, call.principal.user, proof):
-        raise ApiProblem(Problems.TOKEN_INVALID if call.principal.user else Problems.UNAUTHORIZED)
+    proof = (
+        api.core.authority.proof(call.principal, headers)
+        if wait > 0 and call.credential != ""
+        else ""
+    )
+    found = api.mailboxes.claim(
+        call.app, call.user, seconds, limit, tries, wait, call.principal.label
+    )
+    if proof and not api.core.still_holds(
+        call.principal.app or call.app, call.principal.user, proof
+    ):
+        raise ApiProblem(
+            Problems.TOKEN_INVALID if call.principal.user else Problems.UNAUTHORIZED
+        )
     if found is None:
         return ClaimAnswer()
     messages = [each.view() for each in found.messages]
     return ClaimAnswer(found.token, messages, found.row.tries + 1, found.until)
 
 
-@routes.post("/mailbox/renew", schema=("RenewRequest", "A claim."), act="", problems=(HTTP_LATE,))
+@routes.post(
+    "/mailbox/renew", schema=("RenewRequest", "A claim."), act="", problems=(HTTP_LATE,)
+)
 def renew(api: MailboxApi, call: Call, token: Token, seconds: Lease = 60) -> Renewed:
     """Let a claim end later, while it still holds"""
     return Renewed(api.mailboxes.renew(call.app, call.user, token, seconds))
 
 
-@routes.post("/mailbox/ack", schema=("AckRequest", "A claim."), act="", problems=(HTTP_LATE,))
+@routes.post(
+    "/mailbox/ack", schema=("AckRequest", "A claim."), act="", problems=(HTTP_LATE,)
+)
 def ack(api: MailboxApi, call: Call, token: Token) -> Acknowledged:
     """Acknowledge the messages of a claim.
 
-    They were handled, and nobody gets them again. Who wrote them sees that the bot has read them. If the
-    lease has ended, the answer is `claim_ended`: another worker gets the messages, or has them already.
+    They were handled, and nobody gets them again. Who wrote them sees that the
+    bot has read them. If the lease has ended, the answer is `claim_ended`:
+    another worker gets the messages, or has them already.
     """
     return Acknowledged(not api.mailboxes.acknowledge(call.app, call.user, token))
 
 
 @routes.post(
-    "/mailbox/nack", schema=("NackRequest", "A claim, and why it failed."), act="", problems=(HTTP_LATE,)
+    "/mailbox/nack",
+    schema=("NackRequest", "A claim, and why it failed."),
+    act="",
+    problems=(HTTP_LATE,),
 )
 def nack(
     api: MailboxApi,
     call: Call,
     token: Token,
     seconds: Annotated[
-        int, about("After so many seconds the messages may be claimed again.", ge=0, le=MOST_SECONDS)
+        int,
+        about(
+            "After so many seconds the messages may be claimed again.",
+            ge=0,
+            le=MOST_SECONDS,
+        ),
     ] = 0,
     reason: Annotated[
         str,
         about(
-            "What a dead letter says about it.", max_length=REASON_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$"
+            "What a dead letter says about it.",
+            max_length=REASON_CHARACTERS,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
         ),
     ] = "",
 ) -> MailboxDone:
@@ -184,20 +231,34 @@ def nack(
 @routes.get("/mailbox/dead", base=ActingPage)
 def dead(api: MailboxApi, call: Call, cursor: str, limit: int) -> DeadLetters:
     """List the dead letters of a bot"""
-    rows = api.mailboxes.rows.dead(call.app, call.user, id_of(read_cursor(cursor) or "0"), limit + 1)
+    rows = api.mailboxes.rows.dead(
+        call.app, call.user, id_of(read_cursor(cursor) or "0"), limit + 1
+    )
     page, following = page_and_cursor(rows, limit, lambda row: str(row.message))
-    letters = [DeadLetter(row.message, row.conversation, row.tries, row.reason, row.due) for row in page]
+    letters = [
+        DeadLetter(row.message, row.conversation, row.tries, row.reason, row.due)
+        for row in page
+    ]
     return DeadLetters(letters, following)
 
 
-@routes.post("/mailbox/retry", schema=("RetryRequest", "A dead letter."), problems=(HTTP_UNKNOWN_LETTER,))
+@routes.post(
+    "/mailbox/retry",
+    schema=("RetryRequest", "A dead letter."),
+    problems=(HTTP_UNKNOWN_LETTER,),
+)
 def retry(api: MailboxApi, call: Call, message: LetterId) -> MailboxDone:
-    """Put a dead letter back: it is claimed again, alone, beside its conversation"""
+    """Put a dead letter back: it is claimed again, alone, beside its
+    conversation"""
     api.mailboxes.put_back(call.app, call.user, message)
     return MailboxDone()
 
 
-@routes.post("/mailbox/drop", schema=("DropRequest", "A dead letter."), problems=(HTTP_UNKNOWN_LETTER,))
+@routes.post(
+    "/mailbox/drop",
+    schema=("DropRequest", "A dead letter."),
+    problems=(HTTP_UNKNOWN_LETTER,),
+)
 def drop(api: MailboxApi, call: Call, message: LetterId) -> MailboxDone:
     """Delete a dead letter. The message stays in its conversation"""
     api.mailboxes.drop(call.app, call.user, message)

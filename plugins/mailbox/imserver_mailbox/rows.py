@@ -1,9 +1,10 @@
-"""Mailboxes in the database. Each method is one transaction, may switch, and raises StorageUnavailable.
-Times are Unix milliseconds by the clock of the database.
+"""Mailboxes in the database. Each method is one transaction, may switch, and
+raises StorageUnavailable. Times are Unix milliseconds by the clock of the
+database.
 
-A mailbox has a row for each conversation, not for each message: so the messages of a conversation are
-claimed in their order, and 100,000 of them wait at no cost. A row of its own has a message that is a dead
-letter, or was put back.
+A mailbox has a row for each conversation, not for each message: so the messages
+of a conversation are claimed in their order, and 100,000 of them wait at no
+cost. A row of its own has a message that is a dead letter, or was put back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,19 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.plugin.storage import PooledStatements, Reason, RowsOf, Statements, Store, Table
+from imserver.plugin.storage import (
+    PooledStatements,
+    Reason,
+    RowsOf,
+    Statements,
+    Store,
+    Table,
+)
 from imserver.plugin.wire import Limit
 
 OPEN, DEAD, READER = range(3)
-"""The states of a row: it may be claimed; a dead letter; how far the log was read."""
+"""The states of a row: it may be claimed; a dead letter; how far the log was
+read."""
 NEVER: Final = Limit.ID
 AT_ONCE: Final = 8
 """Rows that a worker looks at: others take some of them meanwhile."""
@@ -27,12 +36,14 @@ _OF_USER: Final = "app = %s AND member = %s"
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """What waits in a mailbox: the messages of a conversation after ``handled``, up to ``last``. Or one
-    ``message`` (not 0), a dead letter if the ``state`` is DEAD.
+    """What waits in a mailbox: the messages of a conversation after
+    ``handled``, up to ``last``. Or one ``message`` (not 0), a dead letter if
+    the ``state`` is DEAD.
 
-    ``due``: from when on it may be claimed: while it is claimed, the end of the lease; NEVER: nothing waits;
-    of a dead letter, when it died. ``claim``: the number of claims. ``settled``: the last claim that was
-    acknowledged or given back. ``tries``: claims since the last acknowledgement.
+    ``due``: from when on it may be claimed: while it is claimed, the end of the
+    lease; NEVER: nothing waits; of a dead letter, when it died. ``claim``: the
+    number of claims. ``settled``: the last claim that was acknowledged or given
+    back. ``tries``: claims since the last acknowledgement.
     """
 
     app: str
@@ -55,9 +66,10 @@ class Queue(Struct, frozen=True, kw_only=True):
 
 
 class Look(Struct, frozen=True):
-    """What a worker sees. ``position``: the log was read up to there; None: there is no mailbox yet.
-    ``begin``: where the log ended when the mailbox was made. ``due``: what may be claimed, that which waits
-    longest first. ``seconds``: until more is due; None: nothing else waits."""
+    """What a worker sees. ``position``: the log was read up to there; None:
+    there is no mailbox yet. ``begin``: where the log ended when the mailbox was
+    made. ``due``: what may be claimed, that which waits longest first.
+    ``seconds``: until more is due; None: nothing else waits."""
 
     position: int | None
     begin: int
@@ -66,19 +78,23 @@ class Look(Struct, frozen=True):
 
 
 _ROWS: Final = RowsOf(Queue, "mailbox_queue")
-DUE: Final = f"{_ROWS.select} WHERE {_OF_USER} AND state = %s AND due < %s ORDER BY due LIMIT %s"
+DUE: Final = (
+    f"{_ROWS.select} WHERE {_OF_USER} AND state = %s AND due < %s ORDER BY due LIMIT %s"
+)
 """What is due first."""
 
 
 class MailboxRows(Store.Rows):
     """The mailboxes in a store. Without a database there are none."""
 
-    # --- filling --------------------------------------------------------------------------------------------
+    # --- filling --------------------------------------------------------------
 
     @Store.writing
     def begin(self, sql: PooledStatements, app: str, user: str, end: int) -> None:
         """Make a mailbox, unless there is one. ``end``: of the log."""
-        row = Queue(app=app, member=user, conversation=0, state=READER, handled=0, last=end)
+        row = Queue(
+            app=app, member=user, conversation=0, state=READER, handled=0, last=end
+        )
         sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
 
     @Store.writing
@@ -91,8 +107,9 @@ class MailboxRows(Store.Rows):
         position: int,
         found: Mapping[int, tuple[int, int]],
     ) -> bool:
-        """The log was read from ``before`` to ``position``. ``found``: conversation → the first and the last
-        message in it. False: somebody else has done so."""
+        """The log was read from ``before`` to ``position``. ``found``:
+        conversation → the first and the last message in it. False: somebody
+        else has done so."""
         reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
@@ -106,17 +123,24 @@ class MailboxRows(Store.Rows):
             key = app, user, 0, conversation
             if not sql.execute(change, (NEVER, first - 1, NEVER, now, last, *key)):
                 row = Queue(
-                    app=app, member=user, conversation=conversation, due=now, handled=first - 1, last=last
+                    app=app,
+                    member=user,
+                    conversation=conversation,
+                    due=now,
+                    handled=first - 1,
+                    last=last,
                 )
                 sql.insert_new("mailbox_queue", _ROWS.columns, [_ROWS.values(row)])
         return True
 
-    # --- claims ---------------------------------------------------------------------------------------------
+    # --- claims ---------------------------------------------------------------
 
     @Store.reading_or(Look(None, 0, (), None))
     def look(self, sql: PooledStatements, app: str, user: str) -> Look:
         """See what may be claimed."""
-        reader = sql.query(f"SELECT handled, last FROM mailbox_queue WHERE {_KEY}", (app, user, 0, 0))
+        reader = sql.query(
+            f"SELECT handled, last FROM mailbox_queue WHERE {_KEY}", (app, user, 0, 0)
+        )
         if not reader:
             return Look(None, 0, (), None)
         now = sql.clock_ms()
@@ -129,12 +153,17 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Claim what a worker saw. Returns the end of the lease; None: another one has it."""
+        """Claim what a worker saw. Returns the end of the lease; None: another
+        one has it."""
         until = sql.clock_ms() + seconds * 1000
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
         same = "AND state = %s AND claim = %s AND due = %s"
-        return until if sql.execute(change + same, (*values, OPEN, row.claim, row.due)) else None
+        return (
+            until
+            if sql.execute(change + same, (*values, OPEN, row.claim, row.due))
+            else None
+        )
 
     @Store.writing
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
@@ -146,36 +175,40 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
-        """The messages up to ``upto`` were handled. False: they had been before, by this claim; None: the
-        claim has ended."""
+        """The messages up to ``upto`` were handled. False: they had been
+        before, by this claim; None: the claim has ended."""
         if row.message:
             delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
             return True if sql.execute(delete, _claim_of(row, sql.clock_ms())) else None
         if _move(sql, row, upto):
             return True
         same = f"SELECT 1 FROM mailbox_queue WHERE {_KEY} AND claim = %s AND settled = %s AND handled >= %s"
-        return False if sql.query(same, (*row.key, row.claim, row.claim, upto)) else None
+        return (
+            False if sql.query(same, (*row.key, row.claim, row.claim, upto)) else None
+        )
 
     @Store.writing
-    def give_back(self, sql: PooledStatements, row: Queue, seconds: int, reason: str) -> bool:
-        """End a claim: what it has is due again after so many seconds. False: it has ended."""
+    def give_back(
+        self, sql: PooledStatements, row: Queue, seconds: int, reason: str
+    ) -> bool:
+        """End a claim: what it has is due again after so many seconds. False:
+        it has ended."""
         now, claim = sql.clock_ms(), row.claim + 1
         change = f"UPDATE mailbox_queue SET claim = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
         values = claim, claim, now + seconds * 1000, reason, *_claim_of(row, now)
         return bool(sql.execute(change, values))
 
-    # --- dead letters ---------------------------------------------------------------------------------------
+    # --- dead letters ---------------------------------------------------------
 
     @Store.writing
     def bury(self, sql: PooledStatements, row: Queue, message: int) -> bool:
-        """Make a message of a claim a dead letter: the first one of a conversation, or the one that was put
-        back. ``row``: with the number of the claim, and the tries and reason until then. False: the claim
-        has ended."""
+        """Make a message of a claim a dead letter: the first one of a
+        conversation, or the one that was put back. ``row``: with the number of
+        the claim, and the tries and reason until then. False: the claim has
+        ended."""
         now = sql.clock_ms()
         if row.message:
-            change = (
-                f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
-            )
+            change = f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
             values = DEAD, row.claim, now, row.reason, *_claim_of(row, now)
             return bool(sql.execute(change, values))
         if not _move(sql, row, message):
@@ -196,19 +229,25 @@ class MailboxRows(Store.Rows):
         return True
 
     @Store.reading_or(())
-    def dead(self, sql: PooledStatements, app: str, user: str, after: int, limit: int) -> Sequence[Queue]:
+    def dead(
+        self, sql: PooledStatements, app: str, user: str, after: int, limit: int
+    ) -> Sequence[Queue]:
         """Dead letters with an id after ``after``, ordered by id."""
         where = f"WHERE {_OF_USER} AND message > %s AND state = %s ORDER BY message LIMIT %s"
         return _ROWS.find(sql.query, where, app, user, after, DEAD, limit)
 
     @Store.writing_or(False)
-    def put_back(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:
+    def put_back(
+        self, sql: PooledStatements, app: str, user: str, message: int
+    ) -> bool:
         """Let a dead letter be claimed again. False: there is no such one."""
         change = (
             f"UPDATE mailbox_queue SET state = %s, tries = 0, due = %s WHERE {_OF_USER} AND message = %s "
             "AND state = %s"
         )
-        return bool(sql.execute(change, (OPEN, sql.clock_ms(), app, user, message, DEAD)))
+        return bool(
+            sql.execute(change, (OPEN, sql.clock_ms(), app, user, message, DEAD))
+        )
 
     @Store.writing_or(False)
     def drop(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:

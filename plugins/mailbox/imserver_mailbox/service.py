@@ -1,8 +1,10 @@
-"""Mailboxes: what workers claim, acknowledge and give back, and who waits for something to claim.
+"""Mailboxes: what workers claim, acknowledge and give back, and who waits for
+something to claim.
 
-Nothing fills a mailbox while nobody claims. A claim first reads what the log has had since the last one, and
-moves the position of the mailbox together with the rows: so each message is added once, whichever workers
-and nodes claim at the same time.
+Nothing fills a mailbox while nobody claims. A claim first reads what the log
+has had since the last one, and moves the position of the mailbox together with
+the rows: so each message is added once, whichever workers and nodes claim at
+the same time.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from gevent.event import Event as News
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.plugin.errors import HttpProblem, Problems, ServiceRefused, StorageUnavailable
+from imserver.plugin.errors import (
+    HttpProblem,
+    Problems,
+    ServiceRefused,
+    StorageUnavailable,
+)
 from imserver.plugin.messages import Entry, MessageServices, count_fitting
 from imserver.plugin.services import Core
 
@@ -39,18 +46,24 @@ MOST_WAITS: Final = 10_000
 MOST_OF_ONE: Final = 200
 """Limit of the claims of one principal that wait."""
 LOOK_SECONDS: Final = 2.0
-"""A claim that waits looks so often, also without news: other nodes give claims back."""
+"""A claim that waits looks so often, also without news: other nodes give claims
+back."""
 HTTP_LATE: Final = HttpProblem(
-    409, "claim_ended", "The lease has ended, or the message was acknowledged or given back."
+    409,
+    "claim_ended",
+    "The lease has ended, or the message was acknowledged or given back.",
 )
-HTTP_UNKNOWN_LETTER: Final = HttpProblem(404, "unknown_dead_letter", "There is no such dead letter.")
+HTTP_UNKNOWN_LETTER: Final = HttpProblem(
+    404, "unknown_dead_letter", "There is no such dead letter."
+)
 EVENTS: Final = ("claim", "renew", "ack", "nack", "late", "dead", "put_back", "drop")
 T = TypeVar("T")
 EventName = Literal["claim", "renew", "ack", "nack", "late", "dead", "put_back", "drop"]
 
 
 class Claim(Struct, frozen=True):
-    """Messages of one conversation. ``row``: before the claim, with its number. ``until``: in Unix ms."""
+    """Messages of one conversation. ``row``: before the claim, with its number.
+    ``until``: in Unix ms."""
 
     row: Queue
     messages: list[Entry]
@@ -68,19 +81,31 @@ class _Meta(Struct):
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
-    """The claim that a token names, and its last message. Raises ServiceRefused."""
+    """The claim that a token names, and its last message. Raises
+    ServiceRefused."""
     numbers = token.split(".")
-    if len(numbers) != 4 or not all(each.isdecimal() and len(each) < 19 for each in numbers):
-        raise ServiceRefused("`token`: it is not that of a claim", Problems.INVALID_REQUEST)
+    if len(numbers) != 4 or not all(
+        each.isdecimal() and len(each) < 19 for each in numbers
+    ):
+        raise ServiceRefused(
+            "`token`: it is not that of a claim", Problems.INVALID_REQUEST
+        )
     conversation, message, claim, upto = map(int, numbers)
     row = Queue(
-        app=app, member=user, message=message, conversation=conversation, claim=claim, handled=0, last=0
+        app=app,
+        member=user,
+        message=message,
+        conversation=conversation,
+        claim=claim,
+        handled=0,
+        last=0,
     )
     return row, upto
 
 
 class Mailboxes:
-    """The mailboxes of bots. Each method may switch and raise StorageUnavailable."""
+    """The mailboxes of bots. Each method may switch and raise
+    StorageUnavailable."""
 
     def __init__(self, core: Core) -> None:
         services = core.service(MessageServices)
@@ -97,10 +122,18 @@ class Mailboxes:
             raise ServiceRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
 
     def claim(
-        self, app: str, user: str, seconds: int, limit: int, tries: int, wait: float, payer: str
+        self,
+        app: str,
+        user: str,
+        seconds: int,
+        limit: int,
+        tries: int,
+        wait: float,
+        payer: str,
     ) -> Claim | None:
-        """Claim the messages that wait longest, for so many seconds; None: there is nothing, also after
-        ``wait`` seconds. ``limit``: of the messages. ``tries``: a message that was claimed so often is a dead
+        """Claim the messages that wait longest, for so many seconds; None:
+        there is nothing, also after ``wait`` seconds. ``limit``: of the
+        messages. ``tries``: a message that was claimed so often is a dead
         letter. ``payer``: who makes the request."""
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
@@ -117,7 +150,9 @@ class Mailboxes:
                     return None
                 news.wait(max(0.0, min(left, claim)))
 
-    def _claim(self, app: str, user: str, seconds: int, limit: int, tries: int) -> Claim | float:
+    def _claim(
+        self, app: str, user: str, seconds: int, limit: int, tries: int
+    ) -> Claim | float:
         """A claim, or the seconds until it is worth looking again."""
         if not self._core.store.has_database:
             return LOOK_SECONDS
@@ -125,7 +160,11 @@ class Mailboxes:
         for _ in range(LOOKS):
             look = look or self.rows.look(app, user)
             if not look.due:
-                return LOOK_SECONDS if look.seconds is None else min(look.seconds, LOOK_SECONDS)
+                return (
+                    LOOK_SECONDS
+                    if look.seconds is None
+                    else min(look.seconds, LOOK_SECONDS)
+                )
             for row in look.due:
                 if (until := self.rows.claim(row, seconds)) is not None:
                     taken = replace(row, claim=row.claim + 1)
@@ -136,22 +175,26 @@ class Mailboxes:
         return 0.0
 
     def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
-        """What a claim has. ``row``: with the number of the claim; its tries and reason are those before it.
-        None: nothing, and the claim has ended."""
+        """What a claim has. ``row``: with the number of the claim; its tries
+        and reason are those before it. None: nothing, and the claim has
+        ended."""
         # What failed comes alone, so that no other message dies with it.
         messages, upto = self._read(row, 1 if row.tries else limit)
         if not messages:
             self.rows.settle(row, upto)
             return None
         if row.tries >= tries:
-            if self.rows.bury(replace(row, reason=row.reason or "The lease has ended"), messages[0].id):
+            if self.rows.bury(
+                replace(row, reason=row.reason or "The lease has ended"), messages[0].id
+            ):
                 self.counts["dead"] += 1
             return None
         self.counts["claim"] += 1
         return Claim(row, messages, until)
 
     def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
-        """Messages of a row that its bot may read, and up to which entry it was looked."""
+        """Messages of a row that its bot may read, and up to which entry it was
+        looked."""
         if row.message:
             entries = self._log.entries.readable(row.app, row.member, [row.message])
             return [each for each in entries if each.kind == "message"], row.message
@@ -161,32 +204,41 @@ class Mailboxes:
                 break
             where = row.app, row.member, row.conversation, row.last + 1, 2 * limit
             entries, more = self._log.entries.history(*where, after=after)
-            messages = [each for each in entries if each.kind == "message" and each.sender != row.member]
+            messages = [
+                each
+                for each in entries
+                if each.kind == "message" and each.sender != row.member
+            ]
             if messages:
                 sizes = (len(each.body) + len(each.meta) for each in messages[:limit])
                 return messages[: count_fitting(sizes)], messages[-1].id
             after = entries[-1].id if more else row.last
         return [], after
 
-    # --- what the worker has done ---------------------------------------------------------------------------
+    # --- what the worker has done ---------------------------------------------
 
     def renew(self, app: str, user: str, token: str, seconds: int) -> int:
-        """Let a claim end later. Returns its end, in Unix milliseconds. Raises ServiceRefused."""
+        """Let a claim end later. Returns its end, in Unix milliseconds. Raises
+        ServiceRefused."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
         return self._counted("renew", until)
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
-        """The messages of a claim were handled: those who wrote them see it by the read mark of the bot.
-        False: they had been. Raises ServiceRefused."""
+        """The messages of a claim were handled: those who wrote them see it
+        by the read mark of the bot. False: they had been. Raises
+        ServiceRefused."""
         row, upto = claim_of(app, user, token)
         moved = self._counted("ack", self.rows.settle(row, upto))
         self._receipts.note(app, user, row.conversation, read=upto)
         self.waits.wake(app, user)  # the conversation may have more
         return moved
 
-    def give_back(self, app: str, user: str, token: str, seconds: int, reason: str) -> None:
-        """End a claim: others may claim its messages after so many seconds. Raises ServiceRefused."""
+    def give_back(
+        self, app: str, user: str, token: str, seconds: int, reason: str
+    ) -> None:
+        """End a claim: others may claim its messages after so many seconds.
+        Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
         self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
@@ -197,7 +249,7 @@ class Mailboxes:
             raise ServiceRefused(problem=HTTP_LATE)
         return result
 
-    # --- dead letters ---------------------------------------------------------------------------------------
+    # --- dead letters ---------------------------------------------------------
 
     def put_back(self, app: str, user: str, message: int) -> None:
         """Let a dead letter be claimed again. Raises ServiceRefused."""
@@ -212,11 +264,12 @@ class Mailboxes:
             raise ServiceRefused(problem=HTTP_UNKNOWN_LETTER)
         self.counts["drop"] += 1
 
-    # --- filling --------------------------------------------------------------------------------------------
+    # --- filling --------------------------------------------------------------
 
     def _fill(self, app: str, user: str) -> Look | None:
-        """Add what the log has had since the last claim. A new mailbox begins with what the bot has not
-        read. Returns what may be claimed; None: that has changed."""
+        """Add what the log has had since the last claim. A new mailbox begins
+        with what the bot has not read. Returns what may be claimed; None: that
+        has changed."""
         look, end = self.rows.look(app, user), self._log.entries.head(app)
         if look.position is None:
             self.rows.begin(app, user, end)
@@ -234,7 +287,9 @@ class Mailboxes:
             else:
                 entries = self._log.entries.read(app, position, PAGE)
                 more = len(entries) == PAGE
-            position = entries[-1].id if more else max(end, entries[-1].id if entries else 0)
+            position = (
+                entries[-1].id if more else max(end, entries[-1].id if entries else 0)
+            )
             for each in entries:
                 if _waits_for(each, user) and each.id > reads.get(each.conversation, 0):
                     first, _ = found.get(each.conversation, (each.id, 0))
@@ -266,8 +321,8 @@ def _waits_for(entry: Entry, user: str) -> bool:
 
 
 class Waits:
-    """Owner of the claims that wait on this node. While some wait, one greenlet reads for whom the log has
-    something new, whichever node has stored it."""
+    """Owner of the claims that wait on this node. While some wait, one greenlet
+    reads for whom the log has something new, whichever node has stored it."""
 
     def __init__(self, core: Core, services: MessageServices) -> None:
         self._log, self._watch = services.log.entries, services.messaging.follower.watch
@@ -285,8 +340,8 @@ class Waits:
 
     @contextmanager
     def waiting(self, app: str, user: str, payer: str) -> Iterator[News]:
-        """A signal that is set when there may be something to claim. May switch. Raises
-        StorageUnavailable."""
+        """A signal that is set when there may be something to claim. May
+        switch. Raises StorageUnavailable."""
         news = News()
         self._waits.setdefault((app, user), []).append(news)
         self._payers[payer] += 1
@@ -301,7 +356,10 @@ class Waits:
             self._waits[app, user].remove(news)
             if not self._waits[app, user]:
                 del self._waits[app, user]
-            self._positions = {each: self._positions[each] for each in self._apps() & self._positions.keys()}
+            self._positions = {
+                each: self._positions[each]
+                for each in self._apps() & self._positions.keys()
+            }
             self._watch(self._news, self._apps())
 
     def _apps(self) -> set[str]:

@@ -1,4 +1,5 @@
-"""The distribution and MCP installed, and servers with them: one node, and two that share a Redis."""
+"""The distribution and MCP installed, and servers with them: one node, and two
+that share a Redis."""
 
 import sys
 import time
@@ -29,7 +30,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-SAMPLED = [pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]]
+SAMPLED = [
+    pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]
+]
 
 
 @pytest.fixture(params=["sqlite", *SAMPLED])
@@ -50,7 +53,8 @@ installed, servers = fixtures("mailbox", CONFIG, PLUGIN, PLUGIN.parent / "mcp")
 
 
 class Site(NamedTuple):
-    """Nodes, with a bot of ann that has talked with nobody. They are the same if there is one."""
+    """Nodes, with a bot of ann that has talked with nobody. They are the same
+    if there is one."""
 
     servers: list[Server]
     ann: User
@@ -64,7 +68,10 @@ class Site(NamedTuple):
 
 def people(server: Server) -> tuple[User, User, User]:
     """Two accounts, and a bot of the first."""
-    ann, bob = User.register(server, key=KEY, nickname="Ann"), User.register(server, key=KEY, nickname="Bob")
+    ann, bob = (
+        User.register(server, key=KEY, nickname="Ann"),
+        User.register(server, key=KEY, nickname="Bob"),
+    )
     bot = ann.post("bots", name=f"helper{time.time_ns() % 10**9}")
     return ann, bob, User(server, bot["token"], bot["id"])
 

@@ -1,6 +1,7 @@
-"""Workers of every kind, killed between claim and acknowledgement, and their nodes, too. The checker judges
-what they were answered: each message is settled once or dead, in the order of its conversation, none is lost,
-and late acknowledgements are refused.
+"""Workers of every kind, killed between claim and acknowledgement, and their
+nodes, too. The checker judges what they were answered: each message is settled
+once or dead, in the order of its conversation, none is lost, and late
+acknowledgements are refused.
 
 ``MAILBOX_SECONDS`` says how long; 600 for a release.
 """
@@ -39,7 +40,8 @@ CONVERSATIONS = 12
 
 
 class Run:
-    """Nodes, senders and workers. ``ids``: message → its conversation and its number there, from 1 on."""
+    """Nodes, senders and workers. ``ids``: message → its conversation and its
+    number there, from 1 on."""
 
     def __init__(self, folder: Path, nodes: Nodes, environment: dict[str, str]) -> None:
         self.folder, self.nodes, self.environment = folder, nodes, environment
@@ -72,13 +74,20 @@ class Run:
                 return
             while True:
                 user.server = self.nodes.running[-1]
-                with suppress(OSError, HTTPException, AssertionError):  # its node was killed
-                    sent = user.post("messages/send", to=bot, text=str(number), client_msg_id=str(number))
+                # its node was killed
+                with suppress(OSError, HTTPException, AssertionError):
+                    sent = user.post(
+                        "messages/send",
+                        to=bot,
+                        text=str(number),
+                        client_msg_id=str(number),
+                    )
                     break
             self.ids[sent["id"]] = sent["conversation"], number
 
     def work(self, kind: str, token: str, index: int) -> None:
-        """One worker after the other, until all is done. Each has a file of its own."""
+        """One worker after the other, until all is done. Each has a file of its
+        own."""
         for number in count():
             if self.over.is_set():
                 return
@@ -128,20 +137,46 @@ def history(run: Run, done: list[dict[str, Any]], dead: set[int]) -> Iterator[st
             continue  # nothing was claimed
         value, number = int(each["text"]), next(following)
         after = max(one for one in numbers[each["conversation"]] if one < value)
-        ask = {"event": "ask", "number": number, "name": names[each["name"]], "at": each["began"]}
-        given = {} if each["name"] == "claim" else {"token": each["token"], "value": value}
-        yield json.dumps({**ask, "client": str(number), "object": f"mailbox:{each['conversation']}", **given})
+        ask = {
+            "event": "ask",
+            "number": number,
+            "name": names[each["name"]],
+            "at": each["began"],
+        }
+        given = (
+            {} if each["name"] == "claim" else {"token": each["token"], "value": value}
+        )
+        yield json.dumps(
+            {
+                **ask,
+                "client": str(number),
+                "object": f"mailbox:{each['conversation']}",
+                **given,
+            }
+        )
         if "outcome" in each:
             answer = (
-                {"token": each["token"], "value": value, "after": after} if each["name"] == "claim" else {}
+                {"token": each["token"], "value": value, "after": after}
+                if each["name"] == "claim"
+                else {}
             )
-            yield json.dumps({"event": each["outcome"], "number": number, "at": each["at"], **answer})
+            yield json.dumps(
+                {"event": each["outcome"], "number": number, "at": each["at"], **answer}
+            )
     now = time.monotonic()
     for conversation, alive in numbers.items():
         number = next(following)
-        ask = {"event": "ask", "number": number, "client": "all", "name": "get", "at": now}
+        ask = {
+            "event": "ask",
+            "number": number,
+            "client": "all",
+            "name": "get",
+            "at": now,
+        }
         yield json.dumps({**ask, "object": f"mailbox:{conversation}"})
-        yield json.dumps({"event": "ok", "number": number, "at": now, "value": alive[-1]})
+        yield json.dumps(
+            {"event": "ok", "number": number, "at": now, "value": alive[-1]}
+        )
 
 
 def drain(bot: User) -> Iterator[dict[str, Any]]:
@@ -172,14 +207,22 @@ def test_each_message_is_settled_once_or_dead_whoever_is_killed(
     url: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
     config = {**CONFIG, "storage": {"url": url}}
-    with nodes_of(tmp_path / "nodes", 0, **config) as nodes, ThreadPoolExecutor(64) as pool:
+    with (
+        nodes_of(tmp_path / "nodes", 0, **config) as nodes,
+        ThreadPoolExecutor(64) as pool,
+    ):
         for _ in range(2):  # the first makes the tables
             nodes.start(environment=installed)
         (tmp_path / "work").mkdir()
         run = Run(tmp_path / "work", nodes, installed)
         _, _, bot = people(nodes.servers[0])
-        senders = [User.register(nodes.servers[0], key=KEY) for _ in range(CONVERSATIONS)]
-        workers = [pool.submit(run.work, kind, bot.token, index) for index, kind in enumerate(KINDS)]
+        senders = [
+            User.register(nodes.servers[0], key=KEY) for _ in range(CONVERSATIONS)
+        ]
+        workers = [
+            pool.submit(run.work, kind, bot.token, index)
+            for index, kind in enumerate(KINDS)
+        ]
         others = [pool.submit(run.send, user, bot.user) for user in senders]
         others.append(pool.submit(run.kill_nodes))
         try:
@@ -192,12 +235,17 @@ def test_each_message_is_settled_once_or_dead_whoever_is_killed(
             run.over.set()
         for each in workers:
             each.result()
-        files = [file.read_text("utf-8").splitlines() for file in run.folder.glob("*.jsonl")]
+        files = [
+            file.read_text("utf-8").splitlines() for file in run.folder.glob("*.jsonl")
+        ]
         done = [each for lines in files for each in operations(lines)]
         bot.server = nodes.running[-1]
         for some in pool.map(lambda _: list(drain(bot)), range(CONVERSATIONS)):
             done += some
-        dead = {each["message"] for each in bot.get("mailbox/dead", app="gochat", limit=1000)["letters"]}
+        dead = {
+            each["message"]
+            for each in bot.get("mailbox/dead", app="gochat", limit=1000)["letters"]
+        }
     acks = [each.get("outcome") for each in done if each["name"] == "ack"]
     print(
         f"{len(run.ids)} messages, {len(dead)} dead, {run.kills} workers killed; acks:",

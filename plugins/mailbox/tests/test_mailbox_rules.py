@@ -1,4 +1,5 @@
-"""What workers of a mailbox ask over HTTP and MCP, and what people see of it."""
+"""What workers of a mailbox ask over HTTP and MCP, and what people see of
+it."""
 
 import threading
 from dataclasses import replace
@@ -32,13 +33,20 @@ def test_a_conversation_is_claimed_by_one_worker_in_its_order(site: Site) -> Non
         site.ann.post("messages/send", to=bot, text=text)
     site.bob.post("messages/send", to=bot, text="hello")
     first, other = claim(site.bot), claim(worker)
-    assert (texts(first), texts(other), claim(worker)["token"]) == (["one"], ["hello"], "")
+    assert (texts(first), texts(other), claim(worker)["token"]) == (
+        ["one"],
+        ["hello"],
+        "",
+    )
     assert worker.post("mailbox/ack", token=first["token"]) == {"repeated": False}
     following = claim(worker, limit=20)
     assert texts(following) == ["two", "three"]
     assert worker.post("mailbox/ack", token=following["token"]) == {"repeated": False}
     assert worker.post("mailbox/ack", token=following["token"]) == {"repeated": True}
-    assert worker.refused("mailbox/renew", token=following["token"]) == (409, "claim_ended")
+    assert worker.refused("mailbox/renew", token=following["token"]) == (
+        409,
+        "claim_ended",
+    )
     assert worker.post("mailbox/ack", token=other["token"]) == {"repeated": False}
     assert claim(worker)["token"] == ""
 
@@ -48,7 +56,9 @@ def test_who_wrote_sees_what_was_handled(site: Site) -> None:
     sent = site.ann.post("messages/send", to=bot, text="one")
     mine = {"conversation": sent["conversation"]}
     token = claim(worker)["token"]
-    assert [each["read"] for each in site.ann.get("messages/receipts", **mine)["receipts"]] in ([], [0])
+    assert [
+        each["read"] for each in site.ann.get("messages/receipts", **mine)["receipts"]
+    ] in ([], [0])
     worker.post("mailbox/ack", token=token)
     (receipt,) = site.ann.get("messages/receipts", **mine)["receipts"]
     assert (receipt["user"], receipt["read"]) == (bot, sent["id"])
@@ -66,11 +76,16 @@ def test_a_mailbox_begins_with_what_the_bot_has_not_read(site: Site) -> None:
 
 def test_what_was_recalled_is_not_claimed(site: Site) -> None:
     worker, bot = site.worker(), site.bot.user
-    sent = [site.ann.post("messages/send", to=bot, text=text) for text in ("one", "two", "three")]
+    sent = [
+        site.ann.post("messages/send", to=bot, text=text)
+        for text in ("one", "two", "three")
+    ]
     assert texts(claim(site.bot, seconds=1)) == ["one"]
     for each in (sent[0], sent[2]):
         site.ann.post("messages/recall", id=each["id"])
-    again = eventually(lambda: next(iter([each] if (each := claim(worker))["token"] else []), None))
+    again = eventually(
+        lambda: next(iter([each] if (each := claim(worker))["token"] else []), None)
+    )
     assert texts(again) == ["two"]
     worker.post("mailbox/ack", token=again["token"])
     assert claim(worker)["token"] == ""
@@ -80,7 +95,9 @@ def test_a_bot_of_a_group_gets_what_it_may_read(site: Site) -> None:
     worker, bot = site.worker(), site.bot.user
     group = site.ann.post("groups/create", name="team", members=[bot])["group"]
     site.ann.post("messages/send", conversation=int(group), text="for people")
-    site.ann.post("messages/send", conversation=int(group), text="for the bot", mentions=[bot])
+    site.ann.post(
+        "messages/send", conversation=int(group), text="for the bot", mentions=[bot]
+    )
     got = claim(worker, limit=20)
     assert texts(got) == ["for the bot"]
     worker.post("mailbox/ack", token=got["token"])
@@ -98,15 +115,28 @@ def test_what_is_given_back_is_due_later(site: Site) -> None:
 
 def test_a_message_that_fails_is_a_dead_letter_and_may_be_put_back(site: Site) -> None:
     worker, bot = site.worker(), site.bot.user
-    sent = [site.ann.post("messages/send", to=bot, text=text)["id"] for text in ("bad", "good")]
+    sent = [
+        site.ann.post("messages/send", to=bot, text=text)["id"]
+        for text in ("bad", "good")
+    ]
     for tries in (1, 2):
         given = claim(worker, tries=2, limit=20)
-        assert (texts(given), given["tries"]) == (["bad", "good"] if tries == 1 else ["bad"], tries)
+        assert (texts(given), given["tries"]) == (
+            ["bad", "good"] if tries == 1 else ["bad"],
+            tries,
+        )
         worker.post("mailbox/nack", token=given["token"], reason=f"no {tries}")
     assert texts(claim(worker, tries=2, limit=20)) == ["good"]
     (letter,) = worker.get("mailbox/dead")["letters"]
-    assert (letter["message"], letter["tries"], letter["reason"]) == (sent[0], 2, "no 2")
-    assert worker.refused("mailbox/retry", message=sent[1]) == (404, "unknown_dead_letter")
+    assert (letter["message"], letter["tries"], letter["reason"]) == (
+        sent[0],
+        2,
+        "no 2",
+    )
+    assert worker.refused("mailbox/retry", message=sent[1]) == (
+        404,
+        "unknown_dead_letter",
+    )
     worker.post("mailbox/retry", message=sent[0])
     assert worker.get("mailbox/dead")["letters"] == []
     again = claim(worker)
@@ -114,7 +144,10 @@ def test_a_message_that_fails_is_a_dead_letter_and_may_be_put_back(site: Site) -
     worker.post("mailbox/nack", token=again["token"])
     assert claim(worker, tries=1)["token"] == ""
     worker.post("mailbox/drop", message=sent[0])
-    assert worker.refused("mailbox/drop", message=sent[0]) == (404, "unknown_dead_letter")
+    assert worker.refused("mailbox/drop", message=sent[0]) == (
+        404,
+        "unknown_dead_letter",
+    )
     assert worker.get("mailbox/dead")["letters"] == []
     back_end = User(site.servers[0], KEY)
     acts = back_end.get("audit", app="gochat", limit=20)["acts"]
@@ -149,7 +182,13 @@ def test_the_python_client_and_agents_work_together(site: Site) -> None:
     assert third["messages"][0]["text"] == "two"
     assert third["names"] == {site.ann.user: "Ann"}
     assert tool(site, "ack", token=third["token"]) == {"repeated": False}
-    assert tool(site, "claim") == {"token": "", "messages": [], "tries": 0, "until": 0, "names": {}}
+    assert tool(site, "claim") == {
+        "token": "",
+        "messages": [],
+        "tries": 0,
+        "until": 0,
+        "names": {},
+    }
 
 
 def tool(site: Site, name: str, **arguments: Any) -> Any:
@@ -167,7 +206,10 @@ def tool(site: Site, name: str, **arguments: Any) -> Any:
 def test_only_bots_have_mailboxes(site: Site) -> None:
     back_end = User(site.servers[0], KEY)
     assert site.ann.refused("mailbox/claim")[0] == 403
-    assert back_end.refused("mailbox/claim", app="gochat", user=site.ann.user) == (404, "unknown_account")
+    assert back_end.refused("mailbox/claim", app="gochat", user=site.ann.user) == (
+        404,
+        "unknown_account",
+    )
     site.ann.post("messages/send", to=site.bot.user, text="hello")
     assert texts(claim(back_end, app="gochat", user=site.bot.user)) == ["hello"]
     for token in ("", "1.2.3", "a.b.c.d", f"1.0.1.{10**30}"):
@@ -179,5 +221,7 @@ def test_the_guide_does_what_it_says(installed: dict[str, str], tmp_path: Path) 
     guide = blocks(ROOT / "docs" / "guides" / "agents.md", "console")
     making = next(block for block in guide if block.words == ("agents",))
     sharing = next(block for block in guide if block.words == ("mailbox",))
-    with Server(tmp_path / "node", config={**CONFIG, "api": {}}, environment=installed) as server:
+    with Server(
+        tmp_path / "node", config={**CONFIG, "api": {}}, environment=installed
+    ) as server:
         play_session(replace(making, text=making.text + sharing.text), tmp_path, server)

@@ -1,7 +1,8 @@
-"""A worker of a mailbox by MCP of PyPI (`mcp`) or our own Python client (`http`), unmodified:
-`work.py KIND PLACES TOKEN FILE CHANCE`. The file PLACES has the
-addresses of the nodes. It appends to FILE what it asks and is answered, and kills itself
-between claim and acknowledgement now and then, by this chance. It ends when its input ends."""
+"""A worker of a mailbox by MCP of PyPI (`mcp`) or our own Python client
+(`http`), unmodified: `work.py KIND PLACES TOKEN FILE CHANCE`. The file PLACES
+has the addresses of the nodes. It appends to FILE what it asks and is answered,
+and kills itself between claim and acknowledgement now and then, by this chance.
+It ends when its input ends."""
 
 import asyncio
 import json
@@ -36,7 +37,11 @@ with open(file, "a", encoding="utf-8") as out:
             if not claim["token"]:
                 continue
             message, held = claim["messages"][0], {"token": claim["token"]}
-            what = {"conversation": message["conversation"], "text": message["text"], **held}
+            what = {
+                "conversation": message["conversation"],
+                "text": message["text"],
+                **held,
+            }
             write(ok="claim", **what)
             if random.random() < float(chance):
                 os.kill(os.getpid(), signal.SIGKILL)

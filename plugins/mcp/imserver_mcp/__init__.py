@@ -1,6 +1,8 @@
-"""The Model Context Protocol: agents read, write and ask people, and are woken by what happens.
+"""The Model Context Protocol: agents read, write and ask people, and are woken
+by what happens.
 
-The endpoint is ``/mcp``. It speaks the revision 2026-07-28, and 2025-11-25 without sessions.
+The endpoint is ``/mcp``. It speaks the revision 2026-07-28, and 2025-11-25
+without sessions.
 """
 
 from typing import Final
@@ -14,7 +16,17 @@ from .service import ROUTES, Mcp
 from .tasks import Later
 from .turn import NAME, InputRequired, Turn
 
-__all__ = ["FEATURE", "Content", "InputRequired", "Later", "Mcp", "Offer", "Source", "Tool", "Turn"]
+__all__ = [
+    "FEATURE",
+    "Content",
+    "InputRequired",
+    "Later",
+    "Mcp",
+    "Offer",
+    "Source",
+    "Tool",
+    "Turn",
+]
 
 
 def _build(core: Core) -> Parts:
@@ -32,7 +44,16 @@ FEATURE: Final = FeatureRow(
     NAME,
     _build,
     routes=ROUTES,
-    uses=("messages", "webhooks", "accounts?", "groups?", "bots?", "uploads?", "ask?", "audit?"),
+    uses=(
+        "messages",
+        "webhooks",
+        "accounts?",
+        "groups?",
+        "bots?",
+        "uploads?",
+        "ask?",
+        "audit?",
+    ),
     settings=SETTINGS,
     tables=(*TABLES, *STEPS),
 )

@@ -1,4 +1,5 @@
-"""The settings of the node and of apps; webhooks of events: who hears of what, and how far; and tasks."""
+"""The settings of the node and of apps; webhooks of events: who hears of what,
+and how far; and tasks."""
 
 import hashlib
 from secrets import token_hex
@@ -12,14 +13,23 @@ from imserver.plugin import SettingsRow
 from imserver.plugin.http import about
 from imserver.plugin.identity import Principal
 from imserver.plugin.settings import TenantSettings, Url, app_settings_of
-from imserver.plugin.storage import PooledStatements, Reason, Row, RowsOf, Store, Table, marks_of
+from imserver.plugin.storage import (
+    PooledStatements,
+    Reason,
+    Row,
+    RowsOf,
+    Store,
+    Table,
+    marks_of,
+)
 
 
 class McpSettings(Struct, frozen=True):
     """The section ``mcp``.
 
-    ``authorization_servers``: for clients that look for one. ``allow_loopback``: webhooks of events may be on
-    this machine, also with http.
+    ``authorization_servers``: for clients that look for one.
+    ``allow_loopback``: webhooks of events may be on this machine, also with
+    http.
     """
 
     authorization_servers: tuple[Url, ...] = ()
@@ -30,12 +40,19 @@ class Rules(Struct, frozen=True):
     """When an agent needs the yes of a person."""
 
     confirm: Annotated[
-        tuple[str, ...], about("Tools that need the yes of a person each time, such as `send`.")
+        tuple[str, ...],
+        about("Tools that need the yes of a person each time, such as `send`."),
     ] = ()
     confirm_by: Annotated[
-        str, about("The user who is asked. The default is the owner of the bot.", max_length=255)
+        str,
+        about(
+            "The user who is asked. The default is the owner of the bot.",
+            max_length=255,
+        ),
     ] = ""
-    confirm_seconds: Annotated[int, about("How long the person may take to answer.", ge=1, le=86400)] = 300
+    confirm_seconds: Annotated[
+        int, about("How long the person may take to answer.", ge=1, le=86400)
+    ] = 300
 
 
 class McpOfApp(Struct, frozen=True):
@@ -56,8 +73,9 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class What(Struct, frozen=True):
-    """What somebody hears of, and where. ``label``: of the principal. ``arguments``: of the event. ``proof``:
-    by which its right is asked for again."""
+    """What somebody hears of, and where. ``label``: of the principal.
+    ``arguments``: of the event. ``proof``: by which its right is asked for
+    again."""
 
     label: str
     url: str
@@ -84,7 +102,8 @@ _ROWS: Final = RowsOf(Hook, "mcp_hook", user="member", what="")
 
 
 class Hooks(Store.Rows):
-    """The subscriptions in a store. Each method may switch, and raise StorageUnavailable."""
+    """The subscriptions in a store. Each method may switch, and raise
+    StorageUnavailable."""
 
     def all(self, now: int) -> list[Hook]:
         """Those that have not expired."""
@@ -97,35 +116,50 @@ class Hooks(Store.Rows):
     def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
         rows: list[Row] = []
         if self._store.has_database:
-            rows = self._store.rows(f"SELECT {_ROWS.columns}, what FROM mcp_hook WHERE {condition}", values)
-        return [_ROWS.read(row, what=msgspec.json.decode(row[-1], type=What)) for row in rows]
+            rows = self._store.rows(
+                f"SELECT {_ROWS.columns}, what FROM mcp_hook WHERE {condition}", values
+            )
+        return [
+            _ROWS.read(row, what=msgspec.json.decode(row[-1], type=What))
+            for row in rows
+        ]
 
     @Store.writing
     def put(self, sql: PooledStatements, hook: Hook) -> None:
         """Store a subscription; one that is there keeps its position."""
         what = _encode(hook.what)
-        sql.insert_new("mcp_hook", f"{_ROWS.columns}, what", [(*_ROWS.values(hook), what)])
+        sql.insert_new(
+            "mcp_hook", f"{_ROWS.columns}, what", [(*_ROWS.values(hook), what)]
+        )
         change = "UPDATE mcp_hook SET what = %s, expires = %s WHERE id = %s"
         sql.execute(change, (what, hook.expires, hook.id))
 
     def advance(self, hook: Hook, position: int) -> None:
         """Store a position."""
-        self._store.execute("UPDATE mcp_hook SET position = %s WHERE id = %s", (position, hook.id))
+        self._store.execute(
+            "UPDATE mcp_hook SET position = %s WHERE id = %s", (position, hook.id)
+        )
 
     def remove_same(self, hook: Hook) -> None:
         """Delete a subscription, unless it was made again meanwhile."""
-        self._store.execute("DELETE FROM mcp_hook WHERE id = %s AND what = %s", (hook.id, _encode(hook.what)))
+        self._store.execute(
+            "DELETE FROM mcp_hook WHERE id = %s AND what = %s",
+            (hook.id, _encode(hook.what)),
+        )
 
     def remove(self, ids: list[str]) -> None:
         """Delete subscriptions."""
         if ids:
-            self._store.execute(f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids))
+            self._store.execute(
+                f"DELETE FROM mcp_hook WHERE id IN {marks_of(len(ids))}", tuple(ids)
+            )
 
 
 class TaskCall(Struct, frozen=True):
-    """What a task does, and for whom. ``principal``: who has called the tool, ``proof`` by which its right is
-    asked for again. ``client``: what its client can. ``needs_yes``: it needs the yes of its question.
-    ``asked``: the digest of that question, as it was asked."""
+    """What a task does, and for whom. ``principal``: who has called the tool,
+    ``proof`` by which its right is asked for again. ``client``: what its client
+    can. ``needs_yes``: it needs the yes of its question. ``asked``: the digest
+    of that question, as it was asked."""
 
     principal: Principal
     proof: str
@@ -137,7 +171,8 @@ class TaskCall(Struct, frozen=True):
 
 
 class Round(Struct, frozen=True):
-    """What a tool has returned last, and the answers of the client to it; see ``InputRequired``."""
+    """What a tool has returned last, and the answers of the client to it; see
+    ``InputRequired``."""
 
     requests: dict[str, Any] = {}
     responses: dict[str, Any] = {}
@@ -145,12 +180,15 @@ class Round(Struct, frozen=True):
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """A call of a tool that goes on without its client; or only its yes, if the client waits itself.
+    """A call of a tool that goes on without its client; or only its yes, if the
+    client waits itself.
 
-    ``state``: that of MCP, or ``held``: the client waits. ``question``: for whose end it waits; 0: for none.
-    ``audit``: the act that says that its yes was used; 0: it was not, -1: there is no audit log. ``content``:
-    the result or the error, as JSON. ``created``, ``updated``: Unix milliseconds; ``expires``: Unix seconds,
-    then it is forgotten; ``due``: then a node looks at it. All are by the clock of the database.
+    ``state``: that of MCP, or ``held``: the client waits. ``question``: for
+    whose end it waits; 0: for none. ``audit``: the act that says that its yes
+    was used; 0: it was not, -1: there is no audit log. ``content``: the result
+    or the error, as JSON. ``created``, ``updated``: Unix milliseconds;
+    ``expires``: Unix seconds, then it is forgotten; ``due``: then a node looks
+    at it. All are by the clock of the database.
     """
 
     app: str
@@ -190,7 +228,9 @@ TABLES: Final = (
         types="""id name500* out, app name500, member name255 out user, what blob, position big,
             expires big out""",
         scan=True,
-        imported=Reason("the secret of the receiver is not exported: its agent subscribes again"),
+        imported=Reason(
+            "the secret of the receiver is not exported: its agent subscribes again"
+        ),
     ),
     Table(
         name="mcp_task",

@@ -1,8 +1,9 @@
 """Events of the log for agents: which there are, polls, and streams of changes.
 
-An agent has a cursor, the id of the last entry of the log that it has. What it may read is what its user may
-read: events are read as clients read what they missed. The extension is experimental: its rules are those of
-the working group for triggers and events.
+An agent has a cursor, the id of the last entry of the log that it has. What it
+may read is what its user may read: events are read as clients read what they
+missed. The extension is experimental: its rules are those of the working group
+for triggers and events.
 """
 
 from __future__ import annotations
@@ -33,10 +34,26 @@ MOST_STREAMS: Final = 20
 """Streams of one user at a time."""
 NEED: Final = Needs.ADMIN_OR_MEMBER
 _EVENTS: Final = (
-    ("message.created", "message", "Somebody has written in one of your conversations."),
-    ("message.changed", "edit recall reaction pin", "A message was edited, recalled, reacted to or pinned."),
-    ("question.changed", "press", "A question was answered or has ended, or a button was pressed."),
-    ("member.changed", "join leave group", "Somebody has joined or left a group, or it was changed."),
+    (
+        "message.created",
+        "message",
+        "Somebody has written in one of your conversations.",
+    ),
+    (
+        "message.changed",
+        "edit recall reaction pin",
+        "A message was edited, recalled, reacted to or pinned.",
+    ),
+    (
+        "question.changed",
+        "press",
+        "A question was answered or has ended, or a button was pressed.",
+    ),
+    (
+        "member.changed",
+        "join leave group",
+        "Somebody has joined or left a group, or it was changed.",
+    ),
 )
 """Event, the kinds of entries that it tells of, and its description."""
 _KINDS: Final = {name: kinds.split() for name, kinds, _ in _EVENTS}
@@ -46,10 +63,12 @@ MODES: Final = ("poll", "webhook")
 class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
     """Which events of a kind are wanted."""
 
-    conversation: Annotated[int, Meta(description="Only of this conversation; 0: of all.", ge=0)] = 0
-    sender: Annotated[str, Meta(description="Only what this user does.", max_length=255)] = msgspec.field(
-        default="", name="from"
-    )
+    conversation: Annotated[
+        int, Meta(description="Only of this conversation; 0: of all.", ge=0)
+    ] = 0
+    sender: Annotated[
+        str, Meta(description="Only what this user does.", max_length=255)
+    ] = msgspec.field(default="", name="from")
     own: Annotated[bool, Meta(description="Also what your own user does.")] = False
 
 
@@ -64,9 +83,15 @@ class Subscription(Struct, frozen=True):
         """That of a request. Raises McpError."""
         name, arguments = turn.message.text("name"), turn.message.mapping("arguments")
         if name not in _KINDS:
-            raise McpError(Code.NOT_FOUND, f"There is no event {name!r}", {"kind": "event"})
+            raise McpError(
+                Code.NOT_FOUND, f"There is no event {name!r}", {"kind": "event"}
+            )
         if mode not in MODES:
-            raise McpError(Code.UNSUPPORTED, "Unsupported", {"feature": "deliveryMode", "value": mode})
+            raise McpError(
+                Code.UNSUPPORTED,
+                "Unsupported",
+                {"feature": "deliveryMode", "value": mode},
+            )
         try:
             return cls(name, msgspec.convert(arguments, Wanted))
         except msgspec.ValidationError as error:
@@ -102,7 +127,10 @@ class Subscription(Struct, frozen=True):
 def listed() -> list[dict[str, Any]]:
     """All events."""
     schemas = {"inputSchema": schema_of(Wanted), "payloadSchema": {"type": "object"}}
-    return [{"name": name, "description": text, "delivery": MODES, **schemas} for name, _, text in _EVENTS]
+    return [
+        {"name": name, "description": text, "delivery": MODES, **schemas}
+        for name, _, text in _EVENTS
+    ]
 
 
 def require_user(turn: Turn) -> str:
@@ -113,8 +141,8 @@ def require_user(turn: Turn) -> str:
 
 
 def place_of(turn: Turn) -> tuple[int, bool]:
-    """Where the cursor of a request is in the log, and whether that is another place (``truncated``). May
-    switch. Raises McpError."""
+    """Where the cursor of a request is in the log, and whether that is another
+    place (``truncated``). May switch. Raises McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -133,9 +161,18 @@ def poll(turn: Turn) -> dict[str, Any]:
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
     position, truncated = place_of(turn)
-    entries, more = turn.core.store.part(MessageLog).entries.sync(turn.app, user, position, min(limit, PAGE))
-    events = [subscription.occurrence(each) for each in entries if subscription.has(each, user)]
-    where = {"cursor": str(entries[-1].id if entries else position), "truncated": truncated}
+    entries, more = turn.core.store.part(MessageLog).entries.sync(
+        turn.app, user, position, min(limit, PAGE)
+    )
+    events = [
+        subscription.occurrence(each)
+        for each in entries
+        if subscription.has(each, user)
+    ]
+    where = {
+        "cursor": str(entries[-1].id if entries else position),
+        "truncated": truncated,
+    }
     return {"events": events, **where, "hasMore": more, "nextPollMs": 5000}
 
 
@@ -143,8 +180,9 @@ Tell = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Service):
-    """A stream. ``tell`` makes the messages about entries. ``until`` (monotonic): it ends then. ``proof``: by
-    which it asks for its right again before it tells anything."""
+    """A stream. ``tell`` makes the messages about entries. ``until``
+    (monotonic): it ends then. ``proof``: by which it asks for its right again
+    before it tells anything."""
 
     turn: Turn
     position: int
@@ -154,7 +192,8 @@ class Follower(Service):
 
 
 class Followers:
-    """Owner of the streams of this node. One greenlet serves them all, when there is something new."""
+    """Owner of the streams of this node. One greenlet serves them all, when
+    there is something new."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -167,11 +206,23 @@ class Followers:
         return {each.turn.app for each in self._followers.values()}
 
     def add(self, turn: Turn, position: int, tell: Tell) -> None:
-        """Serve a stream that has begun. Raises McpError, if its user has too many."""
+        """Serve a stream that has begun. Raises McpError, if its user has too
+        many."""
         who = turn.app, turn.user
-        if sum((each.turn.app, each.turn.user) == who for each in self._followers.values()) >= MOST_STREAMS:
-            raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "streams", "max": MOST_STREAMS})
-        until, proof = monotonic() + 600.0, turn.proof()  # then its client shows its token again
+        if (
+            sum(
+                (each.turn.app, each.turn.user) == who
+                for each in self._followers.values()
+            )
+            >= MOST_STREAMS
+        ):
+            raise McpError(
+                Code.EXHAUSTED,
+                "ResourceExhausted",
+                {"limit": "streams", "max": MOST_STREAMS},
+            )
+        # then its client shows its token again
+        until, proof = monotonic() + 600.0, turn.proof()
         self._followers[turn.stream] = Follower(turn, position, tell, until, proof)
         if turn.principal.kind == "key":
             self._core.keys.hold(turn.principal.key, turn.stream)
@@ -181,23 +232,37 @@ class Followers:
         """A connection has ended."""
         self._followers.pop(stream, None)
 
-    def look(self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]) -> None:
-        """Send what is new. ``heads``: app → its newest entry. ``readers``: app → the bots that may read
-        something new, among others. May switch. Raises StorageUnavailable."""
+    def look(
+        self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]
+    ) -> None:
+        """Send what is new. ``heads``: app → its newest entry. ``readers``: app
+        → the bots that may read something new, among others. May switch. Raises
+        StorageUnavailable."""
         log = self._core.store.part(MessageLog).entries
         is_banned = self._core.sessions.is_banned
         for follower in list(self._followers.values()):
-            turn, app, user, more = follower.turn, follower.turn.app, follower.turn.user, True
+            turn, app, user, more = (
+                follower.turn,
+                follower.turn.app,
+                follower.turn.user,
+                True,
+            )
             if monotonic() > follower.until or is_banned(app, user):
                 turn.stream.close(CloseCode.GOING_AWAY)
             head = heads.get(app, 0)
             if turn.principal.kind == "bot" and user not in readers.get(app, (user,)):
                 follower.position = max(follower.position, head)
-            if head > follower.position and not self._core.still_holds(app, user, follower.proof):
+            if head > follower.position and not self._core.still_holds(
+                app, user, follower.proof
+            ):
                 turn.stream.close(CloseCode.TOKEN_INVALID)
             while more and turn.stream.is_open and head > follower.position:
                 entries, more = log.sync(app, user, follower.position, PAGE)
-                follower.position = entries[-1].id if more else max(head, entries[-1].id if entries else 0)
+                follower.position = (
+                    entries[-1].id
+                    if more
+                    else max(head, entries[-1].id if entries else 0)
+                )
                 for message in follower.tell(entries):
                     turn.stream.send(message)
                 if more:
@@ -205,27 +270,42 @@ class Followers:
 
 
 def listen(followers: Followers, turn: Turn) -> None:
-    """Answer ``subscriptions/listen``: it stays open. May switch. Raises McpError."""
+    """Answer ``subscriptions/listen``: it stays open. May switch. Raises
+    McpError."""
     wanted = turn.message.mapping("notifications")
     meta = {"_meta": {f"{META}subscriptionId": turn.message.id}}
     uris = wanted.get("resourceSubscriptions") or []
     if not isinstance(uris, list) or not all(isinstance(each, str) for each in uris):
-        raise McpError(Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts")
+        raise McpError(
+            Code.BAD_PARAMS, "resourceSubscriptions: expected a list of texts"
+        )
     told = {uri for uri in uris if is_subscribable(uri)} if turn.user else set()
     has_list = wanted.get("resourcesListChanged") is True and bool(turn.user)
     agreed: dict[str, Any] = {"resourceSubscriptions": sorted(told)} if told else {}
     agreed |= {"resourcesListChanged": True} if has_list else {}
 
     def tell(entries: Sequence[Entry]) -> list[bytes]:
-        changed = [ALL, *dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)] if entries else []
+        changed = (
+            [ALL, *dict.fromkeys(f"{ALL}/{each.conversation}" for each in entries)]
+            if entries
+            else []
+        )
         uris = [{"uri": uri, **meta} for uri in changed if uri in told]
-        lines = [notification("notifications/resources/updated", params) for params in uris]
-        if has_list and any(each.seq == 1 or each.kind in ("join", "leave") for each in entries):
+        lines = [
+            notification("notifications/resources/updated", params) for params in uris
+        ]
+        if has_list and any(
+            each.seq == 1 or each.kind in ("join", "leave") for each in entries
+        ):
             lines.append(notification("notifications/resources/list_changed", meta))
         return lines
 
     head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():
-        raise McpError(Code.INVALID_REQUEST, "The client does not accept `text/event-stream`")
+        raise McpError(
+            Code.INVALID_REQUEST, "The client does not accept `text/event-stream`"
+        )
     followers.add(turn, head, tell)
-    turn.notify("notifications/subscriptions/acknowledged", {"notifications": agreed, **meta})
+    turn.notify(
+        "notifications/subscriptions/acknowledged", {"notifications": agreed, **meta}
+    )

@@ -1,7 +1,8 @@
 """Webhooks of events: an agent that sleeps is woken at its URL.
 
-A subscription is stored until it expires, and delivered as webhooks of bots are. Requests are signed by
-Standard Webhooks (https://www.standardwebhooks.com) with the secret of the receiver.
+A subscription is stored until it expires, and delivered as webhooks of bots
+are. Requests are signed by Standard Webhooks (https://www.standardwebhooks.com)
+with the secret of the receiver.
 """
 
 import base64
@@ -39,12 +40,16 @@ def key_of(secret: Any) -> bytes:
     except ValueError:
         key = b""
     if not str(secret).startswith("whsec_") or not 24 <= len(key) <= 64:
-        raise McpError(Code.BAD_PARAMS, "delivery.secret: expected `whsec_` and 24 to 64 bytes in base64")
+        raise McpError(
+            Code.BAD_PARAMS,
+            "delivery.secret: expected `whsec_` and 24 to 64 bytes in base64",
+        )
     return key
 
 
 class EventHooks:
-    """The webhooks of events. Streams are told by the same look for what is new."""
+    """The webhooks of events. Streams are told by the same look for what is
+    new."""
 
     def __init__(self, core: Core, followers: Followers, allow_loopback: bool) -> None:
         self.rows = Hooks(core.store)
@@ -63,14 +68,17 @@ class EventHooks:
         self.log.on_look.append(followers.look)
         followers.wake = self.log.work.news.set
 
-    # --- what clients ask -----------------------------------------------------------------------------------
+    # --- what clients ask -----------------------------------------------------
 
     def _asked(self, turn: Turn) -> tuple[str, What]:
         """For whom a request is, and what it names. Raises McpError."""
         delivery = turn.message.mapping("delivery")
         mode, url = str(delivery.get("mode", "webhook")), str(delivery.get("url"))
         event = Subscription.read(turn, mode)
-        arguments, secret = msgspec.to_builtins(event.wanted), str(delivery.get("secret"))
+        arguments, secret = (
+            msgspec.to_builtins(event.wanted),
+            str(delivery.get("secret")),
+        )
         user, label = require_user(turn), turn.principal.label
         return user, What(label, url, event.event, arguments, secret, turn.proof())
 
@@ -86,23 +94,36 @@ class EventHooks:
         wanted = turn.params.get("ttlMs", USUAL_MS)
         if wanted is not None and not isinstance(wanted, int):
             raise McpError(Code.BAD_PARAMS, "ttlMs: expected a whole number")
-        until = int(now) + min(max(MOST_MS if wanted is None else wanted, LEAST_MS), MOST_MS) // 1000
+        until = (
+            int(now)
+            + min(max(MOST_MS if wanted is None else wanted, LEAST_MS), MOST_MS) // 1000
+        )
         id = what.id_for(turn.app, user)
-        hook = Hook(id=id, app=turn.app, user=user, what=what, position=position, expires=until)
+        hook = Hook(
+            id=id, app=turn.app, user=user, what=what, position=position, expires=until
+        )
         mine = self.rows.of_user(turn.app, user)
         self.rows.remove([each.id for each in mine if each.expires <= now])
         mine = [each for each in mine if each.expires > now]
         known = next((each for each in mine if each.id == hook.id), None)
         if known is None and len(mine) >= MOST:
-            raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "subscriptions", "max": MOST})
-        if not any((each.what.label, each.what.url) == (what.label, what.url) for each in mine):
+            raise McpError(
+                Code.EXHAUSTED,
+                "ResourceExhausted",
+                {"limit": "subscriptions", "max": MOST},
+            )
+        if not any(
+            (each.what.label, each.what.url) == (what.label, what.url) for each in mine
+        ):
             turn.api.rates.charge(turn.principal, turn.request.host, 5)
             self._verify(hook)
         self.rows.put(hook)
         self.log.work.changed()
         return {
             "id": hook.id,
-            "refreshBefore": datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "refreshBefore": datetime.fromtimestamp(until, UTC).strftime(
+                "%Y-%m-%dT%H:%M:%SZ"
+            ),
             "cursor": str(position if known is None else known.position),
             "truncated": known is None and truncated,
         }
@@ -112,20 +133,28 @@ class EventHooks:
         user, what = self._asked(turn)
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
-            raise McpError(Code.NOT_FOUND, "There is no such subscription", {"kind": "subscription"})
+            raise McpError(
+                Code.NOT_FOUND,
+                "There is no such subscription",
+                {"kind": "subscription"},
+            )
         self.rows.remove([id])
         self.log.work.changed()
         return {}
 
     def _verify(self, hook: Hook) -> None:
-        """Have the receiver show that it wants events. Switches. Raises McpError."""
+        """Have the receiver show that it wants events. Switches. Raises
+        McpError."""
         challenge, reason = token_hex(16), "challenge_failed"
         body = msgspec.json.encode({"type": "verification", "challenge": challenge})
         try:
             status, answer = self.post(hook, f"msg_verification_{token_hex(8)}", body)
             if not 200 <= status < 300:
                 reason = f"http_{status // 100}xx"
-            elif msgspec.json.decode(answer, type=dict[str, Any]).get("challenge") == challenge:
+            elif (
+                msgspec.json.decode(answer, type=dict[str, Any]).get("challenge")
+                == challenge
+            ):
                 return
         except Unreachable as error:
             reason = "connection_refused" if error.is_refused else "timeout"
@@ -134,9 +163,12 @@ class EventHooks:
         raise McpError(Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason})
 
     def post(self, hook: Hook, id: str, body: bytes) -> tuple[int, bytes]:
-        """Send to a receiver: status and body of the answer. Switches. Raises Unreachable."""
+        """Send to a receiver: status and body of the answer. Switches. Raises
+        Unreachable."""
         now = str(int(time()))
-        digest = hmac.digest(key_of(hook.what.secret), f"{id}.{now}.".encode() + body, "sha256")
+        digest = hmac.digest(
+            key_of(hook.what.secret), f"{id}.{now}.".encode() + body, "sha256"
+        )
         headers = {
             "webhook-id": id,
             "webhook-timestamp": now,
@@ -145,16 +177,21 @@ class EventHooks:
         }
         return self._requests.send(hook.what.url, headers, body, SECONDS)
 
-    # --- what the consumers ask -----------------------------------------------------------------------------
+    # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, Hook]:
         """Those of users who may log in."""
         is_banned = self._core.sessions.is_banned
-        return {each.id: each for each in self.rows.all(int(time())) if not is_banned(each.app, each.user)}
+        return {
+            each.id: each
+            for each in self.rows.all(int(time()))
+            if not is_banned(each.app, each.user)
+        }
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether a subscription has an entry. If the token of who subscribed has ended, it ends; None: that
-        of a key or of a banned user waits, which may be for a time."""
+        """Whether a subscription has an entry. If the token of who subscribed
+        has ended, it ends; None: that of a key or of a banned user waits, which
+        may be for a time."""
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
         app, user, proof = hook.app, hook.user, hook.what.proof
@@ -170,16 +207,25 @@ class EventHooks:
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
-        """Send one event. Each is sent after the one before was taken, so its cursor is its own place."""
+        """Send one event. Each is sent after the one before was taken, so its
+        cursor is its own place."""
         hook = sender.hook
-        body, status = msgspec.json.encode(Subscription.of(hook.what).occurrence(entry, entry.id)), 0
+        body, status = (
+            msgspec.json.encode(Subscription.of(hook.what).occurrence(entry, entry.id)),
+            0,
+        )
         try:
             status = self.post(hook, f"{entry.id}", body)[0]
             problem = "" if 200 <= status < 300 else f"it answered with status {status}"
         except Unreachable as error:
             problem = str(error)
-        is_final = status in (400, 410, 413, 415, 422)  # the same event is not sent again
-        if problem and not is_final and monotonic() - sender.consumer.since < TRY_SECONDS:
+        # the same event is not sent again
+        is_final = status in (400, 410, 413, 415, 422)
+        if (
+            problem
+            and not is_final
+            and monotonic() - sender.consumer.since < TRY_SECONDS
+        ):
             return Failure(problem)
         sender.window.take(entry.id)
         return Failure(problem, is_dead=True) if problem else None

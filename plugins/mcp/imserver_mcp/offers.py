@@ -18,19 +18,22 @@ _NAMES = {"type": "object", "description": "The names of users, by id."}
 
 
 class Content(Struct, frozen=True):
-    """A result with content of other kinds than text. ``blocks``: content blocks of MCP."""
+    """A result with content of other kinds than text. ``blocks``: content
+    blocks of MCP."""
 
     blocks: tuple[Mapping[str, Any], ...]
     is_error: bool = False
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """A tool. ``run`` gets the turn and the arguments, and returns a text, `Content`, `InputRequired`,
-    `Later`, or a dict, which has the form ``output``.
+    """A tool. ``run`` gets the turn and the arguments, and returns a text,
+    `Content`, `InputRequired`, `Later`, or a dict, which has the form
+    ``output``.
 
-    ``route``: method and path below ``/api/v1`` without which it is not there. Its request has the arguments
-    ``fields``, unless ``input`` is their JSON schema, or the struct that ``run`` gets. Without ``run`` it
-    also answers. ``names``: the answer also has the names of the users in it.
+    ``route``: method and path below ``/api/v1`` without which it is not there.
+    Its request has the arguments ``fields``, unless ``input`` is their JSON
+    schema, or the struct that ``run`` gets. Without ``run`` it also answers.
+    ``names``: the answer also has the names of the users in it.
     """
 
     name: str
@@ -51,7 +54,9 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
         """Run it. May switch. Raises RouteRefused."""
-        fields: Any = {name: value for name, value in arguments.items() if value is not None}
+        fields: Any = {
+            name: value for name, value in arguments.items() if value is not None
+        }
         if turn.task is not None and "client_msg_id" in self.fields:
             fields.setdefault("client_msg_id", turn.task.id)  # it may be run again
         if isinstance(self.input, type):
@@ -61,18 +66,33 @@ class Tool(Struct, frozen=True, kw_only=True):
                 raise RouteRefused("invalid_request", str(error)) from None
         elif self.input is None and (strange := fields.keys() - set(self.fields)):
             names = f"this tool has {', '.join(self.fields)}"
-            raise RouteRefused("invalid_request", f"Unknown: {', '.join(sorted(strange))}; {names}")
-        result = turn.run(*self.route, **fields) if self.run is None else self.run(turn, fields)
+            raise RouteRefused(
+                "invalid_request", f"Unknown: {', '.join(sorted(strange))}; {names}"
+            )
+        result = (
+            turn.run(*self.route, **fields)
+            if self.run is None
+            else self.run(turn, fields)
+        )
         if self.names and isinstance(result, dict):
             cards = turn.cards(dict.fromkeys(users_in(result)))
-            return {**result, "names": {each["user"]: each["nickname"] for each in cards if each["nickname"]}}
+            return {
+                **result,
+                "names": {
+                    each["user"]: each["nickname"] for each in cards if each["nickname"]
+                },
+            }
         return result
 
     def shown(self, api: Api) -> dict[str, Any]:
         """How it is listed."""
         route = api.endpoints[self.at].route if self.route[0] else None
         tool = {"name": self.name, "title": self.title, "description": self.description}
-        hints = {"readOnlyHint": self.kind == "reads", "destructiveHint": False, "openWorldHint": True}
+        hints = {
+            "readOnlyHint": self.kind == "reads",
+            "destructiveHint": False,
+            "openWorldHint": True,
+        }
         output = self.output
         if output is None and self.run is None and route is not None:
             output = schema_of(get_type_hints(route.function)["return"])
@@ -81,15 +101,18 @@ class Tool(Struct, frozen=True, kw_only=True):
         schema = schema_of(self.input) if isinstance(self.input, type) else self.input
         return {
             **tool,
-            "inputSchema": _input_of(route, self.fields) if schema is None and route else schema,
+            "inputSchema": _input_of(route, self.fields)
+            if schema is None and route
+            else schema,
             **({} if output is None else {"outputSchema": output}),
             "annotations": hints,
         }
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Resources. ``list``: a page of them after a cursor (``""``: the first), and the cursor of the next
-    (``""``: it is the last). ``read``: the contents of one, or `InputRequired`; None: it has no such one."""
+    """Resources. ``list``: a page of them after a cursor (``""``: the first),
+    and the cursor of the next (``""``: it is the last). ``read``: the contents
+    of one, or `InputRequired`; None: it has no such one."""
 
     list: Callable[[Turn, str], Page]
     read: Callable[[Turn, str], Any]
@@ -97,7 +120,8 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """What a feature offers. ``methods``: requests that it answers, with ``capabilities`` that say so."""
+    """What a feature offers. ``methods``: requests that it answers, with
+    ``capabilities`` that say so."""
 
     tools: tuple[Tool, ...] = ()
     sources: tuple[Source, ...] = ()

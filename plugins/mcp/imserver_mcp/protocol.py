@@ -1,7 +1,9 @@
-"""Messages of the Model Context Protocol over HTTP: JSON-RPC, its revisions, and their headers.
+"""Messages of the Model Context Protocol over HTTP: JSON-RPC, its revisions,
+and their headers.
 
-2026-07-28 has no sessions: each request says its version and what its client can, in ``_meta`` and headers.
-2025-11-25 begins with ``initialize``, whose session id is optional: there is none here.
+2026-07-28 has no sessions: each request says its version and what its client
+can, in ``_meta`` and headers. 2025-11-25 begins with ``initialize``, whose
+session id is optional: there is none here.
 """
 
 from __future__ import annotations
@@ -30,14 +32,28 @@ TASK_EXTENSION: Final = f"{META}tasks"
 class Code:
     """Codes of errors. The last row is of the extension for events."""
 
-    PARSE_ERROR, INVALID_REQUEST, NO_METHOD, BAD_PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
+    PARSE_ERROR, INVALID_REQUEST, NO_METHOD, BAD_PARAMS, INTERNAL = (
+        -32700,
+        -32600,
+        -32601,
+        -32602,
+        -32603,
+    )
     NO_RESOURCE = -32002
     """Of 2025-11-25; the later revision has ``BAD_PARAMS`` in its place."""
     HEADER_MISMATCH, NO_CAPABILITY, NO_VERSION = -32020, -32021, -32022
-    NOT_FOUND, FORBIDDEN, EXHAUSTED, UNSUPPORTED, BAD_CALLBACK = -32011, -32012, -32013, -32014, -32015
+    NOT_FOUND, FORBIDDEN, EXHAUSTED, UNSUPPORTED, BAD_CALLBACK = (
+        -32011,
+        -32012,
+        -32013,
+        -32014,
+        -32015,
+    )
 
 
-_NO_ERROR: Final = frozenset({Code.INTERNAL, *range(Code.BAD_CALLBACK, Code.NOT_FOUND + 1)})
+_NO_ERROR: Final = frozenset(
+    {Code.INTERNAL, *range(Code.BAD_CALLBACK, Code.NOT_FOUND + 1)}
+)
 """Errors that are answered with status 200."""
 
 
@@ -50,16 +66,19 @@ class McpError(Exception):
 
 
 class RpcRefused(Exception):
-    """A message that gets this error. ``id``: of the request, None if it is not known."""
+    """A message that gets this error. ``id``: of the request, None if it is not
+    known."""
 
-    def __init__(self, id: int | str | None, code: int, message: str, data: Any = None) -> None:
+    def __init__(
+        self, id: int | str | None, code: int, message: str, data: Any = None
+    ) -> None:
         super().__init__(message)
         self.answer = error_response(id, McpError(code, message, data))
 
 
 class Message(Struct, frozen=True):
-    """A request of a client. ``id``: None in a notification, and in a response of the client.
-    ``client``: what it can, in 2026-07-28."""
+    """A request of a client. ``id``: None in a notification, and in a response
+    of the client. ``client``: what it can, in 2026-07-28."""
 
     method: str
     id: int | str | None
@@ -94,13 +113,19 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
     except (ValueError, RecursionError):
         raise RpcRefused(None, Code.PARSE_ERROR, "The body is not valid JSON") from None
     if not isinstance(whole, dict) or whole.get("jsonrpc") != "2.0":
-        raise RpcRefused(None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0")
+        raise RpcRefused(
+            None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0"
+        )
     id, method, params = whole.get("id"), whole.get("method"), whole.get("params", {})
     is_id = isinstance(id, int | str) and not isinstance(id, bool)
     if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
         return Message("", None, {}, LEGACY[0])  # a response: nothing was asked
     if not isinstance(method, str) or ("id" in whole and not is_id):
-        raise RpcRefused(None, Code.INVALID_REQUEST, "The message has no method, or an id that is none")
+        raise RpcRefused(
+            None,
+            Code.INVALID_REQUEST,
+            "The message has no method, or an id that is none",
+        )
     if not isinstance(params, dict):
         raise RpcRefused(id, Code.BAD_PARAMS, "params: expected an object")
     named, meta = headers.get("mcp-protocol-version"), params.get("_meta")
@@ -111,11 +136,19 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> Message:
         return Message(method, None, params, MODERN)
     if version is None and named != MODERN:
         version = named
-    elif not isinstance(version, str) or not isinstance(meta, dict) or not isinstance(_client_of(meta), dict):
+    elif (
+        not isinstance(version, str)
+        or not isinstance(meta, dict)
+        or not isinstance(_client_of(meta), dict)
+    ):
         missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
         raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
     elif wrong := _mismatch(method, version, params, headers):
-        raise RpcRefused(id, Code.HEADER_MISMATCH, f"Header mismatch: {wrong} is not that of the body")
+        raise RpcRefused(
+            id,
+            Code.HEADER_MISMATCH,
+            f"Header mismatch: {wrong} is not that of the body",
+        )
     if version != MODERN:
         data = {"supported": VERSIONS, "requested": version}
         raise RpcRefused(id, Code.NO_VERSION, "Unsupported protocol version", data)
@@ -135,14 +168,18 @@ _NAMED: Final = {
 """Method → the parameter that the header ``Mcp-Name`` repeats."""
 
 
-def _mismatch(method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+def _mismatch(
+    method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]
+) -> str:
     """The header that says something else than the body; ``""``: none."""
     if headers.get("mcp-protocol-version") != version:
         return "MCP-Protocol-Version"
     if headers.get("mcp-method") != method:
         return "Mcp-Method"
     key = _NAMED.get(method)
-    is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(key, "")
+    is_same = key is None or plain_header(headers.get("mcp-name", "")) == params.get(
+        key, ""
+    )
     return "" if is_same else "Mcp-Name"
 
 
@@ -156,19 +193,28 @@ def plain_header(value: str) -> str | None:
         return None
 
 
-def error_response(id: int | str | None, error: McpError, is_modern: bool = True) -> HttpResponse:
-    """An error as a response. Earlier revisions answer requests that they could read with status 200."""
+def error_response(
+    id: int | str | None, error: McpError, is_modern: bool = True
+) -> HttpResponse:
+    """An error as a response. Earlier revisions answer requests that they could
+    read with status 200."""
     problem = {"code": error.code, "message": str(error)}
     if error.data is not None:
         problem["data"] = error.data
-    status = 404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
+    status = (
+        404 if error.code == Code.NO_METHOD else 200 if error.code in _NO_ERROR else 400
+    )
     status = status if is_modern else 200
-    return HttpResponse(status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem}))
+    return HttpResponse(
+        status, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": problem})
+    )
 
 
 def notification(method: str, params: Mapping[str, Any]) -> bytes:
     """A notification as an event of a stream."""
-    return sse(msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params}))
+    return sse(
+        msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
+    )
 
 
 def sse(message: bytes) -> bytes:
@@ -177,26 +223,35 @@ def sse(message: bytes) -> bytes:
 
 
 class Seal(Service):
-    """Signs what a client keeps between two rounds (``requestState``), with a key of all nodes."""
+    """Signs what a client keeps between two rounds (``requestState``), with a
+    key of all nodes."""
 
     keys: tuple[bytes, ...]
 
     def make(self, state: Any, bound: bytes) -> str:
-        """``bound``: who asks for what. It has to be the same in :meth:`read`."""
+        """``bound``: who asks for what. It has to be the same in
+        :meth:`read`."""
         body = msgspec.json.encode([int(time()) + 3600, state])
-        return base64.urlsafe_b64encode(_digest(self.keys[0], body, bound) + body).decode()
+        return base64.urlsafe_b64encode(
+            _digest(self.keys[0], body, bound) + body
+        ).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
         """Raises McpError if it is not of :meth:`make`, or too old."""
         try:
             whole = base64.b64decode(text, altchars=b"-_", validate=True)
-            if any(hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound)) for key in self.keys):
+            if any(
+                hmac.compare_digest(whole[:32], _digest(key, whole[32:], bound))
+                for key in self.keys
+            ):
                 end, state = msgspec.json.decode(whole[32:])
                 if time() < end:
                     return state
         except ValueError:
             pass
-        raise McpError(Code.BAD_PARAMS, "requestState: it is not valid for this request")
+        raise McpError(
+            Code.BAD_PARAMS, "requestState: it is not valid for this request"
+        )
 
 
 def _digest(key: bytes, body: bytes, bound: bytes) -> bytes:

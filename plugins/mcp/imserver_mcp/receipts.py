@@ -1,8 +1,9 @@
 """Receipts: what proves that a person has permitted a call, and which one.
 
-The yes is used by an act of the audit log, in one transaction with the row of the task. The act names the
-person, and has the digests of the question and of the arguments. A receipt is this act as it is hashed, with
-the names that are left of it: nothing of it is stored besides.
+The yes is used by an act of the audit log, in one transaction with the row of
+the task. The act names the person, and has the digests of the question and of
+the arguments. A receipt is this act as it is hashed, with the names that are
+left of it: nothing of it is stored besides.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def audit_of(core: Core) -> AuditLog | None:
 
 
 def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
-    """That a person has permitted a call. ``asked``: the question with its answer. The digest is that of the
-    text that was asked."""
+    """That a person has permitted a call. ``asked``: the question with its
+    answer. The digest is that of the text that was asked."""
     (answer,) = asked["answers"]
     facts = {
         "message": asked["id"],
@@ -52,16 +53,25 @@ def act_of(task: Task, asked: dict[str, Any], by: Principal) -> Act:
 
 
 def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
-    """The receipt of the yes to a question; None: there is none. Switches. Raises StorageUnavailable."""
+    """The receipt of the yes to a question; None: there is none. Switches.
+    Raises StorageUnavailable."""
     audit = audit_of(core)
     found = None if audit is None else audit.newest(app, PERMIT, f"message:{question}")
     if found is None:
         return None
     entry = core.store.part(MessageLog).asks.get(app, "", question)
-    return receipt(*found, None if entry is None else entry.body.decode("utf-8", "replace"))
+    return receipt(
+        *found, None if entry is None else entry.body.decode("utf-8", "replace")
+    )
 
 
-def receipt(row: AuditRow, names: Sequence[Name], question: str | None) -> dict[str, Any]:
+def receipt(
+    row: AuditRow, names: Sequence[Name], question: str | None
+) -> dict[str, Any]:
     """The receipt of an act. ``question``: None if its message is gone."""
     left = [{**msgspec.to_builtins(each), "salt": each.salt.hex()} for each in names]
-    return {"question": question, "row": msgspec.json.decode(row.hashed()), "names": left}
+    return {
+        "question": question,
+        "row": msgspec.json.decode(row.hashed()),
+        "names": left,
+    }

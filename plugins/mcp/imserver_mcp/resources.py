@@ -1,4 +1,5 @@
-"""Resources: conversations, messages and files, under addresses of the scheme ``imserver``."""
+"""Resources: conversations, messages and files, under addresses of the scheme
+``imserver``."""
 
 import base64
 import re
@@ -18,16 +19,30 @@ ALL: Final = "imserver://conversations"
 PAGE: Final = 100
 FILE_BYTES: Final = 1 << 20
 """A longer file is not a resource: `url` in the list of files leads to it."""
-_CONVERSATION: Final = re.compile(r"imserver://conversations/([1-9][0-9]{0,18})(\?before=([0-9]{1,19}))?")
+_CONVERSATION: Final = re.compile(
+    r"imserver://conversations/([1-9][0-9]{0,18})(\?before=([0-9]{1,19}))?"
+)
 _MESSAGE: Final = re.compile(r"imserver://messages/([1-9][0-9]{0,18})")
 _FILE: Final = re.compile(r"imserver://files/([A-Za-z0-9_-]{1,64})")
 _FILES: Final = "files"
 _JSON: Final = {"mimeType": "application/json"}
 
 TEMPLATES: Final = (
-    {"uriTemplate": f"{ALL}/{{conversation}}{{?before}}", "name": "conversation", "title": "Its messages"},
-    {"uriTemplate": "imserver://messages/{id}", "name": "message", "title": "A message"},
-    {"uriTemplate": "imserver://files/{id}", "name": "file", "title": "A file in a message"},
+    {
+        "uriTemplate": f"{ALL}/{{conversation}}{{?before}}",
+        "name": "conversation",
+        "title": "Its messages",
+    },
+    {
+        "uriTemplate": "imserver://messages/{id}",
+        "name": "message",
+        "title": "A message",
+    },
+    {
+        "uriTemplate": "imserver://files/{id}",
+        "name": "file",
+        "title": "A file in a message",
+    },
 )
 
 
@@ -42,13 +57,20 @@ def listed(turn: Turn, cursor: str) -> Page:
     if not turn.user:
         return [], ""
     kind, _, place = cursor.partition(":")
-    if cursor and (kind not in ("conversations", _FILES) or (kind != _FILES and not place.isdecimal())):
+    if cursor and (
+        kind not in ("conversations", _FILES)
+        or (kind != _FILES and not place.isdecimal())
+    ):
         raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
     rows: list[dict[str, Any]] = []
     if kind == _FILES:
         page = turn.run("GET", "/uploads", cursor=place, limit=PAGE)
         for each in page["files"]:
-            what = {"name": each["name"] or each["id"], "mimeType": each["type"], "size": each["bytes"]}
+            what = {
+                "name": each["name"] or each["id"],
+                "mimeType": each["type"],
+                "size": each["bytes"],
+            }
             rows.append({"uri": f"imserver://files/{each['id']}", **what})
         return rows, f"{_FILES}:{page['next']}" if page["next"] else ""
     page = turn.run("GET", "/conversations", before=id_of(place), limit=PAGE)
@@ -69,7 +91,11 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         return [_json(uri, page["conversations"])]
     try:
         if match := _CONVERSATION.fullmatch(uri):
-            values = {"conversation": int(match[1]), "before": id_of(match[3] or ""), "limit": PAGE}
+            values = {
+                "conversation": int(match[1]),
+                "before": id_of(match[3] or ""),
+                "limit": PAGE,
+            }
             page = turn.run("GET", "/messages", **values)
             return [_json(uri, page)] if page["messages"] else None
     except RouteRefused as refused:
@@ -77,7 +103,9 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
             return None
         raise
     if (match := _MESSAGE.fullmatch(uri)) and turn.user:
-        entries = turn.core.store.part(MessageLog).entries.readable(turn.app, turn.user, [id_of(match[1])])
+        entries = turn.core.store.part(MessageLog).entries.readable(
+            turn.app, turn.user, [id_of(match[1])]
+        )
         return [_json(uri, each.view()) for each in entries] or None
     return _file(turn, uri, match[1]) if (match := _FILE.fullmatch(uri)) else None
 
@@ -97,11 +125,18 @@ def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
     if uploads is None or row is None or row.app != turn.app:
         return None
     if row.bytes > FILE_BYTES:
-        raise McpError(Code.BAD_PARAMS, f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead")
+        raise McpError(
+            Code.BAD_PARAMS,
+            f"The file has {row.bytes} bytes: fetch /api/v1/uploads/{id} instead",
+        )
     turn.api.rates.charge(turn.principal, turn.request.host, 1 + row.bytes // 65536)
-    with closing(uploads.open(row, False, 0, row.bytes - 1, turn.request.host)) as pieces:
+    with closing(
+        uploads.open(row, False, 0, row.bytes - 1, turn.request.host)
+    ) as pieces:
         content = b"".join(pieces)
-    return [{"uri": uri, "mimeType": row.type, "blob": base64.b64encode(content).decode()}]
+    return [
+        {"uri": uri, "mimeType": row.type, "blob": base64.b64encode(content).decode()}
+    ]
 
 
 SOURCE: Final = Source(list=listed, read=read, templates=TEMPLATES)

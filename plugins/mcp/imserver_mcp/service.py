@@ -60,18 +60,33 @@ INSTRUCTIONS: Final = (
 LISTED: Final = {"ttlMs": 300_000, "cacheScope": "public"}
 """How long clients may use a list of tools or templates again."""
 READ: Final = {"ttlMs": 0, "cacheScope": "private"}
-PREFLIGHT: Final = HttpResponse(204, b"", headers=(("Access-Control-Allow-Headers", "*"),))
-"""Pages of other origins send ``Mcp-…``: ``*`` adds all to the usual headers, without Authorization."""
+PREFLIGHT: Final = HttpResponse(
+    204, b"", headers=(("Access-Control-Allow-Headers", "*"),)
+)
+"""Pages of other origins send ``Mcp-…``: ``*`` adds all to the usual headers,
+without Authorization."""
 
 
-def _refuse(problem: HttpProblem, request: HttpRequest, detail: str = "", base: str = "") -> HttpResponse:
-    """Refuse as JSON-RPC with the status of the problem. ``base``: the address of this server; a 401 says
-    where the metadata are below it (RFC 9728). ``""``: clients look at the usual place themselves."""
+def _refuse(
+    problem: HttpProblem, request: HttpRequest, detail: str = "", base: str = ""
+) -> HttpResponse:
+    """Refuse as JSON-RPC with the status of the problem. ``base``: the address
+    of this server; a 401 says where the metadata are below it (RFC 9728).
+    ``""``: clients look at the usual place themselves."""
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
-        where = f'Bearer resource_metadata="{base}{METADATA}{PATH}"' if base else "Bearer"
-        headers += [("WWW-Authenticate", where), ("Access-Control-Expose-Headers", "WWW-Authenticate")]
-    error = {"code": -problem.status, "message": detail or problem.message, "data": {"code": problem.code}}
+        where = (
+            f'Bearer resource_metadata="{base}{METADATA}{PATH}"' if base else "Bearer"
+        )
+        headers += [
+            ("WWW-Authenticate", where),
+            ("Access-Control-Expose-Headers", "WWW-Authenticate"),
+        ]
+    error = {
+        "code": -problem.status,
+        "message": detail or problem.message,
+        "data": {"code": problem.code},
+    }
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
     return HttpResponse(problem.status, body, "", tuple(headers))
 
@@ -92,7 +107,11 @@ class Mcp:
         self.hooks.log.on_look.append(self.tasks.look)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
-        self._info = {"name": "imserver", "title": "imserver", "version": core.node.version}
+        self._info = {
+            "name": "imserver",
+            "title": "imserver",
+            "version": core.node.version,
+        }
 
     def attach(self, api: Api) -> Mcp:
         """The routes of the node are known."""
@@ -100,29 +119,37 @@ class Mcp:
         return self
 
     def offer(self, offer: Offer) -> None:
-        """Offer more. Called by a feature that names ``mcp`` in ``uses``, while the node is built."""
+        """Offer more. Called by a feature that names ``mcp`` in ``uses``, while
+        the node is built."""
         self._offers.append(offer)
 
     def tools(self) -> dict[str, Tool]:
         """The tools of this node, by name."""
         offered = [tool for offer in self._offers for tool in offer.tools]
-        return {each.name: each for each in offered if not each.route[0] or each.at in self.api.endpoints}
+        return {
+            each.name: each
+            for each in offered
+            if not each.route[0] or each.at in self.api.endpoints
+        }
 
     def sources(self) -> list[Source]:
         """Where resources are."""
         return [source for offer in self._offers for source in offer.sources]
 
-    # --- serving --------------------------------------------------------------------------------------------
+    # --- serving --------------------------------------------------------------
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """The endpoint. Each answer may become a stream, so all of them have a connection of their own."""
+        """The endpoint. Each answer may become a stream, so all of them have a
+        connection of their own."""
         refuse = partial(stream_refused, self.core.node.request_log, style=self._style)
         return {PATH: StreamPath("POST", self.serve, refuse)}
 
     def serve(self, stream: Stream, head: Head) -> None:
         """Answer one request. May switch."""
         query, host = head.query.encode("latin-1"), host_of(stream.peer)
-        request = HttpRequest(head.method, head.path, query, head.body, head.headers, host)
+        request = HttpRequest(
+            head.method, head.path, query, head.body, head.headers, host
+        )
         seal = Seal(self.core.node.keys_for("mcp"))
         turn = Turn(self.core, self.api, self.tasks, seal, stream, head, request)
         try:
@@ -147,29 +174,55 @@ class Mcp:
         except McpError as error:
             turn.finish(error_response(id, error, is_modern))
         except RouteRefused as refused:
-            turn.finish(error_response(id, McpError(Code.BAD_PARAMS, str(refused)), is_modern))
+            turn.finish(
+                error_response(id, McpError(Code.BAD_PARAMS, str(refused)), is_modern)
+            )
         except Unavailable as error:
-            turn.finish(error_response(id, McpError(Code.INTERNAL, error.problem.message), is_modern))
+            turn.finish(
+                error_response(
+                    id, McpError(Code.INTERNAL, error.problem.message), is_modern
+                )
+            )
         except Exception:
-            log.exception("%s of MCP failed", turn.message.method, extra={"request": turn.request.id})
-            turn.finish(error_response(id, McpError(Code.INTERNAL, "Internal error"), is_modern))
+            log.exception(
+                "%s of MCP failed",
+                turn.message.method,
+                extra={"request": turn.request.id},
+            )
+            turn.finish(
+                error_response(id, McpError(Code.INTERNAL, "Internal error"), is_modern)
+            )
         else:
             if result is not None:  # None: the stream stays open
                 turn.finish(
-                    HttpResponse(200, msgspec.json.encode({"jsonrpc": "2.0", "id": id, "result": result}))
+                    HttpResponse(
+                        200,
+                        msgspec.json.encode(
+                            {"jsonrpc": "2.0", "id": id, "result": result}
+                        ),
+                    )
                 )
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
-        """The result of a request; None: a stream has begun. May switch. Raises McpError and more."""
+        """The result of a request; None: a stream has begun. May switch. Raises
+        McpError and more."""
         method, is_modern = turn.message.method, turn.message.is_modern
         run = (_MODERN if is_modern else _LEGACY).get(method)
-        offered = [offer.methods[method] for offer in self._offers if method in offer.methods]
+        offered = [
+            offer.methods[method] for offer in self._offers if method in offer.methods
+        ]
         if run is None and not offered:
             raise McpError(Code.NO_METHOD, f"Method not found: {method}")
         turn.read_round()
         result: Any = run(self, turn) if run is not None else offered[0](turn)
-        if turn.permitted_by and (receipt := receipt_of(self.core, turn.app, turn.permitted_by)):
-            result = {**result, "_meta": {KEY: receipt}} if isinstance(result, dict) else result
+        if turn.permitted_by and (
+            receipt := receipt_of(self.core, turn.app, turn.permitted_by)
+        ):
+            result = (
+                {**result, "_meta": {KEY: receipt}}
+                if isinstance(result, dict)
+                else result
+            )
         if isinstance(result, InputRequired):
             result = turn.next_round(result)
         if result is None or not is_modern:
@@ -177,13 +230,16 @@ class Mcp:
         meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
         return {"resultType": "complete", **result, "_meta": meta}
 
-    # --- the methods ----------------------------------------------------------------------------------------
+    # --- the methods ----------------------------------------------------------
 
     def _capabilities(self, is_modern: bool) -> dict[str, Any]:
         can: dict[str, Any] = {"tools": {}, "resources": {}, "events": {}}
         if is_modern:
             changes = {"subscribe": True, "listChanged": True}
-            can |= {"resources": changes, "extensions": {f"{META}events": {}, TASK_EXTENSION: {}}}
+            can |= {
+                "resources": changes,
+                "extensions": {f"{META}events": {}, TASK_EXTENSION: {}},
+            }
         for offer in self._offers:
             can |= offer.capabilities
         return can
@@ -200,12 +256,18 @@ class Mcp:
 
     def discover(self, _turn: Turn) -> dict[str, Any]:
         """Say which revisions there are, and what this node can."""
-        capabilities = {"capabilities": self._capabilities(True), "instructions": INSTRUCTIONS}
+        capabilities = {
+            "capabilities": self._capabilities(True),
+            "instructions": INSTRUCTIONS,
+        }
         return {"supportedVersions": VERSIONS, **capabilities, **LISTED}
 
     def list_tools(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``tools/list``."""
-        return {"tools": [tool.shown(self.api) for tool in self.tools().values()], **LISTED}
+        return {
+            "tools": [tool.shown(self.api) for tool in self.tools().values()],
+            **LISTED,
+        }
 
     def call_tool(self, turn: Turn) -> Any:
         """Answer ``tools/call``. May switch."""
@@ -215,15 +277,22 @@ class Mcp:
             raise McpError(Code.BAD_PARAMS, f"Unknown tool: {name}")
         try:
             why = permission(turn, tool, arguments)
-            result: Any = Content(_text(why), True) if isinstance(why, str) and why else why
+            result: Any = (
+                Content(_text(why), True) if isinstance(why, str) and why else why
+            )
             result = result or tool.call(turn, arguments)
         except RouteRefused as refused:
             if turn.task is not None and refused.status in (429, 503):
                 raise  # it is run again
-            hint = ". `to` is the id of a user: `find_people` finds it." * (refused.code == "unknown_account")
+            hint = ". `to` is the id of a user: `find_people` finds it." * (
+                refused.code == "unknown_account"
+            )
             result = Content(_text(f"{refused}{hint}"), True)
         if isinstance(result, Later):
-            return {"resultType": "task", **shown(turn.tasks.add(turn, name, arguments, result))}
+            return {
+                "resultType": "task",
+                **shown(turn.tasks.add(turn, name, arguments, result)),
+            }
         if isinstance(result, InputRequired):
             return result
         if isinstance(result, Content):
@@ -234,7 +303,8 @@ class Mcp:
         return {"content": _text(text), "structuredContent": result, "isError": False}
 
     def run_task(self, turn: TaskTurn) -> Any:
-        """What the tool of a task returns now. May switch. Raises McpError, and RouteRefused for a time."""
+        """What the tool of a task returns now. May switch. Raises McpError, and
+        RouteRefused for a time."""
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
             raise McpError(Code.FORBIDDEN, "The token has ended")
@@ -244,15 +314,26 @@ class Mcp:
         return result
 
     def list_resources(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``resources/list``: a page of one source, whose number the cursor has."""
+        """Answer ``resources/list``: a page of one source, whose number the
+        cursor has."""
         sources, cursor = self.sources(), turn.message.text("cursor", "0:")
         number, _, place = cursor.partition(":")
         if not number.isdecimal() or len(number) > 3 or int(number) >= len(sources):
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
         at = int(number)
         resources, following = sources[at].list(turn, place)
-        following = f"{at}:{following}" if following else f"{at + 1}:" if at + 1 < len(sources) else ""
-        return {"resources": resources, **({"nextCursor": following} if following else {}), **READ}
+        following = (
+            f"{at}:{following}"
+            if following
+            else f"{at + 1}:"
+            if at + 1 < len(sources)
+            else ""
+        )
+        return {
+            "resources": resources,
+            **({"nextCursor": following} if following else {}),
+            **READ,
+        }
 
     def list_templates(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``resources/templates/list``."""
@@ -264,7 +345,11 @@ class Mcp:
         uri = turn.message.text("uri")
         for source in self.sources():
             if (contents := source.read(turn, uri)) is not None:
-                return contents if isinstance(contents, InputRequired) else {"contents": contents, **READ}
+                return (
+                    contents
+                    if isinstance(contents, InputRequired)
+                    else {"contents": contents, **READ}
+                )
         code = Code.BAD_PARAMS if turn.message.is_modern else Code.NO_RESOURCE
         raise McpError(code, "Resource not found", {"uri": uri})
 
@@ -273,11 +358,18 @@ class Mcp:
         headers, base = call.request.headers, self.core.config.address
         if not base:  # as the client knows it
             is_tls = headers.get("x-forwarded-proto", "").startswith("https")
-            base = f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
-        document: dict[str, Any] = {"resource": base + PATH, "bearer_methods_supported": ["header"]}
+            base = (
+                f"{'https' if is_tls else 'http'}://{headers.get('host', 'localhost')}"
+            )
+        document: dict[str, Any] = {
+            "resource": base + PATH,
+            "bearer_methods_supported": ["header"],
+        }
         document["resource_name"] = "imserver"
         if self.settings.authorization_servers:
-            document["authorization_servers"] = list(self.settings.authorization_servers)
+            document["authorization_servers"] = list(
+                self.settings.authorization_servers
+            )
         return call.reply(document)
 
 
@@ -305,12 +397,16 @@ _MODERN: Final[Mapping[str, Method]] = {
     "tasks/update": lambda mcp, turn: mcp.tasks.update(turn),
     "tasks/cancel": lambda mcp, turn: mcp.tasks.cancel(turn),
 }
-_LEGACY: Final[Mapping[str, Method]] = {**_BOTH, "initialize": Mcp.initialize, "ping": lambda _mcp, _turn: {}}
+_LEGACY: Final[Mapping[str, Method]] = {
+    **_BOTH,
+    "initialize": Mcp.initialize,
+    "ping": lambda _mcp, _turn: {},
+}
 
 
 def _read(mcp: Mcp, call: Call) -> None:
-    """Read a request: the message, and for whom it is. Raises RpcRefused, and ApiProblem: it has more values
-    than a message of this server needs."""
+    """Read a request: the message, and for whom it is. Raises RpcRefused, and
+    ApiProblem: it has more values than a message of this server needs."""
     call.require_few_values(call.body)
     call.input = read_message(call.body, call.request.headers)
     query = dict(parse_qsl(call.request.query.decode("latin-1")))
@@ -325,17 +421,25 @@ def _route(method: str, path: str, need: Need, function: Any, **more: Any) -> Ro
 
 
 ROUTES: Final = (
-    _route("POST", PATH, events.NEED, None, app="optional", user="optional", read=_read),
-    # There are no sessions and no standing streams, which GET and DELETE are for.
+    _route(
+        "POST", PATH, events.NEED, None, app="optional", user="optional", read=_read
+    ),
+    # There are no sessions and no standing streams, which GET and DELETE are
+    # for.
     *(
         _route(
             method,
             PATH,
             Needs.ANYONE,
-            lambda _mcp, _call: HttpResponse(405, b"", "text/plain", (("Allow", "POST"),)),
+            lambda _mcp, _call: HttpResponse(
+                405, b"", "text/plain", (("Allow", "POST"),)
+            ),
             hot=True,
         )
         for method in ("GET", "DELETE")
     ),
-    *(_route("GET", path, Needs.ANYONE, Mcp.metadata, hot=True) for path in (METADATA, METADATA + PATH)),
+    *(
+        _route("GET", path, Needs.ANYONE, Mcp.metadata, hot=True)
+        for path in (METADATA, METADATA + PATH)
+    ),
 )

@@ -1,8 +1,10 @@
-"""Tasks: calls of tools that wait for people, or take long, without an open stream (SEP-2663).
+"""Tasks: calls of tools that wait for people, or take long, without an open
+stream (SEP-2663).
 
-A task is a row, so every node knows it and goes on with it. One that waits for a question is looked at when
-the log has something new about the question, and now and then: the message says how it stands. The call
-itself is work of the runner.
+A task is a row, so every node knows it and goes on with it. One that waits for
+a question is looked at when the log has something new about the question, and
+now and then: the message says how it stands. The call itself is work of the
+runner.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS: Final = 86_400
-"""So long a task is known after the last moment at which its question may be answered."""
+"""So long a task is known after the last moment at which its question may be
+answered."""
 LEASE_SECONDS: Final = 60
 LOOK_SECONDS: Final = 10.0
 LEAST_PAUSE, MOST_PAUSE = 10, 300
 """Seconds between two looks at a question that nothing new was heard of."""
 HELD_SECONDS: Final = 300
-"""So long a client that waits may take to come again after its question has ended."""
+"""So long a client that waits may take to come again after its question has
+ended."""
 MOST_OPEN: Final = 100
 """Tasks of one user that have not ended, and calls that wait for a yes."""
 MOST_BYTES: Final = 1 << 20
@@ -52,10 +56,11 @@ _ONE: Final = "WHERE app = %s AND id = %s"
 
 
 class Later(Struct, frozen=True):
-    """What a tool returns that goes on as a task: it is run again, with ``Turn.task``, when the ``question``
-    has ended, or at once (0). ``state``: any JSON, which is then ``Turn.state``. ``seconds``: so long it may
-    take. ``needs_yes``: it is only run if the answer is a yes to the text with the digest ``asked``. See
-    ``Turn.takes_tasks``."""
+    """What a tool returns that goes on as a task: it is run again, with
+    ``Turn.task``, when the ``question`` has ended, or at once (0). ``state``:
+    any JSON, which is then ``Turn.state``. ``seconds``: so long it may take.
+    ``needs_yes``: it is only run if the answer is a yes to the text with the
+    digest ``asked``. See ``Turn.takes_tasks``."""
 
     question: int = 0
     state: Any = None
@@ -65,7 +70,8 @@ class Later(Struct, frozen=True):
 
 
 class TaskRows(Store.Rows):
-    """The tasks in a store. Each method may switch, and raise StorageUnavailable."""
+    """The tasks in a store. Each method may switch, and raise
+    StorageUnavailable."""
 
     @Store.reading_or(None)
     def get(self, sql: PooledStatements, app: str, id: str) -> Task | None:
@@ -74,31 +80,63 @@ class TaskRows(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
-        """Store a task that may take so many seconds, and is due after a pause. Raises McpError."""
-        whose = f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
-        # Who adds at the same time waits for these rows, and then counts what was added.
-        sql.query(f"SELECT id FROM {whose} ORDER BY id{sql.for_update}", (task.app, task.user))
-        if sql.query(f"SELECT COUNT(*) FROM {whose}", (task.app, task.user))[0][0] >= MOST_OPEN:
-            raise McpError(Code.EXHAUSTED, "ResourceExhausted", {"limit": "tasks", "max": MOST_OPEN})
+        """Store a task that may take so many seconds, and is due after a pause.
+        Raises McpError."""
+        whose = (
+            f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
+        )
+        # Who adds at the same time waits for these rows, and then counts what
+        # was added.
+        sql.query(
+            f"SELECT id FROM {whose} ORDER BY id{sql.for_update}", (task.app, task.user)
+        )
+        if (
+            sql.query(f"SELECT COUNT(*) FROM {whose}", (task.app, task.user))[0][0]
+            >= MOST_OPEN
+        ):
+            raise McpError(
+                Code.EXHAUSTED,
+                "ResourceExhausted",
+                {"limit": "tasks", "max": MOST_OPEN},
+            )
         now = sql.clock_ms()
-        expires = now // 1000 + seconds + (HELD_SECONDS if task.state == "held" else KEEP_SECONDS)
+        expires = (
+            now // 1000
+            + seconds
+            + (HELD_SECONDS if task.state == "held" else KEEP_SECONDS)
+        )
         due = expires if task.state == "held" else now // 1000 + pause if pause else 0
         task = replace(task, created=now, updated=now, expires=expires, due=due)
         sql.insert_new("mcp_task", TASKS.columns, [TASKS.values(task)])
         return task
 
     @Store.writing
-    def change(self, sql: PooledStatements, /, task: Task, condition: str = _OPEN, **fields: Any) -> bool:
-        """Change these columns, if the task meets a condition. Whether it does."""
+    def change(
+        self,
+        sql: PooledStatements,
+        /,
+        task: Task,
+        condition: str = _OPEN,
+        **fields: Any,
+    ) -> bool:
+        """Change these columns, if the task meets a condition. Whether it
+        does."""
         fields["updated"] = sql.clock_ms()
         sets = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
         return sql.execute(statement, (*fields.values(), task.app, task.id)) > 0
 
     @Store.writing
-    def use(self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None) -> bool:
-        """Use the yes of a task, and store the act that says so. Whether it was not used before."""
-        use = "DELETE FROM mcp_task" if task.state == "held" else "UPDATE mcp_task SET audit = -1"
+    def use(
+        self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None
+    ) -> bool:
+        """Use the yes of a task, and store the act that says so. Whether it was
+        not used before."""
+        use = (
+            "DELETE FROM mcp_task"
+            if task.state == "held"
+            else "UPDATE mcp_task SET audit = -1"
+        )
         condition = f"{_ONE} AND state IN ('working', 'held') AND audit = 0"
         if not sql.execute(f"{use} {condition}", (task.app, task.id)):
             return False
@@ -109,13 +147,21 @@ class TaskRows(Store.Rows):
 
     def end_held(self, task: Task) -> None:
         """Its client does not wait any more."""
-        self._store.execute(f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id))
+        self._store.execute(
+            f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id)
+        )
 
     @Store.writing
-    def respond(self, sql: PooledStatements, task: Task, given: Mapping[str, Any]) -> bool:
-        """Take answers of the client. Whether these were the last that the tool needs."""
+    def respond(
+        self, sql: PooledStatements, task: Task, given: Mapping[str, Any]
+    ) -> bool:
+        """Take answers of the client. Whether these were the last that the tool
+        needs."""
         row = TASKS.first(
-            sql.query, f"{_ONE} AND state = 'input_required'{sql.for_update}", task.app, task.id
+            sql.query,
+            f"{_ONE} AND state = 'input_required'{sql.for_update}",
+            task.app,
+            task.id,
         )
         if row is None:
             return False
@@ -125,15 +171,32 @@ class TaskRows(Store.Rows):
         rounds = Round(left, {**rounds.responses, **new}, rounds.state)
         statement = f"UPDATE mcp_task SET rounds = %s, state = %s, due = %s, updated = %s {_ONE}"
         state, due = ("input_required", row.expires) if left else ("working", 0)
-        sql.execute(statement, (msgspec.json.encode(rounds), state, due, sql.clock_ms(), task.app, task.id))
+        sql.execute(
+            statement,
+            (
+                msgspec.json.encode(rounds),
+                state,
+                due,
+                sql.clock_ms(),
+                task.app,
+                task.id,
+            ),
+        )
         return not left
 
     @Store.writing
     def wake(self, sql: PooledStatements, app: str, questions: Collection[int]) -> bool:
-        """Have the tasks looked at that wait for these questions. Whether there are any."""
-        statement = "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
-        ids = [row[1] for row in sql.query_in(statement, (app,), sorted(questions), many=True)]
-        # Each wake has another value, so whoever has just seen the question open does not undo it.
+        """Have the tasks looked at that wait for these questions. Whether there
+        are any."""
+        statement = (
+            "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
+        )
+        ids = [
+            row[1]
+            for row in sql.query_in(statement, (app,), sorted(questions), many=True)
+        ]
+        # Each wake has another value, so whoever has just seen the question
+        # open does not undo it.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])
@@ -166,7 +229,8 @@ class TaskTurn(Turn):
         return False
 
     def progress(self, progress: float, total: float) -> None:
-        """The task goes on. Raises Runner.Lost, if it was cancelled or another node runs it."""
+        """The task goes on. Raises Runner.Lost, if it was cancelled or another
+        node runs it."""
         assert self.task is not None
         self.tasks.runner.proceed(self.app, self.task.id)
 
@@ -178,13 +242,18 @@ class Tasks:
         store = mcp.core.store
         self._mcp, self._store = mcp, store
         self.rows = TaskRows(store)
-        self.runner = Runner(store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS)
+        self.runner = Runner(
+            store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS
+        )
         self._positions: dict[str, int] = {}
-        """App with tasks that wait for questions → the log was looked through up to this id."""
+        """App with tasks that wait for questions → the log was looked through
+        up to this id."""
 
-    def add(self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later) -> Task:
-        """Make a task of a call, or for a client that takes none, what takes the yes for it. Switches. Raises
-        McpError."""
+    def add(
+        self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later
+    ) -> Task:
+        """Make a task of a call, or for a client that takes none, what takes
+        the yes for it. Switches. Raises McpError."""
         meets = turn.message.client if turn.takes_tasks else {}
         what = TaskCall(
             principal=turn.principal,
@@ -196,7 +265,13 @@ class Tasks:
             asked=later.asked,
         )
         state = "working" if turn.takes_tasks else "held"
-        task = Task(app=turn.app, user=turn.user, state=state, what=what, question=later.question)
+        task = Task(
+            app=turn.app,
+            user=turn.user,
+            state=state,
+            what=what,
+            question=later.question,
+        )
         task = replace(task, rounds=Round(state=later.state))
         pause = LEAST_PAUSE if later.question else 0
         try:
@@ -213,22 +288,31 @@ class Tasks:
         return task
 
     def use(self, task: Task, asked: dict[str, Any]) -> bool:
-        """Use the yes of a person to the question of a task. False: it was used before, or the task was
-        cancelled. Switches. Raises StorageUnavailable."""
+        """Use the yes of a person to the question of a task. False: it was
+        used before, or the task was cancelled. Switches. Raises
+        StorageUnavailable."""
         core = self._mcp.core
-        if self.rows.use(task, act_of(task, asked, task.what.principal), audit_of(core)):
+        if self.rows.use(
+            task, act_of(task, asked, task.what.principal), audit_of(core)
+        ):
             return True
         now = self.rows.get(task.app, task.id) if task.state == "working" else None
-        return now is not None and now.state == "working"  # this node has just lost the answer to it
+        # this node has just lost the answer to it
+        return now is not None and now.state == "working"
 
-    # --- what clients ask -----------------------------------------------------------------------------------
+    # --- what clients ask -----------------------------------------------------
 
     def _of(self, turn: Turn) -> Task:
-        """The task of a request: whoever has made it sees it, and nobody else. Raises McpError."""
+        """The task of a request: whoever has made it sees it, and nobody else.
+        Raises McpError."""
         turn.require_tasks()
         task = self.rows.get(turn.app, turn.message.text("taskId"))
         who = turn.principal.label, turn.user
-        if task is None or task.state == "held" or (task.what.principal.label, task.user) != who:
+        if (
+            task is None
+            or task.state == "held"
+            or (task.what.principal.label, task.user) != who
+        ):
             raise McpError(Code.BAD_PARAMS, "taskId: there is no such task of yours")
         return task
 
@@ -242,7 +326,10 @@ class Tasks:
         is_permitted = task.state == "completed" and task.audit > 0
         if is_permitted and (receipt := receipt_of(turn.core, task.app, task.question)):
             content["_meta"] = {KEY: receipt}
-        more: dict[str, Any] = {"completed": {"result": content}, "failed": {"error": content}}
+        more: dict[str, Any] = {
+            "completed": {"result": content},
+            "failed": {"error": content},
+        }
         more["input_required"] = {"inputRequests": task.rounds.requests}
         return {**shown(task), **more.get(task.state, {})}
 
@@ -254,17 +341,21 @@ class Tasks:
         return {}
 
     def cancel(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/cancel``. A task whose yes was used goes on. May switch. Raises McpError."""
+        """Answer ``tasks/cancel``. A task whose yes was used goes on. May
+        switch. Raises McpError."""
         task = self._of(turn)
         condition = f"{_OPEN} AND audit = 0"
-        if self.rows.change(task, condition, state="cancelled", due=task.expires) and task.question:
+        if (
+            self.rows.change(task, condition, state="cancelled", due=task.expires)
+            and task.question
+        ):
             try:
                 turn.run("POST", "/asks/cancel", id=task.question)
             except RouteRefused as refused:  # it has just ended
                 log.debug("the question %d of a task stays: %s", task.question, refused)
         return {}
 
-    # --- going on -------------------------------------------------------------------------------------------
+    # --- going on -------------------------------------------------------------
 
     def _waits(self, task: Task) -> bool:
         """Whether its question is open."""
@@ -276,8 +367,8 @@ class Tasks:
         return self._positions.keys()
 
     def look(self, heads: Mapping[str, int], _readers: object) -> None:
-        """Wake the tasks whose questions have changed. ``heads``: app → its newest entry. Switches. Raises
-        StorageUnavailable."""
+        """Wake the tasks whose questions have changed. ``heads``: app → its
+        newest entry. Switches. Raises StorageUnavailable."""
         asks = self._store.part(MessageLog).asks
         for app, position in tuple(self._positions.items()):
             if heads.get(app, 0) <= position:
@@ -297,13 +388,16 @@ class Tasks:
         if now >= task.expires:
             self.runner.end(app, id)
         elif task.question and not task.audit and self._waits(task):
-            pause = min(max(now - task.created // 1000, 10 * LEAST_PAUSE) // 10, MOST_PAUSE)
+            pause = min(
+                max(now - task.created // 1000, 10 * LEAST_PAUSE) // 10, MOST_PAUSE
+            )
             self.rows.change(task, f"due = {task.due}", due=now + pause)
         else:
             self._run(task)
 
     def _run(self, task: Task) -> None:
-        """Run the tool, and store what it returns, unless the task was cancelled meanwhile."""
+        """Run the tool, and store what it returns, unless the task was
+        cancelled meanwhile."""
         state, fields = "completed", dict[str, Any]()
         try:
             result = self._mcp.run_task(TaskTurn(self._mcp, task))
@@ -317,25 +411,44 @@ class Tasks:
             raise
         except Exception:
             log.exception("the task %s of MCP failed", task.id)
-            state, result = "failed", {"code": Code.INTERNAL, "message": "Internal error"}
+            state, result = (
+                "failed",
+                {"code": Code.INTERNAL, "message": "Internal error"},
+            )
         if isinstance(result, InputRequired):
-            state, fields["rounds"] = "input_required", Round({**result.requests}, {}, result.state)
+            state, fields["rounds"] = (
+                "input_required",
+                Round({**result.requests}, {}, result.state),
+            )
             result = {}
         content = msgspec.json.encode(result) if result else b""
         if len(content) > MOST_BYTES:
             too_long = {"code": Code.INTERNAL, "message": "The result is too long"}
             state, content = "failed", msgspec.json.encode(too_long)
         fields = {name: msgspec.json.encode(each) for name, each in fields.items()}
-        self.rows.change(task, "state = 'working'", state=state, content=content, due=task.expires, **fields)
+        self.rows.change(
+            task,
+            "state = 'working'",
+            state=state,
+            content=content,
+            due=task.expires,
+            **fields,
+        )
 
 
 def shown(task: Task) -> dict[str, Any]:
     """A task as clients see it, without what its state adds."""
     at = [
-        datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        datetime.fromtimestamp(ms / 1000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
         for ms in (task.created, task.updated)
     ]
-    waits = {"statusMessage": "A person is asked"} if task.state == "working" and task.question else {}
+    waits = (
+        {"statusMessage": "A person is asked"}
+        if task.state == "working" and task.question
+        else {}
+    )
     return {
         "taskId": task.id,
         "status": task.state,

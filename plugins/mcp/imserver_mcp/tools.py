@@ -1,4 +1,5 @@
-"""The tools: what an agent does in conversations. Each is routes of ``/api/v1``, in another form."""
+"""The tools: what an agent does in conversations. Each is routes of
+``/api/v1``, in another form."""
 
 from __future__ import annotations
 
@@ -26,12 +27,18 @@ from .verify_receipt import digest
 WAIT_SECONDS: Final = 20
 """How long one look waits for an answer. It ends earlier, when there is one."""
 HOLD_SECONDS: Final = 50
-"""After so long a client of 2026-07-28 has to come again, since proxies end requests that take long."""
+"""After so long a client of 2026-07-28 has to come again, since proxies end
+requests that take long."""
 YES: Final = "yes"
 _PERMISSION: Final = "permission"
-_turning: Final = re.compile("[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-"""Signs that nobody sees, and that change the order in which others are seen."""
-_OTHER_QUESTION: Final = "The text of the question was changed: a yes to it does not permit this call."
+_turning: Final = re.compile(
+    "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+"""Signs that nobody sees, and that change the order in which others are
+seen."""
+_OTHER_QUESTION: Final = (
+    "The text of the question was changed: a yes to it does not permit this call."
+)
 MOST: Final = 20
 """Conversations in one answer of ``read``."""
 PAGES: Final = 10
@@ -41,15 +48,23 @@ PAGES: Final = 10
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """What ``read`` gets."""
 
-    conversation: Annotated[int, Meta(description="Only this one; 0: all.", ge=0, le=Limit.ID)] = 0
-    limit: Annotated[int, Meta(description="How many messages at most.", ge=1, le=200)] = 50
-    cursor: Annotated[str, Meta(description="`cursor` of the answer before.", max_length=4096)] = ""
-    mark: Annotated[bool, Meta(description="False: only look; the answer has no `cursor`.")] = True
+    conversation: Annotated[
+        int, Meta(description="Only this one; 0: all.", ge=0, le=Limit.ID)
+    ] = 0
+    limit: Annotated[
+        int, Meta(description="How many messages at most.", ge=1, le=200)
+    ] = 50
+    cursor: Annotated[
+        str, Meta(description="`cursor` of the answer before.", max_length=4096)
+    ] = ""
+    mark: Annotated[
+        bool, Meta(description="False: only look; the answer has no `cursor`.")
+    ] = True
 
 
 class Place(Struct, frozen=True, array_like=True):
-    """Where a reader goes on. ``shown``: conversation → the last entry that it has of it. ``before``: the
-    page of conversations that is looked through."""
+    """Where a reader goes on. ``shown``: conversation → the last entry that it
+    has of it. ``before``: the page of conversations that is looked through."""
 
     shown: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
     before: int = 0
@@ -58,9 +73,15 @@ class Place(Struct, frozen=True, array_like=True):
     def of(cls, cursor: str) -> Place:
         """Raises RouteRefused."""
         try:
-            return msgspec.json.decode(base64.b64decode(cursor, b"-_", True), type=cls) if cursor else cls()
+            return (
+                msgspec.json.decode(base64.b64decode(cursor, b"-_", True), type=cls)
+                if cursor
+                else cls()
+            )
         except ValueError:
-            raise RouteRefused("invalid_request", "`cursor`: it is not that of an answer") from None
+            raise RouteRefused(
+                "invalid_request", "`cursor`: it is not that of an answer"
+            ) from None
 
     @property
     def cursor(self) -> str:
@@ -71,8 +92,9 @@ class Place(Struct, frozen=True, array_like=True):
 def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
     """List what the user has not read, the oldest of each conversation first.
 
-    It is marked as read when the client comes again with the cursor: then it has the answer. Until then a
-    node or a client may die, and the same is shown again.
+    It is marked as read when the client comes again with the cursor: then it
+    has the answer. Until then a node or a client may die, and the same is shown
+    again.
     """
     place = Place.of(given.cursor)
     found: list[dict[str, Any]] = []
@@ -100,21 +122,31 @@ def read(turn: Turn, given: ReadArguments) -> dict[str, Any]:
         if messages:
             found.append({**header, "messages": messages})
     place = Place(shown, place.before) if shown else Place(before=following)
-    return {"conversations": found, **({"cursor": place.cursor} if given.mark and place != Place() else {})}
+    return {
+        "conversations": found,
+        **({"cursor": place.cursor} if given.mark and place != Place() else {}),
+    }
 
 
-def _unread(turn: Turn, one: int, before: int) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """The conversations with something unread, and None at the end of each page of them, each with ``before``
-    of the next page. May switch. Raises RouteRefused."""
+def _unread(
+    turn: Turn, one: int, before: int
+) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """The conversations with something unread, and None at the end of each page
+    of them, each with ``before`` of the next page. May switch. Raises
+    RouteRefused."""
     limit = 1 if one else 200
     if one:
         row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
         before = 1 if row is None else row.last_id + 1
     for _ in range(PAGES):
         page = turn.run("GET", "/conversations", before=before, limit=limit)
-        rows = [each for each in page["conversations"] if one in (0, each["conversation"])]
+        rows = [
+            each for each in page["conversations"] if one in (0, each["conversation"])
+        ]
         if one and not rows:
-            raise RouteRefused("unknown_conversation", "There is no such conversation of yours")
+            raise RouteRefused(
+                "unknown_conversation", "There is no such conversation of yours"
+            )
         before = 0 if one else page["before"]
         for each in rows:
             del each["last"]
@@ -126,7 +158,8 @@ def _unread(turn: Turn, one: int, before: int) -> Iterator[tuple[dict[str, Any] 
 
 
 def _acquaintances(turn: Turn) -> list[str]:
-    """The owner of a bot, those with whom the user talks, and the members of its groups."""
+    """The owner of a bot, those with whom the user talks, and the members of
+    its groups."""
     page = turn.run("GET", "/conversations", limit=100)["conversations"]
     users = [_owner_of(turn), *(each["peer"] for each in page)]
     for each in page:
@@ -143,42 +176,73 @@ def _members(turn: Turn, group: int) -> list[str]:
 class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom ``find_people`` looks for."""
 
-    text: Annotated[str, Meta(description="A name, or words of it.", min_length=1, max_length=100)]
+    text: Annotated[
+        str, Meta(description="A name, or words of it.", min_length=1, max_length=100)
+    ]
 
 
 def find_people(turn: Turn, given: FindArguments) -> dict[str, Any]:
-    """Find people by their names: those with whom the user talks, and whom the app lets it find."""
+    """Find people by their names: those with whom the user talks, and whom the
+    app lets it find."""
     words = given.text.casefold().split()
     cards = turn.cards(_acquaintances(turn))
     names = [f"{each['nickname']} {each['name']}".casefold() for each in cards]
-    found = [each for each, name in zip(cards, names, strict=True) if all(word in name for word in words)]
+    found = [
+        each
+        for each, name in zip(cards, names, strict=True)
+        if all(word in name for word in words)
+    ]
     for route in ("/accounts/search", "/accounts/find"):
         if turn.has_route("POST", route):
-            with suppress(RouteRefused):  # nobody, or the app or the role does not permit it
+            # nobody, or the app or the role does not permit it
+            with suppress(RouteRefused):
                 answer = turn.run("POST", route, text=given.text)
                 found += answer.get("cards", [answer])
     people = {each["user"]: each for each in found if each["user"] != turn.user}
-    shown = (("user", "user"), ("name", "nickname"), ("user_name", "name"), ("bot", "bot"))
-    return {"people": [{name: each[field] for name, field in shown} for each in people.values()]}
+    shown = (
+        ("user", "user"),
+        ("name", "nickname"),
+        ("user_name", "name"),
+        ("bot", "bot"),
+    )
+    return {
+        "people": [
+            {name: each[field] for name, field in shown} for each in people.values()
+        ]
+    }
 
 
 class OnlineArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom ``who_is_online`` shows."""
 
-    users: Annotated[tuple[str, ...], Meta(description="Ids of users.", max_length=100)] = ()
+    users: Annotated[
+        tuple[str, ...], Meta(description="Ids of users.", max_length=100)
+    ] = ()
     group: Annotated[int, Meta(description="The id of a group.", ge=0, le=Limit.ID)] = 0
 
 
 def who_is_online(turn: Turn, given: OnlineArguments) -> dict[str, Any]:
     """Show who is online."""
-    users = _members(turn, given.group) if given.group else list(given.users) or _acquaintances(turn)
+    users = (
+        _members(turn, given.group)
+        if given.group
+        else list(given.users) or _acquaintances(turn)
+    )
     users = [user for user in dict.fromkeys(users) if user != turn.user][:MOST_CARDS]
     cards = turn.cards(users)
-    people = [(each["user"], each["nickname"], each["presence"] or "hidden") for each in cards]
+    people = [
+        (each["user"], each["nickname"], each["presence"] or "hidden") for each in cards
+    ]
     if users and not cards:
         rows = turn.run("POST", "/presence", users=users, user=None)["users"]
-        people = [(each["user"], "", "online" if each["online"] else "offline") for each in rows]
-    shown = [{"user": user, "name": name, "presence": presence} for user, name, presence in people]
+        people = [
+            (each["user"], "", "online" if each["online"] else "offline")
+            for each in rows
+        ]
+    shown = [
+        {"user": user, "name": name, "presence": presence}
+        for user, name, presence in people
+    ]
     return {"people": sorted(shown, key=lambda each: each["presence"] != "online")}
 
 
@@ -197,11 +261,11 @@ def ask(turn: Turn, given: dict[str, Any]) -> Any:
 
 
 def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) -> Any:
-    """Wait until the question is closed or the client has gone; `InputRequired`: it has to come again.
-    Switches. Raises RouteRefused.
+    """Wait until the question is closed or the client has gone;
+    `InputRequired`: it has to come again. Switches. Raises RouteRefused.
 
-    A question without an id of the client is cancelled if the client goes, or gets an error: nobody would
-    hear the answer.
+    A question without an id of the client is cancelled if the client goes, or
+    gets an error: nobody would hear the answer.
     """
     turn.begin()
     began, is_heard = time(), False
@@ -216,19 +280,28 @@ def await_answer(turn: Turn, shown: dict[str, Any], question: dict[str, Any]) ->
                 raise RouteRefused("token_invalid", "The token has ended")
             turn.progress(int(time() - began), question["seconds"])
             seen = len(shown["answers"])
-            shown = turn.run("POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=seen)
+            shown = turn.run(
+                "POST", "/asks/get", id=shown["id"], wait=WAIT_SECONDS, seen=seen
+            )
             turn.stream.on_readable()  # nobody else looks whether the client has gone
         is_heard = turn.stream.is_open
         return shown
     finally:
-        if shown["state"] == "open" and not is_heard and not question.get("client_msg_id"):
+        if (
+            shown["state"] == "open"
+            and not is_heard
+            and not question.get("client_msg_id")
+        ):
             with suppress(RouteRefused, Unavailable):
                 turn.run("POST", "/asks/cancel", id=shown["id"])
 
 
-def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | InputRequired | Later:
-    """Why a tool may not run now; ``""``: it may. Asks a person if the app wants that. Each yes is used once:
-    the row of a task takes it, also for a client that waits. Switches. Raises RouteRefused and McpError."""
+def permission(
+    turn: Turn, tool: Tool, arguments: dict[str, Any]
+) -> str | InputRequired | Later:
+    """Why a tool may not run now; ``""``: it may. Asks a person if the app
+    wants that. Each yes is used once: the row of a task takes it, also for a
+    client that waits. Switches. Raises RouteRefused and McpError."""
     state, task = turn.state, turn.task
     if task is not None:
         if not task.what.needs_yes or task.audit:
@@ -239,19 +312,34 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
     if rules is None or tool.name not in rules.confirm:
         return ""
     if state is not None and not (isinstance(state, dict) and _PERMISSION in state):
-        return ""  # a later round of the tool, which has got the yes before its first one
+        # a later round of the tool, which has got the yes before its first one
+        return ""
     seconds = rules.confirm_seconds
     if state is None:
         person = rules.confirm_by or _owner_of(turn)
-        if not person or person == turn.user or not turn.has_route("POST", "/asks/create"):
+        if (
+            not person
+            or person == turn.user
+            or not turn.has_route("POST", "/asks/create")
+        ):
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
-        # Whole: what does not fit into a message cannot be confirmed, and `/asks/create` refuses it.
+        # Whole: what does not fit into a message cannot be confirmed, and
+        # `/asks/create` refuses it.
         shown = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
         shown = _turning.sub(lambda match: f"\\u{ord(match[0]):04x}", shown)
-        names = [f"\n{each['user']}: {each['nickname']}" for each in turn.cards([*users_in(arguments)])]
+        names = [
+            f"\n{each['user']}: {each['nickname']}"
+            for each in turn.cards([*users_in(arguments)])
+        ]
         text = f"May I use `{tool.name}`?\n\n```json\n{shown}\n```{''.join(names)}"
         options = [{"text": "Yes", "value": YES}, {"text": "No", "value": "no"}]
-        question = {"text": text, "to": person, "options": options, "seconds": seconds, "fixed": True}
+        question = {
+            "text": text,
+            "to": person,
+            "options": options,
+            "seconds": seconds,
+            "fixed": True,
+        }
         asked = turn.run("POST", "/asks/create", **question)
         if asked["text"] != text:  # a review of messages has replaced it
             turn.run("POST", "/asks/cancel", id=asked["id"])
@@ -277,8 +365,9 @@ def permission(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str | Input
 
 
 def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
-    """Use the answer to a question; see :func:`permission`. A yes permits what was asked: a question with
-    another text is none about this call, however it came to have it."""
+    """Use the answer to a question; see :func:`permission`. A yes permits what
+    was asked: a question with another text is none about this call, however it
+    came to have it."""
     if digest(asked["text"]) != task.what.asked:
         return _OTHER_QUESTION
     if [each.get("value") for each in asked["answers"]] == [YES]:
@@ -286,13 +375,20 @@ def _use(turn: Turn, task: Task, asked: dict[str, Any]) -> str:
             return "This yes was used before."
         turn.permitted_by = task.question
         return ""
-    return f"{asked['answers'][0]['user']} said no." if asked["answers"] else "Nobody has answered."
+    return (
+        f"{asked['answers'][0]['user']} said no."
+        if asked["answers"]
+        else "Nobody has answered."
+    )
 
 
 class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """Whose receipt is wanted."""
 
-    question: Annotated[int, Meta(description="The id of the message with the question.", ge=1, le=Limit.ID)]
+    question: Annotated[
+        int,
+        Meta(description="The id of the message with the question.", ge=1, le=Limit.ID),
+    ]
 
 
 def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
@@ -300,12 +396,15 @@ def receipt(turn: Turn, given: ReceiptArguments) -> dict[str, Any]:
     turn.run("POST", "/asks/get", id=given.question)
     found = receipt_of(turn.core, turn.app, given.question)
     if found is None:
-        raise RouteRefused("unknown_message", "No call was permitted by an answer to this question")
+        raise RouteRefused(
+            "unknown_message", "No call was permitted by an answer to this question"
+        )
     return found
 
 
 def _owner_of(turn: Turn) -> str:
-    """The account that manages a bot; ``""``: there is none, or it is no bot."""
+    """The account that manages a bot; ``""``: there is none, or it is no
+    bot."""
     if not turn.has_route("GET", "/bots/show"):
         return ""
     from imserver.people.bots import BotStore
@@ -330,7 +429,15 @@ TOOLS: Final = (
         description="Send a message to a user (`to`), or to a conversation or group. A call that is repeated "
         "with the same `client_msg_id` of yours stores nothing twice.",
         route=("POST", "/messages/send"),
-        fields=("text", "to", "conversation", "reply_to", "thread", "mentions", "client_msg_id"),
+        fields=(
+            "text",
+            "to",
+            "conversation",
+            "reply_to",
+            "thread",
+            "mentions",
+            "client_msg_id",
+        ),
     ),
     Tool(
         name="find_people",
@@ -351,7 +458,10 @@ TOOLS: Final = (
         run=read,
         route=("GET", "/conversations"),
         input=ReadArguments,
-        output=_object(conversations=_LIST, cursor=_text("For the next call; missing if there is no more.")),
+        output=_object(
+            conversations=_LIST,
+            cursor=_text("For the next call; missing if there is no more."),
+        ),
         names=True,
     ),
     Tool(
@@ -397,10 +507,21 @@ TOOLS: Final = (
         "their own words.",
         run=ask,
         route=("POST", "/asks/create"),
-        fields=("text", "to", "conversation", "options", "of", "need", "seconds", "client_msg_id"),
+        fields=(
+            "text",
+            "to",
+            "conversation",
+            "options",
+            "of",
+            "need",
+            "seconds",
+            "client_msg_id",
+        ),
         output=_object(
             id={"type": "integer", "minimum": 1},
-            state=_text("`answered`, `expired`, `cancelled`, `recalled`, or still `open`."),
+            state=_text(
+                "`answered`, `expired`, `cancelled`, `recalled`, or still `open`."
+            ),
             answers=_LIST,
         ),
         names=True,

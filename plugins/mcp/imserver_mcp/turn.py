@@ -1,4 +1,5 @@
-"""One request of a client: who makes it, what it may run, and how it is answered."""
+"""One request of a client: who makes it, what it may run, and how it is
+answered."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Streams(Dialect):
-    """The codec of streams. Clients send nothing on them; messages are written as they are."""
+    """The codec of streams. Clients send nothing on them; messages are written
+    as they are."""
 
     name = NAME
     logs_in = False
@@ -55,7 +57,8 @@ ENCODING: Final = StreamEncoding(_Streams())
 
 
 class RouteRefused(Exception):
-    """A route of ``/api/v1`` refused what a tool wanted of it, with this ``code`` and ``status``."""
+    """A route of ``/api/v1`` refused what a tool wanted of it, with this
+    ``code`` and ``status``."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(f"{code}: {message}")
@@ -63,11 +66,14 @@ class RouteRefused(Exception):
 
 
 class InputRequired(Struct, frozen=True):
-    """What a tool, prompt or resource returns that needs more of the client (2026-07-28).
+    """What a tool, prompt or resource returns that needs more of the client
+    (2026-07-28).
 
-    ``requests``: name → request (``elicitation/create``, ``sampling/createMessage``, ``roots/list``). The
-    client repeats its request with the answers, which are then in ``Turn.responses``, and with ``state``, any
-    JSON, which is then ``Turn.state``. The state is signed for this principal and request.
+    ``requests``: name → request (``elicitation/create``,
+    ``sampling/createMessage``, ``roots/list``). The client repeats its request
+    with the answers, which are then in ``Turn.responses``, and with ``state``,
+    any JSON, which is then ``Turn.state``. The state is signed for this
+    principal and request.
     """
 
     requests: Mapping[str, Any] = {}
@@ -77,9 +83,9 @@ class InputRequired(Struct, frozen=True):
 class Turn:
     """A request with its answer. Functions of tools get it.
 
-    ``responses``: answers of the client to :class:`InputRequired`. ``state``: the ``state`` of that, or of
-    what the tool returned to go on as a task. ``task``: the tool is run as this task; None: for a client
-    that waits.
+    ``responses``: answers of the client to :class:`InputRequired`. ``state``:
+    the ``state`` of that, or of what the tool returned to go on as a task.
+    ``task``: the tool is run as this task; None: for a client that waits.
     """
 
     task: Task | None = None
@@ -87,9 +93,22 @@ class Turn:
     """The question whose yes was used; 0: none."""
 
     def __init__(
-        self, core: Core, api: Api, tasks: Tasks, seal: Seal, stream: Stream, head: Head, request: HttpRequest
+        self,
+        core: Core,
+        api: Api,
+        tasks: Tasks,
+        seal: Seal,
+        stream: Stream,
+        head: Head,
+        request: HttpRequest,
     ) -> None:
-        self.core, self.api, self.tasks, self.stream, self.request = core, api, tasks, stream, request
+        self.core, self.api, self.tasks, self.stream, self.request = (
+            core,
+            api,
+            tasks,
+            stream,
+            request,
+        )
         self.responses: Mapping[str, Any] = {}
         self.state: Any = None
         self._seal, self._head = seal, head
@@ -97,10 +116,15 @@ class Turn:
         self._runs = 0
 
     def admit(self, call: Call) -> None:
-        """The request was read and authorised. ``user``: for whom it is made; ``""``: nobody was named."""
+        """The request was read and authorised. ``user``: for whom it is made;
+        ``""``: nobody was named."""
         self.message: Message = call.input
         self.principal: Principal = call.principal
-        self.app, self.user, self.params = call.app or GOCHAT, call.user, self.message.params
+        self.app, self.user, self.params = (
+            call.app or GOCHAT,
+            call.user,
+            self.message.params,
+        )
 
     @property
     def takes_tasks(self) -> bool:
@@ -112,37 +136,48 @@ class Turn:
     def require_tasks(self) -> None:
         """Raises McpError, unless the client takes tasks."""
         if not self.takes_tasks:
-            lacks: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASK_EXTENSION: {}}}}
+            lacks: dict[str, Any] = {
+                "requiredCapabilities": {"extensions": {TASK_EXTENSION: {}}}
+            }
             raise McpError(Code.NO_CAPABILITY, "The client does not take tasks", lacks)
 
     def proof(self) -> str:
-        """What :meth:`Core.still_holds` asks again. May switch. Raises StorageUnavailable."""
+        """What :meth:`Core.still_holds` asks again. May switch. Raises
+        StorageUnavailable."""
         return self.core.authority.proof(self.principal, self.request.headers)
 
     def has_route(self, method: str, path: str) -> bool:
-        """Whether a route of ``/api/v1`` is there: its feature may be absent."""
+        """Whether a route of ``/api/v1`` is there: its feature may be
+        absent."""
         return (method, PREFIX + path) in self.api.endpoints
 
     def run(self, method: str, path: str, **values: Any) -> Any:
-        """Have a route of ``/api/v1`` answer, as if this principal had asked it: with its need, its rules and
-        its line in the audit log. Each but the first costs as much as a request.
+        """Have a route of ``/api/v1`` answer, as if this principal had asked
+        it: with its need, its rules and its line in the audit log. Each but the
+        first costs as much as a request.
 
-        ``values``: the query or the JSON body; those that are empty are left out, and ``app`` and ``user``
-        are those of the request. May switch. Raises RouteRefused.
+        ``values``: the query or the JSON body; those that are empty are left
+        out, and ``app`` and ``user`` are those of the request. May switch.
+        Raises RouteRefused.
         """
         if self._runs:
             self.api.rates.charge(self.principal, self.request.host, 1)
         self._runs += 1
         fields = {"app": self.app, "user": self.user, **values}
-        fields = {name: value for name, value in fields.items() if value not in ("", None, [])}
+        fields = {
+            name: value for name, value in fields.items() if value not in ("", None, [])
+        }
         query, body = b"", _encode(fields)
         if method == "GET":
             texts = {
-                name: str(each).lower() if isinstance(each, bool) else each for name, each in fields.items()
+                name: str(each).lower() if isinstance(each, bool) else each
+                for name, each in fields.items()
             }
             query, body = urlencode(texts).encode(), b""
         request = HttpRequest(method, PREFIX + path, query, body, {}, self.request.host)
-        answer = self.api.run(self.api.endpoints[method, PREFIX + path], self.principal, request)
+        answer = self.api.run(
+            self.api.endpoints[method, PREFIX + path], self.principal, request
+        )
         content = msgspec.json.decode(answer.body)
         if answer.status >= 400:
             raise RouteRefused(content["code"], content["message"], answer.status)
@@ -152,11 +187,13 @@ class Turn:
         """The cards of those of these users who have accounts. May switch."""
         with suppress(RouteRefused):  # the app has no accounts
             if users and self.user and self.has_route("POST", "/accounts/cards"):
-                answer = self.run("POST", "/accounts/cards", users=[*users][:MOST_CARDS])
+                answer = self.run(
+                    "POST", "/accounts/cards", users=[*users][:MOST_CARDS]
+                )
                 return answer["cards"]  # type: ignore[no-any-return]
         return []
 
-    # --- rounds ---------------------------------------------------------------------------------------------
+    # --- rounds ---------------------------------------------------------------
 
     def read_round(self) -> None:
         """Read what the client sends in a second round. Raises McpError."""
@@ -167,17 +204,27 @@ class Turn:
     def require_answers(self, wanted: InputRequired) -> None:
         """Raises McpError, unless the client can answer these requests."""
         needs = {each["method"].partition("/")[0] for each in wanted.requests.values()}
-        lacks: dict[str, Any] = {name: {} for name in needs - self.message.client.keys()}
+        lacks: dict[str, Any] = {
+            name: {} for name in needs - self.message.client.keys()
+        }
         if lacks or not self.message.is_modern:
             raise McpError(
-                Code.NO_CAPABILITY, "The client lacks what this needs", {"requiredCapabilities": lacks}
+                Code.NO_CAPABILITY,
+                "The client lacks what this needs",
+                {"requiredCapabilities": lacks},
             )
 
     def next_round(self, wanted: InputRequired) -> dict[str, Any]:
         """The result that asks for another round. Raises McpError."""
         self.require_answers(wanted)
-        state = None if wanted.state is None else self._seal.make(wanted.state, self._bound)
-        result = {"resultType": "input_required", "inputRequests": wanted.requests, "requestState": state}
+        state = (
+            None if wanted.state is None else self._seal.make(wanted.state, self._bound)
+        )
+        result = {
+            "resultType": "input_required",
+            "inputRequests": wanted.requests,
+            "requestState": state,
+        }
         return {name: value for name, value in result.items() if value}
 
     @property
@@ -185,16 +232,27 @@ class Turn:
         """Who asks for what."""
         rounds = {"_meta", "inputResponses", "requestState"}
         asked = {key: value for key, value in self.params.items() if key not in rounds}
-        return _encode([self.principal.label, self.app, self.user, self.message.method, asked])
+        return _encode(
+            [self.principal.label, self.app, self.user, self.message.method, asked]
+        )
 
-    # --- answering ------------------------------------------------------------------------------------------
+    # --- answering ------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Begin a stream, which is kept open, unless it has begun. False: the client takes no streams."""
-        if not self._has_begun and "text/event-stream" in self.request.headers.get("accept", ""):
-            log, host, kind = self.core.node.request_log, self.request.host, "text/event-stream"
+        """Begin a stream, which is kept open, unless it has begun. False: the
+        client takes no streams."""
+        if not self._has_begun and "text/event-stream" in self.request.headers.get(
+            "accept", ""
+        ):
+            log, host, kind = (
+                self.core.node.request_log,
+                self.request.host,
+                "text/event-stream",
+            )
             self._has_begun = True
-            self.stream.begin(ENCODING, stream_head(log, self._head, host, kind, self.principal.label))
+            self.stream.begin(
+                ENCODING, stream_head(log, self._head, host, kind, self.principal.label)
+            )
         return self._has_begun
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
@@ -216,7 +274,11 @@ class Turn:
             self.stream.send(sse(answer.body))
             self.stream.close(CloseCode.NORMAL)
             return
-        log, host, problem = self.core.node.request_log, self.request.host, ApiProblem(Problems.BAD_REQUEST)
+        log, host, problem = (
+            self.core.node.request_log,
+            self.request.host,
+            ApiProblem(Problems.BAD_REQUEST),
+        )
         style = replace(PROBLEM, refuse=lambda *_: answer)
         whole = stream_refused(log, self._head, host, problem, style, self.request.by)
         self.stream.refuse(whole, CloseCode.NORMAL)

@@ -1,11 +1,15 @@
-"""Verifies the receipt of a person's yes, without the server. It needs Python's standard library alone.
+"""Verifies the receipt of a person's yes, without the server. It needs Python's
+standard library alone.
 
-python verify_receipt.py receipt.json [--arguments FILE] [--chain FILE] [--head NUMBER:HASH]
+python verify_receipt.py receipt.json [--arguments FILE] [--chain FILE] [--head
+NUMBER:HASH]
 
-A receipt has the act of the audit log that says who has permitted what, as it is hashed, and the names to
-which the act is committed. Alone it agrees with itself. ``--arguments``: those of the call, as JSON.
-``--chain``: the output of ``imserver audit export --hashes``, which has to have the act, and to be unbroken
-from there on. ``--head``: what ``imserver audit verify`` has printed, and has to be in the chain.
+A receipt has the act of the audit log that says who has permitted what, as it
+is hashed, and the names to which the act is committed. Alone it agrees with
+itself. ``--arguments``: those of the call, as JSON. ``--chain``: the output of
+``imserver audit export --hashes``, which has to have the act, and to be
+unbroken from there on. ``--head``: what ``imserver audit verify`` has printed,
+and has to be in the chain.
 """
 
 import argparse
@@ -41,7 +45,8 @@ def _read(text: str | bytes, what: str) -> Any:
 
 
 def check_row(row: Any) -> None:
-    """Raises Wrong, unless a row of the audit log has the hash of its content."""
+    """Raises Wrong, unless a row of the audit log has the hash of its
+    content."""
     if not isinstance(row, dict) or row.keys() != set(ROW):
         raise Wrong(f"a row has other fields than {', '.join(ROW)}")
     if digest([row[each] for each in ROW[:-1]]) != row["hash"]:
@@ -49,18 +54,27 @@ def check_row(row: Any) -> None:
 
 
 def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
-    """What a receipt says: the facts of the act, and ``by``, ``person`` and ``question``, which are None if
-    they were erased. Raises Wrong."""
+    """What a receipt says: the facts of the act, and ``by``, ``person`` and
+    ``question``, which are None if they were erased. Raises Wrong."""
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")
     row, names = receipt["row"], receipt["names"]
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
-    commitments, known = _read(row["names"], "the list of commitments"), dict[str, Any]()
+    commitments, known = (
+        _read(row["names"], "the list of commitments"),
+        dict[str, Any](),
+    )
     for each in names if isinstance(names, list) else [None]:
-        if not isinstance(each, dict) or each.keys() != set(NAME) or each["part"] in known:
-            raise Wrong(f"a name has other fields than {', '.join(NAME)}, or is there twice")
+        if (
+            not isinstance(each, dict)
+            or each.keys() != set(NAME)
+            or each["part"] in known
+        ):
+            raise Wrong(
+                f"a name has other fields than {', '.join(NAME)}, or is there twice"
+            )
         whole = [each[field] for field in ("salt", "part", "app", "member", "text")]
         if digest(whole) != commitments.get(each["part"]):
             raise Wrong(f"{each['part']} was changed")
@@ -73,13 +87,15 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
         raise Wrong("the question was changed")
     if arguments is not None and digest(arguments) != facts["arguments"]:
         raise Wrong("the arguments are others")
-    by, person = (known[part]["member"] if part in known else None for part in ("by", "user"))
+    by, person = (
+        known[part]["member"] if part in known else None for part in ("by", "user")
+    )
     return {**facts, "by": by, "person": person, "question": question}
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
-    """How many rows of the audit log there are. Raises Wrong, unless they are a chain with this row, which
-    has the head."""
+    """How many rows of the audit log there are. Raises Wrong, unless they are a
+    chain with this row, which has the head."""
     before: Any = None
     count, heads = 0, set[str]()
     for line in lines:
@@ -92,7 +108,10 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
             raise Wrong(f"the chain is broken before row {each['number']}")
         if each["number"] == row["number"] and each != row:
             raise Wrong("the chain has another act in the place of that of the receipt")
-        heads |= {f"{each['number']}:{each['hash']}"} & {head, f"{row['number']}:{row['hash']}"}
+        heads |= {f"{each['number']}:{each['hash']}"} & {
+            head,
+            f"{row['number']}:{row['hash']}",
+        }
         before, count = each, count + 1
     if f"{row['number']}:{row['hash']}" not in heads:
         raise Wrong("the chain does not have the act of the receipt")
@@ -103,7 +122,9 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
 
 def main(given: list[str]) -> int:
     """Print what the receipt says; 0: it holds, 1: it does not."""
-    parser = argparse.ArgumentParser(description="Verify the receipt of a person's yes.")
+    parser = argparse.ArgumentParser(
+        description="Verify the receipt of a person's yes."
+    )
     parser.add_argument("receipt", type=Path)
     parser.add_argument("--arguments", type=Path)
     parser.add_argument("--chain", type=Path)
@@ -111,7 +132,9 @@ def main(given: list[str]) -> int:
     options = parser.parse_args(given)
     try:
         receipt = _read(options.receipt.read_bytes(), "the receipt")
-        arguments = options.arguments and _read(options.arguments.read_bytes(), "the file of the arguments")
+        arguments = options.arguments and _read(
+            options.arguments.read_bytes(), "the file of the arguments"
+        )
         says = check(receipt, arguments)
         if options.chain:
             with options.chain.open("rb") as lines:
@@ -119,9 +142,15 @@ def main(given: list[str]) -> int:
     except (OSError, Wrong) as error:
         print(f"wrong: {error}", file=sys.stderr)
         return 1
-    at = datetime.fromtimestamp(says["answered"] / 1000, UTC).isoformat(timespec="seconds")
-    print(f"{says['person']} has said {says['answer']} to {says['by']} at {at}: {says['tool']}")
-    print(f"arguments sha256:{says['arguments']}, act {receipt['row']['number']} of the audit log")
+    at = datetime.fromtimestamp(says["answered"] / 1000, UTC).isoformat(
+        timespec="seconds"
+    )
+    print(
+        f"{says['person']} has said {says['answer']} to {says['by']} at {at}: {says['tool']}"
+    )
+    print(
+        f"arguments sha256:{says['arguments']}, act {receipt['row']['number']} of the audit log"
+    )
     return 0
 
 

@@ -1,5 +1,5 @@
-"""The distribution and the fixture of the suite installed, and servers with them: one node, and two that
-share a Redis."""
+"""The distribution and the fixture of the suite installed, and servers with
+them: one node, and two that share a Redis."""
 
 import json
 import sys
@@ -31,11 +31,14 @@ CONFIG: dict[str, Any] = {
 }
 
 
-installed, servers = plug_ins.fixtures("mcp", CONFIG, PLUGIN, PLUGIN / "tests" / "fixture")
+installed, servers = plug_ins.fixtures(
+    "mcp", CONFIG, PLUGIN, PLUGIN / "tests" / "fixture"
+)
 
 
 class Site(NamedTuple):
-    """Nodes, with a bot of ann, who talks with bob. ``first`` and ``last`` are the same if there is one."""
+    """Nodes, with a bot of ann, who talks with bob. ``first`` and ``last`` are
+    the same if there is one."""
 
     first: Server
     last: Server
@@ -49,7 +52,10 @@ class Site(NamedTuple):
 
 def people(server: Server) -> tuple[User, User, User]:
     """Two accounts, and a bot of the first."""
-    ann, bob = User.register(server, key=KEY, nickname="Ann"), User.register(server, key=KEY, nickname="Bob")
+    ann, bob = (
+        User.register(server, key=KEY, nickname="Ann"),
+        User.register(server, key=KEY, nickname="Bob"),
+    )
     bot = ann.post("bots", name=f"helper{time.time_ns() % 10**9}")
     return ann, bob, User(server, bot["token"], bot["id"])
 
@@ -66,12 +72,18 @@ def site(servers: list[Server]) -> Site:
 
 
 def post(url: str, body: Any, token: str = "", **headers: str) -> tuple[int, Any, Any]:
-    """Status, document and headers of the answer to one request, as bytes or JSON."""
+    """Status, document and headers of the answer to one request, as bytes or
+    JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    given = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+    }
     given |= {"Authorization": f"Bearer {token}"} if token else {}
     request = Request(
-        url, data, {**given, **{name.replace("_", "-"): each for name, each in headers.items()}}
+        url,
+        data,
+        {**given, **{name.replace("_", "-"): each for name, each in headers.items()}},
     )
     try:
         answer = urlopen(request, timeout=60)
@@ -80,7 +92,9 @@ def post(url: str, body: Any, token: str = "", **headers: str) -> tuple[int, Any
     with answer:
         content = answer.read()
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
-        lines = [line[6:] for line in content.splitlines() if line.startswith(b"data: ")]
+        lines = [
+            line[6:] for line in content.splitlines() if line.startswith(b"data: ")
+        ]
         content = lines[-1]
     return answer.status, json.loads(content) if content else None, answer.headers
 
@@ -92,10 +106,24 @@ META = {
 
 
 def rpc(url: str, token: str, method: str, **params: Any) -> Any:
-    """The answer to a request of 2026-07-28: its result, or the error as a dict with ``code``."""
-    name = params.get("uri") if method == "resources/read" else params.get("taskId", params.get("name", ""))
-    headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": method, "Mcp_Name": str(name)}
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": META, **params}}
+    """The answer to a request of 2026-07-28: its result, or the error as a dict
+    with ``code``."""
+    name = (
+        params.get("uri")
+        if method == "resources/read"
+        else params.get("taskId", params.get("name", ""))
+    )
+    headers = {
+        "MCP_Protocol_Version": "2026-07-28",
+        "Mcp_Method": method,
+        "Mcp_Name": str(name),
+    }
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": method,
+        "params": {"_meta": META, **params},
+    }
     answer = post(url, body, token, **headers)[1]
     return answer["result"] if "result" in answer else answer["error"]
 
@@ -146,7 +174,13 @@ def question(user: User, of: str) -> Any:
 
     def look() -> Any:
         messages = user.get("messages/sync", after=0, limit=200)["messages"]
-        asked = [each for each in messages if each["from"] == of and "ask" in each.get("meta", {})]
-        return next((each for each in asked if "state" not in each["meta"]["ask"]), None)
+        asked = [
+            each
+            for each in messages
+            if each["from"] == of and "ask" in each.get("meta", {})
+        ]
+        return next(
+            (each for each in asked if "state" not in each["meta"]["ask"]), None
+        )
 
     return eventually(look, what="the question")

@@ -1,5 +1,6 @@
-"""A client of PyPI, unmodified, as a bot whose node is killed while it asks somebody, and waits:
-`judge_killed.py LIBRARY URLS TOKEN USER`. Everything is called again at the next URL, with the same ids."""
+"""A client of PyPI, unmodified, as a bot whose node is killed while it asks
+somebody, and waits: `judge_killed.py LIBRARY URLS TOKEN USER`. Everything is
+called again at the next URL, with the same ids."""
 
 import asyncio
 import sys
@@ -32,12 +33,20 @@ async def main() -> None:
     headers = {"Authorization": f"Bearer {token}"}
     for url in urls.split(","):
         try:
-            async with httpx2.AsyncClient(headers=headers, timeout=60) as http, connect(url, http) as client:
-                results = [(await client.call_tool(*call)).structured_content for call in CALLS]
+            async with (
+                httpx2.AsyncClient(headers=headers, timeout=60) as http,
+                connect(url, http) as client,
+            ):
+                results = [
+                    (await client.call_tool(*call)).structured_content for call in CALLS
+                ]
         except Exception as error:
             print(f"{url}: {error!r}", file=sys.stderr)
         else:
-            assert (results[1]["state"], results[1]["answers"][0]["value"]) == ("answered", "yes"), results
+            assert (results[1]["state"], results[1]["answers"][0]["value"]) == (
+                "answered",
+                "yes",
+            ), results
             assert urls.endswith(url), "its node was killed"
             print("done")
             return

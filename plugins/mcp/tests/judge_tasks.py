@@ -1,4 +1,5 @@
-"""The client of PyPI `mcp`, unmodified, takes a task: `judge_tasks.py URL TOKEN USER`. It asks a person."""
+"""The client of PyPI `mcp`, unmodified, takes a task: `judge_tasks.py URL TOKEN
+USER`. It asks a person."""
 
 import asyncio
 import sys
@@ -56,10 +57,14 @@ async def main() -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60) as http,
-        Client(streamable_http_client(url, http_client=http), extensions=[Tasks()]) as client,
+        Client(
+            streamable_http_client(url, http_client=http), extensions=[Tasks()]
+        ) as client,
     ):
         options = [{"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"}]
-        answer = await client.call_tool("ask", {"to": user, "text": "By PyPI?", "options": options})
+        answer = await client.call_tool(
+            "ask", {"to": user, "text": "By PyPI?", "options": options}
+        )
         print(answer.structured_content["answers"][0]["value"])
 
 

@@ -22,14 +22,18 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "2026-07-28": {},
     "2025-11-25": {
         **dict.fromkeys(("tools-call-sampling", "tools-call-elicitation"), REQUESTS),
-        **dict.fromkeys(("elicitation-sep1034-defaults", "elicitation-sep1330-enums"), REQUESTS),
+        **dict.fromkeys(
+            ("elicitation-sep1034-defaults", "elicitation-sep1330-enums"), REQUESTS
+        ),
         **dict.fromkeys(("resources-subscribe", "resources-unsubscribe"), MEMORY),
         "server-sse-multiple-streams": "it warns of the session id that it does not get",
     },
 }
-"""Revision → the scenarios that it requires and that do not apply, with the reasons."""
+"""Revision → the scenarios that it requires and that do not apply, with the
+reasons."""
 NOT_REQUIRED = {"http": "not required, and no tool mirrors arguments in headers"}
-"""First word of the scenarios that no revision requires yet → why they do not apply."""
+"""First word of the scenarios that no revision requires yet → why they do not
+apply."""
 
 
 @pytest.fixture
@@ -42,45 +46,87 @@ def scripts(tmp_path: Path) -> Path:
 
 @pytest.mark.needs("node")
 @pytest.mark.parametrize(
-    "nodes", ["one", "two", pytest.param("one killed", marks=pytest.mark.full("programs"))]
+    "nodes",
+    ["one", "two", pytest.param("one killed", marks=pytest.mark.full("programs"))],
 )
 def test_the_suite_passes(
-    nodes: str, installed: dict[str, str], record_property: Callable[[str, object], None], tmp_path: Path
+    nodes: str,
+    installed: dict[str, str],
+    record_property: Callable[[str, object], None],
+    tmp_path: Path,
 ) -> None:
     program = NODE_MODULES / "@modelcontextprotocol/conformance" / "dist" / "index.js"
-    with running(tmp_path / "nodes", installed, 1 if nodes == "one" else 2, api={}) as servers:
+    with running(
+        tmp_path / "nodes", installed, 1 if nodes == "one" else 2, api={}
+    ) as servers:
         url = f"{servers[-1].http_url}/mcp?user=ann"
-        begun(url, "", "slow_compute", seconds=1)  # makes the database: the suite waits ten seconds at most
+        # makes the database: the suite waits ten seconds at most
+        begun(url, "", "slow_compute", seconds=1)
         if nodes == "one killed":
             servers[0].process.kill()
         for revision, exceptions in EXCEPTIONS.items():
             baseline = tmp_path / f"{revision}.yaml"
-            baseline.write_text("server:\n" + "".join(f"  - {name}\n" for name in exceptions) or "{}")
-            options = ["--requirements", revision, "--timeout", "60000", "-o", str(tmp_path / revision)]
+            baseline.write_text(
+                "server:\n" + "".join(f"  - {name}\n" for name in exceptions) or "{}"
+            )
+            options = [
+                "--requirements",
+                revision,
+                "--timeout",
+                "60000",
+                "-o",
+                str(tmp_path / revision),
+            ]
             options += ["--expected-failures", str(baseline)] if exceptions else []
-            shown = run([require("node"), str(program), "server", "--url", url, *options], tmp_path)
+            shown = run(
+                [require("node"), str(program), "server", "--url", url, *options],
+                tmp_path,
+            )
             assert "tools-list" in shown
-            tasks = set(re.findall(r"^  ✓ (tasks-\S+) \(extension\)", shown, re.MULTILINE))
+            tasks = set(
+                re.findall(r"^  ✓ (tasks-\S+) \(extension\)", shown, re.MULTILINE)
+            )
             assert len(tasks) == (10 if revision == "2026-07-28" else 0)
             reasons = dict(exceptions)
             for name in re.findall(r"^  ✗ (\S+) \(", shown, re.MULTILINE):
                 reasons[name] = NOT_REQUIRED[name.partition("-")[0]]
             for reason in dict.fromkeys(reasons.values()):
-                named = ", ".join(f"`{name}`" for name, each in reasons.items() if each == reason)
+                named = ", ".join(
+                    f"`{name}`" for name, each in reasons.items() if each == reason
+                )
                 record_property("exception", f"{revision}: {named}: {reason}")
-            record_property("checks", sum(map(int, re.findall(r"^Total: (\d+) passed", shown, re.MULTILINE))))
+            record_property(
+                "checks",
+                sum(map(int, re.findall(r"^Total: (\d+) passed", shown, re.MULTILINE))),
+            )
 
 
-@pytest.mark.parametrize(("mode", "version"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
+@pytest.mark.parametrize(
+    ("mode", "version"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")]
+)
 def test_mcp_of_pypi(site: Site, mode: str, version: str) -> None:
-    command = [sys.executable, str(HERE / "judge_mcp.py"), site.url(), site.bot.token, site.bob.user]
+    command = [
+        sys.executable,
+        str(HERE / "judge_mcp.py"),
+        site.url(),
+        site.bot.token,
+        site.bob.user,
+    ]
     assert run([*command, mode, version]).strip() == "done"
 
 
 @pytest.mark.needs("node")
-@pytest.mark.parametrize(("package", "version"), [("sdk", "2025-11-25"), ("client", "2026-07-28")])
+@pytest.mark.parametrize(
+    ("package", "version"), [("sdk", "2025-11-25"), ("client", "2026-07-28")]
+)
 def test_clients_of_npm(site: Site, package: str, version: str, scripts: Path) -> None:
-    command = [require("node"), str(scripts / "judge_client.mjs"), package, site.url(), site.bot.token]
+    command = [
+        require("node"),
+        str(scripts / "judge_client.mjs"),
+        package,
+        site.url(),
+        site.bot.token,
+    ]
     assert run([*command, site.bob.user, version]).strip() == "done"
 
 
@@ -93,16 +139,27 @@ def test_clients_of_npm_in_a_page_of_another_origin(
     require(DRIVER)
     site = page_of(tmp_path, scripts / "page_client.js")
     apps = {"gochat": {"origins": ["localhost"]}}
-    with running(tmp_path / "nodes", installed, 2, apps=apps) as servers, serve_folder(site) as address:
+    with (
+        running(tmp_path / "nodes", installed, 2, apps=apps) as servers,
+        serve_folder(site) as address,
+    ):
         _, bob, bot = people(servers[0])
         browser = Browser(tmp_path / "chromium")
         try:
             page = browser.open(address)
             for server in servers:  # with both HTTP servers
                 for name in ("sdk", "client"):
-                    given = {"name": name, "url": f"{server.http_url}/mcp", "token": bot.token}
-                    assert run_page(page, {**given, "user": bob.user}) == f"hello from {name} in a page"
-            assert all("405" in each for each in browser.complaints())  # of GET: there is no standing stream
+                    given = {
+                        "name": name,
+                        "url": f"{server.http_url}/mcp",
+                        "token": bot.token,
+                    }
+                    assert (
+                        run_page(page, {**given, "user": bob.user})
+                        == f"hello from {name} in a page"
+                    )
+            # of GET: there is no standing stream
+            assert all("405" in each for each in browser.complaints())
         finally:
             browser.quit()
 
@@ -112,12 +169,16 @@ def test_clients_of_npm_in_a_page_of_another_origin(
 def test_clients_go_on_at_another_node_when_theirs_is_killed(
     installed: dict[str, str], scripts: Path, tmp_path: Path
 ) -> None:
-    """All of them at once, each while it asks bob and waits. Nothing is lost, or done twice."""
+    """All of them at once, each while it asks bob and waits. Nothing is lost,
+    or done twice."""
     python = [sys.executable, str(HERE / "judge_killed.py")]
     node = [require("node"), str(scripts / "judge_killed.mjs")]
     commands = [[*python, library] for library in ("auto", "legacy", "fastmcp")]
     commands += [[*node, package] for package in ("sdk", "client")]
-    with running(tmp_path / "nodes", installed, 2) as (first, last), ThreadPoolExecutor() as pool:
+    with (
+        running(tmp_path / "nodes", installed, 2) as (first, last),
+        ThreadPoolExecutor() as pool,
+    ):
         ann, bob, _ = people(first)
         bots = [ann.bot(f"judge{number}_bot") for number in range(len(commands))]
         urls = f"{first.http_url}/mcp,{last.http_url}/mcp"
@@ -133,5 +194,9 @@ def test_clients_go_on_at_another_node_when_theirs_is_killed(
         assert [each.result().strip() for each in runs] == ["done"] * len(runs)
         got = bob.get("messages/sync", after=0, limit=200)["messages"]
         for bot in bots:
-            texts = [each["text"] for each in got if each["from"] == bot.user and each["kind"] == "message"]
+            texts = [
+                each["text"]
+                for each in got
+                if each["from"] == bot.user and each["kind"] == "message"
+            ]
             assert texts == ["before", "Go on?", "after"]

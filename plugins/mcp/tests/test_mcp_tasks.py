@@ -1,4 +1,5 @@
-"""Tasks: who sees them, that what a person permits happens once, and nodes that are killed meanwhile."""
+"""Tasks: who sees them, that what a person permits happens once, and nodes that
+are killed meanwhile."""
 
 import json
 import socket
@@ -51,41 +52,75 @@ from tests.users import User
 HERE = Path(__file__).parent
 FEATURES = ["messages", "webhooks", "accounts", "groups", "bots", "ask", "audit", "mcp"]
 IMSERVER = (sys.executable, "-m", "imserver")
-SAMPLED = [pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]]
+SAMPLED = [
+    pytest.param(each, marks=pytest.mark.full("sampled")) for each in ENGINES[1:]
+]
 ON_EACH = pytest.mark.parametrize("empty_url", ["sqlite", *SAMPLED], indirect=True)
 SEND_ASKS = {"gochat": {"mcp": {"confirm": ["send"], "confirm_seconds": 3600}}}
 
 
 def texts(user: User) -> list[str]:
     got = user.get("messages/sync", after=0, limit=200)["messages"]
-    return [each["text"] for each in got if each["kind"] == "message" and each["from"] != user.user]
+    return [
+        each["text"]
+        for each in got
+        if each["kind"] == "message" and each["from"] != user.user
+    ]
 
 
 def acts(server: Server, question: int) -> int:
     """How many acts say that the yes to a question was used."""
-    return len(User(server, KEY).get("audit", name=PERMIT, about=f"message:{question}")["acts"])
+    return len(
+        User(server, KEY).get("audit", name=PERMIT, about=f"message:{question}")["acts"]
+    )
 
 
 def test_a_question_is_a_task_until_it_has_its_answer(site: Site) -> None:
     first, last, bot = site.url(site.first), site.url(), site.bot.token
-    task = begun(first, bot, "ask", to=site.bob.user, text="As a task?", options=OPTIONS, seconds=7200)
+    task = begun(
+        first,
+        bot,
+        "ask",
+        to=site.bob.user,
+        text="As a task?",
+        options=OPTIONS,
+        seconds=7200,
+    )
     now = of_task("get", last, bot, task)
-    assert (now["status"], now["ttlMs"] >= 7_200_000, now["resultType"]) == ("working", True, "complete")
+    assert (now["status"], now["ttlMs"] >= 7_200_000, now["resultType"]) == (
+        "working",
+        True,
+        "complete",
+    )
     for other in (site.ann, site.ann.bot(f"other{task[5:12]}_bot")):
         for method in ("get", "update", "cancel"):
             assert of_task(method, last, other.token, task)["code"] == Code.BAD_PARAMS
-    site.bob.post("asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes")
+    site.bob.post(
+        "asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes"
+    )
     result = ended(last, bot, task)["result"]
     answer = result["structuredContent"]
     assert (answer["state"], answer["answers"][0]["value"]) == ("answered", "yes")
     again = of_task("get", first, bot, task)
-    assert (of_task("cancel", last, bot, task)["resultType"], again["result"]) == ("complete", result)
+    assert (of_task("cancel", last, bot, task)["resultType"], again["result"]) == (
+        "complete",
+        result,
+    )
     refused = rpc(last, bot, "tasks/get", taskId=task)
-    assert refused["data"] == {"requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+    assert refused["data"] == {
+        "requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    }
 
 
 def test_a_task_that_is_cancelled_asks_nobody_any_more(site: Site) -> None:
-    task = begun(site.url(), site.bot.token, "ask", to=site.bob.user, text="Cancelled?", options=OPTIONS)
+    task = begun(
+        site.url(),
+        site.bot.token,
+        "ask",
+        to=site.bob.user,
+        text="Cancelled?",
+        options=OPTIONS,
+    )
     asked = question(site.bob, site.bot.user)["id"]
     of_task("cancel", site.url(site.first), site.bot.token, task)
     assert of_task("get", site.url(), site.bot.token, task)["status"] == "cancelled"
@@ -98,30 +133,44 @@ def test_who_has_too_many_tasks_asks_nobody(site: Site) -> None:
     for _ in range(MOST_OPEN):
         begun(site.url(), bot.token, "confirm_delete")
     given = {"to": site.bob.user, "text": "One more?", "options": OPTIONS}
-    refused = rpc(site.url(), bot.token, "tools/call", name="ask", arguments=given, _meta=BY_TASKS)
+    refused = rpc(
+        site.url(), bot.token, "tools/call", name="ask", arguments=given, _meta=BY_TASKS
+    )
     assert (refused["code"], refused["data"]["max"]) == (Code.EXHAUSTED, MOST_OPEN)
     asked = [
         each
         for each in site.bob.get("messages/sync", after=0, limit=200)["messages"]
         if each["from"] == bot.user
     ]
-    assert [each["meta"]["ask"]["state"] for each in asked if each["kind"] == "message"] == ["cancelled"]
+    assert [
+        each["meta"]["ask"]["state"] for each in asked if each["kind"] == "message"
+    ] == ["cancelled"]
 
 
 @ON_EACH
-def test_calls_that_wait_count_and_no_two_take_the_last_place(empty_url: str, open_store: OpenStore) -> None:
+def test_calls_that_wait_count_and_no_two_take_the_last_place(
+    empty_url: str, open_store: OpenStore
+) -> None:
     store = open_store(empty_url, tables=replace(TABLES, of_others=(FEATURE.stored,)))
-    rows, by = TaskRows(store), Principal("bot", apps=frozenset({"shop"}), user="helper")
+    rows, by = (
+        TaskRows(store),
+        Principal("bot", apps=frozenset({"shop"}), user="helper"),
+    )
     what = TaskCall(by, "", "send", {}, {}, True)
 
     def add(state: str = "held", user: str = "helper") -> Task | None:
         with suppress(McpError):
-            return rows.add(Task(app="shop", user=user, state=state, what=what, question=7), 60, 10)
+            return rows.add(
+                Task(app="shop", user=user, state=state, what=what, question=7), 60, 10
+            )
         return None
 
     for number in range(MOST_OPEN - 1):
         assert add("held" if number % 2 else "working")
-    (held,) = filter(None, [each.value for each in gevent.joinall([gevent.spawn(add) for _ in range(12)])])
+    (held,) = filter(
+        None,
+        [each.value for each in gevent.joinall([gevent.spawn(add) for _ in range(12)])],
+    )
     assert (add("working") is None, add(user="bob") is None) == (True, False)
     rows.end_held(held)
     assert add("working")
@@ -133,13 +182,20 @@ def test_a_call_that_waits_is_forgotten_when_its_client_goes(
 ) -> None:
     with running(tmp_path / "nodes", installed, 1, apps=SEND_ASKS) as (server,):
         _, bob, bot = people(server)
-        call = {"name": "send", "arguments": {"to": bob.user, "text": "nobody hears of it"}}
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+        call = {
+            "name": "send",
+            "arguments": {"to": bob.user, "text": "nobody hears of it"},
+        }
+        body = json.dumps(
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+        ).encode()
         head = f"POST /mcp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bot.token}\r\n"
         head += "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
 
         def held() -> int:
-            with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as file:
+            with closing(
+                sqlite3.connect(server.folder / "data" / "imserver.db")
+            ) as file:
                 return int(file.execute("SELECT COUNT(*) FROM mcp_task").fetchone()[0])
 
         with socket.create_connection((server.http.host, server.http.port)) as client:
@@ -150,9 +206,17 @@ def test_a_call_that_waits_is_forgotten_when_its_client_goes(
 
 def test_the_client_of_pypi_takes_a_task(site: Site) -> None:
     with ThreadPoolExecutor(1) as pool:
-        command = [sys.executable, str(HERE / "judge_tasks.py"), site.url(), site.bot.token, site.bob.user]
+        command = [
+            sys.executable,
+            str(HERE / "judge_tasks.py"),
+            site.url(),
+            site.bot.token,
+            site.bob.user,
+        ]
         waiting = pool.submit(run, command)
-        site.bob.post("asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes")
+        site.bob.post(
+            "asks/answer", id=question(site.bob, site.bot.user)["id"], value="yes"
+        )
         assert waiting.result(60).strip() == "yes"
 
 
@@ -163,7 +227,9 @@ def test_what_a_person_permits_is_done_once_and_what_they_do_not_never(
         ann, bob, bot = people(server)
         url = f"{server.http_url}/mcp"
         for value in ("no", "yes"):
-            task = begun(url, bot.token, "send", to=bob.user, text=f"sent after {value}")
+            task = begun(
+                url, bot.token, "send", to=bob.user, text=f"sent after {value}"
+            )
             ann.post("asks/answer", id=question(ann, bot.user)["id"], value=value)
             assert ended(url, bot.token, task)["result"]["isError"] is (value == "no")
         cancelled = begun(url, bot.token, "send", to=bob.user, text="cancelled")
@@ -172,7 +238,8 @@ def test_what_a_person_permits_is_done_once_and_what_they_do_not_never(
         asked = question(ann, bot.user)["id"]
         ann.post("bots/rotate", bot=bot.user)
         ann.post("asks/answer", id=asked, value="yes")
-        last = begun(url, ann.token, "ask", to=bob.user, text="later", options=OPTIONS)  # looked at after it
+        # looked at after it
+        last = begun(url, ann.token, "ask", to=bob.user, text="later", options=OPTIONS)
         bob.post("asks/answer", id=question(bob, ann.user)["id"], value="yes")
         ended(url, ann.token, last)
         assert texts(bob) == ["sent after yes", "later"]
@@ -192,32 +259,69 @@ def test_a_yes_leaves_one_receipt_that_holds_without_the_server(
         asked = question(ann, bot.user)["id"]
         places = (ann, User(last, ann.token, ann.user))
         answers = list(
-            pool.map(lambda who, value: who.post("asks/answer", id=asked, value=value), places, ["yes", "no"])
+            pool.map(
+                lambda who, value: who.post("asks/answer", id=asked, value=value),
+                places,
+                ["yes", "no"],
+            )
         )
         is_yes = answers[0]["accepted"]
         assert [each["accepted"] for each in answers] == [is_yes, not is_yes]
         result = ended(there, bot.token, task)["result"]
-        assert (acts(first, asked), KEY_OF_META in result.get("_meta", {})) == (is_yes, is_yes)
-        waiting = pool.submit(rpc, there, bot.token, "tools/call", name="send", arguments=given)
+        assert (acts(first, asked), KEY_OF_META in result.get("_meta", {})) == (
+            is_yes,
+            is_yes,
+        )
+        waiting = pool.submit(
+            rpc, there, bot.token, "tools/call", name="send", arguments=given
+        )
         asked = question(ann, bot.user)["id"]
         ann.post("asks/answer", id=asked, value="yes")
         found = waiting.result(60)["_meta"][KEY_OF_META]
         for who, of in ((bot, url), (ann, there)):
             assert tool(of, who.token, "receipt", question=asked) == found
-        assert rpc(url, bob.token, "tools/call", name="receipt", arguments={"question": asked})["isError"]
+        assert rpc(
+            url, bob.token, "tools/call", name="receipt", arguments={"question": asked}
+        )["isError"]
         says = check(found, given)
-        assert (says["by"], says["person"], says["answer"]) == (bot.user, ann.user, "yes")
+        assert (says["by"], says["person"], says["answer"]) == (
+            bot.user,
+            ann.user,
+            "yes",
+        )
         with pytest.raises(Wrong):
             check(found, {**given, "text": "another"})
         config = str(first.config_file)
-        chain = run([*IMSERVER, "audit", "export", "--hashes", "-c", config], tmp_path, **installed)
-        head = run([*IMSERVER, "audit", "verify", "-c", config], tmp_path, **installed).split()[-1]
+        chain = run(
+            [*IMSERVER, "audit", "export", "--hashes", "-c", config],
+            tmp_path,
+            **installed,
+        )
+        head = run(
+            [*IMSERVER, "audit", "verify", "-c", config], tmp_path, **installed
+        ).split()[-1]
         (tmp_path / "chain.jsonl").write_text(chain, encoding="utf-8")
         (tmp_path / "receipt.json").write_text(json.dumps(found), encoding="utf-8")
-        command = [sys.executable, "-I", verify_receipt.__file__, "receipt.json", "--chain", "chain.jsonl"]
+        command = [
+            sys.executable,
+            "-I",
+            verify_receipt.__file__,
+            "receipt.json",
+            "--chain",
+            "chain.jsonl",
+        ]
         shown = run([*command, "--head", head], tmp_path)
         assert shown.startswith(f"{ann.user} has said yes to {bot.user} at "), shown
-        assert main([str(tmp_path / "receipt.json"), "--arguments", str(tmp_path / "receipt.json")]) == 1
+        assert (
+            main(
+                [
+                    str(tmp_path / "receipt.json"),
+                    "--arguments",
+                    str(tmp_path / "receipt.json"),
+                ]
+            )
+            == 1
+        )
 
 
 def made(number: int) -> tuple[bytes, list[bytes]]:
@@ -227,9 +331,17 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
     text = f"May I use `send`? {given}"
     call = TaskCall(bot, "", "send", given, {}, True, asked=digest(text))
     task = Task(app="shop", user="helper", what=call, question=7)
-    asked = {"id": 7, "text": text, "answers": [{"user": "ann", "value": "yes", "time": 1_700_000_000_000}]}
+    asked = {
+        "id": 7,
+        "text": text,
+        "answers": [{"user": "ann", "value": "yes", "time": 1_700_000_000_000}],
+    }
     rows, previous, names = [], "", ()
-    for act in (Act("node.start", Principal("node", key="n1")), act_of(task, asked, bot), Act("x", bot)):
+    for act in (
+        Act("node.start", Principal("node", key="n1")),
+        act_of(task, asked, bot),
+        Act("x", bot),
+    ):
         entry, of_act = entry_of(act)
         place = number + len(rows), 1_700_000_000_000 + number, entry, previous
         rows.append(AuditRow(*place, hash_of(*place)))
@@ -240,13 +352,19 @@ def made(number: int) -> tuple[bytes, list[bytes]]:
 
 
 @pytest.mark.parametrize(
-    "number", [1, *(pytest.param(n, marks=pytest.mark.full("sampled")) for n in range(2, 101))]
+    "number",
+    [1, *(pytest.param(n, marks=pytest.mark.full("sampled")) for n in range(2, 101))],
 )
 def test_each_changed_bit_of_a_receipt_and_of_its_chain_is_found(number: int) -> None:
     whole, chain = made(number)
     original = json.loads(whole)
     check(original)
-    assert check_chain(chain, original["row"], f"{number + 2}:{json.loads(chain[2])['hash']}") == 3
+    assert (
+        check_chain(
+            chain, original["row"], f"{number + 2}:{json.loads(chain[2])['hash']}"
+        )
+        == 3
+    )
     same = 0
     for changed in flipped(whole):
         with suppress(ValueError):
@@ -260,7 +378,12 @@ def test_each_changed_bit_of_a_receipt_and_of_its_chain_is_found(number: int) ->
         for changed in flipped(line):
             with pytest.raises(Wrong):
                 check_chain(
-                    [*chain[:place], *changed.splitlines(keepends=True), *chain[place + 1 :]], original["row"]
+                    [
+                        *chain[:place],
+                        *changed.splitlines(keepends=True),
+                        *chain[place + 1 :],
+                    ],
+                    original["row"],
                 )
 
 
@@ -275,14 +398,21 @@ def flipped(content: bytes) -> Iterator[bytes]:
 def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
     empty_url: str, installed: dict[str, str], tmp_path: Path
 ) -> None:
-    """Nobody asks for the tasks: they are done where the answer finds a node."""
+    """Nobody asks for the tasks: they are done where the answer finds a
+    node."""
     config: Any = {**CONFIG, "apps": SEND_ASKS, "storage": {"url": empty_url}}
     with nodes_of(tmp_path, 0, **config) as nodes:
         nodes.start_many(2, environment=installed)
         first, second = nodes.servers
         ann, bob, bot = people(first)
         tasks = [
-            begun(f"{first.http_url}/mcp", bot.token, "send", to=bob.user, text=f"task {number}")
+            begun(
+                f"{first.http_url}/mcp",
+                bot.token,
+                "send",
+                to=bob.user,
+                text=f"task {number}",
+            )
             for number in range(3)
         ]
         asked = [
@@ -293,21 +423,32 @@ def test_tasks_wait_while_their_nodes_are_killed_replaced_and_restarted(
         first.process.kill()
         ann.server = bob.server = second
         ann.post("asks/answer", id=asked[0], value="yes")
-        eventually(lambda: texts(bob) == ["task 0"], what="what the killed node had begun", seconds=60)
+        eventually(
+            lambda: texts(bob) == ["task 0"],
+            what="what the killed node had begun",
+            seconds=60,
+        )
         ann.post("asks/answer", id=asked[1], value="yes")
         second.process.kill()
         third = nodes.start(environment=installed)
         ann.server = bob.server = third
-        eventually(lambda: texts(bob) == ["task 0", "task 1"], what="what was answered before", seconds=90)
+        eventually(
+            lambda: texts(bob) == ["task 0", "task 1"],
+            what="what was answered before",
+            seconds=90,
+        )
         ann.post("asks/answer", id=asked[2], value="yes")
-        results = [ended(f"{third.http_url}/mcp", bot.token, task)["result"] for task in tasks]
+        results = [
+            ended(f"{third.http_url}/mcp", bot.token, task)["result"] for task in tasks
+        ]
         assert not any(each["isError"] for each in results)
         assert texts(bob) == ["task 0", "task 1", "task 2"]
         assert [acts(third, each) for each in asked] == [1, 1, 1]
 
 
 BEFORE = "5700203e28fedeb91292c0cf1c3bd176fb4d9db8"
-"""The first release has no tasks: until one has them, this commit is the one before."""
+"""The first release has no tasks: until one has them, this commit is the one
+before."""
 
 
 @pytest.mark.full("programs")
@@ -315,7 +456,8 @@ BEFORE = "5700203e28fedeb91292c0cf1c3bd176fb4d9db8"
 def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_one_comes_back(
     installed: dict[str, str], tmp_path: Path
 ) -> None:
-    """A task of each is done by the other, in the middle of the exchange and behind it."""
+    """A task of each is done by the other, in the middle of the exchange and
+    behind it."""
     tree = unpack(tmp_path / "before", BEFORE, "plugins/mcp")
     before = install(tmp_path / "old", tree / "plugins" / "mcp")
     before["PYTHONPATH"] = before["PYTHONPATH"].replace(str(ROOT), str(tree), 1)
@@ -327,7 +469,9 @@ def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_on
         tasks, sent = list[str](), list[str]()
 
         def begin(text: str) -> int:
-            tasks.append(begun(f"{node.http_url}/mcp", bot.token, "send", to=bob.user, text=text))
+            tasks.append(
+                begun(f"{node.http_url}/mcp", bot.token, "send", to=bob.user, text=text)
+            )
             return int(question(ann, bot.user)["id"])
 
         def say_yes(asked: int, text: str) -> None:
@@ -342,4 +486,6 @@ def test_tasks_wait_while_a_newer_node_takes_the_place_of_theirs_and_an_older_on
             node = ann.server = bob.server = following
             say_yes(asked, f"task {number}")
         for task in tasks:
-            assert not ended(f"{node.http_url}/mcp", bot.token, task)["result"]["isError"]
+            assert not ended(f"{node.http_url}/mcp", bot.token, task)["result"][
+                "isError"
+            ]

@@ -1,7 +1,8 @@
-"""Mobile push: notifications reach applications on phones, by the services of Apple, Google and Huawei.
+"""Mobile push: notifications reach applications on phones, by the services of
+Apple, Google and Huawei.
 
-The feature ``notifications`` decides who is told of what, and stores deliveries until a service has taken
-them. This one hands them over.
+The feature ``notifications`` decides who is told of what, and stores deliveries
+until a service has taken them. This one hands them over.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,9 +26,24 @@ def services_of(config: Config, tenants: Tenants) -> tuple[MobileService, ...]:
     addresses, requests = settings_of(config, MobilePushSettings), Outgoing()
     tokens: dict[object, apns.ProviderToken] = {}
     return (
-        MobileService(fcm.NAME, tenants, lambda of: fcm.client_of(of.fcm, addresses, requests), fcm.FORM),
-        MobileService(apns.NAME, tenants, lambda of: apns.client_of(of.apns, tokens, addresses), apns.FORM),
-        MobileService(hms.NAME, tenants, lambda of: hms.client_of(of.hms, addresses, requests), hms.FORM),
+        MobileService(
+            fcm.NAME,
+            tenants,
+            lambda of: fcm.client_of(of.fcm, addresses, requests),
+            fcm.FORM,
+        ),
+        MobileService(
+            apns.NAME,
+            tenants,
+            lambda of: apns.client_of(of.apns, tokens, addresses),
+            apns.FORM,
+        ),
+        MobileService(
+            hms.NAME,
+            tenants,
+            lambda of: hms.client_of(of.hms, addresses, requests),
+            hms.FORM,
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """Apple's push service: requests over HTTP/2 with tokens of a key.
 
-Sources: "Sending notification requests to APNs", "Establishing a token-based connection to APNs" and
-"Handling notification responses from APNs" in Apple's documentation of User Notifications.
+Sources: "Sending notification requests to APNs", "Establishing a token-based
+connection to APNs" and "Handling notification responses from APNs" in Apple's
+documentation of User Notifications.
 """
 
 from __future__ import annotations
@@ -51,8 +52,14 @@ YOUNG_SECONDS: Final = 5 * 60
 
 RULES: Final = rules(
     (GONE, "BadDeviceToken ExpiredToken Unregistered"),
-    (REFUSED, "BadCollapseId BadExpirationDate BadMessageId BadPath BadPriority DeviceTokenNotForTopic"),
-    (REFUSED, "DuplicateHeaders Forbidden InvalidPushType MethodNotAllowed MissingDeviceToken PayloadEmpty"),
+    (
+        REFUSED,
+        "BadCollapseId BadExpirationDate BadMessageId BadPath BadPriority DeviceTokenNotForTopic",
+    ),
+    (
+        REFUSED,
+        "DuplicateHeaders Forbidden InvalidPushType MethodNotAllowed MissingDeviceToken PayloadEmpty",
+    ),
     (REFUSED, "PayloadTooLarge"),
     (
         MEND,
@@ -60,7 +67,10 @@ RULES: Final = rules(
     ),
     (MEND, "MissingProviderToken MissingTopic TopicDisallowed UnrelatedKeyIdInToken"),
     (RENEW, "ExpiredProviderToken TooManyProviderTokenUpdates"),
-    (LATER, "IdleTimeout InternalServerError ServiceUnavailable Shutdown TooManyRequests"),
+    (
+        LATER,
+        "IdleTimeout InternalServerError ServiceUnavailable Shutdown TooManyRequests",
+    ),
 )
 """Reason → what is done."""
 
@@ -73,17 +83,26 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
     if is_silent(notice):
         return {**aps, "content-available": 1}
     aps["alert"] = {
-        name: value for name, value in (("title", notice.title), ("body", notice.body)) if value
+        name: value
+        for name, value in (("title", notice.title), ("body", notice.body))
+        if value
     } or {"body": " "}
-    aps |= {"sound": "default", "thread-id": notice.tag, "category": notice.kind, "mutable-content": 1}
+    aps |= {
+        "sound": "default",
+        "thread-id": notice.tag,
+        "category": notice.kind,
+        "mutable-content": 1,
+    }
     if notice.time_sensitive:
         aps["interruption-level"] = "time-sensitive"
     return aps
 
 
 def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
-    """The headers that say how it is delivered, also when Google passes it on."""
-    # Only a push with something to see, hear or count may be an alert; one with a badge has to be.
+    """The headers that say how it is delivered, also when Google passes it
+    on."""
+    # Only a push with something to see, hear or count may be an alert; one with
+    # a badge has to be.
     is_background = is_silent(notice) and notice.badge is None
     headers = {
         "apns-push-type": "background" if is_background else "alert",
@@ -96,17 +115,23 @@ def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
 
 
 def payload_of(notice: PushNotice) -> bytes:
-    """The body of a request. The facts of an application have the key ``imserver``."""
-    return msgspec.json.encode({"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)})
+    """The body of a request. The facts of an application have the key
+    ``imserver``."""
+    return msgspec.json.encode(
+        {"aps": aps_of(notice), "imserver": facts_of(notice, with_text=False)}
+    )
 
 
 class ProviderToken:
-    """The tokens of one key. Two of them are good at any time: that of the clock and the one before it.
+    """The tokens of one key. Two of them are good at any time: that of the
+    clock and the one before it.
 
-    Apple refuses a token that is older than an hour, and one that comes within 20 minutes of another. So the
-    time in a token is a multiple of half an hour, and its signature depends on key and content alone: all
-    nodes make the same. It is used when it is 5 to 35 minutes old, as clocks may be wrong by some minutes.
-    Where Apple refuses the next one, because it came too soon, the one before is good until it does not.
+    Apple refuses a token that is older than an hour, and one that comes within
+    20 minutes of another. So the time in a token is a multiple of half an hour,
+    and its signature depends on key and content alone: all nodes make the same.
+    It is used when it is 5 to 35 minutes old, as clocks may be wrong by some
+    minutes. Where Apple refuses the next one, because it came too soon, the one
+    before is good until it does not.
     """
 
     def __init__(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> None:
@@ -119,10 +144,15 @@ class ProviderToken:
         """The time in the token that is used now. Never switches."""
         # Apple refuses it at the age of an hour.
         is_good = self._kept <= time() < self._kept + 2 * EVERY_SECONDS - YOUNG_SECONDS
-        return self._kept if is_good else int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
+        return (
+            self._kept
+            if is_good
+            else int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
+        )
 
     def other(self, refused: int) -> int:
-        """The time in the other token, which is used now that Apple has refused one. Never switches."""
+        """The time in the other token, which is used now that Apple has refused
+        one. Never switches."""
         self._kept = 0
         newest = self.now()
         self._kept = newest - EVERY_SECONDS if refused == newest else 0
@@ -144,35 +174,51 @@ def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, made: int) -> st
         numbers = decode_dss_signature(key.sign(content, algorithm))
         return b"".join(number.to_bytes(32, "big") for number in numbers)
 
-    head, claims = {"alg": "ES256", "kid": settings.key_id}, {"iss": settings.team_id, "iat": made}
+    head, claims = (
+        {"alg": "ES256", "kid": settings.key_id},
+        {"iss": settings.team_id, "iat": made},
+    )
     return signed_token(head, claims, sign)
 
 
 class ApnsClient:
-    """Sends for one app. Owner of its connection. ``token``: those of its key."""
+    """Sends for one app. Owner of its connection. ``token``: those of its
+    key."""
 
-    def __init__(self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float) -> None:
+    def __init__(
+        self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float
+    ) -> None:
         self._settings = settings
         self._token = token
         self._seconds = seconds
         parts = urlsplit(url)
         self._connection: Kept[Http2Connection] = Kept(
-            lambda: Http2Connection(open_socket(url, seconds), parts.netloc, parts.scheme, seconds),
+            lambda: Http2Connection(
+                open_socket(url, seconds), parts.netloc, parts.scheme, seconds
+            ),
             lambda one: one.is_open,
         )
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches. Raises Unreachable."""
-        body, ours = payload_of(fitted(notice, 4096, lambda one: len(payload_of(one)))), self._token.now()
+        body, ours = (
+            payload_of(fitted(notice, 4096, lambda one: len(payload_of(one)))),
+            self._token.now(),
+        )
         answer = self._ask(token, notice, body, ours)
         rule, reason = self._rule(answer)
         if rule.renew:
             answer = self._ask(token, notice, body, self._token.other(ours))
             rule, reason = self._rule(answer)
-        result = rule.result(answer.status, described(f"{answer.status} {reason}".rstrip()), answer.headers)
+        result = rule.result(
+            answer.status,
+            described(f"{answer.status} {reason}".rstrip()),
+            answer.headers,
+        )
         since = json_object(answer.body).get("timestamp")
         if rule is GONE and isinstance(since, int):
-            return replace(result, gone_since=since // 1000)  # it may have registered again since then
+            # it may have registered again since then
+            return replace(result, gone_since=since // 1000)
         return result
 
     @staticmethod
@@ -183,7 +229,8 @@ class ApnsClient:
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
     def _ask(self, token: str, notice: PushNotice, body: bytes, ours: int) -> Answer:
-        """Send a request, on another connection if the server has not begun with it."""
+        """Send a request, on another connection if the server has not begun
+        with it."""
         headers = [
             ("authorization", f"bearer {self._token.text(ours)}"),
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
@@ -193,7 +240,9 @@ class ApnsClient:
         for tries in reversed(range(3)):
             connection = self._connection.get()
             try:
-                return connection.request(f"/3/device/{token}", headers, body, self._seconds)
+                return connection.request(
+                    f"/3/device/{token}", headers, body, self._seconds
+                )
             except StreamLost as lost:
                 if not lost.is_safe or not tries or connection.is_open:
                     raise
@@ -206,9 +255,12 @@ class ApnsClient:
 
 
 def client_of(
-    settings: ApnsSettings, tokens: dict[object, ProviderToken], addresses: MobilePushSettings
+    settings: ApnsSettings,
+    tokens: dict[object, ProviderToken],
+    addresses: MobilePushSettings,
 ) -> ApnsClient | None:
-    """Sends for one application; None: there is none. Raises BadKey. Apps with one key share ``tokens``."""
+    """Sends for one application; None: there is none. Raises BadKey. Apps with
+    one key share ``tokens``."""
     key = apns_key(settings)
     if key is None:
         return None

@@ -1,7 +1,9 @@
-"""Google's Firebase Cloud Messaging, HTTP v1: requests with access tokens of a service account.
+"""Google's Firebase Cloud Messaging, HTTP v1: requests with access tokens of a
+service account.
 
-Sources: the reference of ``projects.messages`` and of ``ErrorCode``, "FCM throttling and quotas", and "Using
-OAuth 2.0 for server to server applications" of Google.
+Sources: the reference of ``projects.messages`` and of ``ErrorCode``, "FCM
+throttling and quotas", and "Using OAuth 2.0 for server to server applications"
+of Google.
 """
 
 import re
@@ -55,11 +57,14 @@ RULES: Final = rules(
 
 
 def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any]:
-    """The field ``message``. What Apple's devices and browsers get through Google is the same as directly."""
+    """The field ``message``. What Apple's devices and browsers get through
+    Google is the same as directly."""
     with_text = not is_silent(notice) and not data_only
     ttl = min(max(notice.ttl, 0), MOST_TTL)
     urgent = "normal" if is_silent(notice) else "high"
-    facts = msgspec.json.encode(facts_of(notice, data_only and not is_silent(notice))).decode()
+    facts = msgspec.json.encode(
+        facts_of(notice, data_only and not is_silent(notice))
+    ).decode()
     android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgent.upper()}
     web: dict[str, Any] = {"headers": {"TTL": str(ttl), "Urgency": urgent}}
     if notice.topic:
@@ -67,7 +72,9 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
     message: dict[str, Any] = {"token": token, "data": {"imserver": facts}}
     if with_text:
         texts = {"title": notice.title, "body": notice.body}
-        message["notification"] = {name: value for name, value in texts.items() if value}
+        message["notification"] = {
+            name: value for name, value in texts.items() if value
+        }
         android["notification"] = {"tag": notice.tag, "sound": "default"}
         if notice.badge is not None:
             android["notification"]["notification_count"] = notice.badge
@@ -81,14 +88,20 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
 
 
 def _size(message: dict[str, Any]) -> int:
-    """The bytes that count: texts and data, and what Apple's devices get of them."""
+    """The bytes that count: texts and data, and what Apple's devices get of
+    them."""
     return len(
-        msgspec.json.encode([message["data"], message.get("notification"), message["apns"]["payload"]])
+        msgspec.json.encode(
+            [message["data"], message.get("notification"), message["apns"]["payload"]]
+        )
     )
 
 
-def client_of(settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing) -> JsonClient | None:
-    """Sends with the service account of one app; None: it has none. Raises BadKey."""
+def client_of(
+    settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing
+) -> JsonClient | None:
+    """Sends with the service account of one app; None: it has none. Raises
+    BadKey."""
     key = fcm_key(settings)
     if key is None:
         return None
@@ -98,11 +111,28 @@ def client_of(settings: FcmSettings, addresses: MobilePushSettings, requests: Ou
         from cryptography.hazmat.primitives.hashes import SHA256
 
         now = int(time())
-        claims = {"iss": key.email, "scope": SCOPE, "aud": key.audience, "iat": now, "exp": now + 3600}
-        head = {"alg": "RS256", "typ": "JWT", **({"kid": key.key_id} if key.key_id else {})}
-        signed = signed_token(head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256()))
-        fields = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed}
-        return ask_for_token(requests, addresses.google_oauth_url, fields, addresses.seconds)
+        claims = {
+            "iss": key.email,
+            "scope": SCOPE,
+            "aud": key.audience,
+            "iat": now,
+            "exp": now + 3600,
+        }
+        head = {
+            "alg": "RS256",
+            "typ": "JWT",
+            **({"kid": key.key_id} if key.key_id else {}),
+        }
+        signed = signed_token(
+            head, claims, partial(key.key.sign, padding=PKCS1v15(), algorithm=SHA256())
+        )
+        fields = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": signed,
+        }
+        return ask_for_token(
+            requests, addresses.google_oauth_url, fields, addresses.seconds
+        )
 
     url = f"{addresses.fcm_url.rstrip('/')}/v1/projects/{key.project}/messages:send"
     shown = partial(message_of, data_only=settings.data_only)
@@ -116,10 +146,25 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
     error = json_object(body).get("error")
     error = error if isinstance(error, dict) else {}
     rows = [row for row in error.get("details") or () if isinstance(row, dict)]
-    codes = [str(row["errorCode"]) for row in rows if row.get("@type") == _FCM_ERROR and row.get("errorCode")]
-    wrong = [each for row in rows for each in row.get("fieldViolations") or () if isinstance(each, dict)]
-    code, text = codes[0] if codes else str(error.get("status", "")), str(error.get("message", ""))
-    is_of_token = any(each.get("field") == "message.token" for each in wrong) or "registration token" in text
+    codes = [
+        str(row["errorCode"])
+        for row in rows
+        if row.get("@type") == _FCM_ERROR and row.get("errorCode")
+    ]
+    wrong = [
+        each
+        for row in rows
+        for each in row.get("fieldViolations") or ()
+        if isinstance(each, dict)
+    ]
+    code, text = (
+        codes[0] if codes else str(error.get("status", "")),
+        str(error.get("message", "")),
+    )
+    is_of_token = (
+        any(each.get("field") == "message.token" for each in wrong)
+        or "registration token" in text
+    )
     rule = RULES.get(code) or (RENEW if status == 401 else rule_of_status(status))
     if code == "INVALID_ARGUMENT" and is_of_token:
         rule = GONE

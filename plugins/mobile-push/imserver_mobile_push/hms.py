@@ -1,6 +1,7 @@
 """Huawei's Push Kit, version 1: requests with access tokens of an application.
 
-Sources: "Sending messages" and "Obtaining an app-level access token" in Huawei's references of HMS Core.
+Sources: "Sending messages" and "Obtaining an app-level access token" in
+Huawei's references of HMS Core.
 """
 
 import re
@@ -54,7 +55,10 @@ RULES: Final = rules(
 def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
     """The field ``message``."""
     urgency = "NORMAL" if is_silent(notice) else "HIGH"
-    android: dict[str, Any] = {"ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s", "urgency": urgency}
+    android: dict[str, Any] = {
+        "ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s",
+        "urgency": urgency,
+    }
     if not is_silent(notice):
         if settings.category:
             android["category"] = settings.category
@@ -65,7 +69,10 @@ def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[st
             "click_action": {"type": 3},  # opens the application
         }
         if settings.badge_class and notice.badge is not None:
-            shown["badge"] = {"set_num": min(notice.badge, 99), "class": settings.badge_class}
+            shown["badge"] = {
+                "set_num": min(notice.badge, 99),
+                "class": settings.badge_class,
+            }
     facts = msgspec.json.encode(facts_of(notice, with_text=False)).decode()
     return {"token": [token], "data": facts, "android": android}
 
@@ -74,15 +81,23 @@ def _size(message: dict[str, Any]) -> int:
     return len(msgspec.json.encode(message))
 
 
-def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing) -> JsonClient | None:
+def client_of(
+    settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing
+) -> JsonClient | None:
     """Sends for one application; None: there is none. Raises BadKey."""
     secret = hms_secret(settings)
     if not secret:
         return None
 
     def renew() -> AccessToken:
-        fields = {"grant_type": "client_credentials", "client_id": settings.app_id, "client_secret": secret}
-        return ask_for_token(requests, addresses.hms_oauth_url, fields, addresses.seconds)
+        fields = {
+            "grant_type": "client_credentials",
+            "client_id": settings.app_id,
+            "client_secret": secret,
+        }
+        return ask_for_token(
+            requests, addresses.hms_oauth_url, fields, addresses.seconds
+        )
 
     url = f"{addresses.hms_url.rstrip('/')}/v1/{settings.app_id}/messages:send"
     shown = partial(message_of, settings=settings)
@@ -90,10 +105,13 @@ def client_of(settings: HmsSettings, addresses: MobilePushSettings, requests: Ou
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """What is done about an answer to a request for one device, and how log lines describe it."""
+    """What is done about an answer to a request for one device, and how log
+    lines describe it."""
     answer = json_object(body)
     code, text = str(answer.get("code", "")), str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
-    if code == _SOME_SENT and token in (json_object(text.encode()).get("illegal_tokens") or ()):
+    if code == _SOME_SENT and token in (
+        json_object(text.encode()).get("illegal_tokens") or ()
+    ):
         rule, text = GONE, ""
     return rule, described(f"{status} {code}".rstrip(), text)

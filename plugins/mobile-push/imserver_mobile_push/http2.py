@@ -1,7 +1,9 @@
-"""A connection of HTTP/2 with many requests at a time, in greenlets. The protocol itself is that of h2.
+"""A connection of HTTP/2 with many requests at a time, in greenlets. The
+protocol itself is that of h2.
 
-One greenlet reads, one writes: a request adds its frames to what h2 has to send, and waits for its answer. So
-an answer that does not come delays nobody else, and no part of a frame is lost when a request gives up.
+One greenlet reads, one writes: a request adds its frames to what h2 has to
+send, and waits for its answer. So an answer that does not come delays nobody
+else, and no part of a frame is lost when a request gives up.
 """
 
 from collections import deque
@@ -49,7 +51,8 @@ _HEAD, _GOAWAY, _GOAWAY_BYTES = 9, 7, 8
 
 
 class StreamLost(Unreachable):
-    """There is no answer. ``is_safe``: the server has not begun with the request, so it may be sent again."""
+    """There is no answer. ``is_safe``: the server has not begun with the
+    request, so it may be sent again."""
 
     def __init__(self, text: str, is_safe: bool = False) -> None:
         super().__init__(text)
@@ -65,7 +68,8 @@ class Answer(Struct, frozen=True):
 
 
 class _Request:
-    """One request, until its answer is complete or ``problem`` says why there is none."""
+    """One request, until its answer is complete or ``problem`` says why there
+    is none."""
 
     __slots__ = ("body", "done", "headers", "problem")
 
@@ -87,25 +91,37 @@ def _length(size: int) -> bytes:
 
 @cache
 def _name(name: bytes) -> bytes:
-    """The begin of a field that is never indexed; the name by its number, if RFC 7541 gives it one."""
-    numbers = (number for number, (each, _) in enumerate(HeaderTable.STATIC_TABLE, 1) if each == name)
+    """The begin of a field that is never indexed; the name by its number, if
+    RFC 7541 gives it one."""
+    numbers = (
+        number
+        for number, (each, _) in enumerate(HeaderTable.STATIC_TABLE, 1)
+        if each == name
+    )
     prefix = encode_integer(next(numbers, 0), 4)
     prefix[0] |= _NEVER_INDEXED
-    return bytes(prefix) if prefix[0] != _NEVER_INDEXED else bytes(prefix) + _length(len(name)) + name
+    return (
+        bytes(prefix)
+        if prefix[0] != _NEVER_INDEXED
+        else bytes(prefix) + _length(len(name)) + name
+    )
 
 
 class _PlainEncoder(Encoder):
-    """Writes fields as they are, without Huffman codes and tables: 75 instead of 280 µs for a request of
-    ours with its frames. Apple wants so what differs in each request, and no table then has our token."""
+    """Writes fields as they are, without Huffman codes and tables: 75 instead
+    of 280 µs for a request of ours with its frames. Apple wants so what differs
+    in each request, and no table then has our token."""
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
         fields = [_name(name) + _length(len(value)) + value for name, value in headers]
-        return super().encode(()) + b"".join(fields)  # the first: a table of another size
+        # the first: a table of another size
+        return super().encode(()) + b"".join(fields)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """It verifies servers by the certificates of the system. Kept, because to read these takes a while."""
+    """It verifies servers by the certificates of the system. Kept, because to
+    read these takes a while."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     context.set_alpn_protocols(["h2"])
@@ -113,9 +129,13 @@ def tls_context() -> ssl.SSLContext:
 
 
 def open_socket(url: str, seconds: float) -> socket.socket:
-    """Connect, with TLS that agrees on HTTP/2 unless the address has http. Switches. Raises Unreachable."""
+    """Connect, with TLS that agrees on HTTP/2 unless the address has http.
+    Switches. Raises Unreachable."""
     parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}[parts.scheme]
+    host, port = (
+        parts.hostname or "",
+        parts.port or {"http": 80, "https": 443}[parts.scheme],
+    )
     timeout = gevent.Timeout(seconds)
     sock = None
     try:
@@ -123,7 +143,9 @@ def open_socket(url: str, seconds: float) -> socket.socket:
             sock = socket.create_connection((host, port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if parts.scheme == "https":
-                sock = tls_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+                sock = tls_context().wrap_socket(
+                    sock, server_hostname=host, do_handshake_on_connect=False
+                )
                 sock.do_handshake()
                 if sock.selected_alpn_protocol() != "h2":
                     raise Unreachable(f"{host} does not speak HTTP/2")
@@ -132,26 +154,34 @@ def open_socket(url: str, seconds: float) -> socket.socket:
         if sock is not None:
             sock.close()
         if error is timeout:
-            raise Unreachable(f"{host} has not let us connect within {seconds:g} s") from None
+            raise Unreachable(
+                f"{host} has not let us connect within {seconds:g} s"
+            ) from None
         if isinstance(error, OSError):
             raise Unreachable(f"{type(error).__name__}: {error}") from None
         raise
 
 
 class Http2Connection:
-    """Owner of the socket and of the state of h2. Begins with the settings of the server. Switches.
+    """Owner of the socket and of the state of h2. Begins with the settings of
+    the server. Switches.
 
-    ``seconds``: how long the server may take for its settings. Raises Unreachable.
+    ``seconds``: how long the server may take for its settings. Raises
+    Unreachable.
     """
 
-    def __init__(self, sock: socket.socket, authority: str, scheme: str, seconds: float) -> None:
+    def __init__(
+        self, sock: socket.socket, authority: str, scheme: str, seconds: float
+    ) -> None:
         self._sock = sock
         self._authority = authority
         self._scheme = scheme
         # Our headers are sound: the senders make them, names in small letters.
         self._h2 = H2Connection(
             H2Configuration(
-                header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
+                header_encoding="utf-8",
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
             )
         )
         self._h2.encoder = _PlainEncoder()
@@ -168,7 +198,8 @@ class Http2Connection:
         self._is_pinged = False
         self._heard_at = self._used_at = monotonic()
         self.is_open = True
-        """Whether it takes requests. It answers those under way also afterwards."""
+        """Whether it takes requests. It answers those under way also
+        afterwards."""
         self._h2.initiate_connection()
         self._filled.set()
         self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._read)]
@@ -177,9 +208,11 @@ class Http2Connection:
             self._end(self._problem or f"no answer within {seconds:g} s")
             raise Unreachable(self._problem)
 
-    # --- requests -------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------
 
-    def request(self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float) -> Answer:
+    def request(
+        self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
+    ) -> Answer:
         """POST a body, and wait for the answer. Switches. Raises StreamLost."""
         timeout = gevent.Timeout(seconds)
         number, began = 0, monotonic()
@@ -189,19 +222,27 @@ class Http2Connection:
                 self._used_at = monotonic()
                 number = self._h2.get_next_available_stream_id()
                 request = self._requests[number] = _Request()
-                head = [(":method", "POST"), (":scheme", self._scheme), (":authority", self._authority)]
+                head = [
+                    (":method", "POST"),
+                    (":scheme", self._scheme),
+                    (":authority", self._authority),
+                ]
                 self._h2.send_headers(number, [*head, (":path", path), *headers])
                 self._send_body(number, request, body)
                 request.done.wait()
                 if request.problem is not None:
                     raise request.problem
-                return Answer(int(request.headers[":status"]), request.headers, request.body)
+                return Answer(
+                    int(request.headers[":status"]), request.headers, request.body
+                )
         except gevent.Timeout as over:
             if over is not timeout:
                 raise
             if number and self._heard_at < began:
                 self._end("it is silent")
-            raise StreamLost(f"no answer within {seconds:g} s", is_safe=not number) from None
+            raise StreamLost(
+                f"no answer within {seconds:g} s", is_safe=not number
+            ) from None
         except (H2Error, KeyError, ValueError) as error:
             # KeyError and ValueError: the answer has no status.
             self._end(f"{type(error).__name__}: {error}")
@@ -219,7 +260,9 @@ class Http2Connection:
 
     def _wait_for_place(self) -> None:
         while self.is_open:
-            if len(self._requests) < min(self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS):
+            if len(self._requests) < min(
+                self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS
+            ):
                 return
             event = Event()
             self._for_places.append(event)
@@ -228,13 +271,19 @@ class Http2Connection:
             finally:
                 if event in self._for_places:  # it gives up
                     self._for_places.remove(event)
-        raise StreamLost(self._problem or "the server ends the connection", is_safe=True)
+        raise StreamLost(
+            self._problem or "the server ends the connection", is_safe=True
+        )
 
     def _send_body(self, number: int, request: _Request, body: bytes) -> None:
-        """Add a body as far as the server takes it. Switches. Raises H2Error."""
+        """Add a body as far as the server takes it. Switches. Raises
+        H2Error."""
         self._filled.set()
         while not request.done.is_set():
-            size = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
+            size = min(
+                self._h2.local_flow_control_window(number),
+                self._h2.max_outbound_frame_size,
+            )
             if size > 0 or not body:
                 self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
                 self._filled.set()
@@ -246,7 +295,7 @@ class Http2Connection:
                 self._for_windows.append(event)
                 event.wait()
 
-    # --- the socket -----------------------------------------------------------------------------------------
+    # --- the socket -----------------------------------------------------------
 
     def _write(self) -> None:
         try:
@@ -266,7 +315,10 @@ class Http2Connection:
                 try:
                     data = self._sock.recv(16384)
                 except TimeoutError:  # nothing has come for a while
-                    is_idle = not self._requests and monotonic() - self._used_at > IDLE_SECONDS
+                    is_idle = (
+                        not self._requests
+                        and monotonic() - self._used_at > IDLE_SECONDS
+                    )
                     if self._is_pinged or is_idle:
                         problem = "it is silent" if self._is_pinged else "it was idle"
                         break
@@ -288,7 +340,8 @@ class Http2Connection:
         self._end(problem)
 
     def _frames(self, data: bytes) -> Iterator[bytes]:
-        """Whole frames, except those that end the connection: after them h2 reads no answer any more."""
+        """Whole frames, except those that end the connection: after them h2
+        reads no answer any more."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
             end = _HEAD + int.from_bytes(self._buffer[:3], "big")
@@ -306,7 +359,8 @@ class Http2Connection:
             yield frame
 
     def _go_away(self, payload: bytes) -> None:
-        """The server takes no more requests: those behind the last one it has seen may be sent again."""
+        """The server takes no more requests: those behind the last one it has
+        seen may be sent again."""
         last = int.from_bytes(payload[:4], "big") & 0x7FFF_FFFF
         code = int.from_bytes(payload[4:8], "big")
         text = payload[_GOAWAY_BYTES:][:200].decode("utf-8", "replace")
@@ -320,7 +374,8 @@ class Http2Connection:
             self._end(self._problem)
 
     def _happened(self, event: Happened) -> None:
-        """Pass what a frame means to the requests. Never switches. Raises H2Error."""
+        """Pass what a frame means to the requests. Never switches. Raises
+        H2Error."""
         if isinstance(event, RemoteSettingsChanged):
             self._begun.set()
             self._wake_all()
@@ -329,7 +384,9 @@ class Http2Connection:
         elif isinstance(event, PingAckReceived):
             self._is_pinged = False
         elif isinstance(event, DataReceived):
-            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            self._h2.acknowledge_received_data(
+                event.flow_controlled_length, event.stream_id
+            )
         request = self._requests.get(getattr(event, "stream_id", 0) or 0)
         if request is None:
             return
@@ -339,12 +396,16 @@ class Http2Connection:
             request.body += event.data
             if len(request.body) > ANSWER_BYTES:
                 self._h2.reset_stream(event.stream_id, ErrorCodes.CANCEL)
-                request.lose(StreamLost(f"the answer has more than {ANSWER_BYTES} bytes"))
+                request.lose(
+                    StreamLost(f"the answer has more than {ANSWER_BYTES} bytes")
+                )
         elif isinstance(event, StreamEnded):
             request.done.set()
         elif isinstance(event, StreamReset):
             text = f"the server has reset the request (code {int(event.error_code)})"
-            request.lose(StreamLost(text, is_safe=event.error_code == ErrorCodes.REFUSED_STREAM))
+            request.lose(
+                StreamLost(text, is_safe=event.error_code == ErrorCodes.REFUSED_STREAM)
+            )
             self._wake_windows()
 
     def _wake_windows(self) -> None:
@@ -357,10 +418,11 @@ class Http2Connection:
         while self._for_places:
             self._for_places.popleft().set()
 
-    # --- the end --------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more requests; end when the last one is answered. Never switches."""
+        """Take no more requests; end when the last one is answered. Never
+        switches."""
         self.is_open = False
         if not self._requests:
             self._end("closed")

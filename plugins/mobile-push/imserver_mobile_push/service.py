@@ -1,4 +1,5 @@
-"""What the three push services have in common: apps with their keys, pace, kept values, and lengths."""
+"""What the three push services have in common: apps with their keys, pace, kept
+values, and lengths."""
 
 from __future__ import annotations
 
@@ -28,32 +29,43 @@ T = TypeVar("T")
 CONTENT_BYTES: Final = 4000
 """Google and Huawei take 4,096 bytes of texts and data."""
 MOST_CONNECTIONS: Final = 16
-"""Requests at a time of an app over HTTP/1.1: more would agree on TLS in one turn of the loop."""
+"""Requests at a time of an app over HTTP/1.1: more would agree on TLS in one
+turn of the loop."""
 AGAIN_SECONDS: Final = 60.0
-"""The pause after an answer that an operator has to mend, and the shortest one that quotas want."""
+"""The pause after an answer that an operator has to mend, and the shortest one
+that quotas want."""
 WAIT_SECONDS: Final = 1.5
-"""The longest wait for the pace of an app; a notification that had to wait longer comes later."""
+"""The longest wait for the pace of an app; a notification that had to wait
+longer comes later."""
 _SHORT: Final = 200
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
-_bad_keys = RateLimitedLog(logging.getLogger(__name__), "apps.%s.%s; nothing is sent by %s")
+_bad_keys = RateLimitedLog(
+    logging.getLogger(__name__), "apps.%s.%s; nothing is sent by %s"
+)
 
 
 class Rule(Struct, frozen=True):
     """What is done about one error of a service.
 
-    ``pause``: least seconds for which the app sends nothing more by this service, if the answer does not say
-    more. ``renew``: with another token of ours, the request is sent once more first.
+    ``pause``: least seconds for which the app sends nothing more by this
+    service, if the answer does not say more. ``renew``: with another token of
+    ours, the request is sent once more first.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
     pause: float = 0.0
     renew: bool = False
 
-    def result(self, status: int, problem: str, headers: Mapping[str, str] = NO_HEADERS) -> PushResult:
-        """``headers``: those of the answer, of which ``retry-after`` is read."""
+    def result(
+        self, status: int, problem: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> PushResult:
+        """``headers``: those of the answer, of which ``retry-after`` is
+        read."""
         if self.outcome != "later":
-            return PushResult(self.outcome, status, None, "" if self.outcome == "taken" else problem)
+            return PushResult(
+                self.outcome, status, None, "" if self.outcome == "taken" else problem
+            )
         pause = max(retry_after(headers, time()) or 0.0, self.pause)
         return PushResult("later", status, pause or None, problem)
 
@@ -63,7 +75,8 @@ REFUSED: Final = Rule("refused")
 LATER: Final = Rule("later")
 GONE: Final = Rule("gone")
 MEND: Final = Rule("later", AGAIN_SECONDS)
-"""Somebody has to change a setting, or something at the service. Notifications wait for it."""
+"""Somebody has to change a setting, or something at the service. Notifications
+wait for it."""
 RENEW: Final = Rule("later", AGAIN_SECONDS, renew=True)
 
 
@@ -85,9 +98,11 @@ def described(code: str, message: str = "") -> str:
 
 
 class Kept(Service, Generic[T]):
-    """A value that is kept as long as it is good: a token, a connection. One greenlet at a time makes it.
+    """A value that is kept as long as it is good: a token, a connection. One
+    greenlet at a time makes it.
 
-    ``make`` may switch, and raise Unreachable: then it is not called again for a second.
+    ``make`` may switch, and raise Unreachable: then it is not called again for
+    a second.
     """
 
     make: Callable[[], T]
@@ -115,14 +130,20 @@ class Kept(Service, Generic[T]):
             return self.value
 
     def drop(self, value: T) -> None:
-        """Forget a value that is not good, unless there is another one by now. Never switches."""
+        """Forget a value that is not good, unless there is another one by now.
+        Never switches."""
         if self.value is value:
             self.value = None
 
 
-def signed_token(head: Mapping[str, str], claims: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> str:
-    """A JSON Web Token (RFC 7519). PyJWT would take 30 ms to load, in one turn of the loop."""
-    content = b".".join(_base64url(msgspec.json.encode(part)) for part in (head, claims))
+def signed_token(
+    head: Mapping[str, str], claims: Mapping[str, Any], sign: Callable[[bytes], bytes]
+) -> str:
+    """A JSON Web Token (RFC 7519). PyJWT would take 30 ms to load, in one turn
+    of the loop."""
+    content = b".".join(
+        _base64url(msgspec.json.encode(part)) for part in (head, claims)
+    )
     return f"{content.decode()}.{_base64url(sign(content)).decode()}"
 
 
@@ -137,16 +158,25 @@ class AccessToken(Struct, frozen=True):
     until: float
 
 
-def ask_for_token(requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float) -> AccessToken:
-    """Ask for an access token (RFC 6749, section 5.1). It is renewed a tenth of its life before its end, at
-    most five minutes. Switches. Raises Unreachable, which shows the error, and never a token."""
+def ask_for_token(
+    requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float
+) -> AccessToken:
+    """Ask for an access token (RFC 6749, section 5.1). It is renewed a tenth of
+    its life before its end, at most five minutes. Switches. Raises Unreachable,
+    which shows the error, and never a token."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    status, body, _ = requests.exchange("POST", url, urlencode(fields).encode(), headers, seconds)
+    status, body, _ = requests.exchange(
+        "POST", url, urlencode(fields).encode(), headers, seconds
+    )
     answer = json_object(body)
     text, lasts = answer.get("access_token"), answer.get("expires_in", 3600)
     if status != 200 or not isinstance(text, str) or not isinstance(lasts, int):
         # RFC 6749: error and error_description; Huawei also has numbers.
-        error = " ".join(str(answer[name]) for name in ("error", "error_description") if name in answer)
+        error = " ".join(
+            str(answer[name])
+            for name in ("error", "error_description")
+            if name in answer
+        )
         problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
         raise Unreachable(problem.rstrip())
     return AccessToken(text, time() + lasts - min(300.0, lasts / 10))
@@ -161,13 +191,18 @@ def json_object(body: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-# --- content ------------------------------------------------------------------------------------------------
+# --- content ------------------------------------------------------------------
 
 
 def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
-    """What an application reads about a notification. ``with_text``: it shows the notification itself."""
+    """What an application reads about a notification. ``with_text``: it shows
+    the notification itself."""
     facts: dict[str, Any] = {"kind": notice.kind, "id": notice.id, "tag": notice.tag}
-    numbers = {"conversation": notice.conversation, "entry": notice.entry, "count": notice.count}
+    numbers = {
+        "conversation": notice.conversation,
+        "entry": notice.entry,
+        "count": notice.count,
+    }
     texts = {"url": notice.url, "icon": notice.icon, "token": notice.token}
     shown = {"title": notice.title, "body": notice.body} if with_text else {}
     more = {**numbers, "time": notice.time_ms, **texts, **shown}
@@ -189,9 +224,13 @@ def is_silent(notice: PushNotice) -> bool:
     return notice.silent or notice.kind == "close"
 
 
-def fitted(notice: PushNotice, most: int, size: Callable[[PushNotice], int]) -> PushNotice:
-    """The notification, shortened to at most ``most`` bytes as ``size`` counts them."""
-    for name in ("body", "data", "icon", "actions", "url", "title"):  # texts only as far as needed
+def fitted(
+    notice: PushNotice, most: int, size: Callable[[PushNotice], int]
+) -> PushNotice:
+    """The notification, shortened to at most ``most`` bytes as ``size`` counts
+    them."""
+    # texts only as far as needed
+    for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:
             break
         value = getattr(notice, name)
@@ -209,7 +248,7 @@ def fitted(notice: PushNotice, most: int, size: Callable[[PushNotice], int]) -> 
     return notice
 
 
-# --- apps ---------------------------------------------------------------------------------------------------
+# --- apps ---------------------------------------------------------------------
 
 
 class Client(Protocol):
@@ -223,11 +262,13 @@ class Client(Protocol):
 
 
 class JsonClient(Service, dict=True):
-    """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its token.
+    """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its
+    token.
 
-    ``renew`` asks for a token; it may switch, and raises Unreachable. ``message_of``: (token of a device,
-    notice) → the field ``message``. ``size``: the bytes of it that count. ``judge``: (token of a device,
-    status, body) → the rule of an answer, and how log lines describe it.
+    ``renew`` asks for a token; it may switch, and raises Unreachable.
+    ``message_of``: (token of a device, notice) → the field ``message``.
+    ``size``: the bytes of it that count. ``judge``: (token of a device, status,
+    body) → the rule of an answer, and how log lines describe it.
     """
 
     requests: Outgoing
@@ -239,18 +280,28 @@ class JsonClient(Service, dict=True):
     judge: Callable[[str, int, bytes], tuple[Rule, str]]
 
     def __post_init__(self) -> None:
-        self._token: Kept[AccessToken] = Kept(self.renew, lambda token: time() < token.until)
+        self._token: Kept[AccessToken] = Kept(
+            self.renew, lambda token: time() < token.until
+        )
         self._places = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """See :class:`Client`. Sends once more with another access token, if the answer says ours is old."""
-        short = fitted(notice, CONTENT_BYTES, lambda one: self.size(self.message_of("", one)))
+        """See :class:`Client`. Sends once more with another access token, if
+        the answer says ours is old."""
+        short = fitted(
+            notice, CONTENT_BYTES, lambda one: self.size(self.message_of("", one))
+        )
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
             ours = self._token.get()
-            headers = {"Authorization": f"Bearer {ours.text}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {ours.text}",
+                "Content-Type": "application/json",
+            }
             with self._places:
-                answer = self.requests.exchange("POST", self.url, body, headers, self.seconds)
+                answer = self.requests.exchange(
+                    "POST", self.url, body, headers, self.seconds
+                )
             status, content, received = answer
             rule, problem = self.judge(token, status, content)
             if not rule.renew or is_last:
@@ -264,14 +315,16 @@ class JsonClient(Service, dict=True):
 
 
 class Pace:
-    """The notifications of an app to one service: at most ``per_second``, 0: any number."""
+    """The notifications of an app to one service: at most ``per_second``, 0:
+    any number."""
 
     def __init__(self, per_second: int) -> None:
         self._gap = 1.0 / per_second if per_second else 0.0
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next place. Switches. Returns the seconds without a place, if these are many."""
+        """Wait for the next place. Switches. Returns the seconds without a
+        place, if these are many."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
@@ -283,7 +336,8 @@ class Pace:
 
 
 class _App(Struct, frozen=True):
-    """An app as it was when ``client`` was made. ``problem``: why there is none."""
+    """An app as it was when ``client`` was made. ``problem``: why there is
+    none."""
 
     tenant: Tenant
     client: Client | None
@@ -294,8 +348,8 @@ class _App(Struct, frozen=True):
 class MobileService(Service):
     """One push service for all apps. Owner of their clients.
 
-    ``make``: the client of the settings of an app; None: it has no keys; raises BadKey. ``form``: what tokens
-    of devices look like.
+    ``make``: the client of the settings of an app; None: it has no keys; raises
+    BadKey. ``form``: what tokens of devices look like.
     """
 
     name: str
@@ -305,11 +359,16 @@ class MobileService(Service):
     _apps: dict[str, _App] = field(default_factory=dict)
 
     def _app(self, name: str) -> _App | None:
-        """An app with its client, which is made anew when the settings have changed. Never switches."""
+        """An app with its client, which is made anew when the settings have
+        changed. Never switches."""
         tenant, app = self.tenants.get(name), self._apps.get(name)
         if tenant is None or (app is not None and app.tenant is tenant):
             return app if tenant is not None else None
-        settings, client, problem = of_app(tenant), None, f"the app has no keys for {self.name}"
+        settings, client, problem = (
+            of_app(tenant),
+            None,
+            f"the app has no keys for {self.name}",
+        )
         try:
             client = self.make(settings)
         except BadKey as bad:
@@ -317,14 +376,19 @@ class MobileService(Service):
             _bad_keys(name, bad, self.name)
         if app is not None and app.client is not None:
             app.client.close()
-        self._apps[name] = app = _App(tenant, client, problem, Pace(settings.per_second))
+        self._apps[name] = app = _App(
+            tenant, client, problem, Pace(settings.per_second)
+        )
         return app
 
     def objection(self, app: str, token: str) -> str:
-        """Why an app cannot have a device with this token; ``""``: it can. Never switches."""
+        """Why an app cannot have a device with this token; ``""``: it can.
+        Never switches."""
         found = self._app(app)
         if found is None or found.client is None:
-            return f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
+            return (
+                f"the app has no keys for {self.name} (setting mobile_push.{self.name})"
+            )
         return "" if self.form.fullmatch(token) else f"this is no token of {self.name}"
 
     def host(self, app: str, _token: str) -> str:
@@ -338,7 +402,12 @@ class MobileService(Service):
             return MEND.result(0, found.problem if found else "there is no such app")
         wait = found.pace.wait()
         if wait:
-            return PushResult("later", 0, wait, f"the app sends {of_app(found.tenant).per_second} a second")
+            return PushResult(
+                "later",
+                0,
+                wait,
+                f"the app sends {of_app(found.tenant).per_second} a second",
+            )
         try:
             return found.client.send(token, notice)
         except Unreachable as error:

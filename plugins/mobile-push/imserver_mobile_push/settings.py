@@ -1,4 +1,5 @@
-"""The settings of mobile push: those of a node, and the keys of an app, with their checks."""
+"""The settings of mobile push: those of a node, and the keys of an app, with
+their checks."""
 
 from __future__ import annotations
 
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-_ADDRESS: Final = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
+_ADDRESS: Final = re.compile(
+    r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#\s]*)?"
+)
 
 
 class MobilePushSettings(Struct, frozen=True):
-    """Section ``mobile_push``: the addresses of the services, for proxies and tests. Apps have the keys."""
+    """Section ``mobile_push``: the addresses of the services, for proxies and
+    tests. Apps have the keys."""
 
     fcm_url: str = "https://fcm.googleapis.com"
     google_oauth_url: str = "https://oauth2.googleapis.com/token"
@@ -46,7 +50,11 @@ class FcmSettings(Struct, frozen=True):
     """Google's Firebase Cloud Messaging."""
 
     service_account: Annotated[
-        Secret, about("The key of a service account of the Firebase project, as JSON.", by_key=True)
+        Secret,
+        about(
+            "The key of a service account of the Firebase project, as JSON.",
+            by_key=True,
+        ),
     ] = ""
     service_account_file: SecretFile = ""
     data_only: Annotated[
@@ -61,30 +69,48 @@ class ApnsSettings(Struct, frozen=True):
     """Apple's push service."""
 
     key: Annotated[
-        Secret, about("The key for token-based requests (`AuthKey_….p8`), as text.", by_key=True)
+        Secret,
+        about(
+            "The key for token-based requests (`AuthKey_….p8`), as text.", by_key=True
+        ),
     ] = ""
     key_file: SecretFile = ""
     key_id: Annotated[
-        str, Meta(extra={"secret": False}), about("The id of the key: ten characters.", by_key=True)
+        str,
+        Meta(extra={"secret": False}),
+        about("The id of the key: ten characters.", by_key=True),
     ] = ""
-    team_id: Annotated[str, about("The id of the team: ten characters.", by_key=True)] = ""
+    team_id: Annotated[
+        str, about("The id of the team: ten characters.", by_key=True)
+    ] = ""
     topic: Annotated[str, about("The bundle id of the application.")] = ""
     sandbox: Annotated[
-        bool, about("Whether the devices run development builds, whose tokens Apple's sandbox knows.")
+        bool,
+        about(
+            "Whether the devices run development builds, whose tokens Apple's sandbox knows."
+        ),
     ] = False
 
 
 class HmsSettings(Struct, frozen=True):
     """Huawei's Push Kit."""
 
-    app_id: Annotated[str, about("The id of the application in AppGallery Connect.", number=True)] = ""
-    app_secret: Annotated[Secret, about("Its OAuth 2.0 client secret.", by_key=True)] = ""
+    app_id: Annotated[
+        str, about("The id of the application in AppGallery Connect.", number=True)
+    ] = ""
+    app_secret: Annotated[
+        Secret, about("Its OAuth 2.0 client secret.", by_key=True)
+    ] = ""
     app_secret_file: SecretFile = ""
     category: Annotated[
-        str, about("The category of messages for which the application is entitled, such as `IM`.")
+        str,
+        about(
+            "The category of messages for which the application is entitled, such as `IM`."
+        ),
     ] = ""
     badge_class: Annotated[
-        str, about("The class of the activity whose icon has the badge; empty: no badge.")
+        str,
+        about("The class of the activity whose icon has the badge; empty: no badge."),
     ] = ""
 
 
@@ -97,7 +123,10 @@ class MobilePush(Struct, frozen=True):
     per_second: Annotated[
         int,
         Meta(ge=0),
-        about("The most notifications a second to each service; 0: any number.", api={"le": 100_000}),
+        about(
+            "The most notifications a second to each service; 0: any number.",
+            api={"le": 100_000},
+        ),
     ] = 0
 
 
@@ -118,7 +147,8 @@ class FcmKey(Struct, frozen=True):
 
 
 def _content(setting: str, name: str, text: str, file: str) -> str:
-    """A secret that a setting has, or its file. Raises BadKey, which never shows it."""
+    """A secret that a setting has, or its file. Raises BadKey, which never
+    shows it."""
     if text and file:
         raise BadKey(f"{setting}: {name} and {name}_file are both given")
     if not file:
@@ -145,9 +175,15 @@ def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
 
 
 def fcm_key(settings: FcmSettings) -> FcmKey | None:
-    """The service account of an app; None: it has none. Reads its file. Raises BadKey."""
+    """The service account of an app; None: it has none. Reads its file. Raises
+    BadKey."""
     setting = "mobile_push.fcm"
-    text = _content(setting, "service_account", settings.service_account, settings.service_account_file)
+    text = _content(
+        setting,
+        "service_account",
+        settings.service_account,
+        settings.service_account_file,
+    )
     if not text:
         return None
     # Loaded here: a node whose apps have no keys does not need it.
@@ -157,18 +193,28 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
     try:
         account = msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeError):
-        raise BadKey(f"{name}: expected the JSON that the Firebase console has made") from None
+        raise BadKey(
+            f"{name}: expected the JSON that the Firebase console has made"
+        ) from None
     if account.get("type") != "service_account":
-        raise BadKey(f'{name}: expected the key of a service account, with "type": "service_account"')
+        raise BadKey(
+            f'{name}: expected the key of a service account, with "type": "service_account"'
+        )
     for field in ("project_id", "client_email", "private_key"):
         if not account.get(field):
             raise BadKey(f"{name}: {field} is missing")
     if not re.fullmatch(r"[a-z0-9.:-]{1,100}", account["project_id"]):
         raise BadKey(f"{name}: project_id: expected small letters, digits and dashes")
-    key = _private_key(f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key")
+    key = _private_key(
+        f"{name}: private_key", account["private_key"], RSAPrivateKey, "an RSA key"
+    )
     audience = account.get("token_uri") or MobilePushSettings().google_oauth_url
     return FcmKey(
-        account["project_id"], account["client_email"], account.get("private_key_id", ""), key, audience
+        account["project_id"],
+        account["client_email"],
+        account.get("private_key_id", ""),
+        key,
+        audience,
     )
 
 
@@ -180,7 +226,10 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
         if settings not in (ApnsSettings(), ApnsSettings(sandbox=True)):
             raise BadKey(f"{setting}: expected key or key_file")
         return None
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        SECP256R1,
+        EllipticCurvePrivateKey,
+    )
 
     expected = "a key of P-256 (AuthKey_….p8)"
     key = _private_key(f"{setting}.key", text, EllipticCurvePrivateKey, expected)
@@ -188,7 +237,9 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
         raise BadKey(f"{setting}.key: expected {expected}")
     for name, value in (("key_id", settings.key_id), ("team_id", settings.team_id)):
         if not re.fullmatch(r"[A-Z0-9]{10}", value):
-            raise BadKey(f"{setting}.{name}: expected ten capital letters and digits, got {value!r}")
+            raise BadKey(
+                f"{setting}.{name}: expected ten capital letters and digits, got {value!r}"
+            )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,254}", settings.topic):
         raise BadKey(
             f"{setting}.topic: expected a bundle id such as com.example.chat, got {settings.topic!r}"
@@ -197,9 +248,12 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
 
 
 def hms_secret(settings: HmsSettings) -> str:
-    """The client secret of an app; ``""``: it has none. Reads its file. Raises BadKey."""
+    """The client secret of an app; ``""``: it has none. Reads its file. Raises
+    BadKey."""
     setting = "mobile_push.hms"
-    secret = _content(setting, "app_secret", settings.app_secret, settings.app_secret_file).strip()
+    secret = _content(
+        setting, "app_secret", settings.app_secret, settings.app_secret_file
+    ).strip()
     if bool(secret) != bool(settings.app_id):
         raise BadKey(f"{setting}: expected app_id, and app_secret or app_secret_file")
     if secret and not re.fullmatch(r"[0-9]{1,20}", settings.app_id):
@@ -226,7 +280,9 @@ def objection(_name: str, tenant: TenantSettings) -> str:
 
 def check(config: Config, locations: Locations) -> None:
     """Check the addresses of the services. Raises ConfigError."""
-    for name, address in msgspec.structs.asdict(settings_of(config, MobilePushSettings)).items():
+    for name, address in msgspec.structs.asdict(
+        settings_of(config, MobilePushSettings)
+    ).items():
         if isinstance(address, str) and not _ADDRESS.fullmatch(address):
             raise locations.wrong(f"mobile_push.{name}", "expected an https:// address")
 

@@ -1,7 +1,7 @@
 """Keys, fakes and senders of the tests.
 
-The senders run in this process. gevent does not change its sockets: each request over HTTP/1.1 is answered
-before the next. `many.py` has many at a time.
+The senders run in this process. gevent does not change its sockets: each
+request over HTTP/1.1 is answered before the next. `many.py` has many at a time.
 """
 
 import json
@@ -15,7 +15,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from imserver.plugin.identity import Tenant
 from imserver.plugin.settings import Config
@@ -44,7 +48,11 @@ KEY_ID, TEAM_ID, TOPIC = "ABC123DEFG", "DEF123GHIJ", "com.example.chat"
 HMS_APP, HMS_SECRET = "102345678", "the-client-secret-that-nobody-may-see"
 HOSTS = (
     *("localhost", "fcm.googleapis.com", "oauth2.googleapis.com", "api.push.apple.com"),
-    *("api.sandbox.push.apple.com", "push-api.cloud.huawei.com", "oauth-login.cloud.huawei.com"),
+    *(
+        "api.sandbox.push.apple.com",
+        "push-api.cloud.huawei.com",
+        "oauth-login.cloud.huawei.com",
+    ),
 )
 
 
@@ -74,7 +82,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     certificate, key = certificate_of_loopback(folder, *HOSTS)
     with certificate.open("a") as file:  # both in one file
         file.write(key.read_text())
-    google, apple = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    google, apple = (
+        rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
+    )
     account = {
         "type": "service_account",
         "project_id": PROJECT,
@@ -83,7 +94,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
         "client_email": EMAIL,
         "token_uri": "https://oauth2.googleapis.com/token",
     }
-    return Keys(json.dumps(account), google.public_key(), pem(apple), apple.public_key(), certificate)
+    return Keys(
+        json.dumps(account),
+        google.public_key(),
+        pem(apple),
+        apple.public_key(),
+        certificate,
+    )
 
 
 class Site(NamedTuple):
@@ -97,7 +114,10 @@ class Site(NamedTuple):
 
 
 def addresses_of(fcm: Fcm, apns: Apns, hms: Hms) -> dict[str, str]:
-    tokens = {"google_oauth_url": f"{fcm.url}/token", "hms_oauth_url": f"{hms.url}/token"}
+    tokens = {
+        "google_oauth_url": f"{fcm.url}/token",
+        "hms_oauth_url": f"{hms.url}/token",
+    }
     return {"fcm_url": fcm.url, "apns_url": apns.url, "hms_url": hms.url, **tokens}
 
 
@@ -111,16 +131,21 @@ def tenant(settings: MobilePush) -> Tenant:
 def settings_of_app(keys: Keys, **more: Any) -> MobilePush:
     fcm = FcmSettings(keys.account)
     apns = ApnsSettings(keys.apple, key_id=KEY_ID, team_id=TEAM_ID, topic=TOPIC)
-    return MobilePush(**{"fcm": fcm, "apns": apns, "hms": HmsSettings(HMS_APP, HMS_SECRET), **more})
+    return MobilePush(
+        **{"fcm": fcm, "apns": apns, "hms": HmsSettings(HMS_APP, HMS_SECRET), **more}
+    )
 
 
 @pytest.fixture
 def start(keys: Keys) -> Iterator[Start]:
-    """``start(app=…, node=…, **of_apns)``: fakes and senders, with settings of the app and the node."""
+    """``start(app=…, node=…, **of_apns)``: fakes and senders, with settings of
+    the app and the node."""
     with ExitStack() as stack:
 
         def start(
-            app: dict[str, Any] | None = None, node: dict[str, Any] | None = None, **of_apns: Any
+            app: dict[str, Any] | None = None,
+            node: dict[str, Any] | None = None,
+            **of_apns: Any,
         ) -> Site:
             fakes = (
                 Fcm(keys.google, EMAIL, PROJECT),
@@ -130,13 +155,20 @@ def start(keys: Keys) -> Iterator[Start]:
             for fake in fakes:
                 stack.callback(fake.close)
             config = Config(
-                of_features=(("mobile_push", MobilePushSettings(**{**addresses_of(*fakes), **(node or {})})),)
+                of_features=(
+                    (
+                        "mobile_push",
+                        MobilePushSettings(**{**addresses_of(*fakes), **(node or {})}),
+                    ),
+                )
             )
             tenants = {APP: tenant(settings_of_app(keys, **(app or {})))}
             services = services_of(config, SimpleNamespace(get=tenants.get))
             for service in services:
                 stack.callback(service.close)
-            return Site(*fakes, tenants, {service.name: service for service in services})
+            return Site(
+                *fakes, tenants, {service.name: service for service in services}
+            )
 
         yield start
 

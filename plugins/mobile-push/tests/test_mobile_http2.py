@@ -1,4 +1,5 @@
-"""Apple's connection, its limits and each way in which it can end; libraries of others prove the fakes."""
+"""Apple's connection, its limits and each way in which it can end; libraries of
+others prove the fakes."""
 
 import json
 import socket
@@ -32,7 +33,9 @@ def device(number: int) -> str:
 
 
 def send(site: Site, number: int) -> PushResult:
-    notice = PushNotice(f"n{number}", "push", "t", f"topic-{number}", body="x" * 1000, ttl=60)
+    notice = PushNotice(
+        f"n{number}", "push", "t", f"topic-{number}", body="x" * 1000, ttl=60
+    )
     return site.services["apns"].send(APP, device(number), notice)
 
 
@@ -79,7 +82,10 @@ def test_a_request_without_an_answer_is_left_alone(start: Start) -> None:
     hanging = gevent.spawn(send, site, 1)
     while not hanging.ready():
         assert send(site, 2).outcome == "taken"
-    assert (hanging.value.outcome, hanging.value.problem) == ("later", "no answer within 1 s")
+    assert (hanging.value.outcome, hanging.value.problem) == (
+        "later",
+        "no answer within 1 s",
+    )
     assert len(site.apns.connections) == 1, "the connection has answered others"
 
 
@@ -113,7 +119,9 @@ def test_a_reset_or_lost_request_comes_later(start: Start, what: str) -> None:
     assert len(site.apns.connections) == (1 if what in ("refuse", "reset") else 2)
 
 
-def test_requests_before_goaway_are_answered_and_those_after_it_go_elsewhere(start: Start) -> None:
+def test_requests_before_goaway_are_answered_and_those_after_it_go_elsewhere(
+    start: Start,
+) -> None:
     site = start(node=SECONDS)
     send(site, 0)
     site.apns.behave(device(20), Do(what="goaway"))
@@ -128,18 +136,21 @@ def test_requests_before_goaway_are_answered_and_those_after_it_go_elsewhere(sta
 def test_an_idle_goaway_opens_a_new_connection(start: Start) -> None:
     site = start(node=SECONDS)
     for number in range(3):
-        site.apns.behave(device(number), Do(what="goaway", more={"reason": "IdleTimeout"}))
+        site.apns.behave(
+            device(number), Do(what="goaway", more={"reason": "IdleTimeout"})
+        )
         assert send(site, number).outcome == "taken"
     assert len(site.apns.connections) == 3
 
 
-# --- connections that do not come about ---------------------------------------------------------------------
+# --- connections that do not come about ---------------------------------------
 
 Serve = Callable[[socket.socket], object]
 
 
 def listening(serve: Serve | None) -> int:
-    """The port of a server that does only this with each connection; None: nobody listens."""
+    """The port of a server that does only this with each connection; None:
+    nobody listens."""
     listener = socket.create_server(("127.0.0.1", 0))
     port: int = listener.getsockname()[1]
     if serve is None:
@@ -167,15 +178,26 @@ def settings_frame() -> bytes:
         pytest.param(None, id="nobody"),
         pytest.param(lambda _: None, id="silent"),
         pytest.param(lambda sock: sock.close(), id="closes"),
-        pytest.param(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), id="http1"),
+        pytest.param(
+            lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9),
+            id="http1",
+        ),
         pytest.param(lambda sock: sock.sendall(settings_frame()), id="only-settings"),
-        pytest.param(lambda sock: sock.sendall(settings_frame() + b"\xff" * 40), id="nonsense"),
-        pytest.param(lambda sock: sock.sendall(b"\x00\x00\x08\x07\x00" + bytes(12)), id="goaway"),
+        pytest.param(
+            lambda sock: sock.sendall(settings_frame() + b"\xff" * 40), id="nonsense"
+        ),
+        pytest.param(
+            lambda sock: sock.sendall(b"\x00\x00\x08\x07\x00" + bytes(12)), id="goaway"
+        ),
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_what_is_no_push_service_is_a_reason_to_wait(start: Start, serve: Serve | None, scheme: str) -> None:
-    site = start(node={"apns_url": f"{scheme}://127.0.0.1:{listening(serve)}", "seconds": 0.5})
+def test_what_is_no_push_service_is_a_reason_to_wait(
+    start: Start, serve: Serve | None, scheme: str
+) -> None:
+    site = start(
+        node={"apns_url": f"{scheme}://127.0.0.1:{listening(serve)}", "seconds": 0.5}
+    )
     began = time.monotonic()
     results = send_many(site, range(5))
     assert outcomes(results) == {"later"}
@@ -207,12 +229,18 @@ def soon(condition: Callable[[], object]) -> None:
     assert condition()
 
 
-def test_a_connection_is_asked_whether_it_is_there(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_is_asked_whether_it_is_there(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def connect(url: str) -> http2.Http2Connection:
-        return http2.Http2Connection(http2.open_socket(url, 20), "localhost", "http", 20)
+        return http2.Http2Connection(
+            http2.open_socket(url, 20), "localhost", "http", 20
+        )
 
     monkeypatch.setattr(http2, "PING_SECONDS", 0.1)
-    silent = connect(f"http://127.0.0.1:{listening(lambda sock: sock.sendall(settings_frame()))}")
+    silent = connect(
+        f"http://127.0.0.1:{listening(lambda sock: sock.sendall(settings_frame()))}"
+    )
     with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC)) as fake:
         connection = connect(fake.url)
         soon(lambda: fake.connections[0].pings > 2)
@@ -226,7 +254,8 @@ def test_a_connection_is_asked_whether_it_is_there(keys: Keys, monkeypatch: pyte
 
 
 FIREBASE = "firebase-admin==7.7.0"
-"""It needs 100 MB: so it is installed by the test that uses it, and only there."""
+"""It needs 100 MB: so it is installed by the test that uses it, and only
+there."""
 LIBRARY_HOSTS = {
     "aioapns": ("api.push.apple.com", "api.development.push.apple.com"),
     "firebase": ("fcm.googleapis.com", "oauth2.googleapis.com"),
@@ -243,7 +272,10 @@ ERRORS = {
 
 
 def judge(library: str, python: Path | str, keys: Keys, given: dict[str, Any]) -> Any:
-    trust = {"SSL_CERT_FILE": str(keys.certificate), "REQUESTS_CA_BUNDLE": str(keys.certificate)}
+    trust = {
+        "SSL_CERT_FILE": str(keys.certificate),
+        "REQUESTS_CA_BUNDLE": str(keys.certificate),
+    }
     done = subprocess.run(
         [str(python), str(Path(__file__).with_name("judge.py")), library],
         input=json.dumps({**given, "hosts": LIBRARY_HOSTS[library]}),
@@ -258,11 +290,25 @@ def judge(library: str, python: Path | str, keys: Keys, given: dict[str, Any]) -
 
 
 def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
-    with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"), streams=20)) as fake:
-        device, message = FORMS["apns"].format(1), {"aps": {"alert": "hello", "badge": 1}}
+    with closing(
+        Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"), streams=20)
+    ) as fake:
+        device, message = (
+            FORMS["apns"].format(1),
+            {"aps": {"alert": "hello", "badge": 1}},
+        )
         options = {"time_to_live": 600, "priority": 10, "collapse_key": "topic-1"}
-        full = {"device_token": device, "message": message, "notification_id": str(uuid.uuid4()), **options}
-        silent = {"message": {"aps": {"content-available": 1}}, "push_type": "background", "priority": 5}
+        full = {
+            "device_token": device,
+            "message": message,
+            "notification_id": str(uuid.uuid4()),
+            **options,
+        }
+        silent = {
+            "message": {"aps": {"content-available": 1}},
+            "push_type": "background",
+            "priority": 5,
+        }
         wrong = [
             ({"device_token": "abc"}, "BadDeviceToken"),
             ({"collapse_key": "x" * 65}, "BadCollapseId"),
@@ -271,14 +317,31 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
             ({"message": {"aps": {"alert": "x" * 4096}}}, "PayloadTooLarge"),
         ]
         reasons = [reason for reason in STATUSES["APNs"] if reason != "IdleTimeout"]
-        devices = [FORMS["apns"].format(1000 + number) for number in range(len(reasons))]
+        devices = [
+            FORMS["apns"].format(1000 + number) for number in range(len(reasons))
+        ]
         for each, reason in zip(devices, reasons, strict=True):
             fake.behave(each, Do(reason))
         base = {"device_token": device, "message": message}
-        requests = [full, {**base, **silent}, *({**base, **change} for change, _ in wrong)]
+        requests = [
+            full,
+            {**base, **silent},
+            *({**base, **change} for change, _ in wrong),
+        ]
         requests += [{"device_token": each, "message": message} for each in devices]
-        given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, "many": 50}
-        results = judge("aioapns", sys.executable, keys, {**given, "port": fake.port, "requests": requests})
+        given = {
+            "key": keys.apple,
+            "key_id": KEY_ID,
+            "team_id": TEAM_ID,
+            "topic": TOPIC,
+            "many": 50,
+        }
+        results = judge(
+            "aioapns",
+            sys.executable,
+            keys,
+            {**given, "port": fake.port, "requests": requests},
+        )
         assert [(row["status"], row["description"]) for row in results] == [
             ("200", None),
             ("200", None),
@@ -288,17 +351,39 @@ def test_aioapns_finds_apple_in_the_fake(keys: Keys) -> None:
         assert results[0]["id"] == full["notification_id"]
         assert len(fake.taken) == 52
         assert len(fake.connections) == 1
-        assert [text.partition(":")[0] for text in fake.problems] == [reason for _, reason in wrong]
+        assert [text.partition(":")[0] for text in fake.problems] == [
+            reason for _, reason in wrong
+        ]
 
 
-@pytest.mark.parametrize("change", [{"key_id": "XXXXXXXXXX"}, {"team_id": "XXXXXXXXXX"}])
-def test_aioapns_with_another_key_is_refused(keys: Keys, change: dict[str, str]) -> None:
-    with closing(Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))) as fake:
-        requests = [{"device_token": FORMS["apns"].format(1), "message": {"aps": {"alert": "x"}}}]
-        given = {"key": keys.apple, "key_id": KEY_ID, "team_id": TEAM_ID, "topic": TOPIC, **change}
+@pytest.mark.parametrize(
+    "change", [{"key_id": "XXXXXXXXXX"}, {"team_id": "XXXXXXXXXX"}]
+)
+def test_aioapns_with_another_key_is_refused(
+    keys: Keys, change: dict[str, str]
+) -> None:
+    with closing(
+        Apns(keys.apple_public, KEY_ID, TEAM_ID, TOPIC, keys.context("h2"))
+    ) as fake:
+        requests = [
+            {
+                "device_token": FORMS["apns"].format(1),
+                "message": {"aps": {"alert": "x"}},
+            }
+        ]
+        given = {
+            "key": keys.apple,
+            "key_id": KEY_ID,
+            "team_id": TEAM_ID,
+            "topic": TOPIC,
+            **change,
+        }
         more = {"port": fake.port, "requests": requests, "many": 0}
         (result,) = judge("aioapns", sys.executable, keys, {**given, **more})
-        assert (result["status"], result["description"]) == ("403", "InvalidProviderToken")
+        assert (result["status"], result["description"]) == (
+            "403",
+            "InvalidProviderToken",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +391,16 @@ def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("firebase") / "venv"
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", FIREBASE]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        FIREBASE,
+    ]
     subprocess.run(pip, env=clean_environment(PYTHONPATH=""), check=True)
     return python
 
@@ -315,11 +409,17 @@ def firebase(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> None:
     with closing(Fcm(keys.google, EMAIL, PROJECT, keys.context("http/1.1"))) as fake:
-        tokens = {code: FORMS["fcm"].format(number) for number, code in enumerate(ERRORS)}
+        tokens = {
+            code: FORMS["fcm"].format(number) for number, code in enumerate(ERRORS)
+        }
         for code, token in tokens.items():
             fake.behave(token, *[Do(code)] * 5)  # it tries some again
         good, bad = FORMS["fcm"].format(100), "short"
-        given = {"account": keys.account, "port": fake.port, "tokens": [good, bad, *tokens.values()]}
+        given = {
+            "account": keys.account,
+            "port": fake.port,
+            "tokens": [good, bad, *tokens.values()],
+        }
         results = judge("firebase", firebase, keys, given)
         assert results.pop(good).startswith(f"projects/{PROJECT}/messages/")
         assert results.pop(bad) == ERRORS["INVALID_ARGUMENT"]
@@ -327,4 +427,6 @@ def test_firebase_admin_finds_google_in_the_fake(keys: Keys, firebase: Path) -> 
         (taken,) = fake.taken
         assert (taken.token, taken.collapse, taken.id) == (good, "topic-1", "n1")
         assert fake.token_requests >= 1  # after the status 401 it asks again
-        assert [text.partition(":")[0] for text in fake.problems] == ["INVALID_ARGUMENT"]
+        assert [text.partition(":")[0] for text in fake.problems] == [
+            "INVALID_ARGUMENT"
+        ]

@@ -1,4 +1,5 @@
-"""The protocol of ntfy: notifications by HTTP to topics, channels of one app, and their streams."""
+"""The protocol of ntfy: notifications by HTTP to topics, channels of one app,
+and their streams."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -10,22 +11,54 @@ from msgspec import Meta, Struct
 
 from imserver.plugin import FeatureRow, Parts, SettingsRow
 from imserver.plugin.errors import CloseCode, Unavailable
-from imserver.plugin.http import ApiProblem, Call, HttpResponse, Route, stream_head, stream_refused
+from imserver.plugin.http import (
+    ApiProblem,
+    Call,
+    HttpResponse,
+    Route,
+    stream_head,
+    stream_refused,
+)
 from imserver.plugin.identity import Needs, Principal
 from imserver.plugin.services import ChannelRefused, Core, Position
 from imserver.plugin.settings import settings_of
-from imserver.plugin.wire import Connection, Event, Head, Stream, StreamEncoding, StreamPath, host_of
+from imserver.plugin.wire import (
+    Connection,
+    Event,
+    Head,
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    host_of,
+)
 
 from .message import STYLE, Parameters, bad, new_message, read_json, read_message
-from .wire import FRAMES, NAME, STREAMS, NtfyDialect, Since, Wish, channel_of, message_of
+from .wire import (
+    FRAMES,
+    NAME,
+    STREAMS,
+    NtfyDialect,
+    Since,
+    Wish,
+    channel_of,
+    message_of,
+)
 
 PAGE: Final = 100
-_CODES: Final = {"unknown": 404, "limit": 413, "full": 429, "rate": 429, "unavailable": 503}
-"""Reason why a channel refuses → status; any other: 401 without a key or token, else 403."""
+_CODES: Final = {
+    "unknown": 404,
+    "limit": 413,
+    "full": 429,
+    "rate": 429,
+    "unavailable": 503,
+}
+"""Reason why a channel refuses → status; any other: 401 without a key or token,
+else 403."""
 
 
 class NtfySettings(Struct, frozen=True):
-    """The section ``ntfy``. ``app``: the app whose channels ``ntfy:TOPIC`` are the topics."""
+    """The section ``ntfy``. ``app``: the app whose channels ``ntfy:TOPIC`` are
+    the topics."""
 
     app: Annotated[str, Meta(min_length=1)] = "default"
     message_bytes: Annotated[int, Meta(ge=1, le=65536)] = 4096
@@ -48,10 +81,13 @@ class Ntfy:
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
-        """The maker of a request, and its key or token. May switch. Raises ApiProblem and Unavailable."""
+        """The maker of a request, and its key or token. May switch. Raises
+        ApiProblem and Unavailable."""
         credential = parameters.credential()
         bearer = {"authorization": f"Bearer {credential}"} if credential else {}
-        return self._core.authority.identify(Needs.ANYONE_OR_PUSH, bearer, host), credential
+        return self._core.authority.identify(
+            Needs.ANYONE_OR_PUSH, bearer, host
+        ), credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
         """Refuse who may not subscribe. May switch. Raises ApiProblem."""
@@ -77,21 +113,27 @@ class Ntfy:
         if kept and options.history_size:
             message.expires = message.time + int(options.history_seconds)
         data = msgspec.json.encode(message)
-        event = Event("msg", principal.user, "", message.id, NAME, data, time=message.time)
+        event = Event(
+            "msg", principal.user, "", message.id, NAME, data, time=message.time
+        )
         try:
-            self._commands.publish_request(principal, request.host, app, channel, event, kept)
+            self._commands.publish_request(
+                principal, request.host, app, channel, event, kept
+            )
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
         return HttpResponse(200, data)
 
     def check_auth(self, call: Call) -> HttpResponse:
-        """Answer whether the maker of a request may subscribe. May switch. Raises ApiProblem."""
+        """Answer whether the maker of a request may subscribe. May switch.
+        Raises ApiProblem."""
         topics = call.request.path.split("/")[2].split(",")
         self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
         return HttpResponse(200, b'{"success":true}')
 
     def discover(self, call: Call) -> HttpResponse:
-        """Answer a distributor of UnifiedPush that topics take its messages. Raises ApiProblem."""
+        """Answer a distributor of UnifiedPush that topics take its messages.
+        Raises ApiProblem."""
         channel_of(call.request.path.split("/")[2])
         if not Parameters.of(call.request).has("unifiedpush", "up"):
             raise bad(40401, "this server has no page for topics")
@@ -115,20 +157,31 @@ class Ntfy:
             self.check(principal, app, wish.channels)
             options = [self._channels.options.of(app, each) for each in wish.channels]
             if wish.since is not None and not all(each.has_history for each in options):
-                raise bad(40008, "the topic keeps no messages: its channel has no history")
-            if not self._core.sessions.begin_for(connection, app, principal, token, NAME, NAME):
+                raise bad(
+                    40008, "the topic keeps no messages: its channel has no history"
+                )
+            if not self._core.sessions.begin_for(
+                connection, app, principal, token, NAME, NAME
+            ):
                 return
         except (ApiProblem, Unavailable) as error:
-            problem = error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            problem = (
+                error if isinstance(error, ApiProblem) else ApiProblem(error.problem)
+            )
             if isinstance(connection, Stream):
-                connection.refuse(stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY)
+                connection.refuse(
+                    stream_refused(log, head, host, problem, STYLE), CloseCode.POLICY
+                )
             else:
                 denied = problem.problem.status in (401, 403)
-                connection.close(CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem))
+                connection.close(
+                    CloseCode.NOT_ALLOWED if denied else CloseCode.POLICY, str(problem)
+                )
             return
         if isinstance(connection, Stream):
             connection.begin(
-                self._encodings[codec], stream_head(log, head, host, codec.content_type, principal.label)
+                self._encodings[codec],
+                stream_head(log, head, host, codec.content_type, principal.label),
             )
         if principal.kind == "key":
             self._core.keys.hold(principal.key, connection)
@@ -138,8 +191,11 @@ class Ntfy:
         except ChannelRefused as refused:
             connection.close(CloseCode.GOING_AWAY, str(refused))
 
-    def _deliver(self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect) -> None:
-        """Send what was missed, and from then on what is new. May switch. Raises ChannelRefused."""
+    def _deliver(
+        self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect
+    ) -> None:
+        """Send what was missed, and from then on what is new. May switch.
+        Raises ChannelRefused."""
 
         def send(events: Iterable[Event]) -> None:
             for message in filter(None, map(message_of, events)):
@@ -157,15 +213,26 @@ class Ntfy:
             position = None
             if wish.since is not None:
                 position = self._find_start(app, channel, wish.since)
-                while (page := self._channels.histories.read(app, channel, position, PAGE)).publications:
+                while (
+                    page := self._channels.histories.read(app, channel, position, PAGE)
+                ).publications:
                     send(page.publications)
                     position = _after(page.publications[-1])
                     connection.wait_until_sent()
                 position = page.position
             if not wish.poll and connection.is_open:
-                options, subscriptions = self._channels.options.of(app, channel), self._channels.subscriptions
-                joined.append((channel, subscriptions.subscribe(connection, channel, options, position)))
-        if wish.since is None and not wish.poll:  # what is published from now on reaches the client
+                options, subscriptions = (
+                    self._channels.options.of(app, channel),
+                    self._channels.subscriptions,
+                )
+                joined.append(
+                    (
+                        channel,
+                        subscriptions.subscribe(connection, channel, options, position),
+                    )
+                )
+        # what is published from now on reaches the client
+        if wish.since is None and not wish.poll:
             announce()
         for channel, found in joined:
             send(found.publications)
@@ -175,7 +242,8 @@ class Ntfy:
             connection.close(CloseCode.NORMAL)
 
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
-        """The position after which messages are wanted; None: all. Reads from the newest one on."""
+        """The position after which messages are wanted; None: all. Reads from
+        the newest one on."""
         position, newer = None, 0
         while events := self._channels.histories.read(
             app, channel, position, PAGE, reverse=True
@@ -194,26 +262,55 @@ def _after(event: Event) -> Position:
 
 
 def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
-    return bad(_CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403) * 100 + 1, str(refused))
+    return bad(
+        _CODES.get(refused.reason, 401 if principal.kind == "nobody" else 403) * 100
+        + 1,
+        str(refused),
+    )
 
 
-def _route(method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse]) -> Route:
+def _route(
+    method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse]
+) -> Route:
     more: dict[str, Any] = {"style": STYLE, "read": lambda _ntfy, _call: None}
     more["service"] = lambda core, _: core.service(Ntfy)
-    more["signer"] = lambda ntfy, request: ntfy.identify(Parameters.of(request), request.host)[0]
-    return Route(method, f"/ntfy{path}", Needs.ANYONE_OR_PUSH, function, hot=True, limited=True, **more)
+    more["signer"] = lambda ntfy, request: ntfy.identify(
+        Parameters.of(request), request.host
+    )[0]
+    return Route(
+        method,
+        f"/ntfy{path}",
+        Needs.ANYONE_OR_PUSH,
+        function,
+        hot=True,
+        limited=True,
+        **more,
+    )
 
 
 def _build(core: Core) -> Parts:
     ntfy = Ntfy(core)
-    return Parts((ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths)
+    return Parts(
+        (ntfy,), opened={NAME: partial(ntfy.serve, FRAMES)}, streams=ntfy.paths
+    )
 
 
 ROUTES: Final = (
-    *(_route(method, path, Ntfy.publish) for method in ("POST", "PUT") for path in ("/", "/*")),
-    *(_route("GET", f"/*/{word}", Ntfy.publish) for word in ("publish", "send", "trigger")),
+    *(
+        _route(method, path, Ntfy.publish)
+        for method in ("POST", "PUT")
+        for path in ("/", "/*")
+    ),
+    *(
+        _route("GET", f"/*/{word}", Ntfy.publish)
+        for word in ("publish", "send", "trigger")
+    ),
     _route("GET", "/*", Ntfy.discover),
     _route("GET", "/*/auth", Ntfy.check_auth),
-    _route("GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')),
+    _route(
+        "GET", "/v1/health", lambda _ntfy, _call: HttpResponse(200, b'{"healthy":true}')
+    ),
 )
-FEATURE: Final = FeatureRow(NAME, _build, (FRAMES,), ROUTES, settings=SettingsRow({NAME: NtfySettings}))
+FEATURE: Final = FeatureRow(
+    NAME, _build, (FRAMES,), ROUTES, settings=SettingsRow({NAME: NtfySettings})
+)

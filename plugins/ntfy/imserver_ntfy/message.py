@@ -1,4 +1,5 @@
-"""Messages of ntfy, and how requests to publish one are read (https://docs.ntfy.sh/publish/)."""
+"""Messages of ntfy, and how requests to publish one are read
+(https://docs.ntfy.sh/publish/)."""
 
 from __future__ import annotations
 
@@ -22,10 +23,12 @@ from imserver.plugin.http import PROBLEM, ApiProblem, HttpRequest, HttpResponse
 MAX_ACTIONS: Final = 3
 MAX_PARAMETERS: Final = 64
 MAX_CHARACTERS: Final = 4096
-"""Limit of the actions, and of a value that is decoded as in RFC 2047: their parsers take 2 µs for each."""
+"""Limit of the actions, and of a value that is decoded as in RFC 2047: their
+parsers take 2 µs for each."""
 PRIORITIES: Final = {"min": 1, "low": 2, "default": 3, "high": 4, "max": 5, "urgent": 5}
 ACTIONS: Final = {"view": "url", "http": "url", "copy": "value", "broadcast": ""}
-"""Kind of an action → the field that it needs, which may stand third without its name."""
+"""Kind of an action → the field that it needs, which may stand third without
+its name."""
 REFUSED: Final = {
     ("delay", "at", "in"): (40004, "this server delivers no message later"),
     ("email", "e-mail", "mail", "e"): (40001, "this server sends no e-mail"),
@@ -55,7 +58,8 @@ class Action(Struct, omit_defaults=True):
 
 
 class Message(Struct, omit_defaults=True):
-    """A message, or (``event``) a sign of life of a stream. ``time``, ``expires``: Unix seconds."""
+    """A message, or (``event``) a sign of life of a stream. ``time``,
+    ``expires``: Unix seconds."""
 
     id: str
     time: int
@@ -75,16 +79,20 @@ class Message(Struct, omit_defaults=True):
 
 
 def new_message(event: str, topic: str) -> Message:
-    """A message of this kind (``message``, ``open``, ``keepalive``) without content."""
+    """A message of this kind (``message``, ``open``, ``keepalive``) without
+    content."""
     return Message(token_urlsafe(9), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
-    """The refusal with a code of ntfy, whose first three digits are the status."""
+    """The refusal with a code of ntfy, whose first three digits are the
+    status."""
     return ApiProblem(HttpProblem(code // 100, str(code), text))
 
 
-def _refuse(problem: HttpProblem, _request: HttpRequest, detail: str = "") -> HttpResponse:
+def _refuse(
+    problem: HttpProblem, _request: HttpRequest, detail: str = ""
+) -> HttpResponse:
     """Refuse in ntfy's form: ``{"code": 40009, "http": 400, "error": "…"}``."""
     code = int(problem.code) if problem.code.isdecimal() else problem.status * 100 + 1
     about = {"code": code, "http": problem.status, "error": detail or problem.message}
@@ -95,38 +103,66 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
-    """What a request says: in JSON (``given``), in headers with or without ``X-``, or in its query."""
+    """What a request says: in JSON (``given``), in headers with or without
+    ``X-``, or in its query."""
 
     @classmethod
-    def of(cls, request: HttpRequest, given: Mapping[str, str] | None = None) -> Parameters:
+    def of(
+        cls, request: HttpRequest, given: Mapping[str, str] | None = None
+    ) -> Parameters:
         """The parameters of a request to a route. Raises ApiProblem."""
         return cls(request.headers, request.query.decode("latin-1"), given)
 
     def __init__(
-        self, headers: Mapping[str, str], query: str, given: Mapping[str, str] | None = None
+        self,
+        headers: Mapping[str, str],
+        query: str,
+        given: Mapping[str, str] | None = None,
     ) -> None:
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+            pairs = parse_qsl(
+                query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS
+            )
         except ValueError as error:
             raise bad(40000, f"the parameters cannot be read: {error}") from None
         text = {name: _text_of(value) for name, value in headers.items()}
-        self._sources = (given or {}, text, {name.lower(): value for name, value in reversed(pairs)})
+        self._sources = (
+            given or {},
+            text,
+            {name.lower(): value for name, value in reversed(pairs)},
+        )
 
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""``: there is none."""
         keys = (f"x-{names[0]}", *names)
-        value = next((each for source in self._sources for key in keys if (each := source.get(key))), "")
+        value = next(
+            (
+                each
+                for source in self._sources
+                for key in keys
+                if (each := source.get(key))
+            ),
+            "",
+        )
         if "=?" in value and len(value) <= MAX_CHARACTERS:
             value = _ENCODED.sub(_decoded, value)
         return value.strip()
 
     def credential(self) -> str:
-        """The key or token: ``Bearer``, or the password of ``Basic``, in the header or as ``auth=``."""
+        """The key or token: ``Bearer``, or the password of ``Basic``, in the
+        header or as ``auth=``."""
         _, headers, query = self._sources
         try:
-            sent = headers.get("authorization") or urlsafe_b64decode(query.get("auth", "") + "==").decode()
+            sent = (
+                headers.get("authorization")
+                or urlsafe_b64decode(query.get("auth", "") + "==").decode()
+            )
             scheme, _, rest = sent.partition(" ")
-            return b64decode(rest).decode().partition(":")[2] if scheme.lower() == "basic" else rest.strip()
+            return (
+                b64decode(rest).decode().partition(":")[2]
+                if scheme.lower() == "basic"
+                else rest.strip()
+            )
         except ValueError:
             raise bad(40101, "the key or token cannot be read") from None
 
@@ -136,32 +172,44 @@ class Parameters:
 
     def tags(self) -> tuple[str, ...]:
         """The tags of a message, or of a filter."""
-        return tuple(filter(None, map(str.strip, self.get("tags", "tag", "ta").split(","))))
+        return tuple(
+            filter(None, map(str.strip, self.get("tags", "tag", "ta").split(",")))
+        )
 
     def priorities(self) -> frozenset[int]:
         """The priorities, of a message one at most. Raises ApiProblem."""
-        words = [each.strip().lower() for each in self.get("priority", "prio", "p").split(",")]
+        words = [
+            each.strip().lower()
+            for each in self.get("priority", "prio", "p").split(",")
+        ]
         if words[0] == "" or words[0].startswith("u="):  # RFC 9218: browsers send it
             return frozenset()
-        numbers = [PRIORITIES.get(each) or (int(each) if each in tuple("12345") else 0) for each in words]
+        numbers = [
+            PRIORITIES.get(each) or (int(each) if each in tuple("12345") else 0)
+            for each in words
+        ]
         if 0 in numbers:
             raise bad(40007, "a priority is 1 to 5, or min, low, default, high, max")
         return frozenset(numbers)
 
 
 def _text_of(header: str) -> str:
-    """The text of the bytes of a header: UTF-8, or Latin-1 as `fetch` sends it."""
+    """The text of the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
+    it."""
     try:
         return header if header.isascii() else header.encode("latin-1").decode()
     except ValueError:
         return header
 
 
-_ENCODED: Final = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=(?:\s+=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=)*")
+_ENCODED: Final = re.compile(
+    r"=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=(?:\s+=\?[^?\s]+\?[BbQq]\?[^?\s]*\?=)*"
+)
 
 
 def _decoded(words: re.Match[str]) -> str:
-    """The text of encoded words (RFC 2047); as they are if they cannot be decoded, as ntfy does."""
+    """The text of encoded words (RFC 2047); as they are if they cannot be
+    decoded, as ntfy does."""
     try:
         return str(make_header(decode_header(words[0])))
     except (LookupError, ValueError, MessageError):
@@ -184,26 +232,39 @@ def read_json(body: bytes) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in fields.items()}
 
 
-def read_message(topic: str, parameters: Parameters, body: bytes, most_bytes: int) -> Message:
+def read_message(
+    topic: str, parameters: Parameters, body: bytes, most_bytes: int
+) -> Message:
     """The message that a request publishes to a topic. Raises ApiProblem."""
     get, message = parameters.get, new_message("message", topic)
     for names, (code, text) in REFUSED.items():
         if get(*names):
             raise bad(code, text)
-    message.title, message.click, message.tags = get("title", "t"), get("click"), parameters.tags()
+    message.title, message.click, message.tags = (
+        get("title", "t"),
+        get("click"),
+        parameters.tags(),
+    )
     message.message = get("message", "m").replace("\\n", "\n")
     if not message.message:
         try:
             message.message = body.decode().strip()
         except UnicodeDecodeError:
             if not parameters.has("unifiedpush", "up"):
-                raise bad(40014, "the body is not UTF-8, and this server stores no files") from None
+                raise bad(
+                    40014, "the body is not UTF-8, and this server stores no files"
+                ) from None
             message.message, message.encoding = b64encode(body).decode(), "base64"
     if len(message.message.encode()) > most_bytes:
-        raise bad(40014, f"a message has at most {most_bytes} bytes, and this server stores no files")
+        raise bad(
+            40014,
+            f"a message has at most {most_bytes} bytes, and this server stores no files",
+        )
     message.priority = max(parameters.priorities(), default=0)
     message.icon = _url(get("icon"), 40021, "icon")
-    if parameters.has("markdown", "md") or get("content-type").startswith("text/markdown"):
+    if parameters.has("markdown", "md") or get("content-type").startswith(
+        "text/markdown"
+    ):
         message.content_type = "text/markdown"
     name = get("filename", "file", "f")
     if url := _url(get("attach", "a"), 40013, "attachment"):
@@ -221,7 +282,9 @@ def _url(url: str, code: int, what: str) -> str:
     if url and not url.lower().startswith(("http://", "https://")):
         raise bad(code, f"the {what} is no URL of http or https")
     if len(url) > MAX_CHARACTERS:
-        raise bad(code, f"the URL of the {what} has more than {MAX_CHARACTERS} characters")
+        raise bad(
+            code, f"the URL of the {what} has more than {MAX_CHARACTERS} characters"
+        )
     return url
 
 
@@ -229,22 +292,31 @@ _PART: Final = re.compile(
     r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;\n]*?))"""
     r"[ \t\r]*([,;\n]|$)"
 )
-"""A part of an action: its name, its value (quoted or not), and what follows."""
+"""A part of an action: its name, its value (quoted or not), and what
+follows."""
 
 
 def _read_actions(text: str) -> tuple[Action, ...]:
-    """The actions of a message: a JSON array, or ``view, Open, https://…; http, Close, https://…``."""
+    """The actions of a message: a JSON array, or ``view, Open, https://…; http,
+    Close, https://…``."""
     if len(text) > MAX_CHARACTERS:
         raise bad(40018, f"the actions have more than {MAX_CHARACTERS} characters")
     try:
-        rows = msgspec.json.decode(text) if text.startswith("[") else list(_simple_actions(text))
+        rows = (
+            msgspec.json.decode(text)
+            if text.startswith("[")
+            else list(_simple_actions(text))
+        )
         actions = msgspec.convert(rows, tuple[Action, ...])
     except (ValueError, RecursionError) as error:
         raise bad(40018, f"the actions cannot be read: {error}") from None
     for each in actions:
         needed = ACTIONS.get(each.action)
         if needed is None or not each.label or (needed and not getattr(each, needed)):
-            raise bad(40018, f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value")
+            raise bad(
+                40018,
+                f"an action is one of {', '.join(ACTIONS)}, with a label, and a url or value",
+            )
         each.id = token_urlsafe(7)
     if len(actions) > MAX_ACTIONS:
         raise bad(40018, f"a message has at most {MAX_ACTIONS} actions")
@@ -257,7 +329,9 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         name, double, single, bare, end = part.groups(default="")
         value = bare or re.sub(r"\\(.)", r"\1", double or single)
         places = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
-        owner, _, key = (name or next((each for each in places if each not in row), "")).partition(".")
+        owner, _, key = (
+            name or next((each for each in places if each not in row), "")
+        ).partition(".")
         if key:
             row.setdefault(owner, {})[key] = value
         elif owner:

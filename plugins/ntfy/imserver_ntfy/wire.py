@@ -1,4 +1,5 @@
-"""What subscribers ask for, and the forms in which they get it (https://docs.ntfy.sh/subscribe/api/)."""
+"""What subscribers ask for, and the forms in which they get it
+(https://docs.ntfy.sh/subscribe/api/)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from imserver.plugin.wire import Dialect, DialectState, Event
 from .message import Message, Parameters, bad, new_message
 
 NAME: Final = "ntfy"
-"""Name of the feature and its dialect, namespace of its channels, and type of its publications."""
+"""Name of the feature and its dialect, namespace of its channels, and type of
+its publications."""
 MAX_TOPICS: Final = 100
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
@@ -23,7 +25,8 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 def channel_of(topic: str) -> str:
-    """The channel of a topic. Raises ApiProblem if no topic can have this name."""
+    """The channel of a topic. Raises ApiProblem if no topic can have this
+    name."""
     if not _WORD.fullmatch(topic):
         raise bad(40009, "a topic has 1 to 64 letters, digits, - and _")
     return f"{NAME}:{topic}"
@@ -37,20 +40,27 @@ def message_of(event: Event) -> Message | None:
     message = new_message("message", part.name.partition(":")[2])
     if event.type == NAME:
         try:
-            return msgspec.structs.replace(_decode(event.data), event="message", topic=message.topic)
+            return msgspec.structs.replace(
+                _decode(event.data), event="message", topic=message.topic
+            )
         except (ValueError, RecursionError):
             pass  # of another publisher: it is a text
     message.id = event.id or (f"at-{part.offset}" if part.offset else message.id)
-    message.time, message.message = event.time or message.time, event.data.decode() or event.text
+    message.time, message.message = (
+        event.time or message.time,
+        event.data.decode() or event.text,
+    )
     return message
 
 
 Since = Callable[[Message, int], bool]
-"""Whether a message is before the first one that a subscriber wants: (message, number of newer ones)."""
+"""Whether a message is before the first one that a subscriber wants: (message,
+number of newer ones)."""
 
 
 def read_since(text: str) -> Since | None:
-    """From where a subscriber wants messages; None: only new ones. Raises ApiProblem."""
+    """From where a subscriber wants messages; None: only new ones. Raises
+    ApiProblem."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if text in ("", "none"):
         return None
@@ -61,13 +71,17 @@ def read_since(text: str) -> Since | None:
         first = time() - seconds if parts else float(text)
         return lambda message, _newer: message.time < first
     if not _WORD.fullmatch(text):
-        raise bad(40008, "since is all, none, latest, an id, a Unix time, or a duration such as 10m")
+        raise bad(
+            40008,
+            "since is all, none, latest, an id, a Unix time, or a duration such as 10m",
+        )
     return lambda message, _newer: message.id == text
 
 
 class Wish(DialectState, kw_only=True):
-    """A request to subscribe, and the state of its connection. ``words``: id, text and title of the messages.
-    ``tags``: each has to be there. What is empty admits all messages."""
+    """A request to subscribe, and the state of its connection. ``words``: id,
+    text and title of the messages. ``tags``: each has to be there. What is
+    empty admits all messages."""
 
     topics: str
     channels: tuple[str, ...]
@@ -81,8 +95,13 @@ class Wish(DialectState, kw_only=True):
 
     @classmethod
     def read(cls, path: str, parameters: Parameters) -> Wish:
-        """Read a request. ``scheduled`` changes nothing: no message is scheduled. Raises ApiProblem."""
-        get, topics, poll = parameters.get, path.split("/")[2], parameters.has("poll", "po")
+        """Read a request. ``scheduled`` changes nothing: no message is
+        scheduled. Raises ApiProblem."""
+        get, topics, poll = (
+            parameters.get,
+            path.split("/")[2],
+            parameters.has("poll", "po"),
+        )
         channels = tuple(dict.fromkeys(map(channel_of, topics.split(","))))
         if len(channels) > MAX_TOPICS:
             raise bad(40009, f"a request has at most {MAX_TOPICS} topics")
@@ -99,12 +118,15 @@ class Wish(DialectState, kw_only=True):
     def accepts(self, message: Message) -> bool:
         """Whether the subscriber wants this message."""
         own = (message.id, message.message, message.title)
-        wanted = all(word in ("", text) for word, text in zip(self.words, own, strict=True))
+        wanted = all(
+            word in ("", text) for word, text in zip(self.words, own, strict=True)
+        )
         has_priority = not self.priorities or (message.priority or 3) in self.priorities
         return wanted and has_priority and self.tags.issubset(message.tags)
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client comes back with a new connection if it has missed something: yes."""
+        """Whether the client comes back with a new connection if it has missed
+        something: yes."""
         return True
 
 
@@ -116,16 +138,22 @@ class NtfyDialect(Dialect):
     logs_in = False
     pinged = True
 
-    def __init__(self, encode: Callable[[Message], bytes], content_type: str = "") -> None:
+    def __init__(
+        self, encode: Callable[[Message], bytes], content_type: str = ""
+    ) -> None:
         self.encode = encode
         self.content_type = content_type
 
-    def encode_event(self, event: Event) -> Callable[[str, DialectState | None], bytes] | None:
+    def encode_event(
+        self, event: Event
+    ) -> Callable[[str, DialectState | None], bytes] | None:
         """A publication to a topic, for those who want it."""
         if (message := message_of(event)) is None:
             return None
         payload = self.encode(message)
-        return lambda _, state: payload if isinstance(state, Wish) and state.accepts(message) else b""
+        return lambda _, state: (
+            payload if isinstance(state, Wish) and state.accepts(message) else b""
+        )
 
     def encode_ping(self, state: DialectState | None) -> bytes:
         """The sign of life of a stream."""
@@ -135,18 +163,22 @@ class NtfyDialect(Dialect):
 
 
 def _event(message: Message) -> bytes:
-    name = b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
+    name = (
+        b"" if message.event == "message" else b"event: %b\n" % message.event.encode()
+    )
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(message))
 
 
 FRAMES: Final = NtfyDialect(msgspec.json.encode)
 STREAMS: Final = {
     "json": NtfyDialect(
-        lambda message: msgspec.json.encode(message) + b"\n", "application/x-ndjson; charset=utf-8"
+        lambda message: msgspec.json.encode(message) + b"\n",
+        "application/x-ndjson; charset=utf-8",
     ),
     "sse": NtfyDialect(_event, "text/event-stream; charset=utf-8"),
     "raw": NtfyDialect(
-        lambda message: message.message.replace("\n", " ").encode() + b"\n", "text/plain; charset=utf-8"
+        lambda message: message.message.replace("\n", " ").encode() + b"\n",
+        "text/plain; charset=utf-8",
     ),
 }
 """Last segment of the path of a stream → its codec."""

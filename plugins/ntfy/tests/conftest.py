@@ -1,5 +1,5 @@
-"""The distribution installed, and servers with it: one node, and two that share a Redis. The second of these
-has the WSGI server."""
+"""The distribution installed, and servers with it: one node, and two that share
+a Redis. The second of these has the WSGI server."""
 
 import re
 import sys
@@ -38,14 +38,17 @@ CONFIG = {
         "shop": {
             "jwt": [{"algorithm": "HS256", "key": SECRET}],
             "dialects": ["cmd", "ntfy"],
-            "channels": {"ntfy": {"subscribe": "anybody", "publish": "subscribers", **KEPT}},
+            "channels": {
+                "ntfy": {"subscribe": "anybody", "publish": "subscribers", **KEPT}
+            },
         }
     },
 }
 
 
 class Pair(NamedTuple):
-    """Where tests publish, and where they subscribe: ``host:port`` of the listeners for ntfy."""
+    """Where tests publish, and where they subscribe: ``host:port`` of the
+    listeners for ntfy."""
 
     publish: str
     subscribe: str
@@ -53,7 +56,9 @@ class Pair(NamedTuple):
 
 
 def token(user: str) -> str:
-    return jwt.encode({"sub": user, "app": "shop", "exp": int(time.time()) + 600}, SECRET, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": "shop", "exp": int(time.time()) + 600}, SECRET, "HS256"
+    )
 
 
 def own_listener(server: Server) -> str:

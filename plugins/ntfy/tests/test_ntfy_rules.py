@@ -1,4 +1,5 @@
-"""Clients of ntfy, unmodified (Apprise, python-ntfy, ntfpy, npm's ntfy, curl); refusals, and access."""
+"""Clients of ntfy, unmodified (Apprise, python-ntfy, ntfpy, npm's ntfy, curl);
+refusals, and access."""
 
 import asyncio
 import base64
@@ -17,7 +18,16 @@ import ntfpy
 import pytest
 import python_ntfy
 import yaml
-from conftest import ADMIN_KEY, CONFIG, KEPT, PUSH_KEY, READ_KEY, Pair, own_listener, token
+from conftest import (
+    ADMIN_KEY,
+    CONFIG,
+    KEPT,
+    PUSH_KEY,
+    READ_KEY,
+    Pair,
+    own_listener,
+    token,
+)
 from imserver_ntfy.message import Parameters
 from imserver_ntfy.wire import STREAMS, Wish
 from websockets.exceptions import ConnectionClosed
@@ -62,24 +72,41 @@ def poll(pair: Pair, topic: str, query: str = "") -> list[dict[str, Any]]:
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 def test_apprise_publishes(pair: Pair) -> None:
-    actions = quote("view, Öffnen, https://example.com/a?b=1, clear=true; http, Close, https://example.com/c")
+    actions = quote(
+        "view, Öffnen, https://example.com/a?b=1, clear=true; http, Close, https://example.com/c"
+    )
     options = f"priority=high&tags=é,b&click=https://example.com/x&attach=https://example.com/f.png&actions={actions}"
     topic = f"ntfy://back-end:{PUSH_KEY}@{pair.publish}/apprise?{options}"
     sender = apprise.Apprise()
     assert sender.add(topic)
-    assert sender.add(f"ntfy://{PUSH_KEY}@{pair.publish}/apprise?auth=token&format=markdown")
+    assert sender.add(
+        f"ntfy://{PUSH_KEY}@{pair.publish}/apprise?auth=token&format=markdown"
+    )
     assert sender.notify(body="the body", title="the title")
-    first, second = sorted(poll(pair, "apprise"), key=lambda message: -message.get("priority", 0))
-    assert (first["title"], first["message"], first["priority"]) == ("the title", "the body", 4)
-    assert (sorted(first["tags"]), first["click"]) == (["b", "é"], "https://example.com/x")
-    assert [(each["label"], each["url"], each.get("clear")) for each in first["actions"]] == [
+    first, second = sorted(
+        poll(pair, "apprise"), key=lambda message: -message.get("priority", 0)
+    )
+    assert (first["title"], first["message"], first["priority"]) == (
+        "the title",
+        "the body",
+        4,
+    )
+    assert (sorted(first["tags"]), first["click"]) == (
+        ["b", "é"],
+        "https://example.com/x",
+    )
+    assert [
+        (each["label"], each["url"], each.get("clear")) for each in first["actions"]
+    ] == [
         ("Öffnen", "https://example.com/a?b=1", True),
         ("Close", "https://example.com/c", None),
     ]
     assert first["attachment"] == {"name": "f.png", "url": "https://example.com/f.png"}
     lasts = second["expires"] - second["time"]
     assert (second["content_type"], lasts) == ("text/markdown", KEPT["history_seconds"])
-    assert not _notified(f"ntfy://{READ_KEY}@{pair.publish}/apprise?auth=token"), "the key only reads"
+    assert not _notified(f"ntfy://{READ_KEY}@{pair.publish}/apprise?auth=token"), (
+        "the key only reads"
+    )
 
 
 def _notified(url: str) -> bool:
@@ -89,21 +116,34 @@ def _notified(url: str) -> bool:
 
 
 def test_python_ntfy_publishes_and_reads(pair: Pair) -> None:
-    client = python_ntfy.NtfyClient("python", f"http://{pair.publish}", auth=("ann", token("ann")))
+    client = python_ntfy.NtfyClient(
+        "python", f"http://{pair.publish}", auth=("ann", token("ann"))
+    )
     actions = [
         python_ntfy.ViewAction("Open", "https://example.com", clear=True),
-        python_ntfy.HttpAction("Close", "https://example.com/door", "PUT", {"X-A": "1"}, '{"a":1}'),
+        python_ntfy.HttpAction(
+            "Close", "https://example.com/door", "PUT", {"X-A": "1"}, '{"a":1}'
+        ),
     ]
     urgent = python_ntfy.MessagePriority.MAX
-    sent = client.send("hello", "title", urgent, ["skull"], actions, format_as_markdown=True)
-    reader = python_ntfy.NtfyClient("python", f"http://{pair.subscribe}", auth=("bob", token("bob")))
+    sent = client.send(
+        "hello", "title", urgent, ["skull"], actions, format_as_markdown=True
+    )
+    reader = python_ntfy.NtfyClient(
+        "python", f"http://{pair.subscribe}", auth=("bob", token("bob"))
+    )
     (found,) = reader.get_cached_messages()
     assert found == sent
-    assert [(each["action"], each["label"], each["url"]) for each in found["actions"]] == [
+    assert [
+        (each["action"], each["label"], each["url"]) for each in found["actions"]
+    ] == [
         ("view", "Open", "https://example.com"),
         ("http", "Close", "https://example.com/door"),
     ]
-    assert (found["actions"][1]["headers"], found["actions"][1]["body"]) == ({"X-A": "1"}, '{"a":1}')
+    assert (found["actions"][1]["headers"], found["actions"][1]["body"]) == (
+        {"X-A": "1"},
+        '{"a":1}',
+    )
     assert reader.get_cached_messages(since=found["id"]) == []
     with pytest.raises(python_ntfy.MessageSendError, match="400"):
         client.send("hello", email="ann@example.com")
@@ -120,13 +160,23 @@ def test_ntfpy_subscribes_and_publishes(pair: Pair) -> None:
     with curl(f"http://{pair.subscribe}/ntfpy/json") as lines:
         assert json.loads(lines.readline())["event"] == "open"
         more = {"title": "t", "tags": ["x"]}
-        answer = ntfpy.raw_send(f"http://{pair.publish}", "ntfpy", "hello", f":{PUSH_KEY}", **more)
+        answer = ntfpy.raw_send(
+            f"http://{pair.publish}", "ntfpy", "hello", f":{PUSH_KEY}", **more
+        )
         assert answer.status_code == 200
         message = json.loads(_next(lines))
-        assert (message["message"], message["title"], message["tags"]) == ("hello", "t", ["x"])
+        assert (message["message"], message["title"], message["tags"]) == (
+            "hello",
+            "t",
+            ["x"],
+        )
     topic = "ntfpy/json?since=all&x="
     with pytest.raises(Enough):
-        asyncio.run(ntfpy.raw_subscribe(f"http://{pair.subscribe}", topic, f":{READ_KEY}", handle))
+        asyncio.run(
+            ntfpy.raw_subscribe(
+                f"http://{pair.subscribe}", topic, f":{READ_KEY}", handle
+            )
+        )
     assert received[0].message == "hello"
     gc.collect()  # ntfpy leaves its connection open
 
@@ -135,11 +185,23 @@ def test_ntfpy_subscribes_and_publishes(pair: Pair) -> None:
 def test_npm_ntfy_publishes(pair: Pair) -> None:
     package = NODE_MODULES / "ntfy" / "dist" / "index.js"
     script = Path(__file__).with_name("ntfy.test.mjs")
-    run_node(str(script), NTFY=package.as_uri(), SERVER=f"http://{pair.publish}", KEY=PUSH_KEY)
+    run_node(
+        str(script),
+        NTFY=package.as_uri(),
+        SERVER=f"http://{pair.publish}",
+        KEY=PUSH_KEY,
+    )
     (message,) = poll(pair, "npm")
-    assert (message["title"], message["message"], message["priority"]) == ("title", "hello", 5)
+    assert (message["title"], message["message"], message["priority"]) == (
+        "title",
+        "hello",
+        5,
+    )
     assert [each["label"] for each in message["actions"]] == ["Open", "Close"]
-    assert message["attachment"] == {"name": "f.png", "url": "https://example.com/f.png"}
+    assert message["attachment"] == {
+        "name": "f.png",
+        "url": "https://example.com/f.png",
+    }
 
 
 @pytest.mark.needs("curl")
@@ -157,7 +219,9 @@ def test_streams_deliver_what_is_published_on_the_other_node(pair: Pair) -> None
         assert events.readline() == "event: open\n"
         assert texts.readline() == "\n"
         assert json.loads(socket.recv(60))["topic"] == "streams,other"
-        low = publish(pair, "streams", "-d", "two\nlines", "-H", "Title: =?UTF-8?B?w4XDhA==?=")
+        low = publish(
+            pair, "streams", "-d", "two\nlines", "-H", "Title: =?UTF-8?B?w4XDhA==?="
+        )
         named = ("-H", "Message: put", "-H", "X-Tags: a,b", "-H", "p: urgent")
         high = publish(pair, "other", "-T", __file__, *named)
         assert low["title"] == "ÅÄ"
@@ -192,15 +256,26 @@ def _data(events: Any) -> Any:
 
 @pytest.mark.needs("curl")
 def test_since_and_filters_choose_messages(pair: Pair) -> None:
-    sent = [publish(pair, "since", "-d", text, "-H", f"Tags: {text},all") for text in ("one", "two", "three")]
+    sent = [
+        publish(pair, "since", "-d", text, "-H", f"Tags: {text},all")
+        for text in ("one", "two", "three")
+    ]
     not_kept = publish(pair, "since", "-d", "four", "-H", "Cache: no")
     assert "expires" not in not_kept
     assert poll(pair, "since") == poll(pair, "since", "&since=1h30m") == sent
     assert poll(pair, "since", f"&since={sent[0]['id']}") == sent[1:]
     assert poll(pair, "since", "&since=latest") == sent[2:]
-    assert poll(pair, "since", f"&since={sent[0]['time'] + 60}") == poll(pair, "since", "&since=none") == []
+    assert (
+        poll(pair, "since", f"&since={sent[0]['time'] + 60}")
+        == poll(pair, "since", "&since=none")
+        == []
+    )
     assert poll(pair, "since", "&tags=all,two&scheduled=1") == sent[1:2]
-    assert poll(pair, "since", f"&id={sent[0]['id']}") == poll(pair, "since", "&message=one") == sent[:1]
+    assert (
+        poll(pair, "since", f"&id={sent[0]['id']}")
+        == poll(pair, "since", "&message=one")
+        == sent[:1]
+    )
     assert poll(pair, "since", "&priority=5") == []
     with curl(f"http://{pair.subscribe}/since/json?since={sent[1]['id']}") as lines:
         assert json.loads(lines.readline())["event"] == "open"
@@ -223,7 +298,12 @@ def basic(password: str) -> str:
 
 
 def send(
-    pair: Pair, path: str, body: bytes = b"x", key: str = PUSH_KEY, method: str = "PUT", **headers: str
+    pair: Pair,
+    path: str,
+    body: bytes = b"x",
+    key: str = PUSH_KEY,
+    method: str = "PUT",
+    **headers: str,
 ) -> Response:
     rows = [(name.replace("_", "-"), value) for name, value in headers.items()]
     if key:
@@ -250,7 +330,12 @@ def send(
         ("/t", b"x" * 4097, {}, 40014),
         ("/t", b"x", {"Actions": "open, Door"}, 40018),
         ("/t", b"x", {"Actions": "view, Door"}, 40018),
-        ("/t", b"x", {"Actions": "copy, A, 1; copy, B, 2; copy, C, 3; copy, D, 4"}, 40018),
+        (
+            "/t",
+            b"x",
+            {"Actions": "copy, A, 1; copy, B, 2; copy, C, 3; copy, D, 4"},
+            40018,
+        ),
         ("/t", b"x", {"Actions": "[{]"}, 40018),
         ("/", b"[]", {}, 40017),
         ("/", b'{"message":"x"}', {}, 40009),
@@ -281,7 +366,12 @@ def test_headers_have_bytes_beyond_ascii(pair: Pair, header: bytes, text: str) -
         head += b"Authorization: Bearer %b\r\nConnection: close\r\n" % PUSH_KEY.encode()
         head += b"%b: %b\r\n\r\n" % (name, header)
         found = ask(at(pair), head).json
-        values = (found.get("title"), found["message"], found.get("tags"), found["attachment"]["name"])
+        values = (
+            found.get("title"),
+            found["message"],
+            found.get("tags"),
+            found["attachment"]["name"],
+        )
         assert text in values or [text] in values, (name, found)
 
 
@@ -295,28 +385,47 @@ def test_distributors_of_unifiedpush_discover_topics(pair: Pair) -> None:
 @pytest.mark.parametrize("servers", ["one"], indirect=True)
 def test_access_is_that_of_our_keys_and_tokens(pair: Pair) -> None:
     keys = (PUSH_KEY, READ_KEY, token("ann"), "", "wrong")
-    assert [send(pair, "/access", key=key).status for key in keys] == [200, 403, 200, 401, 401]
+    assert [send(pair, "/access", key=key).status for key in keys] == [
+        200,
+        403,
+        200,
+        401,
+        401,
+    ]
     refused = send(pair, "/access", key="")
     assert (refused.json["code"], refused.json["http"]) == (40101, 401)
 
     def get(path: str, **headers: str) -> Response:
         return send(pair, path, b"", "", "GET", **headers)
 
-    auth = quote(base64.urlsafe_b64encode(basic(READ_KEY).encode()).decode().rstrip("="))
+    auth = quote(
+        base64.urlsafe_b64encode(basic(READ_KEY).encode()).decode().rstrip("=")
+    )
     assert get(f"/access/auth?auth={auth}").json == {"success": True}
-    assert get("/access/auth", Authorization=basic(token("bob"))).json == {"success": True}
+    assert get("/access/auth", Authorization=basic(token("bob"))).json == {
+        "success": True
+    }
     assert get("/access/auth", Authorization=f"Bearer {PUSH_KEY}").json["code"] == 40301
-    assert get("/access/json").json["code"] == get("/access,b/json?auth=%ff").json["code"] == 40101
+    assert (
+        get("/access/json").json["code"]
+        == get("/access,b/json?auth=%ff").json["code"]
+        == 40101
+    )
     assert get("/access/json?poll=1", Authorization=f"Bearer {PUSH_KEY}").status == 403
     assert get("/access/json?since=a.b").json["code"] == 40008
     assert get("/v1/health").json == {"healthy": True}
-    with connect(f"ws://{pair.subscribe}/access/ws") as socket, pytest.raises(ConnectionClosed) as closed:
+    with (
+        connect(f"ws://{pair.subscribe}/access/ws") as socket,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
         socket.recv(60)
     assert closed.value.rcvd.code == 4505
 
 
 @pytest.mark.parametrize("servers", ["one"], indirect=True)
-def test_a_ban_ends_the_streams_of_a_user_and_refuses_their_messages(pair: Pair) -> None:
+def test_a_ban_ends_the_streams_of_a_user_and_refuses_their_messages(
+    pair: Pair,
+) -> None:
     (server,) = pair.servers
     headers = {"Authorization": f"Bearer {token('eve')}"}
     with connect(f"ws://{pair.subscribe}/ban/ws", additional_headers=headers) as socket:
@@ -333,13 +442,21 @@ def test_a_ban_ends_the_streams_of_a_user_and_refuses_their_messages(pair: Pair)
 def test_topics_are_channels_of_the_app_also_for_others(pair: Pair) -> None:
     (server,) = pair.servers
     headers = {"Authorization": f"Bearer {READ_KEY}"}
-    with connect(f"ws://{pair.subscribe}/others/ws", additional_headers=headers) as socket:
+    with connect(
+        f"ws://{pair.subscribe}/others/ws", additional_headers=headers
+    ) as socket:
         assert json.loads(socket.recv(60))["event"] == "open"
-        body = json.dumps({"app": "shop", "channel": "ntfy:others", "text": "from the shop"}).encode()
+        body = json.dumps(
+            {"app": "shop", "channel": "ntfy:others", "text": "from the shop"}
+        ).encode()
         push = request("/api/v1/push", method="POST", headers=JSON, body=body)
         assert ask(server.http, bearer(push, PUSH_KEY)).status == 200
         found: dict[str, Any] = json.loads(socket.recv(60))
-        assert (found["event"], found["topic"], found["message"]) == ("message", "others", "from the shop")
+        assert (found["event"], found["topic"], found["message"]) == (
+            "message",
+            "others",
+            "from the shop",
+        )
     polled = send(pair, "/others/json?poll=1", b"", READ_KEY, "GET")
     assert json.loads(polled.body)["id"] == found["id"]
     raw = b"GET /others/raw?poll=1 HTTP/1.1\r\nHost: ntfy.example\r\nConnection: close\r\n\r\n"
@@ -350,14 +467,20 @@ def test_topics_are_channels_of_the_app_also_for_others(pair: Pair) -> None:
 def test_topics_keep_what_the_history_of_their_channels_keeps(
     tmp_path_factory: pytest.TempPathFactory, installed: dict[str, str], history: str
 ) -> None:
-    channels = {"ntfy": {"subscribe": "anybody", "publish": "anybody", "history": history}}
+    channels = {
+        "ntfy": {"subscribe": "anybody", "publish": "anybody", "history": history}
+    }
     apps = {"default": {"open": True, "channels": channels}}
     features = ["messages", *CONFIG["features"]] if history else CONFIG["features"]
     config = {**CONFIG, "features": features, "apps": apps, "api": {}, "ntfy": {}}
     folder = tmp_path_factory.mktemp("history")
-    with Server(folder, config=config, environment=installed, http_server="wsgi") as server:
+    with Server(
+        folder, config=config, environment=installed, http_server="wsgi"
+    ) as server:
         pair = Pair(own_listener(server), own_listener(server), [server])
-        first, second = (send(pair, "/t", text, key="").json for text in (b"one", b"two"))
+        first, second = (
+            send(pair, "/t", text, key="").json for text in (b"one", b"two")
+        )
         polled = send(pair, f"/t/json?poll=1&since={first['id']}", b"", "", "GET")
         if history:
             assert json.loads(polled.body) == second
@@ -394,6 +517,8 @@ def test_the_guide_does_what_it_says(
     (settings,), (session,) = blocks(guide, "yaml"), blocks(guide, "console")
     config = yaml.safe_load(settings.text)
     config["server"]["extra_listen"][0]["port"] = 0
-    with Server(tmp_path_factory.mktemp("guide"), config=config, environment=installed) as server:
+    with Server(
+        tmp_path_factory.mktemp("guide"), config=config, environment=installed
+    ) as server:
         text = session.text.replace("127.0.0.1:2586", own_listener(server))
         play_session(replace(session, text=text), tmp_path, server)

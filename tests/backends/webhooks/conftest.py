@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from imserver.backends.webhooks import absences, consumer, event_rows, feeds, parts, requests, reviews
+from imserver.backends.webhooks import (
+    absences,
+    consumer,
+    event_rows,
+    feeds,
+    parts,
+    requests,
+    reviews,
+)
 from imserver.backends.webhooks.consumer import Consumer, DeliveryLease
 from tests.gateway.transport.harness import turn
 
@@ -52,12 +60,14 @@ def quick(hasty_consumers: None, constants: Callable[[Constants], None]) -> None
 
 @pytest.fixture
 def small_limits(constants: Callable[[Constants], None]) -> None:
-    """Few questions to a back end at a time, which few others wait for, and not for long; few events."""
+    """Few questions to a back end at a time, which few others wait for, and not
+    for long; few events."""
     constants(SMALL)
 
 
 class Pauses:
-    """Stands for the clock and the pauses after failures, which are noted and take no time."""
+    """Stands for the clock and the pauses after failures, which are noted and
+    take no time."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -84,5 +94,7 @@ class Pauses:
 @pytest.fixture
 def pauses(constants: Callable[[Constants], None]) -> Pauses:
     result = Pauses()
-    constants({(module, "monotonic"): result.monotonic for module in (consumer, requests)})
+    constants(
+        {(module, "monotonic"): result.monotonic for module in (consumer, requests)}
+    )
     return result

@@ -30,7 +30,8 @@ RECEIVERS = ("one", "two")
 
 
 class Receivers:
-    """The receivers of all nodes, and what outlives a node: the folder and the database.
+    """The receivers of all nodes, and what outlives a node: the folder and the
+    database.
 
     ``hung``: receivers that do not answer.
     """
@@ -74,7 +75,8 @@ def end(consumers: Collection[Consumer[Any]]) -> None:
 
 
 class Events(EventStore):
-    """The events. ``instead``: by the name of a function, what the next call of it does."""
+    """The events. ``instead``: by the name of a function, what the next call of
+    it does."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -125,7 +127,9 @@ class Node(ABC):
     def __init__(self, receivers: Receivers, name: str) -> None:
         self.receivers = receivers
         self.name = name
-        self.store = FailingStore(StorageSettings(receivers.url, seconds=60), receivers.folder, False)
+        self.store = FailingStore(
+            StorageSettings(receivers.url, seconds=60), receivers.folder, False
+        )
         self.store.part(MessageLog).writer.listener = self
         self.store.start()
         self.events = Events(self.store)
@@ -161,7 +165,10 @@ class Node(ABC):
         return 0.0
 
     def append(self, app: str, to_user: str, texts: Sequence[str]) -> None:
-        drafts = [Draft(sender="ann", to_user=to_user, body=text.encode(), time_ms=1000) for text in texts]
+        drafts = [
+            Draft(sender="ann", to_user=to_user, body=text.encode(), time_ms=1000)
+            for text in texts
+        ]
         self.store.part(MessageLog).writer.append(app, drafts)
 
     def kill(self) -> None:
@@ -171,7 +178,8 @@ class Node(ABC):
             self._run = None
             end(self.consumers())
             self.store.close()
-            # Connections that were being made are not closed, as in a killed process.
+            # Connections that were being made are not closed, as in a killed
+            # process.
             with warnings.catch_warnings(action="ignore", category=ResourceWarning):
                 gc.collect()
 
@@ -194,10 +202,14 @@ class FeedNode(Node):
 
     def start(self) -> None:
         back_end: Any = BackEnd(self.reply)
-        self.feeds = Feeds(self.store, self.events, back_end, lambda: self.name, self.tally)
+        self.feeds = Feeds(
+            self.store, self.events, back_end, lambda: self.name, self.tally
+        )
         self.feeds.log = self.store.part(MessageLog)
         for app in RECEIVERS:
-            self.feeds.set(app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0))
+            self.feeds.set(
+                app, Receiver(app, f"http://{app}/", b"secret", self.kinds, 3600.0)
+            )
         self._run = gevent.spawn(self.feeds.run)
 
     def reply(self, post: Post) -> Answer:
@@ -208,7 +220,8 @@ class FeedNode(Node):
         return 200, b""
 
     def send(self, receiver: str, *texts: str) -> None:
-        """Of several texts, the last one is an event, and the others are entries of the log."""
+        """Of several texts, the last one is an event, and the others are
+        entries of the log."""
         entries, last = (texts[:-1], texts[-1:]) if len(texts) > 1 else (texts, ())
         self.append(receiver, "zoe", entries)
         self.feeds.add(receiver, "account", [("ann", {"text": text}) for text in last])
@@ -217,7 +230,9 @@ class FeedNode(Node):
         self.feeds.committed(commit.app, commit.first, commit.last, commit.entries)
 
     def consumers(self) -> list[Consumer[Any]]:
-        return [feed.sender for feed in self.feeds.feeds.values() if feed.sender is not None]
+        return [
+            feed.sender for feed in self.feeds.feeds.values() if feed.sender is not None
+        ]
 
     def leases(self) -> list[DeliveryLease]:
         return [feed.lease for feed in self.feeds.feeds.values()]
@@ -227,8 +242,8 @@ class FeedNode(Node):
 
 
 class AbsenceNode(FeedNode):
-    """Two apps that want to know who is absent. What is delivered are users, to the question who is online:
-    all are."""
+    """Two apps that want to know who is absent. What is delivered are users, to
+    the question who is online: all are."""
 
     kinds = frozenset({"absent"})
 
@@ -246,4 +261,8 @@ class AbsenceNode(FeedNode):
             self.append(receiver, text, ["hi"])
 
     def consumers(self) -> list[Consumer[Any]]:
-        return [feed.notifier for feed in self.feeds.feeds.values() if feed.notifier is not None]
+        return [
+            feed.notifier
+            for feed in self.feeds.feeds.values()
+            if feed.notifier is not None
+        ]

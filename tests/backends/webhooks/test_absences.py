@@ -1,4 +1,5 @@
-"""Who is to be notified of a stored message, when, and how often; on a real database."""
+"""Who is to be notified of a stored message, when, and how often; on a real
+database."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,21 +26,35 @@ pytestmark = pytest.mark.usefixtures("quick")
 class Harness(Node):
     """A node with notifications; ``online`` are the users who are."""
 
-    def __init__(self, folder: Path, seconds: float, back_end: BackEnd | None = None) -> None:
+    def __init__(
+        self, folder: Path, seconds: float, back_end: BackEnd | None = None
+    ) -> None:
         self.back_end = back_end or BackEnd()
         super().__init__(folder, self.back_end)
-        self.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds))
+        self.feeds.set(
+            APP, Receiver(APP, "http://back.end/", b"secret", EVENTS, seconds)
+        )
         self.online: set[str] = set()
         self.registry = SimpleNamespace(healthy=lambda: True)
         self.bots: set[str] = set()
         presence: Any = SimpleNamespace(
-            online=self._presence, are_online=lambda *which: self._presence(*which).users
+            online=self._presence,
+            are_online=lambda *which: self._presence(*which).users,
         )
 
         def bots_among(_app: str, users: Sequence[str]) -> Any:
-            return [SimpleNamespace(user=user, bot=True) for user in self.bots.intersection(users)]
+            return [
+                SimpleNamespace(user=user, bot=True)
+                for user in self.bots.intersection(users)
+            ]
 
-        absences = Absences(self.feeds, presence, lambda: self.registry.healthy(), self.store, bots_among)
+        absences = Absences(
+            self.feeds,
+            presence,
+            lambda: self.registry.healthy(),
+            self.store,
+            bots_among,
+        )
         self.feeds.notifier = absences.consumer
 
     @property
@@ -48,7 +63,9 @@ class Harness(Node):
 
     def say(self, conversation: int, text: str) -> None:
         """Ann writes to a conversation."""
-        draft = Draft(sender="ann", conversation=conversation, body=text.encode(), time_ms=1)
+        draft = Draft(
+            sender="ann", conversation=conversation, body=text.encode(), time_ms=1
+        )
         self.log.writer.append(APP, [draft])
 
     def _presence(self, _app: str, users: Sequence[str]) -> Online:
@@ -63,12 +80,19 @@ class Harness(Node):
         return [event for event in self.back_end.events if event["event"] == "absent"]
 
     def rows(self) -> list[Any]:
-        return self.store.read(lambda sql: sql.query("SELECT member, due FROM absence ORDER BY member"))
+        return self.store.read(
+            lambda sql: sql.query("SELECT member, due FROM absence ORDER BY member")
+        )
 
     def quiet(self) -> bool:
-        """Whether all entries were looked at, and nothing waits for its time."""
+        """Whether all entries were looked at, and nothing waits for its
+        time."""
         noting = self.feed.noting
-        return noting is not None and not noting.count and all(due == 0 for _, due in self.rows())
+        return (
+            noting is not None
+            and not noting.count
+            and all(due == 0 for _, due in self.rows())
+        )
 
 
 @pytest.fixture
@@ -78,14 +102,20 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     one.kill()
 
 
-def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Harness) -> None:
+def test_an_offline_receiver_is_reported_once_until_they_were_online(
+    harness: Harness,
+) -> None:
     harness.online = {"ann"}
     harness.send("ann", "x" * 300)
     until(lambda: harness.absent)
     event = harness.absent[0]
     assert event["id"] == "event-1"
     del event["id"], event["time"], event["node"]
-    about = {"conversation": 1, "kind": "user", "stored": {"id": 1, "conversation": 1, "seq": 1}}
+    about = {
+        "conversation": 1,
+        "kind": "user",
+        "stored": {"id": 1, "conversation": 1, "seq": 1},
+    }
     shown = {"sender": "ann", "unread": 1, "type": "text", "preview": "x" * 200}
     assert event == {"event": "absent", "app": APP, "user": "zoe", **about, **shown}
     harness.send("ann", "again", "and again")
@@ -98,16 +128,26 @@ def test_an_offline_receiver_is_reported_once_until_they_were_online(harness: Ha
     harness.online.discard("zoe")
     harness.send("ann", "gone again")
     until(lambda: len(harness.absent) == 2)
-    assert (harness.absent[1]["preview"], harness.absent[1]["unread"]) == ("gone again", 5)
+    assert (harness.absent[1]["preview"], harness.absent[1]["unread"]) == (
+        "gone again",
+        5,
+    )
 
 
-def test_each_conversation_is_reported_and_each_offline_member_of_a_group(harness: Harness) -> None:
+def test_each_conversation_is_reported_and_each_offline_member_of_a_group(
+    harness: Harness,
+) -> None:
     harness.online = {"ann", "bob"}
-    group = harness.log.groups.create(APP, "ann", "tea", ["bob", "eve", "zoe"]).conversation
+    group = harness.log.groups.create(
+        APP, "ann", "tea", ["bob", "eve", "zoe"]
+    ).conversation
     harness.say(group, "hi all")
     harness.send("bob", "hi zoe")
     until(lambda: len(harness.absent) == 3)
-    found = {(event["user"], event["kind"], event.get("name"), event["preview"]) for event in harness.absent}
+    found = {
+        (event["user"], event["kind"], event.get("name"), event["preview"])
+        for event in harness.absent
+    }
     assert found == {
         ("eve", "group", "tea", "hi all"),
         ("zoe", "group", "tea", "hi all"),
@@ -127,11 +167,15 @@ def test_a_bot_is_never_absent(harness: Harness) -> None:
     harness.bots.add(bot)
     group = harness.log.groups.create(APP, "ann", "tea", [bot, "zoe"]).conversation
     harness.online = {"ann"}
-    harness.log.writer.append(APP, [Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1)])
+    harness.log.writer.append(
+        APP, [Draft(sender="ann", to_user=bot, body=b"hi bot", time_ms=1)]
+    )
     harness.say(group, "hi all")
     until(lambda: harness.absent and harness.quiet())
     assert [event["user"] for event in harness.absent] == ["zoe"]
-    assert harness.store.rows("SELECT last_id FROM event_feed") == [(1,)], "one event in all"
+    assert harness.store.rows("SELECT last_id FROM event_feed") == [(1,)], (
+        "one event in all"
+    )
 
 
 def test_users_who_read_or_leave_or_are_back_in_time_are_not_reported(
@@ -193,7 +237,9 @@ def test_a_registry_that_is_away_delays_reports(harness: Harness) -> None:
     until(lambda: harness.absent)
 
 
-def test_members_who_joined_while_another_node_noted_are_reported(harness: Harness) -> None:
+def test_members_who_joined_while_another_node_noted_are_reported(
+    harness: Harness,
+) -> None:
     group = harness.log.groups.create(APP, "ann", "tea", ["bob"]).conversation
     harness.online = {"ann"}
     harness.say(group, "one")
@@ -211,7 +257,9 @@ def test_members_who_joined_while_another_node_noted_are_reported(harness: Harne
 
 
 def test_nothing_is_read_for_apps_that_do_not_want_absent(harness: Harness) -> None:
-    harness.feeds.set(APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"}))
+    harness.feeds.set(
+        APP, Receiver(APP, "http://back.end/", b"secret", EVENTS - {"absent"})
+    )
     harness.send("ann", "one")
     until(lambda: harness.feed.noting.position == 1)
     assert harness.rows() == []

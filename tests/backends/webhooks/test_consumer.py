@@ -1,4 +1,5 @@
-"""The consumer alone: order, repeats, pauses, the lease, and when it stores its position."""
+"""The consumer alone: order, repeats, pauses, the lease, and when it stores its
+position."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,7 +10,12 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.backends.webhooks import consumer as module
-from imserver.backends.webhooks.consumer import Consumer, DeliveryLease, Failure, NotOwner
+from imserver.backends.webhooks.consumer import (
+    Consumer,
+    DeliveryLease,
+    Failure,
+    NotOwner,
+)
 from imserver.gateway.errors import StorageUnavailable
 from tests.backends.webhooks.conftest import Pauses
 from tests.gateway.transport.harness import turn, until
@@ -20,9 +26,14 @@ AWAY = Failure("away")
 
 
 class One:
-    """A consumer of numbers. ``reply``: what becomes of each; an exception is raised."""
+    """A consumer of numbers. ``reply``: what becomes of each; an exception is
+    raised."""
 
-    def __init__(self, lease: DeliveryLease | None = None, due: Callable[[], float | None] = lambda: None):
+    def __init__(
+        self,
+        lease: DeliveryLease | None = None,
+        due: Callable[[], float | None] = lambda: None,
+    ):
         self.lease = lease or DeliveryLease(inf)
         self.waiting: deque[int] = deque()
         self.reply: Callable[[int], Failure | Exception | None] = lambda _: None
@@ -30,11 +41,17 @@ class One:
         self.taken: list[int] = []
         self.saved: list[int] = []
         self.reads = 0
-        self.errors: dict[str, list[Exception]] = {"read": [], "deliver": [], "save": []}
+        self.errors: dict[str, list[Exception]] = {
+            "read": [],
+            "deliver": [],
+            "save": [],
+        }
         """What its functions raise the next times."""
         self.then: Callable[[], object] = lambda: None
         """What happens while it reads."""
-        self.consumer = Consumer("the test", self.lease, self.read, self.deliver, self.save, due)
+        self.consumer = Consumer(
+            "the test", self.lease, self.read, self.deliver, self.save, due
+        )
 
     def add(self, *numbers: int) -> None:
         self.waiting.extend(numbers)
@@ -113,14 +130,21 @@ def test_pauses_double_are_random_and_have_a_longest(pauses: Pauses) -> None:
     one.reply = lambda _: AWAY if len(one.tried) <= count else None
     one.add(1)
     until(lambda: one.taken)
-    middles = [min(module.FIRST_PAUSE_SECONDS * 2**n, module.LONGEST_PAUSE_SECONDS) for n in range(count)]
-    factors = [pause / middle for pause, middle in zip(pauses.seconds, middles, strict=True)]
+    middles = [
+        min(module.FIRST_PAUSE_SECONDS * 2**n, module.LONGEST_PAUSE_SECONDS)
+        for n in range(count)
+    ]
+    factors = [
+        pause / middle for pause, middle in zip(pauses.seconds, middles, strict=True)
+    ]
     assert all(0.5 <= factor <= 1.5 for factor in factors)
     assert len(set(factors)) > 1
     one.reply = lambda _: AWAY if len(one.tried) == count + 2 else None
     one.add(2)
     until(lambda: one.taken == [1, 2])
-    assert pauses.seconds[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, "success makes pauses short again"
+    assert pauses.seconds[-1] <= 1.5 * module.FIRST_PAUSE_SECONDS, (
+        "success makes pauses short again"
+    )
 
 
 def test_a_failure_may_limit_the_pause(pauses: Pauses) -> None:
@@ -196,7 +220,9 @@ def test_a_consumer_that_is_no_owner_ends_the_lease_of_the_node() -> None:
 
 
 @pytest.mark.parametrize("function", ["read", "deliver", "save"])
-@pytest.mark.parametrize("error", [StorageUnavailable("away"), RuntimeError("a defect")])
+@pytest.mark.parametrize(
+    "error", [StorageUnavailable("away"), RuntimeError("a defect")]
+)
 def test_after_an_error_nothing_is_lost(
     function: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,7 +287,9 @@ def test_a_stopped_consumer_delivers_nothing_more() -> None:
 
 def test_a_lease_is_unbroken_if_it_was_renewed_in_time() -> None:
     lease, now = DeliveryLease(), monotonic()
-    assert not lease.renew(now, is_granted=True), "the first time, others may have had it"
+    assert not lease.renew(now, is_granted=True), (
+        "the first time, others may have had it"
+    )
     assert lease.is_owned
     assert lease.until == now + DeliveryLease.SECONDS - module.CLOCK_SECONDS
     assert lease.renew(now + 8, is_granted=True)

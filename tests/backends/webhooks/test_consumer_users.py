@@ -1,4 +1,5 @@
-"""What holds for each user of the consumer: order, the lease, restarts; no receiver holds up others."""
+"""What holds for each user of the consumer: order, the lease, restarts; no
+receiver holds up others."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,12 @@ from typing import Any, ClassVar
 import pytest
 
 from imserver.gateway.errors import StorageUnavailable
-from tests.backends.webhooks.consumer_users import AbsenceNode, FeedNode, Node, Receivers
+from tests.backends.webhooks.consumer_users import (
+    AbsenceNode,
+    FeedNode,
+    Node,
+    Receivers,
+)
 from tests.gateway.transport.harness import turn, until
 
 StartNode = Callable[..., Node]
@@ -25,14 +31,17 @@ def at_rest(node: Node) -> bool:
 
 def stored_positions(node: Node) -> list[Any]:
     def work(sql: Any) -> list[Any]:
-        feeds = sql.query("SELECT app, entry_id, event_id, noted_id FROM event_feed ORDER BY app")
+        feeds = sql.query(
+            "SELECT app, entry_id, event_id, noted_id FROM event_feed ORDER BY app"
+        )
         return [*feeds, *sql.query("SELECT id, hook_entry FROM bot ORDER BY id")]
 
     return node.store.read(work)
 
 
 class DurableContract:
-    """A user of the consumer, with a lease and a stored position. Some of it is tried on each engine."""
+    """A user of the consumer, with a lease and a stored position. Some of it is
+    tried on each engine."""
 
     user: ClassVar[Callable[[Receivers, str], Node]]
 
@@ -59,7 +68,9 @@ class DurableContract:
     def receivers(self, tmp_path: Path) -> Receivers:
         return Receivers(str(tmp_path))
 
-    def test_a_receiver_that_hangs_holds_up_nobody_else(self, receivers: Receivers, start: StartNode) -> None:
+    def test_a_receiver_that_hangs_holds_up_nobody_else(
+        self, receivers: Receivers, start: StartNode
+    ) -> None:
         node = start(receivers)
         receivers.hang("one")
         node.send("one", "a", "b")
@@ -91,7 +102,9 @@ class DurableContract:
         first = start(receivers)
         first.send("one", "a")
         first.send("two", "a")
-        until(lambda: receivers.taken["one"] and receivers.taken["two"] and at_rest(first))
+        until(
+            lambda: receivers.taken["one"] and receivers.taken["two"] and at_rest(first)
+        )
         receivers.hang("one")
         first.send("one", "b", "c")
         until(lambda: receivers.tried["one"][-1:] != ["a"])
@@ -121,7 +134,9 @@ class DurableContract:
         two.send("one", "after")
         until(lambda: len(receivers.taken["one"]) == 3)
         assert receivers.by[-1] == "n2"
-        assert receivers.taken["one"] == ["a", "of the other node", "after"], "nothing came twice"
+        assert receivers.taken["one"] == ["a", "of the other node", "after"], (
+            "nothing came twice"
+        )
 
     def test_another_node_takes_over_when_the_lease_of_a_killed_one_has_ended(
         self, receivers: Receivers, start: StartNode
@@ -147,7 +162,12 @@ class DurableContract:
         until(lambda: receivers.taken["one"] and at_rest(node))
         positions = stored_positions(node)
         node.expire_leases("thief")
-        until(lambda: not any(lease.is_owned for lease in node.leases()) and not node.consumers())
+        until(
+            lambda: (
+                not any(lease.is_owned for lease in node.leases())
+                and not node.consumers()
+            )
+        )
         node.send("one", "b")
         until(lambda: not node.consumers())
         assert stored_positions(node) == positions
@@ -169,9 +189,16 @@ class DurableContract:
         # Meanwhile another node delivered "b".
         node.send("one", "b")
         node.store.write(lambda sql: sql.execute("UPDATE bot SET hook_entry = 2"))
-        node.store.write(lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2"))
+        node.store.write(
+            lambda sql: sql.execute("UPDATE event_feed SET entry_id = 2, noted_id = 2")
+        )
         del node.events.instead["claim"]
-        until(lambda: owned(node) and not set(map(id, before)) & set(map(id, node.consumers())))
+        until(
+            lambda: (
+                owned(node)
+                and not set(map(id, before)) & set(map(id, node.consumers()))
+            )
+        )
         node.send("one", "c")
         until(lambda: "c" in receivers.taken["one"])
         assert receivers.taken["one"] == ["a", "c"]

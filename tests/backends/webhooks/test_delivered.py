@@ -1,4 +1,5 @@
-"""Pushes that find nobody, and what pages say, are told to the app's back end; nothing else is."""
+"""Pushes that find nobody, and what pages say, are told to the app's back end;
+nothing else is."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,9 @@ class HookedNode(ApiNode):
 
 
 EVERYTHING = Receiver("101", "http://back.end/", b"secret", EVENTS)
-KEYED = with_keys(KeySettings("push-key", ("push",)), apps={"101": TenantSettings(jwt=JWT)})
+KEYED = with_keys(
+    KeySettings("push-key", ("push",)), apps={"101": TenantSettings(jwt=JWT)}
+)
 
 
 @pytest.fixture(params=[None])
@@ -48,10 +51,15 @@ keyed = pytest.mark.parametrize("node", [KEYED], ids=["keyed"], indirect=True)
 def received(node: HookedNode) -> list[tuple[str, str, str]]:
     """(user, message id, text) of the absent, once all is told."""
     until(lambda: node.webhooks.tally.waiting.total() == 0 and not node.back_end.busy)
-    return [(event["user"], event["message"], event["text"]) for event in node.back_end.events]
+    return [
+        (event["user"], event["message"], event["text"])
+        for event in node.back_end.events
+    ]
 
 
-def test_a_push_to_an_absent_user_is_reported_with_its_content(node: HookedNode) -> None:
+def test_a_push_to_an_absent_user_is_reported_with_its_content(
+    node: HookedNode,
+) -> None:
     node.post("/user/sendMessage", appID=101, userID="zoe", msgID="m1", message="hi")
     node.post("/user/sendMessage", appID=101, userID="马远", msgID="m2", message="hi")
     node.post("/user/sendMessage", appID=102, userID="zoe", msgID="m3", message="hi")
@@ -60,7 +68,9 @@ def test_a_push_to_an_absent_user_is_reported_with_its_content(node: HookedNode)
 
 
 @keyed
-def test_messages_of_a_page_are_reported_and_those_of_a_back_end_are_not(node: HookedNode) -> None:
+def test_messages_of_a_page_are_reported_and_those_of_a_back_end_are_not(
+    node: HookedNode,
+) -> None:
     node.webhooks.set("101", replace(EVERYTHING, events=EVENTS - {"absent"}))
     ann = token_for("ann")
     form = {"appID": 101, "userID": "ann", "message": "hello"}

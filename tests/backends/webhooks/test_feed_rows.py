@@ -34,12 +34,16 @@ def test_the_heads_of_feeds_and_logs_are_of_one_state(
     assert torn_reads(commit, open_store(url), reads, monkeypatch) == []
 
 
-def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(tmp_path: Path) -> None:
+def test_looking_for_dead_events_costs_the_same_however_long_the_log_is(
+    tmp_path: Path,
+) -> None:
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     back_end: Any = None
     feeds = Feeds(store, EventStore(store), back_end, lambda: "one", WebhookCounts())
     feeds.log = store.part(MessageLog)
-    feed = Feed(APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"})))
+    feed = Feed(
+        APP, Receiver(APP, "http://back.end/", b"secret", frozenset({"message"}))
+    )
     feed.sender = SimpleNamespace(is_unsaved=False)  # type: ignore[assignment]
     feed.has_retries = False
     costs = []

@@ -1,4 +1,5 @@
-"""Feeds on a real database: what is durable, in which order, by which node; retries and dead events."""
+"""Feeds on a real database: what is durable, in which order, by which node;
+retries and dead events."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ EVENTS = frozenset(("message", "group", "account", "absent"))
 
 
 class Node:
-    """One node with a feed. ``kill`` ends it as a killed process ends: nothing is given back."""
+    """One node with a feed. ``kill`` ends it as a killed process ends: nothing
+    is given back."""
 
     def __init__(
         self,
@@ -62,8 +64,14 @@ class Node:
         return 0.0
 
     def send(self, sender: str, *texts: str) -> list[int]:
-        drafts = [Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000) for text in texts]
-        return [each.entry.id for each in self.store.part(MessageLog).writer.append(APP, drafts)]  # type: ignore[union-attr]
+        drafts = [
+            Draft(sender=sender, to_user="zoe", body=text.encode(), time_ms=1000)
+            for text in texts
+        ]
+        return [
+            each.entry.id
+            for each in self.store.part(MessageLog).writer.append(APP, drafts)
+        ]  # type: ignore[union-attr]
 
     @property
     def feed(self) -> Feed:
@@ -100,10 +108,14 @@ def start(tmp_path: Path) -> Iterator[StartNode]:
 
 def texts(back_end: BackEnd) -> list[str]:
     """The texts that were taken, each once, in the order of the first time."""
-    return list(dict.fromkeys(event["text"] for event in back_end.events if "text" in event))
+    return list(
+        dict.fromkeys(event["text"] for event in back_end.events if "text" in event)
+    )
 
 
-def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entries(start: StartNode) -> None:
+def test_a_node_without_stored_messages_delivers_the_events_and_leaves_the_entries(
+    start: StartNode,
+) -> None:
     first, second = BackEnd(), BackEnd()
     node = start(first, has_messages=False)
     node.feeds.add(APP, "account", [("ann", {"user": "ann", "change": "changed"})])
@@ -139,7 +151,9 @@ def test_a_refused_event_holds_up_its_user_only(start: StartNode, status: int) -
     node.send("ann", "3")
     node.send("bob", "y")
     until(lambda: ("bob", "y") in taken)
-    assert [text for user, text in taken if user == "ann"] == ["1"], "later ones of the user wait"
+    assert [text for user, text in taken if user == "ann"] == ["1"], (
+        "later ones of the user wait"
+    )
     healed = True
     until(lambda: len(taken) == 6)
     assert [text for user, text in taken if user == "ann"] == ["1", "bad", "2", "3"]
@@ -169,7 +183,10 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
         node.send("carl", *new)
 
     node.events.instead["advance"] = advance_while_others_commit
-    drafts = [Draft(sender=sender, to_user="zoe", body=sender.encode()) for sender in ("bad", "ann")]
+    drafts = [
+        Draft(sender=sender, to_user="zoe", body=sender.encode())
+        for sender in ("bad", "ann")
+    ]
     node.store.part(MessageLog).writer.append(APP, drafts)
     until(lambda: not node.feed.count)
     assert taken == ["ann", *new]
@@ -177,7 +194,9 @@ def test_entries_that_are_committed_while_others_are_put_aside_are_delivered(
     assert "could not be delivered" not in caplog.text
 
 
-def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(start: StartNode) -> None:
+def test_a_receiver_that_takes_nothing_is_not_asked_for_each_event(
+    start: StartNode,
+) -> None:
     back_end = BackEnd(lambda _: (404, b""))
     node = start(back_end)
     node.send("ann", "a", "b")
@@ -200,7 +219,9 @@ def test_entries_that_the_receiver_has_not_got_do_not_expire(start: StartNode) -
     assert node.store.part(MessageLog).expire(APP, more_than=5, upto=20) == 15
 
 
-def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start: StartNode) -> None:
+def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(
+    start: StartNode,
+) -> None:
     one = start(BackEnd(lambda _: "away"))
     one.send("ann", *map(str, range(40)))
     until(lambda: one.feed.owned and one.feeds.backlog == {"shop": 40})
@@ -211,7 +232,9 @@ def test_what_was_stored_before_all_nodes_were_off_for_a_week_is_delivered(start
     two = start(back_end, name="two")
     until(lambda: two.tally.delivered.total() == 40)
     assert texts(back_end) == list(map(str, range(40)))
-    assert not list_retries(two.store, APP, True, 0, 10), "the age counts once it is tried"
+    assert not list_retries(two.store, APP, True, 0, 10), (
+        "the age counts once it is tried"
+    )
 
 
 def test_after_three_days_events_are_dead_and_can_be_replayed(start: StartNode) -> None:
@@ -244,7 +267,9 @@ def test_without_a_url_nothing_is_sent_and_all_is_recorded(start: StartNode) -> 
     until(lambda: node.feed.owned)
     began = time.time()
     found = node.feeds.events.read(APP, 0, 10)
-    assert [(event.id, event.user, event.kind) for event in found] == [(1, "ann", "account")]
+    assert [(event.id, event.user, event.kind) for event in found] == [
+        (1, "ann", "account")
+    ]
     assert abs(found[0].time - began) < 60
     assert back_end.posts == []
 
@@ -254,13 +279,21 @@ def test_many_refused_users_do_not_hold_up_the_others(start: StartNode) -> None:
     node = start(back_end)
     node.send("ann", "first")
     until(lambda: node.tally.delivered.total() == 1)
-    aside = [module.RetryRow(0, f"x-{number}", f"user {number}", 1, 1, b"{}") for number in range(2000)]
+    aside = [
+        module.RetryRow(0, f"x-{number}", f"user {number}", 1, 1, b"{}")
+        for number in range(2000)
+    ]
     node.feeds.events.advance(APP, "one", 1, 0, aside)
-    back_end.reply = lambda post: (200 if "text" in post.json["events"][0] else 500, b"")
+    back_end.reply = lambda post: (
+        200 if "text" in post.json["events"][0] else 500,
+        b"",
+    )
     until(lambda: node.feed.waiting)
     node.send("ann", "second")
     until(lambda: "second" in texts(back_end))
-    assert node.feeds.events.due_retries(APP, int(time.time()), 1 << 40, 1), "not after all of them"
+    assert node.feeds.events.due_retries(APP, int(time.time()), 1 << 40, 1), (
+        "not after all of them"
+    )
 
 
 def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -> None:
@@ -282,7 +315,9 @@ def test_a_login_is_not_forgotten_while_the_database_is_away(start: StartNode) -
     assert found == [{(APP, "zoe")}]
 
 
-def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: StartNode) -> None:
+def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(
+    start: StartNode,
+) -> None:
     back_end = BackEnd()
     node = start(back_end)
     node.send("ann", "a")
@@ -295,7 +330,8 @@ def test_an_event_that_is_added_while_no_rows_are_found_is_delivered(start: Star
         return rows
 
     node.events.instead["read"] = read_before_the_commit
-    node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))  # that row has expired
+    # that row has expired
+    node.store.write(lambda sql: sql.execute("UPDATE event_feed SET last_id = 1"))
     feed.event_head = 1
     assert feed.sender is not None
     feed.sender.wake()
@@ -306,12 +342,26 @@ def test_a_reaction_is_an_event_beside_edits_and_recalls() -> None:
     reaction = Entry(7, 3, 2, "bob", kind="reaction", type="add", body=b"+1", about=6)
     (event,) = page_of(APP, [reaction], [], "one", EVENTS, 100, 1 << 20).events
     body = json.decode(event.body)
-    assert (body["event"], body["kind"], body["type"], body["text"]) == ("message", "reaction", "add", "+1")
-    assert (body["sender"], body["group"], body["about"], body["stored"]["id"]) == ("bob", "3", 6, 7)
+    assert (body["event"], body["kind"], body["type"], body["text"]) == (
+        "message",
+        "reaction",
+        "add",
+        "+1",
+    )
+    assert (body["sender"], body["group"], body["about"], body["stored"]["id"]) == (
+        "bob",
+        "3",
+        6,
+        7,
+    )
 
 
-def test_a_corrected_address_is_tried_at_once(start: StartNode, patient_consumers: None) -> None:
-    back_end = BackEnd(lambda post: (200, b"") if post.url == "http://right/" else "away")
+def test_a_corrected_address_is_tried_at_once(
+    start: StartNode, patient_consumers: None
+) -> None:
+    back_end = BackEnd(
+        lambda post: (200, b"") if post.url == "http://right/" else "away"
+    )
     node = start(back_end, url="http://wrong/")
     node.send("ann", "1", "2")
     until(lambda: node.feed.sender and node.feed.sender.failures)
@@ -321,8 +371,14 @@ def test_a_corrected_address_is_tried_at_once(start: StartNode, patient_consumer
 
 
 def test_a_message_from_the_future_does_not_hold_up_the_feed() -> None:
-    entries = [Entry(number, 1, number, "ann", body=b"x", time_ms=2**60) for number in range(1, 4)]
+    entries = [
+        Entry(number, 1, number, "ann", body=b"x", time_ms=2**60)
+        for number in range(1, 4)
+    ]
     now = int(time.time())
-    rows = [StoredEvent(number, "bob", "account", now + 60, b"{}") for number in range(1, 200)]
+    rows = [
+        StoredEvent(number, "bob", "account", now + 60, b"{}")
+        for number in range(1, 200)
+    ]
     page = page_of(APP, entries, rows, "one", EVENTS, 100, 1 << 20)
     assert [event.id for event in page.events[:3]] == ["log-1", "log-2", "log-3"]

@@ -4,7 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from imserver.backends.webhooks.log_window import MAX_BUFFERED, MAX_BUFFERED_BYTES, LogWindow
+from imserver.backends.webhooks.log_window import (
+    MAX_BUFFERED,
+    MAX_BUFFERED_BYTES,
+    LogWindow,
+)
 from imserver.messenger.messages.log.contract import Entry
 
 
@@ -21,14 +25,20 @@ class Log:
 
     def read(self, after: int, limit: int) -> Sequence[Entry]:
         self.reads += 1
-        found = [each for each in self.entries if each.id > after and each.id not in self.hidden]
+        found = [
+            each
+            for each in self.entries
+            if each.id > after and each.id not in self.hidden
+        ]
         self.then()
         return found[:limit]
 
     def store(self, count: int, size: int = 1) -> tuple[int, int, list[Entry]]:
         first = len(self.entries) + 1
         new = [
-            Entry(id=id, conversation=1, seq=id, sender="ann", body=b"x" * size, time_ms=1)
+            Entry(
+                id=id, conversation=1, seq=id, sender="ann", body=b"x" * size, time_ms=1
+            )
             for id in range(first, first + count)
         ]
         self.entries += new
@@ -63,7 +73,9 @@ def test_what_others_commit_is_read_and_nothing_is_taken_twice() -> None:
     assert log.take_all() == [31]
 
 
-@pytest.mark.parametrize(("count", "size"), [(MAX_BUFFERED + 1000, 1), (100, MAX_BUFFERED_BYTES // 50)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(MAX_BUFFERED + 1000, 1), (100, MAX_BUFFERED_BYTES // 50)]
+)
 def test_the_entries_in_memory_are_bounded(count: int, size: int) -> None:
     log = Log()
     for _ in range(count // 20):

@@ -1,4 +1,5 @@
-"""Webhooks of channels: what back ends are sent when channels get and lose their subscribers."""
+"""Webhooks of channels: what back ends are sent when channels get and lose
+their subscribers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,19 +22,27 @@ NEWS = "news"
 
 
 class Notified:
-    """A back end that is notified about the channels of a node: lists of (event, channel, user)."""
+    """A back end that is notified about the channels of a node: lists of
+    (event, channel, user)."""
 
     def __init__(self, node: Any, events: Sequence[str] = ALL) -> None:
         self.back_end = BackEnd()
         away: Any = AwayStore()
-        self.webhooks = Webhooks(self.back_end, node.table.id_of, lambda: "node:1", away)  # type: ignore[arg-type]
+        self.webhooks = Webhooks(
+            self.back_end, node.table.id_of, lambda: "node:1", away
+        )  # type: ignore[arg-type]
         if events:
-            self.webhooks.set(MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events)))
+            self.webhooks.set(
+                MULTI, Receiver(MULTI, "http://back.end", b"s", frozenset(events))
+            )
         self.occupancy = Occupancy(node.channels, node.table.id_of, self.webhooks)
 
     @property
     def reports(self) -> list[tuple[str, str, str]]:
-        return [(each["event"], each["channel"], each.get("user", "")) for each in self.back_end.events]
+        return [
+            (each["event"], each["channel"], each.get("user", ""))
+            for each in self.back_end.events
+        ]
 
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -57,7 +66,9 @@ def joined(node: Any, user: str, channel: str = NEWS) -> Connection:
     return connection
 
 
-def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_last(harness: Harness) -> None:
+def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_last(
+    harness: Harness,
+) -> None:
     notified = Notified(harness)
     ann, bob = joined(harness, "ann"), joined(harness, "bob")
     assert not harness.channels.subscriptions.join(MULTI, NEWS, ann)
@@ -66,7 +77,9 @@ def test_a_channel_is_occupied_by_its_first_subscriber_and_vacated_after_the_las
     until(lambda: len(notified.reports) == 6)
     first, *middle, last = notified.reports
     assert (first, last) == (("occupied", NEWS, ""), ("vacated", NEWS, ""))
-    assert middle == [(event, NEWS, user) for event in ("joined", "left") for user in ("ann", "bob")]
+    assert middle == [
+        (event, NEWS, user) for event in ("joined", "left") for user in ("ann", "bob")
+    ]
     event = notified.back_end.events[1]
     assert event["connection"] == harness.table.id_of(ann)
     assert (event["dialect"], event["app"]) == ("cmd", MULTI)
@@ -83,9 +96,12 @@ def test_who_comes_back_soon_vacates_nothing(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "wanted"), [(("joined",), ["joined"]), (("vacated",), ["vacated"]), (("login",), [])]
+    ("events", "wanted"),
+    [(("joined",), ["joined"]), (("vacated",), ["vacated"]), (("login",), [])],
 )
-def test_only_events_that_the_app_names_are_sent(harness: Harness, events: Any, wanted: list[str]) -> None:
+def test_only_events_that_the_app_names_are_sent(
+    harness: Harness, events: Any, wanted: list[str]
+) -> None:
     notified = Notified(harness, events)
     ann = joined(harness, "ann")
     harness.channels.members.leave(MULTI, NEWS, ann)
@@ -103,13 +119,17 @@ def test_the_first_and_the_last_subscriber_of_all_nodes_count(nodes: Several) ->
     until(lambda: nodes.book.where(MULTI, NEWS) == {1: 1})
     until(lambda: one.reports)
     assert (one.reports, two.reports) == ([("occupied", NEWS, "")], [])
-    nodes[1].channels.members.leave_all(next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members)))
+    nodes[1].channels.members.leave_all(
+        next(iter(nodes[1].hub.apps[MULTI].channels[NEWS].members))
+    )
     until(lambda: len(one.reports) == 2)
     assert one.reports[1] == ("vacated", NEWS, "")
     assert not two.reports
 
 
-def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(nodes: Several) -> None:
+def test_of_first_subscribers_at_the_same_time_one_occupies_the_channel(
+    nodes: Several,
+) -> None:
     notified = [Notified(nodes[number], ("occupied",)) for number in (1, 2)]
     for number in (1, 2):
         nodes[number].registry.hold()

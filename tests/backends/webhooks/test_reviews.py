@@ -1,4 +1,5 @@
-"""Reviews: what back ends are asked about messages, in which requests, and what becomes of the messages."""
+"""Reviews: what back ends are asked about messages, in which requests, and what
+becomes of the messages."""
 
 from typing import Any
 
@@ -22,20 +23,35 @@ BOB: Any = "the connection of bob"
 
 
 def hook(**more: Any) -> ReviewHook:
-    settings = {"app": APP, "url": "http://back.end/review", "secret": b"s", "seconds": 60.0} | more
+    settings = {
+        "app": APP,
+        "url": "http://back.end/review",
+        "secret": b"s",
+        "seconds": 60.0,
+    } | more
     return ReviewHook(**{"allows_failure": False, **settings})
 
 
 def message(text: str, **more: Any) -> dict[str, Any]:
-    return {"kind": "message", "sender": "ann", "to": "bob", "type": "text", "text": text, **more}
+    return {
+        "kind": "message",
+        "sender": "ann",
+        "to": "bob",
+        "type": "text",
+        "text": text,
+        **more,
+    }
 
 
 def allow_all(post: Post) -> Answer:
-    return 200, json.encode({"answers": [{"action": "allow"}] * len(post.json["messages"])})
+    return 200, json.encode(
+        {"answers": [{"action": "allow"}] * len(post.json["messages"])}
+    )
 
 
 class Reviewed:
-    """Reviews of a scripted back end; what became of each message, in the order of the decisions."""
+    """Reviews of a scripted back end; what became of each message, in the order
+    of the decisions."""
 
     def __init__(self, **more: Any) -> None:
         self.back_end = BackEnd(allow_all)
@@ -43,9 +59,14 @@ class Reviewed:
         self.reviews.set(APP, hook(**more))
         self.decisions: list[tuple[str, ReviewDecision]] = []
 
-    def ask(self, text: str, connection: Any = None, app: str = APP, **more: Any) -> None:
+    def ask(
+        self, text: str, connection: Any = None, app: str = APP, **more: Any
+    ) -> None:
         self.reviews.review(
-            app, message(text, **more), lambda decision: self.decisions.append((text, decision)), connection
+            app,
+            message(text, **more),
+            lambda decision: self.decisions.append((text, decision)),
+            connection,
         )
 
     def answers(self, *answers: dict[str, Any]) -> None:
@@ -71,13 +92,21 @@ def test_messages_of_one_turn_are_asked_about_in_one_signed_request() -> None:
     (post,) = it.back_end.posts
     assert (post.url, post.secret) == ("http://back.end/review", b"s")
     messages = [message(f"m{number}") for number in range(3)]
-    wanted = {"event": "review", "app": APP, "time": 0, "node": "node:1", "messages": messages}
+    wanted = {
+        "event": "review",
+        "app": APP,
+        "time": 0,
+        "node": "node:1",
+        "messages": messages,
+    }
     assert {**post.json, "time": 0} == wanted
     assert {decision for _, decision in it.decisions} == {ALLOWED}
     assert it.reviews.asked.total() == 3
 
 
-def test_messages_that_wait_for_a_turn_are_asked_about_together(small_limits: None) -> None:
+def test_messages_that_wait_for_a_turn_are_asked_about_together(
+    small_limits: None,
+) -> None:
     it = Reviewed()
     it.back_end.open.clear()
     it.ask("first")
@@ -92,19 +121,34 @@ def test_messages_that_wait_for_a_turn_are_asked_about_together(small_limits: No
 
 def test_a_request_is_bounded_in_messages_and_bytes() -> None:
     it = Reviewed()
-    sizes = [1] * (reviews.BATCH_EVENTS + 1) + [reviews.BATCH_BYTES // 2] * 2 + [2 * reviews.BATCH_BYTES]
+    sizes = (
+        [1] * (reviews.BATCH_EVENTS + 1)
+        + [reviews.BATCH_BYTES // 2] * 2
+        + [2 * reviews.BATCH_BYTES]
+    )
     for size in sizes:
         it.ask("x" * size)
     it.wait(len(sizes))
-    assert [len(post.json["messages"]) for post in it.back_end.posts] == [reviews.BATCH_EVENTS, 2, 1, 1]
+    assert [len(post.json["messages"]) for post in it.back_end.posts] == [
+        reviews.BATCH_EVENTS,
+        2,
+        1,
+        1,
+    ]
 
 
 def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
     it = Reviewed()
     assert it.one({"action": "allow", "later": "a field"}) == ALLOWED
-    assert it.one({"action": "reject", "reason": "spam"}) == ReviewDecision("reject", reason="spam")
+    assert it.one({"action": "reject", "reason": "spam"}) == ReviewDecision(
+        "reject", reason="spam"
+    )
     assert it.one({"action": "reject", "reason": "x" * 501}).reason == "x" * 500
-    assert (it.reviews.asked.total(), it.reviews.rejected.total(), it.reviews.undecided.total()) == (3, 2, 0)
+    assert (
+        it.reviews.asked.total(),
+        it.reviews.rejected.total(),
+        it.reviews.undecided.total(),
+    ) == (3, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,21 +161,29 @@ def test_a_back_end_allows_and_rejects_with_a_reason() -> None:
         ({"data": 1, "type": "order"}, "order", b"1"),
     ],
 )
-def test_a_back_end_replaces_content(answer: dict[str, Any], kind: str, body: bytes) -> None:
+def test_a_back_end_replaces_content(
+    answer: dict[str, Any], kind: str, body: bytes
+) -> None:
     it = Reviewed()
     decision = ReviewDecision("replace", kind, body, is_text="text" in answer)
     assert it.one({"action": "replace", **answer}) == decision
     assert it.reviews.replaced.total() == 1
 
 
-def test_a_replacement_keeps_the_type_of_content_of_its_kind_and_replaces_no_file() -> None:
+def test_a_replacement_keeps_the_type_of_content_of_its_kind_and_replaces_no_file() -> (
+    None
+):
     it = Reviewed()
     assert it.one({"action": "replace", "text": "x"}, type="note").type == "note"
     picture = {"kind": "message", "type": "picture", "data": {"url": "/a"}}
     it.answers({"action": "replace", "data": {"url": "/b"}})
-    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "picture", b'{"url":"/b"}')
+    assert it.reviews.decide(APP, picture) == ReviewDecision(
+        "replace", "picture", b'{"url":"/b"}'
+    )
     it.answers({"action": "replace", "text": "removed"})
-    assert it.reviews.decide(APP, picture) == ReviewDecision("replace", "text", b"removed", is_text=True)
+    assert it.reviews.decide(APP, picture) == ReviewDecision(
+        "replace", "text", b"removed", is_text=True
+    )
     assert it.reviews.decide(APP, {"kind": "upload", "name": "a"}) == UNDECIDED
 
 
@@ -180,7 +232,9 @@ def test_without_a_valid_answer_the_setting_decides(fault: str, allows: bool) ->
     assert it.reviews.undecided.total() == 1
 
 
-def test_the_time_includes_the_wait_for_a_turn_and_other_apps_do_not_wait(small_limits: None) -> None:
+def test_the_time_includes_the_wait_for_a_turn_and_other_apps_do_not_wait(
+    small_limits: None,
+) -> None:
     it = Reviewed(seconds=0.1)
     it.reviews.set("102", hook(app="102", url="http://other/"))
     it.back_end.open.clear()
@@ -235,7 +289,11 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
     it.back_end.reply = reply
     for text, connection in (("a1", ANN), ("a2", ANN), ("b1", BOB)):
         it.ask(text, connection)
-        until(lambda text=text: text in str(it.back_end.posts[-1].body if it.back_end.posts else ""))
+        until(
+            lambda text=text: (
+                text in str(it.back_end.posts[-1].body if it.back_end.posts else "")
+            )
+        )
     it.reviews.pass_by(lambda decision: it.decisions.append(("recall", decision)), ANN)
     assert it.wait(1) == ["b1"]
     slow.set()
@@ -247,19 +305,35 @@ def test_messages_of_one_connection_keep_their_order_and_others_do_not_wait() ->
 def test_a_draft_is_shown_as_its_receivers_would_see_it() -> None:
     draft = Draft(sender="ann", to_user="bob", body=b"hi", client_msg_id="m1")
     assert facts_of(draft) == message("hi", client_msg_id="m1")
-    of_edit = {"sender": "ann", "kind": "edit", "conversation": 3, "type": "order", "about": 7}
+    of_edit = {
+        "sender": "ann",
+        "kind": "edit",
+        "conversation": 3,
+        "type": "order",
+        "about": 7,
+    }
     edit = Draft(**of_edit, body=b"[1]", meta=b'{"mentions":[]}')
-    assert json.decode(json.encode(facts_of(edit))) == {**of_edit, "data": [1], "meta": {"mentions": []}}
+    assert json.decode(json.encode(facts_of(edit))) == {
+        **of_edit,
+        "data": [1],
+        "meta": {"mentions": []},
+    }
     voice = Draft(sender="ann", room="r", type="voice", body=b"\xff")
     assert json.decode(json.encode(facts_of(voice)))["base64"] == "/w=="
 
 
 def test_the_settings_of_an_app_say_who_reviews_its_messages() -> None:
-    of_app = {"review_url": "http://back.end/", "review_seconds": 0.5, "review_failure": "allow"}
+    of_app = {
+        "review_url": "http://back.end/",
+        "review_seconds": 0.5,
+        "review_failure": "allow",
+    }
     settings = TenantSettings(webhook=WebhookSettings(secret="hook secret", **of_app))
     with WebhookHarness({APP: settings, "102": TenantSettings()}) as harness:
         hooks = harness.webhooks.reviews.apps
-        assert hooks == {APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)}
+        assert hooks == {
+            APP: ReviewHook(APP, "http://back.end/", b"hook secret", 0.5, True)
+        }
         other = WebhookSettings(secret="s" * 32, review_url="http://x/")
         harness.change("102", TenantSettings(webhook=other))
         assert hooks["102"] == ReviewHook("102", "http://x/", b"s" * 32, 2.0, False)

@@ -1,4 +1,5 @@
-"""What waits to be told: order, batches, repeats with pauses, bounds, and what is lost at the end."""
+"""What waits to be told: order, batches, repeats with pauses, bounds, and what
+is lost at the end."""
 
 import logging
 import socket
@@ -8,7 +9,12 @@ from typing import Any
 import pytest
 
 from imserver.backends.webhooks import requests as module
-from imserver.backends.webhooks.requests import LastAnswers, Receiver, WebhookCounts, WebhookQueue
+from imserver.backends.webhooks.requests import (
+    LastAnswers,
+    Receiver,
+    WebhookCounts,
+    WebhookQueue,
+)
 from imserver.gateway.transport.outgoing import Outgoing, Unreachable
 from tests.backends.webhooks.conftest import Pauses
 from tests.gateway.core.back_end import REFUSED, BackEnd
@@ -59,7 +65,11 @@ def test_events_are_sent_in_their_order_and_together(one: One) -> None:
     one.finish()
     assert one.received() == list(range(250))
     assert [len(post.json["events"]) for post in one.back_end.posts] == [100, 100, 50]
-    assert (one.tally.delivered.total(), one.tally.waiting.total(), one.tally.waiting_bytes) == (250, 0, 0)
+    assert (
+        one.tally.delivered.total(),
+        one.tally.waiting.total(),
+        one.tally.waiting_bytes,
+    ) == (250, 0, 0)
 
 
 def test_a_batch_is_bounded_in_bytes_but_for_a_single_event(one: One) -> None:
@@ -70,7 +80,9 @@ def test_a_batch_is_bounded_in_bytes_but_for_a_single_event(one: One) -> None:
     assert [len(post.json["events"]) for post in one.back_end.posts] == [1, 1, 1, 1]
 
 
-def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One, sleeper: Pauses) -> None:
+def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(
+    one: One, sleeper: Pauses
+) -> None:
     answers: list[Any] = ["no route", (500, b""), (302, b""), (404, b""), (204, b"")]
     one.back_end.reply = lambda _: answers.pop(0) if answers else (200, b"")
     one.add(1)
@@ -81,10 +93,16 @@ def test_what_fails_is_sent_again_unchanged_and_before_what_comes_later(one: One
     assert len({post.delivery for post in one.back_end.posts[:5]}) == 1
     assert len({post.body for post in one.back_end.posts[:5]}) == 1
     assert one.back_end.posts[5].delivery != one.back_end.posts[0].delivery
-    assert (one.tally.delivered.total(), one.tally.failures.total(), one.tally.dropped.total()) == (2, 4, 0)
+    assert (
+        one.tally.delivered.total(),
+        one.tally.failures.total(),
+        one.tally.dropped.total(),
+    ) == (2, 4, 0)
 
 
-def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One, sleeper: Pauses) -> None:
+def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(
+    one: One, sleeper: Pauses
+) -> None:
     answers = [*[REFUSED] * 20, *["away"] * 8]
     one.back_end.reply = lambda _: answers.pop(0) if answers else (200, b"")
     one.add(1)
@@ -97,7 +115,9 @@ def test_a_back_end_that_refuses_connections_is_tried_every_two_seconds(one: One
 def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(
     one: One, sleeper: Pauses, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one.back_end.reply = lambda post: (200, b"") if post.json["events"][0]["n"] == 2 else "away"
+    one.back_end.reply = lambda post: (
+        (200, b"") if post.json["events"][0]["n"] == 2 else "away"
+    )
     one.add(1)
     turn()
     one.add(2)
@@ -112,7 +132,9 @@ def test_a_batch_that_is_never_taken_is_dropped_logged_and_counted(
     assert "away" in caplog.text
 
 
-def test_of_too_many_the_oldest_are_dropped(one: One, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_too_many_the_oldest_are_dropped(
+    one: One, caplog: pytest.LogCaptureFixture
+) -> None:
     most = module.MAX_EVENTS
     one.back_end.open.clear()
     one.add(0)
@@ -127,7 +149,9 @@ def test_of_too_many_the_oldest_are_dropped(one: One, caplog: pytest.LogCaptureF
     assert "dropped" in caplog.text
 
 
-def test_what_waits_of_all_apps_is_bounded_in_bytes(one: One, small_limits: None) -> None:
+def test_what_waits_of_all_apps_is_bounded_in_bytes(
+    one: One, small_limits: None
+) -> None:
     one.back_end.open.clear()
     other = one.another("102")
     one.add(0)
@@ -137,7 +161,9 @@ def test_what_waits_of_all_apps_is_bounded_in_bytes(one: One, small_limits: None
     assert one.tally.waiting_bytes <= 50
     dropped = one.tally.dropped.total()
     one.add(1, queue=other)
-    assert one.tally.dropped.total() == dropped + 1, "the other app has nothing of its own to give way"
+    assert one.tally.dropped.total() == dropped + 1, (
+        "the other app has nothing of its own to give way"
+    )
     assert one.tally.waiting_bytes <= 50
     one.back_end.open.set()
     one.finish()
@@ -159,7 +185,9 @@ def test_another_receiver_gets_what_is_sent_from_then_on(one: One) -> None:
     ]
 
 
-def test_what_is_left_at_the_end_is_counted_as_dropped(one: One, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_left_at_the_end_is_counted_as_dropped(
+    one: One, caplog: pytest.LogCaptureFixture
+) -> None:
     one.back_end.open.clear()
     one.add(1)
     until(lambda: one.back_end.posts)
@@ -167,7 +195,11 @@ def test_what_is_left_at_the_end_is_counted_as_dropped(one: One, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         one.queue.stop()
     assert not one.queue.consumer.is_busy
-    assert (one.tally.dropped.total(), one.tally.waiting.total(), one.tally.waiting_bytes) == (3, 0, 0)
+    assert (
+        one.tally.dropped.total(),
+        one.tally.waiting.total(),
+        one.tally.waiting_bytes,
+    ) == (3, 0, 0)
     assert "3 events were dropped: the node stops" in caplog.text
 
 

@@ -24,7 +24,8 @@ APP = "action:1"
 
 
 class NotStoring:
-    """In place of the stored messages of the dialect, where no app stores any."""
+    """In place of the stored messages of the dialect, where no app stores
+    any."""
 
     def finish(self, connection: Connection) -> None:
         """Nothing is being stored."""
@@ -55,14 +56,22 @@ class ActionHarness(Harness):
         self.observer = Observed()
         self.make_messaging()
         core = self.core(reach=self.reach, pending=self.pending, rerouting=None)
-        messaging: Any = SimpleNamespace(catch_up=self.catch_up, ack_tracker=self.ack_tracker)
+        messaging: Any = SimpleNamespace(
+            catch_up=self.catch_up, ack_tracker=self.ack_tracker
+        )
         self.acks = ActionAcks(core, messaging, lambda: self.now)
 
         def tenant_of(app: str) -> Any:
             return SimpleNamespace(room_members=(stored or {}).get(app, {}))
 
-        parts = {"reviews": self.reviews, "mutes": MutedUsers(), "relations": Relations()}
-        core = self.core(tenants=SimpleNamespace(get=tenant_of), observer=self.observer, **parts)
+        parts = {
+            "reviews": self.reviews,
+            "mutes": MutedUsers(),
+            "relations": Relations(),
+        }
+        core = self.core(
+            tenants=SimpleNamespace(get=tenant_of), observer=self.observer, **parts
+        )
         self.action_service = ActionService(core, self.messages, self.acks)
         self._make_dispatcher(self.action_service.rows())
 
@@ -84,20 +93,30 @@ class ActionHarness(Harness):
 class One:
     """A client of the action dialect that answers pings when a test says so."""
 
-    def __init__(self, node: Any, user: str, to: str = "0", room: str = "0", **more: Any) -> None:
+    def __init__(
+        self, node: Any, user: str, to: str = "0", room: str = "0", **more: Any
+    ) -> None:
         self.node = node
         self.connection, self.client = node.connect(dialect=ACTION)
         self._seqs = count()
         assert self.login(user, to, room, **more) == 200
 
-    def login(self, user: str, to: str = "0", room: str = "0", app: int = 1, **more: Any) -> int:
-        return self.ask("login", userId=user, appId=app, toUid=to, groupsId=room, **more)
+    def login(
+        self, user: str, to: str = "0", room: str = "0", app: int = 1, **more: Any
+    ) -> int:
+        return self.ask(
+            "login", userId=user, appId=app, toUid=to, groupsId=room, **more
+        )
 
     def answer(self, action: str, **data: Any) -> tuple[int, Any]:
         """Code and data of the answer to a request."""
         seq = f"s{next(self._seqs)}"
-        self.client.send(frame(TEXT, json.dumps({"seq": seq, "action": action, "data": data})))
-        found = until(lambda: [body for body in self.bodies() if body.get("seq") == seq])
+        self.client.send(
+            frame(TEXT, json.dumps({"seq": seq, "action": action, "data": data}))
+        )
+        found = until(
+            lambda: [body for body in self.bodies() if body.get("seq") == seq]
+        )
         return found[0]["response"]["code"], found[0]["response"]["data"]
 
     def ask(self, action: str, **data: Any) -> int:

@@ -1,4 +1,5 @@
-"""Acknowledged delivery of the action dialect: what is sent again, to whom, for how long."""
+"""Acknowledged delivery of the action dialect: what is sent again, to whom, for
+how long."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +42,8 @@ class Acking(One):
 
 
 def pass_time(node: ActionHarness, seconds: float) -> None:
-    """Let time go by, and let the node look after unacknowledged messages and absent users."""
+    """Let time go by, and let the node look after unacknowledged messages and
+    absent users."""
     for _ in range(int(seconds)):
         node.ack_tracker.turn()
         turn()
@@ -66,7 +68,8 @@ def test_only_the_client_that_asked_gets_numbers_and_the_others_get_the_frames_o
         assert plain.say(text) == 200
     acking.gets((1, "1"), (2, "2"))
     pairs = [
-        [each for each in one.client.payloads() if each.startswith(b'{"code"')] for one in (plain, acking)
+        [each for each in one.client.payloads() if each.startswith(b'{"code"')]
+        for one in (plain, acking)
     ]
     for number, (original, numbered) in enumerate(zip(*pairs, strict=True), 1):
         changed = original.replace(b'"to":"ann"', b'"to":"bob"')
@@ -79,7 +82,9 @@ def test_a_number_of_another_type_is_refused(node: ActionHarness, wrong: Any) ->
     assert Acking(node, "bob").ask("ack", ackId=wrong) == errors.ReplyCode.BAD_PARAMETER
 
 
-def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: ActionHarness) -> None:
+def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(
+    node: ActionHarness,
+) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     bob.ack(1)
@@ -99,15 +104,24 @@ def test_a_later_login_of_the_connection_decides_anew_and_numbers_go_on(node: Ac
     assert bob.ask("ack", ackId=4) == errors.ReplyCode.NO_ROUTE
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MAX_MESSAGES", 3), ("MAX_BYTES", 3 * 200), ("", 5 * 200)])
+@pytest.mark.parametrize(
+    ("limit", "most"), [("MAX_MESSAGES", 3), ("MAX_BYTES", 3 * 200), ("", 5 * 200)]
+)
 def test_too_much_that_is_not_acknowledged_ends_the_connection(
     limit: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many messages or bytes of the connection, or too many bytes of the node."""
+    """Too many messages or bytes of the connection, or too many bytes of the
+    node."""
     if limit:
         monkeypatch.setattr(acks, limit, most)
-    with ActionHarness(policies={APP: "newest"}, ack_bytes=1_000_000 if limit else most) as node:
-        ann, bob, other = One(node, "ann", "bob"), Acking(node, "bob"), Acking(node, "eve")
+    with ActionHarness(
+        policies={APP: "newest"}, ack_bytes=1_000_000 if limit else most
+    ) as node:
+        ann, bob, other = (
+            One(node, "ann", "bob"),
+            Acking(node, "bob"),
+            Acking(node, "eve"),
+        )
         One(node, "cid", "eve").say("kept")
         for _ in range(3):
             ann.say("x" * 30)
@@ -146,7 +160,9 @@ def test_what_was_not_acknowledged_and_what_came_while_absent_arrive_at_the_next
     bob.gets((1, "to the room"))
 
 
-def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node: ActionHarness) -> None:
+def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(
+    node: ActionHarness,
+) -> None:
     ann, older = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     newer = Acking(node, "bob")
@@ -160,7 +176,9 @@ def test_a_newer_connection_takes_over_what_the_older_has_not_acknowledged(node:
     newer.gets((1, "1"))
 
 
-def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: ActionHarness) -> None:
+def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(
+    node: ActionHarness,
+) -> None:
     ann, bob = One(node, "ann", "bob"), One(node, "bob")
     bob.connection.close(1000)
     ann.say("lost")
@@ -175,7 +193,9 @@ def test_nobody_waits_for_users_who_never_acknowledged_or_stay_away(node: Action
     assert node.pending.count == 0
 
 
-def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: ActionHarness) -> None:
+def test_what_waits_for_users_of_a_deleted_app_is_forgotten(
+    node: ActionHarness,
+) -> None:
     ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
     ann.say("1")
     bob.connection.close(1000)
@@ -186,14 +206,25 @@ def test_what_waits_for_users_of_a_deleted_app_is_forgotten(node: ActionHarness)
     assert node.pending.count == 0
 
 
-def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarness) -> None:
+def test_all_nodes_await_a_user_also_those_of_an_older_version(
+    node: ActionHarness,
+) -> None:
     sent: list[bytes] = []
-    registry: Any = SimpleNamespace(lease=Lease("own", 1), reachable=lambda: {2: Lease("other", 2)})
+    registry: Any = SimpleNamespace(
+        lease=Lease("own", 1), reachable=lambda: {2: Lease("other", 2)}
+    )
     messages = NodeMessages(registry)
     messages.attach(SimpleNamespace(send=lambda _lease, data: sent.append(data)))  # type: ignore[arg-type]
     rerouting = SimpleNamespace(report_to=Mock())
-    core = node.core(reach=node.reach, pending=node.pending, rerouting=rerouting, node_messages=messages)
-    messaging: Any = SimpleNamespace(catch_up=node.catch_up, ack_tracker=node.ack_tracker)
+    core = node.core(
+        reach=node.reach,
+        pending=node.pending,
+        rerouting=rerouting,
+        node_messages=messages,
+    )
+    messaging: Any = SimpleNamespace(
+        catch_up=node.catch_up, ack_tracker=node.ack_tracker
+    )
     of_node = ActionAcks(core, messaging, lambda: node.now)
     of_node.await_user(APP, "ann")
     assert sent == [encode(["w", APP, "ann"])]
@@ -207,7 +238,9 @@ def test_all_nodes_await_a_user_also_those_of_an_older_version(node: ActionHarne
     assert node.pending.count == 2
 
 
-def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinged() -> None:
+def test_acknowledgements_are_the_position_of_the_next_login_and_nobody_is_pinged() -> (
+    None
+):
     with Keeping() as node:
         ann, bob = One(node, "ann", "bob"), Acking(node, "bob")
         for text in "123":

@@ -1,4 +1,5 @@
-"""Kept talks inside one node: what proves that something was delivered, and what does not."""
+"""Kept talks inside one node: what proves that something was delivered, and
+what does not."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ from tests.support import CountingSignal
 
 
 class Keeping(ActionHarness, Node):
-    """A node whose apps keep talks, and that looks after pings when a test says so."""
+    """A node whose apps keep talks, and that looks after pings when a test says
+    so."""
 
     store_conversations = True
 
@@ -60,7 +62,14 @@ def test_only_the_pong_after_a_delivery_proves_its_arrival(node: Keeping) -> Non
     assert ann.say("two") == 200
     bob.receives("one", "two")
     bob.ask("heartbeat")
-    for wrong in (b"", b"x", ping[:-1], ping + b"x", ping[:8] + b"\xff" * 8, b"\xff" * 8 + ping[8:]):
+    for wrong in (
+        b"",
+        b"x",
+        ping[:-1],
+        ping + b"x",
+        ping[:8] + b"\xff" * 8,
+        b"\xff" * 8 + ping[8:],
+    ):
         bob.pong(wrong)
     node.pass_second()
     assert node.positions.known == {}
@@ -85,7 +94,9 @@ def test_a_pong_to_a_former_login_proves_nothing_about_the_next(node: Keeping) -
     assert node.positions.known == {}
 
 
-def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile(node: Keeping) -> None:
+def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile(
+    node: Keeping,
+) -> None:
     ann, bob = One(node, "ann", "bob"), One(node, "bob")
     assert ann.say("one") == 200
     bob.receives("one")
@@ -101,7 +112,9 @@ def test_a_position_that_cannot_be_stored_yet_is_stored_later_and_used_meanwhile
     assert node.positions.known == {(APP, "bob", ""): 1}
 
 
-def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again(node: Keeping) -> None:
+def test_a_login_without_the_database_gets_missed_messages_when_it_answers_again(
+    node: Keeping,
+) -> None:
     ann = One(node, "ann", "bob")
     assert ann.say("one") == 200
     node.gates.away = True
@@ -119,14 +132,18 @@ def cursors_of(node: Keeping, user: str) -> dict[str, int]:
     return {key[2]: id for key, id in node.positions.known.items() if key[1] == user}
 
 
-def test_a_position_in_a_room_is_taken_at_the_first_login_before_it_is_answered(node: Keeping) -> None:
+def test_a_position_in_a_room_is_taken_at_the_first_login_before_it_is_answered(
+    node: Keeping,
+) -> None:
     ann = One(node, "ann", room="r")
     assert [ann.say(str(number)) for number in range(3)] == [200] * 3
     One(node, "bob", room="r")
     assert (cursors_of(node, "ann"), cursors_of(node, "bob")) == ({"r": 0}, {"r": 3})
 
 
-def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong(node: Keeping) -> None:
+def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong(
+    node: Keeping,
+) -> None:
     ann = One(node, "ann", room="r")
     dan = One(node, "dan", "bob")
     bob = One(node, "bob", room="r")
@@ -145,10 +162,16 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong(node: Keeping)
     bob.receives("one", "three", "two")
 
 
-def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_that(node: Keeping) -> None:
+def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_that(
+    node: Keeping,
+) -> None:
     ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
     bob = One(node, "bob", room="s")
-    assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (200, 200, 200)
+    assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (
+        200,
+        200,
+        200,
+    )
     bob.receives("one")
     assert bob.login("bob", room="s") == 200
     bob.receives("one", "missed")
@@ -159,7 +182,9 @@ def test_a_later_login_of_the_connection_to_another_room_has_the_positions_of_th
     assert cursors_of(node, "bob") == {"": 4, "r": 0, "s": 4}
 
 
-def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connection(node: Keeping) -> None:
+def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connection(
+    node: Keeping,
+) -> None:
     ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
     One(node, "bob", room="r"), One(node, "bob", room="s")
     assert (ann.say("in r"), cid.say("in s")) == (200, 200)
@@ -197,11 +222,14 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
     One(node, "bob", room="r")
     assert ann.say("0") == 200
     for number in range(1, 12):
-        # The log answers the questions of the login only when more has been said.
+        # The log answers the questions of the login only when more has been
+        # said.
         node.gates.answering = signal = Signal()
         connection, client = node.connect(dialect=ACTION)
         data = {"userId": "bob", "appId": 1, "toUid": "0", "groupsId": "r"}
-        client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": data})))
+        client.send(
+            frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": data}))
+        )
         for _ in range(number):
             gevent.sleep(0)
         node.gates.answering = None
@@ -217,7 +245,9 @@ def test_a_message_sent_during_a_login_arrives_once(node: Keeping) -> None:
         connection.close(1000)
 
 
-def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(node: Keeping) -> None:
+def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(
+    node: Keeping,
+) -> None:
     ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
     node.gates.committing = Signal()
     bob.client.send(frame(TEXT, request("s", "bye")))
@@ -229,7 +259,9 @@ def test_the_last_messages_of_a_user_arrive_before_the_exit_notice(node: Keeping
     ann.receives("bye", LEFT_TEXT)
 
 
-def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no_state(node: Keeping) -> None:
+def test_messages_during_catch_up_are_answered_and_an_ended_connection_leaves_no_state(
+    node: Keeping,
+) -> None:
     node.during(3, Signal().wait)
     bob = One(node, "bob", "ann")
     until(lambda: isinstance(bob.connection.log_subscription, PongLogSubscription))
@@ -256,7 +288,9 @@ def test_a_waiting_connection_is_pinged_in_the_next_second(
         each.pings(1)
 
 
-def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others(node: Keeping) -> None:
+def test_messages_to_a_stored_channel_are_stored_in_an_app_that_stores_no_others(
+    node: Keeping,
+) -> None:
     node.store_conversations = False
     node.channel_settings = {"news": ChannelSettings(history="log")}
     ann, bob = One(node, "ann", room="news:1"), One(node, "bob", room="news:1")

@@ -1,4 +1,5 @@
-"""ActionService of the action dialect inside one node: who is where after which login."""
+"""ActionService of the action dialect inside one node: who is where after which
+login."""
 
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ from tests.gateway.transport.harness import until
 from tests.support import Clock
 
 POLICIES = {
-    f"action:{number}": policy for number, policy in enumerate(("newest", "multi", "single", "refuse"), 1)
+    f"action:{number}": policy
+    for number, policy in enumerate(("newest", "multi", "single", "refuse"), 1)
 }
 
 
@@ -51,7 +53,9 @@ def test_a_connection_that_changes_its_user_all_the_time_pays_for_the_notices(
     one = One(harness, "user0", app=2)
     codes = [one.login(f"user{number}", app=2) for number in range(1, 9)]
     assert codes == [200] * 4 + [1008] * 4
-    assert harness.hub.user_names("action:2") == ["user4"], "a refused login changes nothing"
+    assert harness.hub.user_names("action:2") == ["user4"], (
+        "a refused login changes nothing"
+    )
     assert one.login("user4", app=2) == 200, "it causes no notices"
     assert One(harness, "user9", app=2)
 
@@ -62,8 +66,14 @@ def test_a_later_login_may_be_to_another_app_or_refused_which_leaves_the_session
     harness.allowed = {"", "t"}
     one = One(harness, "ann", room="r")
     assert one.login("ann", room="r", app=2) == 200
-    assert (harness.hub.user_names("action:1"), harness.hub.user_names("action:2")) == ([], ["ann"])
-    assert [harness.channels.members.count(f"action:{app}", "r") for app in (1, 2)] == [0, 1]
+    assert (harness.hub.user_names("action:1"), harness.hub.user_names("action:2")) == (
+        [],
+        ["ann"],
+    )
+    assert [harness.channels.members.count(f"action:{app}", "r") for app in (1, 2)] == [
+        0,
+        1,
+    ]
     assert one.login("eve", token="wrong") == 1003
     assert one.login("eve", app=9) == 1003
     assert (one.connection.user, receiver(one.connection)) == ("ann", ("", "r"))
@@ -72,7 +82,9 @@ def test_a_later_login_may_be_to_another_app_or_refused_which_leaves_the_session
     until(lambda: harness.hub.user_names("action:2") == [])
 
 
-def test_a_stored_member_is_in_their_room_with_any_receiver(harness: ActionHarness) -> None:
+def test_a_stored_member_is_in_their_room_with_any_receiver(
+    harness: ActionHarness,
+) -> None:
     ann = One(harness, "ann", to="bob", app=4)
     for login, rooms in (
         ({}, ("club",)),
@@ -83,7 +95,9 @@ def test_a_stored_member_is_in_their_room_with_any_receiver(harness: ActionHarne
         assert harness.channels.members.channels_of(ann.connection) == rooms
 
 
-def test_a_connection_that_is_addressed_no_longer_is_in_no_room(harness: ActionHarness) -> None:
+def test_a_connection_that_is_addressed_no_longer_is_in_no_room(
+    harness: ActionHarness,
+) -> None:
     older = One(harness, "ann", room="r")
     One(harness, "ann", to="bob")
     assert harness.channels.members.channels_of(older.connection) == ()

@@ -1,4 +1,5 @@
-"""The codec of the action dialect beyond its samples: any text, the receiver, the time."""
+"""The codec of the action dialect beyond its samples: any text, the receiver,
+the time."""
 
 import json
 import re
@@ -16,7 +17,9 @@ relaxed = settings(deadline=None)
 
 def say(**data: Any) -> Any:
     """The command of a message with this data, or the code of its refusal."""
-    request = action.decode(json.dumps({"seq": "7", "action": "sendmsg", "data": data}).encode())
+    request = action.decode(
+        json.dumps({"seq": "7", "action": "sendmsg", "data": data}).encode()
+    )
     return request.command or request.code
 
 
@@ -26,9 +29,14 @@ def test_words_come_out_as_they_went_in(words: str) -> None:
     kind = words.replace("\0", "")
     command = say(msgType=kind, message=words)
     assert command == Say(kind, words, "7")
-    before, behind = action.encode_for(Event("msg", words, words, words, words)) or (b"", b"")
+    before, behind = action.encode_for(Event("msg", words, words, words, words)) or (
+        b"",
+        b"",
+    )
     data = json.loads(before + b'"2"' + behind)["data"]
-    assert {data[key] for key in ("msgId", "msgType", "content", "from")} == {words} or not words
+    assert {data[key] for key in ("msgId", "msgType", "content", "from")} == {
+        words
+    } or not words
 
 
 def test_the_receiver_is_the_only_thing_that_differs() -> None:

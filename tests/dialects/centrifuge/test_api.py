@@ -23,7 +23,8 @@ READER = Principal("key", frozenset({Needs.READ.scope}), None)
 
 
 def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
-    """The replies to these commands, of :data:`READER` who sends them together."""
+    """The replies to these commands, of :data:`READER` who sends them
+    together."""
     (route,) = [each for each in centrifugo.ROUTES if each.path == path]
     assert route.function is not None
     call = Call({}, "shop", READER, REQUEST)
@@ -32,10 +33,16 @@ def run_batch(path: str, names: list[str]) -> list[dict[str, Any]]:
     else:
         call.input = [{name: Raw(b"{}")} for name in names]
     found = route.function(API, call).body
-    return list(map(json.loads, found.splitlines())) if path == "/api" else json.loads(found)["replies"]
+    return (
+        list(map(json.loads, found.splitlines()))
+        if path == "/api"
+        else json.loads(found)["replies"]
+    )
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a defect"), StorageUnavailable("away")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a defect"), StorageUnavailable("away")]
+)
 @pytest.mark.parametrize("path", ["/api/batch", "/api"])
 def test_a_command_that_fails_takes_no_answer_from_the_others(
     monkeypatch: pytest.MonkeyPatch, path: str, error: Exception
@@ -43,7 +50,10 @@ def test_a_command_that_fails_takes_no_answer_from_the_others(
     def fail(*_: Any) -> Any:
         raise error
 
-    for name, function in (("history", fail), ("channels", lambda *_: {"channels": {}})):
+    for name, function in (
+        ("history", fail),
+        ("channels", lambda *_: {"channels": {}}),
+    ):
         method = replace(centrifugo.METHODS[name], function=function)
         monkeypatch.setitem(centrifugo.METHODS, name, method)  # type: ignore[arg-type]
     replies = run_batch(path, ["channels", "history", "channels"])
@@ -51,7 +61,9 @@ def test_a_command_that_fails_takes_no_answer_from_the_others(
 
 
 @pytest.mark.parametrize("path", ["/api/batch", "/api"])
-def test_the_replies_of_a_batch_have_a_limit(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_the_replies_of_a_batch_have_a_limit(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     large = {"channels": {"c" * (MAX_BATCH_BYTES // 3): {}}}
     for name, function in (("channels", lambda *_: large), ("info", lambda *_: {})):
         method = replace(centrifugo.METHODS[name], function=function)
@@ -90,7 +102,12 @@ def test_a_pattern_is_not_longer_than_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("refused", "code", "status"),
-    [("not_available", 108, 400), ("unrecoverable", 112, 416), ("unknown", 102, 404), ("denied", 103, 403)],
+    [
+        ("not_available", 108, 400),
+        ("unrecoverable", 112, 416),
+        ("unknown", 102, 404),
+        ("denied", 103, 403),
+    ],
 )
 def test_an_error_has_a_status_of_its_own_if_the_client_wants_it(
     monkeypatch: pytest.MonkeyPatch, refused: str, code: int, status: int

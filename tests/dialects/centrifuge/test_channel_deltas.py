@@ -1,4 +1,5 @@
-"""Subscribers that read deltas: what they receive makes the same payloads as others receive."""
+"""Subscribers that read deltas: what they receive makes the same payloads as
+others receive."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,17 +30,27 @@ CENTRIFUGE = CentrifugeDialect()
 SHARED = "same words in every publication, and 数字 that change: "
 
 
-def begin(harness: Harness, connection: Connection, channel: str, *since_and_delta: Any) -> Subscribed:
+def begin(
+    harness: Harness, connection: Connection, channel: str, *since_and_delta: Any
+) -> Subscribed:
     """Subscribe a connection that waits for the answer."""
     options = harness.channels.options.of(MULTI, channel)
-    return harness.channels.subscriptions.subscribe(connection, channel, options, *since_and_delta)
+    return harness.channels.subscriptions.subscribe(
+        connection, channel, options, *since_and_delta
+    )
 
 
 class Reader:
-    """A subscriber. ``payloads``: what its publications make; ``kinds``: whether each was a delta."""
+    """A subscriber. ``payloads``: what its publications make; ``kinds``:
+    whether each was a delta."""
 
     def __init__(
-        self, harness: Harness, user: str, *, delta: bool = True, since: Position | None = None
+        self,
+        harness: Harness,
+        user: str,
+        *,
+        delta: bool = True,
+        since: Position | None = None,
     ) -> None:
         self.connection, self.client = harness.login(MULTI, user, dialect=CENTRIFUGE)
         self.connection.dialect_state = CentrifugeState()
@@ -49,10 +60,16 @@ class Reader:
         self._last = b""
         found = begin(harness, self.connection, PRICES, since, delta)
         harness.channels.subscriptions.answered(self.connection, PRICES, found)
-        command = Subscribe(PRICES, recover=since is not None, recoverable=True, delta=delta)
+        command = Subscribe(
+            PRICES, recover=since is not None, recoverable=True, delta=delta
+        )
         answers = CentrifugeAnswers(Mock())
-        self.result: Any = answers.subscribed(self.connection, command, found, UNSET, 0).data
-        for publication in json.decode(json.encode(self.result)).get("publications", []):
+        self.result: Any = answers.subscribed(
+            self.connection, command, found, UNSET, 0
+        ).data
+        for publication in json.decode(json.encode(self.result)).get(
+            "publications", []
+        ):
             self._take(publication)
 
     def read(self) -> None:
@@ -79,16 +96,24 @@ STORED = ChannelSettings(history="log", delta=True)
 @pytest.fixture(params=[BOUNDED, STORED], ids=["bounded", "stored"])
 def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     with Node() as harness:
-        harness.channel_settings = {"prices": request.param, "*": replace(request.param, delta=False)}
+        harness.channel_settings = {
+            "prices": request.param,
+            "*": replace(request.param, delta=False),
+        }
         yield harness
 
 
 def publish(harness: Harness, *numbers: int, **options: Any) -> int:
-    """Publish, each time also to another channel, so that the log has gaps; returns the last offset."""
+    """Publish, each time also to another channel, so that the log has gaps;
+    returns the last offset."""
     offset = 0
     for number in numbers:
-        event = Event("msg", "shop", "", type="custom", data=json.encode([SHARED * 3, number]))
-        position = harness.channels.publishing.publish_event(MULTI, PRICES, event, **options).position
+        event = Event(
+            "msg", "shop", "", type="custom", data=json.encode([SHARED * 3, number])
+        )
+        position = harness.channels.publishing.publish_event(
+            MULTI, PRICES, event, **options
+        ).position
         offset = 0 if position is None else position.offset
         harness.channels.publishing.publish_event(MULTI, "news:1", event)
     return offset
@@ -100,7 +125,9 @@ def numbers(reader: Reader) -> list[int]:
     return [number for _, number in reader.payloads]
 
 
-def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harness) -> None:
+def test_the_first_publication_is_whole_and_the_others_are_deltas(
+    harness: Harness,
+) -> None:
     ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
     publish(harness, 1, 2, 3)
     assert numbers(ann) == numbers(bob) == [1, 2, 3]
@@ -109,18 +136,26 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(harness: Harne
     assert ann.result.delta
     assert not bob.result.delta
     connection, _ = harness.login(MULTI, "cid")
-    assert not begin(harness, connection, "news:1", None, True).delta, "its namespace permits none"
+    assert not begin(harness, connection, "news:1", None, True).delta, (
+        "its namespace permits none"
+    )
 
 
 def test_a_delta_is_made_once_for_all_who_read_deltas_and_not_for_others(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deltas: list[bytes] = []
-    monkeypatch.setattr(publications, "make_delta", lambda before, after: deltas.append(after))
+    monkeypatch.setattr(
+        publications, "make_delta", lambda before, after: deltas.append(after)
+    )
     bob = Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
     assert numbers(bob) == [1, 2]
-    assert (deltas, state_of(harness).last, state_of(harness).deltas) == ([], None, None), "nothing is kept"
+    assert (deltas, state_of(harness).last, state_of(harness).deltas) == (
+        [],
+        None,
+        None,
+    ), "nothing is kept"
     readers = [Reader(harness, f"user {number}") for number in range(5)]
     publish(harness, 3, 4)
     assert [numbers(reader) for reader in readers] == [[3, 4]] * 5
@@ -132,7 +167,9 @@ def state_of(harness: Harness) -> Any:
     return local.position
 
 
-def test_what_was_missed_comes_as_one_whole_publication_and_deltas(harness: Harness) -> None:
+def test_what_was_missed_comes_as_one_whole_publication_and_deltas(
+    harness: Harness,
+) -> None:
     ann, bob = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
     position = Position(ann.result.epoch, publish(harness, 1))
     harness.channels.subscriptions.unsubscribe(ann.connection, PRICES)
@@ -146,7 +183,9 @@ def test_what_was_missed_comes_as_one_whole_publication_and_deltas(harness: Harn
     assert numbers(bob) == [1, 2, 3, 4, 5]
 
 
-def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(harness: Harness) -> None:
+def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(
+    harness: Harness,
+) -> None:
     ann, bob = Reader(harness, "ann"), Reader(harness, "bob")
     publish(harness, 1)
     publish(harness, 2, except_users=("ann",))
@@ -158,7 +197,9 @@ def test_one_that_did_not_receive_a_publication_gets_the_next_one_whole(harness:
 
 
 @pytest.mark.parametrize("harness", [BOUNDED], indirect=True)
-def test_who_recovers_an_erased_publication_gets_the_next_one_whole(harness: Harness) -> None:
+def test_who_recovers_an_erased_publication_gets_the_next_one_whole(
+    harness: Harness,
+) -> None:
     bob = Reader(harness, "bob")
     publish(harness, 1)
     harness.channels.histories.erase_user(MULTI, "shop", "deleted:1")
@@ -172,7 +213,9 @@ def test_who_recovers_an_erased_publication_gets_the_next_one_whole(harness: Har
     assert bob.kinds == [False, True, True]
 
 
-def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(harness: Harness) -> None:
+def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(
+    harness: Harness,
+) -> None:
     ann = Reader(harness, "ann")
     publish(harness, 1, 2)
     publish(harness, 3, with_history=False)
@@ -181,7 +224,9 @@ def test_a_publication_beside_the_history_is_whole_and_so_is_the_next(harness: H
     assert ann.kinds == [False, True, False, False, True]
 
 
-def test_publications_that_came_during_the_subscription_are_read(harness: Harness) -> None:
+def test_publications_that_came_during_the_subscription_are_read(
+    harness: Harness,
+) -> None:
     first = Reader(harness, "first")
     connection, client = harness.login(MULTI, "ann", dialect=CENTRIFUGE)
     connection.dialect_state = CentrifugeState()
@@ -214,15 +259,27 @@ def decoded(client: Client) -> list[int]:
 
 def test_a_publication_of_another_client_names_it(harness: Harness) -> None:
     ann = Reader(harness, "ann")
-    event = Event("msg", "bob", "hi", channel=ChannelPart(PRICES, info=b'{"user":"bob"}', tags=b'{"a":"b"}'))
+    event = Event(
+        "msg",
+        "bob",
+        "hi",
+        channel=ChannelPart(PRICES, info=b'{"user":"bob"}', tags=b'{"a":"b"}'),
+    )
     harness.channels.publishing.publish_event(MULTI, PRICES, event)
     turn()
     (payload,) = ann.client.payloads()
     publication = json.decode(payload)["push"]["pub"]
-    assert publication == {"data": '"hi"', "info": {"user": "bob"}, "offset": 1, "tags": {"a": "b"}}
+    assert publication == {
+        "data": '"hi"',
+        "info": {"user": "bob"},
+        "offset": 1,
+        "tags": {"a": "b"},
+    }
 
 
-def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: Harness) -> None:
+def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(
+    harness: Harness,
+) -> None:
     channel = harness.channel_settings["prices"]
     harness.channel_settings["prices"] = replace(channel, join_leave=True)
     ann = Reader(harness, "ann")
@@ -236,13 +293,20 @@ def test_subscribers_that_read_deltas_receive_joins_and_leaves_as_such(harness: 
     kinds = [next(kind for kind in push if kind != "channel") for push in pushes]
     assert kinds == ["join", "pub", "join", "pub", "leave"]
     assert pushes[2]["join"]["info"]["user"] == "bob"
-    assert [push["pub"].get("delta", False) for push in pushes if "pub" in push] == [False, True]
-    own, publication = [json.decode(payload)["push"] for payload in bob.client.payloads()]
+    assert [push["pub"].get("delta", False) for push in pushes if "pub" in push] == [
+        False,
+        True,
+    ]
+    own, publication = [
+        json.decode(payload)["push"] for payload in bob.client.payloads()
+    ]
     assert own["join"]["info"]["user"] == "bob"
     assert publication["pub"]["delta"], "it has recovered the one before"
 
 
-def test_streamed_messages_between_publications_make_the_same_payloads(harness: Harness) -> None:
+def test_streamed_messages_between_publications_make_the_same_payloads(
+    harness: Harness,
+) -> None:
     streams = streams_of(harness)
     early, plain = Reader(harness, "ann"), Reader(harness, "bob", delta=False)
     publish(harness, 1, 2)
@@ -257,8 +321,20 @@ def test_streamed_messages_between_publications_make_the_same_payloads(harness: 
     for reader in (early, plain, late):
         reader.read()
     assert early.payloads == plain.payloads
-    assert [each["text"] for each in plain.payloads if isinstance(each, dict)] == ["a", "b", "c", "abc"]
-    first = {"stream": id, "piece": 1, "text": "ab", "whole": True, "from": "bot", "type": "text"}
+    assert [each["text"] for each in plain.payloads if isinstance(each, dict)] == [
+        "a",
+        "b",
+        "c",
+        "abc",
+    ]
+    first = {
+        "stream": id,
+        "piece": 1,
+        "text": "ab",
+        "whole": True,
+        "from": "bot",
+        "type": "text",
+    }
     assert late.payloads[0] == first
     assert late.payloads[1:] == plain.payloads[4:]
     assert sum(early.kinds) >= 3

@@ -62,13 +62,17 @@ def test_what_a_connection_token_says_beyond_its_user() -> None:
     assert claims.subscriptions["news"].info is UNSET
 
 
-@pytest.mark.parametrize("written", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"])
+@pytest.mark.parametrize(
+    "written", ["", "a.b", "a.b.c", "a.b.c.d", "a.é.c", "a." + "e" * 9000 + ".c"]
+)
 def test_what_is_no_token_requests_nothing(written: str) -> None:
     with pytest.raises(BadToken):
         connection_request(written)
 
 
 def test_in_an_open_app_a_token_requests_a_name_and_channels() -> None:
-    found = connection_request(signed(sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1))
+    found = connection_request(
+        signed(sub="ann", channels=["news"], subs={"talk": {"info": 1}}, info=1)
+    )
     assert (found.sub, found.names) == ("ann", {"news", "talk"})
     assert connection_request(signed(sub=None, channels=None)) == ConnectionRequest()

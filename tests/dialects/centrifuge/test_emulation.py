@@ -1,4 +1,5 @@
-"""Commands of streams in requests of their own: their order, their limits, and nodes that do not answer."""
+"""Commands of streams in requests of their own: their order, their limits, and
+nodes that do not answer."""
 
 from collections.abc import Iterator
 from time import monotonic
@@ -9,7 +10,12 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from imserver.dialects.centrifuge.streams import MAX_WAITING, Emulated, EmulatedCommands, Emulation
+from imserver.dialects.centrifuge.streams import (
+    MAX_WAITING,
+    Emulated,
+    EmulatedCommands,
+    Emulation,
+)
 from imserver.dialects.centrifuge.wire import CentrifugeDialect
 from imserver.gateway.cluster.nodes import NodeQueries, encode
 from imserver.gateway.process import Secret
@@ -23,7 +29,8 @@ LIMIT_BYTES = 100
 
 
 class Room(Harness):
-    """One stream. ``served``: its commands; each waits while :attr:`held` is not set."""
+    """One stream. ``served``: its commands; each waits while :attr:`held` is
+    not set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +41,9 @@ class Room(Harness):
         self.gate.set()
         far, self.near = tcp_pair()
         far.setblocking(False)
-        encoding = StreamEncoding(CentrifugeDialect(streamed=True), self._serve, LIMIT_BYTES, b"", b"\n")
+        encoding = StreamEncoding(
+            CentrifugeDialect(streamed=True), self._serve, LIMIT_BYTES, b"", b"\n"
+        )
         self.stream = Stream(self.context, far, "192.0.2.1:1", encoding, monotonic())
         self.context.poller.take(self.stream)
         self.session = self.table.secret_of(self.stream)
@@ -87,7 +96,10 @@ def test_a_client_with_too_many_waiting_requests_is_closed(room: Room) -> None:
 
 def test_long_commands_are_refused(room: Room) -> None:
     assert room.emulation.serve(room.session, b"x" * LIMIT_BYTES) is Emulated.ACCEPTED
-    assert room.emulation.serve(room.session, b"x" * (LIMIT_BYTES + 1)) is Emulated.TOO_LARGE
+    assert (
+        room.emulation.serve(room.session, b"x" * (LIMIT_BYTES + 1))
+        is Emulated.TOO_LARGE
+    )
     until(lambda: len(room.served) == 1)
 
 
@@ -108,13 +120,21 @@ def test_commands_of_a_stream_elsewhere_are_sent_to_its_node(room: Room) -> None
 
     others: Any = SimpleNamespace(born={7: "lease"}.get, query_behind=query)
     emulation = room.emulation_with(NodeQueries(), others)
-    elsewhere = ConnectionIds(Secret(b"s" * 32), 7).with_purpose("emulation sessions").id_of(3)
+    elsewhere = (
+        ConnectionIds(Secret(b"s" * 32), 7).with_purpose("emulation sessions").id_of(3)
+    )
     assert emulation.serve(elsewhere, b"x") is Emulated.ACCEPTED
-    assert emulation.serve(elsewhere, b"y") is Emulated.FAILED, "the node does not answer"
+    assert emulation.serve(elsewhere, b"y") is Emulated.FAILED, (
+        "the node does not answer"
+    )
     assert queries == [("lease", "emulate", b"x"), ("lease", "emulate", b"y")]
-    dead = ConnectionIds(Secret(b"s" * 32), 8).with_purpose("emulation sessions").id_of(3)
+    dead = (
+        ConnectionIds(Secret(b"s" * 32), 8).with_purpose("emulation sessions").id_of(3)
+    )
     assert emulation.serve(dead, b"x") is Emulated.UNKNOWN, "no such node lives"
-    assert room.emulation.serve(elsewhere, b"x") is Emulated.UNKNOWN, "a lone node has no others"
+    assert room.emulation.serve(elsewhere, b"x") is Emulated.UNKNOWN, (
+        "a lone node has no others"
+    )
 
 
 def test_a_node_answers_for_its_streams(room: Room) -> None:

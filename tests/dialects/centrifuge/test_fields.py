@@ -1,4 +1,5 @@
-"""The fields of Centrifugo's server API and proxies: the tables of the guide, row by row."""
+"""The fields of Centrifugo's server API and proxies: the tables of the guide,
+row by row."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,8 @@ RESULTS: Final[Mapping[str, type[Partial]]] = {
     "rpc": service.RpcResult,
 }
 NO_OTHER_MEANING: Final = ("delta", "parallel")
-"""Fields that the guide explains: they allow something that this server does, or does not need."""
+"""Fields that the guide explains: they allow something that this server does,
+or does not need."""
 OF_CENTRIFUGO: Final = {
     "methods": {
         "publish": "channel data b64data skip_history tags idempotency_key delta version version_epoch",
@@ -61,11 +63,16 @@ OF_CENTRIFUGO: Final = {
 
 
 def _rows(head: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Each name in the rows of a table, with its fields, and those that are not supported."""
-    for line in GUIDE.partition(f"| {head} | fields | not supported |\n")[2].splitlines()[1:]:
+    """Each name in the rows of a table, with its fields, and those that are not
+    supported."""
+    for line in GUIDE.partition(f"| {head} | fields | not supported |\n")[
+        2
+    ].splitlines()[1:]:
         if not line.startswith("|"):
             return
-        names, fields, refused = (re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:4])
+        names, fields, refused = (
+            re.findall(r"`(\w+)`", cell) for cell in line.split("|")[1:4]
+        )
         for name in names:
             yield name, fields, refused
 
@@ -79,14 +86,20 @@ def _fields(head: str) -> list[tuple[str, str, bool]]:
     ]
 
 
-@pytest.mark.parametrize(("head", "kind"), [("method", "methods"), ("`result` of", "results")])
+@pytest.mark.parametrize(
+    ("head", "kind"), [("method", "methods"), ("`result` of", "results")]
+)
 def test_the_guide_has_all_fields_of_centrifugo(head: str, kind: str) -> None:
     listed = {name: sorted(fields + refused) for name, fields, refused in _rows(head)}
-    assert listed == {name: sorted(fields.split()) for name, fields in OF_CENTRIFUGO[kind].items()}
+    assert listed == {
+        name: sorted(fields.split()) for name, fields in OF_CENTRIFUGO[kind].items()
+    }
 
 
 @pytest.mark.parametrize(("method", "field", "known"), _fields("method"))
-def test_a_field_of_a_request_is_known_or_refused(method: str, field: str, known: bool) -> None:
+def test_a_field_of_a_request_is_known_or_refused(
+    method: str, field: str, known: bool
+) -> None:
     kind = METHODS[method]
     if known:
         assert field in NO_OTHER_MEANING or field in kind.__struct_fields__
@@ -99,7 +112,9 @@ def test_a_field_of_a_request_is_known_or_refused(method: str, field: str, known
 
 
 @pytest.mark.parametrize(("call", "field", "known"), _fields("`result` of"))
-def test_a_field_of_an_answer_is_known_or_refused(call: str, field: str, known: bool) -> None:
+def test_a_field_of_an_answer_is_known_or_refused(
+    call: str, field: str, known: bool
+) -> None:
     kind = RESULTS[call]
     if known:
         assert field in NO_OTHER_MEANING or field in kind.__struct_fields__
@@ -112,9 +127,13 @@ def test_a_field_of_an_answer_is_known_or_refused(call: str, field: str, known: 
 @pytest.mark.parametrize("kind", [*METHODS.values(), *RESULTS.values(), ChannelClaims])
 def test_payloads_may_be_in_base64(kind: Any) -> None:
     for name in getattr(kind, "in_base64", ()):
-        found = msgspec.json.decode(msgspec.json.encode({f"b64{name}": b'{"a":1}'}), type=kind)
+        found = msgspec.json.decode(
+            msgspec.json.encode({f"b64{name}": b'{"a":1}'}), type=kind
+        )
         found.check()
         assert bytes(getattr(found, name)) == b'{"a":1}'
         for bad in ("!", msgspec.json.decode(msgspec.json.encode(b"no"))):
             with pytest.raises(ValueError, match=f"b64{name} is not JSON in base64"):
-                msgspec.json.decode(msgspec.json.encode({f"b64{name}": bad}), type=kind).check()
+                msgspec.json.decode(
+                    msgspec.json.encode({f"b64{name}": bad}), type=kind
+                ).check()

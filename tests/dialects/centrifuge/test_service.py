@@ -1,4 +1,5 @@
-"""The centrifuge service in one process: what takes too long with a real client."""
+"""The centrifuge service in one process: what takes too long with a real
+client."""
 
 from collections.abc import Callable, Iterator
 from time import time
@@ -49,7 +50,8 @@ from tests.gateway.transport.harness import Client
 
 
 class CentrifugeHarness(Harness):
-    """Subscribers of the centrifuge dialect in the app 101; without ``logins`` they have no tokens."""
+    """Subscribers of the centrifuge dialect in the app 101; without ``logins``
+    they have no tokens."""
 
     def __init__(self, logins: Any = None) -> None:
         super().__init__(logins=logins)
@@ -63,21 +65,36 @@ class CentrifugeHarness(Harness):
         consent = ChannelConsent(back_ends, Mock(hooks={}), self.channels, MutedUsers())
         commands = ChannelCommands(self.channels, logins, consent, {}, self.table)
         config = Config(of_features=(("centrifuge", CentrifugeSettings(app="101")),))
-        parts = {"consent": consent, "channel_commands": commands, "back_ends": back_ends, "config": config}
-        node, tenants = SimpleNamespace(version="1.0.0"), SimpleNamespace(get=lambda _app: None)
+        parts = {
+            "consent": consent,
+            "channel_commands": commands,
+            "back_ends": back_ends,
+            "config": config,
+        }
+        node, tenants = (
+            SimpleNamespace(version="1.0.0"),
+            SimpleNamespace(get=lambda _app: None),
+        )
         core = self.core(logins=logins, node=node, tenants=tenants, **parts)
-        self.centrifuge = CentrifugeService(core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up))
+        self.centrifuge = CentrifugeService(
+            core, CentrifugeAnswers(core), Mock(catch_up=self.catch_up)
+        )
         self.dispatcher.add(self.centrifuge.rows())
 
     def subscriber(self, channel: str, **ends: int) -> tuple[Connection, Client]:
-        connection, client = self.connect(dialect=CentrifugeDialect().joined(MESSAGE_COMMANDS))
+        connection, client = self.connect(
+            dialect=CentrifugeDialect().joined(MESSAGE_COMMANDS)
+        )
         connection.dialect_state = CentrifugeState(ends=dict(ends))
         self.hub.join(self.hub.apps["101"], connection, "ann", "")
         self.channels.subscriptions.join("101", channel, connection)
         return connection, client
 
     def log_in(
-        self, command: CentrifugeLogin, answer: Callable[[Reply], object] = print, last_seen: float = 0.0
+        self,
+        command: CentrifugeLogin,
+        answer: Callable[[Reply], object] = print,
+        last_seen: float = 0.0,
     ) -> tuple[Connection, Client]:
         """Begin a session of ann."""
         connection, client = self.connect(dialect=CentrifugeDialect())
@@ -93,7 +110,9 @@ def _node() -> Iterator[CentrifugeHarness]:
         yield node
 
 
-def test_a_subscription_ends_only_after_the_time_to_renew_its_token(node: CentrifugeHarness) -> None:
+def test_a_subscription_ends_only_after_the_time_to_renew_its_token(
+    node: CentrifugeHarness,
+) -> None:
     now = int(time())
     connection, client = node.subscriber("news", news=now - GRACE_SECONDS + 60)
     node.centrifuge.check_ends(connection)
@@ -104,7 +123,9 @@ def test_a_subscription_ends_only_after_the_time_to_renew_its_token(node: Centri
     assert client.close_code() == 3006
 
 
-def test_a_channel_that_was_left_does_not_end_a_connection(node: CentrifugeHarness) -> None:
+def test_a_channel_that_was_left_does_not_end_a_connection(
+    node: CentrifugeHarness,
+) -> None:
     connection, _ = node.subscriber("news", other=1)
     node.centrifuge.check_ends(connection)
     assert connection.is_open
@@ -130,11 +151,15 @@ def test_the_path_names_the_app(node: CentrifugeHarness, path: str, app: str) ->
 
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("away", [False, True])
-def test_the_channel_of_a_user_never_recovers(node: CentrifugeHarness, position: bool, away: bool) -> None:
+def test_the_channel_of_a_user_never_recovers(
+    node: CentrifugeHarness, position: bool, away: bool
+) -> None:
     """What was pushed to the user during the cut is not stored."""
     node.catch_up.follow.side_effect = StorageUnavailable("away") if away else None
     answers: list[Reply] = []
-    node.log_in(CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {}), answers.append)
+    node.log_in(
+        CentrifugeLogin("", {"#ann": ("epoch", 7)} if position else {}), answers.append
+    )
     assert answers[0].data.subs["#ann"] == SubscribeResult(was_recovering=position)  # type: ignore[union-attr]
 
 
@@ -142,14 +167,20 @@ def test_pings_may_begin_after_the_answer_to_a_login(node: CentrifugeHarness) ->
     seen: list[float] = []
     connections = node.context.connections
     connection, _ = node.log_in(
-        CentrifugeLogin(""), lambda _: seen.extend(each.last_seen for each in connections), 1.0
+        CentrifugeLogin(""),
+        lambda _: seen.extend(each.last_seen for each in connections),
+        1.0,
     )
     assert seen == [1.0]
     assert not connection.last_seen
 
 
-def test_a_client_that_connects_too_often_comes_back_later(node: CentrifugeHarness) -> None:
-    node.channels.subscriptions.subscribe_each = Mock(side_effect=ChannelRefused("rate"))  # type: ignore[method-assign]
+def test_a_client_that_connects_too_often_comes_back_later(
+    node: CentrifugeHarness,
+) -> None:
+    node.channels.subscriptions.subscribe_each = Mock(
+        side_effect=ChannelRefused("rate")
+    )  # type: ignore[method-assign]
     _, client = node.log_in(CentrifugeLogin("", {}))
     assert client.close_code() == 4003
 
@@ -199,16 +230,31 @@ def test_others_are_served_while_many_subscribers_are_encoded(
     monkeypatch: pytest.MonkeyPatch, dialect: CentrifugeDialect
 ) -> None:
     monkeypatch.setattr(service, "is_long_turn", lambda: True)
-    members = [ChannelMember(f"c{number}", "ann", "", "", number, "", "") for number in range(1001)]
+    members = [
+        ChannelMember(f"c{number}", "ann", "", "", number, "", "")
+        for number in range(1001)
+    ]
     answers, runs = CentrifugeAnswers(Mock()), list[int]()
     others = [gevent.spawn(runs.append, number) for number in range(2)]
     reply = answers.presence(dialect, AskPresence(NEWS), members, 1001, "")
     assert all(other.ready() for other in others)
-    whole = PresenceResult({each.connection: ClientView("ann", each.connection) for each in members})
+    whole = PresenceResult(
+        {each.connection: ClientView("ann", each.connection) for each in members}
+    )
     request = Request("1", "presence", None)
-    assert len({len(dialect.encode_reply(request, each) or b"") for each in (reply, Reply(200, whole))}) == 1
+    assert (
+        len(
+            {
+                len(dialect.encode_reply(request, each) or b"")
+                for each in (reply, Reply(200, whole))
+            }
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("dialect", [CentrifugeDialect(), CentrifugeProtobufDialect()])
-def test_readers_of_the_same_page_share_its_bytes(harness: Harness, dialect: CentrifugeDialect) -> None:
+def test_readers_of_the_same_page_share_its_bytes(
+    harness: Harness, dialect: CentrifugeDialect
+) -> None:
     check_that_readers_share_pages(harness, CentrifugeAnswers(Mock()), dialect)

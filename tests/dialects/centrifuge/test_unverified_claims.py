@@ -1,4 +1,5 @@
-"""Claims that nobody verified have no effect, under each login rule; verified ones have."""
+"""Claims that nobody verified have no effect, under each login rule; verified
+ones have."""
 
 import ast
 import time
@@ -14,13 +15,22 @@ from imserver.backends.webhooks.parts import follow_apps
 from imserver.dialects.centrifuge import codes
 from imserver.dialects.centrifuge.claims import ConnectionClaims, ConnectionRequest
 from imserver.dialects.centrifuge.service import CentrifugeState
-from imserver.dialects.centrifuge.wire import CentrifugeDialect, CentrifugeLogin, RefreshLogin
+from imserver.dialects.centrifuge.wire import (
+    CentrifugeDialect,
+    CentrifugeLogin,
+    RefreshLogin,
+)
 from imserver.gateway.auth import tokens
 from imserver.gateway.auth.channel_tokens import ChannelClaims
 from imserver.gateway.auth.issuers import Issuers
 from imserver.gateway.auth.login import Logins
 from imserver.gateway.auth.login_tokens import LoginTokens
-from imserver.gateway.config.settings import BackEndSettings, Config, TenantSettings, WebhookSettings
+from imserver.gateway.config.settings import (
+    BackEndSettings,
+    Config,
+    TenantSettings,
+    WebhookSettings,
+)
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import ClientFacts, Reply
 from imserver.gateway.process import Secret
@@ -56,8 +66,8 @@ def by_account_key(claims: Claims) -> str:
 
 
 class LoginRule(NamedTuple):
-    """The settings of an app, how those whom it trusts sign, and the user whose session begins with any
-    token (None: none does)."""
+    """The settings of an app, how those whom it trusts sign, and the user whose
+    session begins with any token (None: none does)."""
 
     settings: TenantSettings
     sign: Callable[[Claims], str] = by_secret
@@ -75,13 +85,17 @@ RULES = {
     "jwt": LoginRule(TenantSettings(jwt=JWT)),
     "jwt and authorise_url": LoginRule(TenantSettings(jwt=JWT, webhook=ASK)),
     "issuer": LoginRule(TenantSettings(jwt=(ROW,)), by_issuer),
-    "issuer and authorise_url": LoginRule(TenantSettings(jwt=(ROW,), webhook=ASK), by_issuer),
+    "issuer and authorise_url": LoginRule(
+        TenantSettings(jwt=(ROW,), webhook=ASK), by_issuer
+    ),
     "accounts": LoginRule(TenantSettings(account_tokens="required"), by_account_key),
     "accounts and jwt": LoginRule(TenantSettings(account_tokens="accepted", jwt=JWT)),
     "authorise_url": LoginRule(TenantSettings(webhook=ASK), user="boss"),
     "open": LoginRule(TenantSettings(open=True), user="mallory"),
     "demo": LoginRule(TenantSettings(), user="mallory", demo=True),
-    "connect back end": LoginRule(TenantSettings(back_ends=CONNECT, webhook=WebhookSettings(secret="x"))),
+    "connect back end": LoginRule(
+        TenantSettings(back_ends=CONNECT, webhook=WebhookSettings(secret="x"))
+    ),
     "none": LoginRule(TenantSettings()),
 }
 CLOSED = ("connect back end", "none")
@@ -97,7 +111,8 @@ CLAIMS: list[tuple[str, Claims]] = [
     ("ttl", {"expire_at": int(time.time()) + 9000}),
     ("", {"sub": "mallory"}),
 ]
-"""An effect, and the claim that has it if a token is verified (``""``: it names the user)."""
+"""An effect, and the claim that has it if a token is verified (``""``: it names
+the user)."""
 OF_CHANNELS = ("channels", "infos")
 
 
@@ -115,17 +130,25 @@ BAD: dict[str, Callable[[LoginRule, Claims], str]] = {
     "no signature": lambda rule, claims: unsigned(rule.sign(claims)),
     "alg none": lambda _rule, claims: jwt.encode(claims, "", "none"),
     "expired": lambda rule, claims: rule.sign({**claims, "exp": 1}),
-    "wrong signature and expired": lambda _rule, claims: jwt.encode({**claims, "exp": 1}, OTHER, "HS256"),
+    "wrong signature and expired": lambda _rule, claims: jwt.encode(
+        {**claims, "exp": 1}, OTHER, "HS256"
+    ),
     "another app": lambda rule, claims: rule.sign({**claims, **rule.another_app}),
     "a subscription": lambda rule, claims: rule.sign({**claims, "channel": "$private"}),
 }
 NOT_OF_ACCOUNTS = ("another app", "a subscription")
 """Account tokens have no such claims."""
-CASES = [(name, bad) for name in RULES for bad in BAD if name != "accounts" or bad not in NOT_OF_ACCOUNTS]
+CASES = [
+    (name, bad)
+    for name in RULES
+    for bad in BAD
+    if name != "accounts" or bad not in NOT_OF_ACCOUNTS
+]
 
 
 class ClaimsHarness(CentrifugeHarness):
-    """The app 101 with one login rule. Its back end admits everybody as ``boss``."""
+    """The app 101 with one login rule. Its back end admits everybody as
+    ``boss``."""
 
     def __init__(self, rule: LoginRule) -> None:
         back_end = BackEnd(lambda _: (200, b'{"allow":true,"user":"boss"}'))
@@ -136,8 +159,13 @@ class ClaimsHarness(CentrifugeHarness):
         accounts: Any = SimpleNamespace(holder=self._holder)
         issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
         proofs = LoginTokens(apps.resolve, pages, accounts, issuers, Secret(b"server"))
-        demo, origins = SimpleNamespace(demo=rule.demo), Origins(TrustedProxies(()), GatePolicy())
-        logins = Logins(apps, demo, proofs, webhooks.back_ends, webhooks, set(), Metrics(), origins)
+        demo, origins = (
+            SimpleNamespace(demo=rule.demo),
+            Origins(TrustedProxies(()), GatePolicy()),
+        )
+        logins = Logins(
+            apps, demo, proofs, webhooks.back_ends, webhooks, set(), Metrics(), origins
+        )
         logins.prepare()
         super().__init__(logins)
         self.replies: list[Reply] = []
@@ -150,8 +178,14 @@ class ClaimsHarness(CentrifugeHarness):
 
     def log_in(self, token: str) -> Connection:
         connection, _ = self.connect(dialect=DIALECT)
-        connection.dialect_state = CentrifugeState(app=APP, facts=ClientFacts("websocket", {}))
-        self._note(self.centrifuge.login(connection, CentrifugeLogin(token), self.replies.append))
+        connection.dialect_state = CentrifugeState(
+            app=APP, facts=ClientFacts("websocket", {})
+        )
+        self._note(
+            self.centrifuge.login(
+                connection, CentrifugeLogin(token), self.replies.append
+            )
+        )
         return connection
 
     def refresh(self, connection: Connection, token: str) -> None:
@@ -168,13 +202,25 @@ class ClaimsHarness(CentrifugeHarness):
         assert state.facts is not None
         has, ends = self.channels.members.has, self.logins.holds_token(connection)
         channels = [name for name in ("$private", "group:7") if has(connection, name)]
-        found: dict[str, Any] = {"channels": channels, "infos": state.channel_infos, "ends": ends}
+        found: dict[str, Any] = {
+            "channels": channels,
+            "infos": state.channel_infos,
+            "ends": ends,
+        }
         found |= {"info": state.info, "meta": state.facts.meta}
         reply: Any = self.replies[-1].data if self.replies else None
         for name in ("subs", "expires", "ttl", "data"):
             value = getattr(reply, name, None)
-            found[name] = value.keys() - {f"#{connection.user}"} if isinstance(value, dict) else value
-        return {name: value for name, value in found.items() if value and type(value).__name__ != "UnsetType"}
+            found[name] = (
+                value.keys() - {f"#{connection.user}"}
+                if isinstance(value, dict)
+                else value
+            )
+        return {
+            name: value
+            for name, value in found.items()
+            if value and type(value).__name__ != "UnsetType"
+        }
 
 
 @contextmanager
@@ -184,7 +230,7 @@ def app_with(name: str) -> Iterator[tuple[LoginRule, ClaimsHarness]]:
         yield rule, harness
 
 
-# --- logins -------------------------------------------------------------------------------------------------
+# --- logins -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "bad"), CASES)
@@ -197,7 +243,9 @@ def test_an_unverified_claim_has_no_effect_at_a_login(name: str, bad: str) -> No
             if rule.user is None:
                 assert connection.app is None, claim
             elif rule.user == "mallory" and effect in OF_CHANNELS:
-                assert not connection.is_open, "in an open app the client has only its own rights"
+                assert not connection.is_open, (
+                    "in an open app the client has only its own rights"
+                )
             else:
                 assert connection.user == rule.user, claim
 
@@ -218,7 +266,9 @@ def test_the_token_of_an_account_proves_its_user_and_its_end_only() -> None:
         for _, claim in CLAIMS:
             connection = harness.log_in(rule.sign(token(**claim)))
             assert connection.user == "7"
-            assert harness.effects(connection).keys() == {"expires", "ttl", "ends"}, claim
+            assert harness.effects(connection).keys() == {"expires", "ttl", "ends"}, (
+                claim
+            )
 
 
 def test_a_back_end_may_read_tokens_of_any_form() -> None:
@@ -231,14 +281,18 @@ def test_only_a_verified_token_is_answered_as_an_expired_one(name: str) -> None:
     with app_with(name) as (rule, harness):
         assert harness.log_in(BAD["expired"](rule, token())).is_open
         assert [reply.code for reply in harness.replies] == [codes.TOKEN_EXPIRED]
-        assert not harness.log_in(BAD["wrong signature and expired"](rule, token())).is_open
+        assert not harness.log_in(
+            BAD["wrong signature and expired"](rule, token())
+        ).is_open
         assert len(harness.replies) == 1
 
 
-# --- renewals -----------------------------------------------------------------------------------------------
+# --- renewals -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "bad"), [case for case in CASES if case[0] not in CLOSED])
+@pytest.mark.parametrize(
+    ("name", "bad"), [case for case in CASES if case[0] not in CLOSED]
+)
 def test_an_unverified_claim_has_no_effect_at_a_renewal(name: str, bad: str) -> None:
     with app_with(name) as (rule, harness):
         user = "7" if rule.sign is by_account_key else rule.user or "mallory"
@@ -246,7 +300,9 @@ def test_an_unverified_claim_has_no_effect_at_a_renewal(name: str, bad: str) -> 
             connection = harness.log_in(rule.sign(token(sub=user)))
             assert connection.user == user
             before = harness.effects(connection)
-            harness.refresh(connection, BAD[bad](rule, token(exp=int(time.time()) + 900, **claim)))
+            harness.refresh(
+                connection, BAD[bad](rule, token(exp=int(time.time()) + 900, **claim))
+            )
             after = harness.effects(connection)
             assert after.pop("ttl", 0) <= 60, claim
             assert after.items() <= before.items(), claim
@@ -260,12 +316,14 @@ def test_an_unverified_claim_has_no_effect_at_a_renewal(name: str, bad: str) -> 
 def test_a_verified_renewal_has_its_effect(name: str) -> None:
     with app_with(name) as (rule, harness):
         connection = harness.log_in(rule.sign(token()))
-        harness.refresh(connection, rule.sign(token(exp=int(time.time()) + 900, info=1, meta=2)))
+        harness.refresh(
+            connection, rule.sign(token(exp=int(time.time()) + 900, info=1, meta=2))
+        )
         found = harness.effects(connection)
         assert (found["info"], found["meta"], found["ttl"] > 60) == (b"1", b"2", True)
 
 
-# --- the types ----------------------------------------------------------------------------------------------
+# --- the types ----------------------------------------------------------------
 
 
 def test_only_the_code_that_verifies_makes_a_verified_payload() -> None:
@@ -275,10 +333,13 @@ def test_only_the_code_that_verifies_makes_a_verified_payload() -> None:
         for path in (ROOT / "imserver").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and "VerifiedPayload" in ast.unparse(node)
-        if ast.unparse(node.func) in ("VerifiedPayload", "cast", "tokens.VerifiedPayload")
+        if ast.unparse(node.func)
+        in ("VerifiedPayload", "cast", "tokens.VerifiedPayload")
     }
     assert makers == {"imserver/gateway/auth/tokens.py"}
-    assert not issubclass(ConnectionRequest, tokens.Claims | ConnectionClaims | ChannelClaims)
+    assert not issubclass(
+        ConnectionRequest, tokens.Claims | ConnectionClaims | ChannelClaims
+    )
     for kind in (tokens.Claims, ConnectionClaims, ChannelClaims):
         assert not issubclass(kind, tokens.UnverifiedClaims)
         assert kind.__struct_config__.frozen

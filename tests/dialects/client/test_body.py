@@ -1,4 +1,5 @@
-"""Bodies and frames of the client dialect: whatever comes is read or refused; what is read arrives."""
+"""Bodies and frames of the client dialect: whatever comes is read or refused;
+what is read arrives."""
 
 import json
 from typing import Any, TypeVar
@@ -36,17 +37,27 @@ relaxed = settings(deadline=None)
 texts = st.text(max_size=12)
 whole = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+    ),
     max_leaves=6,
 )
-names = st.sampled_from(NAMES) | st.sampled_from([name.upper() for name in NAMES]) | texts
+names = (
+    st.sampled_from(NAMES) | st.sampled_from([name.upper() for name in NAMES]) | texts
+)
 client = ClientDialect()
 Body = TypeVar("Body", bound=ClientBody)
 
 
 def read(kind: type[Body], body: bytes) -> Body:
-    call = Call({}, "", Principal("nobody"), HttpRequest("POST", "/", b"", body, {}, ""), body)
+    call = Call(
+        {}, "", Principal("nobody"), HttpRequest("POST", "/", b"", body, {}, ""), body
+    )
     return BodyReader(kind).read(call)
 
 
@@ -54,7 +65,10 @@ def frame_of(push: Push) -> Any:
     """What a client reads of a push."""
     text, data = push.payload()
     more: Any = {"data": data, "code": push.code or 0, "note": push.msg or ""}
-    return json.loads(client.encode_event(Event("msg", push.send_user_id or "", text, "1", **more)) or b"")
+    return json.loads(
+        client.encode_event(Event("msg", push.send_user_id or "", text, "1", **more))
+        or b""
+    )
 
 
 @relaxed
@@ -72,7 +86,9 @@ def test_any_object_is_read_or_refused_and_what_is_read_can_be_delivered(
 
 @relaxed
 @given(
-    data=whole | st.lists(values, max_size=3) | st.dictionaries(whole, values, max_size=3),
+    data=whole
+    | st.lists(values, max_size=3)
+    | st.dictionaries(whole, values, max_size=3),
     code=st.integers(-(2**63), 2**63 - 1),
     sender=whole,
     note=whole,
@@ -85,8 +101,13 @@ def test_whatever_is_pushed_arrives_whichever_way_it_was_read(
     slowly = read(Push, json.dumps({**fields, "unknown": None}).encode())
     for push in (straight, slowly):
         frame = frame_of(push)
-        assert (frame["sendUserId"], frame["code"], frame["msg"]) == (sender, code, note)
-        # JavaScript writes half characters, which cannot be sent: they come as U+FFFD, or still escaped.
+        assert (frame["sendUserId"], frame["code"], frame["msg"]) == (
+            sender,
+            code,
+            note,
+        )
+        # JavaScript writes half characters, which cannot be sent: they come as
+        # U+FFFD, or still escaped.
         assert well_formed(frame["data"]) == well_formed(data)
 
 
@@ -101,7 +122,15 @@ def well_formed(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     "data",
-    [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b"5", b"true", b"1.5", b"[" * 100_000 + b"]" * 100_000],
+    [
+        b'"\xff"',
+        b'["\xff"]',
+        b'{"\xff":1}',
+        b"5",
+        b"true",
+        b"1.5",
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
     ids=lambda data: repr(data[:9]),
 )
 def test_data_that_no_client_could_read_is_refused(data: bytes) -> None:
@@ -125,7 +154,10 @@ def test_messages_of_clients_are_read_and_not_answered(payload: bytes) -> None:
 
 
 def test_a_push_without_an_id_gets_sixteen_hexadecimal_digits_of_its_own() -> None:
-    ids = {json.loads(client.encode_event(Event("msg", "", "x")) or b"")["messageId"] for _ in range(1000)}
+    ids = {
+        json.loads(client.encode_event(Event("msg", "", "x")) or b"")["messageId"]
+        for _ in range(1000)
+    }
     assert len(ids) == 1000
     assert {len(one) for one in ids} == {16}
     assert all(set(one) <= set("0123456789abcdef") for one in ids)

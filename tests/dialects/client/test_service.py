@@ -1,4 +1,5 @@
-"""Clients inside one node: what begins them, what groups are told, and what nodes that are silent cost."""
+"""Clients inside one node: what begins them, what groups are told, and what
+nodes that are silent cost."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from imserver.dialects.client.api import DONE, TAKEN, TOO_MANY_SYSTEMS, UNKNOWN_SYSTEM, register
+from imserver.dialects.client.api import (
+    DONE,
+    TAKEN,
+    TOO_MANY_SYSTEMS,
+    UNKNOWN_SYSTEM,
+    register,
+)
 from imserver.dialects.client.service import ClientService, Label
 from imserver.dialects.client.wire import ClientDialect
 from imserver.gateway.auth.rules import BAD_TOKEN, LoginDecision
@@ -32,7 +39,9 @@ class Directory(Admitting):
     takes_unregistered = True
 
     def __init__(self) -> None:
-        super().__init__(lambda app, _user, token: app != "system:tokens" or token == "good")
+        super().__init__(
+            lambda app, _user, token: app != "system:tokens" or token == "good"
+        )
         self.names = {"system:known", "system:tokens"}
         self.others = {"system:alias": "system:known"}
         self.decision = LoginDecision()
@@ -56,7 +65,13 @@ class Directory(Admitting):
         return fresh
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: Any, device: str = ""
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        connection: Any,
+        device: str = "",
     ) -> LoginDecision:
         self.before_decision(connection)
         decision = super().check(app, user, token, dialect, connection)
@@ -104,7 +119,9 @@ def frames(client: Client, count: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("system", ["known", "alias"])
-def test_a_client_is_a_user_of_its_system_under_its_own_id(harness: ClientHarness, system: str) -> None:
+def test_a_client_is_a_user_of_its_system_under_its_own_id(
+    harness: ClientHarness, system: str
+) -> None:
     connection, client = harness.open(f"systemId={system}")
     assert harness.clients_service.app_of(system) == "system:known"
     assert harness.clients_service.is_registered(system)
@@ -120,7 +137,9 @@ def test_a_client_is_a_user_of_its_system_under_its_own_id(harness: ClientHarnes
     assert "system:known" in harness.hub.apps, "a registered app stays"
 
 
-def test_clients_of_an_unregistered_system_have_no_login_rule(harness: ClientHarness) -> None:
+def test_clients_of_an_unregistered_system_have_no_login_rule(
+    harness: ClientHarness,
+) -> None:
     harness.directory.decision = BAD_TOKEN
     connection, client = harness.open("systemId=unknown")
     assert frames(client, 1)[0]["code"] == 0
@@ -149,7 +168,9 @@ def test_a_refused_client_gets_the_reason_and_is_closed(
     assert harness.directory.reasons == ["app" if code == -1001 else "token"]
 
 
-def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(harness: ClientHarness) -> None:
+def test_a_connection_that_ends_during_the_back_ends_decision_is_no_client(
+    harness: ClientHarness,
+) -> None:
     harness.directory.before_decision = lambda connection: connection.lost()
     connection, _ = harness.open("systemId=known")
     assert connection.state == CLOSED
@@ -180,7 +201,13 @@ def test_a_system_that_is_deleted_during_the_back_ends_decision_gets_no_client(
 @pytest.mark.parametrize(
     ("system", "answer"),
     [
-        *(("new", DONE), ("x" * 184, DONE), ("known", TAKEN), ("deleted", TAKEN), ("full", TOO_MANY_SYSTEMS)),
+        *(
+            ("new", DONE),
+            ("x" * 184, DONE),
+            ("known", TAKEN),
+            ("deleted", TAKEN),
+            ("full", TOO_MANY_SYSTEMS),
+        ),
         *((name, UNKNOWN_SYSTEM) for name in (" x", "x" * 185, "a\nb")),
     ],
 )
@@ -192,24 +219,36 @@ def test_a_back_end_hears_why_a_system_is_not_registered(
     assert register(api, call) is answer
 
 
-def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(harness: ClientHarness) -> None:
+def test_members_that_speak_another_dialect_are_in_a_group_without_a_word(
+    harness: ClientHarness,
+) -> None:
     listener, client = harness.open("systemId=known")
     other, _ = harness.connect(dialect=CmdDialect())
     harness.hub.join(harness.hub.apps["system:known"], other, "ann", "")
     harness.clients_service.bind("system:known", listener.user, "g", Label("7"))
     frames(client, 2)
-    assert harness.connections.join("system:known", harness.connections.id_of(other), "g") is Joined.JOINED
+    assert (
+        harness.connections.join("system:known", harness.connections.id_of(other), "g")
+        is Joined.JOINED
+    )
     other.lost()
     client.probe()
     assert len(client.payloads()) == 2
 
 
 def test_notices_to_groups_have_the_latest_label(harness: ClientHarness) -> None:
-    (one, first), (two, second) = harness.open("systemId=known"), harness.open("systemId=known")
+    (one, first), (two, second) = (
+        harness.open("systemId=known"),
+        harness.open("systemId=known"),
+    )
     clients = harness.clients_service
-    assert clients.bind("system:known", one.user, "g", Label("7", "vip")) is Joined.JOINED
+    assert (
+        clients.bind("system:known", one.user, "g", Label("7", "vip")) is Joined.JOINED
+    )
     assert clients.bind("system:known", two.user, "g", Label("8")) is Joined.JOINED
-    assert clients.bind("system:known", two.user, "g", Label("9", "new")) is Joined.MEMBER
+    assert (
+        clients.bind("system:known", two.user, "g", Label("9", "new")) is Joined.MEMBER
+    )
     heard = frames(second, 2)[1]
     two.lost()
     received = frames(first, 4)[1:]
@@ -222,8 +261,13 @@ def test_notices_to_groups_have_the_latest_label(harness: ClientHarness) -> None
     assert heard == received[1]
 
 
-def test_a_client_that_is_unbound_stays_and_the_group_is_informed_once(harness: ClientHarness) -> None:
-    (one, first), (two, _) = harness.open("systemId=known"), harness.open("systemId=known")
+def test_a_client_that_is_unbound_stays_and_the_group_is_informed_once(
+    harness: ClientHarness,
+) -> None:
+    (one, first), (two, _) = (
+        harness.open("systemId=known"),
+        harness.open("systemId=known"),
+    )
     clients = harness.clients_service
     for connection in (one, two):
         clients.bind("system:known", connection.user, "g", Label())
@@ -245,7 +289,10 @@ def test_a_silent_node_is_distinguished_from_a_dead_one(harness: ClientHarness) 
 
 def test_a_large_group_gets_no_notices() -> None:
     with ClientHarness(notice_members=1) as harness:
-        (one, first), (two, _) = harness.open("systemId=known"), harness.open("systemId=known")
+        (one, first), (two, _) = (
+            harness.open("systemId=known"),
+            harness.open("systemId=known"),
+        )
         for connection in (one, two):
             harness.clients_service.bind("system:known", connection.user, "g", Label())
         first.probe()

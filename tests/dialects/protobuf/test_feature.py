@@ -16,8 +16,14 @@ from tests.support import run_cli
 SALT = "pepper"
 
 
-def test_the_sweep_closes_silent_sessions_and_those_whose_token_has_expired(tmp_path: Path) -> None:
-    harness = Harness(config(tmp_path, of_features=sections(websocket={"protobuf_silent_seconds": 7.0})))
+def test_the_sweep_closes_silent_sessions_and_those_whose_token_has_expired(
+    tmp_path: Path,
+) -> None:
+    harness = Harness(
+        config(
+            tmp_path, of_features=sections(websocket={"protobuf_silent_seconds": 7.0})
+        )
+    )
     check = harness.node.core.network.sweep.checks[NAME]
     assert check(SimpleNamespace(dialect_state=None)) == 7.0  # type: ignore[arg-type]
     harness.close()
@@ -48,8 +54,14 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
         assert (answer["code"], answer["data"]["user_id"]) == (200, str(number))
     with closing(sqlite3.connect(f"{folder}/imserver.db")) as database:
         hashes = database.execute("SELECT password FROM account").fetchall()
-    assert all(password.startswith("$argon2id$") for (password,) in hashes), "a login replaces the hash"
-    wrong = form(server.http, "/login", {"phone_number": "13900000041", "password": hashed})
+    assert all(password.startswith("$argon2id$") for (password,) in hashes), (
+        "a login replaces the hash"
+    )
+    wrong = form(
+        server.http, "/login", {"phone_number": "13900000041", "password": hashed}
+    )
     assert code_and_message(wrong)[0] == -1
-    new = form(server.http, "/register", {"phone_number": "1", "password": "secret"}).json
+    new = form(
+        server.http, "/register", {"phone_number": "1", "password": "secret"}
+    ).json
     assert int(new["data"]["id"]) > 42

@@ -1,4 +1,5 @@
-"""Protobuf clients that log in with a cursor: resuming, acknowledging, forms for all that is stored."""
+"""Protobuf clients that log in with a cursor: resuming, acknowledging, forms
+for all that is stored."""
 
 from collections.abc import Iterator
 
@@ -11,7 +12,16 @@ from imserver.messenger.messages.catch_up import RECOVERED
 from tests.dialects.protobuf.test_service import APP, Harness, ProtobufClient, missed
 from tests.gateway.transport.harness import until
 from tests.integration import protobuf
-from tests.integration.protobuf import ACK, MESSAGE, SINGLE, SYNC, SentMessage, further, recovered, refused
+from tests.integration.protobuf import (
+    ACK,
+    MESSAGE,
+    SINGLE,
+    SYNC,
+    SentMessage,
+    further,
+    recovered,
+    refused,
+)
 
 
 @pytest.fixture
@@ -20,7 +30,9 @@ def harness() -> Iterator[Harness]:
         yield found
 
 
-def resumed(harness: Harness, id: int, cursor: int = 0, acks: bool = False) -> ProtobufClient:
+def resumed(
+    harness: Harness, id: int, cursor: int = 0, acks: bool = False
+) -> ProtobufClient:
     """Somebody who has logged in with a cursor, and was answered."""
     found = harness.visitor()
     found.id = id
@@ -31,19 +43,29 @@ def resumed(harness: Harness, id: int, cursor: int = 0, acks: bool = False) -> P
 
 def kinds_of(who: ProtobufClient) -> list[str]:
     """The kinds of what was pushed."""
-    return [further(protobuf.one(each.data)[1])["kind"] for each in who.outputs() if each.kind == MESSAGE]
+    return [
+        further(protobuf.one(each.data)[1])["kind"]
+        for each in who.outputs()
+        if each.kind == MESSAGE
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, RECOVERED])
-def test_missed_entries_follow_the_ack_of_a_login_with_a_cursor(harness: Harness, count: int) -> None:
+def test_missed_entries_follow_the_ack_of_a_login_with_a_cursor(
+    harness: Harness, count: int
+) -> None:
     missed(harness, count)
     ann = resumed(harness, 266)
     until(lambda: len(ann.outputs()) == count + 1)
     assert recovered(ann.outputs()[0]) == (True, False)
-    assert [each.text for each in ann.pushes()] == [f"t{number}" for number in range(1, count + 1)]
+    assert [each.text for each in ann.pushes()] == [
+        f"t{number}" for number in range(1, count + 1)
+    ]
 
 
-def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(harness: Harness) -> None:
+def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(
+    harness: Harness,
+) -> None:
     missed(harness, RECOVERED + 1)
     ann, bob = resumed(harness, 266), harness.live(267)
     assert recovered(ann.outputs()[0]) == (False, False)
@@ -53,8 +75,14 @@ def test_a_client_that_missed_too_much_must_sync_before_it_gets_new_entries(harn
     assert len(ann.outputs()) == 1
     position = 0
     for _ in range(2):
-        ann.send_payload(protobuf.sent(SYNC, protobuf.field(1, position) + protobuf.field(2, 150)))
-        position = until(lambda position=position: [seq for seq in ann.stream()[-1:] if seq > position])[0]  # type: ignore[misc]
+        ann.send_payload(
+            protobuf.sent(SYNC, protobuf.field(1, position) + protobuf.field(2, 150))
+        )
+        position = until(
+            lambda position=position: [
+                seq for seq in ann.stream()[-1:] if seq > position
+            ]
+        )[0]  # type: ignore[misc]
     assert ann.stream() == list(range(1, RECOVERED + 3)), (
         "the last page, or a push behind it, has what is new"
     )
@@ -77,7 +105,9 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_start_again(
     assert 3 not in dict(protobuf.fields(ann.outputs()[2].data))
 
 
-def test_a_refused_login_is_answered_and_may_be_followed_by_one_of_the_original(harness: Harness) -> None:
+def test_a_refused_login_is_answered_and_may_be_followed_by_one_of_the_original(
+    harness: Harness,
+) -> None:
     ann = harness.visitor()
     ann.send_payload(protobuf.login("nonsense", "", 0))
     assert refused(ann.expect(1)[0]) == (1003, protobuf.LOGIN, 0)
@@ -99,8 +129,14 @@ def ack(id: int, kind: int = protobuf.PUSH) -> bytes:
     return protobuf.sent(ACK, protobuf.field(1, kind) + protobuf.field(3, id))
 
 
-def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(harness: Harness) -> None:
-    ann, bob, old = resumed(harness, 266, acks=True), harness.live(267), harness.live(266, "old")
+def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(
+    harness: Harness,
+) -> None:
+    ann, bob, old = (
+        resumed(harness, 266, acks=True),
+        harness.live(267),
+        harness.live(266, "old"),
+    )
     for number in (1, 2, 3):
         bob.single(number, 266, "hi")
     until(lambda: len(ann.pushes()) == 3)
@@ -122,37 +158,68 @@ def test_one_ack_covers_all_before_it_and_those_of_the_original_send_none(harnes
 
 
 def test_recalls_and_edits_go_where_their_message_went(harness: Harness) -> None:
-    ann, bob, old = resumed(harness, 266), resumed(harness, 267), harness.live(267, "old")
+    ann, bob, old = (
+        resumed(harness, 266),
+        resumed(harness, 267),
+        harness.live(267, "old"),
+    )
     ann.single(1, 267, "hallo")
     until(ann.acks)
     (_, position) = ann.acks()[0]
     ann.send_payload(
-        protobuf.message(2, SentMessage(sender=266, type=1, content=b"hello"), kind=2, about=position)
+        protobuf.message(
+            2, SentMessage(sender=266, type=1, content=b"hello"), kind=2, about=position
+        )
     )
-    ann.send_payload(protobuf.message(3, SentMessage(sender=266), kind=1, about=position))
+    ann.send_payload(
+        protobuf.message(3, SentMessage(sender=266), kind=1, about=position)
+    )
     until(lambda: len(ann.acks()) == 3)
     bob.settle()
-    _, edit, recall = [protobuf.one(each.data)[1] for each in bob.outputs() if each.kind == MESSAGE]
-    for frame, kind, text, at in ((edit, 1, b"hello", position + 1), (recall, 0, b"", position + 2)):
-        assert protobuf.message_in(frame)[:-1] == SentMessage(SINGLE, 267, 266, kind, text, at)[:-1]
-    assert further(edit) == {"kind": "edit", "about": position, "conversation": 1, "conversation_seq": 2}
+    _, edit, recall = [
+        protobuf.one(each.data)[1] for each in bob.outputs() if each.kind == MESSAGE
+    ]
+    for frame, kind, text, at in (
+        (edit, 1, b"hello", position + 1),
+        (recall, 0, b"", position + 2),
+    ):
+        assert (
+            protobuf.message_in(frame)[:-1]
+            == SentMessage(SINGLE, 267, 266, kind, text, at)[:-1]
+        )
+    assert further(edit) == {
+        "kind": "edit",
+        "about": position,
+        "conversation": 1,
+        "conversation_seq": 2,
+    }
     assert further(recall)["about"] == position
-    assert [each.text for each in old.pushes()] == ["hallo"], "the original's clients have no word for it"
+    assert [each.text for each in old.pushes()] == ["hallo"], (
+        "the original's clients have no word for it"
+    )
     assert [entry.id for entry in harness.entries(APP)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
     ("sent", "more", "code"),
     [
-        pytest.param(SentMessage(sender=266), {"kind": 1, "about": 1}, 1003, id="another's"),
-        pytest.param(SentMessage(sender=266), {"kind": 1, "about": 999}, 1003, id="nothing"),
+        pytest.param(
+            SentMessage(sender=266), {"kind": 1, "about": 1}, 1003, id="another's"
+        ),
+        pytest.param(
+            SentMessage(sender=266), {"kind": 1, "about": 999}, 1003, id="nothing"
+        ),
         pytest.param(SentMessage(sender=266), {"kind": 2}, 1003, id="edit of nothing"),
         pytest.param(SentMessage(sender=266), {"kind": 4, "about": 1}, 1001, id="join"),
         pytest.param(SentMessage(SINGLE, 266, 266, 1, b"x"), {}, 1001, id="to oneself"),
-        pytest.param(SentMessage(SINGLE, 267, 268, 1, b"x"), {}, 1003, id="for another"),
+        pytest.param(
+            SentMessage(SINGLE, 267, 268, 1, b"x"), {}, 1003, id="for another"
+        ),
         pytest.param(SentMessage(2, 2, 266, 1, b"x"), {}, 1003, id="no member"),
         *(
-            pytest.param(SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": meta}, 1001, id=name)
+            pytest.param(
+                SentMessage(SINGLE, 267, 266, 1, b"x"), {"meta": meta}, 1001, id=name
+            )
             for name, meta in (
                 ("list", "[]"),
                 ("no text", '{"mentions":[1]}'),
@@ -176,13 +243,17 @@ def test_a_refused_message_gets_a_refusal(
     assert [number for number, _ in ann.acks()] == [2]
 
 
-def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(harness: Harness) -> None:
+def test_a_recall_whose_message_cannot_be_read_may_be_sent_again(
+    harness: Harness,
+) -> None:
     ann = resumed(harness, 266)
     ann.single(1, 267, "one")
     until(ann.acks)
     harness.gates.away = True
     for number in (2, 3):
-        ann.send_payload(protobuf.message(number, SentMessage(sender=266), kind=1, about=1))
+        ann.send_payload(
+            protobuf.message(number, SentMessage(sender=266), kind=1, about=1)
+        )
     ann.settle()
     until(lambda: not harness.uplink.queues)
     ann.settle()
@@ -201,7 +272,11 @@ def test_replies_and_mentions_are_carried(harness: Harness) -> None:
     ann.send_payload(protobuf.message(2, sent, "mine", about=1, meta=meta))
     until(lambda: len(bob.pushes()) == 2)
     found = further(protobuf.one(bob.outputs()[-1].data)[1])
-    assert (found["about"], found["meta"], found["client_msg_id"]) == (1, b'{"mentions":["267"]}', b"mine")
+    assert (found["about"], found["meta"], found["client_msg_id"]) == (
+        1,
+        b'{"mentions":["267"]}',
+        b"mine",
+    )
 
 
 def test_joins_and_leaves_are_delivered_also_in_syncs(harness: Harness) -> None:
@@ -220,10 +295,15 @@ def test_joins_and_leaves_are_delivered_also_in_syncs(harness: Harness) -> None:
     assert all(each.receiver == group for each in messages)
 
 
-def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(harness: Harness) -> None:
+def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(
+    harness: Harness,
+) -> None:
     ids = range(266, 272)
     group = harness.group(*map(str, ids))
-    everybody = [resumed(harness, id, 1, acks=id % 3 == 0) if id % 2 else harness.live(id) for id in ids]
+    everybody = [
+        resumed(harness, id, 1, acks=id % 3 == 0) if id % 2 else harness.live(id)
+        for id in ids
+    ]
     for number in range(1, 11):
         for who in everybody:
             who.group(number, group, f"{who.id}: {number}")
@@ -234,7 +314,9 @@ def test_a_group_of_both_kinds_receives_the_same_entries_in_one_order(harness: H
         streams.append(who.stream())
         assert [number for number, _ in who.acks()] == list(range(1, 11))
     assert all(stream == list(range(2, 62)) for stream in streams)
-    assert len(everybody[0].client.payloads()) < 61, "what was stored together is told together"
+    assert len(everybody[0].client.payloads()) < 61, (
+        "what was stored together is told together"
+    )
 
 
 def test_a_second_login_is_refused_in_words_or_dropped(harness: Harness) -> None:

@@ -1,4 +1,5 @@
-"""The codec of clients with a cursor beyond its samples: what they are answered and told."""
+"""The codec of clients with a cursor beyond its samples: what they are answered
+and told."""
 
 from typing import Any, get_args
 
@@ -60,7 +61,18 @@ def answered(name: str, data: Any = None, code: int = errors.ReplyCode.OK) -> Ou
 
 
 ENTRY = Message(
-    9, 5, 2, "266", ("266", "267"), "edit", "picture", b'{"url":"/p"}', "mine", 1700000000000, 8, b"{}"
+    9,
+    5,
+    2,
+    "266",
+    ("266", "267"),
+    "edit",
+    "picture",
+    b'{"url":"/p"}',
+    "mine",
+    1700000000000,
+    8,
+    b"{}",
 )
 
 
@@ -74,11 +86,15 @@ ENTRY = Message(
         ("text", b""),
     ],
 )
-def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
+def test_history_and_search_show_entries_as_they_are_pushed(
+    type: str, body: bytes
+) -> None:
     entry = Message(9, 5, 2, "266", ("266", "267"), "message", type, body, time_ms=1)
     found = protobuf.fields(answered("history", EntryPage([entry.view()], True)).data)
     assert found == [(1, full_message(entry)), (2, 1)]
-    found = protobuf.fields(answered("search", SearchPage([entry.view()], True, 7)).data)
+    found = protobuf.fields(
+        answered("search", SearchPage([entry.view()], True, 7)).data
+    )
     assert found == [(1, full_message(entry)), (2, 1), (3, 7)]
 
 
@@ -87,12 +103,25 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
         ConversationView(5, "user", 3, 8, "member", "267", "", ENTRY.view()),
         ConversationView(6, "group", 0, 0, "owner", "", "us", None, 11),
     ]
-    (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
-    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: full_message(ENTRY), 10: 9}
+    (_, first), (_, second) = protobuf.fields(
+        answered("conversations", ConversationPage(rows, False)).data
+    )
+    assert one(first) == {
+        1: 5,
+        2: 1,
+        3: 3,
+        4: 8,
+        5: b"member",
+        6: 267,
+        8: full_message(ENTRY),
+        10: 9,
+    }
     assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us", 10: 11}
 
 
-def test_each_kind_of_entry_has_a_number_and_the_fields_of_the_original_come_first() -> None:
+def test_each_kind_of_entry_has_a_number_and_the_fields_of_the_original_come_first() -> (
+    None
+):
     assert set(KINDS) == set(get_args(EntryKind))
     for kind in KINDS:
         assert further(full_message(Message(9, 5, 2, "266", kind=kind)))["kind"] == kind

@@ -1,4 +1,5 @@
-"""Chats over a log in memory: logins by token, numbers that are used up, order, holding back, paging."""
+"""Chats over a log in memory: logins by token, numbers that are used up, order,
+holding back, paging."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,21 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.dialects.protobuf.service import PAGE, ProtobufService, SyncDeadlines
-from imserver.dialects.protobuf.uplink import MAX_WAITING, MAX_WAITING_BYTES, ProtobufState, ProtobufUplink
+from imserver.dialects.protobuf.uplink import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    ProtobufState,
+    ProtobufUplink,
+)
 from imserver.dialects.protobuf.wire import NAME, ProtobufDialect
-from imserver.gateway.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision, LoginRequest
+from imserver.gateway.auth.rules import (
+    ALLOWED,
+    BAD_ORIGIN,
+    BAD_TOKEN,
+    UNDECIDED,
+    LoginDecision,
+    LoginRequest,
+)
 from imserver.gateway.config.settings import Config
 from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.hub.expiry import Sweep
@@ -24,7 +37,15 @@ from imserver.messenger.messages.log.contract import Appended, Entry, Stored
 from tests.gateway.hub.harness import POLICIES, Admitting
 from tests.gateway.transport.harness import Client, turn, until
 from tests.integration import protobuf
-from tests.integration.protobuf import GROUP, SINGLE, Output, SentMessage, acked, pushed, synced
+from tests.integration.protobuf import (
+    GROUP,
+    SINGLE,
+    Output,
+    SentMessage,
+    acked,
+    pushed,
+    synced,
+)
 from tests.integration.raw import BINARY, PING, PONG, frame
 from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import Node
@@ -49,9 +70,16 @@ class FakeLogins(Admitting):
         return True
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        connection: LoginRequest,
+        device: str = "",
     ) -> LoginDecision:
-        """A token is the number of its account, where the test does not say what is decided."""
+        """A token is the number of its account, where the test does not say
+        what is decided."""
         if self.decision is not ALLOWED:
             return self.decision
         if not token.isdecimal():
@@ -72,7 +100,11 @@ class ProtobufClient:
         self.client.send(frame(BINARY, payload))
 
     def outputs(self) -> list[Output]:
-        return [output for payload in self.client.payloads() for output in protobuf.outputs(payload)]
+        return [
+            output
+            for payload in self.client.payloads()
+            for output in protobuf.outputs(payload)
+        ]
 
     def expect(self, count: int) -> list[Output]:
         until(lambda: len(self.outputs()) >= count)
@@ -86,11 +118,19 @@ class ProtobufClient:
 
     def single(self, number: int, to: int, text: str, **more: object) -> None:
         self.send_payload(
-            protobuf.message(number, SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7), **more)
+            protobuf.message(
+                number,
+                SentMessage(SINGLE, to, self.id, 1, text.encode(), time=7),
+                **more,
+            )
         )  # type: ignore[arg-type]
 
     def group(self, number: int, to: int, text: str) -> None:
-        self.send_payload(protobuf.message(number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)))
+        self.send_payload(
+            protobuf.message(
+                number, SentMessage(GROUP, to, self.id, 1, text.encode(), time=7)
+            )
+        )
 
     def acks(self) -> list[tuple[int, int]]:
         return [
@@ -100,7 +140,9 @@ class ProtobufClient:
         ]
 
     def pushes(self) -> list[SentMessage]:
-        return [pushed(each) for each in self.outputs() if each.kind == protobuf.MESSAGE]
+        return [
+            pushed(each) for each in self.outputs() if each.kind == protobuf.MESSAGE
+        ]
 
     def stream(self) -> list[int]:
         """Places in the order in which it was told them."""
@@ -164,13 +206,20 @@ def harness() -> Iterator[Harness]:
         yield found
 
 
-# --- logging in ---------------------------------------------------------------------------------------------
+# --- logging in ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "payload", [protobuf.sync(0), protobuf.message(1, SentMessage(SINGLE, 2, 1)), protobuf.sent(2)]
+    "payload",
+    [
+        protobuf.sync(0),
+        protobuf.message(1, SentMessage(SINGLE, 2, 1)),
+        protobuf.sent(2),
+    ],
 )
-def test_before_the_login_everything_is_dropped(harness: Harness, payload: bytes) -> None:
+def test_before_the_login_everything_is_dropped(
+    harness: Harness, payload: bytes
+) -> None:
     stranger = harness.visitor()
     stranger.send_payload(payload)
     stranger.settle()
@@ -210,7 +259,9 @@ def test_a_refused_login_is_dropped_or_closes_and_may_be_followed_by_a_good_one(
         assert ann.connection.user == "268", "the account that the token names"
 
 
-def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(harness: Harness) -> None:
+def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
+    harness: Harness,
+) -> None:
     harness.logins.on_check = lambda user: harness.sessions.close(APP, [user])
     ann = harness.visitor()
     ann.send_payload(protobuf.login("266"))
@@ -230,7 +281,7 @@ def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
     assert harness.hub.apps[APP].sessions_of("266") == (ann.connection,)
 
 
-# --- sending ------------------------------------------------------------------------------------------------
+# --- sending ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,24 +291,40 @@ def test_a_user_who_is_online_elsewhere_stays_there(harness: Harness) -> None:
         SentMessage(SINGLE, 267, 266, 3, b"\xff\x00", 0, Limit.TIME_MS),
         SentMessage(SINGLE, 267, 266, 3, b"x", 0, Limit.MIN_TIME_MS % 2**64),
         SentMessage(SINGLE, 2**63 - 1, 266, 9, b"x", 0, 1),
-        SentMessage(SINGLE, 267, 266, 1, b"its position is the server's", 99, 1700000000000),
+        SentMessage(
+            SINGLE, 267, 266, 1, b"its position is the server's", 99, 1700000000000
+        ),
     ],
 )
-def test_all_fields_of_a_message_come_back_as_they_were_sent(harness: Harness, sent: SentMessage) -> None:
-    ann, desk, bob = harness.live(266), harness.live(266, "desk"), harness.live(sent.receiver)
+def test_all_fields_of_a_message_come_back_as_they_were_sent(
+    harness: Harness, sent: SentMessage
+) -> None:
+    ann, desk, bob = (
+        harness.live(266),
+        harness.live(266, "desk"),
+        harness.live(sent.receiver),
+    )
     ann.send_payload(protobuf.message(1, sent))
     ann.expect(1)
     assert (ann.acks(), ann.pushes()) == ([(1, 1)], [])
-    assert desk.pushes() == bob.pushes() == [sent._replace(seq=1)], "the sender's other device is told, too"
+    assert desk.pushes() == bob.pushes() == [sent._replace(seq=1)], (
+        "the sender's other device is told, too"
+    )
     bob.send_payload(protobuf.sync(0))
     assert synced(bob.expect(2)[1]) == ([sent._replace(seq=1)], False)
 
 
-@pytest.mark.parametrize("sent_ms", [Limit.TIME_MS + 1, Limit.MIN_TIME_MS - 1, 2**63 - 1, -(2**63)])
-def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(harness: Harness, sent_ms: int) -> None:
+@pytest.mark.parametrize(
+    "sent_ms", [Limit.TIME_MS + 1, Limit.MIN_TIME_MS - 1, 2**63 - 1, -(2**63)]
+)
+def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(
+    harness: Harness, sent_ms: int
+) -> None:
     ann, bob = harness.live(266), harness.live(267)
     before = int(time() * 1000)
-    ann.send_payload(protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", 0, sent_ms % 2**64)))
+    ann.send_payload(
+        protobuf.message(1, SentMessage(SINGLE, 267, 266, 1, b"hi", 0, sent_ms % 2**64))
+    )
     ann.expect(1)
     (push,) = bob.pushes()
     assert before <= push.time <= int(time() * 1000)
@@ -275,7 +342,16 @@ def test_a_time_that_no_page_can_show_is_replaced_by_the_servers(harness: Harnes
         SentMessage(GROUP, 12345, 266, 1, b"x"),
         SentMessage(),
     ],
-    ids=["for another", "to oneself", "no kind", "unknown kind", "nobody", "beyond", "no member", "empty"],
+    ids=[
+        "for another",
+        "to oneself",
+        "no kind",
+        "unknown kind",
+        "nobody",
+        "beyond",
+        "no member",
+        "empty",
+    ],
 )
 def test_an_invalid_message_is_not_acknowledged_and_uses_its_number(
     harness: Harness, sent: SentMessage
@@ -304,7 +380,9 @@ def test_only_the_next_number_is_taken(harness: Harness) -> None:
     assert [each.text for each in bob.pushes()] == ["one", "two"]
 
 
-def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_once(harness: Harness) -> None:
+def test_a_repeat_is_acknowledged_again_with_the_first_position_and_delivered_once(
+    harness: Harness,
+) -> None:
     ann, bob = harness.live(266), harness.live(267)
     ann.single(1, 267, "hi")
     ann.expect(1)
@@ -347,8 +425,11 @@ def test_a_message_that_could_not_be_stored_may_be_sent_again(harness: Harness) 
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harness, stored: bool) -> None:
-    """A message without an id of its own, whose COMMIT is not answered in time."""
+def test_a_number_is_not_accepted_again_before_its_result_is_known(
+    harness: Harness, stored: bool
+) -> None:
+    """A message without an id of its own, whose COMMIT is not answered in
+    time."""
     ann, bob = harness.live(266), harness.live(267)
     harness.lose_answer(stored)
     ann.single(1, 267, "once")
@@ -369,7 +450,9 @@ def test_a_number_is_not_accepted_again_before_its_result_is_known(harness: Harn
     assert not harness.uplink.queues
 
 
-def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harness) -> None:
+def test_a_connection_that_ends_before_the_result_leaves_no_state(
+    harness: Harness,
+) -> None:
     ann, bob = harness.live(266), harness.live(267)
     harness.lose_answer()
     ann.single(1, 267, "hi")
@@ -382,8 +465,12 @@ def test_a_connection_that_ends_before_the_result_leaves_no_state(harness: Harne
     assert APP not in harness.messaging.deliverer.results
 
 
-@pytest.mark.parametrize(("size", "taken"), [(1, MAX_WAITING), (40_000, MAX_WAITING_BYTES // 40_000)])
-def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size: int, taken: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "taken"), [(1, MAX_WAITING), (40_000, MAX_WAITING_BYTES // 40_000)]
+)
+def test_only_so_much_of_a_connection_waits_for_a_commit(
+    harness: Harness, size: int, taken: int
+) -> None:
     ann = harness.live(266)
     harness.gates.committing = Signal()
     for number in range(1, taken + 20):
@@ -394,13 +481,19 @@ def test_only_so_much_of_a_connection_waits_for_a_commit(harness: Harness, size:
     ann.single(taken + 1, 267, "next")
     until(lambda: len(ann.acks()) == taken + 1)
     assert [number for number, _ in ann.acks()] == [*range(1, taken + 2)]
-    assert [int(entry.body[-4:]) for entry in harness.entries(APP)[:taken]] == [*range(1, taken + 1)]
+    assert [int(entry.body[-4:]) for entry in harness.entries(APP)[:taken]] == [
+        *range(1, taken + 1)
+    ]
 
 
-def test_a_client_whose_later_message_was_stored_first_must_reconnect(harness: Harness) -> None:
+def test_a_client_whose_later_message_was_stored_first_must_reconnect(
+    harness: Harness,
+) -> None:
     ann = harness.live(266)
     dones: list[Callable[[Stored], None]] = []
-    harness.messaging.send_of_user = lambda _app, _draft, done, _connection: dones.append(done)  # type: ignore
+    harness.messaging.send_of_user = lambda _app, _draft, done, _connection: (
+        dones.append(done)
+    )  # type: ignore
     for number in (1, 2, 3):
         ann.single(number, 267, "x")
     until(lambda: dones)
@@ -442,12 +535,13 @@ def test_waiting_messages_of_an_ended_connection_are_dropped(harness: Harness) -
     assert len(harness.entries(APP)) == 1
 
 
-# --- counting anew ------------------------------------------------------------------------------------------
+# --- counting anew ------------------------------------------------------------
 
 
 @contextmanager
 def two_nodes(policy: str = "refuse") -> Iterator[tuple[Harness, Harness]]:
-    """Two nodes with one log. Neither learns of the sessions of the other, as if one of them were stopped."""
+    """Two nodes with one log. Neither learns of the sessions of the other, as
+    if one of them were stopped."""
     file = LogFile()
     with Harness(file, policy) as first, Harness(file, policy) as second:
         first.others, second.others = [second], [first]
@@ -474,7 +568,8 @@ def texts(page: Output) -> list[str]:
 def test_what_a_replaced_session_sends_after_the_sync_of_its_successor_is_not_stored(
     policy: str, device: str, cursor: int | None, refused: bool
 ) -> None:
-    """Unless sessions may send side by side, or the client has ids of its own: those of the full dialect."""
+    """Unless sessions may send side by side, or the client has ids of its own:
+    those of the full dialect."""
     with two_nodes(policy) as (stopped, other):
         older, newer = stopped.visitor(), other.visitor()
         for client in (older, newer):
@@ -524,7 +619,7 @@ def test_a_login_waits_until_its_node_can_sync_what_another_one_has_stored() -> 
         assert texts(again.expect(2)[1]) == ["hi"]
 
 
-# --- catching up --------------------------------------------------------------------------------------------
+# --- catching up --------------------------------------------------------------
 
 
 def missed(harness: Harness, count: int) -> None:
@@ -537,8 +632,11 @@ def missed(harness: Harness, count: int) -> None:
     until(lambda: not harness.hub.is_online(APP, "267"))
 
 
-def be_patient(harness: Harness, seconds: float = 600, page_seconds: float = 600) -> None:
-    """New entries wait so long for a client that has not synced; by default longer than any test takes."""
+def be_patient(
+    harness: Harness, seconds: float = 600, page_seconds: float = 600
+) -> None:
+    """New entries wait so long for a client that has not synced; by default
+    longer than any test takes."""
     service = harness.protobuf_service
     service.deadlines = SyncDeadlines(service.deadlines.release, seconds)
     service.page_deadlines = SyncDeadlines(service.page_deadlines.release, page_seconds)
@@ -556,7 +654,9 @@ def test_an_ack_does_not_overtake_missed_entries(harness: Harness) -> None:
     assert ann.stream()[-1] == 61
 
 
-def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(harness: Harness) -> None:
+def test_a_client_that_does_not_sync_gets_new_entries_after_its_deadline(
+    harness: Harness,
+) -> None:
     missed(harness, 3)
     ann, bob = harness.protobuf_client(266), harness.live(267)
     bob.single(1, 266, "new")
@@ -576,7 +676,8 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) 
     bob.single(1, 266, "new")
     bob.expect(1)
     be_patient(harness, 0.05)
-    other = harness.protobuf_client(268)  # gets its moment after the page, and lets it pass
+    # gets its moment after the page, and lets it pass
+    other = harness.protobuf_client(268)
     bob.single(2, 268, "new")
     until(lambda: other.pushes())
     assert not ann.pushes(), "it would hide what is missed"
@@ -586,7 +687,8 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(harness: Harness) 
 
 
 def test_entries_delivered_between_two_pages_hide_nothing(harness: Harness) -> None:
-    """A client asks for the rest with the greatest place that it has seen: here that of what is new."""
+    """A client asks for the rest with the greatest place that it has seen: here
+    that of what is new."""
     be_patient(harness, page_seconds=0.05)
     missed(harness, 120)
     ann, bob = harness.protobuf_client(266), harness.live(267)
@@ -594,7 +696,8 @@ def test_entries_delivered_between_two_pages_hide_nothing(harness: Harness) -> N
     ann.expect(2)
     bob.single(1, 266, "new")
     until(lambda: ann.pushes())
-    for round, after in enumerate((0, 121, 121), 1):  # who wants more than the rest gets it
+    # who wants more than the rest gets it
+    for round, after in enumerate((0, 121, 121), 1):
         ann.send_payload(protobuf.sync(after))
         ann.expect(3 + round)
     assert sorted(set(ann.stream())) == list(range(1, 122))
@@ -618,7 +721,9 @@ def test_who_asks_for_a_later_position_of_their_own_accord_is_given_what_is_behi
         ann.client.frames.clear()
 
 
-def test_a_connection_that_ends_between_two_pages_leaves_no_state(harness: Harness) -> None:
+def test_a_connection_that_ends_between_two_pages_leaves_no_state(
+    harness: Harness,
+) -> None:
     missed(harness, 60)
     ann = harness.protobuf_client(266)
     ann.send_payload(protobuf.sync(0))
@@ -630,10 +735,14 @@ def test_a_connection_that_ends_between_two_pages_leaves_no_state(harness: Harne
 
 def pages(protobuf_client: ProtobufClient) -> list[tuple[list[SentMessage], bool]]:
     """The answers to its syncs."""
-    return [synced(each) for each in protobuf_client.outputs() if each.kind == protobuf.SYNC]
+    return [
+        synced(each) for each in protobuf_client.outputs() if each.kind == protobuf.SYNC
+    ]
 
 
-@pytest.mark.parametrize(("count", "first", "more"), [(49, 49, False), (50, 50, False), (51, 50, True)])
+@pytest.mark.parametrize(
+    ("count", "first", "more"), [(49, 49, False), (50, 50, False), (51, 50, True)]
+)
 def test_changes_of_groups_take_no_room_on_a_page_however_many_there_are(
     harness: Harness, count: int, first: int, more: bool
 ) -> None:
@@ -688,14 +797,18 @@ def test_a_session_remembers_no_more_than_a_few_numbers(harness: Harness) -> Non
 
 def test_a_session_ends_with_its_token(harness: Harness) -> None:
     for id, late, is_open in ((266, -60, True), (267, 0, True), (268, 61, False)):
-        harness.logins.decision = LoginDecision(user=str(id), expires_at=int(time()) - late)
+        harness.logins.decision = LoginDecision(
+            user=str(id), expires_at=int(time()) - late
+        )
         ann = harness.live(id)
         harness.sweep.sweep()
         assert ann.connection.is_open is is_open
     assert ann.client.close_code() == 4504
 
 
-def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harness) -> None:
+def test_who_asks_again_is_served_in_order_and_nobody_else_waits(
+    harness: Harness,
+) -> None:
     ann, bob, eve = harness.live(266), harness.live(267), harness.live(268)
     go_on, reads = Signal(), harness.gates.reads
     harness.gates.around = go_on.wait
@@ -711,7 +824,7 @@ def test_who_asks_again_is_served_in_order_and_nobody_else_waits(harness: Harnes
     assert (ann.stream(), bob.stream()) == ([1], [2])
 
 
-# --- what is stored together --------------------------------------------------------------------------------
+# --- what is stored together --------------------------------------------------
 
 
 def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
@@ -721,7 +834,8 @@ def members(harness: Harness, *lives: int) -> tuple[int, list[ProtobufClient]]:
 
 
 def together(harness: Harness, begin: ProtobufClient, group: int) -> Signal:
-    """Have what is sent from now on share a transaction: the one before does not end until this is set."""
+    """Have what is sent from now on share a transaction: the one before does
+    not end until this is set."""
     harness.gates.committing = gate = Signal()
     begin.group(1, group, "before")
     until(lambda: harness.uplink.queues)
@@ -748,15 +862,25 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
     ]
     assert [each.content for each in bob.pushes()] == [b"before", b"a", b"c"]
     assert bob.acks() == [(1, 4)]
-    frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
+    frames = {
+        name: len(each.client.payloads())
+        for name, each in zip("aed", (ann, eve, dan), strict=True)
+    }
     assert frames == {"a": 3, "e": 3, "d": 2}
-    assert (harness.metrics.batch_messages.total, sum(harness.metrics.batch_seconds.counts)) == (4, 2)
+    assert (
+        harness.metrics.batch_messages.total,
+        sum(harness.metrics.batch_seconds.counts),
+    ) == (4, 2)
 
 
 def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness) -> None:
     group, (ann, bob, dan) = members(harness, 1, 2, 3)
     gate = together(harness, dan, group)
-    large, short, many = "x" * (deliverer.MAX_RUN_BYTES * 2 // 3), 3 * deliverer.MAX_RUN // 2, 3
+    large, short, many = (
+        "x" * (deliverer.MAX_RUN_BYTES * 2 // 3),
+        3 * deliverer.MAX_RUN // 2,
+        3,
+    )
     for number in range(1, short + 1):
         ann.group(number, group, "short")
     for number in range(1, many + 1):
@@ -766,12 +890,17 @@ def test_a_run_ends_where_it_is_enough_for_a_frame(harness: Harness) -> None:
     gate.set()
     until(lambda: len(dan.stream()) >= short + many + 1)
     assert dan.stream() == list(range(2, short + many + 3))
-    sizes = [(payload.count(b"short"), payload.count(large.encode())) for payload in dan.client.payloads()]
+    sizes = [
+        (payload.count(b"short"), payload.count(large.encode()))
+        for payload in dan.client.payloads()
+    ]
     assert all(small + big <= deliverer.MAX_RUN and big <= 1 for small, big in sizes)
     assert len(sizes) < 10
 
 
-def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Harness) -> None:
+def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(
+    harness: Harness,
+) -> None:
     group, (ann, bob) = members(harness, 1, 2)
     eve = harness.live(3)
     gate = together(harness, bob, group)
@@ -785,7 +914,7 @@ def test_a_member_who_joins_in_a_batch_receives_the_entries_after_it(harness: Ha
     assert [each.content for each in eve.pushes()] == [b"a", b"b"]
 
 
-# --- deadlines ----------------------------------------------------------------------------------------------
+# --- deadlines ----------------------------------------------------------------
 
 
 HOLD_SECONDS = 0.05
@@ -815,7 +944,9 @@ def test_a_release_may_end_its_connection_or_fail() -> None:
     assert sorted(map(id, released)) == sorted(map(id, lines))
 
 
-def test_the_time_begins_when_what_was_sent_has_left_and_ends_with_the_connection() -> None:
+def test_the_time_begins_when_what_was_sent_has_left_and_ends_with_the_connection() -> (
+    None
+):
     released: list[Line] = []
     deadlines: Any = SyncDeadlines(released.append, HOLD_SECONDS)  # type: ignore[arg-type]
     slow, stuck, quick = Line([b"a long page"]), Line([b"a page"]), Line()

@@ -1,4 +1,5 @@
-"""The codec of the protobuf dialect beyond its samples: any message, limits, merging, malformed frames."""
+"""The codec of the protobuf dialect beyond its samples: any message, limits,
+merging, malformed frames."""
 
 from pathlib import Path
 
@@ -28,7 +29,13 @@ signed = st.integers(-(2**63), 2**63 - 1)
 
 
 def message(
-    session_type: int, receiver: int, sender: int, type_number: int, content: bytes, seq: int, sent_ms: int
+    session_type: int,
+    receiver: int,
+    sender: int,
+    type_number: int,
+    content: bytes,
+    seq: int,
+    sent_ms: int,
 ) -> bytes:
     """One ``Message``, by the codec of the tests."""
     values = (session_type, receiver, sender, type_number, content, seq, sent_ms)
@@ -36,9 +43,12 @@ def message(
 
 
 @pytest.mark.parametrize(
-    ("kind", "number", "limit"), [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)]
+    ("kind", "number", "limit"),
+    [(LOGIN, 2, MAX_DEVICE_BYTES), (MESSAGE, 3, Limit.CLIENT_MSG_ID_BYTES)],
 )
-def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: int, limit: int) -> None:
+def test_names_of_devices_and_ids_of_messages_have_a_limit(
+    kind: int, number: int, limit: int
+) -> None:
     assert protobuf.decode(sent(kind, field(number, b"x" * limit))).command is not None
     with pytest.raises(BadFrame):
         protobuf.decode(sent(kind, field(number, b"x" * (limit + 1))))
@@ -55,7 +65,13 @@ def test_names_of_devices_and_ids_of_messages_have_a_limit(kind: int, number: in
     number=unsigned,
 )
 def test_a_message_that_is_sent_on_is_the_one_that_came(
-    session_type: int, receiver: int, sender: int, type_number: int, content: bytes, sent_ms: int, number: int
+    session_type: int,
+    receiver: int,
+    sender: int,
+    type_number: int,
+    content: bytes,
+    sent_ms: int,
+    number: int,
 ) -> None:
     given = message(session_type, receiver, sender, type_number, content, 0, sent_ms)
     command = protobuf.decode(sent(MESSAGE, field(1, given) + field(2, number))).command
@@ -72,7 +88,9 @@ def test_a_sync_may_begin_anywhere(after: int) -> None:
 
 @given(token=st.binary(max_size=200))
 def test_a_token_may_be_any_bytes(token: bytes) -> None:
-    assert protobuf.decode(sent(LOGIN, field(1, token))).command == ChatLogin(token.decode("latin-1"))
+    assert protobuf.decode(sent(LOGIN, field(1, token))).command == ChatLogin(
+        token.decode("latin-1")
+    )
 
 
 @given(number=st.integers(-(2**31), 2**31 - 1))
@@ -98,7 +116,9 @@ def test_an_account_is_the_number_that_its_user_is(user: str, number: int) -> No
 
 def test_the_generated_classes_are_those_of_the_schema(tmp_path: Path) -> None:
     for path in generate(tmp_path):
-        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), f"{path}: run make proto"
+        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), (
+            f"{path}: run make proto"
+        )
 
 
 def test_the_library_is_loaded_by_the_first_frame() -> None:
@@ -110,18 +130,23 @@ def test_the_library_is_loaded_by_the_first_frame() -> None:
     assert run_python(code).split() == ["False", "True"]
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 1000, b"\x80" * 9 + b"\x02", b"\x0a" + b"\xff" * 9 + b"\x02"])
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 1000, b"\x80" * 9 + b"\x02", b"\x0a" + b"\xff" * 9 + b"\x02"]
+)
 def test_endless_numbers_in_the_data_of_a_command_are_dropped(data: bytes) -> None:
     for kind in (LOGIN, MESSAGE, SYNC):
         with pytest.raises(BadFrame):
             protobuf.decode(sent(kind, data))
-    assert protobuf.decode(sent(HEARTBEAT, data)).command == Heartbeat()  # its data is not read
+    # its data is not read
+    assert protobuf.decode(sent(HEARTBEAT, data)).command == Heartbeat()
 
 
 def test_long_texts_are_no_long_numbers() -> None:
     text = "一二三四五六七八九十".encode() * 3
     other = b"\x11" + b"\xff" * 8 + b"\x15" + b"\xff" * 4
-    command = protobuf.decode(sent(MESSAGE, field(1, field(2, 267) + field(6, text)) + other)).command
+    command = protobuf.decode(
+        sent(MESSAGE, field(1, field(2, 267) + field(6, text)) + other)
+    ).command
     assert isinstance(command, ChatMessage)
     assert command.receiver == 267
 
@@ -135,8 +160,13 @@ def test_text_that_is_not_utf8_spoils_no_other_field() -> None:
 
 @relaxed
 @given(data=st.data())
-def test_a_message_that_is_cut_anywhere_is_broken_or_has_fewer_fields(data: st.DataObject) -> None:
-    whole = sent(MESSAGE, field(1, message(1, 267, 266, 1, b"hi", 0, 1700000000000)) + field(2, 1))
+def test_a_message_that_is_cut_anywhere_is_broken_or_has_fewer_fields(
+    data: st.DataObject,
+) -> None:
+    whole = sent(
+        MESSAGE,
+        field(1, message(1, 267, 266, 1, b"hi", 0, 1700000000000)) + field(2, 1),
+    )
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     try:
         request = protobuf.decode(cut)

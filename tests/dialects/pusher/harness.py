@@ -12,9 +12,12 @@ class Hooks(PusherHooks):
     """In place of the webhooks: passes on the name and facts of each event."""
 
     def __init__(
-        self, on_event: Callable[[str, dict[str, Any]], object] = lambda _name, _facts: None
+        self,
+        on_event: Callable[[str, dict[str, Any]], object] = lambda _name, _facts: None,
     ) -> None:
-        super().__init__(cast(Any, SimpleNamespace(outgoing=None, tally=None, forms=[])))
+        super().__init__(
+            cast(Any, SimpleNamespace(outgoing=None, tally=None, forms=[]))
+        )
         self._on_event = on_event
 
     def add(self, app: str, name: str, channel: str, **facts: Any) -> None:

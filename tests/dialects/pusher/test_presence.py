@@ -1,5 +1,5 @@
-"""Members of Pusher's presence channels on one node: each goes once, whatever happens at the same time.
-Which events of channels its webhooks send."""
+"""Members of Pusher's presence channels on one node: each goes once, whatever
+happens at the same time. Which events of channels its webhooks send."""
 
 import json
 from collections.abc import Iterator
@@ -13,8 +13,15 @@ from imserver.backends.webhooks.webhooks import Webhooks
 from imserver.dialects.pusher.apps import PusherApp, PusherHooks, PusherReceiver
 from imserver.dialects.pusher.declared import PusherSettings
 from imserver.dialects.pusher.service import PusherService
-from imserver.dialects.pusher.wire import PusherDialect, PusherSubscribe, PusherUnsubscribe
-from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
+from imserver.dialects.pusher.wire import (
+    PusherDialect,
+    PusherSubscribe,
+    PusherUnsubscribe,
+)
+from imserver.gateway.channels.members import (
+    MAX_CHANNELS_OF_A_CONNECTION,
+    ChannelRefused,
+)
 from imserver.gateway.transport.connection import Connection
 from tests.backends.webhooks.conftest import constants, quick
 from tests.dialects.pusher.harness import Hooks, apps_of
@@ -60,7 +67,9 @@ def harness() -> Iterator[PusherHarness]:
         yield harness
 
 
-def test_a_user_is_removed_once_with_the_last_connection(harness: PusherHarness) -> None:
+def test_a_user_is_removed_once_with_the_last_connection(
+    harness: PusherHarness,
+) -> None:
     (first, _), (second, _) = harness.client(), harness.client()
     for connection in (first, second):
         harness.subscribe(connection, "ann")
@@ -105,7 +114,9 @@ def test_a_user_who_was_refused_is_not_removed(harness: PusherHarness) -> None:
     assert harness.sent == []
 
 
-def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(harness: PusherHarness) -> None:
+def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(
+    harness: PusherHarness,
+) -> None:
     (other, unread), (connection, client) = harness.client(), harness.client()
     harness.subscribe(other, "bob")
     for _ in range(1000):
@@ -115,19 +126,31 @@ def test_a_member_that_comes_and_goes_all_the_time_disconnects_no_other_one(harn
         client.read()
     assert other.is_open
     answers = [json.loads(payload) for payload in client.payloads()]
-    refused = [json.loads(each["data"]) for each in answers if each["event"] == "pusher:subscription_error"]
+    refused = [
+        json.loads(each["data"])
+        for each in answers
+        if each["event"] == "pusher:subscription_error"
+    ]
     assert {each["status"] for each in refused} == {429}
     assert any(b"member_added" in payload for payload in unread.payloads())
 
 
-def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(quick: None) -> None:
+def test_a_back_end_receives_which_channels_have_subscribers_but_not_those_of_the_server(
+    quick: None,
+) -> None:
     with Harness() as harness:
         sent: list[bytes] = []
         back_end = BackEnd()
-        back_end.send = lambda _url, _headers, body, _seconds: sent.append(body) or (200, b"")  # type: ignore[attr-defined]
-        webhooks = Webhooks(back_end, harness.table.id_of, lambda: "node:1", AwayStore())  # type: ignore[arg-type]
+        back_end.send = lambda _url, _headers, body, _seconds: (
+            sent.append(body) or (200, b"")
+        )  # type: ignore[attr-defined]
+        webhooks = Webhooks(
+            back_end, harness.table.id_of, lambda: "node:1", AwayStore()
+        )  # type: ignore[arg-type]
         hooks = PusherHooks(webhooks)
-        hooks.queues.set(APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k"))
+        hooks.queues.set(
+            APP, PusherReceiver(APP, "http://back.end", b"s", frozenset(), key="k")
+        )
         Occupancy(harness.channels, harness.table.id_of, webhooks)
         ann, _ = harness.login(APP, "ann")
         bob, _ = harness.login(APP, "bob")

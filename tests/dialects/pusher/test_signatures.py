@@ -7,7 +7,12 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from imserver.dialects.pusher.apps import PusherApp, PusherApps, body_matches, read_query
+from imserver.dialects.pusher.apps import (
+    PusherApp,
+    PusherApps,
+    body_matches,
+    read_query,
+)
 from imserver.dialects.pusher.declared import PusherOfApp, PusherSettings, pusher_of
 from imserver.dialects.pusher.service import connection_id_of, socket_id_of
 from imserver.gateway.auth.principal import BadSignature
@@ -27,17 +32,30 @@ def apps() -> PusherApps:
     return apps_of(SHOP, CLUB)
 
 
-def query(path: str = PATH, method: str = "GET", app: PusherApp = SHOP, **params: str) -> bytes:
+def query(
+    path: str = PATH, method: str = "GET", app: PusherApp = SHOP, **params: str
+) -> bytes:
     """A signed query."""
-    params = {"auth_key": "shopkey", "auth_version": "1.0", "auth_timestamp": str(NOW), **params}
+    params = {
+        "auth_key": "shopkey",
+        "auth_version": "1.0",
+        "auth_timestamp": str(NOW),
+        **params,
+    }
     text = "&".join(f"{name}={params[name]}" for name in sorted(params))
     signature = app.sign(f"{method}\n{path}\n{text}")
     return urlencode({**params, "auth_signature": signature}).encode()
 
 
 def test_who_signs_is_the_back_end_of_the_app_of_the_key(apps: PusherApps) -> None:
-    principal = apps.signer("GET", PATH, query(info="user_count,subscription_count"), NOW)
-    assert (principal.kind, principal.apps, principal.scopes) == ("signature", {"shop"}, frozenset())
+    principal = apps.signer(
+        "GET", PATH, query(info="user_count,subscription_count"), NOW
+    )
+    assert (principal.kind, principal.apps, principal.scopes) == (
+        "signature",
+        {"shop"},
+        frozenset(),
+    )
 
 
 WRONG: list[tuple[str, Callable[[], tuple[str, str, bytes]]]] = [
@@ -50,7 +68,10 @@ WRONG: list[tuple[str, Callable[[], tuple[str, str, bytes]]]] = [
     ("too old", lambda: ("GET", PATH, query(auth_timestamp=str(NOW - 601)))),
     ("of the future", lambda: ("GET", PATH, query(auth_timestamp=str(NOW + 601)))),
     ("without a time", lambda: ("GET", PATH, query(auth_timestamp="soon"))),
-    ("without a signature", lambda: ("GET", PATH, query().partition(b"&auth_signature")[0])),
+    (
+        "without a signature",
+        lambda: ("GET", PATH, query().partition(b"&auth_signature")[0]),
+    ),
     ("with a parameter twice", lambda: ("GET", PATH, query() + b"&auth_key=clubkey")),
     ("that is no text", lambda: ("GET", PATH, b"\xff")),
     ("with many parameters", lambda: ("GET", PATH, query() + b"&a=1" * 100)),
@@ -70,9 +91,15 @@ def test_the_window_has_ten_minutes_to_both_sides(apps: PusherApps, at: int) -> 
     assert apps.signer("GET", PATH, query(), at).kind == "signature"
 
 
-@pytest.mark.parametrize("signed", ["/apps/7/users/a b@c/x", "/apps/7/users/a%20b%40c/x"])
-@pytest.mark.parametrize("sent", ["/apps/7/users/a b@c/x", quote("/apps/7/users/a b@c/x")])
-def test_a_path_may_be_signed_before_or_after_it_is_encoded(apps: PusherApps, signed: str, sent: str) -> None:
+@pytest.mark.parametrize(
+    "signed", ["/apps/7/users/a b@c/x", "/apps/7/users/a%20b%40c/x"]
+)
+@pytest.mark.parametrize(
+    "sent", ["/apps/7/users/a b@c/x", quote("/apps/7/users/a b@c/x")]
+)
+def test_a_path_may_be_signed_before_or_after_it_is_encoded(
+    apps: PusherApps, signed: str, sent: str
+) -> None:
     assert apps.signer("GET", sent, query(signed), NOW).kind == "signature"
 
 
@@ -127,7 +154,19 @@ def test_a_socket_id_is_the_connection_id_in_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "1", "1.", ".1", "a.b", "1.2.3", "-1.2", "٣.1", f"{1 << 112}.1", "9" * 5000 + ".1"]
+    "wrong",
+    [
+        "",
+        "1",
+        "1.",
+        ".1",
+        "a.b",
+        "1.2.3",
+        "-1.2",
+        "٣.1",
+        f"{1 << 112}.1",
+        "9" * 5000 + ".1",
+    ],
 )
 def test_what_is_no_socket_id(wrong: str) -> None:
     assert connection_id_of(wrong) == ""
@@ -143,30 +182,54 @@ def test_checks_of_settings_know_the_secret_and_the_url() -> None:
 @pytest.mark.parametrize(
     ("settings", "output"),
     [
-        ("pusher: {app_id: 7, secret: s}", "apps.shop.pusher: expected app_id, key, and secret"),
-        ("pusher: {key: k, secret: s}", "apps.shop.pusher.app_id: expected 1 to 100 letters"),
-        ("pusher: {app_id: 7, key: a/b, secret: s}", "apps.shop.pusher.key: expected 1 to 100 letters"),
-        ("pusher: {app_id: 7, key: k}", "apps.shop.pusher: expected either secret or secret_file"),
+        (
+            "pusher: {app_id: 7, secret: s}",
+            "apps.shop.pusher: expected app_id, key, and secret",
+        ),
+        (
+            "pusher: {key: k, secret: s}",
+            "apps.shop.pusher.app_id: expected 1 to 100 letters",
+        ),
+        (
+            "pusher: {app_id: 7, key: a/b, secret: s}",
+            "apps.shop.pusher.key: expected 1 to 100 letters",
+        ),
+        (
+            "pusher: {app_id: 7, key: k}",
+            "apps.shop.pusher: expected either secret or secret_file",
+        ),
         (
             "pusher: {app_id: 7, key: k, secret: s, webhook_url: e.org}",
             "apps.shop.pusher.webhook_url: expected an http:// or https:// address",
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_named(tmp_path: Path, settings: str, output: str) -> None:
+def test_a_mistake_in_a_file_is_named(
+    tmp_path: Path, settings: str, output: str
+) -> None:
     assert refusal_of_app(tmp_path, settings).startswith(output)
 
 
 @pytest.mark.parametrize(("name", "other"), [("key", "app_id"), ("app_id", "key")])
-def test_two_apps_have_two_names_in_pushers_protocol(tmp_path: Path, name: str, other: str) -> None:
+def test_two_apps_have_two_names_in_pushers_protocol(
+    tmp_path: Path, name: str, other: str
+) -> None:
     row = f"secret: ssssssssssssssss, {name}: '7'"
     shop, club = (f"{{pusher: {{{row}, {other}: {each}}}}}" for each in "ab")
     output = refusal(tmp_path, f"apps:\n  shop: {shop}\n  club: {club}\n")
-    assert output == f"line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
+    assert (
+        output
+        == f"line 3: apps.club.pusher.{name}: '7' is already used by the app shop"
+    )
 
 
-def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(tmp_path: Path) -> None:
-    settings = read(tmp_path, "apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}")
+def test_the_secret_of_pushers_protocol_ends_demo_mode_and_is_not_printed(
+    tmp_path: Path,
+) -> None:
+    settings = read(
+        tmp_path,
+        "apps: {shop: {pusher: {app_id: 7, key: k, secret: ssssssssssssssss}}}",
+    )
     assert not settings.demo
     assert pusher_of(settings.apps["shop"]).app_id == "7"
     assert "ssss" not in shown_of(settings)

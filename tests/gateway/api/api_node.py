@@ -1,4 +1,5 @@
-"""A node of the core in this process, users who are online there, and what was sent to them."""
+"""A node of the core in this process, users who are online there, and what was
+sent to them."""
 
 import _socket
 from collections.abc import Collection
@@ -11,7 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver.gateway.cluster.registry import Lease
-from imserver.gateway.config.settings import ApiSettings, Config, KeySettings, LimitSettings
+from imserver.gateway.config.settings import (
+    ApiSettings,
+    Config,
+    KeySettings,
+    LimitSettings,
+)
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.http.call import answer
 from imserver.gateway.transport.connection import Connection, Encoding
@@ -38,7 +44,8 @@ class Sent(NamedTuple):
 
 
 class OtherNodes:
-    """Other nodes: their leases, and what they answer to which question; one without an answer is missing."""
+    """Other nodes: their leases, and what they answer to which question; one
+    without an answer is missing."""
 
     def __init__(self) -> None:
         self.answers: dict[str, dict[str, Any]] = {}
@@ -53,7 +60,11 @@ class OtherNodes:
     ) -> tuple[dict[str, bytes], list[str]]:
         names = [lease.node for lease in leases]
         self.queries.append((names, kind, body))
-        known = {name: self.answers[name][kind] for name in names if kind in self.answers.get(name, {})}
+        known = {
+            name: self.answers[name][kind]
+            for name in names
+            if kind in self.answers.get(name, {})
+        }
         return (
             {name: msgspec.msgpack.encode(value) for name, value in known.items()},
             [name for name in names if name not in known],
@@ -73,12 +84,16 @@ class ApiNode(Harness):
 
     def begin(self, app: str, *users: str) -> None:
         """Log users in. They are sent what the cmd dialect sends."""
-        encoding = Encoding(self.core.codec(CmdDialect()), self.core.dispatcher.serve, 65536, 0)
+        encoding = Encoding(
+            self.core.codec(CmdDialect()), self.core.dispatcher.serve, 65536, 0
+        )
         for user in users:
             near, far = _socket.socketpair()
             near.setblocking(False)
             self.clients[app, user] = Client(far)
-            connection = Connection(self.core.network.context, near, "127.0.0.1:1", encoding, monotonic())
+            connection = Connection(
+                self.core.network.context, near, "127.0.0.1:1", encoding, monotonic()
+            )
             self.core.network.poller.add(connection)
             self.core.hub.join(self.core.hub.apps[app], connection, user, "")
 
@@ -97,36 +112,63 @@ class ApiNode(Harness):
             for where, client in self.clients.items()
             for payload in client.payloads()
         ]
-        rows = [(app, user, body["response"]["data"], body["seq"]) for app, user, body in bodies]
-        return [Sent(app, user, data["from"], data["msg"], id) for app, user, data, id in rows]
+        rows = [
+            (app, user, body["response"]["data"], body["seq"])
+            for app, user, body in bodies
+        ]
+        return [
+            Sent(app, user, data["from"], data["msg"], id)
+            for app, user, data, id in rows
+        ]
 
     def meet(self) -> OtherNodes:
-        """Let this node know others; it is ``10.0.0.1:9001`` on the machine ``one``."""
+        """Let this node know others; it is ``10.0.0.1:9001`` on the machine
+        ``one``."""
         others = OtherNodes()
         own = Lease("10.0.0.1:9001", 1, host="one")
-        self.core.overview = replace(self.core.overview, own_lease=lambda: own, registry=others, rpc=others)
+        self.core.overview = replace(
+            self.core.overview, own_lease=lambda: own, registry=others, rpc=others
+        )
         return others
 
-    # --- asking ---------------------------------------------------------------------------------------------
+    # --- asking ---------------------------------------------------------------
 
     def request(
-        self, method: str, path: str, body: bytes = b"", *, query: str = "", kind: str = FORM, key: str = ""
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        query: str = "",
+        kind: str = FORM,
+        key: str = "",
     ) -> HttpResponse:
         """Ask the API itself, as the front does."""
-        endpoint = next(each for each in self.api.endpoints.values() if each.route.path == path)
-        headers = {"content-type": kind, **({"authorization": f"Bearer {key}"} if key else {})}
+        endpoint = next(
+            each for each in self.api.endpoints.values() if each.route.path == path
+        )
+        headers = {
+            "content-type": kind,
+            **({"authorization": f"Bearer {key}"} if key else {}),
+        }
         return answer(
-            self.api, endpoint, HttpRequest(method, path, query.encode(), body, headers, "127.0.0.1")
+            self.api,
+            endpoint,
+            HttpRequest(method, path, query.encode(), body, headers, "127.0.0.1"),
         )
 
     def get(self, path: str, *, key: str = "", **query: Any) -> Any:
         return decoded(self.request("GET", path, query=urlencode(query), key=key))
 
     def post(self, path: str, *, key: str = "", **form: Any) -> Any:
-        return decoded(self.request("POST", path, urlencode(form, doseq=True).encode(), key=key))
+        return decoded(
+            self.request("POST", path, urlencode(form, doseq=True).encode(), key=key)
+        )
 
     def post_json(self, path: str, document: Any, *, key: str = "") -> Any:
-        body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+        body = (
+            document if isinstance(document, bytes) else msgspec.json.encode(document)
+        )
         return decoded(self.request("POST", path, body, kind=JSON, key=key))
 
 
@@ -135,8 +177,11 @@ def decoded(finished: HttpResponse) -> Any:
     return msgspec.json.decode(finished.body)
 
 
-LIMITED = Config(limits=LimitSettings(body_bytes=1000, batch_targets=3, outbox_bytes=800))
-"""Small limits: bodies of 1,000 bytes, batches of 3, pushes of 100 characters."""
+LIMITED = Config(
+    limits=LimitSettings(body_bytes=1000, batch_targets=3, outbox_bytes=800)
+)
+"""Small limits: bodies of 1,000 bytes, batches of 3, pushes of 100
+characters."""
 OK = {"code": 200, "msg": "Success"}
 SENT = {**OK, "data": {"sendResults": True}}
 NOT_SENT = {**OK, "data": {"sendResults": False}}

@@ -14,12 +14,17 @@ StartNode = Callable[..., ApiNode]
 
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[StartNode]:
-    """``start_node(config)``: a node. 马远 is online in the apps 101 and 102, 黄帝 in 101."""
+    """``start_node(config)``: a node. 马远 is online in the apps 101 and 102, 黄帝
+    in 101."""
     nodes, numbers = list[ApiNode](), count()
 
     def start(config: Config | None = None) -> ApiNode:
         nodes.append(one := ApiNode(tmp_path / str(next(numbers)), config))
-        for app, users in (("101", ("马远", "黄帝")), ("102", ("马远",)), ("default", ("named",))):
+        for app, users in (
+            ("101", ("马远", "黄帝")),
+            ("102", ("马远",)),
+            ("default", ("named",)),
+        ):
             if app in one.core.hub.apps:
                 one.begin(app, *users)
         return one

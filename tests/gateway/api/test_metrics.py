@@ -40,7 +40,9 @@ class AnyNode:
         self.context = SimpleNamespace(connections={1, 2, 3})
         self.gate = SimpleNamespace(limit=100)
         apps = {
-            "101": SimpleNamespace(name="101", users={"ann": 1, "bob": [2, 3]}, several=1),
+            "101": SimpleNamespace(
+                name="101", users={"ann": 1, "bob": [2, 3]}, several=1
+            ),
             '7"\n\\': SimpleNamespace(name='7"\n\\', users={}, several=0),
         }
         self.hub = SimpleNamespace(apps=apps, registered=apps.values)
@@ -54,9 +56,13 @@ class AnyNode:
         self.store = SimpleNamespace(id="d1", healthy=lambda: True, part=lambda _: log)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         self.registry = SimpleNamespace(
-            counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
+            counters=RegistryCounters(),
+            healthy=lambda: True,
+            leases=lambda: {1: 1, 2: 2},
         )
-        self.rpc = SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0)
+        self.rpc = SimpleNamespace(
+            counters=RpcCounters(), queued_items=0, queued_bytes=0
+        )
         self.node_messages = SimpleNamespace(unreadable=0)
         self.member = object() if clustered else None
         self.rerouting = SimpleNamespace(rerouted=0, unreached=0)
@@ -69,7 +75,8 @@ class AnyNode:
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """Value by name and labels; every line has to be one that Prometheus understands."""
+    """Value by name and labels; every line has to be one that Prometheus
+    understands."""
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -87,7 +94,11 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
     node = AnyNode(clustered=True)
     for prefix, counters, fields in (
         ("imserver", node.metrics, Metrics.__slots__),
-        ("imserver_registry", node.registry.counters, RegistryCounters.__struct_fields__),
+        (
+            "imserver_registry",
+            node.registry.counters,
+            RegistryCounters.__struct_fields__,
+        ),
         ("imserver_rpc", node.rpc.counters, RpcCounters.__struct_fields__),
     ):
         for number, field in enumerate(fields, 1):
@@ -95,12 +106,21 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
                 setattr(counters, field, 1000 + number)
         shown = samples(render(node, "n"))
         for number, field in enumerate(fields, 1):
-            if type(getattr(counters, field)) is int and field not in {*SHOWN_OTHERWISE, *OF_MESSENGER}:
+            if type(getattr(counters, field)) is int and field not in {
+                *SHOWN_OTHERWISE,
+                *OF_MESSENGER,
+            }:
                 assert shown[f"{prefix}_{field}_total", 'node="n"'] == 1000 + number
 
 
 SHOWN_OTHERWISE = (
-    *("http_fast", "http_handed_over", "http_over_rate", "http_refused", "http_running"),
+    *(
+        "http_fast",
+        "http_handed_over",
+        "http_over_rate",
+        "http_refused",
+        "http_running",
+    ),
     "outbox_bytes_now",
 )
 """By a label, or by the part that knows them."""
@@ -122,18 +142,30 @@ def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
 def test_every_sample_is_labelled_with_the_node_and_escaped() -> None:
     text = render(AnyNode(clustered=True), 'a"b\\c')
     assert all(labels.startswith('node="a\\"b\\\\c"') for _, labels in samples(text))
-    users = {labels: value for (name, labels), value in samples(text).items() if name == "imserver_users"}
+    users = {
+        labels: value
+        for (name, labels), value in samples(text).items()
+        if name == "imserver_users"
+    }
     assert list(users.values()) == [2, 0]
     assert list(users)[1].endswith('app="7\\"\\n\\\\"')
     assert text.endswith("\n")
     shown = samples(text)
     for folder in ("data", "log"):
         free, size = (
-            next(value for (name, labels), value in shown.items() if name == each and folder in labels)
+            next(
+                value
+                for (name, labels), value in shown.items()
+                if name == each and folder in labels
+            )
             for each in ("imserver_disk_free_bytes", "imserver_disk_bytes")
         )
         assert 0 <= free <= size
-    sessions = [value for (name, _), value in samples(text).items() if name == "imserver_sessions"]
+    sessions = [
+        value
+        for (name, _), value in samples(text).items()
+        if name == "imserver_sessions"
+    ]
     assert sessions == [3, 0], "each of a user with several"
 
 
@@ -147,9 +179,16 @@ def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -
     shown = samples(render(node, "n"))
     assert shown["imserver_closes_total", 'node="n",code="1006"'] == 1
     assert shown["imserver_http_requests_total", 'node="n",by="flask"'] == 3
-    pushes = {labels: value for (name, labels), value in shown.items() if name == "imserver_pushes_total"}
+    pushes = {
+        labels: value
+        for (name, labels), value in shown.items()
+        if name == "imserver_pushes_total"
+    }
     assert pushes == {'node="n",app="101"': 2, 'node="n",app="other"': 7}
-    assert shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"'] == 2
+    assert (
+        shown["imserver_logins_denied_total", 'node="n",app="other",reason="token"']
+        == 2
+    )
     assert shown["imserver_logins_refused_total", 'node="n",app="101"'] == 1
     node = AnyNode(clustered=False)
     node.metrics.loop_lags = Histogram((0.01, 0.1))
@@ -157,7 +196,9 @@ def test_apps_that_are_not_registered_are_one_label_and_distributions_add_up() -
         node.metrics.lagged(seconds)
     shown = samples(render(node, "n"))
     name = "imserver_loop_lag_seconds"
-    assert [shown[f"{name}_bucket", f'node="n",le="{le}"'] for le in ("0.01", "0.1", "+Inf")] == [2, 3, 4]
+    assert [
+        shown[f"{name}_bucket", f'node="n",le="{le}"'] for le in ("0.01", "0.1", "+Inf")
+    ] == [2, 3, 4]
     assert shown[f"{name}_count", 'node="n"'] == 4
     assert shown[f"{name}_sum", 'node="n"'] == pytest.approx(7.061)
     assert shown["imserver_loop_lag_max_seconds", 'node="n"'] == 7
@@ -188,14 +229,32 @@ def test_texts_of_several_nodes_become_one_that_describes_each_metric_once() -> 
     merged = merge(texts)
     assert described(merged) == described(texts[0])
     shown = samples(merge([*texts, OF_OLD], ["e"]))
-    ups = {labels: value for (name, labels), value in shown.items() if name == "imserver_node_up"}
-    assert ups == {**{f'node="{name}"': 1 for name in "abcd"}, 'node="e"': 0}, "one is silent"
-    assert shown["gone_total", 'node="d"'] == 4, "one of another version knows other metrics"
+    ups = {
+        labels: value
+        for (name, labels), value in shown.items()
+        if name == "imserver_node_up"
+    }
+    assert ups == {**{f'node="{name}"': 1 for name in "abcd"}, 'node="e"': 0}, (
+        "one is silent"
+    )
+    assert shown["gone_total", 'node="d"'] == 4, (
+        "one of another version knows other metrics"
+    )
     assert merge([*texts, OF_OLD]).count("# HELP imserver_node_up") == 1
-    assert samples(merged) == {**samples(texts[0]), **samples(texts[1]), **samples(texts[2])}
-    names = [re.sub("(_(bucket|sum|count))?{.*", "", line) for line in merged.splitlines() if line[0] != "#"]
+    assert samples(merged) == {
+        **samples(texts[0]),
+        **samples(texts[1]),
+        **samples(texts[2]),
+    }
+    names = [
+        re.sub("(_(bucket|sum|count))?{.*", "", line)
+        for line in merged.splitlines()
+        if line[0] != "#"
+    ]
     together = [name for name, _ in groupby(names)]
-    assert len(together) == len({*together}), "all samples of a metric stand together, as the format demands"
+    assert len(together) == len({*together}), (
+        "all samples of a metric stand together, as the format demands"
+    )
 
 
 OWN_METRICS = """\
@@ -209,7 +268,9 @@ imserver_users{node="10.0.0.1:9001",app="101"} 2
 
 
 def scrape(node: ApiNode, key: str = "") -> Any:
-    return node.web.get("/metrics", headers={"Authorization": f"Bearer {key}"} if key else {})
+    return node.web.get(
+        "/metrics", headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
 
 
 def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other(node: ApiNode) -> None:
@@ -222,7 +283,10 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other(node: ApiNode) -> N
     ]
     peers.answers = {"10.0.0.1:9003": {"metrics": OWN_METRICS.replace("9001", "9003")}}
     answer = scrape(node)
-    assert (answer.status_code, answer.content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert (answer.status_code, answer.content_type) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
     assert samples(answer.text) == {
         ("imserver_node_up", 'node="10.0.0.1:9001"'): 1,
         ("imserver_node_up", 'node="10.0.0.1:9003"'): 1,
@@ -234,9 +298,18 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other(node: ApiNode) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 200), ("app-key", 403), ("admin-key", 200)]
+    ("key", "status"),
+    [
+        ("", 401),
+        ("wrong", 401),
+        ("read-key", 200),
+        ("app-key", 403),
+        ("admin-key", 200),
+    ],
 )
-def test_with_keys_a_scrape_needs_one_of_all_apps(start_node: StartNode, key: str, status: int) -> None:
+def test_with_keys_a_scrape_needs_one_of_all_apps(
+    start_node: StartNode, key: str, status: int
+) -> None:
     assert scrape(start_node(KEYS), key).status_code == status
 
 

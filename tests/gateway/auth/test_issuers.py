@@ -1,4 +1,5 @@
-"""OpenID Connect issuers: their keys are fetched, cached and rotated; tokens need issuer and audience."""
+"""OpenID Connect issuers: their keys are fetched, cached and rotated; tokens
+need issuer and audience."""
 
 import hmac
 import json
@@ -42,7 +43,8 @@ Reply = tuple[int, bytes] | str
 
 
 class Web:
-    """Documents by URL: what stands behind ``Outgoing.get``. ``gate``: called before each answer."""
+    """Documents by URL: what stands behind ``Outgoing.get``. ``gate``: called
+    before each answer."""
 
     def __init__(self, documents: dict[str, Any]) -> None:
         self.documents = documents
@@ -55,7 +57,9 @@ class Web:
         document = self.documents.get(url)
         if document is None:
             raise Unreachable("no route to host")
-        return 200, document if isinstance(document, bytes) else json.dumps(document).encode()
+        return 200, document if isinstance(document, bytes) else json.dumps(
+            document
+        ).encode()
 
 
 def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:
@@ -66,14 +70,19 @@ def jwk(algorithm: str, kid: str, **more: Any) -> dict[str, Any]:
 def web(*keys: dict[str, Any], url: str = URL) -> Web:
     return Web(
         {
-            f"{url}/.well-known/openid-configuration": {"issuer": url, "jwks_uri": f"{url}/keys"},
+            f"{url}/.well-known/openid-configuration": {
+                "issuer": url,
+                "jwks_uri": f"{url}/keys",
+            },
             f"{url}/keys": {"keys": list(keys)},
         }
     )
 
 
 def signed(algorithm: str = "EdDSA", kid: str = "1", **claims: Any) -> str:
-    given = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
+    given = {
+        name: value for name, value in {**CLAIMS, **claims}.items() if value is not None
+    }
     return jwt.encode(given, KEYS[algorithm], algorithm, {"kid": kid} if kid else {})
 
 
@@ -94,10 +103,14 @@ def test_a_token_of_the_issuer_proves_its_user(algorithm: str) -> None:
 
 @pytest.mark.parametrize("in_token", ["EdDSA", "Ed25519"])
 @pytest.mark.parametrize("in_key", ["EdDSA", "Ed25519", None])
-def test_an_edwards_key_may_use_the_name_of_rfc_9864(in_key: str | None, in_token: str) -> None:
+def test_an_edwards_key_may_use_the_name_of_rfc_9864(
+    in_key: str | None, in_token: str
+) -> None:
     signer = jwt.PyJWS()
     signer.register_algorithm("Ed25519", OKPAlgorithm())
-    token = signer.encode(json.dumps(CLAIMS).encode(), KEYS["EdDSA"], in_token, {"kid": "1"})
+    token = signer.encode(
+        json.dumps(CLAIMS).encode(), KEYS["EdDSA"], in_token, {"kid": "1"}
+    )
     assert claims(web(jwk("EdDSA", "1", alg=in_key)), token) == ("ann", "301", NOW + 60)
     with pytest.raises(BadToken):
         claims(web(jwk("ES256", "1")), token)
@@ -133,7 +146,9 @@ def test_the_row_of_the_audience_says_where_the_keys_and_the_user_are(
         ({"channel": "news"}, "token of a subscription"),
     ],
 )
-def test_a_token_that_proves_nothing_is_refused(changed: dict[str, Any], cause: str) -> None:
+def test_a_token_that_proves_nothing_is_refused(
+    changed: dict[str, Any], cause: str
+) -> None:
     with pytest.raises(BadToken, match=cause):
         claims(web(jwk("EdDSA", "1")), signed(**changed))
 
@@ -141,21 +156,36 @@ def test_a_token_that_proves_nothing_is_refused(changed: dict[str, Any], cause: 
 def test_a_subscription_token_of_the_issuer() -> None:
     row = JwtSettings(issuer=URL, audience="shop", user_claim="uid")
     issuers = Issuers(web(jwk("EdDSA", "1")))  # type: ignore[arg-type]
-    found = issuers.channel_claims((row,), signed(uid=17, channel="news", expire_at=0), NOW)
+    found = issuers.channel_claims(
+        (row,), signed(uid=17, channel="news", expire_at=0), NOW
+    )
     assert (found.sub, found.channel, found.expires_at) == ("17", "news", 0)
     wrong: list[dict[str, Any]] = [{"aud": "mail"}, {"exp": NOW}, {"uid": None}]
     for changed in wrong:
         with pytest.raises(BadToken):
-            issuers.channel_claims((row,), signed(**{"uid": "ann", "channel": "news", **changed}), NOW)
-    assert issuers.channel_claims((row,), signed(iss="https://other.example.org"), NOW) is None
+            issuers.channel_claims(
+                (row,), signed(**{"uid": "ann", "channel": "news", **changed}), NOW
+            )
+    assert (
+        issuers.channel_claims((row,), signed(iss="https://other.example.org"), NOW)
+        is None
+    )
 
 
 def test_only_a_client_of_centrifugo_has_a_session_that_ends_at_another_time() -> None:
     issuers, token = Issuers(web(jwk("EdDSA", "1"))), signed(expire_at=0)  # type: ignore[arg-type]
     for bare, end in ((False, NOW + 60), (True, 0)):
-        assert facts_of(issuers.claims("301", (ROW,), token, NOW, bare)) == ("ann", "301", end)
+        assert facts_of(issuers.claims("301", (ROW,), token, NOW, bare)) == (
+            "ann",
+            "301",
+            end,
+        )
     own = signed(expire_at="2026-12-01")
-    assert facts_of(issuers.claims("301", (ROW,), own, NOW)) == ("ann", "301", NOW + 60), "a claim of its own"
+    assert facts_of(issuers.claims("301", (ROW,), own, NOW)) == (
+        "ann",
+        "301",
+        NOW + 60,
+    ), "a claim of its own"
     with pytest.raises(BadToken, match="wrong types"):
         issuers.claims("301", (ROW,), own, NOW, True)
 
@@ -172,7 +202,8 @@ def test_a_token_of_an_issuer_that_the_app_does_not_name_is_left_to_others() -> 
 
 
 def test_a_public_key_is_no_secret_and_another_key_is_none() -> None:
-    """The key decides on the algorithm: HS256 with a published key as its secret proves nothing."""
+    """The key decides on the algorithm: HS256 with a published key as its
+    secret proves nothing."""
     row = jwk("RS256", "1")
     head, payload = (
         urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
@@ -180,7 +211,9 @@ def test_a_public_key_is_no_secret_and_another_key_is_none() -> None:
     )
     digest = hmac.digest(json.dumps(row).encode(), head + b"." + payload, "sha256")
     forged = b".".join([head, payload, urlsafe_b64encode(digest).rstrip(b"=")]).decode()
-    stranger = jwt.encode(CLAIMS, rsa.generate_private_key(65537, 2048), "RS256", {"kid": "1"})
+    stranger = jwt.encode(
+        CLAIMS, rsa.generate_private_key(65537, 2048), "RS256", {"kid": "1"}
+    )
     for wrong in (forged, stranger, jwt.encode(CLAIMS, None, "none", {"kid": "1"})):
         with pytest.raises(BadToken):
             claims(web(row), wrong)
@@ -199,9 +232,14 @@ def test_a_public_key_is_no_secret_and_another_key_is_none() -> None:
         *({**jwk("EdDSA", "1"), **wrong} for wrong in ({"crv": []}, {"kty": {}})),
         jwk("EdDSA", "1", use="enc"),
         json.loads(
-            jwt.get_algorithm_by_name("RS256").to_jwk(rsa.generate_private_key(65537, 1024).public_key())
+            jwt.get_algorithm_by_name("RS256").to_jwk(
+                rsa.generate_private_key(65537, 1024).public_key()
+            )
         ),
-        {**json.loads(jwt.get_algorithm_by_name("EdDSA").to_jwk(KEYS["EdDSA"])), "kid": "1"},
+        {
+            **json.loads(jwt.get_algorithm_by_name("EdDSA").to_jwk(KEYS["EdDSA"])),
+            "kid": "1",
+        },
     ],
 )
 def test_rows_that_are_no_signing_keys_are_ignored(row: dict[str, Any]) -> None:
@@ -211,7 +249,9 @@ def test_rows_that_are_no_signing_keys_are_ignored(row: dict[str, Any]) -> None:
     assert claims(site, signed("ES256", "2"))
 
 
-def test_the_document_of_another_issuer_or_with_keys_that_can_be_forged_is_not_used() -> None:
+def test_the_document_of_another_issuer_or_with_keys_that_can_be_forged_is_not_used() -> (
+    None
+):
     for changed, problem in (
         ({"issuer": "https://other.example.org"}, "another issuer"),
         ({"jwks_uri": "http://id.example.org/keys"}, "https"),
@@ -223,7 +263,9 @@ def test_the_document_of_another_issuer_or_with_keys_that_can_be_forged_is_not_u
         with pytest.raises(IssuerUnavailable, match=problem):
             claims(site, signed())
         assert len(site.fetched) == 1
-    site.documents = {f"{URL}/keys": b'{"keys":[{"kid":%b%b}]}' % (b"[" * 30_000, b"]" * 30_000)}
+    site.documents = {
+        f"{URL}/keys": b'{"keys":[{"kid":%b%b}]}' % (b"[" * 30_000, b"]" * 30_000)
+    }
     with pytest.raises(IssuerUnavailable):
         claims(site, signed(), replace(ROW, jwks_url=f"{URL}/keys"))
 
@@ -233,7 +275,9 @@ def issuer_of(site: Web) -> tuple[Issuer, Clock]:
     return Issuer(URL, "", site, clock), clock  # type: ignore[arg-type]
 
 
-def test_keys_are_fetched_once_and_who_does_not_answer_delays_the_first_login_only() -> None:
+def test_keys_are_fetched_once_and_who_does_not_answer_delays_the_first_login_only() -> (
+    None
+):
     site = web(jwk("EdDSA", "1"))
     issuer, _ = issuer_of(site)
     jobs = [gevent.spawn(issuer.keys_for, "1") for _ in range(20)]
@@ -268,16 +312,26 @@ UNKNOWN = ((RETRY_SECONDS, "9"), (0, "9"), (0, "8"), (0, "7"), (RETRY_SECONDS, "
         [FIRST, (RETRY_SECONDS - 1, "2", "2", NO_KEY, 2), (1, "2", "2", "", 4)],
         # A key is not unknown because the issuer was away.
         [FIRST, (RETRY_SECONDS, "", "2", NO_KEY, 3), (RETRY_SECONDS, "12", "2", "", 5)],
-        # One fetch each 10 s, whatever strangers name; later 9 is known to be unknown.
+        # One fetch each 10 s, whatever strangers name; later 9 is known to be
+        # unknown.
         [FIRST, *((seconds, "1", kid, NO_KEY, 4) for seconds, kid in UNKNOWN)],
         # No login waits for the fetch of what is old.
-        [FIRST, (REFRESH_SECONDS + 1, "2", "1", "", 4), (0, "2", "2", "", 4), (0, "2", "1", NO_KEY, 4)],
-        [FIRST, (MAX_AGE_SECONDS - 1, "", "1", "", 3), (RETRY_SECONDS, "", "1", AWAY, 4)],
+        [
+            FIRST,
+            (REFRESH_SECONDS + 1, "2", "1", "", 4),
+            (0, "2", "2", "", 4),
+            (0, "2", "1", NO_KEY, 4),
+        ],
+        [
+            FIRST,
+            (MAX_AGE_SECONDS - 1, "", "1", "", 3),
+            (RETRY_SECONDS, "", "1", AWAY, 4),
+        ],
     ],
 )
 def test_when_keys_are_fetched(steps: list[tuple[float, str, str, str, int]]) -> None:
-    """Each step: seconds that pass, the keys of the issuer, which one is asked for, what is wrong, and the
-    number of fetches so far."""
+    """Each step: seconds that pass, the keys of the issuer, which one is asked
+    for, what is wrong, and the number of fetches so far."""
     rows = {"1": jwk("EdDSA", "1"), "2": jwk("ES256", "2")}
     site = Web({})
     issuer, clock = issuer_of(site)
@@ -296,7 +350,8 @@ def test_when_keys_are_fetched(steps: list[tuple[float, str, str, str, int]]) ->
 
 
 def test_issuers_are_kept_apart() -> None:
-    """One that hangs delays no token of another, and a key of one signs nothing for another."""
+    """One that hangs delays no token of another, and a key of one signs nothing
+    for another."""
     other = "https://login.example.net"
     site = web(jwk("EdDSA", "1"))
     hanging = gevent.event.Event()

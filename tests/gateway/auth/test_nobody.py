@@ -1,4 +1,5 @@
-"""What the core hears where no feature, or more than one, answers its questions about back ends."""
+"""What the core hears where no feature, or more than one, answers its questions
+about back ends."""
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -43,7 +44,10 @@ def test_nobody_answers() -> None:
     questions = (relations.may_reach, relations.may_write, relations.may_see_presence)
     assert all(ask("101", "ann", "bob") for ask in questions)
     assert not relations.limits("101", "ann")
-    assert [*relations.blocked_by("101", "ann", ["bob"]), *relations.blockers("101", "ann", 9)] == []
+    assert [
+        *relations.blocked_by("101", "ann", ["bob"]),
+        *relations.blockers("101", "ann", 9),
+    ] == []
     for read in (accounts.holder, accounts.proof_of):
         with pytest.raises(BadToken):
             read("token")
@@ -75,7 +79,9 @@ class Heard(Observer):
 
     def recorder(self, app: str, kind: str) -> Any:
         return (
-            (lambda _sql, _app, user, _facts: self.calls.append(f"{kind} of {user}")) if self.apps else None
+            (lambda _sql, _app, user, _facts: self.calls.append(f"{kind} of {user}"))
+            if self.apps
+            else None
         )
 
 

@@ -32,7 +32,8 @@ def taken(buckets: Buckets, payer: str = "ann", number: float = 0) -> int:
 
 
 def seconds_of(buckets: Buckets, payer: str = "ann") -> int:
-    """The seconds after which a request may be repeated; 0: it was within the limit."""
+    """The seconds after which a request may be repeated; 0: it was within the
+    limit."""
     try:
         buckets.require(payer)
     except TooManyRequests as refused:
@@ -41,7 +42,9 @@ def seconds_of(buckets: Buckets, payer: str = "ann") -> int:
 
 
 @pytest.mark.parametrize("number", [1, 3, 7, 10, 49, 2.5, 0.5, 0.01])
-def test_a_bucket_is_full_at_first_and_fills_up_again(clock: Clock, number: float) -> None:
+def test_a_bucket_is_full_at_first_and_fills_up_again(
+    clock: Clock, number: float
+) -> None:
     buckets = Buckets(RATE, number)
     for seconds in (max(1, 1 / number), 3600):
         assert taken(buckets) == max(int(number), 1)
@@ -50,14 +53,20 @@ def test_a_bucket_is_full_at_first_and_fills_up_again(clock: Clock, number: floa
     assert seconds_of(buckets, "bob") == math.ceil(1 / number)
 
 
-def test_one_token_comes_after_another_and_a_success_gives_one_back(clock: Clock) -> None:
+def test_one_token_comes_after_another_and_a_success_gives_one_back(
+    clock: Clock,
+) -> None:
     buckets = Buckets(RATE, 3, 30)
     assert [seconds_of(buckets) for _ in range(4)] == [0, 0, 0, 10]
     clock.now += 9.9
     assert seconds_of(buckets) == 1
     clock.now += 0.1
     assert [seconds_of(buckets) for _ in range(2)] == [0, 10]
-    assert [buckets.wait("ann"), buckets.wait("bob"), Buckets(RATE).wait("ann")] == [10, 0, 0]
+    assert [buckets.wait("ann"), buckets.wait("bob"), Buckets(RATE).wait("ann")] == [
+        10,
+        0,
+        0,
+    ]
     buckets = Buckets(RATE, 3, 30)
     buckets.give_back("ann")
     assert taken(buckets) == 3
@@ -67,9 +76,15 @@ def test_one_token_comes_after_another_and_a_success_gives_one_back(clock: Clock
     assert taken(buckets) == 3
 
 
-def test_a_request_of_more_tokens_takes_all_or_none_or_is_paid_back(clock: Clock) -> None:
+def test_a_request_of_more_tokens_takes_all_or_none_or_is_paid_back(
+    clock: Clock,
+) -> None:
     buckets = Buckets(RATE, 700, 86400)
-    assert [buckets.take("ann", tokens) for tokens in (600, 101, 100)] == [True, False, True]
+    assert [buckets.take("ann", tokens) for tokens in (600, 101, 100)] == [
+        True,
+        False,
+        True,
+    ]
     assert not buckets.take("bob", 701), "it never fits"
     buckets.require_one("bob", 701)
     with pytest.raises(TooManyRequests):
@@ -85,11 +100,15 @@ def test_a_request_of_more_tokens_takes_all_or_none_or_is_paid_back(clock: Clock
     assert taken(buckets) == 3, "a new limit fills all buckets"
 
 
-def test_without_a_limit_or_a_payer_nothing_is_counted_and_a_payer_may_have_a_limit(clock: Clock) -> None:
+def test_without_a_limit_or_a_payer_nothing_is_counted_and_a_payer_may_have_a_limit(
+    clock: Clock,
+) -> None:
     buckets = Buckets(RATE)
     assert taken(buckets) == 1000
     limited = Buckets(RATE, 1)
-    assert all(seconds_of(limited, by_address("shop", "127.0.0.1")) == 0 for _ in range(10))
+    assert all(
+        seconds_of(limited, by_address("shop", "127.0.0.1")) == 0 for _ in range(10)
+    )
     assert buckets.payers() == limited.payers() == []
     buckets = Buckets(RATE)
     for expected in ((2, 5), (1, 2)):
@@ -107,10 +126,14 @@ def test_full_buckets_are_forgotten(clock: Clock) -> None:
     assert len(buckets.payers()) == 60
 
 
-def test_those_that_paid_longest_ago_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_that_paid_longest_ago_are_forgotten(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rates, "MAX_PAYERS", 2)
     buckets = Buckets(RATE, 1)
-    found = [buckets.take(payer) for payer in ("ann", "bob", "ann", "cid", "ann", "cid")]
+    found = [
+        buckets.take(payer) for payer in ("ann", "bob", "ann", "cid", "ann", "cid")
+    ]
     assert found == [True, True, False, True, True, False]
     assert buckets.payers() == ["cid", "ann"]
     muted, senders = MutedUsers(), SenderRates()
@@ -121,7 +144,9 @@ def test_those_that_paid_longest_ago_are_forgotten(clock: Clock, monkeypatch: py
     assert [user for _, user in senders.known] == ["bob", "cid"]
 
 
-def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_answer(clock: Clock) -> None:
+def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_answer(
+    clock: Clock,
+) -> None:
     answers: list[float | None] = [0, 0, 12.5, None, None, 0, 0]
     request = []
 
@@ -131,10 +156,14 @@ def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_ans
 
     buckets = Buckets(RATE, 3, 30, shared)
     assert [seconds_of(buckets) for _ in range(3)] == [0, 0, 13]
-    assert [seconds_of(buckets) for _ in range(2)] == [0, 10], "what nodes counted together counts here, too"
+    assert [seconds_of(buckets) for _ in range(2)] == [0, 10], (
+        "what nodes counted together counts here, too"
+    )
     buckets.give_back("ann")
     buckets.forget("ann")
-    assert request == [("test:'ann'", 3, 10.0, weight) for weight in (1, 1, 1, 1, 1, -1, -3)]
+    assert request == [
+        ("test:'ann'", 3, 10.0, weight) for weight in (1, 1, 1, 1, 1, -1, -3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +178,18 @@ def test_nodes_count_together_and_each_by_itself_while_the_registry_does_not_ans
         *((own, None) for own in ("", "127.0.0.1", "::1")),
     ],
 )
-def test_a_network_pays_in_each_app_and_this_machine_does_not(address: str, network: str | None) -> None:
+def test_a_network_pays_in_each_app_and_this_machine_does_not(
+    address: str, network: str | None
+) -> None:
     assert by_address("shop", address) == (network and ("shop", network))
 
 
 def test_the_buckets_of_somebody_are_found(clock: Clock) -> None:
     one = BucketList()
-    of_users, of_networks = one.make(RATE, 3, 30), one.make(RATE, 3, 30, lambda *_: None)
+    of_users, of_networks = (
+        one.make(RATE, 3, 30),
+        one.make(RATE, 3, 30, lambda *_: None),
+    )
     for payer in (("shop", "ann"), ("tea", "ann"), ("shop", "bob")):
         of_users.take(payer)
     of_networks.take("192.0.2.1")
@@ -169,7 +203,9 @@ def test_the_buckets_of_somebody_are_found(clock: Clock) -> None:
     likely = [("shop", "ann"), ("shop", "192.0.2.1"), ("shop", "ann", "192.0.2.1")]
     found = find(likely=True)
     assert found[0] == ann
-    assert sorted(found[1:], key=str) == sorted([(of_networks, each) for each in likely], key=str)
+    assert sorted(found[1:], key=str) == sorted(
+        [(of_networks, each) for each in likely], key=str
+    )
 
 
 def test_a_mute_ends_at_its_time_and_is_forgotten() -> None:
@@ -183,7 +219,9 @@ def test_a_mute_ends_at_its_time_and_is_forgotten() -> None:
     assert (time.time() > now + 2, list(muted.all)) == (True, [("a", "ann")])
 
 
-def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock) -> None:
+def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(
+    clock: Clock,
+) -> None:
     bots, of_bots, of_guests = SenderRates(), Buckets(BURST, 2), Buckets(BURST, 1)
     bots.limit("a", "7", of_bots)
     assert [bots.take("a", "7") for _ in range(11)] == [True] * 10 + [False]
@@ -203,11 +241,16 @@ def test_senders_with_a_rate_may_send_as_much_as_their_buckets_hold(clock: Clock
     assert all(unlimited.take("a", "7") for _ in range(100))
 
 
-def test_what_is_counted_long_outlasts_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_counted_long_outlasts_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def start() -> tuple[LastingRates, Buckets, Buckets]:
         one = BucketList()
         lasting = LastingRates(one, tmp_path, lambda _name: bytes(64))
-        buckets = one.make(RATE, 3, 3600), one.make(Rate("short", "things", "user", "", ""), 3, 30)
+        buckets = (
+            one.make(RATE, 3, 3600),
+            one.make(Rate("short", "things", "user", "", ""), 3, 30),
+        )
         lasting.start()
         return lasting, *buckets
 
@@ -222,7 +265,9 @@ def test_what_is_counted_long_outlasts_a_restart(tmp_path: Path, caplog: pytest.
     assert 1190 < seconds_of(hour) <= 1200
     after.write()
     _, hour, _ = start()
-    assert (taken(hour), taken(hour, "bob")) == (0, 2), "of those who did not ask in between, too"
+    assert (taken(hour), taken(hour, "bob")) == (0, 2), (
+        "of those who did not ask in between, too"
+    )
     for _ in range(2):
         hour.forget("ann")
         assert taken(hour) == 3

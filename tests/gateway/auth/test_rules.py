@@ -15,7 +15,11 @@ from imserver.gateway.auth.rules import Rule, load_app_keys, objection
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.auth.tokens import BadKey, BadToken, make_token, read_token
 from imserver.gateway.channels.subscriptions import Subscribed
-from imserver.gateway.config.settings import ChannelSettings, JwtSettings, TenantSettings
+from imserver.gateway.config.settings import (
+    ChannelSettings,
+    JwtSettings,
+    TenantSettings,
+)
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers, CmdDialect
 from imserver.gateway.hub.hub import App, LocalChannel
 from imserver.gateway.model import Subscribe
@@ -40,12 +44,20 @@ def rule(**settings: Any) -> Rule:
     [
         ({}, True, True),
         ({"webhook": HOOK}, True, False),  # it only wants events
-        *(({name: rule}, False, False) for name, rule in (("jwt", JWT), ("dialects", ("cmd",)))),
-        *(({name: 1}, False, False) for name in ("max_connections", "messages_per_second")),
+        *(
+            ({name: rule}, False, False)
+            for name, rule in (("jwt", JWT), ("dialects", ("cmd",)))
+        ),
+        *(
+            ({name: 1}, False, False)
+            for name in ("max_connections", "messages_per_second")
+        ),
         ({"webhook": ASK}, False, False),
     ],
 )
-def test_an_app_that_demands_nothing_is_plain(settings: dict[str, Any], plain: bool, quiet: bool) -> None:
+def test_an_app_that_demands_nothing_is_plain(
+    settings: dict[str, Any], plain: bool, quiet: bool
+) -> None:
     one = rule(**settings)
     assert (one.plain, one.quiet, one.origins) == (plain, quiet, None)
     assert one.by_back_end is one.asks_back_end is (settings.get("webhook") is ASK)
@@ -58,7 +70,10 @@ def test_an_app_that_demands_nothing_is_plain(settings: dict[str, Any], plain: b
         (TenantSettings(jwt=JWT, webhook=HOOK), ""),
         (TenantSettings(jwt=(JwtSettings(),)), ""),
         (TenantSettings(jwt=(JwtSettings("HS256", "short"),)), "jwt: "),
-        (TenantSettings(jwt=(JwtSettings("HS256", PLACEHOLDER),)), "jwt: this secret is a placeholder"),
+        (
+            TenantSettings(jwt=(JwtSettings("HS256", PLACEHOLDER),)),
+            "jwt: this secret is a placeholder",
+        ),
     ],
 )
 def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
@@ -76,15 +91,29 @@ def test_what_cannot_be_is_reported(settings: TenantSettings, why: str) -> None:
 
 
 @pytest.mark.parametrize("names", [("", ""), ("", "new"), ("old", "new")])
-def test_a_key_is_replaced_while_tokens_of_both_are_accepted(tmp_path: Path, names: tuple[str, str]) -> None:
-    """The steps of docs/guides/session-tokens.md, whether or not the keys have a ``kid``."""
+def test_a_key_is_replaced_while_tokens_of_both_are_accepted(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """The steps of docs/guides/session-tokens.md, whether or not the keys have
+    a ``kid``."""
     file = tmp_path / "my.yaml"
-    old, new = (JwtSettings(key=text * 32, kid=kid) for text, kid in zip("ab", names, strict=True))
+    old, new = (
+        JwtSettings(key=text * 32, kid=kid)
+        for text, kid in zip("ab", names, strict=True)
+    )
     tokens = [make_token("ann", "101", 2**40, row, row.key) for row in (old, new)]
-    for rows, accepted in (([old], [True, False]), ([old, new], [True, True]), ([new], [False, True])):
-        listed = [{"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows]
+    for rows, accepted in (
+        ([old], [True, False]),
+        ([old, new], [True, True]),
+        ([new], [False, True]),
+    ):
+        listed = [
+            {"key": row.key, **({"kid": row.kid} if row.kid else {})} for row in rows
+        ]
         file.write_text(json.dumps({"apps": {"101": {"jwt": listed}}}))
-        keys = load_app_keys("101", load_config(str(file), environ={}).apps["101"], Secret(b"server"))
+        keys = load_app_keys(
+            "101", load_config(str(file), environ={}).apps["101"], Secret(b"server")
+        )
         for token, is_accepted in zip(tokens, accepted, strict=True):
             if is_accepted:
                 assert read_token(token, keys, 0).user == "ann"
@@ -100,7 +129,8 @@ def test_check_config_tries_the_keys_and_shows_no_secret(tmp_path: Path) -> None
 
 
 def check_secret(tmp_path: Path, settings: str, wrong: str = "") -> None:
-    """``settings`` are those of an app, among them a secret that begins with ``the secret``."""
+    """``settings`` are those of an app, among them a secret that begins with
+    ``the secret``."""
     file = tmp_path / "my.yaml"
     file.write_text(f'apps: {{"101": {{{settings}}}}}')
     done = run_cli("check-config", "--config", str(file))
@@ -121,7 +151,10 @@ def test_no_encoding_of_former_rules_stays() -> None:
         return sum(isinstance(each, Encoding) for each in gc.get_objects())
 
     found = Subscribed(LocalChannel(App("101", "multi"), "news"), ChannelSettings())
-    answers, plain = CmdAnswers(ChannelCmdDialect()), Encoding(CmdDialect(), lambda *_: None, 65536, 0)
+    answers, plain = (
+        CmdAnswers(ChannelCmdDialect()),
+        Encoding(CmdDialect(), lambda *_: None, 65536, 0),
+    )
     subscribe_under_new_rules()
     before = encodings()
     for _ in range(5):
@@ -138,10 +171,12 @@ YEAR = 365 * 86400
     [
         ([("a", 10), ("b", 11), (9.5, 0), (10, 1)], "b"),
         ([("a", 10), ("a", 100), (50, 0), (100, 1)], ""),  # a new token moves the end
-        ([("a", 10), ("a", None), (100, 0)], ""),  # a login without an end takes it away
+        # a login without an end takes it away
+        ([("a", 10), ("a", None), (100, 0)], ""),
         ([(5, 0), ("a", 0), (6, 1)], ""),  # it has expired already
         ([("a", 1), ("b", 10), ("c", 2 * YEAR), (YEAR, 2)], "c"),  # a clock that leaps
-        ([("a", 10), (-3600, 0), ("b", -3000), (9, 1), (10, 1)], ""),  # one that is set back
+        # one that is set back
+        ([("a", 10), (-3600, 0), ("b", -3000), (9, 1), (10, 1)], ""),
     ],
 )
 def test_each_session_is_closed_with_4504_in_its_second(
@@ -152,14 +187,22 @@ def test_each_session_is_closed_with_4504_in_its_second(
         expiry = Expiry(NOW)
         for what, number in steps:
             if isinstance(what, str):
-                expiry.end_at(connections[what][0], 0 if number is None else int(NOW) + number)
+                expiry.end_at(
+                    connections[what][0], 0 if number is None else int(NOW) + number
+                )
             else:
-                open_before = sum(connection.is_open for connection, _ in connections.values())
+                open_before = sum(
+                    connection.is_open for connection, _ in connections.values()
+                )
                 assert expiry.expire(NOW + what) == number
                 closed = [each for each in connections.values() if not each[0].is_open]
                 assert len(connections) - open_before + (number or 0) == len(closed)
                 assert {client.close_code() for _, client in closed} <= {4504}
-        assert [name for name, (connection, _) in connections.items() if connection in expiry] == [*left]
+        assert [
+            name
+            for name, (connection, _) in connections.items()
+            if connection in expiry
+        ] == [*left]
         assert len(expiry) == len(left)
 
 

@@ -1,4 +1,5 @@
-"""Session tokens: which are taken, for whom, until when; which keys are. Also of Centrifugo."""
+"""Session tokens: which are taken, for whom, until when; which keys are. Also
+of Centrifugo."""
 
 import hashlib
 import hmac
@@ -38,7 +39,9 @@ CLAIMS = {"sub": "ann", "app": "101", "exp": NOW + 60}
 
 def pem(key: Any) -> tuple[str, str]:
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
     public = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -54,7 +57,11 @@ def make(algorithm: str) -> tuple[str, str]:
     if algorithm.startswith("ES"):
         return pem(ec.generate_private_key(CURVES[algorithm]))
     is_rsa = algorithm.startswith("RS")
-    return pem(rsa.generate_private_key(65537, 2048) if is_rsa else ed25519.Ed25519PrivateKey.generate())
+    return pem(
+        rsa.generate_private_key(65537, 2048)
+        if is_rsa
+        else ed25519.Ed25519PrivateKey.generate()
+    )
 
 
 CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
@@ -67,15 +74,22 @@ def keys(*rows: JwtSettings) -> Any:
     return load_keys(rows or (JwtSettings("HS256", SECRET),), Secret(b"server"), "101")
 
 
-def signed(claims: Any = None, key: str = SECRET, algorithm: str = "HS256", **headers: Any) -> str:
+def signed(
+    claims: Any = None, key: str = SECRET, algorithm: str = "HS256", **headers: Any
+) -> str:
     claims = CLAIMS if claims is None else claims
     return jwt.encode(claims, key, algorithm, headers=headers or None)
 
 
 def raw(header: Any, payload: Any, signature: bytes = b"") -> str:
     """A token made by hand, of whatever its parts are."""
-    parts = [json.dumps(part).encode() if not isinstance(part, bytes) else part for part in (header, payload)]
-    return ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*parts, signature))
+    parts = [
+        json.dumps(part).encode() if not isinstance(part, bytes) else part
+        for part in (header, payload)
+    ]
+    return ".".join(
+        urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*parts, signature)
+    )
 
 
 SHOP = load_keys((JwtSettings("HS256", SECRET),), Secret(b"server"), "shop")
@@ -97,9 +111,14 @@ def test_a_token_proves_user_app_and_end_by_its_key_alone(algorithm: Any) -> Non
     token = signed(key=signer, algorithm=algorithm)
     for key in {signer, verifier}:  # a private key verifies, too
         known = keys(JwtSettings(algorithm, key))
-        for found in (read_token(token, known, NOW), read_bare_token(token, known, NOW, "shop")):
+        for found in (
+            read_token(token, known, NOW),
+            read_bare_token(token, known, NOW, "shop"),
+        ):
             assert (found.user, found.app, found.expires_at) == ("ann", "101", NOW + 60)
-    wrong = [signed(key=OTHER * 2 if signer == stranger else stranger, algorithm=algorithm)]
+    wrong = [
+        signed(key=OTHER * 2 if signer == stranger else stranger, algorithm=algorithm)
+    ]
     if algorithm in ("HS384", "HS512"):
         wrong.append(signed(key=signer, algorithm="HS256"))
     for token in wrong:
@@ -113,16 +132,22 @@ def test_a_token_proves_user_app_and_end_by_its_key_alone(algorithm: Any) -> Non
         ({"app": 101}, ("101", NOW + 60)),
         ({"exp": NOW + 0.5}, ("101", NOW)),
         ({"exp": 1e300}, ("101", 2**40)),
-        ({"nbf": NOW + SKEW_SECONDS}, ("101", NOW + 60)),  # a clock that is a little ahead
-        ({"aud": ["x"], "iss": "us", "iat": NOW + 10**6, "jti": {}, "name": "Ann"}, ("101", NOW + 60)),
+        # a clock that is a little ahead
+        ({"nbf": NOW + SKEW_SECONDS}, ("101", NOW + 60)),
+        (
+            {"aud": ["x"], "iss": "us", "iat": NOW + 10**6, "jti": {}, "name": "Ann"},
+            ("101", NOW + 60),
+        ),
     ],
 )
-def test_claims_of_other_forms_are_taken(claims: dict[str, Any], found: tuple[str, int]) -> None:
+def test_claims_of_other_forms_are_taken(
+    claims: dict[str, Any], found: tuple[str, int]
+) -> None:
     read = read_token(signed({**CLAIMS, **claims}), keys(), NOW)
     assert (read.user, read.app, read.expires_at) == ("ann", *found)
 
 
-# --- what is not --------------------------------------------------------------------------------------------
+# --- what is not --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,18 +157,29 @@ def test_claims_of_other_forms_are_taken(claims: dict[str, Any], found: tuple[st
         ({"nbf": NOW + SKEW_SECONDS + 1}, "not valid yet"),
         *(({name: ...}, name) for name in ("exp", "app", "sub")),
         *(({"channel": name}, "subscription") for name in ("news", "")),
-        *(({name: wrong}, name) for name, wrong in (("sub", 7), ("app", ["101"]), ("nbf", {}))),
+        *(
+            ({name: wrong}, name)
+            for name, wrong in (("sub", 7), ("app", ["101"]), ("nbf", {}))
+        ),
         *(({"exp": wrong}, "exp") for wrong in (True, "1900000000", None)),
         *((text, "invalid") for text in (["ann"], b"not json", b"[" * 5000)),
         (b'{"sub":"ann","app":"101","exp":NaN}', "invalid"),
     ],
 )
-def test_a_token_without_what_it_needs_or_out_of_its_time_is_refused(claims: Any, why: str) -> None:
+def test_a_token_without_what_it_needs_or_out_of_its_time_is_refused(
+    claims: Any, why: str
+) -> None:
     if isinstance(claims, dict):
-        claims = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not ...}
+        claims = {
+            name: value
+            for name, value in {**CLAIMS, **claims}.items()
+            if value is not ...
+        }
     with pytest.raises(BadToken, match=why):
         read_token(bare(claims), keys(), NOW)
-    if not isinstance(claims, dict) or (claims.keys() >= CLAIMS.keys() and claims["exp"] is not None):
+    if not isinstance(claims, dict) or (
+        claims.keys() >= CLAIMS.keys() and claims["exp"] is not None
+    ):
         with pytest.raises(BadToken):  # clients of Centrifugo need neither app nor end
             read_bare_token(bare(claims), keys(), NOW, "shop")
 
@@ -166,9 +202,21 @@ def tampered() -> list[str]:
 @pytest.mark.parametrize(
     "token",
     [
-        *("", "page.whatever", "a.b", "a.b.c", "....", "\x00\x00.\x00.\x00", "ü.ü.ü", "e30.e30.e30"),
+        *(
+            "",
+            "page.whatever",
+            "a.b",
+            "a.b.c",
+            "....",
+            "\x00\x00.\x00.\x00",
+            "ü.ü.ü",
+            "e30.e30.e30",
+        ),
         *(raw({"alg": name}, CLAIMS) for name in ("none", "None")),
-        *(raw(head, CLAIMS, b"x" * 32) for head in ({"alg": ["HS256"]}, {"alg": "HS256", "kid": 7}, [])),
+        *(
+            raw(head, CLAIMS, b"x" * 32)
+            for head in ({"alg": ["HS256"]}, {"alg": "HS256", "kid": 7}, [])
+        ),
         raw({"alg": "HS256", "crit": ["b64"], "b64": False}, CLAIMS, b"x" * 32),
         raw(b"[" * 5000, CLAIMS, b"x"),
         "x" * (MAX_TOKEN_CHARACTERS + 1),
@@ -181,34 +229,43 @@ def test_an_invalid_token_is_refused(token: str) -> None:
 
 
 def test_the_key_decides_on_the_algorithm_not_the_token() -> None:
-    """The public key is no secret: a token that uses it as one proves nothing."""
+    """The public key is no secret: a token that uses it as one proves
+    nothing."""
     known = keys(JwtSettings("RS256", RSA[1]))
     header = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
     payload = urlsafe_b64encode(json.dumps(CLAIMS).encode()).rstrip(b"=")
     for secret in (RSA[1].encode(), RSA[1].strip().encode()):
         mac = hmac.digest(secret, header + b"." + payload, hashlib.sha256)
-        token = b".".join((header, payload, urlsafe_b64encode(mac).rstrip(b"="))).decode()
+        token = b".".join(
+            (header, payload, urlsafe_b64encode(mac).rstrip(b"="))
+        ).decode()
         with pytest.raises(BadToken):
             read_token(token, known, NOW)
 
 
 def test_a_token_is_held_against_the_key_that_it_names_or_against_all() -> None:
-    known = keys(JwtSettings("HS256", SECRET, kid="old"), JwtSettings("HS256", OTHER, kid="new"))
+    known = keys(
+        JwtSettings("HS256", SECRET, kid="old"), JwtSettings("HS256", OTHER, kid="new")
+    )
     assert read_token(signed(key=SECRET, kid="old"), known, NOW).user == "ann"
     assert read_token(signed(key=OTHER, kid="new"), known, NOW).user == "ann"
     with pytest.raises(BadToken):
         read_token(signed(key=OTHER, kid="old"), known, NOW)
     with pytest.raises(BadToken, match="'older'"):
         read_token(signed(key=SECRET, kid="older"), known, NOW)
-    known = keys(JwtSettings("RS256", RSA[1], kid="a"), JwtSettings("HS256", OTHER, kid="b"))
+    known = keys(
+        JwtSettings("RS256", RSA[1], kid="a"), JwtSettings("HS256", OTHER, kid="b")
+    )
     assert read_token(signed(key=OTHER), known, NOW).user == "ann"
     assert read_token(signed(key=RSA[0], algorithm="RS256"), known, NOW).user == "ann"
     with pytest.raises(BadToken):
         read_token(signed(key=SECRET), known, NOW)
-    assert read_token(signed(kid="whatever"), keys(), NOW).user == "ann", "nor does the key have a name"
+    assert read_token(signed(kid="whatever"), keys(), NOW).user == "ann", (
+        "nor does the key have a name"
+    )
 
 
-# --- keys ---------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------
 
 
 def test_a_key_may_be_in_a_file(tmp_path: Path) -> None:
@@ -225,8 +282,14 @@ def test_without_a_key_the_secret_is_the_server_s_own_and_each_app_s() -> None:
     ):
         known = load_keys((JwtSettings(),), secret, "101")
         for accepted in filter(None, (secret.first, secret.second)):
-            assert read_token(signed(key=derived_secret(accepted, "101")), known, NOW).user == "ann"
-        wrong = [derived_secret(b"server", "102"), *(derived_secret(each, "101") for each in strangers)]
+            assert (
+                read_token(signed(key=derived_secret(accepted, "101")), known, NOW).user
+                == "ann"
+            )
+        wrong = [
+            derived_secret(b"server", "102"),
+            *(derived_secret(each, "101") for each in strangers),
+        ]
         for stranger in wrong:
             with pytest.raises(BadToken):
                 read_token(signed(key=stranger), known, NOW)
@@ -238,7 +301,10 @@ def test_without_a_key_the_secret_is_the_server_s_own_and_each_app_s() -> None:
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        *((JwtSettings(name, "x" * 31), "32 bytes, this one has 31") for name in ("HS256", "HS384", "HS512")),
+        *(
+            (JwtSettings(name, "x" * 31), "32 bytes, this one has 31")
+            for name in ("HS256", "HS384", "HS512")
+        ),
         *((JwtSettings(name, RSA[1]), "PEM") for name in ("HS256", "HS384", "HS512")),
         (JwtSettings("RS256"), "public key"),
         (JwtSettings("RS256", "x" * 40), "RS256"),
@@ -267,19 +333,47 @@ def test_a_usual_token_needs_no_library() -> None:
 
 
 def test_a_token_without_app_and_end_is_for_the_app_that_is_asked() -> None:
-    assert facts_of(read_bare_token(bare({"sub": "ann"}), SHOP, NOW, "shop")) == ("ann", "shop", 0)
+    assert facts_of(read_bare_token(bare({"sub": "ann"}), SHOP, NOW, "shop")) == (
+        "ann",
+        "shop",
+        0,
+    )
     written = bare({"sub": "ann", "app": "bank", "exp": NOW + 5})
-    assert facts_of(read_bare_token(written, SHOP, NOW, "shop")) == ("ann", "bank", NOW + 5)
-    claims = {"sub": "ann", "exp": None, "nbf": None, "channel": None, "app": None, "subs": None}
-    assert facts_of(read_bare_token(bare(claims), SHOP, NOW, "shop")) == ("ann", "shop", 0)
-    found_there = read_channel_token(bare({**claims, "channel": "news", "client": None}), SHOP, NOW)
-    assert (found_there.channel, found_there.client, found_there.expires_at) == ("news", "", 0)
+    assert facts_of(read_bare_token(written, SHOP, NOW, "shop")) == (
+        "ann",
+        "bank",
+        NOW + 5,
+    )
+    claims = {
+        "sub": "ann",
+        "exp": None,
+        "nbf": None,
+        "channel": None,
+        "app": None,
+        "subs": None,
+    }
+    assert facts_of(read_bare_token(bare(claims), SHOP, NOW, "shop")) == (
+        "ann",
+        "shop",
+        0,
+    )
+    found_there = read_channel_token(
+        bare({**claims, "channel": "news", "client": None}), SHOP, NOW
+    )
+    assert (found_there.channel, found_there.client, found_there.expires_at) == (
+        "news",
+        "",
+        0,
+    )
 
 
 @pytest.mark.parametrize(
-    ("expire_at", "end"), [(None, NOW + 5), (0, 0), (-1, 0), (NOW + 900, NOW + 900), (2**70, MAX_EXPIRES_AT)]
+    ("expire_at", "end"),
+    [(None, NOW + 5), (0, 0), (-1, 0), (NOW + 900, NOW + 900), (2**70, MAX_EXPIRES_AT)],
 )
-def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int) -> None:
+def test_expire_at_replaces_the_end_of_the_token(
+    expire_at: int | None, end: int
+) -> None:
     claims = {"sub": "ann", "channel": "news", "exp": NOW + 5, "expire_at": expire_at}
     assert read_channel_token(bare(claims), SHOP, NOW).expires_at == end
     with pytest.raises(TokenExpired):
@@ -290,7 +384,7 @@ def test_expire_at_replaces_the_end_of_the_token(expire_at: int | None, end: int
         read_bare_token(bare(claims), SHOP, NOW + 5, "shop")
 
 
-# --- clients of Centrifugo: subscriptions -------------------------------------------------------------------
+# --- clients of Centrifugo: subscriptions -------------------------------------
 
 
 def test_a_subscription_token_names_user_and_channel() -> None:
@@ -304,7 +398,12 @@ def test_a_subscription_token_names_user_and_channel() -> None:
 
 @pytest.mark.parametrize(
     "times",
-    [{"exp": NOW - 1}, {"nbf": NOW + SKEW_SECONDS + 1}, {"expire_at": NOW}, {"exp": NOW + 9, "expire_at": 1}],
+    [
+        {"exp": NOW - 1},
+        {"nbf": NOW + SKEW_SECONDS + 1},
+        {"expire_at": NOW},
+        {"exp": NOW + 9, "expire_at": 1},
+    ],
 )
 def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
     with pytest.raises(TokenExpired):
@@ -314,7 +413,8 @@ def test_a_token_of_another_time_may_be_replaced(times: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [signed({"sub": "ann", "channel": "news"}, SECRET * 2), bare({"channel": 5}), ""]
+    "written",
+    [signed({"sub": "ann", "channel": "news"}, SECRET * 2), bare({"channel": 5}), ""],
 )
 def test_a_wrong_subscription_token_is_refused(written: str) -> None:
     with pytest.raises(BadToken) as bad:

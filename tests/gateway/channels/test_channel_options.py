@@ -1,4 +1,5 @@
-"""Who may subscribe, publish and read, by the options of a namespace; apps with known channels only."""
+"""Who may subscribe, publish and read, by the options of a namespace; apps with
+known channels only."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,9 +36,15 @@ from tests.gateway.hub.harness import Harness
 from tests.gateway.transport.harness import turn
 
 APP = "101"
-OK, DENIED, UNKNOWN_CHANNEL = errors.ReplyCode.OK, errors.ReplyCode.UNAUTHORIZED, errors.ReplyCode.NO_DATA
+OK, DENIED, UNKNOWN_CHANNEL = (
+    errors.ReplyCode.OK,
+    errors.ReplyCode.UNAUTHORIZED,
+    errors.ReplyCode.NO_DATA,
+)
 ABSENT = errors.ReplyCode.FAILED
-ROOM = ChannelSettings(subscribe="anybody", presence=True, history_size=5, history_seconds=60)
+ROOM = ChannelSettings(
+    subscribe="anybody", presence=True, history_size=5, history_seconds=60
+)
 
 
 class OptionsHarness(Harness):
@@ -48,7 +55,9 @@ class OptionsHarness(Harness):
     def settings_of(self, app: str) -> TenantSettings:
         if app == "nowhere":
             return None  # type: ignore[return-value]
-        return replace(super().settings_of(app), known_channels_only=self.known_channels_only)
+        return replace(
+            super().settings_of(app), known_channels_only=self.known_channels_only
+        )
 
     def __init__(self, **channels: ChannelSettings) -> None:
         super().__init__()
@@ -56,7 +65,9 @@ class OptionsHarness(Harness):
         self.consent = Mock(review=lambda _connection, _channel, event: event)
         self.commands = self.commands_of(None, {"cmd": CmdAnswers(ChannelCmdDialect())})
 
-    def commands_of(self, rule: Mock | None, answers: dict[str, CmdAnswers]) -> ChannelCommands:
+    def commands_of(
+        self, rule: Mock | None, answers: dict[str, CmdAnswers]
+    ) -> ChannelCommands:
         """The commands where this is the login rule of the app."""
         logins = Mock(rule_of=lambda _app: rule)
         return ChannelCommands(self.channels, logins, self.consent, answers, self.table)
@@ -69,20 +80,28 @@ class OptionsHarness(Harness):
 
     def subscribe(self, connection: Connection, channel: str) -> int:
         replies: list[Reply] = []
-        refused = self.commands.subscribe(connection, Subscribe(channel), replies.append)
+        refused = self.commands.subscribe(
+            connection, Subscribe(channel), replies.append
+        )
         return (refused or replies[0]).code
 
     def codes(self, connection: Connection, channel: str) -> dict[str, int]:
         """The codes of all other commands on a channel."""
         return {
-            "publish": self.commands.publish(connection, Publish(channel, "hello")).code,
+            "publish": self.commands.publish(
+                connection, Publish(channel, "hello")
+            ).code,
             "presence": self.commands.presence(connection, AskPresence(channel)).code,
             "history": self.commands.history(connection, AskHistory(channel)).code,
         }
 
     def permitted(self, connection: Connection, channel: str) -> set[str]:
-        """The commands that are allowed. Others are denied, or there is nothing to read."""
-        codes, is_there = self.codes(connection, channel), self.channels.options.of(APP, channel).presence
+        """The commands that are allowed. Others are denied, or there is nothing
+        to read."""
+        codes, is_there = (
+            self.codes(connection, channel),
+            self.channels.options.of(APP, channel).presence,
+        )
         assert {*codes.values()} <= {OK, DENIED if is_there else ABSENT}
         return {name for name, code in codes.items() if code == OK}
 
@@ -93,7 +112,9 @@ def harness() -> Iterator[OptionsHarness]:
         yield harness
 
 
-FOR_ALL = replace(ROOM, publish="anybody", read_presence="anybody", read_history="anybody")
+FOR_ALL = replace(
+    ROOM, publish="anybody", read_presence="anybody", read_history="anybody"
+)
 READ, ALL = {"presence", "history"}, {"presence", "history", "publish"}
 
 
@@ -112,21 +133,33 @@ READ, ALL = {"presence", "history"}, {"presence", "history", "publish"}
         (FOR_ALL, "$room:1", set(), ALL),
         (FOR_ALL, "room:1#ann", set(), ALL),
         # What is not there is not read.
-        (replace(FOR_ALL, presence=False, history_size=0), "room:1", {"publish"}, {"publish"}),
+        (
+            replace(FOR_ALL, presence=False, history_size=0),
+            "room:1",
+            {"publish"},
+            {"publish"},
+        ),
     ],
 )
 def test_each_command_is_allowed_to_whom_its_option_names(
-    harness: OptionsHarness, options: ChannelSettings, channel: str, stranger: set[str], subscriber: set[str]
+    harness: OptionsHarness,
+    options: ChannelSettings,
+    channel: str,
+    stranger: set[str],
+    subscriber: set[str],
 ) -> None:
     harness.channel_settings = {"room": options}
     ann = harness.client()
     assert harness.permitted(ann, channel) == stranger
-    assert harness.channels.subscriptions.join(APP, channel, ann)  # by a token or the back end
+    # by a token or the back end
+    assert harness.channels.subscriptions.join(APP, channel, ann)
     assert harness.permitted(ann, channel) == subscriber
 
 
 @pytest.mark.parametrize("user", ["ann", ""])
-def test_an_option_keeps_clients_without_a_user_out(harness: OptionsHarness, user: str) -> None:
+def test_an_option_keeps_clients_without_a_user_out(
+    harness: OptionsHarness, user: str
+) -> None:
     harness.channel_settings = {
         "room": replace(FOR_ALL, anonymous=False),
         "some": replace(ROOM, publish="subscribers", anonymous=False),
@@ -140,17 +173,24 @@ def test_an_option_keeps_clients_without_a_user_out(harness: OptionsHarness, use
     assert {*harness.codes(client, "some:1").values()} == {OK if user else DENIED}
 
 
-def test_channels_of_users_and_groups_have_no_publications_of_clients(harness: OptionsHarness) -> None:
+def test_channels_of_users_and_groups_have_no_publications_of_clients(
+    harness: OptionsHarness,
+) -> None:
     harness.channel_settings = {"*": FOR_ALL}
     for channel in ("user:ann", "user:bob", "group:1"):
         assert {*harness.codes(harness.client(), channel).values()} == {DENIED}
 
 
 @pytest.mark.parametrize(
-    ("user", "channels"), [("ann", {"user:ann", "group:7"}), ("bob", {"user:bob", "group:7"}), ("", set())]
+    ("user", "channels"),
+    [("ann", {"user:ann", "group:7"}), ("bob", {"user:bob", "group:7"}), ("", set())],
 )
-def test_users_and_groups_have_their_channels(harness: OptionsHarness, user: str, channels: set[str]) -> None:
-    harness.channels.histories.stored = Mock(is_member=lambda _app, group, _user: group in (0, 7))
+def test_users_and_groups_have_their_channels(
+    harness: OptionsHarness, user: str, channels: set[str]
+) -> None:
+    harness.channels.histories.stored = Mock(
+        is_member=lambda _app, group, _user: group in (0, 7)
+    )
     consent = ChannelConsent(Mock(), Mock(), harness.channels, MutedUsers())
     client, found = harness.client(user), set()
     for channel in ("user:", "user:ann", "user:bob", "group:7", "group:8", "group:x"):
@@ -169,8 +209,12 @@ def test_users_and_groups_have_their_channels(harness: OptionsHarness, user: str
         (BackEndRefused(None, (4010, "bye")), "ended"),
     ],
 )
-def test_a_back_end_lets_in_or_refuses(harness: OptionsHarness, error: Exception | None, reason: str) -> None:
-    def ask(_app: str, _call: str, _connection: Connection, facts: dict[str, Any], kind: Any) -> Any:
+def test_a_back_end_lets_in_or_refuses(
+    harness: OptionsHarness, error: Exception | None, reason: str
+) -> None:
+    def ask(
+        _app: str, _call: str, _connection: Connection, facts: dict[str, Any], kind: Any
+    ) -> Any:
         return kind(expire_at=facts["token"] == "t" and 5)
 
     back_ends = Mock(ask=Mock(side_effect=error or ask))
@@ -197,7 +241,10 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
     harness: OptionsHarness, options: ChannelSettings, recovered: bool
 ) -> None:
     harness.channel_settings = {"room": options}
-    event, replies = Event("msg", "", "hello", channel=ChannelPart("room:1")), list[Reply]()
+    event, replies = (
+        Event("msg", "", "hello", channel=ChannelPart("room:1")),
+        list[Reply](),
+    )
     published = harness.channels.publishing.publish_event(APP, "room:1", event)
     command = Subscribe("room:1", recover=True, epoch=published.position.epoch)
     harness.commands.subscribe(harness.client(), command, replies.append)
@@ -205,7 +252,9 @@ def test_whom_the_history_is_closed_to_does_not_read_it_by_recovering(
     assert len(replies[0].data.publications) == recovered  # type: ignore[union-attr]
 
 
-def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHarness) -> None:
+def test_channels_without_a_namespace_have_a_row_of_their_own(
+    harness: OptionsHarness,
+) -> None:
     plain, other = ChannelSettings(max_bytes=1), ChannelSettings(max_bytes=2)
     harness.channel_settings = {"": plain, "*": other}
     options = harness.channels.options.of
@@ -217,7 +266,9 @@ def test_channels_without_a_namespace_have_a_row_of_their_own(harness: OptionsHa
 
 
 @pytest.mark.parametrize("row", ["", "room"])
-def test_an_app_may_have_only_channels_with_a_row(harness: OptionsHarness, row: str) -> None:
+def test_an_app_may_have_only_channels_with_a_row(
+    harness: OptionsHarness, row: str
+) -> None:
     harness.known_channels_only = True
     known, unknown = ("room:1", "lobby") if row else ("lobby", "room:1")
     harness.channel_settings = {row: FOR_ALL}
@@ -230,7 +281,9 @@ def test_an_app_may_have_only_channels_with_a_row(harness: OptionsHarness, row: 
     assert harness.subscribe(ann, unknown) == OK
 
 
-def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: OptionsHarness) -> None:
+def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(
+    harness: OptionsHarness,
+) -> None:
     harness.known_channels_only = True
     event, ann = Event("msg", "", "hello"), harness.client()
     channels, id = harness.channels, harness.table.id_of(ann)
@@ -249,29 +302,42 @@ def test_not_even_the_back_end_uses_channels_that_an_app_does_not_have(harness: 
     publishing = Publishing(Mock(), channels, harness.connections, Mock(), Mock())
     publishing.reach.to_each.return_value = [Outcome.SENT]  # type: ignore[attr-defined]
     (published,) = publishing.to_channels(APP, ["user:ann"], event)
-    assert not isinstance(published, ChannelRefused), "users and groups are always known"
+    assert not isinstance(published, ChannelRefused), (
+        "users and groups are always known"
+    )
 
 
 @pytest.mark.parametrize(
     ("user", "channels", "code"),
     [
         ("ann", "news#ann news#bob,ann news#1#ann", OK),
-        ("ann", "news#bob news#annie news#ann#bob news# $news#ann #ann shut:1#ann other:1#ann", DENIED),
+        (
+            "ann",
+            "news#bob news#annie news#ann#bob news# $news#ann #ann shut:1#ann other:1#ann",
+            DENIED,
+        ),
         ("", "news#", DENIED),
     ],
 )
-def test_users_in_names_may_subscribe(harness: OptionsHarness, user: str, channels: str, code: int) -> None:
+def test_users_in_names_may_subscribe(
+    harness: OptionsHarness, user: str, channels: str, code: int
+) -> None:
     limited = ChannelSettings(subscribe="token", user_limited=True)
     shut = replace(limited, subscribe="nobody")
     harness.channel_settings = {"": limited, "shut": shut, "other": ChannelSettings()}
     client = harness.client(user)
-    found = {channel: harness.subscribe(client, channel) for channel in channels.split()}
+    found = {
+        channel: harness.subscribe(client, channel) for channel in channels.split()
+    }
     assert found == dict.fromkeys(channels.split(), code)
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------
 
-KEYS = {scope: Principal("key", frozenset({scope, "any"}), frozenset({APP})) for scope in ("read", "push")}
+KEYS = {
+    scope: Principal("key", frozenset({scope, "any"}), frozenset({APP}))
+    for scope in ("read", "push")
+}
 ANN = Principal("session", apps=frozenset({APP}), user="ann")
 
 
@@ -281,40 +347,76 @@ ANN = Principal("session", apps=frozenset({APP}), user="ann")
         (ChannelSettings(subscribe="nobody"), DEMO, {"subscribe", "publish"}),
         (ChannelSettings(), KEYS["read"], {"subscribe"}),
         (ChannelSettings(), KEYS["push"], {"publish"}),
-        (ChannelSettings(), Principal("key", frozenset({"read", "push"}), frozenset({"102"})), set()),
-        (ChannelSettings(subscribe="anybody", publish="subscribers"), ANN, {"subscribe", "publish"}),
+        (
+            ChannelSettings(),
+            Principal("key", frozenset({"read", "push"}), frozenset({"102"})),
+            set(),
+        ),
+        (
+            ChannelSettings(subscribe="anybody", publish="subscribers"),
+            ANN,
+            {"subscribe", "publish"},
+        ),
         (ChannelSettings(subscribe="nobody", publish="subscribers"), ANN, set()),
         (ChannelSettings(subscribe="nobody", publish="anybody"), ANN, {"publish"}),
         (ChannelSettings(subscribe="back_end", publish="back_end"), ANN, set()),
-        (ChannelSettings(subscribe="anybody", publish="anybody"), NOBODY, {"subscribe", "publish"}),
-        (ChannelSettings(subscribe="anybody", publish="anybody", anonymous=False), NOBODY, set()),
+        (
+            ChannelSettings(subscribe="anybody", publish="anybody"),
+            NOBODY,
+            {"subscribe", "publish"},
+        ),
+        (
+            ChannelSettings(subscribe="anybody", publish="anybody", anonymous=False),
+            NOBODY,
+            set(),
+        ),
         (ChannelSettings(subscribe="anybody", publish="anybody"), BAD_TOKEN, set()),
-        (ChannelSettings(subscribe="anybody"), Principal("bot", apps=frozenset({"102"}), user="ann"), set()),
+        (
+            ChannelSettings(subscribe="anybody"),
+            Principal("bot", apps=frozenset({"102"}), user="ann"),
+            set(),
+        ),
     ],
 )
 def test_requests_may_what_their_maker_may(
-    harness: OptionsHarness, options: ChannelSettings, principal: Principal, allowed: set[str]
+    harness: OptionsHarness,
+    options: ChannelSettings,
+    principal: Principal,
+    allowed: set[str],
 ) -> None:
     harness.channel_settings = {"room": options}
-    commands, found = harness.commands_of(Mock(open=True, keys=(), issuers=()), {}), set()
+    commands, found = (
+        harness.commands_of(Mock(open=True, keys=(), issuers=()), {}),
+        set(),
+    )
     for action in ("subscribe", "publish"):
         with suppress(ChannelRefused):
             commands.check_request(principal, APP, "room:1", action)
             found.add(action)
     assert found == allowed
     with suppress(ChannelRefused):
-        commands.publish_request(principal, "127.0.0.1", APP, "room:1", Event("msg", "", "hello"))
+        commands.publish_request(
+            principal, "127.0.0.1", APP, "room:1", Event("msg", "", "hello")
+        )
         assert "publish" in allowed
 
 
-def test_requests_of_a_user_are_reviewed_and_counted_and_others_need_a_key(harness: OptionsHarness) -> None:
-    harness.channel_settings = {"room": ChannelSettings(publish="anybody", publications_per_second=1)}
+def test_requests_of_a_user_are_reviewed_and_counted_and_others_need_a_key(
+    harness: OptionsHarness,
+) -> None:
+    harness.channel_settings = {
+        "room": ChannelSettings(publish="anybody", publications_per_second=1)
+    }
     bob, client = harness.login(APP, "bob", dialect=ChannelCmdDialect())
     harness.channels.subscriptions.join(APP, "room:1", bob)
-    harness.consent.review = lambda _client, _channel, event: replace(event, text="reviewed")
+    harness.consent.review = lambda _client, _channel, event: replace(
+        event, text="reviewed"
+    )
 
     def publish(principal: Principal) -> None:
-        harness.commands.publish_request(principal, "127.0.0.1", APP, "room:1", Event("msg", "ann", "hello"))
+        harness.commands.publish_request(
+            principal, "127.0.0.1", APP, "room:1", Event("msg", "ann", "hello")
+        )
 
     publish(ANN)
     with pytest.raises(ChannelRefused, match="rate"):

@@ -1,4 +1,5 @@
-"""Channels: subscriptions that come back with a position, on one node and over several."""
+"""Channels: subscriptions that come back with a position, on one node and over
+several."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -18,7 +19,14 @@ from imserver.gateway.channels.subscriptions import Channels, Subscribed
 from imserver.gateway.cluster.history import PAGE_BYTES, Position
 from imserver.gateway.config.settings import ChannelSettings
 from imserver.gateway.dialects.cmd.wire import ChannelCmdDialect, CmdAnswers
-from imserver.gateway.model import AskHistory, ChannelPart, DialectState, Event, Login, Outcome
+from imserver.gateway.model import (
+    AskHistory,
+    ChannelPart,
+    DialectState,
+    Event,
+    Login,
+    Outcome,
+)
 from imserver.gateway.protocol.dialect import Dialect
 from imserver.gateway.transport.connection import Connection
 from tests.gateway.core.cluster_harness import MULTI, NEWEST, ClusterHarness, Several
@@ -50,22 +58,31 @@ def event(text: str) -> Event:
 def publish(harness: Harness, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
     positions = [
-        harness.channels.publishing.publish_event(MULTI, channel, event(text)).position for text in messages
+        harness.channels.publishing.publish_event(MULTI, channel, event(text)).position
+        for text in messages
     ]
     return [0 if position is None else position.offset for position in positions]
 
 
 def subscribe(
-    harness: Harness, connection: Connection, channel: str = NEWS, since: Position | None = None
+    harness: Harness,
+    connection: Connection,
+    channel: str = NEWS,
+    since: Position | None = None,
 ) -> Subscribed:
     channels = harness.channels
-    found = channels.subscriptions.subscribe(connection, channel, channels.options.of(MULTI, channel), since)
+    found = channels.subscriptions.subscribe(
+        connection, channel, channels.options.of(MULTI, channel), since
+    )
     channels.subscriptions.answered(connection, channel, found)
     return found
 
 
 def subscriber(
-    harness: Harness, user: str = "ann", channel: str = NEWS, since: Position | None = None
+    harness: Harness,
+    user: str = "ann",
+    channel: str = NEWS,
+    since: Position | None = None,
 ) -> tuple[Connection, Client, Subscribed]:
     connection, client = harness.login(MULTI, user)
     connection.dialect_state = Recovering()
@@ -91,10 +108,12 @@ def nodes() -> Iterator[Several]:
         yield several
 
 
-# --- one node -----------------------------------------------------------------------------------------------
+# --- one node -----------------------------------------------------------------
 
 
-def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harness: Harness) -> None:
+def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(
+    harness: Harness,
+) -> None:
     texts = [f"{number}".ljust(PAGE_BYTES // 3, ".") for number in range(5)]
     publish(harness, *texts)
     read: list[str] = []
@@ -114,14 +133,24 @@ def test_a_page_of_a_history_ends_where_it_is_full_and_its_reader_goes_on(harnes
     [
         ([*"abcd"], Position("", 2), ["c", "d"], True),
         ([*"abcdefg"], Position("", 0), [*"cdefg"], False),  # more than the history has
-        (["." * (PAGE_BYTES // 2)] * 3 + ["newest"], Position("", 0), ["newest"], False),  # more than a page
+        # more than a page
+        (
+            ["." * (PAGE_BYTES // 2)] * 3 + ["newest"],
+            Position("", 0),
+            ["newest"],
+            False,
+        ),
         (["one"], Position("other", 1), [], False),
         (["one"], Position("other", 0), ["one"], False),
         (["one"], Position("", 3), [], False),
     ],
 )
 def test_a_client_that_comes_back_receives_what_it_missed_or_learns_that_it_cannot(
-    harness: Harness, published: list[str], since: Position, received: list[str], recovered: bool
+    harness: Harness,
+    published: list[str],
+    since: Position,
+    received: list[str],
+    recovered: bool,
 ) -> None:
     _, _, first = subscriber(harness)
     assert first.position.offset == 0
@@ -133,10 +162,14 @@ def test_a_client_that_comes_back_receives_what_it_missed_or_learns_that_it_cann
     assert texts(client) == [["new"]]
 
 
-def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness) -> None:
+def test_users_are_counted_exactly_until_a_channel_is_too_large(
+    harness: Harness,
+) -> None:
     count, channel = partial(harness.channels.members.count_users, MULTI), "plain:1"
     assert count(channel, 5) == (0, 0)
-    connections = [subscriber(harness, user, channel)[0] for user in ("ann", "bob", "eve")]
+    connections = [
+        subscriber(harness, user, channel)[0] for user in ("ann", "bob", "eve")
+    ]
     nameless, _ = harness.connect()
     assert harness.sessions.begin_without_user(nameless, MULTI, ALLOWED) == 200
     connections.insert(1, nameless)
@@ -150,23 +183,37 @@ def test_users_are_counted_exactly_until_a_channel_is_too_large(harness: Harness
     assert [count(channel, most) for most in (5, 2)] == [(3, 2), (3, 3)]
 
 
-def test_others_are_served_while_many_are_listed(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_are_served_while_many_are_listed(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(members, "is_long_turn", lambda: True)
-    connections = [subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)]
-    leaving = gevent.spawn(harness.channels.subscriptions.unsubscribe, connections[-1], "plain:1")
+    connections = [
+        subscriber(harness, f"user {number}", "plain:1")[0] for number in range(200)
+    ]
+    leaving = gevent.spawn(
+        harness.channels.subscriptions.unsubscribe, connections[-1], "plain:1"
+    )
     page = harness.channels.members.page(MULTI, "plain:1")
     assert leaving.ready()
     assert page.total == len(page.members) == 200
 
 
 def test_readers_of_the_same_page_share_its_bytes(harness: Harness) -> None:
-    check_that_readers_share_pages(harness, CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect())
+    check_that_readers_share_pages(
+        harness, CmdAnswers(ChannelCmdDialect()), ChannelCmdDialect()
+    )
 
 
-def check_that_readers_share_pages(harness: Harness, answers: ChannelAnswers, dialect: Dialect) -> None:
+def check_that_readers_share_pages(
+    harness: Harness, answers: ChannelAnswers, dialect: Dialect
+) -> None:
     publish(harness, "one", "." * 5000)
-    commands = ChannelCommands(harness.channels, Mock(), Mock(), {dialect.name: answers}, harness.table)
-    connections = [harness.login(MULTI, user, dialect=dialect)[0] for user in ("ann", "bob")]
+    commands = ChannelCommands(
+        harness.channels, Mock(), Mock(), {dialect.name: answers}, harness.table
+    )
+    connections = [
+        harness.login(MULTI, user, dialect=dialect)[0] for user in ("ann", "bob")
+    ]
     for connection in connections:
         subscribe(harness, connection)
 
@@ -203,14 +250,22 @@ def test_refusals_have_a_reason(harness: Harness) -> None:
     assert reason(subscribe, other, "late") == "ended"
 
 
-def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves(harness: Harness) -> None:
+def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves(
+    harness: Harness,
+) -> None:
     heard: list[Event] = []
     harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append(event) or 1  # type: ignore[method-assign, assignment]
     channel = "lively:1"
     connection, _, _ = subscriber(harness, channel=channel)
-    connection.dialect_state = DialectState(info=b'{"name":"Ann"}', channel_infos={channel: b'{"b":2}'})
+    connection.dialect_state = DialectState(
+        info=b'{"name":"Ann"}', channel_infos={channel: b'{"b":2}'}
+    )
     (member,) = harness.channels.members.page(MULTI, channel).members
-    assert (member.user, member.info, member.channel_info) == ("ann", '{"name":"Ann"}', '{"b":2}')
+    assert (member.user, member.info, member.channel_info) == (
+        "ann",
+        '{"name":"Ann"}',
+        '{"b":2}',
+    )
     subscriber(harness, "bob", channel=channel)
     harness.channels.subscriptions.unsubscribe(connection, channel)
     kinds = [(each.kind, each.sender) for each in heard]
@@ -219,18 +274,28 @@ def test_joins_and_leaves_reach_the_others_with_what_clients_say_of_themselves(h
 
 
 @pytest.mark.parametrize("how", ["connection", "back end", "gap"])
-def test_the_end_of_a_subscription_is_a_leave_whatever_ends_it(harness: Harness, how: str) -> None:
-    harness.channel_settings = {"*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)}
+def test_the_end_of_a_subscription_is_a_leave_whatever_ends_it(
+    harness: Harness, how: str
+) -> None:
+    harness.channel_settings = {
+        "*": ChannelSettings(join_leave=True, history_size=5, history_seconds=60)
+    }
     ended, (plain, _) = endings(harness), harness.login(MULTI, "bob")
-    harness.channels.subscriptions.join(MULTI, NEWS, plain)  # its client cannot subscribe again
+    # its client cannot subscribe again
+    harness.channels.subscriptions.join(MULTI, NEWS, plain)
     connection, client, _ = subscriber(harness)
     heard: list[tuple[str, str]] = []
-    harness.fanout.to_channel = lambda _name, event, *_skipped: heard.append((event.kind, event.sender)) or 1  # type: ignore[method-assign, assignment]
+    harness.fanout.to_channel = lambda _name, event, *_skipped: (
+        heard.append((event.kind, event.sender)) or 1
+    )  # type: ignore[method-assign, assignment]
     if how == "connection":
         client.hang_up()
     elif how == "back end":
         one = harness.connections.id_of(connection)
-        assert [harness.connections.leave(MULTI, one, NEWS) for _ in range(2)] == [Left.LEFT, Left.ABSENT]
+        assert [harness.connections.leave(MULTI, one, NEWS) for _ in range(2)] == [
+            Left.LEFT,
+            Left.ABSENT,
+        ]
     else:
         publish(harness, "one")
         harness.history.forget(MULTI)
@@ -240,7 +305,9 @@ def test_the_end_of_a_subscription_is_a_leave_whatever_ends_it(harness: Harness,
     until(lambda: ("leave", "ann") in heard)
 
 
-def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
+def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscriber(
+    harness: Harness,
+) -> None:
     channel, refused = "lively:1", set[str]()
     other, client = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
     subscribe(harness, other, channel)
@@ -258,15 +325,23 @@ def test_a_client_that_comes_and_goes_all_the_time_disconnects_no_other_subscrib
     same_name, charge = harness.login(NEWEST, "ann")[0], harness.channels.notices.charge
     with pytest.raises(ChannelRefused, match="subscribes too often"):
         list(map(charge, [connection] * 1000, [channel] * 1000))
-    charge(same_name, channel)  # neither another client nor one of another app pays for it
+    # neither another client nor one of another app pays for it
+    charge(same_name, channel)
     subscriber(harness, "eve", channel)
     large = subscriber(harness, "zoe", "plain:1")[0]
     large.dialect_state = DialectState(info=b'"%b"' % (b"i" * 200_000))
-    assert subscribe(harness, large, "lively:2").local.name == "lively:2", "now and then"
+    assert subscribe(harness, large, "lively:2").local.name == "lively:2", (
+        "now and then"
+    )
 
 
-def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(harness: Harness) -> None:
-    wanted, refused = dict.fromkeys([f"lively:{number}" for number in range(20)]), set[str]()
+def test_a_user_who_connects_all_the_time_disconnects_no_other_subscriber(
+    harness: Harness,
+) -> None:
+    wanted, refused = (
+        dict.fromkeys([f"lively:{number}" for number in range(20)]),
+        set[str](),
+    )
     other, _ = harness.login(MULTI, "bob", dialect=ChannelCmdDialect())
     for channel in wanted:
         subscribe(harness, other, channel)
@@ -300,18 +375,24 @@ def endings(harness: Harness) -> list[tuple[Connection, int]]:
     return ended
 
 
-# --- subscribed by the back end -----------------------------------------------------------------------------
+# --- subscribed by the back end -----------------------------------------------
 
 
-def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(nodes: Several) -> None:
+def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing(
+    nodes: Several,
+) -> None:
     a, history = nodes[1], nodes.book.history
     connection, client = a.login(MULTI, "ann")
     connection.dialect_state = Recovering()
     publish(a, "before")
     history.holding = True
     heard: list[tuple[int, list[str]]] = []
-    a.connections.report_to(lambda *what: heard.append((what[4].offset, received_texts(client))))
-    joining = gevent.spawn(a.connections.join, MULTI, a.connections.id_of(connection), NEWS)
+    a.connections.report_to(
+        lambda *what: heard.append((what[4].offset, received_texts(client)))
+    )
+    joining = gevent.spawn(
+        a.connections.join, MULTI, a.connections.id_of(connection), NEWS
+    )
     until(lambda: history.reads)
     history.holding = False
     publish(a, "during")
@@ -323,11 +404,15 @@ def test_a_client_that_the_back_end_subscribes_has_a_position_and_misses_nothing
 
 
 @pytest.mark.parametrize("why", ["no recovery", "no history", "no answer", "member"])
-def test_a_client_that_cannot_recover_is_subscribed_without_a_position(harness: Harness, why: str) -> None:
+def test_a_client_that_cannot_recover_is_subscribed_without_a_position(
+    harness: Harness, why: str
+) -> None:
     connection, client = harness.login(MULTI, "ann")
     channel = "plain:1" if why == "no history" else NEWS
     positions: list[Position | None] = []
-    join = partial(harness.connections.join, MULTI, harness.connections.id_of(connection), channel)
+    join = partial(
+        harness.connections.join, MULTI, harness.connections.id_of(connection), channel
+    )
     if why == "member":
         join()
     if why != "no recovery":
@@ -341,7 +426,7 @@ def test_a_client_that_cannot_recover_is_subscribed_without_a_position(harness: 
     assert texts(client) == [["one"]]
 
 
-# --- several nodes ------------------------------------------------------------------------------------------
+# --- several nodes ------------------------------------------------------------
 
 
 def received_texts(client: Client) -> list[str]:
@@ -349,10 +434,12 @@ def received_texts(client: Client) -> list[str]:
 
 
 def play(nodes: Several, steps: str) -> None:
-    """Go through steps: ``a one -bob`` publishes on node a, not to bob; ``c+bob`` subscribes, ``c*ann`` a
-    client that can begin again; ``at bob 3``: its position; ``bob = one two``: it has received them;
-    ``ended ann``: ann has to begin again; ``hold`` and ``release`` what a sends; ``stop`` the pages of the
-    history until they ``go``; ``refused ann``: the history was ``away``. Nobody receives anything else."""
+    """Go through steps: ``a one -bob`` publishes on node a, not to bob;
+    ``c+bob`` subscribes, ``c*ann`` a client that can begin again; ``at bob 3``:
+    its position; ``bob = one two``: it has received them; ``ended ann``: ann
+    has to begin again; ``hold`` and ``release`` what a sends; ``stop`` the
+    pages of the history until they ``go``; ``refused ann``: the history was
+    ``away``. Nobody receives anything else."""
     a, b, c = nodes.nodes.values()
     history, ended, rpc = nodes.book.history, endings(c), a.rpc
     people: dict[str, tuple[Connection, Client]] = {}
@@ -365,7 +452,9 @@ def play(nodes: Several, steps: str) -> None:
         "forget": lambda: history.forget(MULTI),
         "check": c.channels.subscriptions.check_positions,
         "remove": lambda: b.channels.histories.remove(MULTI, NEWS),
-        "filled": lambda: until(lambda: not c.hub.apps[MULTI].channels[NEWS].position.filling),
+        "filled": lambda: until(
+            lambda: not c.hub.apps[MULTI].channels[NEWS].position.filling
+        ),
     }
     for step in steps.split("; "):
         what, *words = step.split()
@@ -380,10 +469,18 @@ def play(nodes: Several, steps: str) -> None:
             if what[1] == "*":
                 connection.dialect_state = Recovering()
             spawned[what[2:]] = coming = gevent.spawn(subscribe, node, connection)
-            until(lambda coming=coming, reads=reads: coming.ready() or len(history.reads) > reads)  # type: ignore[misc]
+            until(
+                lambda coming=coming, reads=reads: (
+                    coming.ready() or len(history.reads) > reads
+                )
+            )  # type: ignore[misc]
         elif words[:1] == ["="]:
             expected[what] = words[1:]
-            until(lambda what=what, words=words: received_texts(people[what][1]) == words[1:])  # type: ignore[misc]
+            until(
+                lambda what=what, words=words: (
+                    received_texts(people[what][1]) == words[1:]
+                )
+            )  # type: ignore[misc]
         elif what == "at":
             assert spawned[words[0]].get().position.offset == int(words[1])
         elif what == "ended":
@@ -427,7 +524,8 @@ STOPPED = f"{TWO}; stop; hold"
         f"{TWO}; hold; a one; check; bob = one",
         f"{STOPPED}; a one; b two; read; release; a three; go; a four; bob = one two three four",
         f"{STOPPED}; a one; b two; read; a three; b four; go; bob = one two three four",
-        # Members that cannot begin again miss nothing of a new epoch; those that can are expelled, once.
+        # Members that cannot begin again miss nothing of a new epoch; those
+        # that can are expelled, once.
         f"{STOPPED}; a lost; b old; read; forget; a one; b two; go; bob = one two; ended ann; ann =",
         f"{NEW_EPOCH}; check; bob = old one two; release; b last; bob = old one two last; ended ann",
         f"{NEW_EPOCH}; b last; bob = old one two last; release; b x; bob = old one two last x; ended ann",
@@ -438,7 +536,8 @@ STOPPED = f"{TWO}; stop; hold"
         "bob = old one two last; cid = last",
         # Who is left out stays left out if a publication comes early.
         f"{TWO}; hold; a one; b two -bob; release; ann = one two; bob = one",
-        # The first subscriber of a node receives in order what comes while it waits.
+        # The first subscriber of a node receives in order what comes while it
+        # waits.
         "stop; c*ann; hold; a one; b two; release; go; b three; ann = one two three; read; filled",
         # Publication 1 will not come any more.
         "stop; c*ann; hold; a one; c*bob; a two; go 1; at bob 1; go 0; at ann 0; ended ann; ann =; bob =",
@@ -451,14 +550,20 @@ STOPPED = f"{TWO}; stop; hold"
         "c*ann; hold; a missed; remove; b new; ended ann; release; ann =",
     ],
 )
-def test_publications_of_two_nodes_arrive_once_in_order_whatever_is_lost(nodes: Several, steps: str) -> None:
+def test_publications_of_two_nodes_arrive_once_in_order_whatever_is_lost(
+    nodes: Several, steps: str
+) -> None:
     play(nodes, steps)
 
 
-def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several) -> None:
+def test_subscriptions_during_a_storm_have_no_hole_and_no_double(
+    nodes: Several,
+) -> None:
     publishers = list(nodes.nodes.values())
     for node in publishers:
-        node.channel_settings = {"*": ChannelSettings(history_size=10_000, history_seconds=60)}
+        node.channel_settings = {
+            "*": ChannelSettings(history_size=10_000, history_seconds=60)
+        }
     seen: dict[str, list[int]] = {}
     clients: list[tuple[str, Client]] = []
 
@@ -470,9 +575,13 @@ def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several)
     def come(number: int) -> None:
         gevent.sleep(number / 2000)
         user = f"u{number}"
-        _, client, found = subscriber(publishers[number % 3], user, since=Position("", 0))
+        _, client, found = subscriber(
+            publishers[number % 3], user, since=Position("", 0)
+        )
         clients.append((user, client))
-        seen[user] = [each.channel.offset for each in found.publications if each.channel]
+        seen[user] = [
+            each.channel.offset for each in found.publications if each.channel
+        ]
 
     greenlets = [gevent.spawn(publish_many, node) for node in publishers]
     greenlets += [gevent.spawn(come, number) for number in range(12)]
@@ -484,7 +593,9 @@ def test_subscriptions_during_a_storm_have_no_hole_and_no_double(nodes: Several)
         assert len(seen[user]) + len(received_texts(client)) == 300
 
 
-def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(nodes: Several) -> None:
+def test_without_an_answer_of_the_history_nothing_is_published_or_subscribed(
+    nodes: Several,
+) -> None:
     a = nodes[1]
     connection, client, _ = subscriber(a)
     nodes.book.history.away = True
@@ -503,12 +614,16 @@ def test_a_key_is_in_the_history_once(nodes: Several) -> None:
     for id, key in (("", "a"), ("", "a"), ("a", ""), ("", "b"), ("", "")):
         for node in nodes.nodes.values():
             what = Event("msg", "shop", "text", id)
-            position = node.channels.publishing.publish_event(MULTI, NEWS, what, key=key).position
+            position = node.channels.publishing.publish_event(
+                MULTI, NEWS, what, key=key
+            ).position
             found.append(position and position.offset)
     assert found == [1] * 9 + [2] * 3 + [3, 4, 5]
 
 
-def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(harness: Harness) -> None:
+def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(
+    harness: Harness,
+) -> None:
     publish(harness, "one")
     connection, _ = harness.login(MULTI, "ann")
 
@@ -523,7 +638,8 @@ def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(ha
     assert refused.value.reason == "unrecoverable"
     assert not harness.channels.members.has(connection, NEWS)
     assert not subscribe().recovered
-    # It would come again and again: a channel without a history has no position that fits.
+    # It would come again and again: a channel without a history has no position
+    # that fits.
     subscribe("plain:1", Position("another", 1))
     assert harness.channels.members.has(connection, "plain:1")
 
@@ -531,9 +647,14 @@ def test_a_client_that_wants_all_or_nothing_is_no_member_if_it_cannot_recover(ha
 def test_of_several_subscriptions_all_or_none_stay(harness: Harness) -> None:
     for channel, messages in (("a", ("one", "two")), ("b", ("one",))):
         publish(harness, *messages, channel=channel)
-    (connection, _), each = harness.login(MULTI, "ann"), harness.channels.subscriptions.subscribe_each
+    (connection, _), each = (
+        harness.login(MULTI, "ann"),
+        harness.channels.subscriptions.subscribe_each,
+    )
     found = each(connection, {"a": None, "b": None, "plain:1": None})
-    offsets = {channel: one.position and one.position.offset for channel, one in found.items()}
+    offsets = {
+        channel: one.position and one.position.offset for channel, one in found.items()
+    }
     assert offsets == {"a": 2, "b": 1, "plain:1": None}
     subscriber(harness, "bob", "small:2")
     with pytest.raises(ChannelRefused):
@@ -548,7 +669,9 @@ STORED = "stored:1"
 @pytest.mark.parametrize(
     "act",
     [
-        lambda channels, _: channels.publishing.publish_event(MULTI, STORED, event("x")),
+        lambda channels, _: channels.publishing.publish_event(
+            MULTI, STORED, event("x")
+        ),
         lambda channels, _: channels.histories.read(MULTI, STORED),
         lambda channels, ann: channels.subscriptions.join(MULTI, STORED, ann),
         lambda channels, ann: channels.subscriptions.subscribe(
@@ -561,34 +684,59 @@ def test_a_node_without_the_log_refuses_stored_channels_by_name(
     harness: Harness, act: Callable[[Channels, Connection], object]
 ) -> None:
     ann, _ = harness.login(MULTI, "ann")
-    with pytest.raises(ChannelRefused, match="message log, which this node does not have") as refused:
+    with pytest.raises(
+        ChannelRefused, match="message log, which this node does not have"
+    ) as refused:
         act(harness.channels, ann)
     assert refused.value.reason == "not_available"
     assert harness.channels.members.channels_of(ann) == ()
-    assert harness.channels.publishing.publish(MULTI, STORED, event("x")) is Outcome.REFUSED
+    assert (
+        harness.channels.publishing.publish(MULTI, STORED, event("x"))
+        is Outcome.REFUSED
+    )
 
 
-def test_what_a_new_member_has_read_from_the_log_does_not_come_again(harness: Harness) -> None:
-    (ann, client), (bob, other) = (harness.login(MULTI, user) for user in ("ann", "bob"))
+def test_what_a_new_member_has_read_from_the_log_does_not_come_again(
+    harness: Harness,
+) -> None:
+    (ann, client), (bob, other) = (
+        harness.login(MULTI, user) for user in ("ann", "bob")
+    )
     for connection in (ann, bob):
         harness.channels.subscriptions.join(MULTI, "plain:1", connection)
-    local, ordered = harness.hub.apps[MULTI].channels["plain:1"], harness.channels.subscriptions.ordered
+    local, ordered = (
+        harness.hub.apps[MULTI].channels["plain:1"],
+        harness.channels.subscriptions.ordered,
+    )
     ordered.wait(local, ann, False)
     for offset in range(1, 5):
         if offset == 2:
             ordered.release(local, ann, Position("e", 3), is_stored=True)
         part = ChannelPart("plain:1", offset, "e")
-        ordered.to_ready(local, Publication("plain:1", replace(event(str(offset)), channel=part)))
+        ordered.to_ready(
+            local, Publication("plain:1", replace(event(str(offset)), channel=part))
+        )
     assert texts(client, other) == [["4"], ["1", "2", "3", "4"]]
 
 
 @pytest.mark.parametrize(("epoch", "basis"), [("", 1), ("other", 0)])
-def test_a_delta_is_for_who_has_received_what_was_before(harness: Harness, epoch: str, basis: int) -> None:
-    harness.channel_settings = {"*": ChannelSettings(history_size=5, history_seconds=60, delta=True)}
+def test_a_delta_is_for_who_has_received_what_was_before(
+    harness: Harness, epoch: str, basis: int
+) -> None:
+    harness.channel_settings = {
+        "*": ChannelSettings(history_size=5, history_seconds=60, delta=True)
+    }
     ann, _ = harness.login(MULTI, "ann")
-    position = harness.channels.publishing.publish_event(MULTI, NEWS, event("x")).position
-    since, options = Position(epoch or position.epoch, 0), harness.channels.options.of(MULTI, NEWS)
-    found = harness.channels.subscriptions.subscribe(ann, NEWS, options, since, delta=True)
+    position = harness.channels.publishing.publish_event(
+        MULTI, NEWS, event("x")
+    ).position
+    since, options = (
+        Position(epoch or position.epoch, 0),
+        harness.channels.options.of(MULTI, NEWS),
+    )
+    found = harness.channels.subscriptions.subscribe(
+        ann, NEWS, options, since, delta=True
+    )
     harness.channels.subscriptions.answered(ann, NEWS, found)
     state = harness.hub.apps[MULTI].channels[NEWS].position
     assert (found.recovered, state.deltas) == (not epoch, {ann: basis})

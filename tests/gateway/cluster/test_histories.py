@@ -1,9 +1,16 @@
-"""The histories of channels: one contract for that of a lone node and for the one in Redis."""
+"""The histories of channels: one contract for that of a lone node and for the
+one in Redis."""
 
 import pytest
 
 from imserver.gateway.channels.histories import ChannelHistory
-from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, LocalHistory, Position, Retained
+from imserver.gateway.cluster.history import (
+    EPOCH_SECONDS,
+    HistoryPage,
+    LocalHistory,
+    Position,
+    Retained,
+)
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.model import ChannelPart, Event
 from tests.gateway.cluster.conftest import StartNode, StartServer
@@ -13,12 +20,20 @@ from tests.support import until
 NEWS = "news"
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 RARELY = ClusterSettings(lease_seconds=60.0, renew_seconds=20.0, redis_seconds=10.0)
-"""Nodes that learn of another server by their next command, and not by the lease."""
+"""Nodes that learn of another server by their next command, and not by the
+lease."""
 
 
-def retained(text: str, size: int = 3, seconds: float = 60, channel: str = NEWS) -> Retained:
+def retained(
+    text: str, size: int = 3, seconds: float = 60, channel: str = NEWS
+) -> Retained:
     part = ChannelPart(channel, info=b'{"user":"ann"}', tags=b'{"a":"b"}')
-    return Retained(channel, Event("msg", "shop", text, data=b'{"n":1}', channel=part), size, seconds)
+    return Retained(
+        channel,
+        Event("msg", "shop", text, data=b'{"n":1}', channel=part),
+        size,
+        seconds,
+    )
 
 
 def nobody(_app: str, _channel: str) -> int:
@@ -36,12 +51,21 @@ def history(request: pytest.FixtureRequest) -> ChannelHistory:
 
 
 def append(
-    history: ChannelHistory, *texts: str, size: int = 3, channel: str = NEWS, app: str = "101"
+    history: ChannelHistory,
+    *texts: str,
+    size: int = 3,
+    channel: str = NEWS,
+    app: str = "101",
 ) -> list[int]:
     events: list[Event] = []
 
     def stores() -> bool:  # it does not while the lease of a busy node is lost
-        events[:] = history.append_each(app, [retained(text, size, channel=channel) for text in texts]) or []
+        events[:] = (
+            history.append_each(
+                app, [retained(text, size, channel=channel) for text in texts]
+            )
+            or []
+        )
         return bool(events)
 
     until(stores)
@@ -62,7 +86,8 @@ def read(
 
 
 def position_of(history: ChannelHistory) -> Position:
-    """The position of the channel, as soon as the node knows it: its lease may be lost for a moment."""
+    """The position of the channel, as soon as the node knows it: its lease may
+    be lost for a moment."""
     found: list[Position] = []
 
     def knows() -> bool:
@@ -84,7 +109,12 @@ def test_publications_are_numbered_the_newest_stay_and_a_removed_history_goes_on
     assert read(history) == ([(4, "d"), (5, "e")], 5)
     page = history.read("101", NEWS, limit=1)
     (event,) = page.publications
-    assert (event.kind, event.sender, event.text, event.data) == ("msg", "shop", "d", b'{"n":1}')
+    assert (event.kind, event.sender, event.text, event.data) == (
+        "msg",
+        "shop",
+        "d",
+        b'{"n":1}',
+    )
     assert (event.channel.info, event.channel.tags) == (b'{"user":"ann"}', b'{"a":"b"}')
     assert event.channel.epoch == page.position.epoch != ""
     append(history, "b", channel="other")
@@ -102,14 +132,19 @@ def test_publications_are_numbered_the_newest_stay_and_a_removed_history_goes_on
 
 @pytest.mark.parametrize("offset", range(7))
 @pytest.mark.parametrize("limit", [0, 1, 2, -1])
-def test_pages_begin_after_a_position(history: ChannelHistory, offset: int, limit: int) -> None:
+def test_pages_begin_after_a_position(
+    history: ChannelHistory, offset: int, limit: int
+) -> None:
     append(history, *"abcde")
     stay = [(3, "c"), (4, "d"), (5, "e")]
     since = Position("", offset)
     after = [row for row in stay if row[0] > offset]
     before = [row for row in reversed(stay) if row[0] < offset]
     assert read(history, since, limit) == (after if limit < 0 else after[:limit], 5)
-    assert read(history, since, limit, reverse=True) == (before if limit < 0 else before[:limit], 5)
+    assert read(history, since, limit, reverse=True) == (
+        before if limit < 0 else before[:limit],
+        5,
+    )
 
 
 def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> None:
@@ -119,7 +154,7 @@ def test_publications_expire_and_the_position_stays(history: ChannelHistory) -> 
     assert append(history, "b") == [2]
 
 
-# --- of one node --------------------------------------------------------------------------------------------
+# --- of one node --------------------------------------------------------------
 
 
 def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
@@ -134,7 +169,9 @@ def test_a_lone_node_forgets_the_channels_that_rest_longest() -> None:
     assert history.bytes <= 20_000
 
 
-def test_silent_channels_with_subscribers_take_room_from_one_history_after_the_other() -> None:
+def test_silent_channels_with_subscribers_take_room_from_one_history_after_the_other() -> (
+    None
+):
     limit, channels = 200_000, [f"news{number}" for number in range(200)]
     history = LocalHistory(limit, lambda _app, channel: int(channel.startswith("user")))
 
@@ -172,9 +209,13 @@ def test_channels_that_were_only_asked_for_push_no_history_out() -> None:
     assert history.bytes == 0
 
 
-def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscribers() -> None:
+def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscribers() -> (
+    None
+):
     now, subscribed = [0.0], {NEWS: 1}
-    history = LocalHistory(1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0])
+    history = LocalHistory(
+        1_000_000, lambda _app, channel: subscribed.get(channel, 0), lambda: now[0]
+    )
     append(history, "a")
     before = history.read("101", NEWS).position
     for _ in range(3):
@@ -190,7 +231,7 @@ def test_channels_without_use_are_forgotten_in_the_end_but_not_those_with_subscr
     assert history.bytes == 0
 
 
-# --- of Redis -----------------------------------------------------------------------------------------------
+# --- of Redis -----------------------------------------------------------------
 
 
 def test_an_app_made_anew_has_not_the_history_of_the_former(
@@ -210,7 +251,9 @@ def test_an_app_made_anew_has_not_the_history_of_the_former(
     assert read(other) == ([(1, "secret")], 1), "it has not learned of the deletion yet"
 
 
-@pytest.mark.parametrize("persistence", [("--appendonly", "yes"), ()], ids=["append-only", "none"])
+@pytest.mark.parametrize(
+    "persistence", [("--appendonly", "yes"), ()], ids=["append-only", "none"]
+)
 def test_a_redis_that_is_back_at_once_gives_no_position_twice(
     start_server: StartServer, start_node: StartNode, persistence: tuple[str, ...]
 ) -> None:
@@ -222,10 +265,17 @@ def test_a_redis_that_is_back_at_once_gives_no_position_twice(
     server.kill()
     server.start()
     epochs = []
-    for history, text, offset in ((one, "d", 1), (other, "e", 2), (one, "f", 3), (other, "g", 4)):
+    for history, text, offset in (
+        (one, "d", 1),
+        (other, "e", 2),
+        (one, "f", 3),
+        (other, "g", 4),
+    ):
         assert append(history, text) == [offset]
         epochs.append(position_of(history).epoch)
-    assert len(set(epochs)) == 1, "a new life of the data begins one epoch, which both nodes share"
+    assert len(set(epochs)) == 1, (
+        "a new life of the data begins one epoch, which both nodes share"
+    )
     assert before.epoch not in epochs
 
 
@@ -256,7 +306,9 @@ def test_a_replica_that_lags_and_becomes_the_master_gives_no_position_twice(
         assert position_of(one).epoch == after.epoch, "both nodes share the new one"
 
 
-def test_the_first_replica_begins_no_epoch(start_server: StartServer, start_node: StartNode) -> None:
+def test_the_first_replica_begins_no_epoch(
+    start_server: StartServer, start_node: StartNode
+) -> None:
     master, replica = start_server(*AT_ONCE), start_server(*AT_ONCE)
     one = start_node(master, 1).history
     assert append(one, "a") == [1]
@@ -269,12 +321,15 @@ def test_the_first_replica_begins_no_epoch(start_server: StartServer, start_node
     assert append(one, "c") == [3]
 
 
-def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node: StartNode) -> None:
+def test_a_flushed_history_begins_one_epoch(
+    own_server: RedisServer, start_node: StartNode
+) -> None:
     one = start_node(own_server, 1).history
     append(one, "a")
     before = position_of(one)
     with own_server.client() as client:
-        # The name that nodes of the version before use: otherwise each would begin an epoch after the other.
+        # The name that nodes of the version before use: otherwise each would
+        # begin an epoch after the other.
         life = client.hget(f"imserver:history:0:{{101\0{NEWS}}}", "life")
         assert life == client.info("server")["run_id"]
         client.flushall()
@@ -285,7 +340,8 @@ def test_a_flushed_history_begins_one_epoch(own_server: RedisServer, start_node:
 
 
 def follow(replica: RedisServer, port: int) -> None:
-    """Make a server a replica of the one at a port, and wait until it has its data."""
+    """Make a server a replica of the one at a port, and wait until it has its
+    data."""
     with replica.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", port)
         until(lambda: client.info("replication").get("master_link_status") == "up")
@@ -296,7 +352,9 @@ def promote(replica: RedisServer) -> None:
         client.execute_command("REPLICAOF", "NO", "ONE")
 
 
-def test_a_repeated_long_call_appends_nothing(server: RedisServer, start_node: StartNode) -> None:
+def test_a_repeated_long_call_appends_nothing(
+    server: RedisServer, start_node: StartNode
+) -> None:
     history = start_node(server).history
     execute = history.pipeline.execute
 
@@ -317,7 +375,10 @@ def test_a_publication_tried_again_elsewhere_is_stored_once(
 
     def publish(history: ChannelHistory, id: str, channel: str = NEWS) -> int:
         event = Event("msg", "shop", "x", id, channel=ChannelPart(channel))
-        (found,) = history.append_each("101", [Retained(channel, event, 3, 60, event.id)]) or ()
+        (found,) = (
+            history.append_each("101", [Retained(channel, event, 3, 60, event.id)])
+            or ()
+        )
         return found.channel.offset
 
     assert publish(one, "order 17") == 1
@@ -327,13 +388,20 @@ def test_a_publication_tried_again_elsewhere_is_stored_once(
     assert read(one)[1] == 2
 
 
-def test_an_erased_user_leaves_places_without_content_and_others_recover(history: ChannelHistory) -> None:
+def test_an_erased_user_leaves_places_without_content_and_others_recover(
+    history: ChannelHistory,
+) -> None:
     append(history, *[f"text {number}" for number in range(250)], size=1000)
     for channel in ("user:ann", "talk#ann,bob"):
         append(history, "a", channel=channel)
     part = ChannelPart(NEWS, info=b'{"user":"bob"}')
     history.append_each(
-        "101", [Retained(NEWS, Event("msg", "bob", "by bob, for shop", channel=part), 1000, 60)]
+        "101",
+        [
+            Retained(
+                NEWS, Event("msg", "bob", "by bob, for shop", channel=part), 1000, 60
+            )
+        ],
     )
     append(history, "of another app", app="10")
     before = history.positions("101", [NEWS, "user:ann"])
@@ -345,9 +413,15 @@ def test_an_erased_user_leaves_places_without_content_and_others_recover(history
     assert after[1].epoch != before[1].epoch
     page = history.read("101", NEWS, Position(before[0].epoch, 0), -1)
     *erased, last = page.publications
-    assert [each.channel and each.channel.offset for each in erased] == list(range(1, 251))
-    assert {(each.sender, each.text, each.data) for each in erased} == {("deleted:1", "", b"")}
-    assert {each.channel and (each.channel.info, each.channel.tags) for each in erased} == {(b"", b"")}
+    assert [each.channel and each.channel.offset for each in erased] == list(
+        range(1, 251)
+    )
+    assert {(each.sender, each.text, each.data) for each in erased} == {
+        ("deleted:1", "", b"")
+    }
+    assert {
+        each.channel and (each.channel.info, each.channel.tags) for each in erased
+    } == {(b"", b"")}
     assert (last.sender, last.text) == ("bob", "by bob, for shop")
     assert last.channel.info == b'{"user":"bob"}'
     page = history.read("10", NEWS, limit=-1)

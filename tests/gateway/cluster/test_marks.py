@@ -1,4 +1,5 @@
-"""Redis loses data: until all nodes have registered again, nobody whom one of them may have is absent."""
+"""Redis loses data: until all nodes have registered again, nobody whom one of
+them may have is absent."""
 
 from collections.abc import Callable
 
@@ -23,7 +24,8 @@ USERS = [f"user{number}" for number in range(12)]
 
 
 class Holder:
-    """A node with one session for each user, which registers them again when it may."""
+    """A node with one session for each user, which registers them again when it
+    may."""
 
     def __init__(self, node: RedisRegistry) -> None:
         self.node = node
@@ -55,10 +57,15 @@ def _word(refs: tuple[SessionRef, ...]) -> str:
 
 
 class LossyRedis:
-    """Redis, a node with users, and one that looks for them. ``lost``: the users whose data Redis loses."""
+    """Redis, a node with users, and one that looks for them. ``lost``: the
+    users whose data Redis loses."""
 
     def __init__(
-        self, servers: list[RedisServer], settings: RedisSettings, start_node: StartNode, fails: RedisServer
+        self,
+        servers: list[RedisServer],
+        settings: RedisSettings,
+        start_node: StartNode,
+        fails: RedisServer,
     ) -> None:
         self.server = fails
         self.looker = start_node(settings, 1, PATIENT)
@@ -72,7 +79,11 @@ class LossyRedis:
         self.holder = holders[0]
         for session in self.holder.sessions.values():
             assert self.holder.node.register(session).addressed
-        self.lost = [user for user in USERS if _master_of(user, len(servers)) == servers.index(fails)]
+        self.lost = [
+            user
+            for user in USERS
+            if _master_of(user, len(servers)) == servers.index(fails)
+        ]
         assert self.lost
         until(lambda: len(self.looker.leases()) == 2)
         until(lambda: self.holder.node.lease in self.looker.leases().values())
@@ -92,13 +103,19 @@ def start_masters(start_server: StartServer) -> tuple[list[RedisServer], RedisSe
 
 
 @pytest.fixture(params=["single", "cluster", "cluster with the leases"])
-def lossy(request: pytest.FixtureRequest, start_server: StartServer, start_node: StartNode) -> LossyRedis:
+def lossy(
+    request: pytest.FixtureRequest, start_server: StartServer, start_node: StartNode
+) -> LossyRedis:
     if request.param == "single":
         server = start_server()
         return LossyRedis([server], server.settings, start_node, server)
     masters, settings = start_masters(start_server)
     has_leases = slot_of(("GET", LEASES)) * MASTERS // 16_384
-    index = has_leases if request.param == "cluster with the leases" else (has_leases + 1) % MASTERS
+    index = (
+        has_leases
+        if request.param == "cluster with the leases"
+        else (has_leases + 1) % MASTERS
+    )
     return LossyRedis(masters, settings, start_node, masters[index])
 
 
@@ -146,7 +163,8 @@ def test_nobody_is_absent_when_a_replica_without_the_last_writes_takes_over(
 
 
 def nobody_is_absent(lossy: LossyRedis, lose: Callable[[RedisServer], None]) -> None:
-    """Lose data of Redis. Nobody is absent before their node has registered again; afterwards all is true."""
+    """Lose data of Redis. Nobody is absent before their node has registered
+    again; afterwards all is true."""
     assert seen(lossy.looker, [*USERS, "nobody"]) == ["there"] * len(USERS) + ["absent"]
     lossy.holder.may_register.clear()
     statuses: set[str] = set()
@@ -158,7 +176,9 @@ def nobody_is_absent(lossy: LossyRedis, lose: Callable[[RedisServer], None]) -> 
 
     looks = gevent.spawn(look)
     lose(lossy.server)
-    assert "absent" not in seen(lossy.looker, lossy.lost), "no node knows yet that data were lost"
+    assert "absent" not in seen(lossy.looker, lossy.lost), (
+        "no node knows yet that data were lost"
+    )
     until(lambda: lossy.looker.healthy() and lossy.holder.node.healthy())
     assert seen(lossy.looker, lossy.lost) == ["unknown"] * len(lossy.lost)
     lossy.holder.may_register.set()

@@ -1,4 +1,5 @@
-"""Queues, batches, numbers, the circuit breaker, and what a ZeroMQ socket must not do to its process."""
+"""Queues, batches, numbers, the circuit breaker, and what a ZeroMQ socket must
+not do to its process."""
 
 import logging
 import subprocess
@@ -30,10 +31,13 @@ from tests.support import Clock
     [
         ((2, 1000), [1, 1, 1], [True, True, False]),
         ((100, 10), [8, 3, 2, 1], [True, False, True, False]),
-        ((100, 100 * ITEM_BYTES), [ITEM_BYTES, ITEM_BYTES + 1], [True, False]),  # no receiver would take it
+        # no receiver would take it
+        ((100, 100 * ITEM_BYTES), [ITEM_BYTES, ITEM_BYTES + 1], [True, False]),
     ],
 )
-def test_a_queue_is_bounded(limits: tuple[int, int], sizes: list[int], added: list[bool]) -> None:
+def test_a_queue_is_bounded(
+    limits: tuple[int, int], sizes: list[int], added: list[bool]
+) -> None:
     queue = SendQueue(*limits)
     assert [queue.add(bytes(size)) for size in sizes] == added
     assert queue.bytes == sum(size for size, ok in zip(sizes, added, strict=True) if ok)
@@ -41,9 +45,15 @@ def test_a_queue_is_bounded(limits: tuple[int, int], sizes: list[int], added: li
     assert queue.add(bytes(sizes[-1])) == (sizes[-1] <= ITEM_BYTES)
 
 
-@given(st.lists(st.integers(0, 3 * BATCH_BYTES // 2), max_size=40), st.integers(0, 2500))
-def test_batches_keep_order_and_bounds_also_when_they_are_put_back(sizes: list[int], small: int) -> None:
-    items = [bytes(size) for size in sizes] + [b"%d" % number for number in range(small)]
+@given(
+    st.lists(st.integers(0, 3 * BATCH_BYTES // 2), max_size=40), st.integers(0, 2500)
+)
+def test_batches_keep_order_and_bounds_also_when_they_are_put_back(
+    sizes: list[int], small: int
+) -> None:
+    items = [bytes(size) for size in sizes] + [
+        b"%d" % number for number in range(small)
+    ]
     queue, total = SendQueue(10_000, 1 << 40), sum(map(len, items))
     for _ in range(2):
         assert all(map(queue.add, items))
@@ -62,7 +72,10 @@ def test_batches_keep_order_and_bounds_also_when_they_are_put_back(sizes: list[i
         assert len(batch) == 1 or sum(map(len, batch)) <= BATCH_BYTES
     # No batch could have had the first item of the next one, too.
     for batch, following in pairwise(batches):
-        assert len(batch) == BATCH_ITEMS or sum(map(len, batch)) + len(following[0]) > BATCH_BYTES
+        assert (
+            len(batch) == BATCH_ITEMS
+            or sum(map(len, batch)) + len(following[0]) > BATCH_BYTES
+        )
 
 
 @pytest.mark.parametrize(
@@ -72,12 +85,24 @@ def test_batches_keep_order_and_bounds_also_when_they_are_put_back(sizes: list[i
         ([(7, 1, 1, 1), (7, 1, 12, 1), (7, 1, 13, 1)], [True] * 3, (1, 10, 0)),
         ([(7, 1, 5, 1), (7, 1, 1, 4), (7, 1, 6, 1)], [True, False, True], (1, 4, 4)),
         ([(7, 1, 1, 100), (8, 1, 1, 1), (7, 1, 101, 1)], [True] * 3, (0, 0, 0)),
-        ([(7, 1, 1, 3), (7, 2, 1, 1), (7, 1, 4, 2), (7, 2, 2, 1)], [True, True, False, True], (0, 0, 2)),
+        (
+            [(7, 1, 1, 3), (7, 2, 1, 1), (7, 1, 4, 2), (7, 2, 2, 1)],
+            [True, True, False, True],
+            (0, 0, 2),
+        ),
     ],
-    ids=["no gap", "a gap", "late ones, behind a gap before the first", "two senders", "two own epochs"],
+    ids=[
+        "no gap",
+        "a gap",
+        "late ones, behind a gap before the first",
+        "two senders",
+        "two own epochs",
+    ],
 )
 def test_batches_are_taken_in_their_order_and_gaps_are_counted(
-    batches: list[tuple[int, int, int, int]], accepted: list[bool], counts: tuple[int, int, int]
+    batches: list[tuple[int, int, int, int]],
+    accepted: list[bool],
+    counts: tuple[int, int, int],
 ) -> None:
     counters = RpcCounters()
     incoming = SequenceTracker(counters)
@@ -98,9 +123,13 @@ def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> No
     assert counters.gaps == 1, "the oldest one is forgotten"
 
 
-def test_a_rate_limited_warning_is_written_at_once_then_each_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rate_limited_warning_is_written_at_once_then_each_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = 0.0
-    complain = RateLimitedLog(logging.getLogger("test"), "%s was refused", clock=lambda: now)
+    complain = RateLimitedLog(
+        logging.getLogger("test"), "%s was refused", clock=lambda: now
+    )
     for _ in range(3):
         complain("a peer")
     now = 61.0
@@ -111,13 +140,17 @@ def test_a_rate_limited_warning_is_written_at_once_then_each_minute(caplog: pyte
     ]
 
 
-@pytest.mark.parametrize(("threshold", "fail"), [(3, Breaker.failed), (100, Breaker.trip)])
+@pytest.mark.parametrize(
+    ("threshold", "fail"), [(3, Breaker.failed), (100, Breaker.trip)]
+)
 def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(
     threshold: int, fail: Callable[[Breaker], None]
 ) -> None:
     clock, limits = Clock(), list[float]()
     clock.now = 0.0
-    breaker = Breaker(threshold, clock=clock, uniform=lambda _, high: limits.append(high) or high)
+    breaker = Breaker(
+        threshold, clock=clock, uniform=lambda _, high: limits.append(high) or high
+    )
     for _ in range(10):
         breaker.failed()
         breaker.failed()
@@ -129,12 +162,16 @@ def test_it_opens_at_failures_in_a_row_and_each_vain_probe_doubles_the_longest_w
         assert breaker.closed is (fail is Breaker.failed and _ < 2)
     fail(breaker)
     assert (breaker.allows(), breaker.wait_seconds) == (False, BASE_SECONDS)
-    assert limits == [BASE_SECONDS], "what fails when it is open does not prolong the wait"
+    assert limits == [BASE_SECONDS], (
+        "what fails when it is open does not prolong the wait"
+    )
     clock.now += BASE_SECONDS
     assert breaker.wait_seconds == 0
-    assert [breaker.allows(), breaker.closed, breaker.allows()] == [True, False, False], (
-        "all wait for a probe"
-    )
+    assert [breaker.allows(), breaker.closed, breaker.allows()] == [
+        True,
+        False,
+        False,
+    ], "all wait for a probe"
     for _ in range(60):
         breaker.failed()
         assert not breaker.allows()
@@ -192,8 +229,14 @@ time.sleep(60)
 """
 
 
-def test_a_peer_that_dies_while_its_answers_are_not_read_costs_nobody_the_process() -> None:
+def test_a_peer_that_dies_while_its_answers_are_not_read_costs_nobody_the_process() -> (
+    None
+):
     done = subprocess.run(
-        [sys.executable, "-c", DIALLER, PEER], capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, "-c", DIALLER, PEER],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

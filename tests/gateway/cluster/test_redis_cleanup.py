@@ -1,4 +1,5 @@
-"""Members of channels on nodes that share a Redis; and what the dead have left, which their trails name."""
+"""Members of channels on nodes that share a Redis; and what the dead have left,
+which their trails name."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from tests.support import until
 
 
 def begin_all(node: RedisRegistry, app: str, *users: str) -> list[Session]:
-    sessions = [Session(app, user, peer="127.0.0.1:5000", login_time=1700000000) for user in users]
+    sessions = [
+        Session(app, user, peer="127.0.0.1:5000", login_time=1700000000)
+        for user in users
+    ]
     assert len(list(node.reregister(sessions))) == len(users)
     return sessions
 
@@ -25,7 +29,9 @@ def keys(server: RedisServer, pattern: str) -> list[str]:
         return sorted(client.scan_iter(pattern, 1000))
 
 
-def test_every_node_finds_members_but_of_no_earlier_life(server: RedisServer, start_node: StartNode) -> None:
+def test_every_node_finds_members_but_of_no_earlier_life(
+    server: RedisServer, start_node: StartNode
+) -> None:
     a, b, c = (start_node(server, number) for number in (1, 2, 3))
     enter(a, "lobby", members=2)
     enter(b, "lobby", members=3)
@@ -45,23 +51,35 @@ def test_every_node_finds_members_but_of_no_earlier_life(server: RedisServer, st
 def test_no_channel_is_found_while_redis_is_away(
     own_server: RedisServer, start_node: StartNode, fault: Callable[[RedisServer], None]
 ) -> None:
-    a = start_node(own_server, 1, ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=1.0))
+    a = start_node(
+        own_server,
+        1,
+        ClusterSettings(lease_seconds=60.0, renew_seconds=0.1, redis_seconds=1.0),
+    )
     enter(a, "lobby")
     fault(own_server)
     assert a.find_channels("101", ["lobby"]) is None
     assert a.report_channels([ReportedMembers("101", "garden", 1)]) is None
 
 
-def test_a_question_that_reconnected_is_not_answered(own_server: RedisServer, start_node: StartNode) -> None:
+def test_a_question_that_reconnected_is_not_answered(
+    own_server: RedisServer, start_node: StartNode
+) -> None:
     """Before the watch has looked: another server may have answered."""
-    a = start_node(own_server, 1, ClusterSettings(lease_seconds=60, renew_seconds=30, redis_seconds=10.0))
+    a = start_node(
+        own_server,
+        1,
+        ClusterSettings(lease_seconds=60, renew_seconds=30, redis_seconds=10.0),
+    )
     enter(a, "lobby")
     with own_server.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)
     assert a.find_channels("101", ["lobby"]) is None
 
 
-def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(pair: Pair) -> None:
+def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(
+    pair: Pair,
+) -> None:
     a, b = pair
     enter(a, "lobby", "garden")
     before = a.lease.epoch
@@ -77,7 +95,9 @@ def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(pair: Pa
     assert members_of(b, "garden") == {}, "it was reported under the old epoch"
 
 
-def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pair: Pair) -> None:
+def test_only_buckets_that_the_dead_used_are_looked_into(
+    server: RedisServer, pair: Pair
+) -> None:
     """Also those of apps that no other node knows."""
     a, b = pair
     begin_all(a, "101", *(f"user{number}" for number in range(50)))
@@ -92,9 +112,15 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pa
         client.config_resetstat()
         wait_until_cleaned_up(server, a, b)
         calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert calls < 4000, "some hundred buckets and records, and the leases meanwhile; not 16,384"
+    assert calls < 4000, (
+        "some hundred buckets and records, and the leases meanwhile; not 16,384"
+    )
     assert b.counters.cleaned_users == 100
-    assert record(server, "user49")["isLogoff"] is record(server, "ann", "system:shop:49")["isLogoff"] is True
+    assert (
+        record(server, "user49")["isLogoff"]
+        is record(server, "ann", "system:shop:49")["isLogoff"]
+        is True
+    )
     assert len(keys(server, "imserver:users:*")) == 1
     with server.client() as client:
         left = [client.hgetall(key) for key in keys(server, "imserver:channels:*")]
@@ -105,7 +131,9 @@ def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, pa
     assert b.unregister(stays) is True
 
 
-@pytest.mark.parametrize("users", [1, pytest.param(3000, marks=pytest.mark.full("programs"))])
+@pytest.mark.parametrize(
+    "users", [1, pytest.param(3000, marks=pytest.mark.full("programs"))]
+)
 def test_without_a_bucket_list_or_a_full_one_all_are_searched(
     server: RedisServer, pair: Pair, users: int
 ) -> None:
@@ -127,7 +155,9 @@ def test_without_a_bucket_list_or_a_full_one_all_are_searched(
     assert keys(server, "imserver:users:*") == []
 
 
-def test_a_bucket_list_lost_or_in_doubt_is_written_again(server: RedisServer, start_node: StartNode) -> None:
+def test_a_bucket_list_lost_or_in_doubt_is_written_again(
+    server: RedisServer, start_node: StartNode
+) -> None:
     a = start_node(server, 1)
 
     def is_written() -> bool:
@@ -148,16 +178,21 @@ def test_a_bucket_list_lost_or_in_doubt_is_written_again(server: RedisServer, st
     assert is_written()
 
 
-def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node: StartNode) -> None:
+def test_an_empty_bucket_goes_with_its_last_user(
+    server: RedisServer, start_node: StartNode
+) -> None:
     a = start_node(server, 1)
     sessions = begin_all(a, "101", "ann", "bob")
     until(lambda: len(keys(server, "imserver:users:*")) == 2)
-    time.sleep(0.002)  # numbers are not older than the millisecond in which they were given
+    # numbers are not older than the millisecond in which they were given
+    time.sleep(0.002)
     assert [a.unregister(session) for session in sessions] == [True, True]
     assert keys(server, "imserver:users:*") == []
 
 
-def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, pair: Pair) -> None:
+def test_a_drain_is_known_to_others_before_the_next_renewal(
+    server: RedisServer, pair: Pair
+) -> None:
     a, b = pair
     a.keeper.renew_seconds = 3600.0
     a.report(0, {}, draining=True)

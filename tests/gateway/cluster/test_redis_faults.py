@@ -1,4 +1,5 @@
-"""Redis stalled, restarted, with faults of its own: what one node makes of it; see also tests/faults."""
+"""Redis stalled, restarted, with faults of its own: what one node makes of it;
+see also tests/faults."""
 
 from collections.abc import Callable
 
@@ -21,14 +22,19 @@ pytestmark = pytest.mark.full("faults")
 
 
 class Holder:
-    """A node with sessions, which does what its owner shall do: registers them again when it is asked to."""
+    """A node with sessions, which does what its owner shall do: registers them
+    again when it is asked to."""
 
     def __init__(self, node: RedisRegistry) -> None:
         self.node = node
         self.sessions: list[Session] = []
 
     def reregister(self, everything: bool) -> None:
-        pending = [session for session in self.sessions if everything or not self.node.registered(session)]
+        pending = [
+            session
+            for session in self.sessions
+            if everything or not self.node.registered(session)
+        ]
         for session, registration in self.node.reregister(pending):
             if not registration.addressed:
                 self.sessions.remove(session)
@@ -72,7 +78,8 @@ def test_what_was_on_its_way_when_redis_stalled_leaves_no_session(
 ) -> None:
     holder = start_holder(own_server)
     own_server.pause()
-    # In the socket already: Redis will execute it when it wakes, and nobody hears the answer.
+    # In the socket already: Redis will execute it when it wakes, and nobody
+    # hears the answer.
     session = holder.register("ann")
     assert session.number == 0
     assert holder.unregister(session) is None
@@ -115,14 +122,20 @@ def test_a_session_whose_registration_fails_is_registered_when_it_can_be(
     with server.client() as client:
         client.flushall()
         client.lpush(key.decode(), "x")
-        until(lambda: holder.node.generation() > generation and holder.node.registered(good))
+        until(
+            lambda: (
+                holder.node.generation() > generation and holder.node.registered(good)
+            )
+        )
         assert not holder.node.registered(bad)
         client.delete(key.decode())
     until(lambda: holder.node.registered(bad) and holder.whole())
 
 
 def test_a_flood_of_ends_that_redis_did_not_get_gives_a_new_epoch(
-    own_server: RedisServer, start_holder: Callable[..., Holder], monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer,
+    start_holder: Callable[..., Holder],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("imserver.gateway.cluster.redis.registry._UNREPORTED_LIMIT", 10)
     holder = start_holder(own_server)
@@ -142,7 +155,14 @@ def test_a_wrong_password_is_reported_at_start_and_a_user_of_redis_needs_these_k
 ) -> None:
     where = f"127.0.0.1:{own_server.port}"
     with own_server.client() as client:
-        keys = ["~imserver:*", "~{imserver}:*", "~acc:*", "+@all", "-@dangerous", "+info"]
+        keys = [
+            "~imserver:*",
+            "~{imserver}:*",
+            "~acc:*",
+            "+@all",
+            "-@dangerous",
+            "+info",
+        ]
         client.execute_command("ACL", "SETUSER", "im", "on", ">pass", *keys)
         client.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~x:*", "+@all")
         client.config_set("requirepass", "right")
@@ -178,7 +198,10 @@ def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
     start_server: StartServer, start_holder: Callable[..., Holder]
 ) -> None:
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "60000")
-    masters, replica = [start_server(*options) for _ in range(3)], start_server(*options)
+    masters, replica = (
+        [start_server(*options) for _ in range(3)],
+        start_server(*options),
+    )
     form_cluster(masters)
     lives = slot_of(("GET", LEASES)) * 3 // 16_384
     dying = masters[lives - 1]
@@ -189,7 +212,9 @@ def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
         until(lambda: follower.execute_command("CLUSTER", "REPLICATE", id) == "OK")
         until(lambda: follower.info("replication")["master_link_status"] == "up")
 
-    settings = RedisSettings(url=f"redis+cluster://127.0.0.1:{dying.port},127.0.0.1:{masters[lives].port}")
+    settings = RedisSettings(
+        url=f"redis+cluster://127.0.0.1:{dying.port},127.0.0.1:{masters[lives].port}"
+    )
     holder = start_holder(settings)
     node, users = holder.node, [f"user{number}" for number in range(60)]
     for user in users:
@@ -207,9 +232,13 @@ def test_one_master_of_a_redis_cluster_dies_and_its_replica_takes_over(
     assert node.healthy()
     assert node.find("101", users) is None
     gevent.sleep(2.5)  # looks after the master twice
-    assert (reached(), node.generation()) == (others, generation), "nothing is registered again meanwhile"
+    assert (reached(), node.generation()) == (others, generation), (
+        "nothing is registered again meanwhile"
+    )
 
     with replica.client() as follower:
-        until(lambda: follower.execute_command("CLUSTER", "FAILOVER", "TAKEOVER") == "OK")
+        until(
+            lambda: follower.execute_command("CLUSTER", "FAILOVER", "TAKEOVER") == "OK"
+        )
     until(lambda: node.generation() == generation + 1)  # the last writes may be lost
     until(holder.whole)

@@ -1,4 +1,5 @@
-"""Nodes that share a Redis: who lives, who is where, who has to go, and what is left of the dead."""
+"""Nodes that share a Redis: who lives, who is where, who has to go, and what is
+left of the dead."""
 
 import json
 from collections.abc import Callable
@@ -14,8 +15,20 @@ from imserver.gateway.cluster.redis import presence, recovery, registry
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
 from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost
 from imserver.gateway.cluster.redis.registry import RedisRegistry
-from imserver.gateway.cluster.redis.scripts import EPOCH, LEASE_DATA, LEASES, LIFE, VERSION
-from imserver.gateway.cluster.registry import Claim, Lease, ReportedMembers, Session, SessionRef
+from imserver.gateway.cluster.redis.scripts import (
+    EPOCH,
+    LEASE_DATA,
+    LEASES,
+    LIFE,
+    VERSION,
+)
+from imserver.gateway.cluster.registry import (
+    Claim,
+    Lease,
+    ReportedMembers,
+    Session,
+    SessionRef,
+)
 from imserver.gateway.config.settings import ClusterSettings
 from imserver.gateway.errors import StartError
 from tests.gateway.cluster.conftest import LASTING, QUIET, Pair, StartNode, begin
@@ -39,8 +52,11 @@ def end_lease(server: RedisServer, dead: RedisRegistry) -> None:
         assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
 
 
-def wait_until_cleaned_up(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> None:
-    """Let the lease of a dead node run out, and wait for what it left to be gone."""
+def wait_until_cleaned_up(
+    server: RedisServer, dead: RedisRegistry, other: RedisRegistry
+) -> None:
+    """Let the lease of a dead node run out, and wait for what it left to be
+    gone."""
     end_lease(server, dead)
     with server.client() as client:
         until(lambda: dead.lease.epoch not in other.leases())
@@ -51,12 +67,19 @@ def ref_of(node: RedisRegistry, session: Session) -> SessionRef:
     return SessionRef(node.lease.epoch, session.id, session.number, session.device)
 
 
-# --- who lives ----------------------------------------------------------------------------------------------
+# --- who lives ----------------------------------------------------------------
 
 
-def test_nodes_see_each_other_until_they_leave_or_restart(server: RedisServer, start_node: StartNode) -> None:
+def test_nodes_see_each_other_until_they_leave_or_restart(
+    server: RedisServer, start_node: StartNode
+) -> None:
     received: list[int] = []
-    a = start_node(server, 1, LASTING, events=replace(QUIET, leases_changed=lambda: received.append(1)))
+    a = start_node(
+        server,
+        1,
+        LASTING,
+        events=replace(QUIET, leases_changed=lambda: received.append(1)),
+    )
     until(lambda: received)
     b, earlier = (start_node(server, number, LASTING) for number in (2, 3))
     assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
@@ -83,7 +106,9 @@ def test_a_node_whose_lease_has_run_out_is_overdue_until_it_joins_again_is_repla
         end_lease(server, node)
     until(lambda: set(a.leases()) == {a.lease.epoch})
     epochs = [node.lease.epoch for node in others]
-    assert {lease.epoch: lease.draining for lease in a.overdue()} == dict.fromkeys(epochs, True)
+    assert {lease.epoch: lease.draining for lease in a.overdue()} == dict.fromkeys(
+        epochs, True
+    )
     assert set(a.reachable()) == {a.lease.epoch, *epochs}
     again, _, forgotten = others
     again.keeper.join()
@@ -113,7 +138,9 @@ def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) ->
     before, began = node.counters.commands, gevent.get_hub().loop.now()
     gevent.sleep(0.5)
     looks = (gevent.get_hub().loop.now() - began) / LASTING.renew_seconds
-    assert node.counters.commands - before <= 6 + looks, "one for each look, and those of the start"
+    assert node.counters.commands - before <= 6 + looks, (
+        "one for each look, and those of the start"
+    )
 
 
 def test_epochs_are_never_given_twice_although_redis_is_empty_or_has_older_data_again(
@@ -156,8 +183,13 @@ def test_a_node_that_stood_still_until_its_lease_ended_asks_the_registry_before_
     assert [ref.id for ref in answer.others] == [first.id]
 
 
-def test_a_node_renews_no_lease_of_another_one(server: RedisServer, start_node: StartNode) -> None:
-    a, b = start_node(server, 1, lease={"birth": 1}), start_node(server, 2, lease={"birth": 2})
+def test_a_node_renews_no_lease_of_another_one(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = (
+        start_node(server, 1, lease={"birth": 1}),
+        start_node(server, 2, lease={"birth": 2}),
+    )
     epoch = a.lease.epoch
     with server.client() as client:
         client.hset(LEASE_DATA, str(epoch), client.hget(LEASE_DATA, str(b.lease.epoch)))
@@ -206,20 +238,35 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
 @pytest.mark.parametrize(
     ("first", "own", "output"),
     [
-        ({}, {"fingerprint": "f2"}, r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"),
+        (
+            {},
+            {"fingerprint": "f2"},
+            r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir",
+        ),
         (
             {"all_features": "core pusher", "feature_names": "core pusher"},
-            {"all_features": "core", "features_left_out": "pusher", "feature_names": "core"},
+            {
+                "all_features": "core",
+                "features_left_out": "pusher",
+                "feature_names": "core",
+            },
             r"other features than this node .*node 127\.0\.0\.1:9002: pusher\).*setting features",
         ),
         (
-            {"all_features": "core", "features_left_out": "later", "feature_names": "core"},
+            {
+                "all_features": "core",
+                "features_left_out": "later",
+                "feature_names": "core",
+            },
             {"all_features": "core later", "feature_names": "core"},
             r"node 127\.0\.0\.1:9002: later\)",
         ),
         (
             {"feature_names": "core messages"},
-            {"all_features": "core later messages pusher", "feature_names": "core messages pusher"},
+            {
+                "all_features": "core later messages pusher",
+                "feature_names": "core messages pusher",
+            },
             r"node 127\.0\.0\.1:9002: pusher\)",
         ),
         (
@@ -227,13 +274,33 @@ def test_a_node_whose_lease_is_lost_while_it_starts_joins_again(
             {"database": "d2"},
             r"another database .* node .*127\.0\.0\.1:9002.*storage\.url",
         ),
-        ({"database": "d1"}, {"database": ""}, r"another database .* node .*127\.0\.0\.1:9002.*storage\.url"),
-        ({"number": 2}, {"host": "elsewhere"}, r"127\.0\.0\.1:9004 on machine here .*cluster\.advertise"),
+        (
+            {"database": "d1"},
+            {"database": ""},
+            r"another database .* node .*127\.0\.0\.1:9002.*storage\.url",
+        ),
+        (
+            {"number": 2},
+            {"host": "elsewhere"},
+            r"127\.0\.0\.1:9004 on machine here .*cluster\.advertise",
+        ),
     ],
-    ids=["secret", "features", "left out there", "of 1.0", "database", "no database", "address"],
+    ids=[
+        "secret",
+        "features",
+        "left out there",
+        "of 1.0",
+        "database",
+        "no database",
+        "address",
+    ],
 )
 def test_a_node_that_does_not_fit_to_the_others_does_not_join(
-    server: RedisServer, start_node: StartNode, first: dict[str, Any], own: dict[str, Any], output: str
+    server: RedisServer,
+    start_node: StartNode,
+    first: dict[str, Any],
+    own: dict[str, Any],
+    output: str,
 ) -> None:
     lease = dict(first)
     start_node(server, lease.pop("number", 1), lease=lease)
@@ -242,11 +309,16 @@ def test_a_node_that_does_not_fit_to_the_others_does_not_join(
 
 
 def test_nodes_that_fit_join(server: RedisServer, start_node: StartNode) -> None:
-    """A database where the others have none yet, and features where those of the release before name none."""
+    """A database where the others have none yet, and features where those of
+    the release before name none."""
     epochs = [start_node(server, 1, lease={"features": "core"}).lease.epoch]
     for number in (2, 3):
-        node = start_node(server, number, lease={"database": "d1", "feature_names": "core pusher"})
-        assert node.lease.features == "", "the others compare it with theirs, unless it is empty"
+        node = start_node(
+            server, number, lease={"database": "d1", "feature_names": "core pusher"}
+        )
+        assert node.lease.features == "", (
+            "the others compare it with theirs, unless it is empty"
+        )
         epochs.append(node.lease.epoch)
     assert epochs == sorted(set(epochs))
 
@@ -257,16 +329,28 @@ OF_1_0 = "core " + " ".join(sorted(FIRST_RELEASE))
 def test_features_that_other_nodes_do_not_know_keep_no_node_away(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    """A node of 1.0 compares the names that others publish with its own, so all publish the same."""
+    """A node of 1.0 compares the names that others publish with its own, so all
+    publish the same."""
     old = start_node(server, 1, lease={"feature_names": OF_1_0})
-    new = start_node(server, 2, lease={"all_features": f"{OF_1_0} later", "feature_names": OF_1_0})
-    newer = {"all_features": f"{OF_1_0} dreams later", "feature_names": OF_1_0, "features_left_out": "ask"}
+    new = start_node(
+        server, 2, lease={"all_features": f"{OF_1_0} later", "feature_names": OF_1_0}
+    )
+    newer = {
+        "all_features": f"{OF_1_0} dreams later",
+        "feature_names": OF_1_0,
+        "features_left_out": "ask",
+    }
     newest = start_node(server, 3, lease=newer)
-    without_pages = {"all_features": OF_1_0.replace(" pages", ""), "feature_names": "core"}
+    without_pages = {
+        "all_features": OF_1_0.replace(" pages", ""),
+        "feature_names": "core",
+    }
     last = start_node(server, 4, lease=without_pages)
     for node in (old, new, newest, last):
         assert node.lease.feature_names == OF_1_0
-    assert absent_features(newest.lease, [old.lease, new.lease, newest.lease, Lease("before 1.0")]) == {
+    assert absent_features(
+        newest.lease, [old.lease, new.lease, newest.lease, Lease("before 1.0")]
+    ) == {
         old.lease.node: {"dreams", "later"},
         new.lease.node: {"dreams"},
     }
@@ -275,7 +359,8 @@ def test_features_that_other_nodes_do_not_know_keep_no_node_away(
 def test_a_node_publishes_the_names_of_the_nodes_of_an_older_release_that_it_joins(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    """So one of these may start again beside it, also when all of them have ended meanwhile."""
+    """So one of these may start again beside it, also when all of them have
+    ended meanwhile."""
     names = f"{OF_1_0} lines previews"
     old = start_node(server, 1, lease={"feature_names": names})
     own = {"all_features": f"{OF_1_0} later previews", "feature_names": OF_1_0}
@@ -284,7 +369,9 @@ def test_a_node_publishes_the_names_of_the_nodes_of_an_older_release_that_it_joi
     second = start_node(server, 3, lease=own)
     assert first.lease.feature_names == second.lease.feature_names == names
     with server.client() as client:
-        written = [json.loads(lease)["feature_names"] for lease in client.hvals(LEASE_DATA)]
+        written = [
+            json.loads(lease)["feature_names"] for lease in client.hvals(LEASE_DATA)
+        ]
     assert written == [names, names]
 
 
@@ -313,7 +400,8 @@ def test_a_node_that_says_it_lives_is_believed_until_a_look(
 def test_leases_are_read_again_in_another_life_of_the_data(
     server: RedisServer, start_node: StartNode
 ) -> None:
-    """Without a change of the version: two servers may have counted to the same one."""
+    """Without a change of the version: two servers may have counted to the same
+    one."""
     node = start_node(server, 1)
     own, other = node.lease.epoch, node.lease.epoch + 1000
     with server.client() as client:
@@ -327,7 +415,7 @@ def test_leases_are_read_again_in_another_life_of_the_data(
         until(lambda: set(node.leases()) == {own})
 
 
-# --- who is where -------------------------------------------------------------------------------------------
+# --- who is where -------------------------------------------------------------
 
 
 def test_users_and_channels_of_a_node_that_just_joined_are_found(
@@ -336,7 +424,9 @@ def test_users_and_channels_of_a_node_that_just_joined_are_found(
     rarely = ClusterSettings(lease_seconds=3600, renew_seconds=1000, redis_seconds=10.0)
     a, b = start_node(server, 1, rarely), start_node(server, 2, LASTING)
     session = begin(b)
-    assert where(a) == [(b.lease.epoch, session.id)], "without waiting for the next look"
+    assert where(a) == [(b.lease.epoch, session.id)], (
+        "without waiting for the next look"
+    )
     c = start_node(server, 3, LASTING)
     assert c.report_channels([ReportedMembers("101", "lobby", 1)]) is not None
     assert a.find_channels("101", ["lobby"]) == [{c.lease.epoch: 1}]
@@ -347,7 +437,11 @@ def test_logins_elsewhere_replace_and_the_replaced_node_learns_of_each_once(
     server: RedisServer, start_node: StartNode, policy: str
 ) -> None:
     replaced: list[tuple[str, str, int]] = []
-    a = start_node(server, 1, events=replace(QUIET, replaced=lambda *received: replaced.append(received)))
+    a = start_node(
+        server,
+        1,
+        events=replace(QUIET, replaced=lambda *received: replaced.append(received)),
+    )
     b = start_node(server, 2)
     users = [f"user{number}" for number in range(1200)]
     older = [begin(a, user, policy) for user in users]
@@ -360,11 +454,15 @@ def test_logins_elsewhere_replace_and_the_replaced_node_learns_of_each_once(
     until(lambda: len(replaced) == len(users))
     assert a.counters.late_replacements >= 1
     gevent.sleep(0.5)
-    assert sorted(replaced) == sorted(("101", each.user, each.id) for each in older), "told once"
+    assert sorted(replaced) == sorted(("101", each.user, each.id) for each in older), (
+        "told once"
+    )
     assert (a.unregister(older[0]), b.unregister(newer[0])) == (False, True)
 
 
-def test_refuse_holds_across_nodes_until_the_end_of_the_holder(server: RedisServer, pair: Pair) -> None:
+def test_refuse_holds_across_nodes_until_the_end_of_the_holder(
+    server: RedisServer, pair: Pair
+) -> None:
     a, b = pair
     first = begin(a, policy="refuse")
     second = Session("101", "ann", "", "refuse")
@@ -403,7 +501,9 @@ def test_claims_hold_across_nodes(server: RedisServer, pair: Pair) -> None:
     assert (mine.state, state(b)) == ("mine", "pending")
     with server.client() as client:
         assert client.get("acc:submit:again:seq:m1") != "1"
-        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000, "that of a node that dies lapses"
+        assert -1 != client.pttl("acc:submit:again:seq:m1") <= 10000, (
+            "that of a node that dies lapses"
+        )
         b.settle(Claim("m1", "mine", "?0.0"), False)  # that of somebody else
         assert [state(b) for _ in range(100)] == ["pending"] * 100
         a.settle(mine, True)
@@ -412,10 +512,14 @@ def test_claims_hold_across_nodes(server: RedisServer, pair: Pair) -> None:
         assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
 
 
-def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str, object]:
+def record(
+    server: RedisServer, user: str = "ann", app: str = "101"
+) -> dict[str, object]:
     """What operators read about a user."""
     with server.client() as client:
-        found: dict[str, object] = json.loads(client.get(f"acc:user:online:{app}_{user}"))
+        found: dict[str, object] = json.loads(
+            client.get(f"acc:user:online:{app}_{user}")
+        )
     return found
 
 
@@ -436,7 +540,8 @@ def test_a_refused_login_and_the_end_of_an_older_session_change_no_record(
 def test_records_of_long_sessions_are_kept(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry.random, "uniform", lambda low, high: 1e-5)  # of a quarter of a day
+    # of a quarter of a day
+    monkeypatch.setattr(registry.random, "uniform", lambda low, high: 1e-5)
     sessions: list[Session] = []
     events = replace(QUIET, sessions=lambda: iter(sessions))
     a = start_node(server, 1, events=events)
@@ -444,10 +549,14 @@ def test_records_of_long_sessions_are_kept(
     with server.client() as client:
         for session in sessions:
             client.expire(f"acc:user:online:101_{session.user}", 1000)
-        until(lambda: all(client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in sessions))
+        until(
+            lambda: all(
+                client.ttl(f"acc:user:online:101_{s.user}") > 1000 for s in sessions
+            )
+        )
 
 
-# --- the dead -----------------------------------------------------------------------------------------------
+# --- the dead -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -458,7 +567,9 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few_buckets")
-def test_what_a_dead_node_left_is_cleared_by_one_other(server: RedisServer, start_node: StartNode) -> None:
+def test_what_a_dead_node_left_is_cleared_by_one_other(
+    server: RedisServer, start_node: StartNode
+) -> None:
     a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
@@ -469,7 +580,9 @@ def test_what_a_dead_node_left_is_cleared_by_one_other(server: RedisServer, star
     vanish(a)
     wait_until_cleaned_up(server, a, b)
     with server.client() as client:
-        assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
+        assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [
+            True
+        ] * 290
         assert record(server, "both")["isLogoff"] is False
         left = {
             field: value
@@ -524,7 +637,7 @@ def test_a_stopped_node_leaves_a_task_only_with_sessions(
     until(lambda: where(b) == [])
 
 
-# --- what it costs ------------------------------------------------------------------------------------------
+# --- what it costs ------------------------------------------------------------
 
 
 def cost(
@@ -533,7 +646,8 @@ def cost(
     what: Callable[[], object],
     is_done: Callable[[], bool] = lambda: True,
 ) -> tuple[int, dict[str, int]]:
-    """Round trips of a node, and commands that Redis counted, for something done 50 times."""
+    """Round trips of a node, and commands that Redis counted, for something
+    done 50 times."""
     with server.client() as client:
         client.config_resetstat()
         before = node.counters.round_trips
@@ -549,8 +663,11 @@ def cost(
 
 @pytest.fixture
 def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
-    """A node that asks nothing of its own accord. Its lease lasts as long as a test."""
-    node = start_node(server, 1, ClusterSettings(lease_seconds=600.0, redis_seconds=20.0))
+    """A node that asks nothing of its own accord. Its lease lasts as long as a
+    test."""
+    node = start_node(
+        server, 1, ClusterSettings(lease_seconds=600.0, redis_seconds=20.0)
+    )
     node.recovery.stop()
     return node
 
@@ -572,9 +689,13 @@ def test_a_login_and_a_logout_are_one_command_and_a_push_that_succeeds_two_in_on
         answer = settled_node.find_and_claim("101", "ann", str(next(keys)))
         settled_node.settle(answer[1], True)
 
-    with server.client() as client:  # what nobody waits for is sent a quarter of a second later
+    # what nobody waits for is sent a quarter of a second later
+    with server.client() as client:
         trips, commands = cost(
-            server, settled_node, push, lambda: client.get("acc:submit:again:seq:49") == "1"
+            server,
+            settled_node,
+            push,
+            lambda: client.get("acc:submit:again:seq:49") == "1",
         )
     assert trips <= 51, "the last one is told alone"
     assert "evalsha" not in commands
@@ -582,7 +703,9 @@ def test_a_login_and_a_logout_are_one_command_and_a_push_that_succeeds_two_in_on
     assert commands["hget"] == 1, "Redis reports when the user moves"
 
 
-def address_of_push(node: RedisRegistry, id: str, user: str = "ann") -> list[tuple[int, int]]:
+def address_of_push(
+    node: RedisRegistry, id: str, user: str = "ann"
+) -> list[tuple[int, int]]:
     """(epoch, id) of the sessions that a push with this message id goes to."""
     answer = node.find_and_claim("101", user, id)
     refs, claim = answer
@@ -597,9 +720,16 @@ def test_who_moves_is_found_by_the_next_push(
     with own_server.client() as client:
         if not tracking:
             client.execute_command("ACL", "SETUSER", "default", "-client|tracking")
-        here, there = start_node(own_server, 1, LASTING), start_node(own_server, 2, LASTING)
+        here, there = (
+            start_node(own_server, 1, LASTING),
+            start_node(own_server, 2, LASTING),
+        )
         old = begin(here)
-        assert address_of_push(here, "1") == address_of_push(here, "2") == [(here.lease.epoch, old.id)]
+        assert (
+            address_of_push(here, "1")
+            == address_of_push(here, "2")
+            == [(here.lease.epoch, old.id)]
+        )
 
         new = begin(there)
         assert address_of_push(here, "3") == [(there.lease.epoch, new.id)]
@@ -639,7 +769,9 @@ def test_logins_of_one_moment_share_a_round_trip_and_ten_thousand_users_are_foun
     sessions = [Session("101", f"user{i}") for i in range(10_000)]
     assert len(list(settled_node.reregister(sessions))) == 10_000
     before = settled_node.counters.round_trips
-    found = settled_node.find("101", [*(session.user for session in sessions), "nobody", "user0"])
+    found = settled_node.find(
+        "101", [*(session.user for session in sessions), "nobody", "user0"]
+    )
     ids = [[session.id] for session in sessions]
     assert [[ref.id for ref in refs] for refs in found] == [*ids, [], ids[0]]
     assert settled_node.counters.round_trips - before <= 12

@@ -1,4 +1,5 @@
-"""Two nodes against a model: whatever happens in whatever order, at most one session holds a place."""
+"""Two nodes against a model: whatever happens in whatever order, at most one
+session holds a place."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -29,7 +30,10 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """Two nodes for all examples; each example has a user of its own."""
     if request.param == "book":  # what tests of services have in place of Redis
         book = Book()
-        yield FakeRegistry(book, lease_of(1, epoch=1)), FakeRegistry(book, lease_of(2, epoch=2))
+        yield (
+            FakeRegistry(book, lease_of(1, epoch=1)),
+            FakeRegistry(book, lease_of(2, epoch=2)),
+        )
         return
     shared: RedisServer = request.getfixturevalue("shared_redis")
     with shared.client() as client:
@@ -59,11 +63,14 @@ class Model:
         if self.policy == "multi":
             return []
         return [
-            record for record in others if self.policy == "newest" or record.session.device == session.device
+            record
+            for record in others
+            if self.policy == "newest" or record.session.device == session.device
         ]
 
     def register(self, record: SessionOfNode) -> tuple[str, list[SessionOfNode]]:
-        """What becomes of a session that begins, or is restored if it has a number; and of which others."""
+        """What becomes of a session that begins, or is restored if it has a
+        number; and of which others."""
         rivals = self.rivals(record.session)
         number = record.session.number
         if number and any(rival.session.number > number for rival in rivals):
@@ -71,7 +78,9 @@ class Model:
             return "superseded", []
         if self.policy == "refuse" and not number and rivals:
             return "refused", rivals
-        self.refs = [ref for ref in self.refs if ref not in rivals and ref != record] + [record]
+        self.refs = [
+            ref for ref in self.refs if ref not in rivals and ref != record
+        ] + [record]
         return "addressed", rivals
 
     def unregister(self, record: SessionOfNode) -> bool:
@@ -81,7 +90,13 @@ class Model:
 
 
 def outcome(registration: SessionRegistration | None) -> str:
-    return "refused" if registration.refused else "superseded" if registration.superseded else "addressed"
+    return (
+        "refused"
+        if registration.refused
+        else "superseded"
+        if registration.superseded
+        else "addressed"
+    )
 
 
 def keys(refs: tuple[SessionRef, ...]) -> list[tuple[int, int]]:
@@ -100,7 +115,11 @@ steps = st.lists(
 
 
 @given(policy=st.sampled_from(POLICIES), steps=steps)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_the_registry_does_what_the_model_says(
     nodes: Nodes, policy: str, steps: list[tuple[str, int, str | None]]
 ) -> None:
@@ -113,7 +132,9 @@ def test_the_registry_does_what_the_model_says(
             expected, rivals = model.register(record)
             registration = nodes[number].register(record.session)
             if what == "insist" and expected == "refused":
-                registration = nodes[number].register(record.session, replacing=registration.others)
+                registration = nodes[number].register(
+                    record.session, replacing=registration.others
+                )
                 model.refs = [ref for ref in model.refs if ref not in rivals] + [record]
                 expected = "addressed"
         elif not records:
@@ -132,12 +153,16 @@ def test_the_registry_does_what_the_model_says(
             assert record.session.number == before
         assert outcome(registration) == expected
         named = registration.others if expected == "refused" else registration.replaced
-        assert keys(named) == sorted((nodes[r.node].lease.epoch, r.session.id) for r in rivals)
+        assert keys(named) == sorted(
+            (nodes[r.node].lease.epoch, r.session.id) for r in rivals
+        )
         check(nodes, user, model)
 
 
 def check(nodes: Nodes, user: str, model: Model) -> None:
-    expected = sorted((nodes[record.node].lease.epoch, record.session.id) for record in model.refs)
+    expected = sorted(
+        (nodes[record.node].lease.epoch, record.session.id) for record in model.refs
+    )
     for node in nodes:
         found = node.find("101", [user])
         assert keys(found[0]) == expected
@@ -151,10 +176,16 @@ def check(nodes: Nodes, user: str, model: Model) -> None:
 @given(
     policy=st.sampled_from(["newest", "single", "refuse"]),
     lives=st.lists(
-        st.tuples(st.integers(0, 1), st.sampled_from(["stay", "leave", "return"])), min_size=2, max_size=12
+        st.tuples(st.integers(0, 1), st.sampled_from(["stay", "leave", "return"])),
+        min_size=2,
+        max_size=12,
     ),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_of_sessions_that_come_at_once_the_highest_is_left(
     nodes: Nodes, policy: str, lives: list[tuple[int, str]]
 ) -> None:
@@ -192,11 +223,21 @@ def test_of_sessions_that_come_at_once_the_highest_is_left(
     left = {ref.id for ref in found[0]}
     assert len(left) <= 1
     stayed = {session.id for session in sessions} - over - refused - gone
-    returned = {session.id for session, (_, way) in zip(sessions, lives, strict=True) if way == "return"}
+    returned = {
+        session.id
+        for session, (_, way) in zip(sessions, lives, strict=True)
+        if way == "return"
+    }
     if not stayed:
-        # Who asked to be restored before the word came is addressed again, if its follower has gone.
+        # Who asked to be restored before the word came is addressed again, if
+        # its follower has gone.
         assert left <= over & returned
         return
     assert left == stayed, "everybody who is not addressed was told so, and nobody else"
     if policy != "refuse":
-        assert max(sessions, key=lambda session: session.number * (session.id not in gone)).id in left
+        assert (
+            max(
+                sessions, key=lambda session: session.number * (session.id not in gone)
+            ).id
+            in left
+        )

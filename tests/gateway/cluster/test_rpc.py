@@ -1,4 +1,5 @@
-"""Both channels between real sockets: keys, who is let in to the ports, and peers that cannot be reached."""
+"""Both channels between real sockets: keys, who is let in to the ports, and
+peers that cannot be reached."""
 
 import contextlib
 import logging
@@ -22,7 +23,11 @@ from imserver.gateway.cluster.rpc import peer as rpc_peer
 from imserver.gateway.cluster.rpc import wire
 from imserver.gateway.cluster.rpc.counters import PeerBusy, PeerUnavailable
 from imserver.gateway.cluster.rpc.curve import CurveKeys
-from imserver.gateway.cluster.rpc.peer import ITEM_BYTES, SLOW_CALLS_IN_FLIGHT, RpcSeconds
+from imserver.gateway.cluster.rpc.peer import (
+    ITEM_BYTES,
+    SLOW_CALLS_IN_FLIGHT,
+    RpcSeconds,
+)
 from imserver.gateway.cluster.rpc.server import Rpc
 from imserver.gateway.errors import StartError
 from imserver.gateway.process import Secret
@@ -51,10 +56,12 @@ def receive(node: Node, count: int) -> None:
     until(lambda: len(node.items) >= count)
 
 
-# --- events -------------------------------------------------------------------------------------------------
+# --- events -------------------------------------------------------------------
 
 
-def test_events_arrive_in_order_those_of_a_turn_in_one_batch_and_too_large_ones_do_not(peers: Nodes) -> None:
+def test_events_arrive_in_order_those_of_a_turn_in_one_batch_and_too_large_ones_do_not(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair()
     items = [b"", *(b"%d" % number for number in range(99))]
     assert all(a.rpc.send(b.lease, item) for item in items)
@@ -64,7 +71,11 @@ def test_events_arrive_in_order_those_of_a_turn_in_one_batch_and_too_large_ones_
     size = sum(map(len, items))
     sent, received = a.counters, b.counters
     assert (sent.sent, sent.batches_sent, sent.bytes_sent) == (100, 1, size)
-    assert (received.received, received.batches_received, received.bytes_received) == (100, 1, size)
+    assert (received.received, received.batches_received, received.bytes_received) == (
+        100,
+        1,
+        size,
+    )
     largest = os.urandom(ITEM_BYTES)
     assert not a.rpc.send(b.lease, largest + b"x")
     assert a.rpc.send(b.lease, largest)
@@ -100,7 +111,9 @@ def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(peers: Nodes) -
         if count % 20 == 0:
             gevent.sleep(0)
     until(lambda: len(b.items) == count)
-    assert [item[:7] for item in b.items] == [b"%07d" % number for number in range(count)]
+    assert [item[:7] for item in b.items] == [
+        b"%07d" % number for number in range(count)
+    ]
     assert a.rpc.peers.all()[0].link.closed
 
 
@@ -113,13 +126,19 @@ def test_what_was_meant_for_an_earlier_life_is_dropped(peers: Nodes) -> None:
         a.rpc.query(b.lease, "kick", b"1")
     assert second.counters.answered == 0
     # What is sent before the end of the connection is noticed is lost with it.
-    until(lambda: a.rpc.send(b.lease, b"still to the first life") and second.counters.stale)
+    until(
+        lambda: (
+            a.rpc.send(b.lease, b"still to the first life") and second.counters.stale
+        )
+    )
     assert a.rpc.send(second.lease, b"to the second life")
     until(lambda: second.items == [b"to the second life"])
     assert second.counters.gaps == 0
 
 
-def test_a_process_with_a_new_epoch_takes_all_that_was_sent_to_it_before_in_order(peers: Nodes) -> None:
+def test_a_process_with_a_new_epoch_takes_all_that_was_sent_to_it_before_in_order(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair()
     first, second = replace(b.lease, birth=7), replace(b.lease, birth=7, epoch=5)
     for number in range(3):
@@ -133,12 +152,19 @@ def test_a_process_with_a_new_epoch_takes_all_that_was_sent_to_it_before_in_orde
     assert a.rpc.send(second, b"new")
     receive(b, 6)
     assert b.items[3:] == [b"to the epoch before", b"queued", b"new"]
-    assert (b.counters.gaps, b.counters.late, b.counters.stale, a.counters.dropped) == (0, 0, 0, 0)
+    assert (b.counters.gaps, b.counters.late, b.counters.stale, a.counters.dropped) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert len(a.rpc.peers.all()) == 1
 
 
 @pytest.mark.parametrize("why", ["unused", "its lease was missing for a moment"])
-def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(peers: Nodes, why: str) -> None:
+def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(
+    peers: Nodes, why: str
+) -> None:
     a, b = peers.pair(seconds=replace(SECONDS, idle_linger=60.0))
     for number in range(3):
         assert a.rpc.send(b.lease, b"%d" % number)
@@ -158,7 +184,7 @@ def test_a_peer_that_was_hung_up_is_dialled_again_without_a_loss(peers: Nodes, w
     assert (b.counters.gaps, b.counters.lost, a.counters.dropped) == (0, 0, 0)
 
 
-# --- bounds and the circuit ---------------------------------------------------------------------------------
+# --- bounds and the circuit ---------------------------------------------------
 
 
 def test_a_full_queue_refuses_and_is_dropped_with_its_peer_when_that_has_no_lease(
@@ -177,7 +203,9 @@ def test_a_full_queue_refuses_and_is_dropped_with_its_peer_when_that_has_no_leas
     assert a.rpc.peers.all() == []
 
 
-def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(peers: Nodes) -> None:
+def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
+    peers: Nodes,
+) -> None:
     a = peers(1, seconds=HASTY)
     absent = lease_of_nobody(2)
     assert a.rpc.send(absent, b"before")
@@ -188,11 +216,14 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(peer
     with pytest.raises(PeerUnavailable, match="its circuit is open"):
         a.rpc.query(absent, "kind", b"", 50)
     assert monotonic() - started < 30, "nobody waited for it"
-    ports = [int(address.rpartition(":")[2]) for address in (absent.control, absent.data)]
+    ports = [
+        int(address.rpartition(":")[2]) for address in (absent.control, absent.data)
+    ]
     b = peers(2, control_port=ports[0], data_port=ports[1])
     until(lambda: a.rpc.send(absent, b"after"))
     until(lambda: b.items[-1:] == [b"after"])
-    # What had been taken before the circuit opened came first, and nothing of it is missing.
+    # What had been taken before the circuit opened came first, and nothing of
+    # it is missing.
     assert b.items[0] == b"before"
     assert (b.counters.gaps, b.counters.late) == (0, 0)
     assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
@@ -203,15 +234,23 @@ def test_a_new_connection_may_take_longer_than_a_queue_may_stand(peers: Nodes) -
     coming = lease_of_nobody(2)
     assert a.rpc.send(coming, b"early")
     (peer,) = a.rpc.peers.all()
-    until(lambda: peer.blocked_since and monotonic() - peer.blocked_since > 10 * HASTY.stall)
+    until(
+        lambda: (
+            peer.blocked_since and monotonic() - peer.blocked_since > 10 * HASTY.stall
+        )
+    )
     assert a.rpc.send(coming, b"not refused")
-    ports = [int(address.rpartition(":")[2]) for address in (coming.control, coming.data)]
+    ports = [
+        int(address.rpartition(":")[2]) for address in (coming.control, coming.data)
+    ]
     b = peers(2, control_port=ports[0], data_port=ports[1])
     until(lambda: b.items == [b"early", b"not refused"])
     assert (a.counters.refused, a.counters.breaker_opens) == (0, 0)
 
 
-def test_a_late_loop_takes_no_peer_for_dead_and_a_probe_follows_one_that_fails(peers: Nodes) -> None:
+def test_a_late_loop_takes_no_peer_for_dead_and_a_probe_follows_one_that_fails(
+    peers: Nodes,
+) -> None:
     peer = peers(1).rpc.peers.get(lease_of_nobody(2))
     for _ in range(3):
         gevent.spawn(monkey.get_original("time", "sleep"), 3 * rpc_peer.LATE_SECONDS)
@@ -237,12 +276,15 @@ def test_a_queue_that_moves_again_has_not_stalled(peers: Nodes) -> None:
     until(lambda: b.items == [b"1", b"2"])
 
 
-def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(peers: Nodes) -> None:
+def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair()
     b.answer = lambda kind, body: gevent.sleep(30) or b""
     peer = a.rpc.peers.get(b.lease)
     breaker = peer.control.breaker
-    breaker.uniform = lambda low, high: 3600.0  # the time to the next attempt, which may be none
+    # the time to the next attempt, which may be none
+    breaker.uniform = lambda low, high: 3600.0
     for _ in range(3):
         with pytest.raises(PeerUnavailable, match="in time"):
             a.rpc.query(b.lease, "slow", b"", 0.05)
@@ -255,7 +297,7 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(peer
     until(lambda: b.items == [b"event"])
 
 
-# --- questions ----------------------------------------------------------------------------------------------
+# --- questions ----------------------------------------------------------------
 
 
 def test_an_answer_that_fails_or_is_too_large_is_an_error_at_once_and_gives_the_asker_no_reason(
@@ -281,7 +323,9 @@ def test_an_answer_that_fails_or_is_too_large_is_an_error_at_once_and_gives_the_
             a.rpc.query(b.lease, "kind", body)
 
 
-def test_of_many_questions_at_most_64_are_answered_at_a_time_and_a_ping_has_its_turn(peers: Nodes) -> None:
+def test_of_many_questions_at_most_64_are_answered_at_a_time_and_a_ping_has_its_turn(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair()
     go_on, in_work, most = gevent.event.Event(), set[bytes](), 0
 
@@ -306,7 +350,9 @@ def test_of_many_questions_at_most_64_are_answered_at_a_time_and_a_ping_has_its_
     assert most == 64
 
 
-def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(peers: Nodes) -> None:
+def test_questions_that_wait_for_clients_delay_no_others_and_open_no_circuit(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair()
     go_on = gevent.event.Event()
     b.answer = lambda kind, body: b"%d" % go_on.wait() if kind == "slow" else body
@@ -348,7 +394,9 @@ def test_a_node_with_too_many_questions_says_that_it_is_busy(peers: Nodes) -> No
 
 @pytest.mark.full("faults")
 @pytest.mark.parametrize("end", [Rpc.stop, Rpc.kill])
-def test_nothing_is_left_of_questions_and_of_an_ended_node(peers: Nodes, end: Callable[[Rpc], None]) -> None:
+def test_nothing_is_left_of_questions_and_of_an_ended_node(
+    peers: Nodes, end: Callable[[Rpc], None]
+) -> None:
     others = peers.pair()  # what the first ones of a process open stays open
     assert others[0].rpc.query(others[1].lease, "kind", b"") == b"kind:"
     files, before = len(os.listdir("/proc/self/fd")), greenlets()
@@ -381,7 +429,9 @@ def test_nothing_is_left_of_questions_and_of_an_ended_node(peers: Nodes, end: Ca
     until(lambda: len(os.listdir("/proc/self/fd")) == files)
 
 
-def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(peers: Nodes) -> None:
+def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_asked(
+    peers: Nodes,
+) -> None:
     a = peers(1)
     others = [peers(epoch) for epoch in (2, 3, 4)]
     for other in others:
@@ -389,7 +439,9 @@ def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_as
     others[1].answer = lambda kind, body: gevent.sleep(30) or b""
     nobody = lease_of_nobody(5)
     started = monotonic()
-    answers, missing = a.rpc.query_all([*(other.lease for other in others), nobody], "kind", b"", 2)
+    answers, missing = a.rpc.query_all(
+        [*(other.lease for other in others), nobody], "kind", b"", 2
+    )
     assert monotonic() - started < 25
     assert answers == {others[0].lease.node: b"kind:", others[2].lease.node: b"kind:"}
     assert missing == sorted([others[1].lease.node, nobody.node])
@@ -417,7 +469,7 @@ def test_a_node_speaks_with_the_version_before_its_own_and_leaves_an_older_one_a
     assert old.items == []
 
 
-# --- life ---------------------------------------------------------------------------------------------------
+# --- life ---------------------------------------------------------------------
 
 
 def test_what_waits_is_sent_before_a_node_ends(peers: Nodes) -> None:
@@ -444,14 +496,18 @@ def test_stopping_waits_for_a_silent_peer_only_a_little(peers: Nodes) -> None:
             one.rpc.query(other.lease, "kind", b"", 0.2)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "*", "224.0.0.1", "no.such.host.invalid"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "", "*", "224.0.0.1", "no.such.host.invalid"]
+)
 def test_the_ports_are_private(host: str) -> None:
     rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
     with pytest.raises(StartError, match=r"cluster\.bind"):
         rpc.start(host, 0, 0)
 
 
-def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(peers: Nodes) -> None:
+def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(
+    peers: Nodes,
+) -> None:
     node, before = peers(1), greenlets()
     for ports in (node.ports, {**node.ports, "control_port": 0}):
         rpc = Rpc(Secret(SECRET), lambda kind, body: b"", lambda sender, items: None)
@@ -471,7 +527,10 @@ def test_ipv6_works_where_the_machine_has_it(peers: Nodes) -> None:
     six.start("::1", 0, 0)
     six.epoch = 6
     assert six.control_address.startswith("tcp://[::1]:")
-    assert a.rpc.query(lease(6, six.control_address, six.data_address), "kind", b"") == b"six"
+    assert (
+        a.rpc.query(lease(6, six.control_address, six.data_address), "kind", b"")
+        == b"six"
+    )
     six.stop()
 
 
@@ -503,7 +562,7 @@ def test_a_receiver_that_ended_is_started_again_and_one_that_fails_gets_the_next
     assert b.counters.gaps == 0
 
 
-# --- processes ----------------------------------------------------------------------------------------------
+# --- processes ----------------------------------------------------------------
 
 
 CHANNELS = pytest.mark.parametrize(
@@ -533,15 +592,26 @@ def test_nodes_reach_each_other_while_the_secret_changes(peers: Nodes) -> None:
 
 
 @CHANNELS
-@pytest.mark.parametrize("keys", [FOREIGN_KEYS._replace(server_public=KEYS.server_public), None])
+@pytest.mark.parametrize(
+    "keys", [FOREIGN_KEYS._replace(server_public=KEYS.server_public), None]
+)
 def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encryption(
-    peers: Nodes, channel: str, kind: int, keys: CurveKeys | None, caplog: pytest.LogCaptureFixture
+    peers: Nodes,
+    channel: str,
+    kind: int,
+    keys: CurveKeys | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     node = peers(1)
-    with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), keys) as one:
+    with (
+        caplog.at_level(logging.WARNING),
+        stranger(kind, getattr(node.rpc, channel), keys) as one,
+    ):
         until(lambda: node.counters.refused_peers)
         assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
-    assert ("refused 127.0.0.1, its key is not the cluster's" in caplog.text) == (keys is not None)
+    assert ("refused 127.0.0.1, its key is not the cluster's" in caplog.text) == (
+        keys is not None
+    )
 
 
 @pytest.mark.parametrize("channel", ["control_address", "data_address"])
@@ -556,7 +626,10 @@ def test_who_knows_the_servers_public_key_still_needs_the_clusters_own_and_encry
         + b"\x00" * 47
         + b"\x04\xc8\x05HELLO"
         + b"x" * 194,
-        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE" + b"\x00" * 47 + b"\x06" + b"\xff" * 8,
+        b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00CURVE"
+        + b"\x00" * 47
+        + b"\x06"
+        + b"\xff" * 8,
         b"",
     ],
     ids=["http", "zeros", "ones", "null", "hello", "announces too much", "nothing"],
@@ -589,7 +662,8 @@ SOON: Final = replace(HASTY, stall=0.2, connect=0.2, watch=0.05)
 
 
 def send_until_refused(node: Node, lease: Lease, first: int) -> int:
-    """Send numbered items at a steady pace until one is refused; returns the next number."""
+    """Send numbered items at a steady pace until one is refused; returns the
+    next number."""
     number = first
 
     def refused() -> bool:
@@ -604,7 +678,8 @@ def send_until_refused(node: Node, lease: Lease, first: int) -> int:
 
 
 class Network:
-    """Copies bytes between two ports, until it is told to swallow them, or to cut all connections."""
+    """Copies bytes between two ports, until it is told to swallow them, or to
+    cut all connections."""
 
     def __init__(self, address: str) -> None:
         self.swallows: tuple[str, ...] = ()
@@ -660,7 +735,10 @@ class Between:
     def __init__(self, node: Node) -> None:
         self.control, self.data = Network(node.lease.control), Network(node.lease.data)
         self.lease = Lease(
-            node.lease.node, epoch=node.lease.epoch, control=self.control.address, data=self.data.address
+            node.lease.node,
+            epoch=node.lease.epoch,
+            control=self.control.address,
+            data=self.data.address,
         )
         self.networks = (self.control, self.data)
 
@@ -669,9 +747,14 @@ class Between:
             network.close()
 
 
-@pytest.mark.parametrize("what", [("requests", "answers"), ("requests",), ("answers",)], ids="-".join)
-def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(peers: Nodes, what: tuple[str, ...]) -> None:
-    """Of one direction, too: then b does not receive, or its answers get lost."""
+@pytest.mark.parametrize(
+    "what", [("requests", "answers"), ("requests",), ("answers",)], ids="-".join
+)
+def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(
+    peers: Nodes, what: tuple[str, ...]
+) -> None:
+    """Of one direction, too: then b does not receive, or its answers get
+    lost."""
     a, b = peers.pair(seconds=SOON)
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
@@ -693,7 +776,9 @@ def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(peers: Nodes, w
     between.close()
 
 
-def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(peers: Nodes) -> None:
+def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
+    peers: Nodes,
+) -> None:
     a, b = peers.pair(seconds=SOON)
     between = Between(b)
     number = 0
@@ -722,6 +807,11 @@ def test_bytes_are_encrypted_and_those_damaged_on_the_way_cost_a_connection_not_
     for network in between.networks:
         inner, _ = network.pairs[-1]
         inner.sendall(b"\x04\xc8damaged" + bytes(200))
-    until(lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1, what="an event to arrive")
-    until(lambda: attempt(a, between.lease, seconds=2).get() == b"kind:", what="an answer")
+    until(
+        lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1,
+        what="an event to arrive",
+    )
+    until(
+        lambda: attempt(a, between.lease, seconds=2).get() == b"kind:", what="an answer"
+    )
     between.close()

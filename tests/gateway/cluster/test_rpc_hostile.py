@@ -1,4 +1,5 @@
-"""Whoever has the cluster's key may still send anything: both ports stay alive, and so does who asks."""
+"""Whoever has the cluster's key may still send anything: both ports stay alive,
+and so does who asks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,15 @@ import zmq
 
 from imserver.gateway.cluster.rpc.counters import PeerUnavailable
 from imserver.gateway.cluster.rpc.wire import MESSAGE_BYTES, PARTS
-from tests.gateway.cluster.rpc_harness import KEYS, Node, Nodes, attempt, lease, stranger, until
+from tests.gateway.cluster.rpc_harness import (
+    KEYS,
+    Node,
+    Nodes,
+    attempt,
+    lease,
+    stranger,
+    until,
+)
 
 pack = msgspec.msgpack.encode
 HEAD = {"message_id": b"an id", "v": 3}
@@ -40,10 +49,18 @@ ARGUMENTS = [1, 1, "kind", b""]
 QUESTION = pack([HEAD, "ask", ARGUMENTS])
 BATCH = pack([HEAD, "batch", [1, 9, 1, 1, [b"x"]]])
 QUESTIONS = [
-    *(pack([HEAD, "ask", arguments]) for arguments in ([1, -1, "kind", b""], [1, 1, "k" * 65, b""])),
+    *(
+        pack([HEAD, "ask", arguments])
+        for arguments in ([1, -1, "kind", b""], [1, 1, "k" * 65, b""])
+    ),
     *(
         pack([head, "ask", ARGUMENTS])  # a question needs a header of today's zerorpc
-        for head in ({"v": 3}, {"message_id": b"x"}, {**HEAD, "v": 1}, {**HEAD, "response_to": b"x"})
+        for head in (
+            {"v": 3},
+            {"message_id": b"x"},
+            {**HEAD, "v": 1},
+            {**HEAD, "response_to": b"x"},
+        )
     ),
 ]
 
@@ -70,7 +87,9 @@ def test_what_is_no_batch_or_question_is_dropped_whole_and_costs_nobody_else_any
 ) -> None:
     a, b = pair
     before, taken = a.counters.malformed, len(a.items)
-    with stranger(zmq.PUSH if port == "data_address" else zmq.DEALER, getattr(a.rpc, port)) as one:
+    with stranger(
+        zmq.PUSH if port == "data_address" else zmq.DEALER, getattr(a.rpc, port)
+    ) as one:
         one.send(*parts)
         until(lambda: a.counters.malformed == before + 1)
     assert len(a.items) == taken
@@ -80,12 +99,19 @@ def test_what_is_no_batch_or_question_is_dropped_whole_and_costs_nobody_else_any
     assert a.counters.restarts == 0
 
 
-@pytest.mark.parametrize(("kind", "port"), [(zmq.PUSH, "data_address"), (zmq.DEALER, "control_address")])
-def test_a_message_above_the_limit_ends_its_connection(pair: tuple[Node, Node], kind: int, port: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "port"), [(zmq.PUSH, "data_address"), (zmq.DEALER, "control_address")]
+)
+def test_a_message_above_the_limit_ends_its_connection(
+    pair: tuple[Node, Node], kind: int, port: str
+) -> None:
     a, b = pair
     with stranger(kind, getattr(a.rpc, port)) as one:
         one.send(bytes(MESSAGE_BYTES + 1000))
-        until(lambda: not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT, what="the end of the connection")
+        until(
+            lambda: not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT,
+            what="the end of the connection",
+        )
     assert b.rpc.query(a.lease, "still", b"there") == b"still:there"
 
 
@@ -109,7 +135,10 @@ class HostileServer:
 
     def __init__(self, context: zmq.Context[Any]) -> None:
         self.socket = context.socket(zmq.ROUTER)
-        for option, value in ((zmq.CURVE_SERVER, 1), (zmq.CURVE_SECRETKEY, KEYS.server_secret)):
+        for option, value in (
+            (zmq.CURVE_SERVER, 1),
+            (zmq.CURVE_SECRETKEY, KEYS.server_secret),
+        ):
             self.socket.setsockopt(option, value)
         self.socket.bind("tcp://127.0.0.1:0")
         address = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
@@ -135,7 +164,9 @@ def hostile() -> Iterator[HostileServer]:
 
 
 def good_answer(message_id: bytes, body: bytes) -> bytes:
-    return pack([{"v": 3, "message_id": b"other", "response_to": message_id}, "OK", [[0, body]]])
+    return pack(
+        [{"v": 3, "message_id": b"other", "response_to": message_id}, "OK", [[0, body]]]
+    )
 
 
 def bad_answers(message_id: bytes) -> list[bytes]:
@@ -148,7 +179,9 @@ def bad_answers(message_id: bytes) -> list[bytes]:
     ]
 
 
-def test_bad_repeated_late_and_unasked_answers_stop_nobody(peers: Nodes, hostile: HostileServer) -> None:
+def test_bad_repeated_late_and_unasked_answers_stop_nobody(
+    peers: Nodes, hostile: HostileServer
+) -> None:
     a = peers(1)
     for turn in range(3):
         asking = attempt(a, hostile.lease)
@@ -165,12 +198,17 @@ def test_bad_repeated_late_and_unasked_answers_stop_nobody(peers: Nodes, hostile
 @pytest.mark.parametrize(
     "answer",
     [
-        *([name, ["Name", "text", "a traceback"]] for name in ("ERR", "STREAM", "_zpc_more", "anything")),
+        *(
+            [name, ["Name", "text", "a traceback"]]
+            for name in ("ERR", "STREAM", "_zpc_more", "anything")
+        ),
         *(["OK", [[code, b""]]] for code in (-1, 99)),
     ],
     ids=str,
 )
-def test_an_answer_that_is_none_is_an_error(peers: Nodes, hostile: HostileServer, answer: list[Any]) -> None:
+def test_an_answer_that_is_none_is_an_error(
+    peers: Nodes, hostile: HostileServer, answer: list[Any]
+) -> None:
     asking = attempt(peers(1), hostile.lease)
     identity, message_id = hostile.question()
     hostile.say(identity, pack([{"v": 3, "response_to": message_id}, *answer]))
@@ -179,7 +217,9 @@ def test_an_answer_that_is_none_is_an_error(peers: Nodes, hostile: HostileServer
     assert "traceback" not in str(error)
 
 
-def test_an_answer_above_the_limit_is_no_answer(peers: Nodes, hostile: HostileServer) -> None:
+def test_an_answer_above_the_limit_is_no_answer(
+    peers: Nodes, hostile: HostileServer
+) -> None:
     a = peers(1)
     asking = attempt(a, hostile.lease, seconds=1)
     identity, message_id = hostile.question()

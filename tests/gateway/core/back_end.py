@@ -1,4 +1,5 @@
-"""A back end that is told and asked, in this process: what stands behind `Outgoing`."""
+"""A back end that is told and asked, in this process: what stands behind
+`Outgoing`."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -41,9 +42,11 @@ REFUSED = "connection refused"
 
 
 class BackEnd:
-    """Answers what ``reply`` says: status and body, or the reason why there is no answer.
+    """Answers what ``reply`` says: status and body, or the reason why there is
+    no answer.
 
-    While ``open`` is not set it keeps everybody waiting, up to the time they have.
+    While ``open`` is not set it keeps everybody waiting, up to the time they
+    have.
     """
 
     def __init__(self, reply: Callable[[Post], Answer] = lambda _: (200, b"")) -> None:
@@ -85,7 +88,8 @@ class BackEnd:
 
     @property
     def events(self) -> list[Any]:
-        """All events that came, in their order; those of repeated requests again."""
+        """All events that came, in their order; those of repeated requests
+        again."""
         return [event for post in self.posts for event in post.json["events"]]
 
     def names(self) -> list[str]:

@@ -1,8 +1,9 @@
-"""Several nodes in this process: real sessions, pushes, presence and courier; registry and RPC are made here.
+"""Several nodes in this process: real sessions, pushes, presence and courier;
+registry and RPC are made here.
 
-The registry's rules are those of :mod:`imserver.gateway.cluster.registry`, in a few plain lines; a test can
-hold its answers back, lose them, or take it away. What nodes tell each other arrives at once unless the test
-holds it.
+The registry's rules are those of :mod:`imserver.gateway.cluster.registry`, in a
+few plain lines; a test can hold its answers back, lose them, or take it away.
+What nodes tell each other arrives at once unless the test holds it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,12 @@ from imserver.gateway.channels.members import ChannelMembers, NodeParts
 from imserver.gateway.channels.publishing import ChannelNodes
 from imserver.gateway.channels.registrar import Registrar
 from imserver.gateway.channels.subscriptions import build_channels
-from imserver.gateway.cluster.history import HistoryPage, LocalHistory, Position, Retained
+from imserver.gateway.cluster.history import (
+    HistoryPage,
+    LocalHistory,
+    Position,
+    Retained,
+)
 from imserver.gateway.cluster.nodes import (
     ChannelsUnsettled,
     NodeMessages,
@@ -61,8 +67,9 @@ Answer = TypeVar("Answer")
 
 
 class SharedHistory(LocalHistory):
-    """In place of the history in Redis. ``away``: it does not answer. ``holding``: its pages are ready, and
-    each arrives when the test sets its signal in ``delayed``."""
+    """In place of the history in Redis. ``away``: it does not answer.
+    ``holding``: its pages are ready, and each arrives when the test sets its
+    signal in ``delayed``."""
 
     away = False
     holding = False
@@ -72,9 +79,15 @@ class SharedHistory(LocalHistory):
         self.reads: list[Signal] = []
         self._stored: dict[tuple[str, str, str], Event] = {}
 
-    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:  # type: ignore[override]
+    def append_each(
+        self, app: str, publications: Sequence[Retained]
+    ) -> list[Event] | None:  # type: ignore[override]
         gevent.sleep(0)
-        return None if self.away else [self._append_once(app, each) for each in publications]
+        return (
+            None
+            if self.away
+            else [self._append_once(app, each) for each in publications]
+        )
 
     def _append_once(self, app: str, what: Retained) -> Event:
         """A publication with an id is stored once."""
@@ -86,7 +99,12 @@ class SharedHistory(LocalHistory):
         return self._stored[key]
 
     def read(  # type: ignore[override]
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
     ) -> HistoryPage | None:
         gevent.sleep(0)
         page = None if self.away else super().read(app, channel, since, limit, reverse)
@@ -119,12 +137,16 @@ class Book:
         self._tokens = count(1)
 
     def live(self, app: str, user: str) -> list[SessionRef]:
-        return [ref for ref in self.refs.get((app, user), ()) if ref.epoch in self.leases]
+        return [
+            ref for ref in self.refs.get((app, user), ()) if ref.epoch in self.leases
+        ]
 
     def where(self, app: str, channel: str) -> dict[int, int]:
         """The live nodes with members in a channel."""
         nodes = self.channels.get((app, channel), {})
-        return {epoch: members for epoch, members in nodes.items() if epoch in self.leases}
+        return {
+            epoch: members for epoch, members in nodes.items() if epoch in self.leases
+        }
 
     def flush(self) -> None:
         """Forget all, as a Redis that was restarted without its data."""
@@ -133,18 +155,34 @@ class Book:
         self.ids.clear()
         self.life += 1
 
-    def begin(self, epoch: int, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration:
-        others = [p for p in self.live(session.app, session.user) if (p.epoch, p.id) != (epoch, session.id)]
-        rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
+    def begin(
+        self, epoch: int, session: Session, replacing: Collection[SessionRef]
+    ) -> SessionRegistration:
+        others = [
+            p
+            for p in self.live(session.app, session.user)
+            if (p.epoch, p.id) != (epoch, session.id)
+        ]
+        rivals = (
+            [p for p in others if p.device == session.device]
+            if session.policy != "newest"
+            else others
+        )
         if session.policy == "multi":
             rivals = []
-        if any(p.number > session.number for p in rivals) and (session.number or self.is_late):
+        if any(p.number > session.number for p in rivals) and (
+            session.number or self.is_late
+        ):
             return SessionRegistration(superseded=True)
         taken = tuple(p for p in rivals if p not in replacing)
         if session.policy == "refuse" and taken and not session.number:
             return SessionRegistration(refused=True, others=taken)
-        ref = SessionRef(epoch, session.id, session.number or next(self._numbers), session.device)
-        self.refs[session.app, session.user] = [p for p in others if p not in rivals] + [ref]
+        ref = SessionRef(
+            epoch, session.id, session.number or next(self._numbers), session.device
+        )
+        self.refs[session.app, session.user] = [
+            p for p in others if p not in rivals
+        ] + [ref]
         return SessionRegistration(ref.number, tuple(rivals))
 
     def end(self, epoch: int, session: Session, registered: bool) -> bool:
@@ -163,9 +201,10 @@ class Book:
 class FakeRegistry:
     """One node's view of a :class:`Book`.
 
-    ``away``: every question is answered with None. ``deaf``: what is asked is done, and the answer is lost.
-    ``fails``: a question that ends in an error of ours. ``calls`` are the names of the questions so far,
-    ``claimed`` the keys of those for claims.
+    ``away``: every question is answered with None. ``deaf``: what is asked is
+    done, and the answer is lost. ``fails``: a question that ends in an error of
+    ours. ``calls`` are the names of the questions so far, ``claimed`` the keys
+    of those for claims.
     """
 
     def __init__(self, book: Book, lease: Lease) -> None:
@@ -189,7 +228,8 @@ class FakeRegistry:
         self._go.set()
 
     def pass_later(self) -> Signal:
-        """Let later answers go, and those that are kept back when this is set."""
+        """Let later answers go, and those that are kept back when this is
+        set."""
         delayed, self._go = self._go, Signal()
         self._go.set()
         return delayed
@@ -220,7 +260,9 @@ class FakeRegistry:
     def _begin(
         self, name: str, session: Session, replacing: Collection[SessionRef] = ()
     ) -> SessionRegistration | None:
-        begun = self._ask(name, lambda: self.book.begin(self.lease.epoch, session, replacing))
+        begun = self._ask(
+            name, lambda: self.book.begin(self.lease.epoch, session, replacing)
+        )
         if begun is not None and begun.addressed:
             session.number, session.generation = begun.number, self.book.life
         return begun
@@ -232,9 +274,13 @@ class FakeRegistry:
 
     def unregister(self, session: Session) -> bool | None:
         registered = self.registered(session)
-        return self._ask("unregister", lambda: self.book.end(self.lease.epoch, session, registered))
+        return self._ask(
+            "unregister", lambda: self.book.end(self.lease.epoch, session, registered)
+        )
 
-    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
+    def reregister(
+        self, sessions: Iterable[Session]
+    ) -> Iterator[tuple[Session, SessionRegistration]]:
         for session in sessions:
             begun = self._begin("reregister", session)
             if begun is None:
@@ -243,15 +289,26 @@ class FakeRegistry:
 
     def _refs(self, app: str, user: str) -> tuple[SessionRef, ...]:
         unsure = sorted(self.book.unmarked - {self.lease.epoch})
-        return (*self.book.live(app, user), *(SessionRef(epoch, 0, 0) for epoch in unsure))
+        return (
+            *self.book.live(app, user),
+            *(SessionRef(epoch, 0, 0) for epoch in unsure),
+        )
 
-    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+    def find(
+        self, app: str, users: Sequence[str]
+    ) -> list[tuple[SessionRef, ...]] | None:
         return self._ask("find", lambda: [self._refs(app, user) for user in users])
 
-    def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        return self._ask("find_in_apps", lambda: [self._refs(app, user) for app in apps])
+    def find_in_apps(
+        self, apps: Sequence[str], user: str
+    ) -> list[tuple[SessionRef, ...]] | None:
+        return self._ask(
+            "find_in_apps", lambda: [self._refs(app, user) for app in apps]
+        )
 
-    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
+    def find_and_claim(
+        self, app: str, user: str, key: str
+    ) -> tuple[tuple[SessionRef, ...], Claim] | None:
         def do() -> tuple[tuple[SessionRef, ...], Claim]:
             refs = self._refs(app, user)
             return refs, self.book.claim(key) if refs else Claim(key, "mine")
@@ -274,9 +331,13 @@ class FakeRegistry:
 
         return self._ask("report_channels", do)
 
-    def find_channels(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
+    def find_channels(
+        self, app: str, channels: Sequence[str]
+    ) -> list[dict[int, int]] | None:
         def do() -> list[dict[int, int]]:
-            unsettled = {epoch: 0 for epoch, lease in self.book.leases.items() if lease.unsettled}
+            unsettled = {
+                epoch: 0 for epoch, lease in self.book.leases.items() if lease.unsettled
+            }
             unsettled |= dict.fromkeys(self.book.overdue, 0)
             return [unsettled | self.book.where(app, channel) for channel in channels]
 
@@ -296,12 +357,15 @@ class FakeRegistry:
                 del self.book.ids[claim.key]
 
     def results(self, keys: Sequence[str]) -> list[bytes] | None:
-        return self._ask("results", lambda: [self.book.results.get(key, b"") for key in keys])
+        return self._ask(
+            "results", lambda: [self.book.results.get(key, b"") for key in keys]
+        )
 
 
 class FakeRpc:
-    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it. If
-    ``busy``, no query that waits for clients has its turn."""
+    """From one node to the others. ``cut`` are epochs that get and answer
+    nothing, and are known for it. If ``busy``, no query that waits for clients
+    has its turn."""
 
     def __init__(self, cluster: "Several", epoch: int) -> None:
         self._cluster = cluster
@@ -338,7 +402,13 @@ class FakeRpc:
         return self._cluster.nodes[lease.epoch].queries.answer(kind, body)
 
     def query(
-        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+        self,
+        lease: Lease,
+        kind: str,
+        body: bytes,
+        timeout: float = 1.0,
+        *,
+        slow: bool = False,
     ) -> bytes:
         if slow and self.busy:
             raise PeerBusy(lease.node, "too many")
@@ -350,7 +420,9 @@ class FakeRpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        greenlets = {lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases}
+        greenlets = {
+            lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases
+        }
         gevent.joinall(list(greenlets.values()))
         heard = {node: greenlet.get() for node, greenlet in greenlets.items()}
         answers = {node: answer for node, answer in heard.items() if answer is not None}
@@ -361,15 +433,24 @@ class ClusterHarness(Harness):
     """One of several nodes."""
 
     def __init__(
-        self, cluster: "Several", epoch: int, *, require_registry: bool = False, **options: Any
+        self,
+        cluster: "Several",
+        epoch: int,
+        *,
+        require_registry: bool = False,
+        **options: Any,
     ) -> None:
         self.epoch = epoch
-        self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch))
+        self.registry = FakeRegistry(
+            cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch)
+        )
         self.rpc = FakeRpc(cluster, epoch)
         self.queries = NodeQueries()
         self.node_messages = NodeMessages(self.registry)  # type: ignore[arg-type]
         self.node_messages.attach(self.rpc)  # type: ignore[arg-type]
-        self.others = OtherNodes(self.registry, self.node_messages, self.rpc, self.queries, 1.0)  # type: ignore[arg-type]
+        self.others = OtherNodes(
+            self.registry, self.node_messages, self.rpc, self.queries, 1.0
+        )  # type: ignore[arg-type]
         super().__init__(**options)
         self.reorder_guard = ReorderGuard(self.hub)
         self.sessions: ClusterSessions = ClusterSessions(
@@ -382,7 +463,9 @@ class ClusterHarness(Harness):
             require_registry,
             self.reorder_guard.logged_in,
         )
-        self.elsewhere = UsersElsewhere(self.hub, self.fanout, self.node_messages, LEASE_LAG)
+        self.elsewhere = UsersElsewhere(
+            self.hub, self.fanout, self.node_messages, LEASE_LAG
+        )
         self._make_dispatcher()
         ids = Idempotency(1000, 3600, registry=self.registry)  # type: ignore[arg-type]
         self.reach = ClusterReach(
@@ -396,13 +479,19 @@ class ClusterHarness(Harness):
         )
         self.pushes = Pushes(ids, self.reach, self.metrics)
         self.rerouting = Rerouting(
-            self.registry, self.node_messages, self.fanout, self.sessions, self.reorder_guard
+            self.registry,
+            self.node_messages,
+            self.fanout,
+            self.sessions,
+            self.reorder_guard,
         )  # type: ignore[arg-type]
         self.presence = Presence(self.hub, self.table, self.registry, self.others)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
-                ToApp: lambda m: self.fanout.to_app(m.app, m.event, m.except_user, m.except_users),
+                ToApp: lambda m: self.fanout.to_app(
+                    m.app, m.event, m.except_user, m.except_users
+                ),
                 ToChannel: self.channels.publishing.received,
                 ToConnection: self.connections.received,
                 ChannelsUnsettled: lambda m: self.channel_nodes.peer_unsettled(m.epoch),
@@ -417,14 +506,25 @@ class ClusterHarness(Harness):
         self.registrar.start()
 
     def _add_channels(self) -> None:
-        self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), self.epoch))
+        self.table = ConnectionTable(
+            self.hub, ConnectionIds(Secret(b"s" * 32), self.epoch)
+        )
         self.registrar = Registrar(self.registry, self.node_messages, self.hub)  # type: ignore[arg-type]
         self.channel_nodes = ChannelNodes(self.others, self.registrar)
-        here = NodeParts(self.hub, self.fanout, self.metrics, self.table, self.settings_of)
+        here = NodeParts(
+            self.hub, self.fanout, self.metrics, self.table, self.settings_of
+        )
         members = ChannelMembers(here, self.others, self.registrar)
-        self.channels = build_channels(here, members, self.registry.book.history, self.channel_nodes)
+        self.channels = build_channels(
+            here, members, self.registry.book.history, self.channel_nodes
+        )
         self.connections = Connections(
-            self.table, self.channels, self.fanout, self.queries, self.registry, self.others
+            self.table,
+            self.channels,
+            self.fanout,
+            self.queries,
+            self.registry,
+            self.others,
         )
 
     def session_of(self, connection: Connection) -> Session:
@@ -457,7 +557,10 @@ class Several:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for node in self.nodes.values():
             node.registry.release()
@@ -471,8 +574,11 @@ class Several:
         return self.nodes[epoch]
 
     def listed(self, app: str) -> list[str]:
-        """Who is online by what the nodes themselves know; a user on two nodes twice."""
-        return sorted(name for node in self.nodes.values() for name in node.hub.user_names(app))
+        """Who is online by what the nodes themselves know; a user on two nodes
+        twice."""
+        return sorted(
+            name for node in self.nodes.values() for name in node.hub.user_names(app)
+        )
 
     def addressed(self, app: str, user: str) -> list[int]:
         """The epochs of the user's places in the registry."""
@@ -487,10 +593,14 @@ class Several:
             client.probe(b"settled")
 
     def texts(self, *clients: Client) -> list[list[str]]:
-        """The messages that each client was told since it was last asked, when all has been told."""
+        """The messages that each client was told since it was last asked, when
+        all has been told."""
         until(lambda: not any(node.rerouting.waiting for node in self.nodes.values()))
         self.settle(*clients)
-        return [[text for kind, _, text in received_since(client) if kind == "msg"] for client in clients]
+        return [
+            [text for kind, _, text in received_since(client) if kind == "msg"]
+            for client in clients
+        ]
 
 
 def received_since(client: Client) -> list[tuple[str, str, str]]:
@@ -501,9 +611,12 @@ def received_since(client: Client) -> list[tuple[str, str, str]]:
 
 
 class Topology:
-    """Where a user logs in: ``here`` and ``there`` are one node, or two of a cluster."""
+    """Where a user logs in: ``here`` and ``there`` are one node, or two of a
+    cluster."""
 
-    def __init__(self, here: Harness, there: Harness, cluster: Several | None = None) -> None:
+    def __init__(
+        self, here: Harness, there: Harness, cluster: Several | None = None
+    ) -> None:
         self.here = here
         self.there = there
         self._cluster = cluster
@@ -515,7 +628,8 @@ class Topology:
         return len(self.here.hub.apps[app].sessions_of(user))
 
     def news_of(self, client: Client) -> list[tuple[str, str, str]]:
-        """What a client was told since it was last asked, when all has been told."""
+        """What a client was told since it was last asked, when all has been
+        told."""
         if self._cluster is None:
             turn()
             client.probe(b"settled")

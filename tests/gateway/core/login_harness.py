@@ -14,7 +14,11 @@ from imserver.gateway.auth.login_tokens import LoginTokens
 from imserver.gateway.auth.observer import Observer
 from imserver.gateway.auth.questions import AccountLookup, BackEnds
 from imserver.gateway.auth.tenants import Tenant
-from imserver.gateway.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.gateway.config.settings import (
+    JwtSettings,
+    TenantSettings,
+    WebhookSettings,
+)
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.process import Secret
 from imserver.gateway.transport.connection import Connection
@@ -29,9 +33,13 @@ HOOK = WebhookSettings("http://back.end/events", "hook secret")
 ASK = WebhookSettings(secret="hook secret", authorise_url="http://back.end/authorise")
 
 
-def token_for(user: str, app: str = "101", seconds: float = 86_400, key: str = SECRET, **more: Any) -> str:
+def token_for(
+    user: str, app: str = "101", seconds: float = 86_400, key: str = SECRET, **more: Any
+) -> str:
     """A session token that the app's back end has signed."""
-    return jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds, **more}, key, "HS256")
+    return jwt.encode(
+        {"sub": user, "app": app, "exp": time.time() + seconds, **more}, key, "HS256"
+    )
 
 
 class Apps:
@@ -63,7 +71,9 @@ class Apps:
 class LoginHarness(SocketHarness):
     """Logins of one node. Page tokens are ``page.<app>.<user>``."""
 
-    def __init__(self, apps: dict[str, TenantSettings], any_origin: bool = False) -> None:
+    def __init__(
+        self, apps: dict[str, TenantSettings], any_origin: bool = False
+    ) -> None:
         super().__init__()
         self.apps = Apps(**apps)
         self.back_end = BackEnd()
@@ -71,7 +81,8 @@ class LoginHarness(SocketHarness):
         self.demo = True
         self.accounts: Any = AccountLookup()
         self.origins = Origins(
-            TrustedProxies(()), GatePolicy(any_origin=any_origin, origins=("friend.example",))
+            TrustedProxies(()),
+            GatePolicy(any_origin=any_origin, origins=("friend.example",)),
         )
         self.logins = Logins(
             self.apps,  # type: ignore[arg-type]
@@ -113,7 +124,12 @@ class LoginHarness(SocketHarness):
         return connection
 
     def begin(
-        self, connection: Connection, user: str, app: str = "101", token: str = "", device: str = ""
+        self,
+        connection: Connection,
+        user: str,
+        app: str = "101",
+        token: str = "",
+        device: str = "",
     ) -> Any:
         """Check, and if it may, log in; the verdict."""
         decision = self.logins.check(app, user, token, "cmd", connection, device)

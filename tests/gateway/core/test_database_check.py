@@ -1,4 +1,5 @@
-"""The nodes of a cluster have one database: what a node does that finds another one."""
+"""The nodes of a cluster have one database: what a node does that finds another
+one."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -26,11 +27,15 @@ def cluster() -> Mock:
 
 @pytest.fixture
 def store(cluster: Mock, open_store: OpenStore) -> Store:
-    store = open_store(objection=lambda database: DatabaseCheck(store, cluster).objection(database))
+    store = open_store(
+        objection=lambda database: DatabaseCheck(store, cluster).objection(database)
+    )
     return store
 
 
-def test_the_others_learn_of_a_database_that_is_made(cluster: Mock, store: Store) -> None:
+def test_the_others_learn_of_a_database_that_is_made(
+    cluster: Mock, store: Store
+) -> None:
     store.on_open, cluster.others = cluster.report_database, [Lease("other:1")]
     store.add_app("105", {})
     one = DatabaseCheck(store, cluster)
@@ -46,7 +51,10 @@ def test_a_node_makes_no_second_database(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_node_that_has_not_what_the_others_have_says_so_after_a_while(
-    cluster: Mock, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Mock,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(cluster_node, "monotonic", clock)

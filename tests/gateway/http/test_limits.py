@@ -1,4 +1,5 @@
-"""Rates of requests over HTTP: who pays, and the headers that tell how many are left."""
+"""Rates of requests over HTTP: who pays, and the headers that tell how many are
+left."""
 
 import pytest
 
@@ -10,13 +11,22 @@ from imserver.gateway.metrics import Metrics
 from tests.rows import ROUTES
 from tests.support import Clock
 
-ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
+ONE, TWO = (
+    Principal(frozenset({"push"}), key="one"),
+    Principal(frozenset({"push"}), key="two"),
+)
 
 
 def rates_of(per_second: float, metrics: Metrics | None = None) -> Rates:
-    """``per_second`` requests, and messages of accounts in all apps but ``free``."""
+    """``per_second`` requests, and messages of accounts in all apps but
+    ``free``."""
     limits = {"free": 0.0}
-    return Rates(per_second, lambda app: limits.get(app, per_second), metrics or Metrics(), BucketList())
+    return Rates(
+        per_second,
+        lambda app: limits.get(app, per_second),
+        metrics or Metrics(),
+        BucketList(),
+    )
 
 
 def takes(rates: Rates, principal: Principal = ONE, host: str = "h") -> bool:
@@ -50,7 +60,9 @@ def test_the_headers_tell_how_many_are_left(clock: Clock) -> None:
     assert metrics.http_over_rate == 1
 
 
-def test_each_key_and_user_has_their_own_rate_and_without_keys_each_address(clock: Clock) -> None:
+def test_each_key_and_user_has_their_own_rate_and_without_keys_each_address(
+    clock: Clock,
+) -> None:
     rates = rates_of(1)
     assert takes(rates, ONE, "h")
     assert takes(rates, TWO, "h")
@@ -59,12 +71,17 @@ def test_each_key_and_user_has_their_own_rate_and_without_keys_each_address(cloc
     assert takes(rates, DEMO, "another")
     assert not takes(rates, DEMO, "h")
     rates = rates_of(1)
-    ann, bob = (Principal("session", apps=frozenset({"101"}), user=user) for user in ("ann", "bob"))
+    ann, bob = (
+        Principal("session", apps=frozenset({"101"}), user=user)
+        for user in ("ann", "bob")
+    )
     assert takes(rates, ann, "h")
     assert takes(rates, bob, "h")
     assert not takes(rates, ann, "another")
     assert takes(rates, Principal("session", apps=frozenset({"102"}), user="ann"), "h")
-    pages = [Principal("page", apps=frozenset({"101"}), user=user) for user in ("one", "two")]
+    pages = [
+        Principal("page", apps=frozenset({"101"}), user=user) for user in ("one", "two")
+    ]
     assert [takes(rates, page, "of pages") for page in pages] == [True, False], (
         "anybody gets as many as they want"
     )
@@ -75,7 +92,8 @@ def test_every_request_of_a_user_and_every_one_to_our_own_api_counts() -> None:
     assert not [
         f"{row.method} {row.path}"
         for row in ROUTES
-        if (row.path.startswith("/api/v1/") or row.need.users & users) and not row.limited
+        if (row.path.startswith("/api/v1/") or row.need.users & users)
+        and not row.limited
     ]
 
 
@@ -94,7 +112,9 @@ def test_a_refusal_says_when_to_come_again(clock: Clock) -> None:
     assert received(rates) == []
 
 
-def test_messages_of_an_account_have_the_limit_of_the_app_beside_that_of_requests(clock: Clock) -> None:
+def test_messages_of_an_account_have_the_limit_of_the_app_beside_that_of_requests(
+    clock: Clock,
+) -> None:
     metrics = Metrics()
     rates = rates_of(1, metrics)
     rates.require_message("shop", "ann")

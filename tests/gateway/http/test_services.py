@@ -1,5 +1,5 @@
-"""Routes and their services: made once on a node, bound to routes and commands; how a request is read and
-answered."""
+"""Routes and their services: made once on a node, bound to routes and commands;
+how a request is read and answered."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -86,18 +86,29 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 def ask(api: Api, method: str, path: str) -> Any:
     request = HttpRequest(method, f"/api/v1{path}", b"", b"", {}, "192.0.2.1")
-    return msgspec.json.decode(answer(api, api.endpoints[method, request.path], request).body)
+    return msgspec.json.decode(
+        answer(api, api.endpoints[method, request.path], request).body
+    )
 
 
-def test_a_service_is_made_once_for_all_routes_and_hears_of_new_limits(api: Api) -> None:
+def test_a_service_is_made_once_for_all_routes_and_hears_of_new_limits(
+    api: Api,
+) -> None:
     assert ask(api, "GET", "/greetings") == {"text": "hello of 8080: all"}
-    services = [each.service for each in (*api.endpoints.values(), *api.commands.values())]
+    services = [
+        each.service for each in (*api.endpoints.values(), *api.commands.values())
+    ]
     assert built == {"greeter": 1}
     assert [each is services[0] for each in services] == [True] * 5
     before = ask(api, "POST", "/greetings/most")
     api.reload(LIMITED)
-    assert (before, ask(api, "POST", "/greetings/most")) == (Config().limits.batch_targets, 3)
-    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply("")))
+    assert (before, ask(api, "POST", "/greetings/most")) == (
+        Config().limits.batch_targets,
+        3,
+    )
+    endpoint = api.bind(
+        Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply(""))
+    )
     request = HttpRequest("GET", "/users", b"name=ann", b"name=bob", {}, "192.0.2.1")
     call = read(api, endpoint, request, NOBODY)
     assert (call.params, call.texts("name"), call.body) == ({"name": "ann"}, [], b"")
@@ -115,16 +126,28 @@ def test_commands_answer_alike(
     api: Api, name: str, status: int, code: str | None, message: str | None
 ) -> None:
     body = msgspec.json.encode({"name": name})
-    request = HttpRequest("POST", "/api/v1/greetings/refused", b"", body, {}, "192.0.2.1", given_id="one")
+    request = HttpRequest(
+        "POST", "/api/v1/greetings/refused", b"", body, {}, "192.0.2.1", given_id="one"
+    )
     by_route = answer(api, api.endpoints["POST", request.path], request)
     by_command = api.run(api.commands["greetings/refused"], NOBODY, request)
     assert by_route == by_command
     shown = msgspec.json.decode(by_route.body)
-    assert (by_route.status, shown.get("code"), shown.get("message")) == (status, code, message)
+    assert (by_route.status, shown.get("code"), shown.get("message")) == (
+        status,
+        code,
+        message,
+    )
 
 
-def test_an_error_of_an_original_is_logged_and_1004(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    endpoint = api.bind(Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply(1 // 0)))
-    answered = answer(api, endpoint, HttpRequest("GET", "/users", b"", b"", {}, "192.0.2.1"))
+def test_an_error_of_an_original_is_logged_and_1004(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint = api.bind(
+        Route("GET", "/users", Needs.ANYONE, lambda _, call: call.reply(1 // 0))
+    )
+    answered = answer(
+        api, endpoint, HttpRequest("GET", "/users", b"", b"", {}, "192.0.2.1")
+    )
     assert (answered.status, msgspec.json.decode(answered.body)["code"]) == (200, 1004)
     assert "Traceback" in caplog.text

@@ -1,4 +1,5 @@
-"""A node's inside without its servers: hub, fan-out, sessions and dispatch over real sockets."""
+"""A node's inside without its servers: hub, fan-out, sessions and dispatch over
+real sockets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -41,7 +42,8 @@ POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 
 
 class Bans:
-    """In place of the database: the bans in it. ``away``: it does not answer."""
+    """In place of the database: the bans in it. ``away``: it does not
+    answer."""
 
     has_database = True
     away = False
@@ -49,7 +51,9 @@ class Bans:
     def __init__(self) -> None:
         self.seconds: dict[tuple[str, str], float] = {}
 
-    def ban(self, app: str, users: Sequence[str], seconds: float, reason: str = "") -> None:
+    def ban(
+        self, app: str, users: Sequence[str], seconds: float, reason: str = ""
+    ) -> None:
         """Store bans."""
         if self.away:
             raise StorageUnavailable("away")
@@ -57,9 +61,12 @@ class Bans:
 
 
 class Admitting:
-    """Lets in whom ``may_login(app, user, token)`` lets in. ``began`` remembers who has."""
+    """Lets in whom ``may_login(app, user, token)`` lets in. ``began`` remembers
+    who has."""
 
-    def __init__(self, may_login: Callable[[str, str, str], bool], metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, may_login: Callable[[str, str, str], bool], metrics: Metrics | None = None
+    ) -> None:
         self._may_login = may_login
         self._metrics = metrics or Metrics()
         self.reasons: list[str] = []
@@ -71,12 +78,24 @@ class Admitting:
         return len(user.encode()) <= TenantSettings().user_bytes_of(app)
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        connection: LoginRequest,
+        device: str = "",
     ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
 
     def refused(
-        self, reason: LoginRefusal, app: str, user: str, peer: str, detail: str = "", until: float = 0
+        self,
+        reason: LoginRefusal,
+        app: str,
+        user: str,
+        peer: str,
+        detail: str = "",
+        until: float = 0,
     ) -> None:
         self.reasons.append(reason)
         self._metrics.login_refused(reason, app)
@@ -89,7 +108,8 @@ class Admitting:
 
 
 class Harness(SocketHarness):
-    """Everything between the sockets and the HTTP API. One app for each login policy.
+    """Everything between the sockets and the HTTP API. One app for each login
+    policy.
 
     ``allowed`` are the tokens that log in; None: anybody does.
     """
@@ -114,17 +134,26 @@ class Harness(SocketHarness):
         self.fanout = Fanout(self.hub, self.flusher, self.metrics, notice_members)
         self.allowed: set[str] | None = None
         self.logins: Any = logins or Admitting(self._may_login, self.metrics)
-        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins, Bans())  # type: ignore[arg-type]
+        self.sessions = Sessions(
+            self.hub, self.fanout, self.metrics, self.logins, Bans()
+        )  # type: ignore[arg-type]
         self._add_channels()
         ids = Idempotency(1000, 60)
         self.reach: Reach = LocalReach(ids, self.fanout, self.metrics)
         self.back_end = BackEnd()
         self.now = 1000.0
         presence = Presence(self.hub, self.table, REGISTRY)
-        self.pending = PendingPushes(self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now)
+        self.pending = PendingPushes(
+            self.reach.to_user, presence, 1000, 1_000_000, lambda: self.now
+        )
         self._make_dispatcher()
         self.sweep = Sweep(
-            self.context, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
+            self.context,
+            self.metrics,
+            heartbeat_seconds,
+            login_seconds,
+            ping_seconds,
+            pong_seconds,
         )
         for dialect, seconds in (by_traffic or {}).items():
             self.sweep.checks[dialect] = lambda connection, seconds=seconds: seconds
@@ -132,13 +161,25 @@ class Harness(SocketHarness):
     def _add_channels(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(Secret(b"s" * 32), 1))
         self.history = LocalHistory(1_000_000, self.hub.member_count)
-        here = NodeParts(self.hub, self.fanout, self.metrics, self.table, self.settings_of)
+        here = NodeParts(
+            self.hub, self.fanout, self.metrics, self.table, self.settings_of
+        )
         self.channels = build_channels(here, ChannelMembers(here), self.history)
-        self.connections = Connections(self.table, self.channels, self.fanout, NodeQueries(), REGISTRY)
+        self.connections = Connections(
+            self.table, self.channels, self.fanout, NodeQueries(), REGISTRY
+        )
 
     def core(self, **more: Any) -> Any:
         """What features get: the services of this node, and ``more``."""
-        names = ("hub", "fanout", "sessions", "connections", "channels", "metrics", "dispatcher")
+        names = (
+            "hub",
+            "fanout",
+            "sessions",
+            "connections",
+            "channels",
+            "metrics",
+            "dispatcher",
+        )
         return SimpleNamespace(
             **{name: getattr(self, name, None) for name in names},
             **{
@@ -169,7 +210,8 @@ class Harness(SocketHarness):
         self.channels.members.leave_all(connection)
 
     def _make_dispatcher(self, *tables: CommandTable) -> None:
-        """Only the commands of services that are here have a row. ``tables``: in addition to earlier ones."""
+        """Only the commands of services that are here have a row. ``tables``:
+        in addition to earlier ones."""
         self._tables = (*self._tables, *tables)
         self.dispatcher = Dispatcher(self.metrics)
         for rows in (self.sessions.rows(), *self._tables):
@@ -188,11 +230,16 @@ class Harness(SocketHarness):
         self, *, dialect: Dialect | None = None, deflate: int = 0, **options: Any
     ) -> tuple[Connection, Client]:
         """A connection whose messages are dispatched."""
-        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect or self.dialect)
+        encoding = self.encoding(
+            self.dispatcher.serve, deflate=deflate, dialect=dialect or self.dialect
+        )
         return super().connect(encoding, **options)
 
-    def login(self, app: str, user: str, device: str = "", **options: Any) -> tuple[Connection, Client]:
-        """A connection that has logged in; its answer has not been sent through the wire."""
+    def login(
+        self, app: str, user: str, device: str = "", **options: Any
+    ) -> tuple[Connection, Client]:
+        """A connection that has logged in; its answer has not been sent through
+        the wire."""
         connection, client = self.connect(**options)
         assert self.sessions.login(connection, Login(app, user, device=device)) == 200
         return connection, client
@@ -202,7 +249,9 @@ def received(client: Client) -> list[tuple[str, str, str]]:
     """What a client was told unasked so far: (kind, sender, text)."""
     bodies = [json.decode(payload) for payload in client.payloads()]
     found = [
-        (body["cmd"], body["response"]["data"]) for body in bodies if body["response"]["codeMsg"] == "Ok"
+        (body["cmd"], body["response"]["data"])
+        for body in bodies
+        if body["response"]["codeMsg"] == "Ok"
     ]
     return [(kind, data["from"], data["msg"]) for kind, data in found]
 

@@ -1,4 +1,5 @@
-"""Who showed no sign of life is closed, and nobody else; and the loop has its turns in between."""
+"""Who showed no sign of life is closed, and nobody else; and the loop has its
+turns in between."""
 
 import socket
 from collections import Counter
@@ -49,7 +50,8 @@ def pinging(harness: Harness) -> Pings:
 
 
 def check(pings: Pings, connection: Connection, silent_seconds: float = 0) -> None:
-    """Run the step of a connection. If it did not answer a ping, that ping was so long ago."""
+    """Run the step of a connection. If it did not answer a ping, that ping was
+    so long ago."""
     if connection.pinged_at:
         connection.pinged_at = monotonic() - silent_seconds
     pings.step(connection.fd % SLOTS)
@@ -67,7 +69,9 @@ def test_who_showed_no_sign_of_life_for_too_long_is_closed_once_and_counted() ->
         age(silent, 400)
         for sweeps in (1, 2):
             harness.sweep.sweep()
-            assert (harness.metrics.sweeps, harness.metrics.swept) == (sweeps, 1), "nobody is closed twice"
+            assert (harness.metrics.sweeps, harness.metrics.swept) == (sweeps, 1), (
+                "nobody is closed twice"
+            )
         assert (silent.state, client.close_code()) == (CLOSING, 4001)
         assert client.frames[-1].close_reason == "heartbeat expired"
         assert not harness.hub.is_online("101", "ann")
@@ -85,9 +89,18 @@ HEARTBEAT = {"heartbeat_seconds": 360}
         (HEARTBEAT, True, 300, "", None),
         # A heartbeat renews a session, and a login begins one.
         (HEARTBEAT, True, 400, '{"cmd":"heartbeat"}', None),
-        *((HEARTBEAT, True, 400, sent, 4001) for sent in ('{"cmd":"ping"}', "nonsense", '{"cmd":"x"}')),
+        *(
+            (HEARTBEAT, True, 400, sent, 4001)
+            for sent in ('{"cmd":"ping"}', "nonsense", '{"cmd":"x"}')
+        ),
         (HEARTBEAT, False, 400, '{"cmd":"heartbeat"}', 4001),
-        (HEARTBEAT, False, 400, '{"cmd":"login","data":{"userID":"bob","appID":101}}', None),
+        (
+            HEARTBEAT,
+            False,
+            400,
+            '{"cmd":"login","data":{"userID":"bob","appID":101}}',
+            None,
+        ),
         # A connection has to log in in time.
         ({"login_seconds": 100}, False, 150, "", 4002),
         ({"login_seconds": 100}, False, 50, "", None),
@@ -96,10 +109,16 @@ HEARTBEAT = {"heartbeat_seconds": 360}
     ],
 )
 def test_a_sweep_closes_whose_time_has_passed(
-    settings: dict[str, int], logged_in: bool, seconds: int, frame_text: str, code: int | None
+    settings: dict[str, int],
+    logged_in: bool,
+    seconds: int,
+    frame_text: str,
+    code: int | None,
 ) -> None:
     with Harness(**settings) as harness:
-        connection, client = harness.login("101", "ann") if logged_in else harness.connect()
+        connection, client = (
+            harness.login("101", "ann") if logged_in else harness.connect()
+        )
         turn()
         age(connection, seconds)
         client.send(text(frame_text) if frame_text else b"")
@@ -125,15 +144,21 @@ def test_during_a_long_sweep_connections_come_and_go() -> None:
         assert len(harness.context.connections) == 1
 
 
-# --- pings --------------------------------------------------------------------------------------------------
+# --- pings --------------------------------------------------------------------
 
 
-def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_no_other(spawned: list[Any]) -> None:
-    """Later pings do not wait until the answers to earlier ones are due, nor answers for later pings."""
+def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_no_other(
+    spawned: list[Any],
+) -> None:
+    """Later pings do not wait until the answers to earlier ones are due, nor
+    answers for later pings."""
     with Harness(ping_seconds=0.01, pong_seconds=1.0) as harness:
         dead, silent = harness.login("101", "ann")
         live, client = harness.login("101", "bob")
-        spawned += [gevent.spawn(harness.sweep.run_pings), gevent.spawn(harness.sweep.run_sweeps, 0.005)]
+        spawned += [
+            gevent.spawn(harness.sweep.run_pings),
+            gevent.spawn(harness.sweep.run_sweeps, 0.005),
+        ]
         until(lambda: (client.answer_pings(), not dead.is_open)[1])
         assert dict(harness.ended) == {dead: 4001}
         assert live.is_open
@@ -146,12 +171,15 @@ def test_a_peer_that_does_not_answer_a_ping_is_closed_when_it_is_due_and_no_othe
         assert pings_of(client) == 1
 
 
-# --- dialects of which everything that passes is a sign of life ---------------------------------------------
+# --- dialects of which everything that passes is a sign of life ---------------
 
 
 @pytest.mark.parametrize("by", ["a frame of the client", "a push"])
-def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_nobody_without_a_login(by: str) -> None:
-    """The kernel knows it, in steps of up to 0.01 s; of some sockets it reports nothing."""
+def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_nobody_without_a_login(
+    by: str,
+) -> None:
+    """The kernel knows it, in steps of up to 0.01 s; of some sockets it reports
+    nothing."""
     with Harness(by_traffic={"cmd": 0.4}, heartbeat_seconds=360) as harness:
         connection, client = harness.login("101", "ann", tcp=True)
         nobody, stranger = harness.connect(tcp=True)
@@ -171,20 +199,29 @@ def test_whatever_passes_renews_a_session_that_lives_by_traffic_but_nobody_witho
         stranger.send(text("nonsense"))
         stranger.probe()
         harness.sweep.sweep()
-        assert (connection.state, nobody.state, client.close_code()) == (CLOSING, CLOSING, 4001)
+        assert (connection.state, nobody.state, client.close_code()) == (
+            CLOSING,
+            CLOSING,
+            4001,
+        )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         assert quiet_seconds(other) == FOREVER
     with socket.socket(socket.AF_UNIX) as other:
         assert quiet_seconds(other) == 0, "its proxy decides who is quiet"
 
 
-# --- clients that need no heartbeat -------------------------------------------------------------------------
+# --- clients that need no heartbeat -------------------------------------------
 
 
-def test_who_does_not_answer_is_closed_with_4001_and_nobody_pinged_before_login(spawned: list[Any]) -> None:
-    """Before it, a client that comes back would answer in the name of its last session."""
+def test_who_does_not_answer_is_closed_with_4001_and_nobody_pinged_before_login(
+    spawned: list[Any],
+) -> None:
+    """Before it, a client that comes back would answer in the name of its last
+    session."""
     with Harness() as harness:
-        (dead, client), (live, other), (new, late) = (harness.connect(dialect=CLIENT) for _ in range(3))
+        (dead, client), (live, other), (new, late) = (
+            harness.connect(dialect=CLIENT) for _ in range(3)
+        )
         new.last_seen = monotonic()
         pings = pinging(harness)
         for silent_seconds in range(0, SILENT_SECONDS, PERIOD_SECONDS):
@@ -195,18 +232,26 @@ def test_who_does_not_answer_is_closed_with_4001_and_nobody_pinged_before_login(
         assert not harness.ended
         for connection in (dead, live):
             check(pings, connection, SILENT_SECONDS)
-        assert (dict(harness.ended), harness.metrics.swept, live.is_open) == ({dead: 4001}, 1, True)
+        assert (dict(harness.ended), harness.metrics.swept, live.is_open) == (
+            {dead: 4001},
+            1,
+            True,
+        )
         until(lambda: pings_of(client) == 3)
         late.probe()
         assert not pings_of(late)
         new.last_seen = 0.0
-        spawned.append(gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run))
+        spawned.append(
+            gevent.spawn(Pings(harness.context, harness.metrics, 0.5, 1.5).run)
+        )
         until(lambda: not new.is_open)
         assert pings_of(late)
 
 
 @pytest.mark.parametrize("poller", POLLERS)
-def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(poller: Any) -> None:
+def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(
+    poller: Any,
+) -> None:
     with Harness(poller=poller) as harness:
         pairs = [harness.connect(dialect=CLIENT) for _ in range(60)]
         _, heartbeats = harness.connect(dialect=CmdDialect())
@@ -226,13 +271,19 @@ def test_every_client_without_a_heartbeat_is_pinged_once_in_a_period(poller: Any
 
 
 def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:
-    with Harness(heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02) as harness:
+    with Harness(
+        heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02
+    ) as harness:
         listens, client = harness.login("101", "ann", dialect=CLIENT)
         beats, _ = harness.connect(dialect=CmdDialect())
         for connection in (listens, beats):
             age(connection, 400)
         harness.sweep.sweep()
-        assert (listens.is_open, beats.is_open, listens.last_seen > 0) == (True, False, False)
+        assert (listens.is_open, beats.is_open, listens.last_seen > 0) == (
+            True,
+            False,
+            False,
+        )
         spawned.append(gevent.spawn(harness.sweep.run_pings))
         live, other = harness.connect(dialect=CmdDialect())
         until(lambda: pings_of(other))
@@ -244,7 +295,9 @@ def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> N
 def test_a_large_slot_gives_the_loop_its_turns(spawned: list[Any]) -> None:
     with Harness() as harness:
         connections = [harness.connect(dialect=CLIENT)[0] for _ in range(120)]
-        slot, count = Counter(connection.fd % SLOTS for connection in connections).most_common(1)[0]
+        slot, count = Counter(
+            connection.fd % SLOTS for connection in connections
+        ).most_common(1)[0]
         pinged: list[int] = []
 
         def look() -> None:

@@ -1,4 +1,5 @@
-"""Fan-out: who is told what, in which order; and a model that knows it for any run of events."""
+"""Fan-out: who is told what, in which order; and a model that knows it for any
+run of events."""
 
 import zlib
 
@@ -18,7 +19,8 @@ from tests.integration.raw import CONTROL_OPCODES
 
 
 def settle(*clients: Client, forget: bool = False) -> None:
-    """Wait until the clients have all that was on its way, and take no account of it if they ``forget``."""
+    """Wait until the clients have all that was on its way, and take no account
+    of it if they ``forget``."""
     turn()
     for client in clients:
         client.probe(b"settled")
@@ -37,7 +39,7 @@ def enter(user: str) -> tuple[str, str, str]:
     return ("enter", user, ENTER_TEXT)
 
 
-# --- pushes -------------------------------------------------------------------------------------------------
+# --- pushes -------------------------------------------------------------------
 
 
 class Words(CmdDialect):
@@ -56,7 +58,9 @@ class Words(CmdDialect):
         return super().encode_event(event)
 
 
-def test_an_event_is_encoded_once_for_all_who_share_an_encoding(harness: Harness) -> None:
+def test_an_event_is_encoded_once_for_all_who_share_an_encoding(
+    harness: Harness,
+) -> None:
     harness.hub.set_policy("102", "multi", quiet=True)
     words = Words()
     for number in range(40):
@@ -66,8 +70,13 @@ def test_an_event_is_encoded_once_for_all_who_share_an_encoding(harness: Harness
     assert len(words.encoded) == 2
 
 
-def test_deliveries_are_counted_but_those_without_a_word_and_a_quiet_app_is_silent(harness: Harness) -> None:
-    (_, line), (_, bob) = harness.login("101", "ann", dialect=LineDialect()), harness.login("101", "bob")
+def test_deliveries_are_counted_but_those_without_a_word_and_a_quiet_app_is_silent(
+    harness: Harness,
+) -> None:
+    (_, line), (_, bob) = (
+        harness.login("101", "ann", dialect=LineDialect()),
+        harness.login("101", "bob"),
+    )
     settle(line, bob, forget=True)
     before = harness.metrics.deliveries
     harness.login("101", "cid")
@@ -85,7 +94,7 @@ def test_deliveries_are_counted_but_those_without_a_word_and_a_quiet_app_is_sile
     assert received(bob) == [enter("cid"), ("msg", "eve", "hello")]
 
 
-# --- notices ------------------------------------------------------------------------------------------------
+# --- notices ------------------------------------------------------------------
 
 
 def test_a_login_storm_costs_a_frame_a_notice_and_a_send_a_turn() -> None:
@@ -94,12 +103,18 @@ def test_a_login_storm_costs_a_frame_a_notice_and_a_send_a_turn() -> None:
         settle(ann, forget=True)
         several = [harness.login("101", f"u{number}")[0] for number in range(200)]
         turn()
-        sends = [len(one.sock.sends) for one in (connection, *several) if isinstance(one.sock, Socket)]
+        sends = [
+            len(one.sock.sends)
+            for one in (connection, *several)
+            if isinstance(one.sock, Socket)
+        ]
         assert (sends[0] - 1, max(sends[1:])) == (1, 1)
         assert received(ann) == [enter(f"u{number}") for number in range(200)]
 
 
-def test_a_broken_notice_stops_no_other_writing(harness: Harness, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_notice_stops_no_other_writing(
+    harness: Harness, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = Words()
     _, ann = harness.login("101", "ann", dialect=words)
     bob_session, bob = harness.login("102", "bob")
@@ -114,14 +129,16 @@ def test_a_broken_notice_stops_no_other_writing(harness: Harness, capfd: pytest.
     assert received(ann)[-1] == ("msg", "eve", "hello")
 
 
-# --- a model ------------------------------------------------------------------------------------------------
+# --- a model ------------------------------------------------------------------
 
 
 class Model:
-    """What every connection has to receive, by nothing but lists: the order of the calls.
+    """What every connection has to receive, by nothing but lists: the order of
+    the calls.
 
-    Notices wait until the turn ends or somebody sends to an app with waiting ones; then they go to whoever is
-    addressed at that moment, except an enter to its own user, and except what a session came after.
+    Notices wait until the turn ends or somebody sends to an app with waiting
+    ones; then they go to whoever is addressed at that moment, except an enter
+    to its own user, and except what a session came after.
     """
 
     def __init__(self, notice_members: int) -> None:
@@ -180,7 +197,9 @@ def events_of(client: Client) -> list[tuple[str, ...]]:
             continue
         payload = frame.payload
         if frame.rsv:
-            payload = zlib.decompressobj(wbits=-15).decompress(payload + b"\x00\x00\xff\xff")
+            payload = zlib.decompressobj(wbits=-15).decompress(
+                payload + b"\x00\x00\xff\xff"
+            )
         body = json.decode(payload)
         if body["response"]["codeMsg"] == "Ok":
             sender = body["response"]["data"]["from"]
@@ -189,10 +208,25 @@ def events_of(client: Client) -> list[tuple[str, ...]]:
 
 
 steps = st.one_of(
-    st.tuples(st.just("login"), st.sampled_from(["101", "102"]), st.integers(0, 3), st.integers(0, 5)),
+    st.tuples(
+        st.just("login"),
+        st.sampled_from(["101", "102"]),
+        st.integers(0, 3),
+        st.integers(0, 5),
+    ),
     st.tuples(st.just("leave"), st.integers(0, 20), st.booleans(), st.none()),
-    st.tuples(st.just("to_user"), st.sampled_from(["101", "102"]), st.integers(0, 3), st.none()),
-    st.tuples(st.just("to_app"), st.sampled_from(["101", "102"]), st.integers(-1, 3), st.integers(0, 1)),
+    st.tuples(
+        st.just("to_user"),
+        st.sampled_from(["101", "102"]),
+        st.integers(0, 3),
+        st.none(),
+    ),
+    st.tuples(
+        st.just("to_app"),
+        st.sampled_from(["101", "102"]),
+        st.integers(-1, 3),
+        st.integers(0, 1),
+    ),
     st.tuples(st.just("reply"), st.integers(0, 20), st.none(), st.none()),
     st.tuples(st.just("turn"), st.none(), st.none(), st.none()),
 )
@@ -204,22 +238,32 @@ steps = st.one_of(
     members=st.sampled_from([0, 2, 1000]),
     batch=st.sampled_from([1, 3, 256]),
 )
-def test_all_receive_exactly_what_the_model_says_in_order(run: list[tuple], members: int, batch: int) -> None:
-    """Two apps, four users each with any number of sessions; plain, compressed and slow clients."""
+def test_all_receive_exactly_what_the_model_says_in_order(
+    run: list[tuple], members: int, batch: int
+) -> None:
+    """Two apps, four users each with any number of sessions; plain, compressed
+    and slow clients."""
     with Harness(notice_members=members, batch=batch) as harness:
         model = Model(members)
         sessions: list[tuple[Connection, Client, str, str]] = []
         for number, (step, first, second, third) in enumerate(run):
             if step == "login":
                 user = f"u{second}"
-                options = {"deflate": 15 * (third == 1), "buffer_bytes": 4096 * (third == 2)}
+                options = {
+                    "deflate": 15 * (third == 1),
+                    "buffer_bytes": 4096 * (third == 2),
+                }
                 model.login(first, user, len(sessions))
                 sessions.append((*harness.login(first, user, **options), first, user))
             elif step == "leave" and sessions:
                 index = first % len(sessions)
                 connection, _, app, user = sessions[index]
                 if connection.is_open:
-                    (connection.lost if second else lambda one=connection: one.close(1000))()
+                    (
+                        connection.lost
+                        if second
+                        else lambda one=connection: one.close(1000)
+                    )()
                     model.leave(app, user, index)
             elif step == "to_user":
                 event = Event("msg", "eve", "x" * 3000 * (number % 2), str(number))
@@ -227,7 +271,9 @@ def test_all_receive_exactly_what_the_model_says_in_order(run: list[tuple], memb
                 assert reached == model.push(first, str(number), user=f"u{second}")
             elif step == "to_app":
                 event = Event("msg", "eve", "x" * 3000 * third, str(number))
-                reached = harness.fanout.to_app(first, event, f"u{second}" if second >= 0 else "")
+                reached = harness.fanout.to_app(
+                    first, event, f"u{second}" if second >= 0 else ""
+                )
                 assert reached == model.push(first, str(number), but=f"u{second}")
             elif step == "reply" and sessions:
                 sessions[first % len(sessions)][0].send(PONG)

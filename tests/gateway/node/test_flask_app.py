@@ -1,4 +1,5 @@
-"""The Flask application around pages and API: problems, request ids, the request log."""
+"""The Flask application around pages and API: problems, request ids, the
+request log."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,9 @@ def problem_of(answer: TestResponse) -> Any:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda row: f"{row.method} {row.path}")
-def test_every_route_answers_with_the_headers_of_the_api(site: FlaskClient, route: Any) -> None:
+def test_every_route_answers_with_the_headers_of_the_api(
+    site: FlaskClient, route: Any
+) -> None:
     answer = site.open(route.path, method=route.method)
     assert answer.status_code == 200 or route.style is not CMD
     assert answer.status_code < 500
@@ -79,19 +82,29 @@ def test_every_route_answers_with_the_headers_of_the_api(site: FlaskClient, rout
         assert answer.content_type == HEADER_LIST[0][1]
 
 
-@pytest.mark.parametrize("path", sorted({row.path for row in ROUTES if row.style.options is PREFLIGHT}))
-def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(site: FlaskClient, path: str) -> None:
+@pytest.mark.parametrize(
+    "path", sorted({row.path for row in ROUTES if row.style.options is PREFLIGHT})
+)
+def test_a_browser_may_ask_whether_it_may_call_from_elsewhere(
+    site: FlaskClient, path: str
+) -> None:
     preflight = site.options(path)
     assert preflight.status_code == 204
     assert preflight.data == b""
     assert preflight.headers["Access-Control-Allow-Origin"] == "*"
 
 
-@pytest.mark.parametrize("route", [row for row in ROUTES if row.method == "GET"], ids=lambda row: row.path)
+@pytest.mark.parametrize(
+    "route", [row for row in ROUTES if row.method == "GET"], ids=lambda row: row.path
+)
 def test_head_has_the_headers_of_get_and_no_body(site: FlaskClient, route: Any) -> None:
     ids = {"X-Request-Id": "one"}
     head, get = site.head(route.path, headers=ids), site.get(route.path, headers=ids)
-    assert (head.status_code, list(head.headers), head.data) == (get.status_code, list(get.headers), b"")
+    assert (head.status_code, list(head.headers), head.data) == (
+        get.status_code,
+        list(get.headers),
+        b"",
+    )
 
 
 PAGES = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -104,7 +117,12 @@ PAGES = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=
         ("GET", "/api/v1/nothing", PAGES, 404, "not_found"),
         *(
             ("GET", "/nothing", accept, 404, "not_found")
-            for accept in ("*/*", "application/json, text/html", "text/html;q=0.5, application/json", "")
+            for accept in (
+                "*/*",
+                "application/json, text/html",
+                "text/html;q=0.5, application/json",
+                "",
+            )
         ),
         ("GET", "/user/sendMessage", "", 405, "method_not_allowed"),
         ("PUT", "/health", "", 405, "method_not_allowed"),
@@ -125,13 +143,22 @@ def test_programs_are_given_a_problem_for_what_is_not_there(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 @pytest.mark.parametrize("path", ["/acc", "/ws", "/ws?systemId=1"])
-def test_a_plain_request_to_a_websocket_path_is_400(app: App, path: str, method: str) -> None:
+def test_a_plain_request_to_a_websocket_path_is_400(
+    app: App, path: str, method: str
+) -> None:
     for listener in ("http", "websocket"):
-        answer = app.client.open(path, method=method, environ_overrides={LISTENER_KEY: listener})
+        answer = app.client.open(
+            path, method=method, environ_overrides={LISTENER_KEY: listener}
+        )
         assert answer.status_code == 400
         if method != "HEAD":
             assert problem_of(answer)["code"] == "not_an_upgrade"
-    assert app.client.get("/user/list", environ_overrides={LISTENER_KEY: "websocket"}).status_code == 200
+    assert (
+        app.client.get(
+            "/user/list", environ_overrides={LISTENER_KEY: "websocket"}
+        ).status_code
+        == 200
+    )
 
 
 def test_our_own_mistake_is_a_problem_without_its_reason_and_logged_with_it(
@@ -153,7 +180,9 @@ def test_our_own_mistake_is_a_problem_without_its_reason_and_logged_with_it(
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", "é"])
 def test_a_request_id_that_is_no_plain_word_is_replaced(app: App, given: str) -> None:
-    found = problem_of(app.client.get("/nosuch", headers={"X-Request-Id": given}))["request_id"]
+    found = problem_of(app.client.get("/nosuch", headers={"X-Request-Id": given}))[
+        "request_id"
+    ]
     assert found != given
     assert found != problem_of(app.client.get("/nosuch"))["request_id"]
 
@@ -185,4 +214,8 @@ def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> 
 def test_an_absolute_request_target_is_understood(app: App) -> None:
     for target in ("http://localhost/user/list", "https://[::1]:80/user/list"):
         answer = app.client.get("/", environ_overrides={"PATH_INFO": target})
-        assert answer.json == {"code": 200, "msg": "Success", "data": {"userCount": 0, "userList": []}}
+        assert answer.json == {
+            "code": 200,
+            "msg": "Success",
+            "data": {"userCount": 0, "userList": []},
+        }

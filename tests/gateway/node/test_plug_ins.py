@@ -1,4 +1,5 @@
-"""Features of other distributions: what they use, hear and tell other nodes, and their commands."""
+"""Features of other distributions: what they use, hear and tell other nodes,
+and their commands."""
 
 import json
 import subprocess
@@ -108,7 +109,8 @@ def lamp():
 
 
 def install(folder: Path, name: str, **modules: str) -> None:
-    """Install a distribution that offers the feature ``name`` of the module ``<name>s``."""
+    """Install a distribution that offers the feature ``name`` of the module
+    ``<name>s``."""
     offer(folder, name, f"{name}s:FEATURE", name)
     for module, text in modules.items():
         (folder / f"{module}.py").write_text(text)
@@ -125,11 +127,17 @@ def path_of(*folders: Path) -> dict[str, str]:
     return {"PYTHONPATH": ":".join(map(str, (ROOT, *folders)))}
 
 
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``imserver …`` in a process that finds these distributions."""
     command = [sys.executable, "-m", "imserver", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, env=clean_environment(**environment)
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean_environment(**environment),
     )
 
 
@@ -138,7 +146,9 @@ def state(server: Server) -> dict[str, object]:
     return value
 
 
-def test_features_hear_logins_and_use_others(folder: Path, tmp_path: Path, start_server: StartServer) -> None:
+def test_features_hear_logins_and_use_others(
+    folder: Path, tmp_path: Path, start_server: StartServer
+) -> None:
     install(tmp_path / "bell", "bell", bells=BELL)
     environment = path_of(folder, tmp_path / "bell")
     config = {"features": ["all", "bell", "lamp"], "apps": {"7": {"open": True}}}
@@ -151,16 +161,26 @@ def test_features_hear_logins_and_use_others(folder: Path, tmp_path: Path, start
 
 
 @pytest.mark.parametrize("older", [False, True], ids=["same", "older"])
-def test_a_feature_has_messages_and_queries_for_others(folder: Path, tmp_path: Path, older: bool) -> None:
-    """A node with an older version of the feature counts what it does not know."""
+def test_a_feature_has_messages_and_queries_for_others(
+    folder: Path, tmp_path: Path, older: bool
+) -> None:
+    """A node with an older version of the feature counts what it does not
+    know."""
     other = tmp_path / "other"
-    knows = ("KINDS, ANSWERS = (Switched, Dimmed), True", "KINDS, ANSWERS = (Switched,), False")
+    knows = (
+        "KINDS, ANSWERS = (Switched, Dimmed), True",
+        "KINDS, ANSWERS = (Switched,), False",
+    )
     install(other, "lamp", lamps=LAMP.replace(*knows) if older else LAMP)
     rooms = ["hall"] if older else ["dimmed", "hall"]
     with nodes_of(tmp_path, 0, features=["lamp"]) as nodes:
-        first, second = [nodes.start(environment=path_of(each)) for each in (folder, other)]
+        first, second = [
+            nodes.start(environment=path_of(each)) for each in (folder, other)
+        ]
         nodes.wait_until_met()
-        assert [first.get(address)[1] for address in ("/lamp/dim", "/lamp/switch")] == [b"0"] * 2
+        assert [first.get(address)[1] for address in ("/lamp/dim", "/lamp/switch")] == [
+            b"0"
+        ] * 2
         eventually(lambda: state(second)["rooms"] == rooms, 10)
         assert state(first)["rooms"] == []
         lines = second.get("/metrics")[1].splitlines()
@@ -171,7 +191,9 @@ def test_a_feature_has_messages_and_queries_for_others(folder: Path, tmp_path: P
 
 
 def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None:
-    own, other = (defstruct(name, (), array_like=True, tag="lamp.on") for name in ("Own", "Other"))
+    own, other = (
+        defstruct(name, (), array_like=True, tag="lamp.on") for name in ("Own", "Other")
+    )
     no: Any = None
     messages, queries = NodeMessages(no), NodeQueries()
     messages.handle({own: print})
@@ -183,10 +205,19 @@ def test_features_neither_handle_messages_nor_answer_queries_of_others() -> None
 
 
 @pytest.mark.parametrize("name", ["lamp.rooms", "lamp.switched"])
-def test_names_between_nodes_begin_with_their_feature(tmp_path: Path, name: str, redis_url: str) -> None:
-    install(tmp_path / "lamp", "lamp", lamps=LAMP.replace(name, name.removeprefix("lamp.")))
-    settings = {"features": ["lamp"], "redis": {"addr": redis_url.removeprefix("redis://")}}
-    with pytest.raises(AssertionError, match=r"the feature 'lamp': .* begins with lamp\."):
+def test_names_between_nodes_begin_with_their_feature(
+    tmp_path: Path, name: str, redis_url: str
+) -> None:
+    install(
+        tmp_path / "lamp", "lamp", lamps=LAMP.replace(name, name.removeprefix("lamp."))
+    )
+    settings = {
+        "features": ["lamp"],
+        "redis": {"addr": redis_url.removeprefix("redis://")},
+    }
+    with pytest.raises(
+        AssertionError, match=r"the feature 'lamp': .* begins with lamp\."
+    ):
         NodeProcess(settings=settings, environment=path_of(tmp_path / "lamp"))
 
 
@@ -202,7 +233,8 @@ def test_a_broken_feature_does_not_break_the_command_line(tmp_path: Path) -> Non
     assert "\n  bell " in shown.stdout
     install(tmp_path / "lamp", "lamp", lamps=LAMP, lamp_command=COMMAND)
     assert run(path_of(tmp_path / "lamp"), "lamp").stdout == "it is on\n"
-    assert run(environment, "bell", "--help").stderr == ""  # it looks at no distribution behind its own
+    # it looks at no distribution behind its own
+    assert run(environment, "bell", "--help").stderr == ""
 
 
 OLD = '''
@@ -249,10 +281,18 @@ FEATURE = Feature(
 '''
 
 
-def test_a_feature_made_for_an_earlier_version_runs(tmp_path: Path, start_server: StartServer) -> None:
+def test_a_feature_made_for_an_earlier_version_runs(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     install(tmp_path, "moods", moodss=OLD, lamp_command=COMMAND)
     environment = path_of(tmp_path)
-    server = start_server(config={"features": ["moods"], "moods": {"characters": 7}}, environment=environment)
-    assert json.loads(server.get("/api/v1/moods/get?app=default")[1]) == {"rows": 0, "characters": 7}
+    server = start_server(
+        config={"features": ["moods"], "moods": {"characters": 7}},
+        environment=environment,
+    )
+    assert json.loads(server.get("/api/v1/moods/get?app=default")[1]) == {
+        "rows": 0,
+        "characters": 7,
+    }
     assert "\nimserver_moods{" in server.get("/metrics")[1].decode()
     assert run(environment, "moods").stdout == "it is on\n"

@@ -1,4 +1,5 @@
-"""Commands that a feature brings to the dialects of others, on two nodes in one process."""
+"""Commands that a feature brings to the dialects of others, on two nodes in one
+process."""
 
 import json
 from collections.abc import Iterator
@@ -39,22 +40,33 @@ FEATURE = FeatureRow(
 
 
 class Nodes:
-    """Starts nodes with some features. The feature ``lamp`` is of another distribution."""
+    """Starts nodes with some features. The feature ``lamp`` is of another
+    distribution."""
 
     def __init__(self, harness: Harness) -> None:
         self.harness = harness
 
     def start(self, *features: str) -> Node:
-        config = self.harness.settings(server={"data_dir": str(self.harness.folder / "-".join(features))})
-        node = Node(replace(config, features=features), Requests(), lambda _: self.harness.application)  # type: ignore[arg-type]
+        config = self.harness.settings(
+            server={"data_dir": str(self.harness.folder / "-".join(features))}
+        )
+        node = Node(
+            replace(config, features=features),
+            Requests(),
+            lambda _: self.harness.application,
+        )  # type: ignore[arg-type]
         self.harness.nodes.append(node)
         node.start()
         return node
 
     def ask(self, node: Node, name: str, data: str) -> list[Any]:
-        """Code and data of the answer to a command of a client that subscribes to a channel first."""
+        """Code and data of the answer to a command of a client that subscribes
+        to a channel first."""
         client = self.harness.join(node, "ann")
-        for command in ('"subscribe","data":{"channel":"news"}', f'"{name}","data":{data}'):
+        for command in (
+            '"subscribe","data":{"channel":"news"}',
+            f'"{name}","data":{data}',
+        ):
             client.send(text(f'{{"cmd":{command}}}'))
         client.expect(3)
         answer = json.loads(client.payloads()[2])["response"]
@@ -77,23 +89,34 @@ def test_each_node_has_the_commands_of_its_features(nodes: Nodes) -> None:
     assert nodes.ask(with_lamp, "light", '{"on":1}') == [1001, None]
     assert nodes.ask(without, "light", '{"on":true}') == [1010, None]
     plain = ChannelCmdDialect()
-    assert with_lamp.core.codec(plain) is with_lamp.core.codec(plain), "so that connections share frames"
+    assert with_lamp.core.codec(plain) is with_lamp.core.codec(plain), (
+        "so that connections share frames"
+    )
 
 
-def test_without_stored_messages_their_commands_are_unknown_and_a_stream_begins_now(nodes: Nodes) -> None:
+def test_without_stored_messages_their_commands_are_unknown_and_a_stream_begins_now(
+    nodes: Nodes,
+) -> None:
     """Logins without a cursor work as ever."""
     node, hi = nodes.start(), Event("msg", "shop", "hi")
     assert nodes.ask(node, "send", '{"to":"bob","text":"hi"}') == [1010, None]
     client = nodes.harness.call(node.core.node.ws_port).upgrade()
     for more in (',"cursor":0', ""):
-        client.send(text(f'{{"cmd":"login","data":{{"userID":"ann","appID":101{more}}}}}'))
+        client.send(
+            text(f'{{"cmd":"login","data":{{"userID":"ann","appID":101{more}}}}}')
+        )
     client.expect(2)
-    assert [json.loads(each)["response"]["code"] for each in client.payloads()] == [1010, 200]
+    assert [json.loads(each)["response"]["code"] for each in client.payloads()] == [
+        1010,
+        200,
+    ]
     node.core.reach.to_user("101", "ann", hi)
     client.expect(3)
     assert json.loads(client.payloads()[2])["response"]["data"]["msg"] == "hi"
     stream = nodes.harness.call(node.core.node.http_port)
-    stream.send(b"GET /api/v1/events?app=101&user=bob&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    stream.send(
+        b"GET /api/v1/events?app=101&user=bob&cursor=0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    )
     stream.expect(b'"resumed":false}\n\n')
     assert b"\nid: " not in stream.waiting
     node.core.reach.to_user("101", "bob", hi)

@@ -1,7 +1,8 @@
-"""The contract of a dialect as tests: that of its codec (``CodecContract``), and what a server does with it.
+"""The contract of a dialect as tests: that of its codec (``CodecContract``),
+and what a server does with it.
 
-A dialect is held to it by a class of its own in ``test_contract.py``. One whose logins name their user is
-held to :class:`CommandContract`.
+A dialect is held to it by a class of its own in ``test_contract.py``. One whose
+logins name their user is held to :class:`CommandContract`.
 """
 
 import pytest
@@ -31,7 +32,9 @@ class DialectContract(CodecContract):
             assert connection.is_open
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_server_sends_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:
+    def test_a_server_sends_it_in_its_own_kind_of_frames_whatever_its_clients_send(
+        self, opcode: int
+    ) -> None:
         with self.node() as harness:
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(opcode, self.harmless))
@@ -41,14 +44,16 @@ class DialectContract(CodecContract):
             client.probe()
             found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
             assert self.received(event) in [one.payload for one in found]
-            assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
+            assert {one.opcode for one in found} == {
+                TEXT if self.dialect.text else BINARY
+            }
 
 
 class CommandContract(DialectContract):
     """What a dialect promises besides whose logins name their user.
 
-    Its example of a login is that of user ``ann`` of app ``101``, or of :attr:`app` where the dialect cannot
-    say that.
+    Its example of a login is that of user ``ann`` of app ``101``, or of
+    :attr:`app` where the dialect cannot say that.
     """
 
     app = "101"
@@ -68,7 +73,9 @@ class CommandContract(DialectContract):
         assert (command.app, command.user) == (self.app, "ann")
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_server_takes_its_requests_in_either_kind_of_frames(self, opcode: int) -> None:
+    def test_a_server_takes_its_requests_in_either_kind_of_frames(
+        self, opcode: int
+    ) -> None:
         with self.node(policies={**POLICIES, self.app: "newest"}) as harness:
             connection, client = harness.connect(dialect=self.dialect)
             client.send(frame(opcode, self.login))

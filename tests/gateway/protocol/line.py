@@ -1,12 +1,21 @@
 """A dialect of one module, made up for the tests: what adding one takes."""
 
 from imserver.gateway.errors import ReplyCode
-from imserver.gateway.model import BadFrame, Event, Heartbeat, Login, Ping, Reply, Request
+from imserver.gateway.model import (
+    BadFrame,
+    Event,
+    Heartbeat,
+    Login,
+    Ping,
+    Reply,
+    Request,
+)
 from imserver.gateway.protocol.dialect import Dialect
 
 
 class LineDialect(Dialect):
-    """Words in binary frames: ``login 101 ann``, ``beat``, ``ping``; pushes are ``sender: text``."""
+    """Words in binary frames: ``login 101 ann``, ``beat``, ``ping``; pushes are
+    ``sender: text``."""
 
     name = "line"
     path = "/line"

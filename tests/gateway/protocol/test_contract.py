@@ -1,4 +1,5 @@
-"""The own dialect against the contract; and one that is made up, to show what adding a dialect takes."""
+"""The own dialect against the contract; and one that is made up, to show what
+adding a dialect takes."""
 
 from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.model import Heartbeat, Login, Ping

@@ -1,14 +1,33 @@
-"""JSON that is read without making objects of it: it is refused as if they had been made."""
+"""JSON that is read without making objects of it: it is refused as if they had
+been made."""
 
 import msgspec
 import pytest
 
-from imserver.gateway.protocol.forgiving import SMALL_JSON_BYTES, check_json, has_nul, values_in
+from imserver.gateway.protocol.forgiving import (
+    SMALL_JSON_BYTES,
+    check_json,
+    has_nul,
+    values_in,
+)
 
 LARGE = b"[" + b'"%b",' % (b"a" * SMALL_JSON_BYTES)
 VALID = (
-    *(b"1e307", b"-0.5E-999", b"1" * 300, b'"9e999"', b'"\\u4e2d\\""', b'"' + b"0" * 400 + b'"', b"{}"),
-    *(b"1E+308", '"中"'.encode(), b" [ true , null ] ", b'{"a":[1,{"b":"\\ud83d\\ude00"}]}'),
+    *(
+        b"1e307",
+        b"-0.5E-999",
+        b"1" * 300,
+        b'"9e999"',
+        b'"\\u4e2d\\""',
+        b'"' + b"0" * 400 + b'"',
+        b"{}",
+    ),
+    *(
+        b"1E+308",
+        '"中"'.encode(),
+        b" [ true , null ] ",
+        b'{"a":[1,{"b":"\\ud83d\\ude00"}]}',
+    ),
 )
 INVALID = (
     *(
@@ -29,7 +48,9 @@ INVALID = (
 
 @pytest.mark.parametrize("value", [*VALID, *INVALID], ids=range(len(VALID + INVALID)))
 @pytest.mark.parametrize("before", [b"[", LARGE], ids=["small", "large"])
-def test_what_is_only_looked_through_is_refused_like_what_is_decoded(before: bytes, value: bytes) -> None:
+def test_what_is_only_looked_through_is_refused_like_what_is_decoded(
+    before: bytes, value: bytes
+) -> None:
     document = before + value + b"]"
     try:
         msgspec.json.decode(document)
@@ -45,7 +66,11 @@ def test_what_is_only_looked_through_is_refused_like_what_is_decoded(before: byt
 
 
 def test_values_are_counted_before_they_are_made() -> None:
-    assert [values_in(document) for document in (b"1", b'{"a":[1,{}]}', b'"a,b"')] == [0, 5, 1]
+    assert [values_in(document) for document in (b"1", b'{"a":[1,{}]}', b'"a,b"')] == [
+        0,
+        5,
+        1,
+    ]
 
 
 def test_a_text_with_u_0000_is_not_looked_for_among_too_many_values() -> None:

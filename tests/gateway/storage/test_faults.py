@@ -1,4 +1,5 @@
-"""A database that goes away, stands still or comes back; one that nobody can reach or read, or is damaged."""
+"""A database that goes away, stands still or comes back; one that nobody can
+reach or read, or is damaged."""
 
 import shutil
 import sqlite3
@@ -23,7 +24,9 @@ from tests.stores import OpenStore
 from tests.support import clean_environment, eventually, run_python
 
 
-def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_database_is_not_healthy(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store()
     store.add_app("before", {})
     store.read(lambda sql: sql.execute("PRAGMA query_only = 1"))
@@ -46,29 +49,41 @@ def test_a_read_only_database_is_not_healthy(open_store: OpenStore, monkeypatch:
     ("error", "refusal"),
     [
         (psycopg.errors.DiskFull("could not extend file"), "has a full disk"),
-        (psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"), "takes no writes"),
+        (
+            psycopg.errors.ReadOnlySqlTransaction("cannot execute UPDATE"),
+            "takes no writes",
+        ),
         (psycopg.errors.AdminShutdown("terminating connection"), ""),
         (psycopg.OperationalError("connection refused"), ""),
         (
-            pymysql.err.OperationalError(1114, "The table 'message' is full", sqlstate="HY000"),
+            pymysql.err.OperationalError(
+                1114, "The table 'message' is full", sqlstate="HY000"
+            ),
             "has a full disk",
         ),
         (pymysql.err.OperationalError(1290, "--read-only"), "takes no writes"),
         (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), ""),
         (sqlite3.OperationalError("database is locked"), ""),
-        (pymysql.err.OperationalError(sqlite3.SQLITE_FULL, "Can't get stat of 'x'"), ""),
+        (
+            pymysql.err.OperationalError(sqlite3.SQLITE_FULL, "Can't get stat of 'x'"),
+            "",
+        ),
         (pymysql.err.OperationalError(5300, "of another engine"), ""),
         (PermissionError(13, "Permission denied"), ""),
         (OSError(28, "No space left on device"), ""),
     ],
 )
-def test_a_database_that_refuses_differs_from_one_that_is_away(error: Exception, refusal: str) -> None:
+def test_a_database_that_refuses_differs_from_one_that_is_away(
+    error: Exception, refusal: str
+) -> None:
     assert engines.refusal_of(error) == refusal
     assert engines.refusal_of(OperationalError("INSERT", None, error)) == refusal
 
 
 @pytest.mark.full("faults")
-def test_a_killed_server_is_away_and_found_again(own_database: DatabaseServer, open_store: OpenStore) -> None:
+def test_a_killed_server_is_away_and_found_again(
+    own_database: DatabaseServer, open_store: OpenStore
+) -> None:
     store = open_store(own_database.new_url(), seconds=5)
     assert store.add_app("before", {})
     own_database.kill()
@@ -112,10 +127,15 @@ print(many.add_app("105", {}), many.healthy(), [(one.add_app("a", {}), one.keys(
 
 
 @pytest.mark.sqlite_first
-def test_a_paused_server_costs_no_more_than_the_time_set(own_database: DatabaseServer) -> None:
-    """Those who ask wait together, not 150 s, and no answer that came too late is taken for the next one."""
+def test_a_paused_server_costs_no_more_than_the_time_set(
+    own_database: DatabaseServer,
+) -> None:
+    """Those who ask wait together, not 150 s, and no answer that came too late
+    is taken for the next one."""
     urls = [own_database.migrated_url() for _ in range(2)]
-    first, paused, resumed = run_python(PAUSED, *urls, str(own_database.pids[0])).splitlines()
+    first, paused, resumed = run_python(
+        PAUSED, *urls, str(own_database.pids[0])
+    ).splitlines()
     assert first == "True"
     assert paused == "{'unavailable'} False True unavailable"
     assert resumed == f"True True {[(False, ())] * 5}"
@@ -133,7 +153,9 @@ def test_a_paused_server_costs_no_more_than_the_time_set(own_database: DatabaseS
         "sqlite:////proc/nowhere/some.db",
     ],
 )
-def test_an_unreachable_database_is_one_clear_line_at_the_start(open_store: OpenStore, url: str) -> None:
+def test_an_unreachable_database_is_one_clear_line_at_the_start(
+    open_store: OpenStore, url: str
+) -> None:
     with pytest.raises(StartError) as caught:
         open_store(url, seconds=1)
     output = str(caught.value)
@@ -141,7 +163,9 @@ def test_an_unreachable_database_is_one_clear_line_at_the_start(open_store: Open
     assert [part for part in ("\n", "p%40ss") if part in output] == []
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(open_store: OpenStore, tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_alone(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     file = tmp_path / "imserver.db"
     file.write_bytes(b"this is somebody's diary" * 100)
     with pytest.raises(StartError, match="not a database"):
@@ -150,7 +174,9 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(open_store: OpenSt
 
 
 @pytest.mark.full("faults")
-def test_a_killed_writer_leaves_the_others_a_whole_database(open_store: OpenStore, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_others_a_whole_database(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     code = """
 import sys
 from imserver.gateway.storage.store import Store
@@ -162,7 +188,9 @@ for number in range(100000):
 """
     for turn in range(3):
         command = [sys.executable, "-c", code, str(tmp_path), str(turn)]
-        with running(command, stdout=subprocess.PIPE, env=clean_environment()) as writer:
+        with running(
+            command, stdout=subprocess.PIPE, env=clean_environment()
+        ) as writer:
             for _ in range(20):
                 last = int(writer.stdout.readline())
             writer.kill()
@@ -186,9 +214,12 @@ def begin(folder: Path) -> Store:
 
 
 def kill(store: Store, tmp_path: Path) -> Path:
-    """The database of a node that was killed: the last rows are in the log only."""
+    """The database of a node that was killed: the last rows are in the log
+    only."""
     folder = tmp_path / "killed"
-    shutil.copytree(tmp_path / "running", folder, ignore=shutil.ignore_patterns("*-shm"))
+    shutil.copytree(
+        tmp_path / "running", folder, ignore=shutil.ignore_patterns("*-shm")
+    )
     store.close()
     return folder / "imserver.db"
 
@@ -211,16 +242,25 @@ def flip(file: Path, offset: int) -> None:
 def commits_in(log: bytes) -> list[int]:
     """The numbers of the frames that end a transaction."""
     frames = range((len(log) - HEAD) // FRAME)
-    return [each for each in frames if log[HEAD + each * FRAME + 4 : HEAD + each * FRAME + 8] != bytes(4)]
+    return [
+        each
+        for each in frames
+        if log[HEAD + each * FRAME + 4 : HEAD + each * FRAME + 8] != bytes(4)
+    ]
 
 
-def test_a_log_that_ends_in_its_last_transaction_is_that_of_a_crash(killed: Path) -> None:
+def test_a_log_that_ends_in_its_last_transaction_is_that_of_a_crash(
+    killed: Path,
+) -> None:
     log = log_of(killed).read_bytes()
     *_, before, last = commits_in(log)
     crashed = [log]
     for frames in (before + 1, last):
         end = HEAD + frames * FRAME
-        crashed += [log[: end + 100], log[: end + 1000] + bytes([log[end + 1000] ^ 1]) + log[end + 1001 :]]
+        crashed += [
+            log[: end + 100],
+            log[: end + 1000] + bytes([log[end + 1000] ^ 1]) + log[end + 1001 :],
+        ]
     for each in crashed:
         log_of(killed).write_bytes(each)
         assert lost_commits(killed) == 0
@@ -253,7 +293,9 @@ def damage_page(tmp_path: Path) -> Path:
     begin(tmp_path).close()
     file = tmp_path / "imserver.db"
     with closing(sqlite3.connect(file)) as database:
-        (page,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'app'").fetchone()
+        (page,) = database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'app'"
+        ).fetchone()
     flip(file, (page - 1) * 4096)
     return file
 

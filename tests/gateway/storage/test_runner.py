@@ -1,4 +1,5 @@
-"""Work that rows ask for: on one node at a time, on another one when that is gone, and ended once."""
+"""Work that rows ask for: on one node at a time, on another one when that is
+gone, and ended once."""
 
 from __future__ import annotations
 
@@ -14,10 +15,13 @@ from tests.support import until
 
 
 class Worker:
-    """Does work in two steps. It waits for ``go`` before ``step``, and fails with ``errors`` first."""
+    """Does work in two steps. It waits for ``go`` before ``step``, and fails
+    with ``errors`` first."""
 
     def __init__(self, store: Store, step: str = "", lease_seconds: int = 15) -> None:
-        self.runner = Runner(store, "piece", "state = 0", self._work, lease_seconds, look_seconds=60.0)
+        self.runner = Runner(
+            store, "piece", "state = 0", self._work, lease_seconds, look_seconds=60.0
+        )
         self.go = Signal()
         self.errors: list[Exception] = []
         self.begun: list[str] = []
@@ -60,7 +64,10 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 def pieces(store: Store) -> list[tuple[int, int]]:
     """State and progress of each piece."""
-    return [(state, done) for state, done in store.rows("SELECT state, done FROM piece ORDER BY id")]
+    return [
+        (state, done)
+        for state, done in store.rows("SELECT state, done FROM piece ORDER BY id")
+    ]
 
 
 def end_leases(store: Store) -> None:
@@ -70,14 +77,19 @@ def end_leases(store: Store) -> None:
 
 def test_one_of_two_runners_that_look_at_once_does_the_work(store: Store) -> None:
     first, second = Worker(store), Worker(store)
-    gevent.joinall([gevent.spawn(first.runner.look), gevent.spawn(second.runner.look)], raise_error=True)
+    gevent.joinall(
+        [gevent.spawn(first.runner.look), gevent.spawn(second.runner.look)],
+        raise_error=True,
+    )
     assert first.begun + second.begun == first.ended + second.ended == ["a"]
     assert pieces(store) == [(1, 1)]
     assert not first.runner.look()
 
 
 @pytest.mark.parametrize("step", ["proceed", "end"])
-def test_another_runner_goes_on_with_work_of_a_dead_one_and_it_ends_once(store: Store, step: str) -> None:
+def test_another_runner_goes_on_with_work_of_a_dead_one_and_it_ends_once(
+    store: Store, step: str
+) -> None:
     dead, heir = Worker(store, step), Worker(store, step, 16)  # as if time had passed
     asleep = dead.begin()
     assert heir.runner.look(), "it is under way"
@@ -109,10 +121,15 @@ def test_work_that_fails_is_done_later_and_later_up_to_a_limit(store: Store) -> 
     while worker.errors:
         end_leases(store)
         assert worker.runner.look()
-        leased, now = store.read(lambda sql: sql.query(f"SELECT leased, {sql.now} FROM piece"))[0]
+        leased, now = store.read(
+            lambda sql: sql.query(f"SELECT leased, {sql.now} FROM piece")
+        )[0]
         pauses.append(leased - int(now))
     assert 15 // 2 - 1 <= pauses[0] <= 15 * 1.5
-    assert all(MAX_PAUSE_SECONDS // 2 - 1 <= pause <= MAX_PAUSE_SECONDS * 1.5 for pause in pauses[4:])
+    assert all(
+        MAX_PAUSE_SECONDS // 2 - 1 <= pause <= MAX_PAUSE_SECONDS * 1.5
+        for pause in pauses[4:]
+    )
     other.runner.look()
     assert other.begun == []
 
@@ -129,7 +146,9 @@ def test_a_runner_that_stops_gives_its_work_to_others_at_once(store: Store) -> N
     assert other.ended == ["a"]
 
 
-def test_work_that_is_started_is_taken_from_who_has_it_and_who_is_woken_looks_at_once(store: Store) -> None:
+def test_work_that_is_started_is_taken_from_who_has_it_and_who_is_woken_looks_at_once(
+    store: Store,
+) -> None:
     worker, other = Worker(store, "proceed"), Worker(store)
     greenlet = worker.begin()
     other.runner.start("shop", "a")

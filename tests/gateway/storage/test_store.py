@@ -14,7 +14,13 @@ from msgspec.structs import replace
 from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError, StorageUnavailable
 from imserver.gateway.storage.contract import Changes, KeyRow
-from imserver.gateway.storage.statements import CLOCK, NOW, PooledStatements, Row, Statements
+from imserver.gateway.storage.statements import (
+    CLOCK,
+    NOW,
+    PooledStatements,
+    Row,
+    Statements,
+)
 from imserver.gateway.storage.store import Store
 from tests.stores import OpenStore
 
@@ -36,7 +42,9 @@ class News:
         return [(row.name, row.settings) for row in self.rows("apps")]
 
 
-def test_what_is_stored_is_reported_and_outlives_the_process(url: str, open_store: OpenStore) -> None:
+def test_what_is_stored_is_reported_and_outlives_the_process(
+    url: str, open_store: OpenStore
+) -> None:
     first = open_store(url)
     news = News(first)
     settings = {"max_channels": 3, "origins": ["example.org"]}
@@ -59,7 +67,9 @@ def test_a_data_folder_takes_no_other_database_than_that_in_which_its_nodes_have
     store = open_store()
     store.add_key(KEY)
     store.close()
-    with pytest.raises(StartError, match=r"stored in another database.*imserver\.db away") as refused:
+    with pytest.raises(
+        StartError, match=r"stored in another database.*imserver\.db away"
+    ) as refused:
         open_store(url)
     assert "\n" not in str(refused.value)
     new = tmp_path / "new.db"
@@ -88,17 +98,25 @@ def test_a_second_folder_with_data_does_not_take_the_database_of_the_first(
     second = Store(StorageSettings(), str(folder))
     second.add_app("shop", {})
     second.close()
-    with closing(Store(StorageSettings(url), str(folder))) as second, pytest.raises(StartError, match="move"):
+    with (
+        closing(Store(StorageSettings(url), str(folder))) as second,
+        pytest.raises(StartError, match="move"),
+    ):
         second.start()
 
 
 def test_a_name_is_compared_byte_by_byte(url: str, open_store: OpenStore) -> None:
     store = open_store(url)
     names = ("shop", "Shop", "shop ", "shöp", "shop\u0301", "ｓｈｏｐ", "sho")
-    assert [[store.add_app(name, {}) for name in names] for _ in range(2)] == [[True] * 7, [False] * 7]
+    assert [[store.add_app(name, {}) for name in names] for _ in range(2)] == [
+        [True] * 7,
+        [False] * 7,
+    ]
 
 
-def test_of_many_who_make_the_same_app_at_once_one_does(url: str, open_store: OpenStore) -> None:
+def test_of_many_who_make_the_same_app_at_once_one_does(
+    url: str, open_store: OpenStore
+) -> None:
     stores = [open_store(url, seconds=30) for _ in range(6)]
     guard = threading.Barrier(len(stores))
 
@@ -110,8 +128,11 @@ def test_of_many_who_make_the_same_app_at_once_one_does(url: str, open_store: Op
         assert sorted(pool.map(register, stores)) == [False] * 5 + [True]
 
 
-def test_nobody_misses_what_others_store_at_the_same_time(url: str, open_store: OpenStore) -> None:
-    """Versions are given in the order of the commits, so a look that saw one has seen all before it."""
+def test_nobody_misses_what_others_store_at_the_same_time(
+    url: str, open_store: OpenStore
+) -> None:
+    """Versions are given in the order of the commits, so a look that saw one
+    has seen all before it."""
     *writers, reader = [open_store(url, seconds=30) for _ in range(5)]
     news, stop = News(reader), threading.Event()
 
@@ -142,10 +163,15 @@ def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) 
     assert not one.change_app("106", {"max_channels": 5})
     other.refresh()
     other.refresh()
-    assert news.apps == [("105", {"max_channels": 1, "max_connections": 2}), ("105", {"max_channels": 5})]
+    assert news.apps == [
+        ("105", {"max_channels": 1, "max_connections": 2}),
+        ("105", {"max_channels": 5}),
+    ]
 
 
-def test_nodes_learn_what_is_stored_after_the_database_lost_changes(url: str, open_store: OpenStore) -> None:
+def test_nodes_learn_what_is_stored_after_the_database_lost_changes(
+    url: str, open_store: OpenStore
+) -> None:
     one = open_store(url)
     for app in ("kept", "lost"):
         one.add_app(app, {})
@@ -165,7 +191,9 @@ def test_nodes_learn_what_is_stored_after_the_database_lost_changes(url: str, op
     assert ("kept", {}) in news.apps, "all is read again"
 
 
-def test_a_key_is_stored_rotated_and_revoked_once(url: str, open_store: OpenStore) -> None:
+def test_a_key_is_stored_rotated_and_revoked_once(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     news, stored = News(store), store.add_key(KEY)
     assert stored == replace(KEY, created=stored.created)
@@ -173,10 +201,17 @@ def test_a_key_is_stored_rotated_and_revoked_once(url: str, open_store: OpenStor
     for moment, address in ((5, "192.0.2.1"), (9, "192.0.2.2"), (7, "192.0.2.3")):
         store.note_key_uses([(KEY.id, moment, address), ("config:1", moment, address)])
     (row,) = store.keys()
-    assert (row.id, row.used, row.used_from) == (KEY.id, 9, "192.0.2.2"), "a use goes only forward"
+    assert (row.id, row.used, row.used_from) == (KEY.id, 9, "192.0.2.2"), (
+        "a use goes only forward"
+    )
     (second, _), (third, _) = KeyRow.make(expires=2**40), KeyRow.make()
     after = store.rotate_key(KEY.id, second, 3600)
-    assert (after.scopes, after.apps, after.note, after.expires) == (KEY.scopes, KEY.apps, KEY.note, 2**40)
+    assert (after.scopes, after.apps, after.note, after.expires) == (
+        KEY.scopes,
+        KEY.apps,
+        KEY.note,
+        2**40,
+    )
     assert store.rotate_key(second.id, third, 0).id == third.id
     newest = {row.id: row for row in news.rows("keys")}
     assert 0 <= newest[KEY.id].expires - stored.created - 3600 < 60
@@ -184,7 +219,11 @@ def test_a_key_is_stored_rotated_and_revoked_once(url: str, open_store: OpenStor
     assert not newest[third.id].has_ended(2**50)
     for id in (second.id, "none"):
         assert store.rotate_key(id, KeyRow.make()[0], 60) is None
-    assert [store.revoke_key(id) for id in (KEY.id, KEY.id, "none")] == [True, False, None]
+    assert [store.revoke_key(id) for id in (KEY.id, KEY.id, "none")] == [
+        True,
+        False,
+        None,
+    ]
     last = news.rows("keys")[-1]
     assert (last.id, last.revoked > 0) == (KEY.id, True)
 
@@ -203,7 +242,11 @@ def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
         monkeypatch.setattr(f"imserver.gateway.storage.store.{name}", value)
     other.refresh()
     seconds = {(row.app, row.user): row.seconds for row in news.rows("bans")}
-    assert seconds.keys() == {*(("105", user) for user in awkward), ("106", "ann"), ("106", "bob")}
+    assert seconds.keys() == {
+        *(("105", user) for user in awkward),
+        ("106", "ann"),
+        ("106", "bob"),
+    }
     assert all(3000 < seconds["105", user] <= 3600 for user in awkward)
     assert seconds["106", "ann"] <= 0.5
     assert seconds["106", "bob"] < 0, "there was none, or it was lifted"
@@ -213,18 +256,26 @@ def test_bans_are_read_by_all_nodes_and_the_last_word_counts(
     assert one.rows("SELECT count(*) FROM ban WHERE app = '106'") == [(0,)]
 
 
-def test_an_app_is_deleted_and_created_again_and_younger(url: str, open_store: OpenStore) -> None:
+def test_an_app_is_deleted_and_created_again_and_younger(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     news = News(store)
     assert store.add_app("shop", {"max_channels": 3})
-    assert [store.delete_app(app) for app in ("tea", "shop", "shop")] == [False, True, False]
+    assert [store.delete_app(app) for app in ("tea", "shop", "shop")] == [
+        False,
+        True,
+        False,
+    ]
     assert not store.change_app("shop", {"max_channels": 4})
     assert store.is_deleted("shop")
     assert store.add_app("shop", {})
     assert not store.is_deleted("shop")
     store.ban("shop", ["ann"], 60)
     store.delete_rows("shop")
-    assert len(store.rows("SELECT app FROM ban")) == 1, "a deletion that is still running spares it"
+    assert len(store.rows("SELECT app FROM ban")) == 1, (
+        "a deletion that is still running spares it"
+    )
     assert store.delete_app("shop")
     store.delete_rows("shop")
     assert store.rows("SELECT app FROM ban") == []
@@ -234,29 +285,43 @@ def test_an_app_is_deleted_and_created_again_and_younger(url: str, open_store: O
     assert (len(young), young) == (3, sorted(young))
 
 
-def test_every_database_has_its_own_id_that_stays(url: str, open_store: OpenStore, tmp_path: Path) -> None:
-    first, second, other = open_store(url), open_store(url), open_store(f"sqlite:///{tmp_path}/other.db")
+def test_every_database_has_its_own_id_that_stays(
+    url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
+    first, second, other = (
+        open_store(url),
+        open_store(url),
+        open_store(f"sqlite:///{tmp_path}/other.db"),
+    )
     assert len(first.id) == 32
     assert first.id == second.id != other.id
 
 
-# --- lazily -------------------------------------------------------------------------------------------------
+# --- lazily -------------------------------------------------------------------
 
 
-def test_nothing_is_made_before_there_is_something_to_store(open_store: OpenStore, tmp_path: Path) -> None:
+def test_nothing_is_made_before_there_is_something_to_store(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     store = open_store(threaded=True)
     store.refresh()
     assert store.keys() == ()
     assert [*store.rows_of_app("shop"), *store.rows_of_user("shop", "ann")] == []
     assert (store.id, store.healthy(), list(tmp_path.iterdir())) == ("", True, [])
-    first = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
+    first = [
+        gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)
+    ]
     assert sum(each.get(timeout=60) for each in first) == 10
     assert (tmp_path / "imserver.db").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_another_process_has_made_is_found(open_store: OpenStore, tmp_path: Path) -> None:
+def test_what_another_process_has_made_is_found(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     open_store(f"sqlite:///{tmp_path}/deep/er/some.db")
-    assert (tmp_path / "deep/er/some.db").exists(), "one that is configured is made at the start"
+    assert (tmp_path / "deep/er/some.db").exists(), (
+        "one that is configured is made at the start"
+    )
     early, late = open_store(), open_store()
     news = News(early)
     late.add_app("105", {})
@@ -265,7 +330,9 @@ def test_what_another_process_has_made_is_found(open_store: OpenStore, tmp_path:
     assert early.id == late.id
 
 
-def test_a_forbidden_database_is_neither_made_nor_used(open_store: OpenStore, tmp_path: Path) -> None:
+def test_a_forbidden_database_is_neither_made_nor_used(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     objections = ["no"]
     store = open_store(objection=lambda database: "" if database else objections[0])
     with pytest.raises(StorageUnavailable, match="no"):
@@ -276,11 +343,14 @@ def test_a_forbidden_database_is_neither_made_nor_used(open_store: OpenStore, tm
     assert store.healthy()
 
 
-# --- looking ------------------------------------------------------------------------------------------------
+# --- looking ------------------------------------------------------------------
 
 
-def test_refreshes_share_reads_and_each_sees_everything_stored_before_it(open_store: OpenStore) -> None:
-    """The one that is under way began too early for those who come later; the next serves all of them."""
+def test_refreshes_share_reads_and_each_sees_everything_stored_before_it(
+    open_store: OpenStore,
+) -> None:
+    """The one that is under way began too early for those who come later; the
+    next serves all of them."""
     one, other = open_store(threaded=True), open_store(threaded=True)
     one.add_app("first", {})
     news = News(other)
@@ -293,10 +363,12 @@ def test_refreshes_share_reads_and_each_sees_everything_stored_before_it(open_st
     assert len(news.received) <= 3
 
 
-# --- clock --------------------------------------------------------------------------------------------------
+# --- clock --------------------------------------------------------------------
 
 
-def test_whole_seconds_of_the_clock_are_not_rounded_up(url: str, open_store: OpenStore) -> None:
+def test_whole_seconds_of_the_clock_are_not_rounded_up(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     statement = f"SELECT {NOW[store.address.engine]}, {CLOCK[store.address.engine]}"
     seconds, clock = store.rows(statement)[0]
@@ -307,9 +379,15 @@ def test_whole_seconds_of_the_clock_are_not_rounded_up(url: str, open_store: Ope
 
 
 @pytest.mark.parametrize("url", ["mysql"], indirect=True)
-def test_the_clock_of_mysql_does_not_depend_on_the_time_zone(url: str, open_store: OpenStore) -> None:
+def test_the_clock_of_mysql_does_not_depend_on_the_time_zone(
+    url: str, open_store: OpenStore
+) -> None:
     end_of_summer = 1_792_890_000
-    times = [end_of_summer - 3600.000004, end_of_summer - 0.000004, end_of_summer + 3599.25]
+    times = [
+        end_of_summer - 3600.000004,
+        end_of_summer - 0.000004,
+        end_of_summer + 3599.25,
+    ]
 
     def read(sql: PooledStatements) -> list[Row]:
         add_zone(sql, "with summer time", end_of_summer)
@@ -322,15 +400,24 @@ def test_the_clock_of_mysql_does_not_depend_on_the_time_zone(url: str, open_stor
         return rows
 
     rows = open_store(url).write(read)
-    assert [(float(clock), seconds) for clock, seconds in rows] == 2 * [(time, int(time)) for time in times]
+    assert [(float(clock), seconds) for clock, seconds in rows] == 2 * [
+        (time, int(time)) for time in times
+    ]
 
 
 def add_zone(sql: PooledStatements, name: str, end_of_summer: int) -> None:
-    """Add a zone with its only summer, whose last hour is repeated in local time."""
+    """Add a zone with its only summer, whose last hour is repeated in local
+    time."""
     id = sql.insert("INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')", ())
     sql.execute("INSERT INTO mysql.time_zone_name VALUES (%s, %s)", (name, id))
     for kind, offset in ((0, 3600), (1, 7200)):
         values = (id, kind, offset, kind, "")
-        sql.execute("INSERT INTO mysql.time_zone_transition_type VALUES (%s, %s, %s, %s, %s)", values)
+        sql.execute(
+            "INSERT INTO mysql.time_zone_transition_type VALUES (%s, %s, %s, %s, %s)",
+            values,
+        )
     for time, kind in ((0, 0), (end_of_summer - 86400, 1), (end_of_summer, 0)):
-        sql.execute("INSERT INTO mysql.time_zone_transition VALUES (%s, %s, %s)", (id, time, kind))
+        sql.execute(
+            "INSERT INTO mysql.time_zone_transition VALUES (%s, %s, %s)",
+            (id, time, kind),
+        )

@@ -1,4 +1,5 @@
-"""Where the work on a database is done: nothing that it waits for holds up the loop."""
+"""Where the work on a database is done: nothing that it waits for holds up the
+loop."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,7 +14,8 @@ from tests.support import run_python
 
 pytestmark = pytest.mark.sqlite_first
 
-# In a process of its own, patched as a server is. Prints for how long the query ran and the loop stood still.
+# In a process of its own, patched as a server is. Prints for how long the query
+# ran and the loop stood still.
 BEATING = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
@@ -51,13 +53,18 @@ def test_a_slow_query_does_not_hold_up_the_loop(
     engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
 ) -> None:
     url = "" if engine == "sqlite" else server_of(engine, database_servers).new_url()
-    took, late, beats = map(int, run_python(BEATING, url, str(tmp_path), SLOW[engine]).split())
+    took, late, beats = map(
+        int, run_python(BEATING, url, str(tmp_path), SLOW[engine]).split()
+    )
     assert took >= 300, "slow enough to be noticed"
-    assert late < took / 2, "a loop that was held up would be as late as the query is slow"
+    assert late < took / 2, (
+        "a loop that was held up would be as late as the query is slow"
+    )
     assert beats > 15
 
 
-# Two transactions that lock two rows, each in another order; at first they have one row each.
+# Two transactions that lock two rows, each in another order; at first they have
+# one row each.
 EMBRACE = """
 from gevent import monkey; monkey.patch_all()
 import sys
@@ -90,11 +97,15 @@ store.close()
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_what_a_deadlock_undid_is_repeated(engine: str, database_servers: dict[str, DatabaseServer]) -> None:
+def test_what_a_deadlock_undid_is_repeated(
+    engine: str, database_servers: dict[str, DatabaseServer]
+) -> None:
     url = server_of(engine, database_servers).new_url()
     tries, *rest = run_python(EMBRACE, url).split()
     assert rest == ["2", "2", "True"]
-    assert int(tries) >= 3, "one of the two was undone, on a busy machine perhaps more than once"
+    assert int(tries) >= 3, (
+        "one of the two was undone, on a busy machine perhaps more than once"
+    )
 
 
 UNPATCHED = """
@@ -114,7 +125,9 @@ def test_a_driver_that_would_block_the_loop_is_refused() -> None:
     assert "imported before gevent patched" in run_python(UNPATCHED)
 
 
-def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:
+def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> (
+    None
+):
     def question() -> None:
         try:
             gevent.sleep(60)

@@ -1,4 +1,5 @@
-"""A real server of several processes, and clients that connect without a pause."""
+"""A real server of several processes, and clients that connect without a
+pause."""
 
 import os
 import re
@@ -22,7 +23,8 @@ _SERVES = re.compile(r"node (\S+) \(pid (\d+)\) is serving$", re.MULTILINE)
 
 
 class Family(Server):
-    """``processes`` nodes and their supervisor. ``pids`` names each node's process, the newest."""
+    """``processes`` nodes and their supervisor. ``pids`` names each node's
+    process, the newest."""
 
     def __init__(
         self,
@@ -43,16 +45,25 @@ class Family(Server):
 
     @property
     def pids(self) -> list[int]:
-        """The process of each node by its slot, as far as they serve: names end in the port."""
-        newest: dict[str, int] = {name: int(pid) for name, pid in _SERVES.findall(self.output)}
-        return [newest[name] for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))]
+        """The process of each node by its slot, as far as they serve: names end
+        in the port."""
+        newest: dict[str, int] = {
+            name: int(pid) for name, pid in _SERVES.findall(self.output)
+        }
+        return [
+            newest[name]
+            for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))
+        ]
 
     def wait_until_replaced(self, *old: int, seconds: float = 240.0) -> list[int]:
-        """Wait until all nodes serve and none of them in one of these processes; the processes now."""
+        """Wait until all nodes serve and none of them in one of these
+        processes; the processes now."""
 
         def look() -> list[int] | None:
             pids = self.pids
-            return pids if len(pids) == self.processes and not {*old} & {*pids} else None
+            return (
+                pids if len(pids) == self.processes and not {*old} & {*pids} else None
+            )
 
         return eventually(look, seconds, f"nodes instead of {old}:\n{self.output}")
 
@@ -68,8 +79,11 @@ def upgraded(address: HostAndPort, seconds: float = 40.0) -> socket.socket:
 
 
 @contextmanager
-def crowd(server: Server, count: int, read: int = len(ACCEPTED)) -> Iterator[list[socket.socket]]:
-    """Clients that have been upgraded, of whose answer so many bytes are read, and that then say nothing."""
+def crowd(
+    server: Server, count: int, read: int = len(ACCEPTED)
+) -> Iterator[list[socket.socket]]:
+    """Clients that have been upgraded, of whose answer so many bytes are read,
+    and that then say nothing."""
     with ExitStack() as opened:
         clients = [opened.enter_context(upgraded(server.ws)) for _ in range(count)]
         for client in clients:
@@ -84,7 +98,8 @@ def answer(client: socket.socket) -> bytes:
 
 
 class Stream:
-    """Clients that connect, upgrade and leave, again and again, from several threads while it is entered.
+    """Clients that connect, upgrade and leave, again and again, from several
+    threads while it is entered.
 
     ``seen`` counts what became of them: ``"101"``, or how it failed.
     """
@@ -121,12 +136,17 @@ class Stream:
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [
+        int(child)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
 
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except FileNotFoundError:
         return False
 

@@ -1,4 +1,5 @@
-"""Several nodes on one machine: the supervisor's care for them, signals, restarts."""
+"""Several nodes on one machine: the supervisor's care for them, signals,
+restarts."""
 
 import os
 import re
@@ -33,10 +34,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"
 
 
 def private_share(pid: int) -> float:
-    """How much of its resident memory a process has for itself: a third if nodes share what is there at the
-    fork, two thirds without that. It varies: each use of an object writes its reference count into a page."""
+    """How much of its resident memory a process has for itself: a third if
+    nodes share what is there at the fork, two thirds without that. It varies:
+    each use of an object writes its reference count into a page."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-    kilobytes = [int(each) for each in re.findall(r"^(?:Rss|Private_\w+): +(\d+) kB", rollup, re.M)]
+    kilobytes = [
+        int(each)
+        for each in re.findall(r"^(?:Rss|Private_\w+): +(\d+) kB", rollup, re.M)
+    ]
     return sum(kilobytes[1:]) / kilobytes[0]
 
 
@@ -63,7 +68,9 @@ main()
 
 
 @pytest.mark.full("processes")
-def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(start_family: StartFamily) -> None:
+def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
+    start_family: StartFamily,
+) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
     first = family.pids
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -97,14 +104,20 @@ def test_the_nodes_have_own_listeners_and_little_memory_and_obey_each_signal(
         assert os.getpgid(pid) == pid  # Ctrl-C reaches the supervisor only
         listening = 0
         inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
-        for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        for line in (
+            Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+        ):
             cells = line.split()
             port = int(cells[1].partition(":")[2], 16)
             if cells[3] == "0A" and port in (family.http.port, family.ws.port):
                 listening += f"socket:[{cells[9]}]" in inodes
         assert listening == 2
     family.signal(signal.SIGHUP)
-    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 3)
+    eventually(
+        lambda: (
+            family.log_text.count("imserver.gateway.node.serve: settings reloaded") == 3
+        )
+    )
     family.signal(signal.SIGUSR2)
     eventually(lambda: family.log_text.count("greenlets and loop state") == 3)
     moved = family.log.rename(family.folder / "server.log.1")
@@ -114,7 +127,10 @@ def test_the_nodes_have_own_listeners_and_little_memory_and_obey_each_signal(
     eventually(lambda: family.log_text.count("greenlets and loop state") == 3)
     before = moved.read_text(encoding="utf-8")
     assert before.count("greenlets and loop state") == 3
-    assert re.search(rf"imserver\.gateway\.supervisor\S*: node {names[1]} \(pid \d+\) is serving\n", before)
+    assert re.search(
+        rf"imserver\.gateway\.supervisor\S*: node {names[1]} \(pid \d+\) is serving\n",
+        before,
+    )
     with crowd(family, 10, 4096) as clients:
         family.signal(signal.SIGTERM)
         for client in clients:
@@ -128,18 +144,22 @@ def test_the_nodes_have_own_listeners_and_little_memory_and_obey_each_signal(
         assert "SIGTERM: draining 3 nodes\n" in text
         assert text.endswith("all nodes have ended\n")
     dumped = re.compile(r"^\d{4}-.*", re.MULTILINE)
-    for line in (each for text in (before, family.log_text) for each in dumped.findall(text)):
+    for line in (
+        each for text in (before, family.log_text) for each in dumped.findall(text)
+    ):
         assert any(f"node={name} " in f"{line} " for name in names) == (
             "imserver.gateway.supervisor" not in line
         ), line
     assert largest < 0.5
 
 
-# --- one bad child ------------------------------------------------------------------------------------------
+# --- one bad child ------------------------------------------------------------
 
 
 @pytest.mark.full("processes")
-def test_handshakes_in_the_queue_of_a_killed_node_are_served_by_the_next(start_family: StartFamily) -> None:
+def test_handshakes_in_the_queue_of_a_killed_node_are_served_by_the_next(
+    start_family: StartFamily,
+) -> None:
     family = start_family(processes=2)
     stopped = family.pids[0]
     pause(stopped)
@@ -148,7 +168,8 @@ def test_handshakes_in_the_queue_of_a_killed_node_are_served_by_the_next(start_f
     family.wait_until_replaced(stopped)
     assert [answer(client) for client in clients] == [ACCEPTED] * 60
     assert re.search(
-        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; restarting in \S+ s\n", family.output
+        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; restarting in \S+ s\n",
+        family.output,
     )
 
 
@@ -168,7 +189,9 @@ def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_
     start_family: StartFamily,
 ) -> None:
     family = start_family(
-        processes=2, config={"server": {"hang_seconds": 1.5}}, command=(sys.executable, "-c", HANG_AT_SIGUSR2)
+        processes=2,
+        config={"server": {"hang_seconds": 1.5}},
+        command=(sys.executable, "-c", HANG_AT_SIGUSR2),
     )
     spinning, other = pids = family.pids
     for pid in (family.pid, *pids):  # as when a virtual machine is suspended
@@ -183,8 +206,12 @@ def test_a_node_whose_loop_hangs_shows_where_and_is_killed_but_not_after_a_long_
     began = time.monotonic()
     family.wait_until_replaced(spinning)
     assert time.monotonic() - began > 1.2
-    assert re.search(rf"\(pid {spinning}\): event loop blocked for \d s, killing it", family.log_text)
-    assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
+    assert re.search(
+        rf"\(pid {spinning}\): event loop blocked for \d s, killing it", family.log_text
+    )
+    assert re.search(
+        r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output
+    )
     assert other in family.pids
     assert family.get("/health")[0] == 200
     kill(other, signal.SIGSTOP)
@@ -205,7 +232,9 @@ def test_a_node_that_cannot_start_is_tried_with_growing_pauses_as_others_serve(
     eventually(lambda: family.output.count("it needs at least 32, after") >= 2)
     for _ in range(5):
         assert family.get("/health")[0] == 200
-    pauses = [float(pause) for pause in re.findall(r"restarting in (\S+) s", family.output)]
+    pauses = [
+        float(pause) for pause in re.findall(r"restarting in (\S+) s", family.output)
+    ]
     assert all(pause <= 2**number for number, pause in enumerate(pauses))
     secret.write_bytes(good)
     family.wait_until_replaced(broken)
@@ -223,7 +252,9 @@ def test_a_broadcast_waits_for_the_supervisor_and_reaches_all_clients_of_nodes_t
     quiet = {"hub": {"notice_members": 0}}
     family = start_family(processes=2, config=quiet, command=with_constants(constants))
     with ExitStack() as stack:
-        clients = [stack.enter_context(logged_in(family.ws, f"u{n}", 101)) for n in range(60)]
+        clients = [
+            stack.enter_context(logged_in(family.ws, f"u{n}", 101)) for n in range(60)
+        ]
         pause(family.pid)
         stack.callback(family.signal, signal.SIGCONT)
         back_end = stack.enter_context(socket.create_connection(family.http))
@@ -232,9 +263,12 @@ def test_a_broadcast_waits_for_the_supervisor_and_reaches_all_clients_of_nodes_t
 
         def came(number: int) -> bool:
             send_message(family.http, 101, f"u{number}", "to one")
-            return clients[number].push("msg").json["response"]["data"]["msg"] == "to all"
+            return (
+                clients[number].push("msg").json["response"]["data"]["msg"] == "to all"
+            )
 
-        for number in range(20):  # on both nodes, or one of them has not heard of it yet
+        # on both nodes, or one of them has not heard of it yet
+        for number in range(20):
             eventually(lambda number=number: came(number))
         others = clients[20:]
         assert not any(select_readable(client.sock, 0.0) for client in others)
@@ -243,7 +277,9 @@ def test_a_broadcast_waits_for_the_supervisor_and_reaches_all_clients_of_nodes_t
         reached = ended = 0
         for client in others:
             try:
-                reached += client.push("msg").json["response"]["data"]["msg"] == "to all"
+                reached += (
+                    client.push("msg").json["response"]["data"]["msg"] == "to all"
+                )
             except Ended:
                 ended += 1
         assert (reached > 0, ended > 0, reached + ended) == (True, True, 40)
@@ -261,10 +297,18 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
         eventually(lambda: "rolling restart: done" in family.output)
         stream.wait_for(50)
     assert stream.seen.keys() == {"101"}, stream.seen
-    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (is serving))", family.output)[3:]
+    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (is serving))", family.output)[
+        3:
+    ]
     steps = zip(old, new, strict=True)
-    expected = [step for before, after in steps for step in ((before, "draining"), (after, "is serving"))]
-    assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
+    expected = [
+        step
+        for before, after in steps
+        for step in ((before, "draining"), (after, "is serving"))
+    ]
+    assert [
+        (int(pid), draining or serves) for pid, draining, serves in events
+    ] == expected
 
 
 @pytest.mark.full("processes")
@@ -277,7 +321,9 @@ def test_a_rolling_restart_takes_new_settings_and_stops_at_a_node_that_fails(
     family.signal(signal.SIGURG)
     eventually(lambda: "settings are unchanged: " in family.output)
     assert ("rolling" in family.output, family.pids) == (False, old)
-    family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
+    family.configure(
+        merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}})
+    )
     family.signal(signal.SIGURG)
     first, second = family.wait_until_replaced(*old)
     assert "a full restart is needed for app.http_port" in family.log_text
@@ -293,12 +339,16 @@ def test_a_rolling_restart_takes_new_settings_and_stops_at_a_node_that_fails(
     assert family.log_text.count("GET /none") == before
 
 
-# --- signals ------------------------------------------------------------------------------------------------
+# --- signals ------------------------------------------------------------------
 
 
 @pytest.mark.full("processes")
-def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: StartFamily) -> None:
-    family = start_family(processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START))
+def test_signals_during_the_start_wait_until_the_nodes_serve(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(
+        processes=2, command=(sys.executable, "-c", SIGNALS_DURING_THE_START)
+    )
     eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
     eventually(lambda: family.log_text.count("greenlets and loop state") >= 2)
     assert len(family.pids) == 2
@@ -308,14 +358,20 @@ def test_signals_during_the_start_wait_until_the_nodes_serve(start_family: Start
 def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
     family.signal(signal.SIGTERM)
-    eventually(lambda: family.log_text.count("imserver.gateway.node.serve: SIGTERM: draining") == 2)
+    eventually(
+        lambda: (
+            family.log_text.count("imserver.gateway.node.serve: SIGTERM: draining") == 2
+        )
+    )
     family.signal(signal.SIGINT)
     assert family.process.wait(100) == 128 + signal.SIGINT
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
 
 
 @pytest.mark.full("processes")
-def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Path) -> None:
+def test_when_the_terminal_is_gone_all_nodes_drain(
+    redis_url: str, tmp_path: Path
+) -> None:
     settings = {
         "IMSERVER_APP_RPC_PORT": free_ports(4),
         "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
@@ -333,7 +389,9 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
 
 
 @pytest.mark.full("processes")
-def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
+def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(
+    start_family: StartFamily,
+) -> None:
     family = start_family(processes=2)
     pids = family.pids
     with crowd(family, 1, 4096) as (client,):

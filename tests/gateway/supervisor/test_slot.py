@@ -1,4 +1,5 @@
-"""Pauses between children, what a child tells its supervisor, settings of each, listeners of clients."""
+"""Pauses between children, what a child tells its supervisor, settings of each,
+listeners of clients."""
 
 import itertools
 import os
@@ -49,7 +50,9 @@ def failing(lives: list[float]) -> list[float]:
     return pauses
 
 
-def test_pauses_lie_anywhere_below_a_bound_that_doubles_until_a_minute_of_life_or_a_planned_end() -> None:
+def test_pauses_lie_anywhere_below_a_bound_that_doubles_until_a_minute_of_life_or_a_planned_end() -> (
+    None
+):
     runs = [failing([1.0] * 8) for _ in range(400)]
     for number, bound in enumerate((1, 2, 4, 8, 16, 30, 30, 30)):
         pauses = [run[number] for run in runs]
@@ -63,7 +66,9 @@ def test_pauses_lie_anywhere_below_a_bound_that_doubles_until_a_minute_of_life_o
     assert (pause, slot.state, slot.due, slot.failures) == (0.0, SlotState.DOWN, 2.0, 0)
 
 
-def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
+def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> (
+    None
+):
     slot = Slot(0, "n", {})
     slot.forked(1, 0.0, 0)
     assert not slot.accepts_clients(0.0)
@@ -76,7 +81,9 @@ def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_tur
     slot.observe(2.0, 0.0)
     assert (slot.accepts_clients(6.9), slot.accepts_clients(7.1)) == (True, False)
     slot.observe(100.0, 97.0)
-    assert slot.silent_seconds(100.0) == 1.0, "time in which nobody looked is no silence"
+    assert slot.silent_seconds(100.0) == 1.0, (
+        "time in which nobody looked is no silence"
+    )
 
 
 def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
@@ -95,7 +102,10 @@ def test_a_page_keeps_what_is_written_until_it_is_cleared() -> None:
 
 
 def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
-    three = [for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
+    three = [
+        for_child(settings(cluster__advertise="10.0.0.5"), number)
+        for number in range(3)
+    ]
     assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
     names = [name_of(part) for part in three]
     assert names == ["10.0.0.5:9001", "10.0.0.5:9003", "10.0.0.5:9005"]
@@ -105,29 +115,43 @@ def test_the_private_ports_have_to_have_room() -> None:
     check_ports(settings(server__processes=3, app__rpc_port=65530))
     check_ports(settings(server__processes=3, app__rpc_port=8083))
     check_ports(settings(app__rpc_port=0))
-    with pytest.raises(StartError, match=r"^app\.rpc_port 8079: a node needs the ports up to 8080, and "):
+    with pytest.raises(
+        StartError,
+        match=r"^app\.rpc_port 8079: a node needs the ports up to 8080, and ",
+    ):
         check_ports(settings(app__rpc_port=8079))
     check_ports(settings(app__rpc_port=8079, redis__url=""))
     with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need fixed ports"):
         check_ports(settings(server__processes=3, app__rpc_port=0))
     for port in (65531, 8076, 8088):
-        with pytest.raises(StartError, match=rf"^app\.rpc_port {port}: 3 nodes need the ports up to "):
+        with pytest.raises(
+            StartError, match=rf"^app\.rpc_port {port}: 3 nodes need the ports up to "
+        ):
             check_ports(settings(server__processes=3, app__rpc_port=port))
 
 
 def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
     before = settings(server__processes=3, app__http_port=80)
     fresh, changed = apply_reload(
-        settings(server__processes=4, app__http_port=81, log__requests=False), before, before
+        settings(server__processes=4, app__http_port=81, log__requests=False),
+        before,
+        before,
     )
     assert changed == ["app.http_port", "server.processes"]
-    assert (fresh.app.http_port, fresh.server.processes, fresh.log.requests) == (80, 3, False)
+    assert (fresh.app.http_port, fresh.server.processes, fresh.log.requests) == (
+        80,
+        3,
+        False,
+    )
 
 
 def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     listeners = [{"port": 7800}, {"port": 7801, "host": "localhost"}]
     given = settings(
-        server__processes=3, server__host="localhost", server__insecure=True, server__extra_listen=listeners
+        server__processes=3,
+        server__host="localhost",
+        server__insecure=True,
+        server__extra_listen=listeners,
     )
     used = resolve_addresses(given)
     assert used.cluster.advertise
@@ -139,11 +163,14 @@ def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     fresh, changed = apply_reload(settings(server__processes=3), given, used)
     assert "server.extra_listen" in changed
     assert fresh.server.extra_listen == used.server.extra_listen
-    assert not resolve_addresses(settings(server__processes=3)).cluster.advertise, "demo mode: the node knows"
+    assert not resolve_addresses(settings(server__processes=3)).cluster.advertise, (
+        "demo mode: the node knows"
+    )
 
 
 class Crowd:
-    """Connections that come to 13 nodes of which each reports their number once a second."""
+    """Connections that come to 13 nodes of which each reports their number once
+    a second."""
 
     def __init__(self, few: int) -> None:
         self.rush = Rush(few)
@@ -153,14 +180,17 @@ class Crowd:
 
     def _report(self) -> None:
         self._nodes = {
-            number: NodeMarks(True, True, count, self.room - count) for number, count in self.counts.items()
+            number: NodeMarks(True, True, count, self.room - count)
+            for number, count in self.counts.items()
         }
 
     def come(self, seconds: int, each_second: int) -> None:
         for _ in range(seconds):
             for _ in range(round(1 / RUSH_SECONDS)):
                 for number in (chosen := self.choose()):
-                    self.counts[number] += round(each_second * RUSH_SECONDS / len(chosen))
+                    self.counts[number] += round(
+                        each_second * RUSH_SECONDS / len(chosen)
+                    )
                 self.now += RUSH_SECONDS
             self._report()
 
@@ -172,7 +202,9 @@ class Crowd:
         return max(self.counts.values()) - min(self.counts.values())
 
 
-def test_in_a_rush_a_few_nodes_get_connections_in_turn_and_afterwards_those_that_have_less() -> None:
+def test_in_a_rush_a_few_nodes_get_connections_in_turn_and_afterwards_those_that_have_less() -> (
+    None
+):
     crowd = Crowd(few=2)
     assert crowd.choose() == crowd.counts.keys()
     for seconds in (5, 60):
@@ -207,21 +239,28 @@ COUNT = 5
 
 @pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
-    settings = load_with_locations(os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0})[0]
+    settings = load_with_locations(
+        os.devnull, {}, {"app.http_port": 0, "app.websocket_port": 0}
+    )[0]
     result = listen(settings, COUNT)
     yield result
     for listeners in result:
         close_all(listeners)
 
 
-def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> Counter[int]:
+def taken_by(
+    all_listeners: list[Listeners], name: str, clients: int = 200
+) -> Counter[int]:
     address = all_listeners[0][name].getsockname()
     connections = [socket.create_connection(address) for _ in range(clients)]
     got: Counter[int] = Counter()
 
     def all_taken() -> bool:
         for number, listeners in enumerate(all_listeners):
-            with suppress(BlockingIOError), socket.socket(fileno=os.dup(listeners[name].fileno())) as same:
+            with (
+                suppress(BlockingIOError),
+                socket.socket(fileno=os.dup(listeners[name].fileno())) as same,
+            ):
                 same.setblocking(False)
                 while True:
                     same.accept()[0].close()
@@ -247,6 +286,8 @@ def test_clients_are_kept_away_from_listeners_that_take_none(
         assert got.keys() == set(range(COUNT)) - closed
         assert min(got.values()) > 40 / len(got) * (len(closed) > 0)
     steering.exclude(frozenset(range(COUNT)))
-    assert taken_by(all_listeners, "http").keys() == set(range(COUNT)), "there is nowhere else"
+    assert taken_by(all_listeners, "http").keys() == set(range(COUNT)), (
+        "there is nowhere else"
+    )
     ConnectionSteering(all_listeners, possible=False).exclude(frozenset({1}))
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))

@@ -1,1 +1,2 @@
-"""Sockets, frames, outboxes: tests on real sockets and a real loop, in this process."""
+"""Sockets, frames, outboxes: tests on real sockets and a real loop, in this
+process."""

@@ -1,6 +1,8 @@
-"""A small transport in this process: real sockets, gevent's own loop, and clients that a test holds in hand.
+"""A small transport in this process: real sockets, gevent's own loop, and
+clients that a test holds in hand.
 
-Nothing here is patched: the test runs in the main greenlet, and everything else whenever it waits.
+Nothing here is patched: the test runs in the main greenlet, and everything else
+whenever it waits.
 """
 
 import _socket
@@ -15,10 +17,24 @@ from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
 from imserver.gateway.protocol.dialect import Dialect, EchoDialect
-from imserver.gateway.transport.connection import Connection, ConnectionContext, Encoding, Serve
+from imserver.gateway.transport.connection import (
+    Connection,
+    ConnectionContext,
+    Encoding,
+    Serve,
+)
 from imserver.gateway.transport.outbox import Budget, Flusher
 from imserver.gateway.transport.poller import EpollPoller, WatcherPoller
-from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake, take_frame
+from tests.integration.raw import (
+    CLOSE,
+    CONTROL_OPCODES,
+    PING,
+    PONG,
+    Frame,
+    frame,
+    handshake,
+    take_frame,
+)
 from tests.support import until as until
 
 POLLERS = (EpollPoller, WatcherPoller)
@@ -26,7 +42,8 @@ MEBIBYTE = 1 << 20
 
 
 def turn() -> None:
-    """Let the callbacks of this turn of the loop run: the flush is one of them."""
+    """Let the callbacks of this turn of the loop run: the flush is one of
+    them."""
     gevent.sleep(0)
 
 
@@ -36,7 +53,8 @@ def look() -> None:
 
 
 class Socket(_socket.socket):
-    """A socket that remembers how many bytes each ``send`` was given. ``on_send``: called before it."""
+    """A socket that remembers how many bytes each ``send`` was given.
+    ``on_send``: called before it."""
 
     on_send: Callable[[], object] = list
 
@@ -60,7 +78,8 @@ def tcp_pair() -> tuple[_socket.socket, _socket.socket]:
 
 
 class Far:
-    """The far end of one connection. ``waiting``: what has come and nobody has taken."""
+    """The far end of one connection. ``waiting``: what has come and nobody has
+    taken."""
 
     def __init__(self, sock: _socket.socket, came: bytes = b"") -> None:
         self.sock = sock
@@ -104,7 +123,9 @@ class Far:
         self.sock.close()
 
     def reset(self) -> None:
-        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.setsockopt(
+            _socket.SOL_SOCKET, _socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
         self.sock.close()
 
 
@@ -127,10 +148,15 @@ class Client(Far):
         return self.frames
 
     def payloads(self) -> list[bytes]:
-        return [found.payload for found in self.read() if found.opcode not in CONTROL_OPCODES]
+        return [
+            found.payload
+            for found in self.read()
+            if found.opcode not in CONTROL_OPCODES
+        ]
 
     def close_code(self) -> int | None:
-        """Wait for the server's close frame, which must be the last thing it sends; its code."""
+        """Wait for the server's close frame, which must be the last thing it
+        sends; its code."""
         until(lambda: any(found.opcode == CLOSE for found in self.read()) or self.ended)
         assert self.frames, "TCP ended without a frame"
         return self.frames[-1].close_code
@@ -149,16 +175,25 @@ class Client(Far):
         return count
 
     def probe(self, word: bytes = b"probe") -> None:
-        """Wait until the server has answered a ping sent now: all that it owed before has come."""
+        """Wait until the server has answered a ping sent now: all that it owed
+        before has come."""
         self.send(frame(PING, word))
-        until(lambda: any(found.opcode == PONG and found.payload == word for found in self.read()))
+        until(
+            lambda: any(
+                found.opcode == PONG and found.payload == word for found in self.read()
+            )
+        )
 
 
 class Caller(Far):
     """One of HTTP, on a socket, or on a new one to a port."""
 
     def __init__(self, end: int | _socket.socket) -> None:
-        super().__init__(socket.create_connection(("127.0.0.1", end)) if isinstance(end, int) else end)
+        super().__init__(
+            socket.create_connection(("127.0.0.1", end))
+            if isinstance(end, int)
+            else end
+        )
 
     def wait_for(self, condition: Callable[[], bool]) -> bytes:
         """Wait until what has come fulfils a condition; all of it."""
@@ -168,9 +203,14 @@ class Caller(Far):
 
     def response(self) -> tuple[int, dict[str, str], bytes]:
         """Wait for a response: status, headers by lower-case name, body."""
-        head, _, rest = self.wait_for(lambda: b"\r\n\r\n" in self.waiting).partition(b"\r\n\r\n")
+        head, _, rest = self.wait_for(lambda: b"\r\n\r\n" in self.waiting).partition(
+            b"\r\n\r\n"
+        )
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         size = int(headers.get("content-length", 0))
         self.waiting = bytearray(rest)
         body = self.wait_for(lambda: len(self.waiting) >= size)[:size]
@@ -180,8 +220,11 @@ class Caller(Far):
     def expect(self, part: bytes) -> None:
         self.wait_for(lambda: part in self.waiting)
 
-    def upgrade(self, path: str = "/acc", *more: tuple[str, str], behind: bytes = b"") -> Client:
-        """Become a WebSocket; ``behind`` is sent in the same packet as the request."""
+    def upgrade(
+        self, path: str = "/acc", *more: tuple[str, str], behind: bytes = b""
+    ) -> Client:
+        """Become a WebSocket; ``behind`` is sent in the same packet as the
+        request."""
         self.send(handshake(path, more=more) + behind)
         status, _, _ = self.response()
         assert status == 101
@@ -193,7 +236,8 @@ def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
 
 
 def waiting() -> tuple[Signal, list[bytes], Serve]:
-    """A signal, the payloads so far, and what serves them: it waits for the signal each time."""
+    """A signal, the payloads so far, and what serves them: it waits for the
+    signal each time."""
     go, served = Signal(), list[bytes]()
 
     def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
@@ -204,7 +248,8 @@ def waiting() -> tuple[Signal, list[bytes], Serve]:
 
 
 class SocketHarness:
-    """Poller, flusher and context as a node has them. ``ended`` are the connections that were counted out."""
+    """Poller, flusher and context as a node has them. ``ended`` are the
+    connections that were counted out."""
 
     def __init__(
         self,
@@ -219,8 +264,12 @@ class SocketHarness:
         self.loop = get_hub().loop
         self.poller = poller(self.loop, 4)
         self.budget = Budget(node_bytes)
-        self.flusher = Flusher(self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget)
-        self.context = ConnectionContext(self.poller, self.flusher, self.on_ended, close_seconds)
+        self.flusher = Flusher(
+            self.loop, self.poller, batch, outbox_bytes, outbox_seconds, self.budget
+        )
+        self.context = ConnectionContext(
+            self.poller, self.flusher, self.on_ended, close_seconds
+        )
         self.ended: list[tuple[Connection, int]] = []
         self.clients: list[Far] = []
         self._encodings: dict[Any, Encoding] = {}
@@ -240,18 +289,29 @@ class SocketHarness:
         self.ended.append((connection, code))
 
     def encoding(
-        self, serve: Serve = ignore, limit: int = 65536, deflate: int = 0, dialect: Dialect | None = None
+        self,
+        serve: Serve = ignore,
+        limit: int = 65536,
+        deflate: int = 0,
+        dialect: Dialect | None = None,
     ) -> Encoding:
         """One encoding for all who ask for the same."""
         key = (serve, limit, deflate, dialect)
         if key not in self._encodings:
-            self._encodings[key] = Encoding(dialect or EchoDialect("/echo"), serve, limit, deflate)
+            self._encodings[key] = Encoding(
+                dialect or EchoDialect("/echo"), serve, limit, deflate
+            )
         return self._encodings[key]
 
     def connect(
-        self, encoding: Encoding | None = None, *, tcp: bool = False, buffer_bytes: int = 0
+        self,
+        encoding: Encoding | None = None,
+        *,
+        tcp: bool = False,
+        buffer_bytes: int = 0,
     ) -> tuple[Connection, Client]:
-        """A parked connection and its client, over TCP or with small buffers if asked for."""
+        """A parked connection and its client, over TCP or with small buffers if
+        asked for."""
         far, near = tcp_pair() if tcp else _socket.socketpair()
         if buffer_bytes:
             far.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, buffer_bytes)
@@ -259,6 +319,8 @@ class SocketHarness:
         client = Client(near)
         self.clients.append(client)
         peer = f"127.0.0.1:{len(self.clients)}"
-        connection = Connection(self.context, Socket(far), peer, encoding or self.encoding(), monotonic())
+        connection = Connection(
+            self.context, Socket(far), peer, encoding or self.encoding(), monotonic()
+        )
         self.poller.add(connection)
         return connection, client

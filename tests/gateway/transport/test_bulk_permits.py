@@ -1,4 +1,5 @@
-"""Permits to write broadcasts: in order, bounded in time, and free when their process ends."""
+"""Permits to write broadcasts: in order, bounded in time, and free when their
+process ends."""
 
 import os
 import signal
@@ -28,9 +29,12 @@ LONG = 600.0
 
 
 class Supervisor:
-    """Serves nodes in this process and in others. ``granted``: names of those in this one, by time."""
+    """Serves nodes in this process and in others. ``granted``: names of those
+    in this one, by time."""
 
-    def __init__(self, folder: Path, stack: ExitStack, hold_seconds: float = LONG) -> None:
+    def __init__(
+        self, folder: Path, stack: ExitStack, hold_seconds: float = LONG
+    ) -> None:
         self.permits = BulkPermits(1, hold_seconds)
         self.granted: list[str] = []
         self._folder, self._stack = folder, stack
@@ -47,14 +51,18 @@ class Supervisor:
 
         until(served)
 
-    def node(self, name: str, write_seconds: float = LONG, wait_seconds: float = LONG) -> BulkPermit:
+    def node(
+        self, name: str, write_seconds: float = LONG, wait_seconds: float = LONG
+    ) -> BulkPermit:
         line = self._stack.enter_context(self.permits.line())
         assert line is not None
 
         def granted() -> None:
             self.granted.append(name)
 
-        permit = BulkPermit(line, get_hub().loop, granted, write_seconds, LONG, wait_seconds)
+        permit = BulkPermit(
+            line, get_hub().loop, granted, write_seconds, LONG, wait_seconds
+        )
         self._stack.callback(permit.close)
         return permit
 
@@ -63,7 +71,9 @@ class Supervisor:
         with self.permits.line() as line, (self._folder / name).open("wb") as output:
             assert line is not None
             command = [sys.executable, "-c", NODE, str(line.fileno())]
-            process = self._stack.enter_context(running(command, stdout=output, pass_fds=[line.fileno()]))
+            process = self._stack.enter_context(
+                running(command, stdout=output, pass_fds=[line.fileno()])
+            )
         self.serve_until(lambda: "asked" in self.output(name))
         return process.pid
 
@@ -87,11 +97,15 @@ def test_the_permit_of_a_killed_process_goes_to_the_one_that_waits_longest(
     for pid, following, last in ((first, "b", "c"), (second, "c", "")):
         assert "granted" not in supervisor.output(following)
         os.kill(pid, signal.SIGKILL)
-        supervisor.serve_until(lambda following=following: "granted" in supervisor.output(following))
+        supervisor.serve_until(
+            lambda following=following: "granted" in supervisor.output(following)
+        )
         assert not last or "granted" not in supervisor.output(last)
 
 
-def test_a_stopped_process_delays_the_others_for_a_bounded_time(tmp_path: Path, stack: ExitStack) -> None:
+def test_a_stopped_process_delays_the_others_for_a_bounded_time(
+    tmp_path: Path, stack: ExitStack
+) -> None:
     supervisor = Supervisor(tmp_path, stack, hold_seconds=0.05)
     stopped = supervisor.process("a")
     supervisor.serve_until(lambda: "granted" in supervisor.output("a"))

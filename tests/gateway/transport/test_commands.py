@@ -1,4 +1,5 @@
-"""From a message to its answer: rules, what happens when one fails, and the limit of messages a second."""
+"""From a message to its answer: rules, what happens when one fails, and the
+limit of messages a second."""
 
 import logging
 from time import perf_counter
@@ -45,12 +46,16 @@ def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
     assert b"defect" not in b"".join(client.payloads()), "no word of it to the client"
     assert ask(client, "heartbeat") == 1000
     caplog.clear()
-    harness.dispatcher.table[Ping] = CommandRow(fail, needs_session=False, refusals={LookupError: 1005})
+    harness.dispatcher.table[Ping] = CommandRow(
+        fail, needs_session=False, refusals={LookupError: 1005}
+    )
     assert ask(client, "ping") == 1005
     assert not caplog.records, "a refusal is no defect"
 
 
-def test_commands_are_counted_by_their_time_and_slow_ones_are_named(harness: Harness) -> None:
+def test_commands_are_counted_by_their_time_and_slow_ones_are_named(
+    harness: Harness,
+) -> None:
     def work_for_long(_connection: Connection, _command: Any) -> Reply:
         began = perf_counter()
         while perf_counter() - began < SLOW_SECONDS:
@@ -93,13 +98,17 @@ def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
         return passed - before
 
     with SocketHarness() as harness:
-        (connection, client), (other, _) = (harness.connect(harness.encoding(ignore)) for _ in range(2))
+        (connection, client), (other, _) = (
+            harness.connect(harness.encoding(ignore)) for _ in range(2)
+        )
         assert send(connection, 10) == 10
         for _ in range(100):
             clock.now += 0.1001
             assert send(connection, 1) == 1, "at its rate it is served for ever"
         clock.now += 3600
-        assert send(connection, 11) == 10, "silence saves up no more than a second's worth"
+        assert send(connection, 11) == 10, (
+            "silence saves up no more than a second's worth"
+        )
         assert client.close_code() == 4003
         assert client.frames[-1].close_reason == "rate limit"
         assert send(other, 5) == 5, "each connection has a rate of its own"

@@ -1,4 +1,5 @@
-"""One connection: what it serves, how it ends, and that it is nothing while it is idle."""
+"""One connection: what it serves, how it ends, and that it is nothing while it
+is idle."""
 
 import _socket
 import gc
@@ -22,7 +23,18 @@ from imserver.gateway.transport.parser import MessageParser
 from imserver.gateway.transport.states import CLOSED, CLOSING, DRAINING
 from tests.gateway.transport.harness import Client, SocketHarness, look, turn, until
 from tests.gateway.transport.test_frames import deflated, fragments, pieces
-from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
+from tests.integration.raw import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    close,
+    frame,
+    text,
+)
 
 LIMIT = 300
 
@@ -48,15 +60,31 @@ class Log:
 def assert_idle(connection: Connection) -> None:
     """Nothing but the poller and the context knows it."""
     context = connection.context
-    assert (connection.outbox, connection.parser, connection.held_bytes()) == (None, None, 0)
+    assert (connection.outbox, connection.parser, connection.held_bytes()) == (
+        None,
+        None,
+        0,
+    )
     assert not hasattr(connection, "__dict__")
     assert context.connections == {connection}
     budget = context.flusher.budget
-    assert not any(map(len, (context.closing, context.flusher.stalled, context.flusher.dirty, budget.sizes)))
+    assert not any(
+        map(
+            len,
+            (
+                context.closing,
+                context.flusher.stalled,
+                context.flusher.dirty,
+                budget.sizes,
+            ),
+        )
+    )
     assert not context.poller.ready
 
 
-def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(harness: SocketHarness) -> None:
+def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(
+    harness: SocketHarness,
+) -> None:
     connection, client = harness.connect(harness.encoding(echo))
     assert_idle(connection)
     client.send(text("small") + frame(BINARY, b"x" * 5000) + text("a" * 400)[:50])
@@ -79,30 +107,47 @@ def streams(draw: st.DrawFn, limit: int) -> bytes:
     stream = b""
     for _ in range(draw(st.integers(1, 6))):
         kind = draw(st.integers(0, 11))
-        size = draw(st.sampled_from([0, 1, 5, 124, 125, 126, 127, 200, limit, limit + 1]))
-        mask = draw(st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x37\xfa\x21\x3d"]))
+        size = draw(
+            st.sampled_from([0, 1, 5, 124, 125, 126, 127, 200, limit, limit + 1])
+        )
+        mask = draw(
+            st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x37\xfa\x21\x3d"])
+        )
         payload = (draw(st.text(min_size=1, max_size=4)).encode() * 400)[:size]
         if kind < 4:
             stream += frame(TEXT, payload, mask=mask)
         elif kind < 7:
             stream += frame(BINARY, payload, mask=mask)
         elif kind == 7:
-            stream += b"".join(fragments(TEXT, payload, draw(st.lists(st.integers(0, size), max_size=3))))
+            stream += b"".join(
+                fragments(
+                    TEXT, payload, draw(st.lists(st.integers(0, size), max_size=3))
+                )
+            )
         elif kind == 8:
-            stream += frame(draw(st.sampled_from([PING, PONG])), payload[:125], mask=mask)
+            stream += frame(
+                draw(st.sampled_from([PING, PONG])), payload[:125], mask=mask
+            )
         elif kind == 9:
-            stream += frame(TEXT, payload, mask=mask, form=draw(st.sampled_from([16, 64])))
+            stream += frame(
+                TEXT, payload, mask=mask, form=draw(st.sampled_from([16, 64]))
+            )
         elif kind == 10:
             stream += close(draw(st.sampled_from([None, 1000, 1001, 999, 3000])))
         else:
-            stream += frame(draw(st.integers(0, 15)), payload, mask=draw(st.sampled_from([mask, None])))
+            stream += frame(
+                draw(st.integers(0, 15)),
+                payload,
+                mask=draw(st.sampled_from([mask, None])),
+            )
     return stream
 
 
 def outcome(
     parts: list[bytes], deflate: int = 0, limit: int = LIMIT
 ) -> tuple[list[tuple[bytes, bool]], list[Frame], int]:
-    """What a connection serves, says and becomes when these parts of a stream are read one by one."""
+    """What a connection serves, says and becomes when these parts of a stream
+    are read one by one."""
     with SocketHarness() as harness:
         log = Log()
         connection, client = harness.connect(harness.encoding(log, limit, deflate))
@@ -120,12 +165,16 @@ def outcome(
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_the_fast_path_and_the_parser_agree_however_a_stream_is_cut(data: st.DataObject) -> None:
+def test_the_fast_path_and_the_parser_agree_however_a_stream_is_cut(
+    data: st.DataObject,
+) -> None:
     limit = data.draw(st.sampled_from([1, 50, 125, 126, LIMIT]))
     stream = data.draw(streams(limit))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
     whole = outcome([stream], limit=limit)
-    assert outcome([part for part in pieces(stream, cuts) if part], limit=limit) == whole
+    assert (
+        outcome([part for part in pieces(stream, cuts) if part], limit=limit) == whole
+    )
     assert all(len(payload) <= limit for payload, _ in whole[0])
 
 
@@ -133,12 +182,25 @@ LONG = ["é".encode() * 70, b"x" * LIMIT]
 FIRST, LAST = fragments(TEXT, b"hello", [2])
 PACKED_TEXT = frame(TEXT, deflated(b"packed " * 10), rsv=4)
 BREACHES = (
-    *((frame(TEXT, b"x", mask=None), 1002), (frame(5, b"x"), 1002), (frame(PONG, b"x" * 126), 1002)),
-    *((frame(PONG, b"x", **wrong), 1002) for wrong in ({"mask": None}, {"fin": False}, {"rsv": 4})),
+    *(
+        (frame(TEXT, b"x", mask=None), 1002),
+        (frame(5, b"x"), 1002),
+        (frame(PONG, b"x" * 126), 1002),
+    ),
+    *(
+        (frame(PONG, b"x", **wrong), 1002)
+        for wrong in ({"mask": None}, {"fin": False}, {"rsv": 4})
+    ),
     *((close(forbidden), 1002) for forbidden in (999, 1005)),
     (PACKED_TEXT, 1002),
-    *((text(b"\xff"), 1007), (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007)),
-    *((text("x" * (LIMIT + 1)), 1009), (frame(TEXT, b"", declared=1 << 40, form=64), 1009)),
+    *(
+        (text(b"\xff"), 1007),
+        (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
+    ),
+    *(
+        (text("x" * (LIMIT + 1)), 1009),
+        (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
+    ),
 )
 
 
@@ -152,9 +214,22 @@ BREACHES = (
             [(PONG, b"\0" * 125), (PONG, b"")],
         ),
         (FIRST + close(1000) + LAST, 0, [], [1000]),
-        (text("é" * 70) + frame(PONG, b"x" * 125) + text("x" * LIMIT) + frame(PONG), 0, LONG, []),
-        (text("plain") + PACKED_TEXT + text("again"), 15, [b"plain", b"packed " * 10, b"again"], []),
-        *((text("before") + breach + text("after"), 0, [b"before"], [code]) for breach, code in BREACHES),
+        (
+            text("é" * 70) + frame(PONG, b"x" * 125) + text("x" * LIMIT) + frame(PONG),
+            0,
+            LONG,
+            [],
+        ),
+        (
+            text("plain") + PACKED_TEXT + text("again"),
+            15,
+            [b"plain", b"packed " * 10, b"again"],
+            [],
+        ),
+        *(
+            (text("before") + breach + text("after"), 0, [b"before"], [code])
+            for breach, code in BREACHES
+        ),
     ],
 )
 def test_a_stream_however_it_is_cut_is_served_and_answered_up_to_its_end_or_a_breach(
@@ -165,10 +240,15 @@ def test_a_stream_however_it_is_cut_is_served_and_answered_up_to_its_end_or_a_br
     for cut in range(1, len(stream), 3):
         assert outcome([stream[:cut], stream[cut:]], deflate) == whole, cut
     assert [payload for payload, _ in served] == payloads
-    assert [one.close_code if one.opcode == CLOSE else (one.opcode, one.payload) for one in frames] == answers
+    assert [
+        one.close_code if one.opcode == CLOSE else (one.opcode, one.payload)
+        for one in frames
+    ] == answers
 
 
-def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: SocketHarness) -> None:
+def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(
+    harness: SocketHarness,
+) -> None:
     connection, _ = harness.connect()
     connection.ping()
     first = connection.pinged_at
@@ -176,11 +256,13 @@ def test_a_later_ping_gives_no_more_time_to_answer_an_earlier_one(harness: Socke
     assert connection.pinged_at == first
 
 
-# --- closing ------------------------------------------------------------------------------------------------
+# --- closing ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
-def test_a_close_is_answered_with_its_code_and_tcp_ends(harness: SocketHarness, code: int | None) -> None:
+def test_a_close_is_answered_with_its_code_and_tcp_ends(
+    harness: SocketHarness, code: int | None
+) -> None:
     connection, client = harness.connect()
     client.send(close(code))
     client.until_ended()
@@ -191,7 +273,9 @@ def test_a_close_is_answered_with_its_code_and_tcp_ends(harness: SocketHarness, 
     assert harness.ended == [(connection, code or 1005)]
 
 
-def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(harness: SocketHarness) -> None:
+def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(
+    harness: SocketHarness,
+) -> None:
     log = Log()
     connection, client = harness.connect(harness.encoding(log))
     connection.send(b"one")
@@ -229,7 +313,9 @@ def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
 
 
 @pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
-def test_a_peer_that_vanishes_is_counted_once(harness: SocketHarness, end: Callable[[Client], None]) -> None:
+def test_a_peer_that_vanishes_is_counted_once(
+    harness: SocketHarness, end: Callable[[Client], None]
+) -> None:
     connection, client = harness.connect(tcp=True)
     end(client)
     until(lambda: connection.state == CLOSED)
@@ -254,7 +340,9 @@ def test_a_write_that_fails_ends_the_connection(harness: SocketHarness) -> None:
     assert harness.ended == [(connection, 1006)]
 
 
-def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketHarness) -> None:
+def test_answers_to_a_client_that_ended_its_half_still_reach_it(
+    harness: SocketHarness,
+) -> None:
     _, client = harness.connect(harness.encoding(echo))
     client.send(text("1") + text("2"))
     client.sock.shutdown(_socket.SHUT_WR)
@@ -262,11 +350,17 @@ def test_answers_to_a_client_that_ended_its_half_still_reach_it(harness: SocketH
     assert client.payloads() == [b"1", b"2"]
 
 
-def stall(harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000) -> None:
-    until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
+def stall(
+    harness: SocketHarness, connection: Connection, payload: bytes = b"x" * 1000
+) -> None:
+    until(
+        lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog
+    )
 
 
-def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> None:
+def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> (
+    None
+):
     with SocketHarness(close_seconds=0.02) as harness:
         connection, _ = harness.connect(buffer_bytes=4096)
         stall(harness, connection)
@@ -278,7 +372,7 @@ def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seco
         assert not harness.flusher.stalled
 
 
-# --- serving ------------------------------------------------------------------------------------------------
+# --- serving ------------------------------------------------------------------
 
 
 def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
@@ -299,7 +393,9 @@ def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
 
 
 @pytest.mark.parametrize("way", ["whole frames", "fragments"])
-def test_messages_of_one_connection_wait_for_the_one_before(harness: SocketHarness, way: str) -> None:
+def test_messages_of_one_connection_wait_for_the_one_before(
+    harness: SocketHarness, way: str
+) -> None:
     order: list[str] = []
     go = Signal()
 
@@ -310,7 +406,11 @@ def test_messages_of_one_connection_wait_for_the_one_before(harness: SocketHarne
         order.append(f"end {payload.decode()}")
 
     def message(word: str) -> bytes:
-        return text(word) if way == "whole frames" else b"".join(fragments(TEXT, word.encode(), [0]))
+        return (
+            text(word)
+            if way == "whole frames"
+            else b"".join(fragments(TEXT, word.encode(), [0]))
+        )
 
     _, client = harness.connect(harness.encoding(slow))
     _, other = harness.connect(harness.encoding(echo))
@@ -364,7 +464,9 @@ def test_others_are_served_between_long_commands_that_came_together(
 
     commands = [b"%03d" % number for number in range(5)]
     _, stranger = harness.connect(harness.encoding(note))
-    _, client = harness.connect(harness.encoding(serve_each(serve), dialect=LineDialect("/lines")))
+    _, client = harness.connect(
+        harness.encoding(serve_each(serve), dialect=LineDialect("/lines"))
+    )
     client.send(pack(commands))
     until(lambda: bool(served))
     stranger.send(text("now"))
@@ -385,7 +487,9 @@ def test_commands_that_came_together_fill_no_more_than_an_outbox(
         nonlocal most
         connection.send(answer)
         outbox = connection.outbox
-        size = outbox.size if isinstance(outbox, Backlog) else sum(map(len, outbox or ()))
+        size = (
+            outbox.size if isinstance(outbox, Backlog) else sum(map(len, outbox or ()))
+        )
         most = max(most, size)
 
     with SocketHarness(outbox_bytes=limit) as harness:
@@ -398,7 +502,9 @@ def test_commands_that_came_together_fill_no_more_than_an_outbox(
 
 
 @pytest.mark.parametrize("end", ["closed", "lost"])
-def test_a_connection_that_ends_in_a_command_serves_no_more(harness: SocketHarness, end: str) -> None:
+def test_a_connection_that_ends_in_a_command_serves_no_more(
+    harness: SocketHarness, end: str
+) -> None:
     served: list[bytes] = []
     go = Signal()
 
@@ -420,10 +526,12 @@ def test_a_connection_that_ends_in_a_command_serves_no_more(harness: SocketHarne
     assert (served, connection.parser, harness.budget.total) == ([b"1"], None, 0)
 
 
-# --- unfinished frames and the node's budget ----------------------------------------------------------------
+# --- unfinished frames and the node's budget ----------------------------------
 
 
-def test_an_unfinished_frame_counts_in_the_nodes_budget_until_it_is_whole(harness: SocketHarness) -> None:
+def test_an_unfinished_frame_counts_in_the_nodes_budget_until_it_is_whole(
+    harness: SocketHarness,
+) -> None:
     connection, client = harness.connect(harness.encoding(echo))
     data = text("x" * 10_000)
     client.send(data[:6000])
@@ -459,7 +567,8 @@ def test_a_small_frame_begins_without_a_parser(
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """As in a node, where a collection is rare. What is there already is not counted."""
+    """As in a node, where a collection is rare. What is there already is not
+    counted."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -474,10 +583,14 @@ def parsers() -> int:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("end", ["finished", "breach", "lost", "closed"])
-def test_a_parser_is_freed_without_a_garbage_collection(harness: SocketHarness, end: str) -> None:
+def test_a_parser_is_freed_without_a_garbage_collection(
+    harness: SocketHarness, end: str
+) -> None:
     before = parsers()
     connection, client = harness.connect(
-        harness.encoding(lambda one, payload, _: one.close(1000) if payload == b"closed" else None)
+        harness.encoding(
+            lambda one, payload, _: one.close(1000) if payload == b"closed" else None
+        )
     )
     client.send(frame(TEXT, end[:3], fin=False))
     until(lambda: connection.parser is not None)
@@ -486,7 +599,11 @@ def test_a_parser_is_freed_without_a_garbage_collection(harness: SocketHarness, 
         client.hang_up()
         until(lambda: connection.state == CLOSED)
     else:
-        client.send(frame(7) if end == "breach" else frame(CONTINUATION, end[3:]) + text("x")[:3])
+        client.send(
+            frame(7)
+            if end == "breach"
+            else frame(CONTINUATION, end[3:]) + text("x")[:3]
+        )
         if end == "finished":
             client.send(text("x")[3:])
             client.probe()

@@ -1,4 +1,5 @@
-"""Frames: what is written, and a parser that must read the same however its bytes are cut."""
+"""Frames: what is written, and a parser that must read the same however its
+bytes are cut."""
 
 import random
 import struct
@@ -12,7 +13,16 @@ import pytest
 from imserver.gateway.transport import frames
 from imserver.gateway.transport.frames import Violation
 from imserver.gateway.transport.parser import MessageParser
-from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
+from tests.integration.raw import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close,
+    frame,
+)
 
 LIMIT = 1000
 
@@ -29,7 +39,9 @@ def inflated(payload: bytes, bits: int = 15) -> bytes:
     return zlib.decompressobj(wbits=-bits).decompress(payload + b"\x00\x00\xff\xff")
 
 
-def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) -> list[bytes]:
+def fragments(
+    opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0
+) -> list[bytes]:
     """A message cut at these places, a frame each."""
     cuts_and_ends = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
     pieces = [payload[a:b] for a, b in pairwise(cuts_and_ends)]
@@ -45,8 +57,11 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(cuts_and_ends)]
 
 
-def read(stream: Iterable[bytes], limit: int = LIMIT, deflate: bool = False) -> tuple[Read, int]:
-    """What the parser makes of a stream: messages, and the close code of its violation (0: none)."""
+def read(
+    stream: Iterable[bytes], limit: int = LIMIT, deflate: bool = False
+) -> tuple[Read, int]:
+    """What the parser makes of a stream: messages, and the close code of its
+    violation (0: none)."""
     parser = MessageParser(limit, deflate)
     found: Read = []
     try:
@@ -73,7 +88,9 @@ def code_of(*stream: bytes, limit: int = LIMIT, deflate: bool = False) -> int:
         (65536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
     ],
 )
-def test_a_frame_has_the_shortest_head_that_holds_its_size(size: int, head: bytes) -> None:
+def test_a_frame_has_the_shortest_head_that_holds_its_size(
+    size: int, head: bytes
+) -> None:
     payload = b"x" * size
     assert frames.encode(payload) == head + payload
     assert frames.encode(payload, BINARY) == b"\x82" + head[1:] + payload
@@ -86,8 +103,12 @@ def test_a_close_frame_has_a_code_and_a_reason_or_neither() -> None:
     assert frames.encode_close(1005, "never sent") == b"\x88\x00"
 
 
-@pytest.mark.parametrize("reason", ["x" * 200, "慢" * 60, "é" + "慢" * 60, "xx" + "😀" * 40])
-def test_the_reason_of_a_close_is_cut_to_fit_between_two_characters(reason: str) -> None:
+@pytest.mark.parametrize(
+    "reason", ["x" * 200, "慢" * 60, "é" + "慢" * 60, "xx" + "😀" * 40]
+)
+def test_the_reason_of_a_close_is_cut_to_fit_between_two_characters(
+    reason: str,
+) -> None:
     data = frames.encode_close(4000, reason)
     assert len(data) - 2 == data[1] <= 125
     assert reason.startswith(data[4:].decode())
@@ -95,7 +116,9 @@ def test_the_reason_of_a_close_is_cut_to_fit_between_two_characters(reason: str)
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-@pytest.mark.parametrize("payload", [b"", b"a", b"hello " * 5000, random.Random(1).randbytes(70_000)])
+@pytest.mark.parametrize(
+    "payload", [b"", b"a", b"hello " * 5000, random.Random(1).randbytes(70_000)]
+)
 def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) -> None:
     assert inflated(frames.deflate(payload, bits), bits) == payload
 
@@ -104,14 +127,25 @@ def test_a_deflated_message_is_alone_in_its_window(bits: int, payload: bytes) ->
     ("payload", "read_as", "violation"),
     [
         (b"", 1005, 0),
-        *((struct.pack("!H", code) + "再见".encode(), code, 0) for code in (1000, 1001, 1014, 3000, 4999)),
-        *((struct.pack("!H", code), 0, 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 1016)),
-        *((struct.pack("!H", code), 0, 1002) for code in (1100, 2000, 2999, 5000, 65535)),
+        *(
+            (struct.pack("!H", code) + "再见".encode(), code, 0)
+            for code in (1000, 1001, 1014, 3000, 4999)
+        ),
+        *(
+            (struct.pack("!H", code), 0, 1002)
+            for code in (0, 999, 1004, 1005, 1006, 1015, 1016)
+        ),
+        *(
+            (struct.pack("!H", code), 0, 1002)
+            for code in (1100, 2000, 2999, 5000, 65535)
+        ),
         (b"\x03", 0, 1002),
         (b"\x03\xe8\xff", 0, 1007),
     ],
 )
-def test_a_close_has_a_code_that_may_be_sent_or_none(payload: bytes, read_as: int, violation: int) -> None:
+def test_a_close_has_a_code_that_may_be_sent_or_none(
+    payload: bytes, read_as: int, violation: int
+) -> None:
     found, code = 0, 0
     try:
         found = frames.read_close(payload)
@@ -123,7 +157,14 @@ def test_a_close_has_a_code_that_may_be_sent_or_none(payload: bytes, read_as: in
 @pytest.mark.parametrize(
     "payload",
     [
-        *(b"\xff", b"\x80", b"\xc0\xaf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"),
+        *(
+            b"\xff",
+            b"\x80",
+            b"\xc0\xaf",
+            b"\xe0\x80\x80",
+            b"\xed\xa0\x80",
+            b"\xf4\x90\x80\x80",
+        ),
         *(b"\xf8\x88\x80\x80\x80", b"\xe5\x93", b"x" * 200 + b"\xff"),
         b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
     ],
@@ -132,13 +173,21 @@ def test_what_only_looks_like_utf_8_is_no_text(payload: bytes) -> None:
     for cuts in ([], [1], range(len(payload))):
         assert read(fragments(TEXT, payload, cuts)) == ([], 1007)
         assert read(fragments(BINARY, payload, cuts)) == ([(BINARY, payload)], 0)
-    assert code_of(frame(TEXT, payload[:1], fin=False), frame(PING), frame(CONTINUATION, payload[1:])) == 1007
+    assert (
+        code_of(
+            frame(TEXT, payload[:1], fin=False),
+            frame(PING),
+            frame(CONTINUATION, payload[1:]),
+        )
+        == 1007
+    )
     assert code_of(frame(TEXT, deflated(payload), rsv=4), deflate=True) == 1007
 
 
 @pytest.mark.parametrize("form", [16, 64])
 def test_a_length_need_not_be_minimal(form: int) -> None:
-    """RFC 6455 section 5.2 demands minimal lengths of the sender and says nothing of the receiver."""
+    """RFC 6455 section 5.2 demands minimal lengths of the sender and says
+    nothing of the receiver."""
     assert read([frame(TEXT, b"x", form=form)]) == ([(TEXT, b"x")], 0)
 
 
@@ -152,8 +201,15 @@ def test_a_deflated_block_may_be_marked_final() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        *(frame(opcode, b"", mask=None) for opcode in (TEXT, BINARY, PING, PONG, CLOSE)),
-        *(frame(opcode, b"hi", rsv=rsv) for opcode in (TEXT, BINARY, PING) for rsv in range(1, 8)),
+        *(
+            frame(opcode, b"", mask=None)
+            for opcode in (TEXT, BINARY, PING, PONG, CLOSE)
+        ),
+        *(
+            frame(opcode, b"hi", rsv=rsv)
+            for opcode in (TEXT, BINARY, PING)
+            for rsv in range(1, 8)
+        ),
         *(frame(opcode, b"") for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
         *(frame(opcode, b"\x03\xe8" + b"x" * 124) for opcode in (PING, PONG, CLOSE)),
         *(frame(opcode, b"", fin=False) for opcode in (PING, PONG, CLOSE)),
@@ -162,10 +218,14 @@ def test_a_deflated_block_may_be_marked_final() -> None:
         frame(CONTINUATION, b"", fin=False),
         frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
         frame(TEXT, b"a", fin=False) + frame(BINARY, b"b", fin=False),
-        frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"b") + frame(CONTINUATION, b"c"),
+        frame(TEXT, b"a", fin=False)
+        + frame(CONTINUATION, b"b")
+        + frame(CONTINUATION, b"c"),
     ],
 )
-def test_a_breach_of_the_protocol_is_1002_and_what_came_before_it_counts(bad: bytes) -> None:
+def test_a_breach_of_the_protocol_is_1002_and_what_came_before_it_counts(
+    bad: bytes,
+) -> None:
     found, code = read([frame(TEXT, b"before") + frame(PING, b"p") + bad])
     assert code == 1002
     assert found[:2] == [(TEXT, b"before"), (PING, b"p")]
@@ -174,11 +234,15 @@ def test_a_breach_of_the_protocol_is_1002_and_what_came_before_it_counts(bad: by
 BROKEN = (
     frame(TEXT, b"no deflate", rsv=4),
     frame(TEXT, b"\xff\xff\xff", rsv=4),
-    fragments(TEXT, deflated(b"hello" * 20), [5], rsv=4)[0] + frame(CONTINUATION, b"x", rsv=4),
+    fragments(TEXT, deflated(b"hello" * 20), [5], rsv=4)[0]
+    + frame(CONTINUATION, b"x", rsv=4),
     frame(PING, b"x", rsv=4),
 )
 LENGTHS = (
-    *((BINARY, declared, (1009,)) for declared in (LIMIT + 1, 1 << 16, 1 << 32, (1 << 63) - 1)),
+    *(
+        (BINARY, declared, (1009,))
+        for declared in (LIMIT + 1, 1 << 16, 1 << 32, (1 << 63) - 1)
+    ),
     *((BINARY, declared, (1002, 1009)) for declared in (1 << 63, (1 << 64) - 1)),
     (PING, 1 << 20, (1002, 1009)),
 )
@@ -188,7 +252,10 @@ LENGTHS = (
     ("bad", "codes"),
     [
         *((bad, (1002,)) for bad in BROKEN),
-        *((frame(opcode, b"", declared=size, form=64), codes) for opcode, size, codes in LENGTHS),
+        *(
+            (frame(opcode, b"", declared=size, form=64), codes)
+            for opcode, size, codes in LENGTHS
+        ),
     ],
 )
 def test_broken_compression_and_too_large_sizes_are_refused_at_once(
@@ -199,7 +266,9 @@ def test_broken_compression_and_too_large_sizes_are_refused_at_once(
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("limit", [1, 10, 124, 125, 126, 1000, 65536])
-def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(opcode: int, limit: int) -> None:
+def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(
+    opcode: int, limit: int
+) -> None:
     fits, over = b"x" * limit, b"x" * (limit + 1)
     for cuts in ([], [0], [1], [limit // 2], [limit], [0, 0, limit, limit]):
         assert read(fragments(opcode, fits, cuts), limit) == ([(opcode, fits)], 0), cuts
@@ -210,22 +279,38 @@ def test_a_message_may_be_as_large_as_the_limit_and_no_byte_larger(opcode: int, 
 def test_the_limit_counts_inflated_bytes(limit: int) -> None:
     fits, over = b"x" * limit, b"x" * (limit + 1)
     for cuts in ([], [1], [2, 3]):
-        assert read(fragments(TEXT, deflated(fits), cuts, rsv=4), limit, True) == ([(TEXT, fits)], 0), cuts
-        assert read(fragments(TEXT, deflated(over), cuts, rsv=4), limit, True) == ([], 1009), cuts
+        assert read(fragments(TEXT, deflated(fits), cuts, rsv=4), limit, True) == (
+            [(TEXT, fits)],
+            0,
+        ), cuts
+        assert read(fragments(TEXT, deflated(over), cuts, rsv=4), limit, True) == (
+            [],
+            1009,
+        ), cuts
 
 
 @pytest.mark.parametrize("limit", [1000, 65536])
-def test_what_cannot_be_compressed_may_take_a_few_bytes_more_on_its_way(limit: int) -> None:
+def test_what_cannot_be_compressed_may_take_a_few_bytes_more_on_its_way(
+    limit: int,
+) -> None:
     noise = random.Random(1).randbytes(limit)
     packed = deflated(noise)
     assert len(packed) > limit
     for cuts in ([], [limit // 2]):
-        assert read(fragments(BINARY, packed, cuts, rsv=4), limit, True) == ([(BINARY, noise)], 0)
-        assert read(fragments(BINARY, packed, cuts, rsv=4), limit - 1, True) == ([], 1009)
+        assert read(fragments(BINARY, packed, cuts, rsv=4), limit, True) == (
+            [(BINARY, noise)],
+            0,
+        )
+        assert read(fragments(BINARY, packed, cuts, rsv=4), limit - 1, True) == (
+            [],
+            1009,
+        )
 
 
 @pytest.mark.parametrize("size", [0, 1, 900, 999, 1000])
-def test_control_frames_between_fragments_do_not_count_against_the_limit(size: int) -> None:
+def test_control_frames_between_fragments_do_not_count_against_the_limit(
+    size: int,
+) -> None:
     start = frame(BINARY, b"x" * size, fin=False)
     assert read([start, frame(PING, b"p" * 125), close(1000)]) == (
         [(PING, b"p" * 125), (CLOSE, b"\x03\xe8")],
@@ -276,4 +361,6 @@ def test_a_parser_holds_nothing_when_nothing_is_unfinished() -> None:
         assert tracemalloc.get_traced_memory()[0] < 100_000
     finally:
         tracemalloc.stop()
-    assert [message.data for message in parser.feed(frame(CONTINUATION, b"end"))] == [b"end"]
+    assert [message.data for message in parser.feed(frame(CONTINUATION, b"end"))] == [
+        b"end"
+    ]

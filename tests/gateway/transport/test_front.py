@@ -1,4 +1,5 @@
-"""The front in this process: where requests go, and what becomes of a socket that changes hands."""
+"""The front in this process: where requests go, and what becomes of a socket
+that changes hands."""
 
 import _socket
 import time
@@ -16,9 +17,20 @@ from imserver.gateway.dialects.cmd.wire import CmdDialect
 from imserver.gateway.metrics import Metrics
 from imserver.gateway.node.http_servers import echo
 from imserver.gateway.transport.connection import Connection
-from imserver.gateway.transport.gate import Admission, DialectPath, Gate, GatePolicy, Origins, adopt
+from imserver.gateway.transport.gate import (
+    Admission,
+    DialectPath,
+    Gate,
+    GatePolicy,
+    Origins,
+    adopt,
+)
 from imserver.gateway.transport.handover import HandOver, ListenerContext
-from imserver.gateway.transport.http import PIPELINED_SECONDS, FrontServer, HttpConnection
+from imserver.gateway.transport.http import (
+    PIPELINED_SECONDS,
+    FrontServer,
+    HttpConnection,
+)
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse, KnownHeads
 from imserver.gateway.transport.listener import Listener, bind
 from imserver.gateway.transport.outbox import MANY_CONNECTIONS
@@ -32,12 +44,19 @@ Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class Harness(SocketHarness):
-    """A front on a free port: ``/fast`` is answered by itself, everything else by ``application``.
+    """A front on a free port: ``/fast`` is answered by itself, everything else
+    by ``application``.
 
     WebSockets on /acc echo, unless ``serve`` is set.
     """
 
-    def __init__(self, *, requests: int = 8, limits: dict[str, float] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        requests: int = 8,
+        limits: dict[str, float] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.metrics = Metrics()
         self.serve: Callable[[Connection, bytes, bool], None] = echo
@@ -46,7 +65,11 @@ class Harness(SocketHarness):
         """Called when the application begins with a request."""
         self.go = Signal()
         self.go.set()
-        paths = {"/acc": DialectPath(CmdDialect(), lambda *message: self.serve(*message), 65536)}
+        paths = {
+            "/acc": DialectPath(
+                CmdDialect(), lambda *message: self.serve(*message), 65536
+            )
+        }
         proxies, policy = TrustedProxies(()), GatePolicy(any_origin=True)
         self.gate = Gate(proxies, Origins(proxies, policy), False, policy)
         self.gate.paths.update(paths)
@@ -67,7 +90,9 @@ class Harness(SocketHarness):
             KnownHeads(),
         )
         sock = bind("127.0.0.1", 0, 256, False)
-        self.listener = Listener(sock, self.poller, self.loop, self.metrics, self.front.accept)
+        self.listener = Listener(
+            sock, self.poller, self.loop, self.metrics, self.front.accept
+        )
 
     def __exit__(self, *what: Any) -> None:
         self.go.set()
@@ -84,7 +109,9 @@ class Harness(SocketHarness):
         self.gate.left(connection.peer)
 
     def answer(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse(200, b"fast " + request.query + request.body, headers=(("X-Route", "fast"),))
+        return HttpResponse(
+            200, b"fast " + request.query + request.body, headers=(("X-Route", "fast"),)
+        )
 
     def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
         path = environ["PATH_INFO"]
@@ -92,7 +119,13 @@ class Harness(SocketHarness):
         self.on_request()
         body = environ["wsgi.input"].read()
         self.go.wait()
-        start("200 OK", [("X-Route", "application"), ("Content-Length", str(len(path) + len(body)))])
+        start(
+            "200 OK",
+            [
+                ("X-Route", "application"),
+                ("Content-Length", str(len(path) + len(body))),
+            ],
+        )
         return [path.encode() + body]
 
     def call(self) -> Caller:
@@ -119,7 +152,9 @@ def nothing_is_left(harness: Harness) -> bool:
 @contextmanager
 def wsgi_server(harness: Harness) -> Iterator[WsgiServer]:
     sock = bind("127.0.0.1", 0, 256, False)
-    server = WsgiServer(sock, harness.application, {}, harness.front.listener, harness.metrics)
+    server = WsgiServer(
+        sock, harness.application, {}, harness.front.listener, harness.metrics
+    )
     server.start()
     try:
         yield server
@@ -128,7 +163,9 @@ def wsgi_server(harness: Harness) -> Iterator[WsgiServer]:
 
 
 @pytest.mark.parametrize("http_server", HTTP_SERVERS)
-def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http_server: str) -> None:
+def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(
+    http_server: str,
+) -> None:
     turn, turns = 0, list[int]()
 
     def count() -> None:
@@ -149,7 +186,9 @@ def test_pipelined_requests_of_the_application_take_a_turn_of_the_loop_each(http
     assert len(set(turns)) == 20
 
 
-def test_others_are_served_between_long_requests_that_came_together(harness: Harness) -> None:
+def test_others_are_served_between_long_requests_that_came_together(
+    harness: Harness,
+) -> None:
     served: list[bytes] = []
 
     def answer(request: HttpRequest) -> HttpResponse:
@@ -170,13 +209,16 @@ def test_others_are_served_between_long_requests_that_came_together(harness: Har
         assert [caller.response()[2] for _ in queries] == queries
 
 
-# --- a socket that changes hands ----------------------------------------------------------------------------
+# --- a socket that changes hands ----------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "before", [b"", b"POST /fast HTTP/1.1\r\nContent-Length: 4\r\nHost: localhost\r\n\r\n"]
+    "before",
+    [b"", b"POST /fast HTTP/1.1\r\nContent-Length: 4\r\nHost: localhost\r\n\r\n"],
 )
-def test_many_frames_behind_the_upgrade_delay_nobody_else(harness: Harness, before: bytes) -> None:
+def test_many_frames_behind_the_upgrade_delay_nobody_else(
+    harness: Harness, before: bytes
+) -> None:
     """A body that is read in large pieces may end with an upgrade too."""
     served: list[int] = []
     seen: list[int] = []
@@ -236,14 +278,15 @@ def test_many_that_upgrade_and_vanish_leave_nothing_behind(harness: Harness) -> 
     assert nothing_is_left(harness)
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------
 
 
 CHUNKED = "POST {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def test_many_chunked_requests_in_one_packet_are_all_answered(harness: Harness) -> None:
-    """Each of them is served when its body is complete, in a loop and not one inside the other."""
+    """Each of them is served when its body is complete, in a loop and not one
+    inside the other."""
     head, count = CHUNKED.format("/fast").encode(), 600
     with harness.call() as caller:
         caller.send(head + b"1\r\n")  # within a body more is read at once
@@ -255,7 +298,9 @@ def test_many_chunked_requests_in_one_packet_are_all_answered(harness: Harness) 
 
 @pytest.mark.parametrize("path", ["/fast", "/app"])
 @pytest.mark.parametrize("first", ["/fast", "/app", "chunked"])
-def test_line_ends_before_a_request_do_not_hide_its_body(harness: Harness, first: str, path: str) -> None:
+def test_line_ends_before_a_request_do_not_hide_its_body(
+    harness: Harness, first: str, path: str
+) -> None:
     before = (
         CHUNKED.format("/fast").encode() + b"0\r\n\r\n"
         if first == "chunked"
@@ -272,8 +317,11 @@ def test_line_ends_before_a_request_do_not_hide_its_body(harness: Harness, first
     assert "/inner" not in harness.handed_over
 
 
-def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(harness: Harness) -> None:
-    """A back end that pushes in a closed loop, three requests at a time: nothing is lost or overtaken."""
+def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(
+    harness: Harness,
+) -> None:
+    """A back end that pushes in a closed loop, three requests at a time:
+    nothing is lost or overtaken."""
     pairs = [harness.connect() for _ in range(MANY_CONNECTIONS)]
     answered: list[bytes] = []
 
@@ -290,7 +338,9 @@ def test_the_answer_to_a_push_to_many_comes_before_the_push_is_written(harness: 
         for turns in range(5):
             numbers = range(3 * turns, 3 * turns + 3)
             caller.send(b"".join(request(f"/push?{number}") for number in numbers))
-            assert [caller.response()[2] for _ in numbers] == [b"%d" % number for number in numbers]
+            assert [caller.response()[2] for _ in numbers] == [
+                b"%d" % number for number in numbers
+            ]
     for _, client in pairs:
         client.expect(15)
         assert client.payloads() == [b"%d" % number for number in range(15)]
@@ -303,15 +353,23 @@ def test_above_the_limit_requests_wait_for_their_turn() -> None:
         callers = [harness.call() for _ in range(5)]
         for number, caller in enumerate(callers):
             caller.send(request(f"/app{number}"))
-        until(lambda: len(harness.handed_over) == 2 and harness.metrics.http_handed_over == 5)
+        until(
+            lambda: (
+                len(harness.handed_over) == 2 and harness.metrics.http_handed_over == 5
+            )
+        )
         with harness.call() as quick:
             quick.send(request("/fast"))
             assert quick.response()[0] == 200, "fast routes need no turn"
         harness.go.set()
-        assert [caller.response()[2] for caller in callers] == [b"/app%d" % n for n in range(5)]
+        assert [caller.response()[2] for caller in callers] == [
+            b"/app%d" % n for n in range(5)
+        ]
 
 
-def test_a_client_that_vanishes_while_the_application_works_does_no_harm(harness: Harness) -> None:
+def test_a_client_that_vanishes_while_the_application_works_does_no_harm(
+    harness: Harness,
+) -> None:
     harness.go.clear()
     caller = harness.call()
     caller.send(request("/app"))
@@ -321,14 +379,16 @@ def test_a_client_that_vanishes_while_the_application_works_does_no_harm(harness
     until(lambda: nothing_is_left(harness) and not harness.front.hand_over.busy)
 
 
-# --- waiting too long ---------------------------------------------------------------------------------------
+# --- waiting too long ---------------------------------------------------------
 
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets seconds pass for the front."""
     passed = 0.0
-    monkeypatch.setattr("imserver.gateway.transport.http.monotonic", lambda: time.monotonic() + passed)
+    monkeypatch.setattr(
+        "imserver.gateway.transport.http.monotonic", lambda: time.monotonic() + passed
+    )
 
     def let_pass(seconds: float) -> None:
         nonlocal passed
@@ -361,7 +421,9 @@ def test_the_wsgi_server_cuts_off_a_handshake_that_does_not_end() -> None:
                 assert caller.until_ended()[:12] == (b"HTTP/1.1 408" if begun else b"")
 
 
-def test_each_request_in_a_packet_has_its_own_time(harness: Harness, later: Callable[[float], None]) -> None:
+def test_each_request_in_a_packet_has_its_own_time(
+    harness: Harness, later: Callable[[float], None]
+) -> None:
     whole = request("/fast")
     with harness.call() as caller:
         caller.send(whole[:10])
@@ -393,7 +455,9 @@ def test_a_connection_that_is_answered_does_not_expire(
         assert caller.response()[0] == 200
 
 
-def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callable[[float], None]) -> None:
+def test_a_kept_connection_has_a_time_of_its_own(
+    harness: Harness, later: Callable[[float], None]
+) -> None:
     with harness.call() as caller:
         caller.send(CHUNKED.format("/fast").encode())
         until(lambda: any(parked.held_bytes() for parked in harness.front.parked))
@@ -402,24 +466,32 @@ def test_a_kept_connection_has_a_time_of_its_own(harness: Harness, later: Callab
         later(74)
         harness.front.expire()
         caller.send(request("/fast"))
-        assert caller.response()[0] == 200, "the line end behind the body has shortened nothing"
+        assert caller.response()[0] == 200, (
+            "the line end behind the body has shortened nothing"
+        )
         later(76)
         harness.front.expire()
         assert caller.until_ended() == b""
 
 
-# --- draining -----------------------------------------------------------------------------------------------
+# --- draining -----------------------------------------------------------------
 
 
 def ends_with_its_answer(caller: Caller) -> bool:
     """Whether an answer comes that says it is the last one, and it is."""
     status, headers, _ = caller.response()
-    return (status, headers.get("connection"), caller.until_ended()) == (200, "close", b"")
+    return (status, headers.get("connection"), caller.until_ended()) == (
+        200,
+        "close",
+        b"",
+    )
 
 
 def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> None:
     with ExitStack() as stack:
-        idle, late, handed, working = (stack.enter_context(harness.call()) for _ in range(4))
+        idle, late, handed, working = (
+            stack.enter_context(harness.call()) for _ in range(4)
+        )
         for caller in (idle, handed):
             caller.send(request("/fast"))
             caller.response()
@@ -442,7 +514,8 @@ def test_a_drain_ends_what_waits_and_answers_what_is_there(harness: Harness) -> 
 
 
 def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> None:
-    """A proxy that sends a POST on it could not know that it ends, and must not repeat it elsewhere."""
+    """A proxy that sends a POST on it could not know that it ends, and must not
+    repeat it elsewhere."""
     with harness.call() as fast, harness.call() as handed:
         for caller, path in ((fast, "/fast"), (handed, "/app")):
             caller.send(request(path))
@@ -458,9 +531,13 @@ def test_a_kept_connection_is_served_once_more_in_a_drain(harness: Harness) -> N
             assert ends_with_its_answer(caller)
 
 
-def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: Harness) -> None:
+def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(
+    harness: Harness,
+) -> None:
     with wsgi_server(harness) as server, ExitStack() as stack:
-        idle, keep_alive, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
+        idle, keep_alive, working = (
+            stack.enter_context(Caller(server.port)) for _ in range(3)
+        )
         for caller in (idle, keep_alive):
             caller.send(request("/app"))
             assert caller.response()[0] == 200
@@ -470,8 +547,14 @@ def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: 
         queued = stack.enter_context(Caller(server.port))
         server.drain()
         harness.go.set()
-        old = request("/app", protocol="HTTP/1.0", headers=[("Connection", "keep-alive")])
-        for caller, more in ((working, b""), (keep_alive, request("/app")), (queued, old)):
+        old = request(
+            "/app", protocol="HTTP/1.0", headers=[("Connection", "keep-alive")]
+        )
+        for caller, more in (
+            (working, b""),
+            (keep_alive, request("/app")),
+            (queued, old),
+        ):
             caller.send(more)
             assert ends_with_its_answer(caller)
         until(lambda: not server.busy)
@@ -483,7 +566,9 @@ def test_the_wsgi_server_serves_a_kept_connection_once_more_in_a_drain(harness: 
 
 def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) -> None:
     with wsgi_server(harness) as server, ExitStack() as stack:
-        started, arrived, working = (stack.enter_context(Caller(server.port)) for _ in range(3))
+        started, arrived, working = (
+            stack.enter_context(Caller(server.port)) for _ in range(3)
+        )
         for caller in (started, arrived):
             caller.send(request("/app"))
             assert caller.response()[0] == 200
@@ -502,7 +587,9 @@ def test_the_wsgi_server_ends_a_drain_with_what_has_arrived(harness: Harness) ->
         until(lambda: not server.busy and not server.connected)
 
 
-def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(harness: Harness) -> None:
+def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(
+    harness: Harness,
+) -> None:
     go = Signal()
     order: list[bytes] = []
 

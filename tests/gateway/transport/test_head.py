@@ -1,4 +1,5 @@
-"""Request heads, read strictly or not at all, those that have come before as if they had not; and bodies."""
+"""Request heads, read strictly or not at all, those that have come before as if
+they had not; and bodies."""
 
 import io
 import json
@@ -41,7 +42,14 @@ def head(*lines: bytes, first: bytes = b"POST /user/sendMessage HTTP/1.1") -> by
 
 NO_HOSTS = (b"x y", b"x/y", b"x\\y", b"x@y", b"x#", b"\xe9", b"x?", b"<x>", b"x\ty")
 """RFC 9112 section 3.2."""
-NO_TARGETS = (b"  /", b" / ", b" /a b", b" /\xc3\xa4\x01", b" /\xc3\xa4\x7f", b" /\xc3\xa4 b")
+NO_TARGETS = (
+    b"  /",
+    b" / ",
+    b" /a b",
+    b" /\xc3\xa4\x01",
+    b" /\xc3\xa4\x7f",
+    b" /\xc3\xa4 b",
+)
 
 
 def status_of(data: bytes) -> int:
@@ -53,14 +61,22 @@ def status_of(data: bytes) -> int:
     return 0
 
 
-def test_a_head_of_up_to_99_lines_ends_at_its_empty_line_and_is_read_unchanged() -> None:
+def test_a_head_of_up_to_99_lines_ends_at_its_empty_line_and_is_read_unchanged() -> (
+    None
+):
     assert end_of_head(GOOD, 1000) == len(GOOD)
     assert end_of_head(GOOD + b"body\r\n\r\n", 1000) == len(GOOD)
     assert end_of_head(GOOD, len(GOOD)) == len(GOOD)
     for size in range(len(GOOD)):
         assert end_of_head(GOOD[:size].removesuffix(b"\r"), 1000) == 0
-    parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
-    assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
+    parsed = parse_head(
+        head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9")
+    )
+    assert (parsed.method, parsed.url, parsed.version) == (
+        "POST",
+        b"/user/sendMessage",
+        "1.1",
+    )
     assert parsed.headers["host"] == "chat.example"
     assert parsed.headers["x-two"] == "a,b"
     assert parsed.headers["x-latin"] == "é"
@@ -80,7 +96,9 @@ def test_a_head_of_up_to_99_lines_ends_at_its_empty_line_and_is_read_unchanged()
         (b"GET / HTTP/1.1\nHost: x\n", 1000, 400),
     ],
 )
-def test_a_head_that_is_bad_is_refused_before_it_ends(data: bytes, limit: int, status: int) -> None:
+def test_a_head_that_is_bad_is_refused_before_it_ends(
+    data: bytes, limit: int, status: int
+) -> None:
     with pytest.raises(BadHead) as caught:
         end_of_head(data, limit)
     assert caught.value.problem.status == status
@@ -88,7 +106,12 @@ def test_a_head_that_is_bad_is_refused_before_it_ends(data: bytes, limit: int, s
 
 @pytest.mark.parametrize(
     ("host", "under"),
-    [("ntfy.example", "/ntfy"), ("NTFY.example.:80", "/ntfy"), ("chat.example", ""), ("[::1]", "")],
+    [
+        ("ntfy.example", "/ntfy"),
+        ("NTFY.example.:80", "/ntfy"),
+        ("chat.example", ""),
+        ("[::1]", ""),
+    ],
 )
 def test_a_host_may_be_served_under_a_path(host: str, under: str) -> None:
     raw = f"PUT /topic/a?b=c HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
@@ -100,14 +123,17 @@ def test_a_host_may_be_served_under_a_path(host: str, under: str) -> None:
     assert parse_head(raw, {"": "/all"}).path == "/all/topic/a"
 
 
-# --- what it says -------------------------------------------------------------------------------------------
+# --- what it says -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "host", [b"", b"x_y:80", b"[2001:db8::7]:80", b"CHAT.example.", b"192.0.2.7", b"%41"]
+    "host",
+    [b"", b"x_y:80", b"[2001:db8::7]:80", b"CHAT.example.", b"192.0.2.7", b"%41"],
 )
 def test_a_host_may_be_any_that_a_url_can_name(host: bytes) -> None:
-    assert parse_head(GOOD.replace(b"chat.example", host)).headers["host"] == host.decode()
+    assert (
+        parse_head(GOOD.replace(b"chat.example", host)).headers["host"] == host.decode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,15 +145,21 @@ def test_a_host_may_be_any_that_a_url_can_name(host: bytes) -> None:
         *((b"1.0", wish, False) for wish in (None, b"keep-alive, close")),
     ],
 )
-@pytest.mark.parametrize("body", [(), (b"Content-Length: 5",), (b"Transfer-Encoding: Chunked",)])
+@pytest.mark.parametrize(
+    "body", [(), (b"Content-Length: 5",), (b"Transfer-Encoding: Chunked",)]
+)
 def test_a_connection_is_kept_as_the_client_wishes(
     version: bytes, connection: bytes | None, keep_alive: bool, body: tuple[bytes, ...]
 ) -> None:
-    """RFC 9112 section 6.1: a server in between may not know chunks, if it is of HTTP/1.0."""
+    """RFC 9112 section 6.1: a server in between may not know chunks, if it is
+    of HTTP/1.0."""
     lines = (() if connection is None else (b"Connection: " + connection,)) + body
     parsed = parse_head(head(*lines, first=b"POST / HTTP/" + version))
     chunked = b"Chunked" in b"".join(body)
-    assert (parsed.length, parsed.chunked) == (5 if body and not chunked else None, chunked)
+    assert (parsed.length, parsed.chunked) == (
+        5 if body and not chunked else None,
+        chunked,
+    )
     assert parsed.keep_alive is (keep_alive and not (chunked and version == b"1.0"))
 
 
@@ -144,11 +176,15 @@ def test_a_connection_is_kept_as_the_client_wishes(
     ],
 )
 def test_a_target_is_read_as_a_path_in_ascii(target: str, url: bytes) -> None:
-    """Without its host; raw bytes above 0x7F are percent-encoded, as Go's net/http takes them."""
+    """Without its host; raw bytes above 0x7F are percent-encoded, as Go's
+    net/http takes them."""
     raw = head(first=f"GET {target} HTTP/1.1".encode())
     parsed = parse_head(raw)
     assert parsed.url == url
-    assert (parsed.path.encode(), parsed.query) == (url.partition(b"?")[0], url.partition(b"?")[2])
+    assert (parsed.path.encode(), parsed.query) == (
+        url.partition(b"?")[0],
+        url.partition(b"?")[2],
+    )
     plain = head(first=b"GET " + url + b" HTTP/1.1")
     assert plain_request(raw, parsed, b"") == plain_head(raw, parsed) == plain
 
@@ -167,12 +203,16 @@ def test_what_is_no_request_is_refused(data: bytes) -> None:
     assert 400 <= status_of(data) < 600
 
 
-# --- heads that have come before ----------------------------------------------------------------------------
+# --- heads that have come before ----------------------------------------------
 
 USUAL = (b"Content-Type: application/json", b"Content-Length: 12")
 KEY = b"Authorization: Bearer abc.DEF-123_~+/="
 HANDSHAKE = b"GET /acc HTTP/1.1"
-HANDSHAKE_LINES = (b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Version: 13")
+HANDSHAKE_LINES = (
+    b"Upgrade: websocket",
+    b"Connection: Upgrade",
+    b"Sec-WebSocket-Version: 13",
+)
 HANDSHAKE_KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 OTHER_HANDSHAKE_KEY = b"Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw=="
 
@@ -187,7 +227,12 @@ def fields_of(parsed: ParsedHead) -> dict[str, object]:
         head(*HANDSHAKE_LINES, first=HANDSHAKE),
         *(
             head(*HANDSHAKE_LINES, HANDSHAKE_KEY, secret, first=HANDSHAKE)
-            for secret in (b"Cookie: c", KEY, b"Sec-WebSocket-Protocol: token", HANDSHAKE_KEY)
+            for secret in (
+                b"Cookie: c",
+                KEY,
+                b"Sec-WebSocket-Protocol: token",
+                HANDSHAKE_KEY,
+            )
         ),
         head(*HANDSHAKE_LINES, HANDSHAKE_KEY, first=b"GET /acc?token=1 HTTP/1.1"),
         head(*USUAL, b"Cookie: session=1"),
@@ -201,7 +246,9 @@ def fields_of(parsed: ParsedHead) -> dict[str, object]:
         head(*USUAL, *[b"Accept: x"] * MAX_LINES),
     ],
 )
-def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(data: bytes) -> None:
+def test_what_may_be_secret_or_is_large_or_comes_once_is_not_remembered(
+    data: bytes,
+) -> None:
     known = KnownHeads()
     assert fields_of(known.read(data)) == fields_of(parse_head(data))
     assert not known.heads
@@ -226,7 +273,10 @@ def test_a_key_is_of_its_own_request_only_and_is_not_remembered(
         data = head(*usual, secret, first=first)
         assert fields_of(known.read(data)) == fields_of(parse_head(data))
     assert list(known.heads) == [head(*usual, first=first)]
-    assert not {"authorization", "sec-websocket-key"} & known.heads[head(*usual, first=first)].headers.keys()
+    assert (
+        not {"authorization", "sec-websocket-key"}
+        & known.heads[head(*usual, first=first)].headers.keys()
+    )
     assert known.read(head(*USUAL)) is known.read(head(*USUAL)), "it is not read again"
     assert known.read(head(*USUAL)) is not known.read(head(*USUAL, b"Accept: x"))
 
@@ -245,7 +295,9 @@ def parts(response: bytes) -> tuple[str, list[str], bytes]:
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=lambda problem: problem.code)
-def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: errors.HttpProblem) -> None:
+def test_every_problem_is_a_whole_response_that_ends_its_connection(
+    problem: errors.HttpProblem,
+) -> None:
     first, lines, body = parts(problem_response(problem, (("X-More", "13"),)))
     assert "X-More: 13" in lines
     assert first.startswith(f"HTTP/1.1 {problem.status} ")
@@ -279,29 +331,40 @@ def test_a_head_shows_whether_the_connection_is_kept_where_the_version_does_not(
     assert sorted(lines) == sorted(["X: y", "Content-Length: 7", *connection])
 
 
-# --- bodies, by length or in chunks -------------------------------------------------------------------------
+# --- bodies, by length or in chunks -------------------------------------------
 
 
 LIMIT = 1000
 relaxed = settings(deadline=None)
 
-CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-Kept: 1\r\n\r\n"
+CHUNKED = (
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-Kept: 1\r\n\r\n"
+)
 
 
 def head_of(length: int | None) -> ParsedHead:
     """A parsed head with this length; None: chunked."""
     return parse_head(
-        CHUNKED if length is None else b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+        CHUNKED
+        if length is None
+        else b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
     )
 
 
-def read(length: int | None, parts: list[bytes], limit: int = LIMIT) -> tuple[bytes, bytes | None, bool]:
-    """Content, what stood behind the body (None: not whole), and whether it is too large."""
+def read(
+    length: int | None, parts: list[bytes], limit: int = LIMIT
+) -> tuple[bytes, bytes | None, bool]:
+    """Content, what stood behind the body (None: not whole), and whether it is
+    too large."""
     body = Body(head_of(length), limit)
     for index, part in enumerate(parts):
         rest = body.feed(part)
         if rest is not None:
-            return bytes(body.content), rest + b"".join(parts[index + 1 :]), body.too_large
+            return (
+                bytes(body.content),
+                rest + b"".join(parts[index + 1 :]),
+                body.too_large,
+            )
     return bytes(body.content), None, body.too_large
 
 
@@ -311,7 +374,9 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 
 @relaxed
 @given(content=st.binary(max_size=60), rest=st.binary(max_size=20), data=st.data())
-def test_a_body_of_known_length_ends_where_it_says(content: bytes, rest: bytes, data: st.DataObject) -> None:
+def test_a_body_of_known_length_ends_where_it_says(
+    content: bytes, rest: bytes, data: st.DataObject
+) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(content + rest)), max_size=5))
     assert read(len(content), pieces(content + rest, cuts)) == (content, rest, False)
 
@@ -339,7 +404,10 @@ def test_a_broken_or_endless_chunk_is_refused(stream: bytes, bytewise: bool) -> 
 def test_a_body_may_be_as_large_as_the_limit_and_no_byte_larger(size: int) -> None:
     content = b"x" * size
     assert read(size, [content])[2] is (size > LIMIT)
-    stream = b"".join(chunk(content[start : start + 300]) for start in range(0, size, 300)) + b"0\r\n\r\n"
+    stream = (
+        b"".join(chunk(content[start : start + 300]) for start in range(0, size, 300))
+        + b"0\r\n\r\n"
+    )
     found = read(None, [stream])
     assert found[2] is (size > LIMIT)
     assert size > LIMIT or found == (content, b"", False)
@@ -359,7 +427,7 @@ def test_what_is_too_large_is_not_buffered() -> None:
     assert body.held_bytes == 100, "what has come"
 
 
-# --- for readers less strict --------------------------------------------------------------------------------
+# --- for readers less strict --------------------------------------------------
 
 HOST, LENGTH, EXPECT = b"Host: x", b"Content-Length: 2", b"Expect: 100-continue"
 UPGRADE, CODED = b"Upgrade: websocket", b"Transfer-Encoding: chunked"
@@ -378,10 +446,21 @@ def lines(*rows: bytes) -> bytes:
         (b"POST / HTTP/1.1", (CODED, HOST), b"", (HOST, b"Content-Length: 0")),
         (b"POST / HTTP/1.1", (HOST, LENGTH, EXPECT), b"ab", (HOST, LENGTH)),
         (b"HEAD / HTTP/1.1", (HOST, LENGTH), b"ab", (HOST,)),
-        (b"POST / HTTP/1.0", (b"Connection: keep-alive", CODED), b"ab", (LENGTH, b"Connection: close")),
+        (
+            b"POST / HTTP/1.0",
+            (b"Connection: keep-alive", CODED),
+            b"ab",
+            (LENGTH, b"Connection: close"),
+        ),
         *(
-            (b"GET / HTTP/1.1", (b"Connection: " + wish, HOST), b"", (HOST, b"Connection: close"))
-            for wish in (b"close, foo", b"Foo , Close", b"close,upgrade")  # pywsgi knows nothing but "close"
+            (
+                b"GET / HTTP/1.1",
+                (b"Connection: " + wish, HOST),
+                b"",
+                (HOST, b"Connection: close"),
+            )
+            # pywsgi knows nothing but "close"
+            for wish in (b"close, foo", b"Foo , Close", b"close,upgrade")
         ),
         (
             b"GET / HTTP/1.1",
@@ -402,7 +481,11 @@ def test_a_request_goes_on_in_its_plain_form(
 @pytest.mark.parametrize(
     ("first", "given", "plain"),
     [
-        (b"POST http://x/files?a HTTP/1.1", (EXPECT, LENGTH), (b"POST /files?a HTTP/1.1", EXPECT, LENGTH)),
+        (
+            b"POST http://x/files?a HTTP/1.1",
+            (EXPECT, LENGTH),
+            (b"POST /files?a HTTP/1.1", EXPECT, LENGTH),
+        ),
         (b"POST /files HTTP/1.0", (EXPECT, LENGTH), (b"POST /files HTTP/1.0", LENGTH)),
         (b"POST /files HTTP/1.1", (LENGTH,), (b"POST /files HTTP/1.1", LENGTH)),
     ],
@@ -410,7 +493,8 @@ def test_a_request_goes_on_in_its_plain_form(
 def test_a_head_before_a_stream_is_plain(
     first: bytes, given: tuple[bytes, ...], plain: tuple[bytes, ...]
 ) -> None:
-    """It still says what it expects: who reads the body answers that, to a client that knows the answer."""
+    """It still says what it expects: who reads the body answers that, to a
+    client that knows the answer."""
     raw = lines(first, HOST, *given)
     assert plain_head(raw, parse_head(raw)) == lines(plain[0], HOST, *plain[1:])
 
@@ -422,10 +506,23 @@ def wanted(method: str, path: str) -> bool:
 @pytest.mark.parametrize(
     ("request_line", "given", "is_streamed"),
     [
-        *((line, LENGTH, True) for line in ("POST /files", "POST /files?a=/b", "POST http://x/files?a=b")),
-        *((line, LENGTH, False) for line in ("POST /files/", "POST //files", "POST /%66iles", "PUT /files")),
-        *(("POST /files", row, False) for row in (b"Content-Length: 0", b"X: y", CODED)),
-        ("POST /files", b"Content-Length: 2\r\nUpgrade: websocket\r\nConnection: upgrade", False),
+        *(
+            (line, LENGTH, True)
+            for line in ("POST /files", "POST /files?a=/b", "POST http://x/files?a=b")
+        ),
+        *(
+            (line, LENGTH, False)
+            for line in ("POST /files/", "POST //files", "POST /%66iles", "PUT /files")
+        ),
+        *(
+            ("POST /files", row, False)
+            for row in (b"Content-Length: 0", b"X: y", CODED)
+        ),
+        (
+            "POST /files",
+            b"Content-Length: 2\r\nUpgrade: websocket\r\nConnection: upgrade",
+            False,
+        ),
     ],
 )
 def test_a_body_with_a_length_is_streamed_on_its_path(
@@ -449,4 +546,6 @@ def test_a_body_has_to_arrive_at_the_minimum_rate() -> None:
     assert body.deadline(159.0) == 100 + BODY_SECONDS
     body = Body(head_of(None), LIMIT, begun=100.0)
     body.feed(chunk(b"x", b";" + b"e" * 200) * 10)
-    assert body.deadline(105.0) == 100 + BODY_SILENCE_SECONDS + 10 / BODY_BYTES_PER_SECOND
+    assert (
+        body.deadline(105.0) == 100 + BODY_SILENCE_SECONDS + 10 / BODY_BYTES_PER_SECOND
+    )

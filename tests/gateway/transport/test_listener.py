@@ -1,4 +1,5 @@
-"""Listening: accepted at once, paused when files run out, and nobody forgotten at the end."""
+"""Listening: accepted at once, paused when files run out, and nobody forgotten
+at the end."""
 
 import _socket
 import logging
@@ -42,7 +43,9 @@ class Desk:
         self.accepted: list[tuple[_socket.socket, Any]] = []
         self.fail = False
         sock = bind("127.0.0.1", 0, backlog, False)
-        self.listener = HastyListener(sock, poller, get_hub().loop, self.metrics, self._accept)
+        self.listener = HastyListener(
+            sock, poller, get_hub().loop, self.metrics, self._accept
+        )
         self.clients: list[socket.socket] = []
 
     def _accept(self, sock: _socket.socket, address: Any) -> None:
@@ -71,9 +74,12 @@ def desk(poller: EpollPoller) -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize(
-    ("host", "port"), [("127.0.0.1", None), ("192.0.2.1", 0), ("no.such.host.invalid", 0)]
+    ("host", "port"),
+    [("127.0.0.1", None), ("192.0.2.1", 0), ("no.such.host.invalid", 0)],
 )
-def test_an_address_that_cannot_be_had_is_one_clear_line(host: str, port: int | None) -> None:
+def test_an_address_that_cannot_be_had_is_one_clear_line(
+    host: str, port: int | None
+) -> None:
     with bind("127.0.0.1", 0, 8, False) as taken:
         port = taken.getsockname()[1] if port is None else port
         with pytest.raises(StartError) as caught:
@@ -82,7 +88,9 @@ def test_an_address_that_cannot_be_had_is_one_clear_line(host: str, port: int | 
     assert "\n" not in str(caught.value)
 
 
-def test_whoever_calls_is_accepted_with_their_address_on_a_socket_that_never_blocks(desk: Desk) -> None:
+def test_whoever_calls_is_accepted_with_their_address_on_a_socket_that_never_blocks(
+    desk: Desk,
+) -> None:
     client = desk.call()
     until(lambda: desk.accepted)
     sock, address = desk.accepted[0]
@@ -92,11 +100,17 @@ def test_whoever_calls_is_accepted_with_their_address_on_a_socket_that_never_blo
     with pytest.raises(BlockingIOError):
         sock.recv(1)
     assert desk.metrics.accepted == 1
-    assert desk.listener.address == f"127.0.0.1:{desk.listener.port}" == text_of(client.getpeername())
+    assert (
+        desk.listener.address
+        == f"127.0.0.1:{desk.listener.port}"
+        == text_of(client.getpeername())
+    )
     assert text_of(("::1", 80, 0, 0)) == "[::1]:80"
 
 
-def test_a_listener_goes_on_after_a_logged_defect(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_goes_on_after_a_logged_defect(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     desk.fail = True
     with caplog.at_level(logging.ERROR):
         desk.call()
@@ -121,7 +135,9 @@ def test_closing_accepts_everybody_who_waits_and_nobody_after(desk: Desk) -> Non
 def spare_files(count: int) -> Iterator[None]:
     """This process can open so many more files."""
     used = {int(name) for name in os.listdir("/proc/self/fd")}
-    files = [number for number in range(len(used) + count + 1) if number not in used][:count]
+    files = [number for number in range(len(used) + count + 1) if number not in used][
+        :count
+    ]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[-1] + 1, limits[1]))
     try:
@@ -132,7 +148,9 @@ def spare_files(count: int) -> Iterator[None]:
 
 @pytest.mark.linux
 @pytest.mark.skipif(sys.platform != "linux", reason="counts files in /proc")
-def test_without_files_the_listener_waits_and_resumes(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_files_the_listener_waits_and_resumes(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     desk.clients += [socket.socket() for _ in range(40)]
     with spare_files(12):
         for client in desk.clients:
@@ -145,10 +163,16 @@ def test_without_files_the_listener_waits_and_resumes(desk: Desk, caplog: pytest
         assert desk.metrics.files_exhausted - tries <= most, "a pause is a pause"
         served = len(desk.accepted)
         assert 0 < served < 40
-        refusals = [client.recv(1000) for client in desk.clients if select.select([client], [], [], 0)[0]]
+        refusals = [
+            client.recv(1000)
+            for client in desk.clients
+            if select.select([client], [], [], 0)[0]
+        ]
         assert refusals, "somebody was told that there is no room"
         assert all(refusal.startswith(b"HTTP/1.1 503 ") for refusal in refusals)
         for sock, _ in desk.accepted:
             sock.close()
         until(lambda: len(desk.accepted) > served)
-    assert caplog.text.count("no file descriptors left") == 1, "said once, not at every try"
+    assert caplog.text.count("no file descriptors left") == 1, (
+        "said once, not at every try"
+    )

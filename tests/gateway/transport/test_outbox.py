@@ -1,4 +1,5 @@
-"""Outboxes: one send a turn, bounds in bytes and in time, and everything in order."""
+"""Outboxes: one send a turn, bounds in bytes and in time, and everything in
+order."""
 
 import _socket
 from collections.abc import Callable, Iterator
@@ -21,7 +22,15 @@ from imserver.gateway.transport.outbox import (
     Backlog,
 )
 from imserver.gateway.transport.states import CLOSING
-from tests.gateway.transport.harness import MEBIBYTE, Client, Socket, SocketHarness, look, turn, until
+from tests.gateway.transport.harness import (
+    MEBIBYTE,
+    Client,
+    Socket,
+    SocketHarness,
+    look,
+    turn,
+    until,
+)
 
 SMALL = 4096
 
@@ -38,7 +47,8 @@ def sends(connection: Connection) -> list[int]:
 
 
 def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
-    """Send more than the kernel takes of a connection with small buffers; what was sent."""
+    """Send more than the kernel takes of a connection with small buffers; what
+    was sent."""
     payloads = [b"%d %s" % (number, b"x" * 100) for number in range(frames)]
     for payload in payloads:
         connection.send(payload)
@@ -47,7 +57,7 @@ def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
     return payloads
 
 
-# --- one turn -----------------------------------------------------------------------------------------------
+# --- one turn -----------------------------------------------------------------
 
 
 def test_all_that_one_turn_enqueues_leaves_in_one_send_or_some_of_whole_frames(
@@ -73,7 +83,9 @@ def test_all_that_one_turn_enqueues_leaves_in_one_send_or_some_of_whole_frames(
     client.expect(14)
 
 
-def test_what_is_enqueued_first_leaves_first_but_behind_its_earlier_output(harness: SocketHarness) -> None:
+def test_what_is_enqueued_first_leaves_first_but_behind_its_earlier_output(
+    harness: SocketHarness,
+) -> None:
     flusher = harness.flusher
     others = [harness.connect() for _ in range(3)]
     (fresh, fresh_client), (busy, busy_client) = harness.connect(), harness.connect()
@@ -81,7 +93,9 @@ def test_what_is_enqueued_first_leaves_first_but_behind_its_earlier_output(harne
     answer = fresh.encoding.frame(b"answer")
     flusher.enqueue_first(fresh, answer)
     turn()
-    assert fresh_client.payloads() == [b"answer"], "with nothing else to write it is written, too"
+    assert fresh_client.payloads() == [b"answer"], (
+        "with nothing else to write it is written, too"
+    )
     sent = fill(slow)
     for connection, _ in others:
         connection.send(b"push")
@@ -99,15 +113,26 @@ def test_what_is_enqueued_first_leaves_first_but_behind_its_earlier_output(harne
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataObject) -> None:
-    """Random sends to several connections, some with tiny buffers that are read late, over several turns."""
+def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(
+    data: st.DataObject,
+) -> None:
+    """Random sends to several connections, some with tiny buffers that are read
+    late, over several turns."""
     with SocketHarness(batch=data.draw(st.integers(1, 4))) as harness:
-        several = [harness.connect(buffer_bytes=data.draw(st.sampled_from([0, SMALL]))) for _ in range(5)]
+        several = [
+            harness.connect(buffer_bytes=data.draw(st.sampled_from([0, SMALL])))
+            for _ in range(5)
+        ]
         expected: list[list[bytes]] = [[] for _ in several]
         steps = st.tuples(
-            st.integers(0, 4), st.integers(0, 4), st.sampled_from([1, 100, 3000, 70_000]), st.integers(0, 2)
+            st.integers(0, 4),
+            st.integers(0, 4),
+            st.sampled_from([1, 100, 3000, 70_000]),
+            st.integers(0, 2),
         )
-        for number, (who, to, size, then) in enumerate(data.draw(st.lists(steps, max_size=40))):
+        for number, (who, to, size, then) in enumerate(
+            data.draw(st.lists(steps, max_size=40))
+        ):
             payload = b"%d:" % number + b"x" * size
             for index in {who, to}:
                 several[index][0].send(payload)
@@ -127,7 +152,9 @@ def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> N
     with SocketHarness(batch=10) as harness:
         crowd = [harness.connect() for _ in range(100)]
         written: list[int] = []
-        live, client = harness.connect(harness.encoding(lambda *_: written.append(written_so_far())))
+        live, client = harness.connect(
+            harness.encoding(lambda *_: written.append(written_so_far()))
+        )
 
         def written_so_far() -> int:
             return sum(len(sends(connection)) for connection, _ in crowd)
@@ -141,7 +168,9 @@ def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> N
         assert live.is_open
 
 
-def broadcast(harness: SocketHarness, connections: list[Connection], payload: bytes) -> None:
+def broadcast(
+    harness: SocketHarness, connections: list[Connection], payload: bytes
+) -> None:
     """What fan-out does for an app with very many users."""
     flusher = harness.flusher
     for connection in connections:
@@ -154,7 +183,9 @@ def broadcast(harness: SocketHarness, connections: list[Connection], payload: by
     flusher.schedule()
 
 
-def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in_its_own_outbox() -> None:
+def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in_its_own_outbox() -> (
+    None
+):
     with SocketHarness(batch=4) as harness:
         several = [harness.connect() for _ in range(40)]
         lone, lone_client = harness.connect()
@@ -179,7 +210,9 @@ def test_a_broadcast_waits_for_its_permit_and_what_is_sent_to_one_does_not() -> 
         def permit(granted: Callable[[], object]) -> BulkPermit:
             line = stack.enter_context(permits.line())
             assert line is not None
-            return stack.enter_context(closing(BulkPermit(line, harness.loop, granted, 600.0, 600.0, 600.0)))
+            return stack.enter_context(
+                closing(BulkPermit(line, harness.loop, granted, 600.0, 600.0, 600.0))
+            )
 
         def serve() -> None:
             permits.wait(line.fileno(), 0.0)
@@ -199,18 +232,28 @@ def test_a_broadcast_waits_for_its_permit_and_what_is_sent_to_one_does_not() -> 
         assert last_client.payloads() == [b"to all", b"to one"]
         assert [client.payloads() for _, client in several[:-1]] == [[]] * 39
         holder.release()
-        until(lambda: serve() or all(client.payloads() == [b"to all"] for _, client in several[:-1]))
+        until(
+            lambda: (
+                serve()
+                or all(client.payloads() == [b"to all"] for _, client in several[:-1])
+            )
+        )
         until(lambda: serve() or holder.request())
 
 
 def two_pieces_a_slice(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Let the time of a slice end with its second piece. Returns the number of connections in both."""
+    """Let the time of a slice end with its second piece. Returns the number of
+    connections in both."""
     times = count(1000.0, SLICE_SECONDS * 0.6)
-    monkeypatch.setattr("imserver.gateway.transport.outbox.monotonic", lambda: next(times))
+    monkeypatch.setattr(
+        "imserver.gateway.transport.outbox.monotonic", lambda: next(times)
+    )
     return 2 * PIECE_CONNECTIONS
 
 
-def test_a_slice_ends_with_its_time_and_others_are_served_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_ends_with_its_time_and_others_are_served_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     size = two_pieces_a_slice(monkeypatch)
     with SocketHarness(batch=100_000) as harness:
         crowd = [harness.connect() for _ in range(4 * size)]
@@ -227,12 +270,16 @@ def test_a_slice_ends_with_its_time_and_others_are_served_then(monkeypatch: pyte
         broadcast(harness, [connection for connection, _ in crowd], b"to all")
         other.sock.send(b"\x81\x80\0\0\0\0")
         other.expect(1)
-        assert seen[0] in (size, 2 * size), "one slice, or one more before the loop looks at its sockets"
+        assert seen[0] in (size, 2 * size), (
+            "one slice, or one more before the loop looks at its sockets"
+        )
         for _, client in crowd:
             client.expect(1)
 
 
-def test_an_unfinished_broadcast_is_not_overtaken_and_skips_the_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_broadcast_is_not_overtaken_and_skips_the_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     size = two_pieces_a_slice(monkeypatch)
     with SocketHarness(batch=100_000) as harness:
         crowd = [harness.connect() for _ in range(3 * size)]
@@ -257,7 +304,9 @@ def test_an_unfinished_broadcast_is_not_overtaken_and_skips_the_lost(monkeypatch
             assert client.payloads() == [b"first", b"second"]
 
 
-def test_broadcasts_that_never_cease_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broadcasts_that_never_cease_take_no_more_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     size = two_pieces_a_slice(monkeypatch)
     with SocketHarness(batch=100_000) as harness:
         crowd = [harness.connect() for _ in range(3 * size)]
@@ -273,11 +322,15 @@ def test_broadcasts_that_never_cease_take_no_more_memory(monkeypatch: pytest.Mon
         once_more()
         for _, client in crowd:
             client.expect(30)
-        assert min(lengths) >= len(crowd), "some of the last one waits whenever the next one comes"
+        assert min(lengths) >= len(crowd), (
+            "some of the last one waits whenever the next one comes"
+        )
         assert max(lengths) <= 2 * len(crowd) + size
 
 
-def test_a_broadcast_goes_on_while_single_ones_never_cease_and_is_drained_when_few_wait() -> None:
+def test_a_broadcast_goes_on_while_single_ones_never_cease_and_is_drained_when_few_wait() -> (
+    None
+):
     with SocketHarness(batch=4) as harness:
         several = [harness.connect() for _ in range(40)]
         busy, _ = harness.connect()
@@ -298,12 +351,16 @@ def test_a_broadcast_goes_on_while_single_ones_never_cease_and_is_drained_when_f
         assert gevent.spawn(harness.flusher.drained, before).get(), (
             "another greenlet has sent nothing to many"
         )
-        assert harness.flusher.drained(harness.flusher.bulk_filled), "nothing was sent to many since then"
+        assert harness.flusher.drained(harness.flusher.bulk_filled), (
+            "nothing was sent to many since then"
+        )
         harness.flusher.schedule()
         until(lambda: harness.flusher.drained(before))
 
 
-def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(harness: SocketHarness) -> None:
+def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(
+    harness: SocketHarness,
+) -> None:
     connection, client = harness.connect(buffer_bytes=SMALL)
     payloads = fill(connection)
     connection.send(b"behind the backlog")
@@ -313,7 +370,11 @@ def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(ha
     until(lambda: len(client.payloads()) == len(payloads) + 1)
     assert client.payloads() == [*payloads, b"behind the backlog"]
     until(lambda: connection.outbox is None)
-    assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (set(), 0, {})
+    assert (harness.flusher.stalled, harness.budget.total, harness.budget.sizes) == (
+        set(),
+        0,
+        {},
+    )
     assert max(sends(connection)) <= SEND_BYTES
     connection, _ = harness.connect(buffer_bytes=SMALL)
     fill(connection)
@@ -324,7 +385,7 @@ def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(ha
     assert len(sends(connection)) == before
 
 
-# --- slow readers -------------------------------------------------------------------------------------------
+# --- slow readers -------------------------------------------------------------
 
 
 def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> None:
@@ -359,11 +420,15 @@ def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader() -> None:
             assert isinstance(connection.outbox, Backlog)
             connection.outbox.progress_at -= 31
         began = monotonic()
-        until(lambda: other.read() and getattr(slow.outbox, "progress_at", began) >= began)
+        until(
+            lambda: other.read() and getattr(slow.outbox, "progress_at", began) >= began
+        )
         harness.flusher.expire()
         harness.flusher.expire()
         assert harness.ended == [(stuck, 4000)]
-        assert (stuck.state, harness.flusher.slow_readers) == (CLOSING, 1), "it has time to read why"
+        assert (stuck.state, harness.flusher.slow_readers) == (CLOSING, 1), (
+            "it has time to read why"
+        )
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == len(payloads))
         assert (slow.is_open, idle.is_open) == (True, True)
@@ -415,7 +480,9 @@ def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
     with SocketHarness(node_bytes=100_000) as harness:
         reader, _ = backlogs(harness, 40_000)[0]
         sender, client = harness.connect(harness.encoding(limit=MEBIBYTE))
-        client.send(b"\x82\xff" + (200_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 90_000)
+        client.send(
+            b"\x82\xff" + (200_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 90_000
+        )
         until(lambda: harness.ended)
         assert harness.ended == [(sender, 4000)]
         assert reader.is_open
@@ -426,7 +493,9 @@ def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
     sizes=st.lists(st.integers(2_000, 60_000), min_size=1, max_size=6),
     reads=st.lists(st.integers(0, 5), max_size=6),
 )
-def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], reads: list[int]) -> None:
+def test_the_budget_is_the_sum_of_what_is_held_at_any_time(
+    sizes: list[int], reads: list[int]
+) -> None:
     with SocketHarness(node_bytes=150_000, outbox_bytes=50_000) as harness:
         several = backlogs(harness, *sizes)
         for index in reads:
@@ -437,6 +506,12 @@ def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], rea
                 connection.send(b"more" * 100)
             turn()
             assert harness.budget.total == sum(harness.budget.sizes.values()) <= 150_000
-            assert all(one.held_bytes() == size for one, size in harness.budget.sizes.items())
-        until(lambda: [client.read() for _, client in several] and not harness.budget.sizes)
+            assert all(
+                one.held_bytes() == size for one, size in harness.budget.sizes.items()
+            )
+        until(
+            lambda: (
+                [client.read() for _, client in several] and not harness.budget.sizes
+            )
+        )
         assert harness.budget.total == 0

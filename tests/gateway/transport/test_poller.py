@@ -1,4 +1,5 @@
-"""The pool of readers, on epoll and on a watcher a socket: the same promises, by the same tests."""
+"""The pool of readers, on epoll and on a watcher a socket: the same promises,
+by the same tests."""
 
 import _socket
 import logging
@@ -15,7 +16,14 @@ from imserver.gateway.node.http_servers import echo
 from imserver.gateway.transport.connection import Connection
 from imserver.gateway.transport.outbox import Backlog
 from imserver.gateway.transport.poller import NO_SOCKET, EpollPoller, Poller
-from tests.gateway.transport.harness import POLLERS, SocketHarness, look, turn, until, waiting
+from tests.gateway.transport.harness import (
+    POLLERS,
+    SocketHarness,
+    look,
+    turn,
+    until,
+    waiting,
+)
 from tests.integration.raw import text
 from tests.integration.setting import open_files
 from tests.support import run_python
@@ -25,7 +33,8 @@ SPINNING_TURNS = 200
 
 
 class Spy:
-    """Something parked: one end of a pair of sockets. ``act`` is what serving it does."""
+    """Something parked: one end of a pair of sockets. ``act`` is what serving
+    it does."""
 
     def __init__(
         self,
@@ -115,7 +124,7 @@ def turns_of_the_loop(seconds: float = 0.05) -> int:
     return count
 
 
-# --- serving ------------------------------------------------------------------------------------------------
+# --- serving ------------------------------------------------------------------
 
 
 def test_a_reader_serves_everybody_unless_it_blocks_and_is_replaced(lot: Lot) -> None:
@@ -145,7 +154,9 @@ def test_a_reader_serves_everybody_unless_it_blocks_and_is_replaced(lot: Lot) ->
     until(lambda: len(live.read) == 2)
 
 
-def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(lot: Lot) -> None:
+def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(
+    lot: Lot,
+) -> None:
     go, turns, begun = Signal(), 0, list[int]()
 
     def turned() -> None:
@@ -175,7 +186,9 @@ def test_commands_that_block_begin_in_the_same_turn_as_far_as_there_are_readers(
     assert len(set(begun)) == 1
 
 
-def test_what_raises_is_logged_and_the_pool_lives_on(lot: Lot, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_raises_is_logged_and_the_pool_lives_on(
+    lot: Lot, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(_spy: Spy) -> None:
         raise RuntimeError("a defect")
 
@@ -197,7 +210,9 @@ def test_what_raises_is_logged_and_the_pool_lives_on(lot: Lot, caplog: pytest.Lo
     assert caplog.text.count("a defect") >= 2
 
 
-def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: Lot) -> None:
+def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(
+    lot: Lot,
+) -> None:
     order: list[str] = []
     go = Signal()
 
@@ -217,10 +232,14 @@ def test_what_comes_while_a_command_blocks_waits_for_it_and_turns_no_loop(lot: L
     assert order == ["begin 1", "end 1", "begin 2", "end 2"]
 
 
-def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are_closed(kind: Any) -> None:
+def test_peers_that_go_before_or_while_their_commands_block_turn_no_loop_and_are_closed(
+    kind: Any,
+) -> None:
     go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
-        clients = [harness.connect(harness.encoding(slow), tcp=True)[1] for _ in range(30)]
+        clients = [
+            harness.connect(harness.encoding(slow), tcp=True)[1] for _ in range(30)
+        ]
         for number, client in enumerate(clients):
             client.send(text("x"))
             if number % 3 == 0:
@@ -256,8 +275,12 @@ def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> N
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
-@pytest.mark.parametrize("end", [_socket.socket.close, lambda sock: sock.shutdown(_socket.SHUT_WR)])
-def test_what_was_sent_before_the_end_is_served(lot: Lot, end: Callable[[_socket.socket], object]) -> None:
+@pytest.mark.parametrize(
+    "end", [_socket.socket.close, lambda sock: sock.shutdown(_socket.SHUT_WR)]
+)
+def test_what_was_sent_before_the_end_is_served(
+    lot: Lot, end: Callable[[_socket.socket], object]
+) -> None:
     spy = lot.park()
     spy.far.send(b"x" * 350)
     end(spy.far)
@@ -265,10 +288,12 @@ def test_what_was_sent_before_the_end_is_served(lot: Lot, end: Callable[[_socket
     assert [len(data) for data in spy.read] == [100, 100, 100, 50]
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------
 
 
-def test_writability_is_reported_when_asked_for_and_a_paused_socket_waits(lot: Lot) -> None:
+def test_writability_is_reported_when_asked_for_and_a_paused_socket_waits(
+    lot: Lot,
+) -> None:
     spy = lot.park()
     look()
     assert spy.writable == 0
@@ -298,8 +323,12 @@ def stall(connection: Connection) -> None:
     assert type(connection.outbox) is Backlog
 
 
-@pytest.mark.parametrize("then", ["while its command blocks", "after it", "while it is masked"])
-def test_a_backlog_is_written_on_although_the_client_sent_something(kind: Any, then: str) -> None:
+@pytest.mark.parametrize(
+    "then", ["while its command blocks", "after it", "while it is masked"]
+)
+def test_a_backlog_is_written_on_although_the_client_sent_something(
+    kind: Any, then: str
+) -> None:
     go, served, slow = waiting()
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(harness.encoding(slow), buffer_bytes=4096)
@@ -321,8 +350,11 @@ def test_a_backlog_is_written_on_although_the_client_sent_something(kind: Any, t
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
-def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_given_up(kind: Any) -> None:
-    """Whichever comes first; but nothing is left behind, and no loop turns for it."""
+def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_given_up(
+    kind: Any,
+) -> None:
+    """Whichever comes first; but nothing is left behind, and no loop turns for
+    it."""
     with SocketHarness(poller=kind) as harness:
         connection, client = harness.connect(buffer_bytes=4096)
         stall(connection)
@@ -333,10 +365,12 @@ def test_a_backlog_of_a_client_that_ended_its_half_is_written_to_its_end_or_give
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
-# --- who is watched -----------------------------------------------------------------------------------------
+# --- who is watched -----------------------------------------------------------
 
 
-def test_nobody_is_served_after_the_poller_and_who_ends_then_changes_nothing(kind: Any) -> None:
+def test_nobody_is_served_after_the_poller_and_who_ends_then_changes_nothing(
+    kind: Any,
+) -> None:
     poller = kind(get_hub().loop, 4)
     spy = Spy(poller)
     poller.add(spy)
@@ -364,7 +398,9 @@ def test_a_number_used_again_belongs_to_its_new_socket(lot: Lot) -> None:
     assert not old.read
 
 
-def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lot: Lot) -> None:
+def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(
+    lot: Lot,
+) -> None:
     go = Signal()
     old = lot.park(lambda _: go.wait())
     old.far.send(b"1")
@@ -381,7 +417,9 @@ def test_a_socket_can_be_taken_over_while_the_old_object_is_served_and_masked(lo
     assert old.read == [b"1"]
 
 
-def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_reading() -> None:
+def test_a_socket_that_was_waited_for_to_become_writable_is_taken_over_for_reading() -> (
+    None
+):
     lot = Lot(EpollPoller(get_hub().loop, 4))
     old = lot.park()
     lot.poller.watch_writable(old, True)

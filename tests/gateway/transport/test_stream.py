@@ -1,4 +1,5 @@
-"""Event streams in this process: what a stream does with its socket, without anybody to log in."""
+"""Event streams in this process: what a stream does with its socket, without
+anybody to log in."""
 
 import _socket
 import json
@@ -13,8 +14,20 @@ from imserver.gateway.metrics import Metrics
 from imserver.gateway.model import DialectState, Event
 from imserver.gateway.transport.gate import Gate, GatePolicy, Head, Origins
 from imserver.gateway.transport.proxies import TrustedProxies
-from imserver.gateway.transport.stream import Stream, StreamEncoding, StreamPath, Streams
-from tests.gateway.transport.harness import Caller, SocketHarness, look, tcp_pair, turn, until
+from imserver.gateway.transport.stream import (
+    Stream,
+    StreamEncoding,
+    StreamPath,
+    Streams,
+)
+from tests.gateway.transport.harness import (
+    Caller,
+    SocketHarness,
+    look,
+    tcp_pair,
+    turn,
+    until,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 EVENTS_HEAD = Head("GET", "/events", "1.1", "127.0.0.1", 5000, {"host": "127.0.0.1"})
@@ -68,8 +81,12 @@ def came(caller: Caller, end: bytes) -> bytes:
 
 def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
     with StreamHarness() as harness:
-        stream, caller = harness.open(before=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        payload = stream.encoding.dialect.encode_event(Event("msg", "ann", "hello", id="1"))
+        stream, caller = harness.open(
+            before=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        )
+        payload = stream.encoding.dialect.encode_event(
+            Event("msg", "ann", "hello", id="1")
+        )
         stream.send(payload)
         stream.ping()
         assert came(caller, b":\n\n") == (
@@ -81,7 +98,8 @@ def test_events_come_behind_the_head_and_what_was_waiting_before_it() -> None:
         assert stream.pinged_at == 0, "nobody has to answer"
         assert harness.metrics.streams == 1
         assert harness.gate.connections == 1
-        if option := getattr(_socket, "TCP_USER_TIMEOUT", None):  # the kernel gives up who has vanished
+        # the kernel gives up who has vanished
+        if option := getattr(_socket, "TCP_USER_TIMEOUT", None):
             assert stream.sock.getsockopt(_socket.IPPROTO_TCP, option) == 75_000
 
 
@@ -95,9 +113,12 @@ class NamedPings(SseDialect):
 
 
 def test_a_stream_is_pinged_only_after_its_head_by_its_dialect() -> None:
-    """What precedes the head of a response is no HTTP, and a proxy drops the whole stream."""
+    """What precedes the head of a response is no HTTP, and a proxy drops the
+    whole stream."""
     with StreamHarness() as harness:
-        pings = Pings(harness.context, harness.metrics, ping_seconds=50, silent_seconds=150)
+        pings = Pings(
+            harness.context, harness.metrics, ping_seconds=50, silent_seconds=150
+        )
         harness.encoding_of = StreamEncoding(NamedPings(""))
         harness.opener = lambda _stream, _head: None  # its login waits
         stream, caller = harness.open()

@@ -1,4 +1,5 @@
-"""Answers of the front that their clients read slowly, late, with half a connection, or never."""
+"""Answers of the front that their clients read slowly, late, with half a
+connection, or never."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -17,11 +18,13 @@ from tests.gateway.transport.test_poller import SPINNING_TURNS, turns_of_the_loo
 from tests.integration.raw import handshake, request
 
 LARGE = 12 * MEBIBYTE
-"""More than the kernel takes of one connection, and than ``limits.outbox_bytes`` allows to a WebSocket."""
+"""More than the kernel takes of one connection, and than
+``limits.outbox_bytes`` allows to a WebSocket."""
 
 
 class Answers(Harness):
-    """It also answers ``/large?…`` and ``/medium?…`` itself. ``served``: the queries so far."""
+    """It also answers ``/large?…`` and ``/medium?…`` itself. ``served``: the
+    queries so far."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -31,7 +34,9 @@ class Answers(Harness):
 
     def answer_long(self, request: HttpRequest) -> HttpResponse:
         self.served.append(request.query)
-        return HttpResponse(200, request.query.ljust(LARGE if request.path == "/large" else LARGE_BYTES))
+        return HttpResponse(
+            200, request.query.ljust(LARGE if request.path == "/large" else LARGE_BYTES)
+        )
 
     def stalled(self) -> HttpConnection:
         """Wait until a client has not taken its answer; its connection."""
@@ -55,9 +60,18 @@ def numbers(caller: Caller, count: int) -> list[int]:
     return [int(caller.response()[2]) for _ in range(count)]
 
 
-def test_pipelined_requests_wait_until_a_large_answer_is_taken(answers: Answers) -> None:
+def test_pipelined_requests_wait_until_a_large_answer_is_taken(
+    answers: Answers,
+) -> None:
     with answers.call() as caller:
-        caller.send(large(0) + large(1) + request("/medium?2") + request("/app") + large(3) + large(4))
+        caller.send(
+            large(0)
+            + large(1)
+            + request("/medium?2")
+            + request("/app")
+            + large(3)
+            + large(4)
+        )
         connection = answers.stalled()
         look()
         assert answers.served == [b"0"]
@@ -70,7 +84,11 @@ def test_pipelined_requests_wait_until_a_large_answer_is_taken(answers: Answers)
 
 
 def test_a_client_that_does_not_read_takes_no_place_of_the_application() -> None:
-    with Answers(requests=1) as answers, answers.call() as caller, answers.call() as other:
+    with (
+        Answers(requests=1) as answers,
+        answers.call() as caller,
+        answers.call() as other,
+    ):
         caller.send(request("/app") + large(0) + request("/app"))
         answers.stalled()
         other.send(request("/app"))
@@ -107,7 +125,9 @@ def test_a_client_that_has_ended_its_half_gets_a_large_answer_whatever_time_it_t
 
 
 @pytest.mark.parametrize("last", LAST)
-def test_a_client_that_has_ended_its_half_gets_an_answer_that_waits_for_its_turn(last: str) -> None:
+def test_a_client_that_has_ended_its_half_gets_an_answer_that_waits_for_its_turn(
+    last: str,
+) -> None:
     with Answers(batch=1) as answers, answers.call() as caller:
         until(lambda: answers.front.parked)
         for connection in [answers.connect()[0] for _ in range(MANY_CONNECTIONS - 4)]:
@@ -121,7 +141,9 @@ def test_a_client_that_has_ended_its_half_gets_an_answer_that_waits_for_its_turn
 
 @pytest.mark.parametrize("last", LAST)
 @pytest.mark.parametrize("behind", [b"", large(1), None])
-def test_a_client_that_takes_nothing_for_too_long_is_dropped(last: str, behind: bytes | None) -> None:
+def test_a_client_that_takes_nothing_for_too_long_is_dropped(
+    last: str, behind: bytes | None
+) -> None:
     with Answers(outbox_seconds=30) as answers, answers.call() as caller:
         caller.send(LAST[last] + (behind or b""))
         if behind is None:
@@ -138,7 +160,9 @@ def test_a_client_that_takes_nothing_for_too_long_is_dropped(last: str, behind: 
 
 
 @pytest.mark.parametrize("behind", [b"", large(1)])
-def test_a_client_that_vanishes_before_it_has_read_leaves_nothing(answers: Answers, behind: bytes) -> None:
+def test_a_client_that_vanishes_before_it_has_read_leaves_nothing(
+    answers: Answers, behind: bytes
+) -> None:
     caller = answers.call()
     caller.send(large(0) + behind)
     answers.stalled()
@@ -174,7 +198,9 @@ def test_a_drain_does_not_wait_for_a_slow_client(answers: Answers) -> None:
 
 
 @pytest.mark.parametrize("last", [handshake("/acc"), request("/app")])
-def test_bytes_of_a_socket_that_is_passed_on_count_no_more(answers: Answers, last: bytes) -> None:
+def test_bytes_of_a_socket_that_is_passed_on_count_no_more(
+    answers: Answers, last: bytes
+) -> None:
     """Otherwise the node holds ever more, and drops those who do read."""
     count = 200
     with answers.call() as caller:
@@ -182,7 +208,10 @@ def test_bytes_of_a_socket_that_is_passed_on_count_no_more(answers: Answers, las
         until(lambda: answers.front.parked)
         (connection,) = answers.front.parked
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-        caller.send(b"".join(request(f"/medium?{number}") for number in range(count)) + last[:20])
+        caller.send(
+            b"".join(request(f"/medium?{number}") for number in range(count))
+            + last[:20]
+        )
         answers.stalled()
         until(lambda: answers.budget.total)
         assert type(connection.outbox) is Backlog

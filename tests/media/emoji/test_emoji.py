@@ -1,4 +1,5 @@
-"""Own emoji of apps, on a node with files, and their rows on each kind of database."""
+"""Own emoji of apps, on a node with files, and their rows on each kind of
+database."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ APP = "201"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    harness = Harness(config(tmp_path_factory.mktemp("emoji"), features=("uploads", "emoji")))
+    harness = Harness(
+        config(tmp_path_factory.mktemp("emoji"), features=("uploads", "emoji"))
+    )
     yield harness
     harness.close()
 
@@ -43,8 +46,12 @@ def key(node: Harness) -> Iterator[User]:
 def picture(kind: str = "PNG", size: int = 8, frames: int = 1) -> str:
     """A picture in base64."""
     file = BytesIO()
-    first, *others = [Image.new("RGB", (size, size), (40 * n, 9, 9)) for n in range(frames)]
-    first.save(file, kind, **({"save_all": True, "append_images": others} if others else {}))
+    first, *others = [
+        Image.new("RGB", (size, size), (40 * n, 9, 9)) for n in range(frames)
+    ]
+    first.save(
+        file, kind, **({"save_all": True, "append_images": others} if others else {})
+    )
     return b64encode(file.getvalue()).decode()
 
 
@@ -58,7 +65,9 @@ def test_an_emoji_is_listed_until_it_is_removed_and_the_list_is_sent_when_it_has
 ) -> None:
     ann = User(node, node.session(APP, "ann"), "ann", APP)
     assert listed(ann) == []
-    added = key.post("emoji/add", name="party_parrot-1", picture=picture("GIF", frames=3))
+    added = key.post(
+        "emoji/add", name="party_parrot-1", picture=picture("GIF", frames=3)
+    )
     assert listed(ann) == [added]
     content = node.web.get(added["url"])
     assert content.headers["Content-Type"] == "image/gif"
@@ -66,12 +75,18 @@ def test_an_emoji_is_listed_until_it_is_removed_and_the_list_is_sent_when_it_has
         assert (image.size, image.n_frames) == ((8, 8), 3), "it still moves"  # type: ignore[attr-defined]
     version = ann.get("emoji")["version"]
     assert listed(ann, version) is None
-    assert key.refused("emoji/add", name="party_parrot-1", picture=picture()) == (409, "emoji_exists")
+    assert key.refused("emoji/add", name="party_parrot-1", picture=picture()) == (
+        409,
+        "emoji_exists",
+    )
     key.post("emoji/remove", name="party_parrot-1")
     assert listed(ann, version) == []
     assert node.web.get(added["url"]).status_code == 404
     assert key.refused("emoji/remove", name="party_parrot-1") == (404, "unknown_emoji")
-    assert key.post("emoji/add", name="party_parrot-1", picture=picture())["url"] != added["url"]
+    assert (
+        key.post("emoji/add", name="party_parrot-1", picture=picture())["url"]
+        != added["url"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +97,10 @@ def test_an_emoji_is_listed_until_it_is_removed_and_the_list_is_sent_when_it_has
         ("tea", picture(size=257), (413, "file_too_large")),
         ("tea", b64encode(bytes(MOST_BYTES + 1)).decode(), (400, "invalid_request")),
         ("tea", "no base64", (400, "invalid_request")),
-        *((name, picture(), (400, "invalid_request")) for name in ("t", "Tea", "-tea", "t a", "t" * 31)),
+        *(
+            (name, picture(), (400, "invalid_request"))
+            for name in ("t", "Tea", "-tea", "t a", "t" * 31)
+        ),
     ],
 )
 def test_what_is_refused_leaves_no_file(
@@ -93,16 +111,23 @@ def test_what_is_refused_leaves_no_file(
     assert node.node.core.service(Uploads).usage(APP, OWNER).files == 0
 
 
-def test_an_app_has_so_many_and_one_more_leaves_no_file(node: Harness, key: User) -> None:
+def test_an_app_has_so_many_and_one_more_leaves_no_file(
+    node: Harness, key: User
+) -> None:
     own = node.node.core.service(OwnEmoji)
     key.post("emoji/add", name="first", picture=picture())
     fill(node.node.core.store, APP, "ann", MOST - 1)
-    assert key.refused("emoji/add", name="last", picture=picture()) == (409, "too_many_emoji")
+    assert key.refused("emoji/add", name="last", picture=picture()) == (
+        409,
+        "too_many_emoji",
+    )
     assert node.node.core.service(Uploads).usage(APP, OWNER).files == 1
     assert len(own.of(APP)) == MOST
 
 
-def test_only_a_back_end_sees_who_has_added_one_and_it_outlasts_them(node: Harness, key: User) -> None:
+def test_only_a_back_end_sees_who_has_added_one_and_it_outlasts_them(
+    node: Harness, key: User
+) -> None:
     own = node.node.core.service(OwnEmoji)
     own.add(APP, "tea", b64decode(picture("WEBP")), "ann")
     assert "user" not in listed(User(node, node.session(APP, "bob"), "bob", APP))[0]
@@ -114,7 +139,9 @@ def test_only_a_back_end_sees_who_has_added_one_and_it_outlasts_them(node: Harne
 
 
 def fill(store: Store, app: str, user: str, count: int = 1) -> None:
-    rows = [(app, f"{user}_{number}", "x" * 32, 8, 8, user, 1) for number in range(count)]
+    rows = [
+        (app, f"{user}_{number}", "x" * 32, 8, 8, user, 1) for number in range(count)
+    ]
     columns = "app, name, picture, width, height, member, created"
     store.write(lambda sql: sql.insert_new("own_emoji", columns, rows))
 
@@ -123,11 +150,18 @@ def test_rows_are_exported_and_erased(url: str) -> None:
     check_tables(FEATURE, fill, url)
 
 
-def test_each_engine_stores_what_was_added(url: str, open_store: OpenStore, tmp_path: Path) -> None:
+def test_each_engine_stores_what_was_added(
+    url: str, open_store: OpenStore, tmp_path: Path
+) -> None:
     store = open_store(url, threaded=True)
-    with closing(Uploads(UploadSettings(min_free_bytes=0), str(tmp_path), store)) as uploads:
+    with closing(
+        Uploads(UploadSettings(min_free_bytes=0), str(tmp_path), store)
+    ) as uploads:
         own = OwnEmoji(store, uploads)
-        rows = [own.add(APP, name, b64decode(picture()), "ann") for name in ("tea", "cake_2")]
+        rows = [
+            own.add(APP, name, b64decode(picture()), "ann")
+            for name in ("tea", "cake_2")
+        ]
         assert own.of(APP) == rows[::-1]
         own.remove(APP, "tea")
         assert own.of(APP) == rows[1:]

@@ -26,7 +26,8 @@ def picture(width: int, height: int, form: str = "PNG") -> Answer:
 
 
 class Site(Receiver):
-    """``pages``: path → its answer, or what makes one. ``requests``: the paths that were asked for."""
+    """``pages``: path → its answer, or what makes one. ``requests``: the paths
+    that were asked for."""
 
     def __init__(self) -> None:
         super().__init__()

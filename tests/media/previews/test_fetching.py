@@ -1,6 +1,8 @@
-"""Pages are fetched from public addresses only, whatever names, look-ups and redirections say.
+"""Pages are fetched from public addresses only, whatever names, look-ups and
+redirections say.
 
-Loopback, which a setting allows, stands for the public internet: it is the only host of the tests.
+Loopback, which a setting allows, stands for the public internet: it is the only
+host of the tests.
 """
 
 import gzip
@@ -15,7 +17,14 @@ import pytest
 from imserver.gateway.transport.proxies import is_loopback
 from imserver.media.previews import pages
 from imserver.media.previews.fetching import Fetching, first_link, normal
-from imserver.media.previews.pages import PAGE_BYTES, LinkedPage, PageTask, clean, read, unpacked
+from imserver.media.previews.pages import (
+    PAGE_BYTES,
+    LinkedPage,
+    PageTask,
+    clean,
+    read,
+    unpacked,
+)
 from imserver.media.uploads.worker import TooCostly, Worker
 from imserver.plugin.runtime import PublicRequests, Unreachable
 from tests.gateway.transport.test_public_requests import NOT_PUBLIC
@@ -41,9 +50,17 @@ def make() -> Iterator[Make]:
     started: list[Fetching] = []
 
     def start(
-        resolve: Callable[[str, int], Sequence[str]], is_allowed: bool = True, seconds: float = 10.0
+        resolve: Callable[[str, int], Sequence[str]],
+        is_allowed: bool = True,
+        seconds: float = 10.0,
     ) -> Fetching:
-        started.append(Fetching(PublicRequests(is_allowed, resolve, pages=True), lambda host: None, seconds))
+        started.append(
+            Fetching(
+                PublicRequests(is_allowed, resolve, pages=True),
+                lambda host: None,
+                seconds,
+            )
+        )
         return started[-1]
 
     yield start
@@ -63,19 +80,30 @@ def literal_of(address: str) -> str:
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_no_inside_address_is_reached(make: Make, address: str) -> None:
-    """As a name, or as itself, with http and https; a loopback address without the setting."""
+    """As a name, or as itself, with http and https; a loopback address without
+    the setting."""
     literal = literal_of(address)
     for host in ("a.example", literal):
         for scheme in ("http", "https"):
             with pytest.raises(Unreachable, match=REFUSED):
-                make(lambda _host, _port: [address], False).page("app", "ann", f"{scheme}://{host}/", 1000)
+                make(lambda _host, _port: [address], False).page(
+                    "app", "ann", f"{scheme}://{host}/", 1000
+                )
 
 
 def test_no_inside_server_is_connected_to_and_what_is_no_redirection_leads_nowhere(
     make: Make, site: Site
 ) -> None:
     """Without the setting loopback is inside."""
-    for host in ("127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "127.1", "a.example"):
+    for host in (
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "a.example",
+    ):
         with pytest.raises(Unreachable):
             make(lambda _host, _port: ["127.0.0.1"], False).page(
                 "app", "ann", f"http://{host}:{site.port}/page", 1000
@@ -109,8 +137,11 @@ def test_no_redirection_leads_inside(make: Make, site: Site, address: str) -> No
     assert len(site.requests) == 4
 
 
-def test_a_name_that_changes_between_look_ups_gains_nothing(make: Make, site: Site) -> None:
-    """What is connected to is the address that was checked; the next request looks the name up anew."""
+def test_a_name_that_changes_between_look_ups_gains_nothing(
+    make: Make, site: Site
+) -> None:
+    """What is connected to is the address that was checked; the next request
+    looks the name up anew."""
     answers = [["127.0.0.1"], ["10.0.0.1"], ["127.0.0.1", "169.254.169.254"]]
     names: list[str] = []
 
@@ -129,7 +160,9 @@ def test_a_name_that_changes_between_look_ups_gains_nothing(make: Make, site: Si
     assert site.requests == ["/again"]
 
 
-def test_each_step_of_a_redirection_is_counted_and_they_end(make: Make, site: Site) -> None:
+def test_each_step_of_a_redirection_is_counted_and_they_end(
+    make: Make, site: Site
+) -> None:
     hosts: list[str] = []
     fetching = Fetching(PublicRequests(True, by_name, pages=True), hosts.append, 10.0)
     site.pages |= {
@@ -159,11 +192,16 @@ def test_sizes_and_times_are_bounded(make: Make, site: Site) -> None:
 
 
 HAN = "".join(map(chr, range(0x4E00, 0x9E00, 3)))
-LONG_NAMES = ["https://" + HAN, "https://" + "\ufdfa" * 7_990, ("https://" + "\ufdfa" * 240 + " ") * 32]
+LONG_NAMES = [
+    "https://" + HAN,
+    "https://" + "\ufdfa" * 7_990,
+    ("https://" + "\ufdfa" * 240 + " ") * 32,
+]
 
 
 def test_long_names_of_hosts_cost_nothing(make: Make, site: Site) -> None:
-    """In a message, as the address of a picture, and in a redirection. They took up to eight seconds."""
+    """In a message, as the address of a picture, and in a redirection. They
+    took up to eight seconds."""
     fetching = make(by_name)
     site.pages["/away"] = redirect(f"https://{HAN}/".encode().decode("latin-1"))
     began = process_time()
@@ -176,12 +214,15 @@ def test_long_names_of_hosts_cost_nothing(make: Make, site: Site) -> None:
     assert first_link("https://\u4e2d\u6587.example/") == "https://xn--fiq228c.example/"
 
 
-# --- what a page says about itself, read as the process does, and by the process ---------------------------
+# --- what a page says about itself, read as the process does, and by the
+# process
 
 URL = "https://a.example/b/c?d"
 
 
-def page_of(text: str | bytes, kind: str = "text/html", encoding: str = "") -> LinkedPage | None:
+def page_of(
+    text: str | bytes, kind: str = "text/html", encoding: str = ""
+) -> LinkedPage | None:
     content = text.encode() if isinstance(text, str) else text
     return read(PageTask(content, kind, encoding, URL))
 
@@ -194,7 +235,10 @@ def page_of(text: str | bytes, kind: str = "text/html", encoding: str = "") -> L
         ('<title>a</title><meta property="og:title" content="b">', LinkedPage("b")),
         ("<title>a</title><meta name=twitter:title content=b>", LinkedPage("b")),
         ('<title>a</title><meta name="Description" content="d">', LinkedPage("a", "d")),
-        ('<title>a</title><meta property=og:site_name content="S">', LinkedPage("a", "", "S")),
+        (
+            '<title>a</title><meta property=og:site_name content="S">',
+            LinkedPage("a", "", "S"),
+        ),
         (
             '<title>a</title><meta property="og:image" content="p.png">',
             LinkedPage("a", picture="https://a.example/b/p.png"),
@@ -203,8 +247,16 @@ def page_of(text: str | bytes, kind: str = "text/html", encoding: str = "") -> L
             '<base href="//c.example/x/"><title>a</title><meta name=twitter:image content="p.png">',
             LinkedPage("a", picture="https://c.example/x/p.png"),
         ),
-        ('<title>a</title><meta property=og:image content="data:image/png;base64,xx">', LinkedPage("a")),
-        ('<title>a</title><meta property=og:image content="https://x/' + "y" * 1000 + '">', LinkedPage("a")),
+        (
+            '<title>a</title><meta property=og:image content="data:image/png;base64,xx">',
+            LinkedPage("a"),
+        ),
+        (
+            '<title>a</title><meta property=og:image content="https://x/'
+            + "y" * 1000
+            + '">',
+            LinkedPage("a"),
+        ),
         ("<title>a</title><body><meta property=og:title content=b>", LinkedPage("a")),
         ("<script>'<title>b</title>'</script><title>a</title>", LinkedPage("a")),
         ("<!-- <title>b</title> --><title>a</title>", LinkedPage("a")),
@@ -223,7 +275,10 @@ def test_what_a_page_says(text: str, page: LinkedPage | None) -> None:
         ("<title>Grüße 茶</title>".encode("utf-16"), "text/html"),
         ("<title>Grüße 茶</title>".encode("utf-8-sig"), "text/html; charset=latin1"),
         ("<title>Grüße 茶</title>".encode("gb18030"), "text/html; charset=GB2312"),
-        (b'<meta charset="gbk">' + "<title>Grüße 茶</title>".encode("gb18030"), "text/html"),
+        (
+            b'<meta charset="gbk">' + "<title>Grüße 茶</title>".encode("gb18030"),
+            "text/html",
+        ),
         (b"<meta charset=utf-16>" + "<title>Grüße 茶</title>".encode(), "text/html"),
     ],
 )
@@ -232,13 +287,17 @@ def test_encodings(content: bytes, kind: str) -> None:
 
 
 def test_encodings_that_nobody_has_named() -> None:
-    assert page_of("<title>Grüße</title> …".encode("windows-1252")) == LinkedPage("Grüße")
+    assert page_of("<title>Grüße</title> …".encode("windows-1252")) == LinkedPage(
+        "Grüße"
+    )
     assert page_of(
         "<title>Straße</title>".encode("shift_jis", "ignore"), "text/html; charset=zip"
     ) == LinkedPage("Strae")
     assert page_of("<title>茶</title>茶".encode()[:-1]) == LinkedPage("茶")
     for name in ("zlib", "rot13", "unicode_escape", "idna", "utf-7", "hex"):
-        assert page_of(b"<title>a</title>    ", f"text/html; charset={name}") == LinkedPage("a")
+        assert page_of(
+            b"<title>a</title>    ", f"text/html; charset={name}"
+        ) == LinkedPage("a")
 
 
 def test_texts_are_clean() -> None:
@@ -254,9 +313,12 @@ def test_bombs_are_cut() -> None:
     bomb = gzip.compress(b"<title>a</title>" + b" " * 50_000_000)
     assert len(unpacked(bomb, "gzip")) == PAGE_BYTES
     assert page_of(bomb, encoding="gzip") == LinkedPage("a")
-    assert page_of(zlib.compress(b"<title>a</title>"), encoding="deflate") == LinkedPage("a")
     assert page_of(
-        gzip.compress(b"<title>a</title>" + bytes(range(256)) * 40)[:300], encoding="gzip"
+        zlib.compress(b"<title>a</title>"), encoding="deflate"
+    ) == LinkedPage("a")
+    assert page_of(
+        gzip.compress(b"<title>a</title>" + bytes(range(256)) * 40)[:300],
+        encoding="gzip",
     ) == LinkedPage("a")
     with pytest.raises(ValueError, match="not known"):
         unpacked(b"", "br")
@@ -275,11 +337,15 @@ def test_the_process_reads_pages_and_survives_them(worker: Worker) -> None:
     def run(content: bytes, encoding: str = "") -> LinkedPage | None:
         task = msgspec.json.encode(PageTask(content, "text/html", encoding, URL))
         try:
-            return msgspec.json.decode(worker.run(task, "app", "", 60.0), type=LinkedPage | None)
+            return msgspec.json.decode(
+                worker.run(task, "app", "", 60.0), type=LinkedPage | None
+            )
         except TooCostly:
             return None
 
-    longest = f'<title>{"茶" * 9999}</title><meta name=description content="{"茶" * 9999}">'
+    longest = (
+        f'<title>{"茶" * 9999}</title><meta name=description content="{"茶" * 9999}">'
+    )
     shown = run(longest.encode())
     assert (len(shown.title), len(shown.description)) == (200, 300)
     assert run(b"\xff\x00", "br") is None
@@ -292,7 +358,18 @@ def test_links_are_those_of_the_page_of_messages() -> None:
     file = ROOT / "tests/vectors/links.json"
     for text, links in json.loads(file.read_text(encoding="utf-8")):
         assert first_link(text) == (normal(links[0]) if links else None), text
-    for piece in ("com.", "a@", "a.a@", "*a", "`", "_a ", "~~a", "https://", "www.", "```"):
+    for piece in (
+        "com.",
+        "a@",
+        "a.a@",
+        "*a",
+        "`",
+        "_a ",
+        "~~a",
+        "https://",
+        "www.",
+        "```",
+    ):
         first_link(piece * 50_000)  # takes no long
 
 
@@ -300,7 +377,10 @@ def test_links_are_those_of_the_page_of_messages() -> None:
     ("url", "link"),
     [
         ("https://A.example", "https://a.example/"),
-        ("https://a.example/x y/é?q=ü&r=%20#top", "https://a.example/x%20y/%C3%A9?q=%C3%BC&r=%20"),
+        (
+            "https://a.example/x y/é?q=ü&r=%20#top",
+            "https://a.example/x%20y/%C3%A9?q=%C3%BC&r=%20",
+        ),
         ("https://münchen.example:8443/", "https://xn--mnchen-3ya.example:8443/"),
         ("http://[::1]/x", "http://[::1]/x"),
         ("https://user@a.example/", None),

@@ -1,4 +1,5 @@
-"""Previews of links in stored messages, with servers and a web site on loopback."""
+"""Previews of links in stored messages, with servers and a web site on
+loopback."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +57,9 @@ def send(user: User, to: User, text: str) -> int:
     return message
 
 
-def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(server: Server, site: Site) -> None:
+def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(
+    server: Server, site: Site
+) -> None:
     ann, bob, eve = (NamedUser(server, user) for user in ("ann", "bob", "eve"))
     link = f"{site.url}/tea"
     one, two = send(ann, bob, f"see {link}#top."), send(bob, ann, f"({link})")
@@ -78,11 +81,19 @@ def test_a_page_is_fetched_once_in_an_app_and_its_picture_is_ours(server: Server
     both = ann.post("previews/show", messages=[one, two, two])
     assert [row["message"] for row in both["previews"]] == [one, two]
     assert site.requests == ["/tea", "/cup.png"]
-    assert eve.post("previews/show", messages=[one, two]) == {"previews": [], "pending": []}
+    assert eve.post("previews/show", messages=[one, two]) == {
+        "previews": [],
+        "pending": [],
+    }
 
 
-def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Site) -> None:
-    ann, bob = NamedUser(server, "ann", app="other"), NamedUser(server, "bob", app="other")
+def test_what_people_and_apps_do_not_want_is_not_shown(
+    server: Server, site: Site
+) -> None:
+    ann, bob = (
+        NamedUser(server, "ann", app="other"),
+        NamedUser(server, "bob", app="other"),
+    )
     assert ann.get("previews/wishes")["on"] is False
     assert preview_of(bob, send(ann, bob, f"{site.url}/tea")) is None
     assert site.connections == 0
@@ -109,7 +120,9 @@ def test_what_people_and_apps_do_not_want_is_not_shown(server: Server, site: Sit
     assert preview_of(bob, message) is None
 
 
-def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site) -> None:
+def test_pages_without_a_preview_are_not_asked_again(
+    server: Server, site: Site
+) -> None:
     ann, bob = NamedUser(server, "ann"), NamedUser(server, "bob")
     site.pages |= {
         "/text": (200, b"<title>no page</title>", {"Content-Type": "text/plain"}),
@@ -123,7 +136,9 @@ def test_pages_without_a_preview_are_not_asked_again(server: Server, site: Site)
     shown = preview_of(bob, send(ann, bob, f"{site.url}/there"))
     assert (shown["title"], shown["url"]) == ("Tea & cake", f"{site.url}/there")
     site.drip_seconds, site.pages["/slow"] = 0.05, html(PAGE)
-    assert preview_of(bob, send(ann, bob, f"{site.url}/slow")) is None, "it ends with the time"
+    assert preview_of(bob, send(ann, bob, f"{site.url}/slow")) is None, (
+        "it ends with the time"
+    )
     assert site.requests[-1] == "/slow"
 
 
@@ -142,13 +157,22 @@ def test_a_sender_of_many_links_waits(server: Server, site: Site) -> None:
         eventually(lambda: metric(server, "imserver_previews_waiting") == 0)
     allowed = 20 + (monotonic() - began) / 3 + 1
     assert 4 < len(set(site.requests)) == len(site.requests) <= allowed
-    assert metric(server, "imserver_previews_made_total") == len(site.requests) >= len(shown) > 0
+    assert (
+        metric(server, "imserver_previews_made_total")
+        == len(site.requests)
+        >= len(shown)
+        > 0
+    )
     assert metric(server, "imserver_previews_refused_total") > 0
 
 
 def metric(server: Server, name: str) -> int:
     text = server.get("/metrics")[1].decode()
-    return sum(int(float(line.rpartition(" ")[2])) for line in text.splitlines() if line.startswith(name))
+    return sum(
+        int(float(line.rpartition(" ")[2]))
+        for line in text.splitlines()
+        if line.startswith(name)
+    )
 
 
 @pytest.mark.needs("redis-server")
@@ -160,7 +184,11 @@ def test_two_nodes_fetch_a_page_once(tmp_path: Path, site: Site) -> None:
         message = send(ann, bob, f"{site.url}/tea")
         elsewhere = NamedUser(second, "bob")
         with ThreadPoolExecutor(8) as threads:
-            shown = list(threads.map(lambda user: preview_of(user, message), [ann, elsewhere] * 4))
+            shown = list(
+                threads.map(
+                    lambda user: preview_of(user, message), [ann, elsewhere] * 4
+                )
+            )
         assert [row and row["title"] for row in shown] == ["Tea & cake"] * 8
         assert site.requests == ["/tea", "/cup.png"]
         assert second.get((shown[0] or {})["picture"])[0] == 200

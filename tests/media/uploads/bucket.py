@@ -1,4 +1,5 @@
-"""A stand-in for S3: it keeps objects in memory, and checks each signature by the book, on its own.
+"""A stand-in for S3: it keeps objects in memory, and checks each signature by
+the book, on its own.
 
 It can be told to fail in the ways in which buckets do.
 """
@@ -10,7 +11,12 @@ from urllib.parse import unquote
 
 from tests.integration.receiver import Answer, Post, Receiver
 
-ACCESS_KEY, SECRET_KEY, REGION, NAME = "AKIDEXAMPLE", "the/secret+of the bucket", "eu-central-1", "media"
+ACCESS_KEY, SECRET_KEY, REGION, NAME = (
+    "AKIDEXAMPLE",
+    "the/secret+of the bucket",
+    "eu-central-1",
+    "media",
+)
 
 
 class Standin(Receiver):
@@ -20,7 +26,8 @@ class Standin(Receiver):
         super().__init__()
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.failures: list[str] = []
-        """One a request: ``"500"``, ``"403"``, ``"hang up"`` before the answer, ``"cut off"`` within it."""
+        """One a request: ``"500"``, ``"403"``, ``"hang up"`` before the answer,
+        ``"cut off"`` within it."""
         self.reply = self._serve
 
     @property
@@ -52,7 +59,11 @@ class Standin(Receiver):
         part = content[int(found[1]) : int(found[2]) + 1]
         if failure == "cut off":
             return 206, part[: len(part) // 2], {"Content-Length": str(len(part))}
-        return 206, part, {"Content-Range": f"bytes {found[1]}-{found[2]}/{len(content)}"}
+        return (
+            206,
+            part,
+            {"Content-Range": f"bytes {found[1]}-{found[2]}/{len(content)}"},
+        )
 
 
 def _hmac(key: bytes, text: str) -> bytes:
@@ -76,11 +87,16 @@ def _objection(post: Post) -> str:
     if headers["x-amz-content-sha256"] != hashlib.sha256(post.body).hexdigest():
         return "the body is not what was signed"
     signed = names.split(";")
-    if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(signed) or signed != sorted(signed):
+    if not {"host", "x-amz-date", "x-amz-content-sha256"} <= set(
+        signed
+    ) or signed != sorted(signed):
         return "headers that have to be signed are not"
     received = "".join(f"{name}:{headers[name].strip()}\n" for name in signed)
     request = f"{post.method}\n{post.path}\n\n{received}\n{names}\n{headers['x-amz-content-sha256']}"
     digest = hashlib.sha256(request.encode()).hexdigest()
     to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{day}/{region}/s3/aws4_request\n{digest}"
-    key = _hmac(_hmac(_hmac(_hmac(f"AWS4{SECRET_KEY}".encode(), day), region), "s3"), "aws4_request")
+    key = _hmac(
+        _hmac(_hmac(_hmac(f"AWS4{SECRET_KEY}".encode(), day), region), "s3"),
+        "aws4_request",
+    )
     return "" if _hmac(key, to_sign).hex() == signature else "wrong signature"

@@ -1,4 +1,5 @@
-"""ISO media files lose places and devices, and nothing else, wherever these stand."""
+"""ISO media files lose places and devices, and nothing else, wherever these
+stand."""
 
 import random
 from pathlib import Path
@@ -46,11 +47,19 @@ def heic(brand: bytes, item: bytes, in_idat: bool = False, version: int = 2) -> 
         return box(b"meta", bytes(4), handler(b"pict"), iinf, iloc, idat)
 
     head = box(b"ftyp", brand, bytes(4))
-    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", b"pixels", b"" if in_idat else SPOT)
+    return (
+        head
+        + meta(len(head) + len(meta(0)) + 8)
+        + box(b"mdat", b"pixels", b"" if in_idat else SPOT)
+    )
 
 
 def quicktime(*content: bytes) -> bytes:
-    return box(b"ftyp", b"qt  ", bytes(4)) + box(b"mdat", b"pixels") + box(b"moov", *content)
+    return (
+        box(b"ftyp", b"qt  ", bytes(4))
+        + box(b"mdat", b"pixels")
+        + box(b"moov", *content)
+    )
 
 
 FILES = {
@@ -61,8 +70,12 @@ FILES = {
     "version 1": heic(b"heic", b"Exif", version=1),
     "video of Android": quicktime(box(b"udta", box(b"\xa9xyz", SPOT))),
     "3gpp": quicktime(box(b"trak", box(b"udta", box(b"loci", SPOT)))),
-    "video of iPhone": quicktime(box(b"meta", handler(b"mdta"), box(b"keys", bytes(8)), box(b"ilst", SPOT))),
-    "keys of MP4": quicktime(box(b"udta", box(b"meta", bytes(4), handler(b"mdta"), box(b"ilst", SPOT)))),
+    "video of iPhone": quicktime(
+        box(b"meta", handler(b"mdta"), box(b"keys", bytes(8)), box(b"ilst", SPOT))
+    ),
+    "keys of MP4": quicktime(
+        box(b"udta", box(b"meta", bytes(4), handler(b"mdta"), box(b"ilst", SPOT)))
+    ),
     "xmp": box(b"ftyp", b"isom") + box(b"uuid", XMP, SPOT),
 }
 
@@ -81,7 +94,12 @@ def test_places_are_overwritten_and_all_else_stays(tmp_path: Path, name: str) ->
 
 def test_titles_of_music_and_other_files_stay(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    song = quicktime(box(b"udta", box(b"meta", bytes(4), handler(b"mdir"), box(b"ilst", b"the title"))))
+    song = quicktime(
+        box(
+            b"udta",
+            box(b"meta", bytes(4), handler(b"mdir"), box(b"ilst", b"the title")),
+        )
+    )
     for content in (song, b"no boxes", b"\0\0\0\x08ftyp"):
         path.write_bytes(content)
         assert not clear_metadata(path)
@@ -96,7 +114,9 @@ def test_broken_boxes_raise_nothing_and_many_end(tmp_path: Path) -> None:
             content[seeded.randrange(8, len(content))] = seeded.randrange(256)
         path.write_bytes(content[: seeded.randrange(9, len(content))])
         clear_metadata(path)
-    path.write_bytes(quicktime(*[box(b"udta")] * (2 * MAX_BOXES), box(b"\xa9xyz", SPOT)))
+    path.write_bytes(
+        quicktime(*[box(b"udta")] * (2 * MAX_BOXES), box(b"\xa9xyz", SPOT))
+    )
     assert not clear_metadata(path)
     nested = box(b"moov")
     for _ in range(2000):
@@ -109,7 +129,13 @@ def test_items_without_pieces_count_too(tmp_path: Path) -> None:
     path, content = tmp_path / "file", heic(b"heic", b"Exif")
     iloc = content[content.index(b"iloc") - 4 : content.index(b"mdat") - 4]
     empty = pack(">IHHH", 9, 0, 0, 0) * MAX_BOXES
-    many = pack(">I", len(iloc) + len(empty)) + iloc[4:14] + pack(">I", MAX_BOXES + 2) + empty + iloc[18:]
+    many = (
+        pack(">I", len(iloc) + len(empty))
+        + iloc[4:14]
+        + pack(">I", MAX_BOXES + 2)
+        + empty
+        + iloc[18:]
+    )
     changed = content.replace(iloc, many)
     meta = content.index(b"meta") - 4
     size = int.from_bytes(content[meta : meta + 4], "big") + len(empty)
@@ -158,5 +184,7 @@ WEBM = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\xf7\x81\x01\x42\xf2\x81\x04\x4
         ),
     ],
 )
-def test_a_format_is_recognised_by_its_first_bytes(head: bytes, kind: str, name: str) -> None:
+def test_a_format_is_recognised_by_its_first_bytes(
+    head: bytes, kind: str, name: str
+) -> None:
     assert type_of(head) == MediaType(kind, name)

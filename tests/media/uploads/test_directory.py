@@ -1,4 +1,5 @@
-"""Where the bytes of files are kept: a folder, or a bucket of S3, under one contract."""
+"""Where the bytes of files are kept: a folder, or a bucket of S3, under one
+contract."""
 
 import hashlib
 import os
@@ -23,14 +24,22 @@ from imserver.media.uploads import upload_rows
 from imserver.media.uploads.contract import Media, MediaUnavailable, Upload
 from imserver.media.uploads.declared import UploadSettings, check
 from imserver.media.uploads.directory import Directory
-from imserver.media.uploads.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
+from imserver.media.uploads.s3 import (
+    EMPTY_SHA256,
+    Bucket,
+    Credentials,
+    canonical_path,
+    signed_headers,
+)
 from imserver.media.uploads.upload_rows import rows_of
 from tests.media.uploads.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin
 from tests.rows import sections
 from tests.support import run_cli
 
 CONTENT = os.urandom(200_000)
-PUBLISHED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1")
+PUBLISHED = Credentials(
+    "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
+)
 DAY = datetime(2013, 5, 24, tzinfo=UTC)
 
 
@@ -55,7 +64,12 @@ def bucket(standin: Standin, files: Threads) -> Iterator[Bucket]:
 
 
 def settings_of(url: str, secret: str = SECRET_KEY) -> dict[str, Any]:
-    bucket = {"s3_url": url, "s3_bucket": NAME, "s3_region": REGION, "s3_prefix": "a b/"}
+    bucket = {
+        "s3_url": url,
+        "s3_bucket": NAME,
+        "s3_region": REGION,
+        "s3_prefix": "a b/",
+    }
     return {**bucket, "s3_access_key": ACCESS_KEY, "s3_secret_key": secret}
 
 
@@ -69,7 +83,9 @@ def media(
 ) -> Iterator[Media]:
     """Each place in turn."""
     one: Media = (
-        Directory(tmp_path / "root", files) if request.param == "folder" else bucket_at(standin.url, files)
+        Directory(tmp_path / "root", files)
+        if request.param == "folder"
+        else bucket_at(standin.url, files)
     )
     yield one
     one.close()
@@ -78,7 +94,9 @@ def media(
 def put(media: Media, name: str, folder: Path, content: bytes = CONTENT) -> None:
     path = folder / "arrived"
     path.write_bytes(content)
-    media.put(name, str(path), len(content), hashlib.sha256(content).hexdigest(), "image/png")
+    media.put(
+        name, str(path), len(content), hashlib.sha256(content).hexdigest(), "image/png"
+    )
 
 
 def got(media: Media, name: str, first: int = 0, last: int = len(CONTENT) - 1) -> bytes:
@@ -103,7 +121,9 @@ def test_what_was_stored_is_given_whole_and_in_parts_until_it_is_deleted(
         media.get("some-name_1.t", 0, 10)
 
 
-def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Threads, tmp_path: Path) -> None:
+def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(
+    files: Threads, tmp_path: Path
+) -> None:
     folder = Directory(tmp_path / "root", files)
     incoming = folder.incoming()
     assert incoming.stat().st_mode & 0o777 == 0o700
@@ -122,7 +142,9 @@ def test_the_folder_is_for_its_owner_only_and_is_swept_of_what_is_old(files: Thr
 
 
 @pytest.mark.parametrize("name", ["../../secret", "{}/secret", ".."])
-def test_no_name_of_a_file_leads_out_of_the_folder(files: Threads, tmp_path: Path, name: str) -> None:
+def test_no_name_of_a_file_leads_out_of_the_folder(
+    files: Threads, tmp_path: Path, name: str
+) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     folder, name = Directory(tmp_path / "root", files), name.format(tmp_path)
@@ -136,19 +158,24 @@ def test_no_name_of_a_file_leads_out_of_the_folder(files: Threads, tmp_path: Pat
     assert secret.read_bytes() == b"secret"
 
 
-# --- the bucket ---------------------------------------------------------------------------------------------
+# --- the bucket ---------------------------------------------------------------
 
 
 def test_requests_are_signed_as_the_published_examples_are() -> None:
     """The examples of Amazon's description of Signature Version 4 for S3."""
     host = "examplebucket.s3.amazonaws.com"
-    signed = signed_headers("GET", host, "/test.txt", {"range": "bytes=0-9"}, EMPTY_SHA256, PUBLISHED, DAY)
+    signed = signed_headers(
+        "GET", host, "/test.txt", {"range": "bytes=0-9"}, EMPTY_SHA256, PUBLISHED, DAY
+    )
     assert signed["authorization"].endswith(
         "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,"
         "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
     )
     body = hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()
-    headers = {"date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"}
+    headers = {
+        "date": "Fri, 24 May 2013 00:00:00 GMT",
+        "x-amz-storage-class": "REDUCED_REDUNDANCY",
+    }
     path = canonical_path("/test$file.text")
     assert path == "/test%24file.text"
     signed = signed_headers("PUT", host, path, headers, body, PUBLISHED, DAY)
@@ -205,7 +232,10 @@ def test_a_bucket_that_refuses_or_is_away_is_a_temporary_error(
 def test_a_careful_operator_sets_a_quota_and_a_shared_folder() -> None:
     redis = RedisSettings(url="rediss://:password@10.0.0.9:6379/0")
     for config, setting in (
-        (Config(of_features=sections(uploads={"quota_bytes": 0})), "uploads.quota_bytes"),
+        (
+            Config(of_features=sections(uploads={"quota_bytes": 0})),
+            "uploads.quota_bytes",
+        ),
         (Config(of_features=sections(), redis=redis), "uploads.directory"),
     ):
         assert [name for name, _ in check(config, Locations(""))] == [setting]
@@ -213,9 +243,11 @@ def test_a_careful_operator_sets_a_quota_and_a_shared_folder() -> None:
     assert list(marked(secrets, "secret")) == [("uploads.s3_secret_key", "secret")]
 
 
-# --- `imserver uploads move` -------------------------------------------------------------------------------
+# --- `imserver uploads move` --------------------------------------------------
 
-FILES = {f"{number:032}": b"file %d " % number * (number * 3000) for number in range(1, 31)}
+FILES = {
+    f"{number:032}": b"file %d " % number * (number * 3000) for number in range(1, 31)
+}
 
 
 class Machine:
@@ -224,9 +256,14 @@ class Machine:
     def __init__(self, folder: Path, standin: Standin) -> None:
         self.folder = folder
         self.data = folder / "data"
-        (folder / "imserver.yaml").write_bytes(msgspec.yaml.encode({"uploads": settings_of(standin.url)}))
+        (folder / "imserver.yaml").write_bytes(
+            msgspec.yaml.encode({"uploads": settings_of(standin.url)})
+        )
         self.store = Store(
-            StorageSettings(), str(self.data), threaded=False, tables=StoreTables(tables_of_server)
+            StorageSettings(),
+            str(self.data),
+            threaded=False,
+            tables=StoreTables(tables_of_server),
         )
         for name, content in FILES.items():
             self.put(name, content)
@@ -251,7 +288,19 @@ class Machine:
 
     def move(self, to: str, *options: str) -> subprocess.CompletedProcess[str]:
         config = str(self.folder / "imserver.yaml")
-        return run_cli(*("uploads", "move", "-c", config, "--data-dir", str(self.data), "--to", to), *options)
+        return run_cli(
+            *(
+                "uploads",
+                "move",
+                "-c",
+                config,
+                "--data-dir",
+                str(self.data),
+                "--to",
+                to,
+            ),
+            *options,
+        )
 
     def stores(self) -> set[str]:
         return {row.store_name for row in rows_of(self.store)}
@@ -269,7 +318,10 @@ def machine(tmp_path: Path, standin: Standin) -> Iterator[Machine]:
 
 
 def in_bucket(standin: Standin) -> dict[str, bytes]:
-    return {name.removeprefix("a b/"): content for name, (content, _) in standin.objects.items()}
+    return {
+        name.removeprefix("a b/"): content
+        for name, (content, _) in standin.objects.items()
+    }
 
 
 def test_files_go_to_the_bucket_and_back(machine: Machine, standin: Standin) -> None:
@@ -277,7 +329,10 @@ def test_files_go_to_the_bucket_and_back(machine: Machine, standin: Standin) -> 
     assert len(before) == 33
     done = machine.move("s3")
     assert done.returncode == 0, done.stderr
-    assert f"moved to the bucket media: files 30, bytes {sum(map(len, before.values()))};" in done.stdout
+    assert (
+        f"moved to the bucket media: files 30, bytes {sum(map(len, before.values()))};"
+        in done.stdout
+    )
     assert machine.files() == in_bucket(standin) == before
     assert standin.objects[f"a b/{7:032}"][1] == "text/plain"
     assert standin.objects[f"a b/{7:032}.t"][1] == "image/png"
@@ -301,7 +356,10 @@ def test_a_move_goes_on_after_a_failure_and_what_is_damaged_or_absent_stays(
     assert machine.stores() == {"", "s3"}
     assert machine.files() | in_bucket(standin) == before
     *_, name = (row.id for row in rows_of(machine.store) if not row.store_name)
-    for damaged, words in ((b"x", "those that were uploaded"), (b"", "where its row says")):
+    for damaged, words in (
+        (b"x", "those that were uploaded"),
+        (b"", "where its row says"),
+    ):
         path = machine.data / "uploads" / name[:2] / name
         path.write_bytes(damaged * len(FILES[name]))
         if not damaged:
@@ -312,7 +370,11 @@ def test_a_move_goes_on_after_a_failure_and_what_is_damaged_or_absent_stays(
         assert name not in in_bucket(standin)
     machine.put(name, FILES[name])
     assert machine.move("s3", "--delete-source").returncode == 0
-    assert (machine.files(), in_bucket(standin), machine.stores()) == ({}, before, {"s3"})
+    assert (machine.files(), in_bucket(standin), machine.stores()) == (
+        {},
+        before,
+        {"s3"},
+    )
 
 
 def test_settings_without_a_bucket_are_refused(tmp_path: Path) -> None:

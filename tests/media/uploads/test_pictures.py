@@ -1,4 +1,5 @@
-"""Pictures: upright, without what the camera wrote, with a thumbnail; and no bomb goes off."""
+"""Pictures: upright, without what the camera wrote, with a thumbnail; and no
+bomb goes off."""
 
 import os
 import signal
@@ -33,17 +34,25 @@ def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | Non
     """What the process would answer."""
     pictures.prepare()
     try:
-        return pictures.look(PictureTask(str(path), kind, str(small), f"{path}.cleaned", pixels))
+        return pictures.look(
+            PictureTask(str(path), kind, str(small), f"{path}.cleaned", pixels)
+        )
     except Exception:
         return None
 
 
-def saved(path: Path, mode: str, size: tuple[int, int], form: str, **options: object) -> Path:
-    Image.new(mode, size, 128 if mode in ("L", "P") else None).save(path, form, **options)
+def saved(
+    path: Path, mode: str, size: tuple[int, int], form: str, **options: object
+) -> Path:
+    Image.new(mode, size, 128 if mode in ("L", "P") else None).save(
+        path, form, **options
+    )
     return path
 
 
-def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(tmp_path: Path) -> None:
+def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(
+    tmp_path: Path,
+) -> None:
     for mode, form, kind in (
         ("RGB", "JPEG", "image/jpeg"),
         ("CMYK", "JPEG", "image/jpeg"),
@@ -56,19 +65,28 @@ def test_a_thumbnail_keeps_the_shape_and_its_longer_side_is_the_limit(tmp_path: 
         with Image.open(tmp_path / "small") as small:
             assert (small.format, small.size) == ("JPEG", (100, 50))
         assert look(path, kind, tmp_path / "small", 0) == Picture(400, 200)
-    path = saved(tmp_path / "a", "RGBA", (300, 300), "PNG")  # transparent pixels stay so
+    # transparent pixels stay so
+    path = saved(tmp_path / "a", "RGBA", (300, 300), "PNG")
     assert look(path, "image/png", tmp_path / "small") == Picture(300, 300, "image/png")
     with Image.open(tmp_path / "small") as small:
         assert small.convert("RGBA").getpixel((5, 5)) == (0, 0, 0, 0)
-    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))  # the first is shown
+    # the first is shown
+    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))
     first.save(tmp_path / "a", "MPO", save_all=True, append_images=[second])
     found = look(tmp_path / "a", "image/jpeg", tmp_path / "small")
-    assert found == Picture(400, 200, "image/jpeg", cleaned=True), "the second one is removed"
+    assert found == Picture(400, 200, "image/jpeg", cleaned=True), (
+        "the second one is removed"
+    )
 
 
 def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -> None:
     def piece(name: bytes, data: bytes) -> bytes:
-        return struct.pack("!I", len(data)) + name + data + struct.pack("!I", zlib.crc32(name + data))
+        return (
+            struct.pack("!I", len(data))
+            + name
+            + data
+            + struct.pack("!I", zlib.crc32(name + data))
+        )
 
     side = 50_000
     assert side * side > MAX_PIXELS
@@ -76,7 +94,10 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
     content = zlib.compress(bytes(1_000_000))
     path = tmp_path / "bomb"
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + piece(b"IHDR", header) + piece(b"IDAT", content) + piece(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + piece(b"IHDR", header)
+        + piece(b"IDAT", content)
+        + piece(b"IEND", b"")
     )
     assert look(path, "image/png", tmp_path / "small") == Picture(side, side)
     assert not (tmp_path / "small").exists()
@@ -85,7 +106,11 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(tmp_path: Path) -
 @pytest.fixture
 def low_limits(constants: Callable[..., None]) -> None:
     constants(
-        pictures, MAX_PIXELS=10_000, MAX_JPEG_PIXELS=40_000, MAX_WEBP_PIXELS=4000, MAX_FILTERED_PIXELS=5000
+        pictures,
+        MAX_PIXELS=10_000,
+        MAX_JPEG_PIXELS=40_000,
+        MAX_WEBP_PIXELS=4000,
+        MAX_FILTERED_PIXELS=5000,
     )
 
 
@@ -107,10 +132,20 @@ def low_limits(constants: Callable[..., None]) -> None:
     ],
 )
 def test_formats_that_need_more_memory_have_smaller_limits(
-    tmp_path: Path, kind: str, size: tuple[int, int], options: dict[str, object], has_thumbnail: bool
+    tmp_path: Path,
+    kind: str,
+    size: tuple[int, int],
+    options: dict[str, object],
+    has_thumbnail: bool,
 ) -> None:
     form = kind.removeprefix("image/").upper()
-    path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
+    path = saved(
+        tmp_path / "a",
+        "P" if "transparency" in options else "RGB",
+        size,
+        form,
+        **options,
+    )
     found = look(path, kind, tmp_path / "small", 10)
     assert (found.width, found.height, bool(found.thumbnail)) == (*size, has_thumbnail)
 
@@ -121,20 +156,26 @@ def test_a_jpeg_with_a_scan_per_colour_is_decoded_whole(tmp_path: Path) -> None:
     content = path.read_bytes()
     at = content.index(b"\xff\xda\x00\x0c\x03")
     # A scan of the brightness only; those of the colours would follow.
-    path.write_bytes(content[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00?\x00" + content[at + 14 :])
+    path.write_bytes(
+        content[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00?\x00" + content[at + 14 :]
+    )
     assert look(path, "image/jpeg", tmp_path / "small", 10) == Picture(200, 190)
 
 
-def test_a_jpeg_that_goes_over_itself_very_often_is_measured_only(tmp_path: Path) -> None:
+def test_a_jpeg_that_goes_over_itself_very_often_is_measured_only(
+    tmp_path: Path,
+) -> None:
     def segment(marker: int, data: bytes) -> bytes:
         return struct.pack("!BBH", 0xFF, marker, len(data) + 2) + data
 
     side = 1000
     head = b"\xff\xd8" + segment(0xDB, bytes(1) + b"\1" * 64)
     head += segment(0xC2, struct.pack("!BHHB", 8, side, side, 1) + b"\1\x11\0")
-    # One code each: no difference of brightness, and nothing in the next 32,767 blocks.
+    # One code each: no difference of brightness, and nothing in the next 32,767
+    # blocks.
     head += b"".join(
-        segment(0xC4, kind + b"\1" + bytes(15) + code) for kind, code in ((b"\0", b"\0"), (b"\x10", b"\xe0"))
+        segment(0xC4, kind + b"\1" + bytes(15) + code)
+        for kind, code in ((b"\0", b"\0"), (b"\x10", b"\xe0"))
     )
     scan = segment(0xDA, b"\1\1\0\1?\0") + b"\x7f\xff\0\x7f\xff\0"
     path = tmp_path / "a"
@@ -160,8 +201,12 @@ print(highest() - before)
 
 
 @pytest.mark.full("load")
-def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
-    Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
+def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(
+        tmp_path / "a", "PNG", compress_level=1
+    )
     run = subprocess.run(
         [sys.executable, "-c", WEIGHED, str(tmp_path / "a"), str(tmp_path / "small")],
         capture_output=True,
@@ -175,16 +220,22 @@ def test_a_file_that_only_begins_like_a_picture_is_none(tmp_path: Path) -> None:
     path = tmp_path / "a"
     Image.effect_noise((200, 200), 80).convert("RGB").save(path, "PNG")
     path.write_bytes(path.read_bytes()[:-5000])
-    assert look(path, "image/png", tmp_path / "small") == Picture(200, 200), "it is cut off"
+    assert look(path, "image/png", tmp_path / "small") == Picture(200, 200), (
+        "it is cut off"
+    )
     assert not (tmp_path / "small").exists()
-    for kind, head in (("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff")):
+    for kind, head in (
+        ("image/png", b"\x89PNG\r\n\x1a\n"),
+        ("image/jpeg", b"\xff\xd8\xff"),
+    ):
         path.write_bytes(head + b"<html><script>alert(1)</script></html>")
         assert look(path, kind, tmp_path / "small") is None
     saved(path, "RGB", (10, 10), "PNG")
-    assert look(path, "image/jpeg", tmp_path / "small") is None  # only what it was taken for
+    # only what it was taken for
+    assert look(path, "image/jpeg", tmp_path / "small") is None
 
 
-# --- metadata -----------------------------------------------------------------------------------------------
+# --- metadata -----------------------------------------------------------------
 
 SECRET = b"N 48.8584, E 2.2945"
 PROFILE = b"a colour profile that stays"
@@ -219,8 +270,22 @@ def png_text() -> PngInfo:
         ("PNG", {"exif": exif_of(), "pnginfo": png_text(), "icc_profile": PROFILE}),
         ("WEBP", {"exif": exif_of(), "xmp": SECRET, "icc_profile": PROFILE}),
         ("GIF", {"comment": SECRET}),
-        ("GIF", {"comment": SECRET, "save_all": True, "append_images": [Image.new("RGB", (80, 40))]}),
-        ("WEBP", {"xmp": SECRET, "save_all": True, "append_images": [Image.new("RGB", (80, 40))]}),
+        (
+            "GIF",
+            {
+                "comment": SECRET,
+                "save_all": True,
+                "append_images": [Image.new("RGB", (80, 40))],
+            },
+        ),
+        (
+            "WEBP",
+            {
+                "xmp": SECRET,
+                "save_all": True,
+                "append_images": [Image.new("RGB", (80, 40))],
+            },
+        ),
     ],
 )
 def test_metadata_is_removed_and_no_pixel_changes(
@@ -234,7 +299,9 @@ def test_metadata_is_removed_and_no_pixel_changes(
     assert (found.width, found.height, found.cleaned) == (80, 40, True)
     content = cleaned.read_bytes()
     assert SECRET not in content
-    assert (PROFILE in content or form == "PNG") == ("icc_profile" in options or form == "PNG")
+    assert (PROFILE in content or form == "PNG") == (
+        "icc_profile" in options or form == "PNG"
+    )
     with Image.open(path) as before, Image.open(cleaned) as after:
         assert after.info.get("icc_profile") == options.get("icc_profile")
         frames = getattr(before, "n_frames", 1)
@@ -249,7 +316,8 @@ def test_metadata_is_removed_and_no_pixel_changes(
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize(
-    ("form", "kind"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
+    ("form", "kind"),
+    [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")],
 )
 def test_a_picture_is_turned_as_its_camera_was_held(
     tmp_path: Path, form: str, kind: str, orientation: int
@@ -257,7 +325,11 @@ def test_a_picture_is_turned_as_its_camera_was_held(
     path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
     corners = halves()
     corners.paste("white", (0, 0, 20, 20))
-    options: dict[str, object] = {"icc_profile": PROFILE, "exif": exif_of(orientation), "quality": 95}
+    options: dict[str, object] = {
+        "icc_profile": PROFILE,
+        "exif": exif_of(orientation),
+        "quality": 95,
+    }
     corners.save(path, form, **options)
     found = look(path, f"image/{form.lower()}", tmp_path / "small")
     with Image.open(path) as image:
@@ -271,13 +343,17 @@ def test_a_picture_is_turned_as_its_camera_was_held(
     apart = ImageChops.difference(shown, wanted)
     assert ImageStat.Stat(apart).mean < [6, 6, 6]
     with Image.open(tmp_path / "small") as small:
-        assert ImageStat.Stat(ImageChops.difference(small.convert("RGB"), wanted)).mean < [6, 6, 6]
+        assert ImageStat.Stat(
+            ImageChops.difference(small.convert("RGB"), wanted)
+        ).mean < [6, 6, 6]
     for path in (cleaned, tmp_path / "small"):
         assert SECRET not in path.read_bytes()
 
 
 @pytest.mark.usefixtures("low_limits")
-def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(tmp_path: Path) -> None:
+def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(
+    tmp_path: Path,
+) -> None:
     path, cleaned = tmp_path / "a", tmp_path / "a.cleaned"
     halves((202, 50)).save(path, "JPEG", exif=exif_of(6))
     found = look(path, "image/jpeg", tmp_path / "small", 0)
@@ -287,7 +363,7 @@ def test_a_jpeg_that_is_too_large_to_be_turned_keeps_its_orientation_only(tmp_pa
     assert SECRET not in cleaned.read_bytes()
 
 
-# --- the process --------------------------------------------------------------------------------------------
+# --- the process --------------------------------------------------------------
 
 
 @pytest.fixture
@@ -303,7 +379,8 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
     path = saved(tmp_path / "a", "RGB", (400, 200), "JPEG", exif=exif_of())
     wanted = Picture(400, 200, "image/jpeg", cleaned=True)
     greenlets = [
-        gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c") for _ in range(3)
+        gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c")
+        for _ in range(3)
     ]
     assert [each.get() for each in greenlets] == [wanted] * 3
     pid = worker.pid
@@ -330,7 +407,9 @@ def test_a_picture_that_takes_too_long_or_costs_too_much_ends_the_process_and_is
     assert not worker.pid
     assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
     os.kill(worker.pid, signal.SIGSTOP)
-    looking = gevent.spawn(worker.look, path, "image/png", tmp_path / "t", tmp_path / "c")
+    looking = gevent.spawn(
+        worker.look, path, "image/png", tmp_path / "t", tmp_path / "c"
+    )
     gevent.sleep(0)
     os.kill(worker.pid, signal.SIGPROF)
     os.kill(worker.pid, signal.SIGCONT)
@@ -349,7 +428,9 @@ def test_the_process_counts_its_cpu_time() -> None:
         "pictures.main()\n"
     )
     order = PictureTask("a", "image/png", "t", "c", 0)
-    done = subprocess.run([sys.executable, "-c", program], input=msgspec.json.encode(order) + b"\n")
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=msgspec.json.encode(order) + b"\n"
+    )
     assert done.returncode == -signal.SIGPROF
 
 
@@ -370,7 +451,9 @@ def test_a_picture_of_very_many_parts_is_none(
     content = path.read_bytes()
     for number, is_picture in ((20, True), (most, False)):
         path.write_bytes(content[:at] + part * number + content[at:])
-        assert (look(path, f"image/{form.lower()}", tmp_path / "t") is not None) is is_picture
+        assert (
+            look(path, f"image/{form.lower()}", tmp_path / "t") is not None
+        ) is is_picture
 
 
 def test_the_pictures_of_many_are_read_in_turn() -> None:

@@ -1,4 +1,5 @@
-"""What a node has answered is on its disk: the power may go at any moment after it."""
+"""What a node has answered is on its disk: the power may go at any moment after
+it."""
 
 import json
 import os
@@ -26,18 +27,27 @@ OWNER = "app=default&user=ann"
 
 
 class Recorded:
-    """A node whose calls are recorded, with a data folder that it makes itself."""
+    """A node whose calls are recorded, with a data folder that it makes
+    itself."""
 
     def __init__(self, folder: Path, start: StartServer) -> None:
         self._root = folder / "root"
         self._root.mkdir()
         preload, self._recording = recorder(folder, self._root)
         self.data = self._root / "new" / "data"
-        config = {"server": {"data_dir": str(self.data)}, "uploads": {"min_free_bytes": 0}}
-        self.node: Server = start(folder=folder / "node", config=config, environment=preload)
+        config = {
+            "server": {"data_dir": str(self.data)},
+            "uploads": {"min_free_bytes": 0},
+        }
+        self.node: Server = start(
+            folder=folder / "node", config=config, environment=preload
+        )
 
-    def send(self, method: str, path: str, body: bytes = b"", **headers: str) -> dict[str, str]:
-        """The headers of an answer; ``upload_length`` is a header. That of its end is ``at``."""
+    def send(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> dict[str, str]:
+        """The headers of an answer; ``upload_length`` is a header. That of its
+        end is ``at``."""
         connection = HTTPConnection(*self.node.http)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, {"Tus-Resumable": "1.0.0", **named})
@@ -49,7 +59,8 @@ class Recorded:
         return answer | {"content": content.decode(), "at": str(time.monotonic())}
 
     def states(self, since: str, until: str) -> Iterator[dict[str, bytes]]:
-        """The files of the data folder, as the disk may have them at each moment of a time."""
+        """The files of the data folder, as the disk may have them at each
+        moment of a time."""
         chance, disk = random.Random(7), Disk(self._root)
         for record in read_records(self._recording):
             if float(since) < record.at < float(until):
@@ -64,11 +75,15 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer) -> Recorded:
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, start_shared_server: StartServer
+) -> Recorded:
     return Recorded(tmp_path_factory.mktemp("recorded"), start_shared_server)
 
 
-def test_the_secret_and_an_uploaded_file_are_there_after_the_answer(recorded: Recorded) -> None:
+def test_the_secret_and_an_uploaded_file_are_there_after_the_answer(
+    recorded: Recorded,
+) -> None:
     secret = recorded.data.joinpath("secret").read_bytes()
     first = recorded.send("POST", f"/api/v1/uploads?{OWNER}", CONTENT)
     second = recorded.send("POST", f"/api/v1/uploads?{OWNER}", CONTENT[:100])
@@ -84,9 +99,13 @@ def test_an_upload_in_parts_goes_on_behind_bytes_that_are_those_of_the_client(
 ) -> None:
     part = {"content_type": "application/offset+octet-stream"}
     path = f"/api/v1/uploads/tus?{OWNER}"
-    begun = recorded.send("POST", path, CONTENT[:9000], upload_length=str(len(CONTENT)), **part)
+    begun = recorded.send(
+        "POST", path, CONTENT[:9000], upload_length=str(len(CONTENT)), **part
+    )
     at = begun["Location"]
-    ended = recorded.send("PATCH", at, CONTENT[9000:30_000], upload_offset="9000", **part)
+    ended = recorded.send(
+        "PATCH", at, CONTENT[9000:30_000], upload_offset="9000", **part
+    )
     name = at.partition("?")[0].rpartition("/")[2]
     offsets = set()
     for number, state in enumerate(recorded.states(begun["at"], ended["at"])):

@@ -1,4 +1,5 @@
-"""Uploads in several requests: the offset is exact, one request at a time, and nothing unfinished stays."""
+"""Uploads in several requests: the offset is exact, one request at a time, and
+nothing unfinished stays."""
 
 import hashlib
 import os
@@ -72,7 +73,9 @@ def append(
 ) -> Upload | None:
     """Send bytes; with a ``length`` the line is lost behind ``content``."""
     with parts.opened("101", "ann", name) as part:
-        return parts.append(part, OFFER, offset, length or len(content), reader(content), checksum)
+        return parts.append(
+            part, OFFER, offset, length or len(content), reader(content), checksum
+        )
 
 
 def offset_of(parts: ResumableUploads, name: str) -> int:
@@ -92,13 +95,27 @@ def test_a_file_arrives_in_parts(parts: ResumableUploads, uploads: Uploads) -> N
     assert append(parts, name, 0, CONTENT[:20_000]) is None
     lost = refusal(lambda: append(parts, name, 20_000, CONTENT[20_000:30_000], 80_000))
     assert lost is errors.Problems.BAD_REQUEST
-    assert refusal(lambda: append(parts, name, 29_999, CONTENT[29_999:])) is HTTP_OFFSET_MISMATCH
-    assert refusal(lambda: append(parts, name, 30_000, CONTENT[30_000:] + b"x")) is HTTP_FILE_TOO_LARGE
+    assert (
+        refusal(lambda: append(parts, name, 29_999, CONTENT[29_999:]))
+        is HTTP_OFFSET_MISMATCH
+    )
+    assert (
+        refusal(lambda: append(parts, name, 30_000, CONTENT[30_000:] + b"x"))
+        is HTTP_FILE_TOO_LARGE
+    )
     row = append(parts, name, 30_000, CONTENT[30_000:])
-    assert (row.id, row.bytes, row.sha256) == (name, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    assert (row.id, row.bytes, row.sha256) == (
+        name,
+        len(CONTENT),
+        hashlib.sha256(CONTENT).hexdigest(),
+    )
     assert uploads.find(name) == row
     with parts.opened("101", "ann", name) as part:
-        assert (part.finished, part.offset, part.state.metadata) == (True, len(CONTENT), "filename YS5iaW4=")
+        assert (part.finished, part.offset, part.state.metadata) == (
+            True,
+            len(CONTENT),
+            "filename YS5iaW4=",
+        )
         parts.remove(part)
     assert uploads.find(name) is None
     assert refusal(lambda: offset_of(parts, name)) is HTTP_UNKNOWN_UPLOAD
@@ -114,7 +131,8 @@ def test_bytes_with_another_checksum_do_not_count(
     assert wrong is HTTP_CHECKSUM_MISMATCH
     assert offset_of(parts, name) == 10
     assert (
-        refusal(lambda: append(parts, name, 10, CONTENT[10:15], 10, checksum)) is errors.Problems.BAD_REQUEST
+        refusal(lambda: append(parts, name, 10, CONTENT[10:15], 10, checksum))
+        is errors.Problems.BAD_REQUEST
     )
     assert offset_of(parts, name) == 10, "nobody knows whether these five are right"
     append(parts, name, 10, CONTENT[10:20], checksum=checksum)
@@ -126,7 +144,9 @@ def test_bytes_with_another_checksum_do_not_count(
     assert offset_of(ResumableUploads(node(tmp_path, store)), name) == 20
 
 
-def test_another_node_continues(parts: ResumableUploads, tmp_path: Path, store: Store) -> None:
+def test_another_node_continues(
+    parts: ResumableUploads, tmp_path: Path, store: Store
+) -> None:
     other_uploads = node(tmp_path, store)
     other = ResumableUploads(other_uploads)
     name = parts.create(OFFER, "")
@@ -139,7 +159,9 @@ def test_another_node_continues(parts: ResumableUploads, tmp_path: Path, store: 
     other_uploads.close()
 
 
-def test_a_silent_request_gives_way(parts: ResumableUploads, clock: list[float]) -> None:
+def test_a_silent_request_gives_way(
+    parts: ResumableUploads, clock: list[float]
+) -> None:
     name = parts.create(OFFER, "")
     reads, never = Event(), Event()
 
@@ -193,8 +215,11 @@ def test_the_last_byte_counts_once_the_row_is_there(
     assert append(parts, name, len(CONTENT) - 1, CONTENT[-1:]) is not None
 
 
-def test_the_answer_to_the_last_request_may_be_lost(parts: ResumableUploads, tmp_path: Path) -> None:
-    """The node is killed between its commit and its answer: the state file is still there."""
+def test_the_answer_to_the_last_request_may_be_lost(
+    parts: ResumableUploads, tmp_path: Path
+) -> None:
+    """The node is killed between its commit and its answer: the state file is
+    still there."""
     name = parts.create(OFFER, "")
     assert append(parts, name, 0, CONTENT) is not None
     (done,) = tmp_path.glob(f"**/{name}.done")
@@ -202,19 +227,25 @@ def test_the_answer_to_the_last_request_may_be_lost(parts: ResumableUploads, tmp
     assert offset_of(parts, name) == len(CONTENT)
 
 
-def test_unfinished_uploads_count_against_the_quota(parts: ResumableUploads, uploads: Uploads) -> None:
+def test_unfinished_uploads_count_against_the_quota(
+    parts: ResumableUploads, uploads: Uploads
+) -> None:
     name = parts.create(replace(OFFER, length=600_000), "")
     too_much = replace(OFFER, length=400_000 - FILE_BYTES)
     assert refusal(lambda: parts.create(too_much, "")) is HTTP_QUOTA_EXCEEDED
     whole = bytes(too_much.length)
-    assert refusal(lambda: uploads.receive(too_much, reader(whole))) is HTTP_QUOTA_EXCEEDED
+    assert (
+        refusal(lambda: uploads.receive(too_much, reader(whole))) is HTTP_QUOTA_EXCEEDED
+    )
     assert parts.create(replace(too_much, user="bob"), "")
     with parts.opened("101", "ann", name) as part:
         parts.remove(part)
     assert parts.create(too_much, "")
 
 
-def test_uploads_that_begin_at_once_do_not_exceed_the_quota(parts: ResumableUploads) -> None:
+def test_uploads_that_begin_at_once_do_not_exceed_the_quota(
+    parts: ResumableUploads,
+) -> None:
     def begin(_: int) -> bool:
         try:
             parts.create(replace(OFFER, length=600_000), "")
@@ -224,7 +255,9 @@ def test_uploads_that_begin_at_once_do_not_exceed_the_quota(parts: ResumableUplo
 
     begun = gevent.joinall([gevent.spawn(begin, number) for number in range(8)])
     assert sum(each.value for each in begun) <= 1
-    assert begin(0) is not any(each.value for each in begun), "refused uploads leave nothing"
+    assert begin(0) is not any(each.value for each in begun), (
+        "refused uploads leave nothing"
+    )
 
 
 def test_an_upload_whose_id_nobody_learns_is_removed(
@@ -273,7 +306,8 @@ def test_an_upload_expires_a_day_after_its_last_request(
             for suffix in (".json", ".sure"):
                 os.utime(path.with_suffix(suffix), (long_ago, long_ago))
     assert refusal(lambda: offset_of(parts, names[0])) is HTTP_UNKNOWN_UPLOAD
-    # The first upload has started a sweep of its own, which may remove a file before this one does.
+    # The first upload has started a sweep of its own, which may remove a file
+    # before this one does.
     uploads.storage.directory.sweep()
     left = {path.name for path in root.rglob("*") if path.is_file()}
     assert left == {names[1], f"{names[1]}.json", f"{names[1]}.sure"}, (

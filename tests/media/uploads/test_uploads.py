@@ -1,4 +1,5 @@
-"""Slow or many transfers of a few hold nobody else up, and what is stored is private and bounded."""
+"""Slow or many transfers of a few hold nobody else up, and what is stored is
+private and bounded."""
 
 import stat
 from collections.abc import Iterator
@@ -24,7 +25,12 @@ from imserver.media.uploads.declared import (
     HTTP_UNKNOWN_UPLOAD,
     UploadSettings,
 )
-from imserver.media.uploads.transfers import GRACE_SECONDS, Pieces, TransferRefused, Transfers
+from imserver.media.uploads.transfers import (
+    GRACE_SECONDS,
+    Pieces,
+    TransferRefused,
+    Transfers,
+)
 from imserver.media.uploads.uploads import Offer, Uploads
 from tests.media.uploads.test_boxes import FILES, SPOT
 from tests.security.node_harness import ALL, Harness, config
@@ -66,7 +72,9 @@ def test_the_slowest_gives_way_when_all_slots_are_taken(clock: list[float]) -> N
     assert [one.ended for one in some] == [False, True, False]
 
 
-def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(clock: list[float]) -> None:
+def test_a_transfer_that_is_ended_between_two_reads_ends_at_the_next_one(
+    clock: list[float],
+) -> None:
     transfers = Transfers(UploadSettings(min_bytes_per_second=100))
     one = transfers.begin(None, "192.0.2.1")
     one.bytes = 1000
@@ -97,20 +105,32 @@ def test_a_transfer_that_is_ended_while_it_waits_for_bytes_ends_at_once() -> Non
 def uploads(tmp_path: Path, store: Store) -> Iterator[Uploads]:
     """Uploads with small quotas of an app and an address."""
     settings = UploadSettings(
-        min_free_bytes=0, quota_bytes=0, quota_app_bytes=10_000, daily_address_bytes=7000, thumbnail_pixels=1
+        min_free_bytes=0,
+        quota_bytes=0,
+        quota_app_bytes=10_000,
+        daily_address_bytes=7000,
+        thumbnail_pixels=1,
     )
     one = Uploads(settings, str(tmp_path), store)
     yield one
     one.close()
 
 
-def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400), app: str = "101") -> Any:
+def take(
+    uploads: Uploads,
+    user: str,
+    address: str,
+    content: bytes = bytes(400),
+    app: str = "101",
+) -> Any:
     parts = iter([content])
     offer = Offer(app, user, "", "", len(content), address)
     return uploads.receive(offer, lambda _most: next(parts, b""))
 
 
-def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(uploads: Uploads, tmp_path: Path) -> None:
+def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(
+    uploads: Uploads, tmp_path: Path
+) -> None:
     first = take(uploads, "ann", "192.0.2.1")
     take(uploads, "bob", "192.0.2.2")
     with pytest.raises(TransferRefused) as caught:
@@ -124,7 +144,8 @@ def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(uploads: Uploads
     parts = iter([bytes(400)])
 
     def read(_: int) -> bytes:
-        uploads.settings = replace(uploads.settings, quota_app_bytes=1)  # as if others had come meanwhile
+        # as if others had come meanwhile
+        uploads.settings = replace(uploads.settings, quota_app_bytes=1)
         return next(parts, b"")
 
     with pytest.raises(TransferRefused) as caught:
@@ -136,7 +157,10 @@ def test_an_app_has_a_quota_and_what_is_above_it_leaves_no_file(uploads: Uploads
 def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_count(
     uploads: Uploads,
 ) -> None:
-    settings, uploads.settings = uploads.settings, replace(uploads.settings, min_free_bytes=1 << 60)
+    settings, uploads.settings = (
+        uploads.settings,
+        replace(uploads.settings, min_free_bytes=1 << 60),
+    )
     with pytest.raises(TransferRefused) as caught:
         take(uploads, "ann", "192.0.2.1")
     assert caught.value.problem is HTTP_DISK_FULL
@@ -148,7 +172,9 @@ def test_an_address_uploads_so_much_in_a_day_and_what_the_disk_refuses_does_not_
     take(uploads, "bob", "192.0.2.2", app="102")
 
 
-def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, clock: list[float]) -> None:
+def test_an_upload_below_the_minimum_rate_ends(
+    uploads: Uploads, clock: list[float]
+) -> None:
     pieces, never = iter([b"x"]), Event()
 
     def read(_most: int) -> bytes:
@@ -173,11 +199,15 @@ def test_a_picture_has_no_place_and_nobody_else_on_the_machine_can_read_it(
     paths = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
     assert len(paths) == 3, "the pictures and a thumbnail"
     for path in (*paths, *(tmp_path / "uploads").rglob("*"), tmp_path / "uploads"):
-        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
+        assert stat.S_IMODE(path.stat().st_mode) == (
+            0o600 if path.is_file() else 0o700
+        ), path
 
 
 CONTENT = bytes(range(256)) * 1000
-FILE = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)
+FILE = Upload(
+    "a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0
+)
 
 
 @pytest.fixture
@@ -216,7 +246,9 @@ def test_no_more_leave_at_once_than_may(sending: Uploads) -> None:
         one.close()
 
 
-def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(sending: Uploads, clock: list[float]) -> None:
+def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(
+    sending: Uploads, clock: list[float]
+) -> None:
     slow, quick = leaving(sending), leaving(sending)
     assert next(quick)
     clock[0] += GRACE_SECONDS
@@ -234,7 +266,9 @@ def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(sending: Uploads
         one.close()
 
 
-def test_a_file_that_is_not_there_takes_no_slot(sending: Uploads, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_is_not_there_takes_no_slot(
+    sending: Uploads, caplog: pytest.LogCaptureFixture
+) -> None:
     gone = Upload("b" * 32, "101", "u", "file", "", "", 10, "", 0)
     for _ in range(3):
         with pytest.raises(TransferRefused) as caught:
@@ -244,7 +278,7 @@ def test_a_file_that_is_not_there_takes_no_slot(sending: Uploads, caplog: pytest
     leaving(sending).close()
 
 
-# --- rows of uploaded files, on every engine ---------------------------------------------------------------
+# --- rows of uploaded files, on every engine ----------------------------------
 
 ROW = Upload(
     id="a" * 32,
@@ -274,10 +308,16 @@ def usage(store: Store, user: str = "ann") -> Usage:
     return store.read(lambda sql: upload_rows.usage(sql, "101", user))
 
 
-def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
+def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
-    assert store.write(lambda sql: upload_rows.add(sql, msgspec.structs.replace(ROW, user="cid"), 0))
-    assert store.read(lambda sql: upload_rows.find(sql, ROW.id)) == msgspec.structs.replace(ROW, user="cid")
+    assert store.write(
+        lambda sql: upload_rows.add(sql, msgspec.structs.replace(ROW, user="cid"), 0)
+    )
+    assert store.read(
+        lambda sql: upload_rows.find(sql, ROW.id)
+    ) == msgspec.structs.replace(ROW, user="cid")
     assert store.read(lambda sql: upload_rows.find(sql, ROW.id.upper())) is None
     assert added(store, 1, quota=200 + 2 * FILE_BYTES)
     assert added(store, 2, quota=200 + 2 * FILE_BYTES)
@@ -293,21 +333,28 @@ def test_a_row_comes_back_as_it_was_stored_and_gives_its_bytes_back(url: str, op
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_quota_holds_for_files_that_come_at_once(url: str, open_store: OpenStore, before: int) -> None:
+def test_a_quota_holds_for_files_that_come_at_once(
+    url: str, open_store: OpenStore, before: int
+) -> None:
     stores, quota, taken = [open_store(url) for _ in range(4)], 500 + 5 * FILE_BYTES, 0
     for number in range(before):
         assert added(stores[0], 100 + number, quota)
     with ThreadPoolExecutor(len(stores)) as threads:
         for first in (0, 4, 8):
             ids = range(first, first + len(stores))
-            taken += sum(threads.map(lambda store, id: added(store, id, quota), stores, ids))
+            taken += sum(
+                threads.map(lambda store, id: added(store, id, quota), stores, ids)
+            )
     assert (taken, usage(stores[0])) == (5 - before, Usage(500, 5))
 
 
-def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_store: OpenStore) -> None:
+def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     for number in range(7):
-        assert added(store, number, created=1000 + number // 3)  # three in one millisecond
+        # three in one millisecond
+        assert added(store, number, created=1000 + number // 3)
     assert added(store, 100, user="bob")
     seen: list[str] = []
     position = (0, "")
@@ -321,12 +368,16 @@ def _page(sql: PooledStatements, position: tuple[int, str]) -> list[Upload]:
     return upload_rows.page(sql, "101", "ann", position, 2)
 
 
-def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_store: OpenStore) -> None:
+def test_rows_of_files_are_erased_unless_a_feature_erases_them(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     store.add_app("shop", {})
     for user in ("ann", "bob"):
         row = Upload(user, "shop", user, "file", "text/plain", "a", 5, "", 1)
-        assert store.write(lambda sql, row=row: upload_rows.add(sql, row, 10_000, 10_000))
+        assert store.write(
+            lambda sql, row=row: upload_rows.add(sql, row, 10_000, 10_000)
+        )
     store.delete_rows_of_user("shop", "ann", {"upload"})
     assert store.contents("shop").uploads == 2
     store.delete_rows_of_user("shop", "ann")
@@ -334,8 +385,12 @@ def test_rows_of_files_are_erased_unless_a_feature_erases_them(url: str, open_st
     assert store.read(lambda sql: upload_rows.usage(sql, "shop", "ann")) == Usage()
     again = Upload("new", "shop", "ann", "file", "text/plain", "a", 5, "", 1)
     quota = 2 * (5 + FILE_BYTES)
-    assert store.write(lambda sql: upload_rows.add(sql, again, quota, quota)), "the total is counted anew"
-    assert store.read(lambda sql: upload_rows.usage(sql, "shop", upload_rows.TOTAL)) == Usage(10, 2)
+    assert store.write(lambda sql: upload_rows.add(sql, again, quota, quota)), (
+        "the total is counted anew"
+    )
+    assert store.read(
+        lambda sql: upload_rows.usage(sql, "shop", upload_rows.TOTAL)
+    ) == Usage(10, 2)
     store.delete_app("shop")
     store.delete_rows("shop", {"upload"})
     assert store.contents("shop").uploads == 2
@@ -349,11 +404,15 @@ def test_the_rows_of_an_erased_user_are_erased(
 ) -> None:
     harness = Harness(config(tmp_path))
     commands = {"commands": [{"uploads/delete": {"id": "x" * 32}}, {"uploads": {}}]}
-    first, second = harness.call("POST", "/api/v1/batch", commands, ALL.key)[1]["results"]
+    first, second = harness.call("POST", "/api/v1/batch", commands, ALL.key)[1][
+        "results"
+    ]
     assert (first["status"], first["body"]) == (200, {"deleted": False})
     assert second["status"] == 404, "a batch takes no files"
     sent = harness.web.post(
-        "/api/v1/uploads?app=204&user=ann", data=b"text", headers={"Authorization": f"Bearer {ALL.key}"}
+        "/api/v1/uploads?app=204&user=ann",
+        data=b"text",
+        headers={"Authorization": f"Bearer {ALL.key}"},
     )
     assert sent.status_code == 201, sent.data
     folder = harness.node.core.service(Uploads).incoming().parent

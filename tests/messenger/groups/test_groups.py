@@ -1,4 +1,5 @@
-"""What several do to one group at once: its rules hold in the order of the log, on each engine."""
+"""What several do to one group at once: its rules hold in the order of the log,
+on each engine."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -45,8 +46,14 @@ NICKNAMES = {"1": "jose perez", "2": "rene"}
 class Accounts(AccountLookup):
     """All users are accounts, and those without a nickname have no name."""
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Any:
-        named = [user for user in users if all(word in NICKNAMES.get(user, "") for word in words)]
+    def those_of(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> Any:
+        named = [
+            user
+            for user in users
+            if all(word in NICKNAMES.get(user, "") for word in words)
+        ]
         return [SimpleNamespace(user=user) for user in named]
 
 
@@ -57,7 +64,9 @@ TENANTS: Any = None
 @pytest.fixture
 def groups(store: Store) -> Groups:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    return Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Relations(), TENANTS)
+    return Groups(
+        store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Relations(), TENANTS
+    )
 
 
 @pytest.fixture
@@ -78,14 +87,22 @@ class Asking(Relations):
 @pytest.mark.sqlite_first
 def test_strangers_are_invited_or_refused_where_nobody_invites(store: Store) -> None:
     creations = Buckets(NEW_GROUPS, MOST_GROUPS, 3600)
-    groups = Groups(store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Asking(), TENANTS)
+    groups = Groups(
+        store, LIMIT, creations, Buckets(SEARCH_TIME), Accounts(), Asking(), TENANTS
+    )
     with pytest.raises(ServiceRefused, match="eve"):
         groups.strangers_among(APP, "ann", ["bob", "eve"])
     sent: list[Any] = []
-    groups.invite_strangers = lambda app, group, by, users: sent.append((app, group, by, users)) or users
-    group, added = groups.create(APP, "ann", "tea", ["eve", "bob", "eve", "ann"], {"eve"})
+    groups.invite_strangers = lambda app, group, by, users: (
+        sent.append((app, group, by, users)) or users
+    )
+    group, added = groups.create(
+        APP, "ann", "tea", ["eve", "bob", "eve", "ann"], {"eve"}
+    )
     assert (added.users, added.invited) == (["bob"], ["eve"])
-    added = groups.add(APP, group.id, "bob", ["eve"], groups.strangers_among(APP, "bob", ["eve"]))
+    added = groups.add(
+        APP, group.id, "bob", ["eve"], groups.strangers_among(APP, "bob", ["eve"])
+    )
     assert (added.users, added.invited) == ((), ["eve"])
     assert sent == [(APP, group.id, by, ["eve"]) for by in ("ann", "bob")]
     assert roles(groups, group.id) == {"ann": OWNER, "bob": MEMBER}
@@ -96,12 +113,20 @@ def roles(groups: Groups, group: int) -> dict[str, str]:
 
 
 def at_once(*deeds: tuple[Any, ...]) -> list[str]:
-    """Do all of it at the same time; the names of what was raised, ``""`` for nothing."""
+    """Do all of it at the same time; the names of what was raised, ``""`` for
+    nothing."""
 
     def outcome(function: Callable[..., Any], *arguments: Any) -> str:
         try:
             function(APP, *arguments)
-        except (BadGroup, NoMember, NotAllowed, TooManyRequests, TooManyMembers, UnknownGroup) as refused:
+        except (
+            BadGroup,
+            NoMember,
+            NotAllowed,
+            TooManyRequests,
+            TooManyMembers,
+            UnknownGroup,
+        ) as refused:
             return type(refused).__name__
         return ""
 
@@ -133,7 +158,10 @@ def test_members_are_found_by_words_of_their_names(groups: Groups) -> None:
 
 
 def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
-    creations, searches = Buckets(NEW_GROUPS, MOST_GROUPS, 3600), Buckets(SEARCH_TIME, 1, 3600)
+    creations, searches = (
+        Buckets(NEW_GROUPS, MOST_GROUPS, 3600),
+        Buckets(SEARCH_TIME, 1, 3600),
+    )
     groups = Groups(store, LIMIT, creations, searches, Accounts(), Relations(), TENANTS)
     group = groups.create(APP, "ann", "tea", ["bob"])[0].id
     groups.members_named(APP, group, "bob", "ann", "", 10)
@@ -143,22 +171,36 @@ def test_searches_of_members_take_time_of_who_searches(store: Store) -> None:
     assert groups.members_named(APP, group, "", "bob", "", 10)[0], "a back end"
 
 
-def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
-    errors = at_once(*((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4)))
+def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(
+    groups: Groups, group: int
+) -> None:
+    errors = at_once(
+        *((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4))
+    )
     assert sorted(errors) == ["", *["TooManyMembers"] * 3]
     assert len(roles(groups, group)) == LIMIT
     assert groups.invite(APP, group, "cid", ["ann", "bob"]) == ()
 
 
-def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Groups, group: int) -> None:
+def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(
+    groups: Groups, group: int
+) -> None:
     groups.set_open(APP, group, "ann", True)
     deeds = [(groups.create, "eve", "mine", [])] * (MOST_GROUPS - 2)
 
     def met(_: Statements) -> bool:
         return True
 
-    assert not any(at_once(*deeds, (groups.join, group, "eve"), (groups.accept, group, "eve", "bob", met)))
-    assert groups.create(APP, "eve", "mine", [])[0].role == OWNER, "one of them has added nobody"
+    assert not any(
+        at_once(
+            *deeds,
+            (groups.join, group, "eve"),
+            (groups.accept, group, "eve", "bob", met),
+        )
+    )
+    assert groups.create(APP, "eve", "mine", [])[0].role == OWNER, (
+        "one of them has added nobody"
+    )
     for deed in (
         (groups.create, "eve", "more", []),
         (groups.join, group, "eve"),
@@ -169,10 +211,14 @@ def test_a_user_creates_and_joins_only_so_many_groups_within_a_time(groups: Grou
     commands = GroupCommands(groups, lambda app, user: None)
     with pytest.raises(TooManyRequests):
         commands.join(eve, JoinGroup(group))
-    assert commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
+    assert (
+        commands.rows()[JoinGroup].code_of(TooManyRequests(1)) == errors.ReplyCode.LIMIT
+    )
     groups.create(APP, "eve", "of the back end", [], by_user=False)
     assert groups.join(APP, group, "eve", by_user=False).id == group
-    assert not groups.accept(APP, group, "eve", "", met, by_user=False), "a member already"
+    assert not groups.accept(APP, group, "eve", "", met, by_user=False), (
+        "a member already"
+    )
 
 
 def invite_once(store: Store, group: int) -> None:
@@ -181,7 +227,9 @@ def invite_once(store: Store, group: int) -> None:
     store.execute(statement, ("a" * 22, APP, group))
 
 
-def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
+def test_an_invitation_counts_with_the_join_or_not_at_all(
+    groups: Groups, group: int, store: Store
+) -> None:
     def used_by(sql: Statements) -> bool:
         return sql.execute("UPDATE invitation SET uses = 1 WHERE uses = 0") == 1
 
@@ -194,7 +242,9 @@ def test_an_invitation_counts_with_the_join_or_not_at_all(groups: Groups, group:
     assert "fay" not in roles(groups, group)
 
 
-def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, store: Store) -> None:
+def test_the_owner_or_a_back_end_deletes_a_group(
+    groups: Groups, group: int, store: Store
+) -> None:
     invite_once(store, group)
     groups.set_open(APP, group, "ann", True)
     with pytest.raises(NotAllowed):
@@ -206,9 +256,10 @@ def test_the_owner_or_a_back_end_deletes_a_group(groups: Groups, group: int, sto
     for outsider in ("ann", "eve"):
         with pytest.raises(UnknownGroup):
             groups.join(APP, group, outsider)
-    assert [each.kind for each in store.part(MessageLog).entries.history(APP, "dan", group, 0, 1)[0]] == [
-        "leave"
-    ]
+    assert [
+        each.kind
+        for each in store.part(MessageLog).entries.history(APP, "dan", group, 0, 1)[0]
+    ] == ["leave"]
 
 
 def test_an_open_group_that_all_have_left_is_joined_and_gets_an_owner_from_a_back_end(
@@ -241,7 +292,10 @@ def test_a_group_is_deleted_in_parts_and_a_repeated_call_goes_on(
         groups.join(APP, group, "cid")
     assert groups.delete(APP, group, by) == 3
     assert roles(groups, group) == {}
-    named = [json.loads(each.meta)["users"] for each in log.entries.history(APP, "ann", group, 0, 3)[0]]
+    named = [
+        json.loads(each.meta)["users"]
+        for each in log.entries.history(APP, "ann", group, 0, 3)[0]
+    ]
     assert named == [["cid", "dan"], ["eve", "bob"], ["ann"]]
 
 
@@ -260,8 +314,16 @@ AT_ONCE: dict[str, tuple[list[tuple[Any, ...]], list[str], dict[str, str]]] = {
         ["", ""],
         {"cid": OWNER, "dan": MEMBER},
     ),
-    "successor leaves first": ([("leave", "bob"), ("leave", "ann")], ["", ""], {"cid": OWNER, "dan": MEMBER}),
-    "all leave": ([("leave", user) for user in ("ann", "cid", "bob", "dan")], [""] * 4, {}),
+    "successor leaves first": (
+        [("leave", "bob"), ("leave", "ann")],
+        ["", ""],
+        {"cid": OWNER, "dan": MEMBER},
+    ),
+    "all leave": (
+        [("leave", user) for user in ("ann", "cid", "bob", "dan")],
+        [""] * 4,
+        {},
+    ),
     "the new owner leaves": (
         [("leave", "cid"), ("set_role", "ann", "cid", OWNER)],
         ["", "NoMember"],
@@ -295,7 +357,11 @@ AT_ONCE: dict[str, tuple[list[tuple[Any, ...]], list[str], dict[str, str]]] = {
         {"ann": OWNER, "bob": MEMBER, "cid": MEMBER, "dan": MEMBER},
     ),
     "an admin since a moment": (
-        [("set_role", "ann", "cid", ADMIN), ("remove", "bob", ["dan", "cid"]), ("mute", "bob", "cid", 2**40)],
+        [
+            ("set_role", "ann", "cid", ADMIN),
+            ("remove", "bob", ["dan", "cid"]),
+            ("mute", "bob", "cid", 2**40),
+        ],
         ["", "NotAllowed", "NotAllowed"],
         {"ann": OWNER, "bob": ADMIN, "cid": ADMIN, "dan": MEMBER},
     ),
@@ -320,22 +386,32 @@ AT_ONCE: dict[str, tuple[list[tuple[Any, ...]], list[str], dict[str, str]]] = {
         {"ann": ADMIN, "bob": ADMIN, "cid": MEMBER, "dan": OWNER},
     ),
 }
-"""What several do to the group: what each is told, and who is what in the end."""
+"""What several do to the group: what each is told, and who is what in the
+end."""
 
 
 @pytest.mark.parametrize("case", AT_ONCE)
-def test_of_what_is_done_at_once_the_first_counts(groups: Groups, group: int, case: str) -> None:
+def test_of_what_is_done_at_once_the_first_counts(
+    groups: Groups, group: int, case: str
+) -> None:
     deeds, errors, left = AT_ONCE[case]
-    assert at_once(*((getattr(groups, name), group, *more) for name, *more in deeds)) == errors
+    assert (
+        at_once(*((getattr(groups, name), group, *more) for name, *more in deeds))
+        == errors
+    )
     assert roles(groups, group) == left
     if left.get("cid"):
         shown = groups.show(APP, group, "cid")
         assert (shown.name, shown.muted_until, shown.open) == ("tea", 0, False)
 
 
-def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int, log: MessageLog) -> None:
+def test_who_is_erased_and_is_removed_at_once_is_gone(
+    groups: Groups, group: int, log: MessageLog
+) -> None:
     errors = at_once(
-        (groups.remove, group, "ann", ["cid"]), (log.erase_user, "cid", ""), (log.erase_user, "ann", "")
+        (groups.remove, group, "ann", ["cid"]),
+        (log.erase_user, "cid", ""),
+        (log.erase_user, "ann", ""),
     )
     assert errors == [""] * 3
     assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
@@ -343,7 +419,9 @@ def test_who_is_erased_and_is_removed_at_once_is_gone(groups: Groups, group: int
 
 
 @pytest.mark.sqlite_first
-def test_a_removal_is_noted_with_the_leave_or_not_at_all(groups: Groups, group: int, store: Store) -> None:
+def test_a_removal_is_noted_with_the_leave_or_not_at_all(
+    groups: Groups, group: int, store: Store
+) -> None:
     store.execute("DROP TABLE removed_member")
     with pytest.raises(errors.StorageUnavailable):
         groups.remove(APP, group, "ann", ["cid"])
@@ -356,20 +434,30 @@ def test_the_end_of_an_owner_is_reported_before_the_owner_is_gone(
     before = log.entries.head(APP)
     groups.leave(APP, group, "ann")
     role, leaving = log.entries.read(APP, before, 10)
-    assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == ("group", True)
+    assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == (
+        "group",
+        True,
+    )
     assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"],"members":3}')
 
 
 def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
-    ids = [groups.create(APP, "ann", f"group {number}", [])[0].id for number in range(5)]
+    ids = [
+        groups.create(APP, "ann", f"group {number}", [])[0].id for number in range(5)
+    ]
     groups.leave(APP, ids[1], "ann")
     total, page = groups.page(APP, "ann", ids[0], 2)
-    assert (total, [(one.id, one.name) for one in page]) == (4, [(ids[2], "group 2"), (ids[3], "group 3")])
+    assert (total, [(one.id, one.name) for one in page]) == (
+        4,
+        [(ids[2], "group 2"), (ids[3], "group 3")],
+    )
     assert all(isinstance(one, Group) and one.role == OWNER for one in page)
 
 
 def say(log: MessageLog, group: int, text: str) -> None:
-    log.writer.append(APP, [Draft(sender="ann", conversation=group, body=text.encode())])
+    log.writer.append(
+        APP, [Draft(sender="ann", conversation=group, body=text.encode())]
+    )
 
 
 def texts_of(log: MessageLog, user: str, group: int) -> list[str]:
@@ -398,8 +486,12 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["bob"])
     groups.invite(APP, group, "ann", ["eve"])
     say(log, group, "tea 4")
-    assert texts_of(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], "nothing twice"
-    assert texts_of(log, "eve", group) == ["tea 3", "tea 4"], "again a member: after the first time only"
+    assert texts_of(log, "dan", group) == ["tea 1", "tea 2", "tea 3", "tea 4"], (
+        "nothing twice"
+    )
+    assert texts_of(log, "eve", group) == ["tea 3", "tea 4"], (
+        "again a member: after the first time only"
+    )
     listed, _ = log.conversations.page(APP, "dan", 0, 10)
     assert listed[0].unread == 1, "what was before is not unread"
     synced, _ = log.entries.sync(APP, "eve", head, 100)
@@ -408,11 +500,15 @@ def test_late_members_read_earlier_messages_where_the_group_says_so(
     groups.remove(APP, group, "ann", ["cid"])
     groups.invite(APP, group, "ann", ["cid"])
     say(log, group, "tea 5")
-    assert texts_of(log, "cid", group)[-2:] == ["tea 4", "tea 5"], "what cid has read before stays"
+    assert texts_of(log, "cid", group)[-2:] == ["tea 4", "tea 5"], (
+        "what cid has read before stays"
+    )
     assert texts_of(log, "dan", group)[0] == "tea 1", "who could read it can"
 
 
-def test_each_text_of_a_group_that_changes_is_an_entry(groups: Groups, group: int, log: MessageLog) -> None:
+def test_each_text_of_a_group_that_changes_is_an_entry(
+    groups: Groups, group: int, log: MessageLog
+) -> None:
     before = log.entries.head(APP)
     texts = {"name": "茶", "avatar": "/u/1.jpg", "description": "Tea\nat five"}
     changed = groups.describe(APP, group, "bob", texts)  # type: ignore[arg-type]
@@ -426,14 +522,21 @@ def test_each_text_of_a_group_that_changes_is_an_entry(groups: Groups, group: in
     ]
     (listed,) = log.conversations.page(APP, "dan", 0, 10)[0]
     assert (listed.conversation.name, listed.conversation.avatar) == ("茶", "")
-    for wrong in ({"name": ""}, {"avatar": "x" * 1001}, {"description": "x" * 501}, {"name": "a\nb"}):
+    for wrong in (
+        {"name": ""},
+        {"avatar": "x" * 1001},
+        {"description": "x" * 501},
+        {"name": "a\nb"},
+    ):
         with pytest.raises(BadGroup):
             groups.describe(APP, group, "bob", wrong)  # type: ignore[arg-type]
     with pytest.raises(NotAllowed):
         groups.describe(APP, group, "cid", {"description": "mine"})
 
 
-def test_options_say_which_role_invites_and_renames(groups: Groups, group: int, log: MessageLog) -> None:
+def test_options_say_which_role_invites_and_renames(
+    groups: Groups, group: int, log: MessageLog
+) -> None:
     with pytest.raises(NotAllowed):
         groups.set_options(APP, group, "cid", {"rename": "member"})
     with pytest.raises(UnknownGroup):
@@ -448,13 +551,23 @@ def test_options_say_which_role_invites_and_renames(groups: Groups, group: int, 
         groups.invite(APP, group, "cid", ["eve"])
     groups.invite(APP, group, "bob", ["eve"])
     before = log.entries.head(APP)
-    groups.set_options(APP, group, "ann", {"rename": "admin", "invite": "member", "pin": "admin"})
+    groups.set_options(
+        APP, group, "ann", {"rename": "admin", "invite": "member", "pin": "admin"}
+    )
     groups.set_options(APP, group, "ann", {"rename": "admin"})
     (entry,) = log.entries.read(APP, before, 10)
     assert (entry.kind, entry.sender) == ("group", "ann")
-    assert json.loads(entry.meta) == {"change": "options", "invite": "member", "rename": "admin"}
+    assert json.loads(entry.meta) == {
+        "change": "options",
+        "invite": "member",
+        "rename": "admin",
+    }
     groups.remove(APP, group, "ann", ["dan", "cid"])
-    assert json.loads(log.entries.read(APP, entry.id, 10)[0].meta)["members"] == groups.count(APP, group) == 3
+    assert (
+        json.loads(log.entries.read(APP, entry.id, 10)[0].meta)["members"]
+        == groups.count(APP, group)
+        == 3
+    )
     groups.invite(APP, group, "ann", ["cid"])
     assert groups.show(APP, group, "cid").options == {
         "history": "since_joining",

@@ -1,5 +1,5 @@
-"""Handles of groups: who has which, and whom a message mentions by one. Their rules hold in the order of the
-log, on each engine."""
+"""Handles of groups: who has which, and whom a message mentions by one. Their
+rules hold in the order of the log, on each engine."""
 
 import json
 from typing import Any
@@ -9,7 +9,14 @@ import pytest
 from imserver.gateway.auth.rates import TooManyRequests
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.store import Store
-from imserver.messenger.groups.groups import ADMIN, BadGroup, Groups, HandleTaken, MentionedGroup, NotAllowed
+from imserver.messenger.groups.groups import (
+    ADMIN,
+    BadGroup,
+    Groups,
+    HandleTaken,
+    MentionedGroup,
+    NotAllowed,
+)
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
 from imserver.messenger.messages.log.handles import MOST_GROUPS, MOST_MEMBERS
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -37,7 +44,11 @@ def send(log: MessageLog, sender: str, group: int, *mentions: str, **more: Any) 
         APP, [Draft(sender=sender, conversation=group, body=b"tea", meta=meta, **more)]
     )
     assert isinstance(result, Appended | Rejected)
-    return result.reason if isinstance(result, Rejected) else json.loads(result.entry.meta or b"{}")
+    return (
+        result.reason
+        if isinstance(result, Rejected)
+        else json.loads(result.entry.meta or b"{}")
+    )
 
 
 def unread(log: MessageLog, user: str, group: int) -> int:
@@ -46,42 +57,63 @@ def unread(log: MessageLog, user: str, group: int) -> int:
     return next(each.mentions for each in page if each.conversation.id == group)
 
 
-def test_a_handle_mentions_its_members_who_may_read_the_message(groups: Groups, log: MessageLog) -> None:
+def test_a_handle_mentions_its_members_who_may_read_the_message(
+    groups: Groups, log: MessageLog
+) -> None:
     named(groups, "Design", "bob", "cid", "dan")
     tea = groups.create(APP, "ann", "tea", ["bob", "cid", "eve"])[0].id
     assert send(log, "ann", tea, "eve", "@design", "@DESIGN") == {
         "mentions": ["eve", "bob", "cid"],
         "handles": ["design"],
     }
-    assert [unread(log, user, tea) for user in ("ann", "bob", "cid", "eve")] == [0, 1, 1, 1]
+    assert [unread(log, user, tea) for user in ("ann", "bob", "cid", "eve")] == [
+        0,
+        1,
+        1,
+        1,
+    ]
     assert send(log, "eve", tea, "@design", "bob")["mentions"] == ["bob", "ann", "cid"]
     first = log.entries.history(APP, "ann", tea, 0, 10)[0][1].id
     assert send(log, "ann", tea, "@design", thread=first)["thread"] == first
     thread = log.threads.get(APP, "cid", first)
     assert thread is not None
     assert thread.follows
-    assert send(log, "ann", tea, "bob", kind="edit", about=first) == {"mentions": ["bob"]}
+    assert send(log, "ann", tea, "bob", kind="edit", about=first) == {
+        "mentions": ["bob"]
+    }
     assert [unread(log, user, tea) for user in ("bob", "cid")] == [2, 1]
-    assert send(log, "ann", tea, "@design", kind="edit", about=first)["handles"] == ["design"]
+    assert send(log, "ann", tea, "@design", kind="edit", about=first)["handles"] == [
+        "design"
+    ]
     assert unread(log, "cid", tea) == 2
 
 
-def test_who_is_named_by_nothing_stays_as_written(groups: Groups, log: MessageLog, store: Store) -> None:
+def test_who_is_named_by_nothing_stays_as_written(
+    groups: Groups, log: MessageLog, store: Store
+) -> None:
     group = named(groups, "design", "bob")
     tea = groups.create(APP, "ann", "tea", ["eve"])[0].id
     assert send(log, "ann", tea, "@design") == {}, "nobody else is reached"
-    assert send(log, "eve", tea, "@nobody", "x@design") == {"mentions": ["@nobody", "x@design"]}
+    assert send(log, "eve", tea, "@nobody", "x@design") == {
+        "mentions": ["@nobody", "x@design"]
+    }
     groups.leave(APP, group, "bob")
     assert groups.delete(APP, group, "ann") == 1
-    assert send(log, "eve", tea, "@design", "@", "@\0") == {"mentions": ["@design", "@", "@\0"]}
+    assert send(log, "eve", tea, "@design", "@", "@\0") == {
+        "mentions": ["@design", "@", "@\0"]
+    }
     assert named(groups, "design", "eve") != group, "it may be chosen again"
-    to_user = Draft(sender="ann", to_user="eve", body=b"tea", meta=b'{"mentions":["@design"]}')
+    to_user = Draft(
+        sender="ann", to_user="eve", body=b"tea", meta=b'{"mentions":["@design"]}'
+    )
     (result,) = log.writer.append(APP, [to_user])
     assert isinstance(result, Appended)
     assert result.entry.meta == to_user.meta
 
 
-def test_a_guest_mentions_only_groups_of_their_own(groups: Groups, log: MessageLog, store: Store) -> None:
+def test_a_guest_mentions_only_groups_of_their_own(
+    groups: Groups, log: MessageLog, store: Store
+) -> None:
     guest = add_account(store, APP, guest=1)
     named(groups, "design", "bob")
     named(groups, "guests", "bob", guest)
@@ -98,13 +130,19 @@ def test_a_message_mentions_a_limited_number(log: MessageLog) -> None:
 
     users = [f"u{number}" for number in range(MOST_MEMBERS)]
     large = make("large", users)
-    groups = [make(f"g{number}", users[number : number + 1]) for number in range(MOST_GROUPS + 1)]
+    groups = [
+        make(f"g{number}", users[number : number + 1])
+        for number in range(MOST_GROUPS + 1)
+    ]
     make("hundred", users[: Limit.MENTIONS])
     handles = [f"@g{number}" for number in range(len(groups))]
     small = log.groups.create(APP, "ann", "", users[:2]).conversation
     assert send(log, "ann", small, "@large") == "full", "ann is one too many"
     log.groups.leave(APP, large, ["ann"])
-    assert send(log, "ann", small, "@large") == {"mentions": users[:2], "handles": ["large"]}
+    assert send(log, "ann", small, "@large") == {
+        "mentions": users[:2],
+        "handles": ["large"],
+    }
     assert send(log, "ann", small, *handles) == "full"
     assert send(log, "ann", small, *handles[1:])["mentions"] == ["u1"]
     assert send(log, "ann", large, "@hundred") == "not_member"
@@ -112,7 +150,9 @@ def test_a_message_mentions_a_limited_number(log: MessageLog) -> None:
     assert len(send(log, "u999", large, "@hundred")["mentions"]) == Limit.MENTIONS
 
 
-def test_admins_choose_a_handle_that_no_other_group_has(groups: Groups, log: MessageLog) -> None:
+def test_admins_choose_a_handle_that_no_other_group_has(
+    groups: Groups, log: MessageLog
+) -> None:
     group = groups.create(APP, "ann", "tea", ["bob", "gus"])[0].id
     other = named(groups, "design")
     groups.set_options(APP, group, "ann", {"rename": "member"})
@@ -123,13 +163,25 @@ def test_admins_choose_a_handle_that_no_other_group_has(groups: Groups, log: Mes
         groups.set_role(APP, group, "ann", user, ADMIN)
     with pytest.raises(NotAllowed):  # a guest
         groups.describe(APP, group, "gus", {"handle": "tea"})
-    for wrong in ("t", "two words", "-tea", "tea-", "@tea", "all", "Everyone", "x" * 33, "te\u202ea"):
+    for wrong in (
+        "t",
+        "two words",
+        "-tea",
+        "tea-",
+        "@tea",
+        "all",
+        "Everyone",
+        "x" * 33,
+        "te\u202ea",
+    ):
         with pytest.raises(BadGroup):
             groups.describe(APP, group, "bob", {"handle": wrong})
     with pytest.raises(HandleTaken):
         groups.describe(APP, group, "bob", {"handle": "DESIGN", "name": "unchanged"})
     assert groups.show(APP, group, "ann").name == "Tea"
-    assert groups.describe(APP, group, "bob", {"handle": "Tea_設計"}).handle == "tea_設計"
+    assert (
+        groups.describe(APP, group, "bob", {"handle": "Tea_設計"}).handle == "tea_設計"
+    )
     entry = log.entries.history(APP, "ann", group, 0, 10)[0][-1]
     assert json.loads(entry.meta) == {"change": "handle", "handle": "tea_設計"}
     groups.describe(APP, other, "ann", {"handle": ""})
@@ -145,8 +197,14 @@ def test_groups_to_mention_are_listed_with_how_many_they_reach(groups: Groups) -
     for by, text in (("ann", "DES"), ("bob", "the design")):
         assert groups.mentioned(APP, tea, by, text) == ([row], False)
     rows, _ = groups.mentioned(APP, tea, "", "")
-    assert [(each.handle, each.members) for each in rows] == [("attic", 1), ("design", 3), ("guests", 2)]
-    assert [each.group for each in groups.mentioned(APP, tea, "gus", "")[0]] == [str(guests)]
+    assert [(each.handle, each.members) for each in rows] == [
+        ("attic", 1),
+        ("design", 3),
+        ("guests", 2),
+    ]
+    assert [each.group for each in groups.mentioned(APP, tea, "gus", "")[0]] == [
+        str(guests)
+    ]
 
 
 @pytest.mark.sqlite_first
@@ -161,15 +219,20 @@ def test_a_search_of_groups_to_mention_takes_time_of_who_searches(store: Store) 
 
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("look", ["dеsign", "ｄesign", "ԁеѕіɡո", "ᴅesign"])
-def test_no_handle_looks_like_another(groups: Groups, log: MessageLog, look: str) -> None:
-    """Letters of other scripts, and other letters of the same, in place of Latin ones."""
+def test_no_handle_looks_like_another(
+    groups: Groups, log: MessageLog, look: str
+) -> None:
+    """Letters of other scripts, and other letters of the same, in place of
+    Latin ones."""
     named(groups, "design")
     other = groups.create(APP, "ann", "another", [])[0].id
     with pytest.raises((BadGroup, HandleTaken)):
         groups.describe(APP, other, "ann", {"handle": look})
 
 
-@pytest.mark.parametrize(("one", "same"), [("scope", "ѕсоре"), ("oiko", "οικο"), ("tea", "ｔｅａ")])
+@pytest.mark.parametrize(
+    ("one", "same"), [("scope", "ѕсоре"), ("oiko", "οικο"), ("tea", "ｔｅａ")]
+)
 def test_a_handle_in_one_script_that_looks_like_one_in_another_is_taken(
     groups: Groups, one: str, same: str
 ) -> None:
@@ -179,7 +242,9 @@ def test_a_handle_in_one_script_that_looks_like_one_in_another_is_taken(
             named(groups, second)
 
 
-@pytest.mark.parametrize("handle", ["tea_設計", "команда", "ομάδα", "ティーteam", "équipe-2"])
+@pytest.mark.parametrize(
+    "handle", ["tea_設計", "команда", "ομάδα", "ティーteam", "équipe-2"]
+)
 def test_a_handle_may_have_letters_of_one_alphabet_beside_those_of_east_asia(
     groups: Groups, handle: str
 ) -> None:

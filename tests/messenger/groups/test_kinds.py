@@ -1,5 +1,5 @@
-"""Kinds of groups: announcements, open groups, and groups that are everybody's. Their rules hold in the order
-of the log, on each engine."""
+"""Kinds of groups: announcements, open groups, and groups that are everybody's.
+Their rules hold in the order of the log, on each engine."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,14 @@ from imserver.gateway.auth.rates import Buckets, TooManyRequests
 from imserver.gateway.storage.store import Store
 from imserver.messenger.groups.declared import NEW_GROUPS, SEARCH_TIME
 from imserver.messenger.groups.everybody import MOST_JOINING, EverybodysGroups
-from imserver.messenger.groups.groups import ADMIN, BadGroup, Groups, NewGroup, NotAllowed, UnknownGroup
+from imserver.messenger.groups.groups import (
+    ADMIN,
+    BadGroup,
+    Groups,
+    NewGroup,
+    NotAllowed,
+    UnknownGroup,
+)
 from imserver.messenger.messages.log.contract import Appended, Draft, Rejected
 from imserver.messenger.messages.log.message_log import MessageLog
 from tests.messenger.accounts import add_account, insert
@@ -27,8 +34,13 @@ APP = "101"
 class Accounts(AccountLookup):
     """Everybody is an account; ann owns the app."""
 
-    def those_of(self, app: str, users: Sequence[str], words: Sequence[str] = ()) -> Any:
-        return [SimpleNamespace(user=user, role="owner" if user == "ann" else "") for user in users]
+    def those_of(
+        self, app: str, users: Sequence[str], words: Sequence[str] = ()
+    ) -> Any:
+        return [
+            SimpleNamespace(user=user, role="owner" if user == "ann" else "")
+            for user in users
+        ]
 
 
 class Guests(Relations):
@@ -38,7 +50,9 @@ class Guests(Relations):
         return by != "gus"
 
 
-TENANTS: Any = SimpleNamespace(get=lambda app: SimpleNamespace(wants_accounts=lambda app: app == APP))
+TENANTS: Any = SimpleNamespace(
+    get=lambda app: SimpleNamespace(wants_accounts=lambda app: app == APP)
+)
 
 
 def groups_in(store: Store, searches: int = 15_000) -> Groups:
@@ -53,17 +67,23 @@ def groups(store: Store) -> Groups:
 
 def send(log: MessageLog, sender: str, group: int, **more: Any) -> str:
     """Why a message is refused; ``""``: it is stored."""
-    (result,) = log.writer.append(APP, [Draft(sender=sender, conversation=group, body=b"tea", **more)])
+    (result,) = log.writer.append(
+        APP, [Draft(sender=sender, conversation=group, body=b"tea", **more)]
+    )
     assert isinstance(result, Appended | Rejected)
     return result.reason if isinstance(result, Rejected) else ""
 
 
 def first_of(log: MessageLog, group: int, sender: str) -> int:
     entries = log.entries.history(APP, "ann", group, 0, 100)[0]
-    return next(each.id for each in entries if each.sender == sender and each.kind == "message")
+    return next(
+        each.id for each in entries if each.sender == sender and each.kind == "message"
+    )
 
 
-def test_in_announcements_few_write_and_all_reply_in_threads(groups: Groups, log: MessageLog) -> None:
+def test_in_announcements_few_write_and_all_reply_in_threads(
+    groups: Groups, log: MessageLog
+) -> None:
     group = groups.create(APP, "ann", "news", ["bob", "cid"])[0].id
     assert send(log, "cid", group) == ""
     before = first_of(log, group, "cid")
@@ -88,11 +108,23 @@ def test_in_announcements_few_write_and_all_reply_in_threads(groups: Groups, log
     assert (refusal.problem.code, refusal.reply_code) == ("role_too_low", 1003)
 
 
-def test_incoming_webhooks_write_announcements_and_other_bots_do_not(groups: Groups, store: Store) -> None:
+def test_incoming_webhooks_write_announcements_and_other_bots_do_not(
+    groups: Groups, store: Store
+) -> None:
     log = store.part(MessageLog)
     hook, bot = (add_account(store, APP, bot=1) for _ in range(2))
-    group = groups.create(APP, "ann", "news", [hook, bot], kind=NewGroup(options={"write": "admin"}))[0].id
-    insert(store, "incoming_hook", id=int(hook), app=APP, conversation=group, token_hash="h", created=0)
+    group = groups.create(
+        APP, "ann", "news", [hook, bot], kind=NewGroup(options={"write": "admin"})
+    )[0].id
+    insert(
+        store,
+        "incoming_hook",
+        id=int(hook),
+        app=APP,
+        conversation=group,
+        token_hash="h",
+        created=0,
+    )
     assert [send(log, each, group) for each in (hook, bot)] == ["", "read_only"]
 
 
@@ -101,20 +133,34 @@ def test_a_group_says_of_which_kind_it_is(groups: Groups, log: MessageLog) -> No
     group, _ = groups.create(APP, "bob", "news", ["cid"], kind=kind)
     assert (group.open, group.everybody, group.description) == (True, "", "what is new")
     (entry,) = log.entries.history(APP, "cid", group.id, 0, 10)[0]
-    kinds = {"change": "create", "name": "news", "users": ["bob", "cid"], "open": True, "write": "admin"}
+    kinds = {
+        "change": "create",
+        "name": "news",
+        "users": ["bob", "cid"],
+        "open": True,
+        "write": "admin",
+    }
     assert json.loads(entry.meta) == kinds
     summaries, _ = log.conversations.page(APP, "cid", 0, 10)
-    assert [(each.is_new, each.conversation.options) for each in summaries] == [(True, 33)]
+    assert [(each.is_new, each.conversation.options) for each in summaries] == [
+        (True, 33)
+    ]
     log.marks.note(APP, "cid", group.id, entry.id)
-    assert [each.is_new for each in log.conversations.page(APP, "cid", 0, 10)[0]] == [False]
+    assert [each.is_new for each in log.conversations.page(APP, "cid", 0, 10)[0]] == [
+        False
+    ]
     groups.leave(APP, group.id, "cid")
-    assert [each.is_new for each in log.conversations.page(APP, "cid", 0, 10)[0]] == [False]
+    assert [each.is_new for each in log.conversations.page(APP, "cid", 0, 10)[0]] == [
+        False
+    ]
 
 
-# --- open groups --------------------------------------------------------------------------------------------
+# --- open groups --------------------------------------------------------------
 
 
-def found(groups: Groups, text: str = "", by: str = "eve", limit: int = 50) -> list[tuple[str, str, int]]:
+def found(
+    groups: Groups, text: str = "", by: str = "eve", limit: int = 50
+) -> list[tuple[str, str, int]]:
     """Name, role and members of what a search finds, page by page."""
     rows, below = list[tuple[str, str, int]](), 0
     while True:
@@ -126,10 +172,16 @@ def found(groups: Groups, text: str = "", by: str = "eve", limit: int = 50) -> l
 
 
 def test_open_groups_are_found_joined_left_and_joined_again(groups: Groups) -> None:
-    tea = groups.create(APP, "ann", "Tea & Café", ["bob"], kind=NewGroup("Leaves of Łódź", True))[0].id
+    tea = groups.create(
+        APP, "ann", "Tea & Café", ["bob"], kind=NewGroup("Leaves of Łódź", True)
+    )[0].id
     groups.create(APP, "ann", "secret tea", ["bob"])
     chess = groups.create(APP, "bob", "chess", [], kind=NewGroup(open=True))[0].id
-    assert found(groups) == found(groups, limit=1) == [("chess", "", 1), ("Tea & Café", "", 2)]
+    assert (
+        found(groups)
+        == found(groups, limit=1)
+        == [("chess", "", 1), ("Tea & Café", "", 2)]
+    )
     assert found(groups, "CAFE lodz") == [("Tea & Café", "", 2)]
     assert found(groups, "nothing") == []
     for count in (3, 3):
@@ -155,7 +207,7 @@ def test_searches_of_open_groups_take_time_of_who_searches(store: Store) -> None
     assert found(groups, by="ann") == found(groups, by="") == []
 
 
-# --- groups that are everybody's ----------------------------------------------------------------------------
+# --- groups that are everybody's ----------------------------------------------
 
 
 def members(groups: Groups, group: int) -> set[str]:
@@ -170,13 +222,19 @@ def test_everybody_of_the_app_is_in_also_who_comes_later(
     guest = add_account(store, APP, guest=1)
     add_account(store, APP, bot=1)
     add_account(store, "102")
-    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[0].id
+    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[
+        0
+    ].id
     nodes = [EverybodysGroups(groups), EverybodysGroups(groups_in(open_store(url)))]
     looks = [gevent.spawn(node.look) for node in nodes]
-    assert sum(each.get(timeout=60) for each in looks) == len(people), "nobody joins twice"
+    assert sum(each.get(timeout=60) for each in looks) == len(people), (
+        "nobody joins twice"
+    )
     assert members(groups, group) == {"ann", *people}
     entries = [each for each in log.entries.read(APP, 0, 100) if each.kind == "join"]
-    assert [json.loads(each.meta)["everybody"] for each in entries] == [True] * len(entries)
+    assert [json.loads(each.meta)["everybody"] for each in entries] == [True] * len(
+        entries
+    )
     assert max(len(json.loads(each.meta)["users"]) for each in entries) == MOST_JOINING
     assert nodes[0].look() == 0
     later = add_account(store, APP)
@@ -191,19 +249,30 @@ def test_everybody_of_the_app_is_in_also_who_comes_later(
     assert [node.look() for node in nodes] == [0, 0]
 
 
-def test_who_joins_is_an_account_that_nobody_erases(groups: Groups, store: Store) -> None:
+def test_who_joins_is_an_account_that_nobody_erases(
+    groups: Groups, store: Store
+) -> None:
     columns = "(digest, ended, app, name, member, leased)"
     erase = f"INSERT INTO erasure {columns} VALUES ('d', 0, %s, 'gone', %s, 0)"
     one, other = (add_account(store, APP) for _ in range(2))
     store.execute(erase, (APP, one))
-    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[0].id
+    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[
+        0
+    ].id
     assert EverybodysGroups(groups).look() == 1
     assert members(groups, group) == {"ann", other}
 
 
-def test_all_accounts_are_looked_at_again_when_their_number_has_changed(groups: Groups, store: Store) -> None:
-    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[0].id
-    guest, node = add_account(store, APP, guest=1), EverybodysGroups(groups, whole_seconds=0)
+def test_all_accounts_are_looked_at_again_when_their_number_has_changed(
+    groups: Groups, store: Store
+) -> None:
+    group = groups.create(APP, "ann", "all", [], kind=NewGroup(everybody="members"))[
+        0
+    ].id
+    guest, node = (
+        add_account(store, APP, guest=1),
+        EverybodysGroups(groups, whole_seconds=0),
+    )
     one = add_account(store, APP)
     assert [node.look() for _ in range(3)] == [1, 0, 0]
     guests = "UPDATE account SET guest = %s WHERE id = %s"
@@ -215,10 +284,17 @@ def test_all_accounts_are_looked_at_again_when_their_number_has_changed(groups: 
     assert members(groups, group) == {"ann", one, guest}
 
 
-def test_what_a_later_release_has_written_is_a_closed_group(groups: Groups, store: Store) -> None:
-    group = groups.create(APP, "ann", "all", ["bob"], kind=NewGroup(everybody="members"))[0].id
+def test_what_a_later_release_has_written_is_a_closed_group(
+    groups: Groups, store: Store
+) -> None:
+    group = groups.create(
+        APP, "ann", "all", ["bob"], kind=NewGroup(everybody="members")
+    )[0].id
     store.execute("UPDATE conversation SET open = 9 WHERE id = %s", (group,))
-    assert (groups.show(APP, group, "bob").open, groups.show(APP, group, "bob").everybody) == (False, "")
+    assert (
+        groups.show(APP, group, "bob").open,
+        groups.show(APP, group, "bob").everybody,
+    ) == (False, "")
     add_account(store, APP)
     assert EverybodysGroups(groups).look() == 0
     groups.leave(APP, group, "bob")
@@ -254,7 +330,9 @@ def test_nobody_leaves_what_is_everybodys_and_an_owner_of_the_app_makes_it(
 def test_who_is_online_gets_what_is_said_from_the_entry_of_the_join_on() -> None:
     with Node() as one, Node(one.file) as two:
         one.others, two.others = [two], [one]
-        group = one.log.groups.create(one.app, "ann", "all", [], everybody="members").conversation
+        group = one.log.groups.create(
+            one.app, "ann", "all", [], everybody="members"
+        ).conversation
         bob, cid = one.speaker("bob", 0), two.speaker("cid", 0)
         one.log.groups.join(one.app, group, ["bob", "cid"], everybody=True)
         two.log.groups.set_options(one.app, group, {"write": "admin"})

@@ -17,7 +17,13 @@ from imserver.messenger.inbox.rows import (
     ArrangementRows,
     FolderList,
 )
-from imserver.messenger.inbox.wire import NO_DRAFT, Arrange, Folder, MentionShape, UnsentText
+from imserver.messenger.inbox.wire import (
+    NO_DRAFT,
+    Arrange,
+    Folder,
+    MentionShape,
+    UnsentText,
+)
 from imserver.plugin.storage import Store
 from imserver.plugin.testing import check_tables
 from tests.stores import OpenStore
@@ -31,13 +37,17 @@ def rows(url: str, open_store: OpenStore) -> ArrangementRows:
     return ArrangementRows(open_store(url))
 
 
-def since(rows: ArrangementRows, version: int = 0, limit: int = 10, user: str = "ann") -> list[Arrangement]:
+def since(
+    rows: ArrangementRows, version: int = 0, limit: int = 10, user: str = "ann"
+) -> list[Arrangement]:
     return rows.since("shop", user, version, limit).arrangements
 
 
 def test_without_a_database_there_are_none(open_store: OpenStore) -> None:
     store = open_store()
-    assert ArrangementRows(store).since("shop", "ann", 0, 10) == ArrangementPage([], 0, False)
+    assert ArrangementRows(store).since("shop", "ann", 0, 10) == ArrangementPage(
+        [], 0, False
+    )
     assert not store.has_database
 
 
@@ -50,9 +60,14 @@ def test_each_part_changes_alone(rows: ArrangementRows) -> None:
     assert changed(Arrange(1, pinned=5))[1] is False
     assert changed(Arrange(1, archived=9)) == (Arrangement(1, 4, 0, 9, 0, DRAFT), True)
     assert changed(Arrange(1, pinned=6)) == (Arrangement(1, 5, 6, 0, 0, DRAFT), True)
-    assert changed(Arrange(1, marked=9, pinned=0, draft=NO_DRAFT)) == (Arrangement(1, 6, 0, 0, 9), True)
+    assert changed(Arrange(1, marked=9, pinned=0, draft=NO_DRAFT)) == (
+        Arrangement(1, 6, 0, 0, 9),
+        True,
+    )
     assert changed(Arrange(1, marked=0)) == (Arrangement(1, 7, 0, 0, 0), True)
-    assert since(rows) == [Arrangement(1, 7, 0, 0, 0)], "what was removed is a change, too"
+    assert since(rows) == [Arrangement(1, 7, 0, 0, 0)], (
+        "what was removed is a change, too"
+    )
 
 
 def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
@@ -63,16 +78,27 @@ def test_pages_are_in_the_order_of_the_changes(rows: ArrangementRows) -> None:
     rows.change("other", "ann", Arrange(9, archived=9), LIMITS)
     assert [each.conversation for each in since(rows)] == [1, 2, 3]
     page = rows.since("shop", "ann", 0, 2)
-    assert ([each.conversation for each in page.arrangements], page.has_more) == ([1, 2], True)
+    assert ([each.conversation for each in page.arrangements], page.has_more) == (
+        [1, 2],
+        True,
+    )
     assert [each.conversation for each in since(rows, page.version, 2)] == [3]
     assert since(rows, 4) == []
 
 
-def test_folders_are_a_list_and_conversations_say_in_which_they_are(rows: ArrangementRows) -> None:
+def test_folders_are_a_list_and_conversations_say_in_which_they_are(
+    rows: ArrangementRows,
+) -> None:
     team, friends = Folder(7, "Team"), Folder(3, "Friends")
     rows.change("shop", "ann", Arrange(1, folders=(7, 3, 7)), LIMITS)
-    assert rows.set_folders("shop", "ann", (team, friends)) == (FolderList(2, (team, friends)), True)
-    assert rows.set_folders("shop", "ann", (team, friends)) == (FolderList(2, (team, friends)), False)
+    assert rows.set_folders("shop", "ann", (team, friends)) == (
+        FolderList(2, (team, friends)),
+        True,
+    )
+    assert rows.set_folders("shop", "ann", (team, friends)) == (
+        FolderList(2, (team, friends)),
+        False,
+    )
     assert rows.change("shop", "ann", Arrange(2, folders=(7,)), LIMITS)[0].version == 4
     page = rows.since("shop", "ann", 0, 1)
     first = Arrangement(1, 1, 0, 0, 0, folders=[3, 7])
@@ -82,7 +108,9 @@ def test_folders_are_a_list_and_conversations_say_in_which_they_are(rows: Arrang
     assert page.folders is not None
     assert rows.since("shop", "ann", page.version, 2) == ArrangementPage([], 4, False)
     assert rows.set_folders("shop", "ann", (friends,))[0].version == 5
-    assert rows.since("shop", "ann", 4, 2) == ArrangementPage([], 5, False, FolderList(5, (friends,)))
+    assert rows.since("shop", "ann", 4, 2) == ArrangementPage(
+        [], 5, False, FolderList(5, (friends,))
+    )
     rows.change("shop", "ann", Arrange(1, folders=()), LIMITS)
     assert since(rows, 5)[0] == Arrangement(1, 6, 0, 0, 0)
     assert rows.since("shop", "bob", 0, 2).folders is None
@@ -101,14 +129,18 @@ def test_pins_and_drafts_have_limits(rows: ArrangementRows) -> None:
     rows.change("shop", "ann", Arrange(3, pinned=1, draft=DRAFT), LIMITS)
 
 
-def test_changes_at_the_same_time_have_different_versions(url: str, open_store: OpenStore) -> None:
+def test_changes_at_the_same_time_have_different_versions(
+    url: str, open_store: OpenStore
+) -> None:
     nodes = [ArrangementRows(open_store(url)) for _ in range(4)]
     together = Barrier(len(nodes))
 
     def pin(conversation: int) -> bool:
         together.wait()
         try:
-            nodes[conversation - 1].change("shop", "ann", Arrange(conversation, pinned=1), LIMITS)
+            nodes[conversation - 1].change(
+                "shop", "ann", Arrange(conversation, pinned=1), LIMITS
+            )
         except ArrangementRefused:
             return False
         return True

@@ -47,9 +47,16 @@ def bob(node: Messenger) -> User:
 
 
 def texts(user: User) -> list[str]:
-    """What the newest conversation of a user has, without a message that made it."""
-    newest = [row["conversation"] for row in user.get("conversations")["conversations"][:1]]
-    messages = [each for id in newest for each in user.get("messages", conversation=id)["messages"]]
+    """What the newest conversation of a user has, without a message that made
+    it."""
+    newest = [
+        row["conversation"] for row in user.get("conversations")["conversations"][:1]
+    ]
+    messages = [
+        each
+        for id in newest
+        for each in user.get("messages", conversation=id)["messages"]
+    ]
     return [each["text"] for each in messages if "text" in each]
 
 
@@ -64,20 +71,29 @@ def test_saved_messages_are_a_conversation_with_oneself(ann: User, bob: User) ->
     copy = ann.post("messages/send", to=ann.user, forward=received["id"])
     assert copy["conversation"] == saved["conversation"] != received["conversation"]
     first, second = ann.get("conversations")["conversations"]
-    assert (first["conversation"], first["peer"], first["unread"]) == (saved["conversation"], ann.user, 0)
+    assert (first["conversation"], first["peer"], first["unread"]) == (
+        saved["conversation"],
+        ann.user,
+        0,
+    )
     assert (second["peer"], second["unread"]) == (bob.user, 1)
     assert texts(ann) == ["tea", "cake"]
     assert bob.get("messages", conversation=saved["conversation"])["messages"] == []
     found = ann.get("messages/search", text="tea")["messages"]
     assert [each["id"] for each in found] == [saved["id"]]
     ann.post("messages/read", conversation=saved["conversation"], id=copy["id"])
-    assert ann.get("messages/receipts", conversation=saved["conversation"])["receipts"] == []
+    assert (
+        ann.get("messages/receipts", conversation=saved["conversation"])["receipts"]
+        == []
+    )
     ann.post("messages/recall", id=saved["id"])
     assert texts(ann) == ["cake"]
 
 
 def test_a_message_is_sent_when_it_is_due(ann: User, bob: User) -> None:
-    row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
+    row = ann.post(
+        "scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a"
+    )
     assert (row["id"], row["text"], row["to"]) == ("a", "tea", bob.user)
     until(lambda: texts(bob) == ["tea"])
     assert waiting(ann) == []
@@ -87,28 +103,41 @@ def test_a_message_is_sent_when_it_is_due(ann: User, bob: User) -> None:
     ann.post("scheduled/create", to=bob.user, text="tea", seconds=0, client_msg_id="a")
     until(lambda: waiting(ann) == [])
     assert texts(bob) == ["tea"]
-    ann.post("scheduled/create", to=bob.user, text="tea", seconds=HOUR, client_msg_id="a")
+    ann.post(
+        "scheduled/create", to=bob.user, text="tea", seconds=HOUR, client_msg_id="a"
+    )
     assert ann.refused("scheduled/cancel", id="a") == (409, "already_sent")
     assert waiting(ann) == []
 
 
 def test_it_is_editable_until_then(ann: User, bob: User) -> None:
     row = ann.post("scheduled/create", to=bob.user, text="tea", seconds=HOUR)
-    again = ann.post("scheduled/create", to=bob.user, text="more", seconds=0, client_msg_id=row["id"])
+    again = ann.post(
+        "scheduled/create", to=bob.user, text="more", seconds=0, client_msg_id=row["id"]
+    )
     assert again == row
     changed = ann.post("scheduled/change", id=row["id"], text="cake", at=row["due"] + 5)
-    assert (changed["text"], changed["due"], changed["version"]) == ("cake", row["due"] + 5, 2)
+    assert (changed["text"], changed["due"], changed["version"]) == (
+        "cake",
+        row["due"] + 5,
+        2,
+    )
     assert waiting(ann) == [changed]
     assert ann.refused("scheduled/change", id=row["id"])[0] == 400
     assert texts(bob) == []
     ann.post("scheduled/change", id=row["id"], seconds=0)
     until(lambda: texts(bob) == ["cake"])
-    assert ann.refused("scheduled/change", id=row["id"], text="late") == (409, "already_sent")
+    assert ann.refused("scheduled/change", id=row["id"], text="late") == (
+        409,
+        "already_sent",
+    )
 
 
 def test_the_list_survives_content_that_is_no_json(node: Messenger, ann: User) -> None:
     """Somebody else may have made it: it can be forwarded."""
-    row = ScheduledMessage(app=ann.app, member=ann.user, id="a", to_user="bob", type="custom", body=b"{")
+    row = ScheduledMessage(
+        app=ann.app, member=ann.user, id="a", to_user="bob", type="custom", body=b"{"
+    )
     node.node.core.service(ScheduledMessages).add(row, When(seconds=HOUR))
     assert [(each["id"], "data" in each) for each in waiting(ann)] == [("a", False)]
 
@@ -117,18 +146,25 @@ def test_another_text_keeps_the_buttons_and_makes_a_forward_ones_own(
     node: Messenger, ann: User, bob: User
 ) -> None:
     meta = b'{"buttons":[[{"text":"Yes","value":"y"}]],"forwarded":{"from":"1","id":1},"mentions":["9"]}'
-    row = ScheduledMessage(app=ann.app, member=ann.user, id="b", to_user=bob.user, body=b"tea?", meta=meta)
+    row = ScheduledMessage(
+        app=ann.app, member=ann.user, id="b", to_user=bob.user, body=b"tea?", meta=meta
+    )
     node.node.core.service(ScheduledMessages).add(row, When(seconds=HOUR))
     changed = ann.post("scheduled/change", id="b", text="cake?")
     after = node.node.core.service(ScheduledMessages).rows.get(ann.app, ann.user, "b")
-    assert (changed["text"], after and after.meta) == ("cake?", b'{"buttons":[[{"text":"Yes","value":"y"}]]}')
+    assert (changed["text"], after and after.meta) == (
+        "cake?",
+        b'{"buttons":[[{"text":"Yes","value":"y"}]]}',
+    )
 
 
 def test_what_an_app_without_quota_may_not_send_waits_and_says_why(
     node: Messenger, ann: User, bob: User
 ) -> None:
     stored = node.node.core.metrics.stored
-    stored.stop_at(ann.app, 0, int(time()) + HOUR, "The app has used its messages of today")
+    stored.stop_at(
+        ann.app, 0, int(time()) + HOUR, "The app has used its messages of today"
+    )
     try:
         id = ann.post("scheduled/create", to=bob.user, text="tea", seconds=0)["id"]
         until(lambda: [each.get("reason") for each in waiting(ann)] == ["quota"])
@@ -138,16 +174,22 @@ def test_what_an_app_without_quota_may_not_send_waits_and_says_why(
     until(lambda: texts(bob) == ["tea"])
 
 
-def test_who_has_no_account_in_demo_mode_writes_to_anybody_later_too(tmp_path: Path) -> None:
+def test_who_has_no_account_in_demo_mode_writes_to_anybody_later_too(
+    tmp_path: Path,
+) -> None:
     features, apps = ("messages", "groups", "later"), {"gochat": TenantSettings()}
-    with closing(Harness(config(tmp_path, api=ApiSettings(), apps=apps, features=features))) as demo:
+    with closing(
+        Harness(config(tmp_path, api=ApiSettings(), apps=apps, features=features))
+    ) as demo:
         ann = NamedUser(demo, "ann")
         ann.post("scheduled/create", to="bob", text="tea", seconds=0)
         until(lambda: texts(NamedUser(demo, "bob")) == ["tea"])
 
 
 @pytest.mark.sqlite_first
-def test_a_review_that_takes_a_while_keeps_nobody_waiting(url: str, open_store: OpenStore) -> None:
+def test_a_review_that_takes_a_while_keeps_nobody_waiting(
+    url: str, open_store: OpenStore
+) -> None:
     results: dict[str, Any] = {}
 
     def send_of_user(_app: str, draft: Draft, done: Any, *_: Any) -> None:
@@ -170,7 +212,9 @@ def test_a_review_that_takes_a_while_keeps_nobody_waiting(url: str, open_store: 
     )
     later = ScheduledMessages(core, Buckets(SCHEDULE_CHANGES, 9, 9.0))
     for id in ("slow", "quick"):
-        later.add(ScheduledMessage(app="shop", member="ann", id=id, to_user="bob"), When())
+        later.add(
+            ScheduledMessage(app="shop", member="ann", id=id, to_user="bob"), When()
+        )
     later.look()
     results["quick"](Rejected("blocked"))
     later.look()
@@ -196,12 +240,17 @@ def test_what_is_cancelled_is_never_sent(ann: User, bob: User) -> None:
     ],
 )
 def test_a_wrong_one_is_refused(ann: User, bob: User, wrong: dict[str, Any]) -> None:
-    assert ann.refused("scheduled/create", **{"to": bob.user, "text": "tea", **wrong})[0] in (400, 404)
+    assert ann.refused("scheduled/create", **{"to": bob.user, "text": "tea", **wrong})[
+        0
+    ] in (400, 404)
 
 
 def test_a_reminder_is_an_unread_copy_in_saved_messages(ann: User, bob: User) -> None:
     sent = bob.post("messages/send", to=ann.user, text="tea at nine")
-    assert bob.refused("scheduled/remind", message=sent["id"] + 99, seconds=0) == (404, "unknown_message")
+    assert bob.refused("scheduled/remind", message=sent["id"] + 99, seconds=0) == (
+        404,
+        "unknown_message",
+    )
     ann.post("scheduled/remind", message=sent["id"], seconds=0)
     until(lambda: len(ann.get("conversations")["conversations"]) == 2)
     first, _ = ann.get("conversations")["conversations"]
@@ -220,7 +269,9 @@ def test_a_message_awaits_its_receiver(node: Messenger, ann: User, bob: User) ->
     near, far = socketpair()
     near.setblocking(False)
     encoding = Encoding(core.codec(CmdDialect()), core.dispatcher.serve, 65536, 0)
-    connection = Connection(core.network.context, near, "192.0.2.1:1", encoding, monotonic())
+    connection = Connection(
+        core.network.context, near, "192.0.2.1:1", encoding, monotonic()
+    )
     with closing(far):
         core.hub.join(core.hub.apps[bob.app], connection, bob.user, "")
         until(lambda: texts(bob) == ["welcome"])
@@ -230,20 +281,28 @@ def test_a_message_awaits_its_receiver(node: Messenger, ann: User, bob: User) ->
     assert len(waiting(ann)) == 2
 
 
-def test_saved_messages_and_reminders_go_with_their_user(node: Messenger, ann: User, bob: User) -> None:
+def test_saved_messages_and_reminders_go_with_their_user(
+    node: Messenger, ann: User, bob: User
+) -> None:
     sent = bob.post("messages/send", to=ann.user, text="tea at nine")
     saved = ann.post("messages/send", to=ann.user, text="tea")["conversation"]
     ann.post("scheduled/remind", message=sent["id"], seconds=0)
     until(lambda: texts(ann) == ["tea", "tea at nine"])
     log = node.node.core.store.part(MessageLog)
     log.erase_user(ann.app, ann.user, "deleted:1")
-    entries = [each for each in log.entries.read(ann.app, 0, 1000) if each.conversation == saved]
+    entries = [
+        each
+        for each in log.entries.read(ann.app, 0, 1000)
+        if each.conversation == saved
+    ]
     assert len(entries) == 2
     assert {(each.body, each.kind) for each in entries} == {(b"", "recall")}
     assert not any(ann.user in (each.sender, *each.members) for each in entries)
 
 
-def test_who_may_not_write_any_more_learns_why(node: Messenger, ann: User, bob: User) -> None:
+def test_who_may_not_write_any_more_learns_why(
+    node: Messenger, ann: User, bob: User
+) -> None:
     cal = node.person()
     group = int(bob.group(ann))
     rows = [
@@ -259,7 +318,11 @@ def test_who_may_not_write_any_more_learns_why(node: Messenger, ann: User, bob: 
         ann.post("scheduled/change", id=row["id"], seconds=0)
     until(lambda: all(each.get("reason") for each in waiting(ann)))
     reasons = {each["id"]: each["reason"] for each in waiting(ann)}
-    assert [reasons[row["id"]] for row in rows] == ["not_member", "blocked", "unknown_message"]
+    assert [reasons[row["id"]] for row in rows] == [
+        "not_member",
+        "blocked",
+        "unknown_message",
+    ]
     # It waits again once it is changed, and goes when it is cancelled.
     changed = ann.post("scheduled/change", id=rows[0]["id"], seconds=HOUR)
     assert "reason" not in changed
@@ -273,7 +336,10 @@ def test_what_happened_is_counted(node: Messenger, ann: User, bob: User) -> None
         return dict(metric.read(node.node.core))  # type: ignore[arg-type]
 
     before = counts()
-    ann.post("scheduled/cancel", id=ann.post("scheduled/create", to=bob.user, text="a", seconds=HOUR)["id"])
+    ann.post(
+        "scheduled/cancel",
+        id=ann.post("scheduled/create", to=bob.user, text="a", seconds=HOUR)["id"],
+    )
     ann.post("scheduled/create", to=bob.user, text="b", seconds=0)
     until(lambda: texts(bob) == ["b"])
     until(lambda: counts()["send"] > before["send"])

@@ -1,4 +1,5 @@
-"""Scheduled messages as each kind of database keeps them, and that two nodes send each of them once."""
+"""Scheduled messages as each kind of database keeps them, and that two nodes
+send each of them once."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ from msgspec.structs import replace
 
 from imserver.messenger.later import FEATURE
 from imserver.messenger.later.declared import MOST_WAITING
-from imserver.messenger.later.rows import AT_ONCE, ScheduledMessage, ScheduledRows, SourceRow, When
+from imserver.messenger.later.rows import (
+    AT_ONCE,
+    ScheduledMessage,
+    ScheduledRows,
+    SourceRow,
+    When,
+)
 from imserver.plugin.errors import ServiceRefused
 from imserver.plugin.messages import Appended, Draft, Entry, MessageLog, Rejected
 from imserver.plugin.storage import Statements, Store
@@ -23,7 +30,13 @@ APP = "shop"
 
 
 def message(id: str, **fields: Any) -> ScheduledMessage:
-    given: dict[str, Any] = {"app": APP, "member": "ann", "to_user": "bob", "body": id.encode(), **fields}
+    given: dict[str, Any] = {
+        "app": APP,
+        "member": "ann",
+        "to_user": "bob",
+        "body": id.encode(),
+        **fields,
+    }
     return ScheduledMessage(id=id, **given)
 
 
@@ -45,7 +58,9 @@ def send(store: Store, row: ScheduledMessage) -> AsyncResult[Any]:
     where: dict[str, Any] = {"to_user": row.to_user, "conversation": row.conversation}
     draft = Draft(sender=row.member, body=row.body, client_msg_id=row.id, **where)
     done: AsyncResult[Any] = AsyncResult()
-    store.part(MessageLog).writer.send(AppendRequest(row.app, draft, done.set, source=SourceRow(row)))
+    store.part(MessageLog).writer.send(
+        AppendRequest(row.app, draft, done.set, source=SourceRow(row))
+    )
     return done
 
 
@@ -54,14 +69,19 @@ def sent_by(store: Store, row: ScheduledMessage) -> Any:
 
 
 def stored(store: Store) -> list[str]:
-    return [entry.body.decode() for entry in store.part(MessageLog).entries.read(APP, 0, 1000)]
+    return [
+        entry.body.decode()
+        for entry in store.part(MessageLog).entries.read(APP, 0, 1000)
+    ]
 
 
 def reasons(results: list[AsyncResult[Any]]) -> list[str]:
     """Why drafts were rejected, and "" for each that was stored."""
     outcomes = [each.get(timeout=60) for each in results]
     assert all(isinstance(each, Appended | Rejected) for each in outcomes)
-    return sorted(each.reason if isinstance(each, Rejected) else "" for each in outcomes)
+    return sorted(
+        each.reason if isinstance(each, Rejected) else "" for each in outcomes
+    )
 
 
 def test_without_a_database_there_are_none(open_store: OpenStore) -> None:
@@ -73,7 +93,9 @@ def test_without_a_database_there_are_none(open_store: OpenStore) -> None:
 
 
 def test_a_row_is_what_was_scheduled(rows: ScheduledRows) -> None:
-    given = message("a", type="custom", body=b'{"\0":1}', meta=b"{}", about=3, thread=4, also=True)
+    given = message(
+        "a", type="custom", body=b'{"\0":1}', meta=b"{}", about=3, thread=4, also=True
+    )
     row = rows.add(given, When(seconds=60))
     assert rows.add(message("a"), When(seconds=0)) == row == rows.get(APP, "ann", "a")
     (listed,), now = rows.of_user(APP, "ann")
@@ -89,10 +111,10 @@ class Claim(Struct):
     entries: list[int] = []
 
     def holds(self, sql: Statements) -> bool:
-        statement = (
-            "UPDATE scheduled_message SET version = version + 1 WHERE app = %s AND id = %s AND version = %s"
+        statement = "UPDATE scheduled_message SET version = version + 1 WHERE app = %s AND id = %s AND version = %s"
+        return (
+            sql.execute(statement, (self.row.app, self.row.id, self.row.version)) == 1
         )
-        return sql.execute(statement, (self.row.app, self.row.id, self.row.version)) == 1
 
     def stored(self, _sql: Statements, entry: Entry) -> None:
         self.entries.append(entry.id)
@@ -106,13 +128,17 @@ def test_a_source_reads_what_the_one_before_it_has_written(store: Store) -> None
     results: list[AsyncResult[Any]] = [AsyncResult(), AsyncResult()]
     for claim, result in zip(claims, results, strict=True):  # in one transaction
         draft = Draft(sender="ann", to_user="bob")
-        store.part(MessageLog).writer.send(AppendRequest(APP, draft, result.set, source=claim))
+        store.part(MessageLog).writer.send(
+            AppendRequest(APP, draft, result.set, source=claim)
+        )
     first, second = (each.get(timeout=60) for each in results)
     assert claims[0].entries == [first.entry.id]
     assert (second.reason, claims[1].entries) == ("withdrawn", [])
 
 
-def test_what_is_due_is_leased_by_one_node(nodes: tuple[Store, Store], rows: ScheduledRows) -> None:
+def test_what_is_due_is_leased_by_one_node(
+    nodes: tuple[Store, Store], rows: ScheduledRows
+) -> None:
     rows.add(message("late"), When(seconds=100))
     due = [rows.add(message(id, member=id), When(seconds=0)) for id in ("a", "b")]
     seen, left = rows.due()
@@ -182,8 +208,11 @@ def test_a_user_has_a_limited_number(rows: ScheduledRows) -> None:
     assert (len(rows.due()[0]), rows.due()[1]) == (AT_ONCE, 0.0)
 
 
-def test_it_is_sent_once_by_whichever_node(nodes: tuple[Store, Store], rows: ScheduledRows) -> None:
-    """A node that was thought dead sends what another one sends, and what it has sent."""
+def test_it_is_sent_once_by_whichever_node(
+    nodes: tuple[Store, Store], rows: ScheduledRows
+) -> None:
+    """A node that was thought dead sends what another one sends, and what it
+    has sent."""
     row = rows.add(message("a"), When(seconds=0))
     assert reasons([send(node, row) for node in nodes]) == ["", "withdrawn"]
     assert reasons([send(nodes[1], row)]) == ["withdrawn"]
@@ -191,28 +220,37 @@ def test_it_is_sent_once_by_whichever_node(nodes: tuple[Store, Store], rows: Sch
     assert rows.of_user(APP, "ann")[0] == []
 
 
-def test_what_is_scheduled_again_is_sent_once(nodes: tuple[Store, Store], rows: ScheduledRows) -> None:
+def test_what_is_scheduled_again_is_sent_once(
+    nodes: tuple[Store, Store], rows: ScheduledRows
+) -> None:
     for _ in range(2):
         row = rows.add(message("a"), When(seconds=0))
         assert reasons([send(nodes[0], row)]) == [""]
     assert stored(nodes[0]) == ["a"]
 
 
-def test_what_the_log_refuses_stays(nodes: tuple[Store, Store], rows: ScheduledRows) -> None:
+def test_what_the_log_refuses_stays(
+    nodes: tuple[Store, Store], rows: ScheduledRows
+) -> None:
     row = rows.add(message("a", to_user="", conversation=9), When(seconds=0))
     assert reasons([send(nodes[0], row)]) == ["unknown_conversation"]
     assert rows.get(APP, "ann", "a") == row
 
 
 @pytest.mark.parametrize("act", ["cancel", "change"])
-def test_it_is_sent_or_withdrawn(nodes: tuple[Store, Store], rows: ScheduledRows, act: str) -> None:
-    """Each of many is withdrawn at the moment at which it is sent, and the answer says which."""
+def test_it_is_sent_or_withdrawn(
+    nodes: tuple[Store, Store], rows: ScheduledRows, act: str
+) -> None:
+    """Each of many is withdrawn at the moment at which it is sent, and the
+    answer says which."""
     all_rows = [rows.add(message(f"{number}"), When(seconds=0)) for number in range(60)]
 
     def withdraw(row: ScheduledMessage) -> bool:
         if act == "cancel":
             return rows.cancel(APP, "ann", row.id)
-        return rows.change(row, replace(row, body=b"late"), When(seconds=60)) is not None
+        return (
+            rows.change(row, replace(row, body=b"late"), When(seconds=60)) is not None
+        )
 
     results: list[gevent.Greenlet[Any, Any]] = []
     withdrawn: list[gevent.Greenlet[Any, bool]] = []
@@ -224,8 +262,14 @@ def test_it_is_sent_or_withdrawn(nodes: tuple[Store, Store], rows: ScheduledRows
         gevent.joinall(withdrawn, raise_error=True)
     sent = [isinstance(each.get(), Appended) for each in results]
     assert sent == [not each.get() for each in withdrawn]
-    assert sorted(stored(nodes[0])) == sorted(row.id for row, was in zip(all_rows, sent, strict=True) if was)
-    left = [] if act == "cancel" else [row.id for row, was in zip(all_rows, sent, strict=True) if not was]
+    assert sorted(stored(nodes[0])) == sorted(
+        row.id for row, was in zip(all_rows, sent, strict=True) if was
+    )
+    left = (
+        []
+        if act == "cancel"
+        else [row.id for row, was in zip(all_rows, sent, strict=True) if not was]
+    )
     assert sorted(row.id for row in rows.of_user(APP, "ann")[0]) == sorted(left)
 
 
@@ -236,7 +280,9 @@ def test_those_of_a_user_and_of_an_app_are_erased_and_exported(url: str) -> None
     check_tables(FEATURE, fill, url)
 
 
-def test_messages_to_somebody_who_was_erased_are_refused(open_store: OpenStore, url: str) -> None:
+def test_messages_to_somebody_who_was_erased_are_refused(
+    open_store: OpenStore, url: str
+) -> None:
     store = open_store(url)
     rows = ScheduledRows(store)
     before = rows.add(message("a"), When(awaits=True))

@@ -1,4 +1,5 @@
-"""Measures stored entries that a node is told of: ``python -m tests.messenger.messages.measure_entries``."""
+"""Measures stored entries that a node is told of: ``python -m
+tests.messenger.messages.measure_entries``."""
 
 import msgspec
 
@@ -8,7 +9,8 @@ from tools.measure_scale import cpu_seconds
 
 
 def read_entries(batch: int, times: int) -> None:
-    """What a node does with stored entries of which none is for its users, without the RPC."""
+    """What a node does with stored entries of which none is for its users,
+    without the RPC."""
     more = {"client_msg_id": "m-1234567", "time_ms": 1_700_000_000_000}
     entry = Entry(1, 1, 1, "alice", ("alice", "bob"), body=b"x" * 100, **more)
     data = encode(Commit("101", 1, batch, [entry] * batch))
@@ -17,7 +19,9 @@ def read_entries(batch: int, times: int) -> None:
     for _ in range(times):
         decode(data)
     each = (cpu_seconds() - began) / times / batch * 1e6
-    print(f"an entry read, {batch} together: {each:.2f} µs, {len(data) / batch:.0f} bytes")
+    print(
+        f"an entry read, {batch} together: {each:.2f} µs, {len(data) / batch:.0f} bytes"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
+"""Acknowledgements of clients: what is not acknowledged is told again, and then
+the connection is closed."""
 
 from collections.abc import Iterator
 
@@ -52,7 +53,8 @@ def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
 
 
 def hold_resend(node: Node) -> Signal:
-    """Let the time go by; what is to be sent again is read, and comes when the signal is set."""
+    """Let the time go by; what is to be sent again is read, and comes when the
+    signal is set."""
     gate = node.gates.answering = Signal()
     reads = node.gates.reads
     pass_time(node)
@@ -61,9 +63,16 @@ def hold_resend(node: Node) -> Signal:
     return gate
 
 
-def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(node: Node) -> None:
-    """Of a client that has said that it acknowledges; another one gets everything once."""
-    ann, bob, desk = node.speaker("ann", 0), acknowledging(node, "bob"), node.speaker("bob", 0, "desk")
+def test_unacknowledged_entries_are_resent_and_then_the_connection_is_closed(
+    node: Node,
+) -> None:
+    """Of a client that has said that it acknowledges; another one gets
+    everything once."""
+    ann, bob, desk = (
+        node.speaker("ann", 0),
+        acknowledging(node, "bob"),
+        node.speaker("bob", 0, "desk"),
+    )
     for text in "12":
         ann.send("bob", text)
     until(lambda: len(bob.pushed()) == 2)
@@ -98,7 +107,9 @@ def test_what_could_not_be_read_again_costs_no_try(node: Node) -> None:
     assert subscription.state is RESENT_THRICE
 
 
-def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(node: Node) -> None:
+def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(
+    node: Node,
+) -> None:
     ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
     ann.send("bob", "1")
     until(bob.pushed)
@@ -114,7 +125,9 @@ def test_an_acknowledgement_while_entries_are_read_again_gives_no_try_too_many(n
 
 
 @pytest.mark.usefixtures("small")
-def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(node: Node) -> None:
+def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(
+    node: Node,
+) -> None:
     ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
     for _ in range(7):
         ann.send("bob", "x")
@@ -127,8 +140,11 @@ def test_a_client_with_too_many_unacknowledged_entries_is_closed_and_resumes(nod
 
 
 @pytest.mark.usefixtures("small")
-def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(node: Node) -> None:
-    """What is stored while it is looked up would stand above what it was never told."""
+def test_a_client_with_too_many_unacknowledged_entries_gets_no_new_ones(
+    node: Node,
+) -> None:
+    """What is stored while it is looked up would stand above what it was never
+    told."""
     ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
     for _ in range(5):
         ann.send("bob", "x")
@@ -157,10 +173,14 @@ def test_entries_of_a_page_are_acknowledged_like_pushed_ones(node: Node) -> None
     until(bob.pushed)
     pass_time(node)
     bob.settle()
-    assert bob.stream() == [1, 2, 3, 4, 5, 6, 7, 8, 8], "only the last is owed, and told again"
+    assert bob.stream() == [1, 2, 3, 4, 5, 6, 7, 8, 8], (
+        "only the last is owed, and told again"
+    )
 
 
-def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(node: Node) -> None:
+def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(
+    node: Node,
+) -> None:
     ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
     for _ in range(6):
         ann.send("bob", "x")
@@ -176,7 +196,8 @@ def test_who_asks_while_it_waits_for_a_resend_gets_nothing_that_is_newer(node: N
     assert bob.stream() == [1, 2, 3, 4, 5, 6, 7]
 
 
-# --- when deliveries are sent again and the connection is closed, wherever they come from ------------------
+# --- when deliveries are sent again and the connection is closed, wherever they
+# come from
 
 
 class FromLog:
@@ -184,12 +205,15 @@ class FromLog:
 
     seconds = (ACK_SECONDS,) * (TRIES + 1)
     after_ack = 2 * ACK_SECONDS
-    """After which time what an acknowledgement of earlier ones lacks is sent again, at most."""
+    """After which time what an acknowledgement of earlier ones lacks is sent
+    again, at most."""
 
     def __init__(self, node: Harness) -> None:
         self.tracker = AckTracker(node.metrics, 1_000_000)
         self.connection, self.client = node.login("101", "bob")
-        self.acks = self.connection.log_subscription = AckingLogSubscription(backlog=None)
+        self.acks = self.connection.log_subscription = AckingLogSubscription(
+            backlog=None
+        )
         self.resent: list[int] = []
 
     def deliver(self) -> None:
@@ -250,7 +274,9 @@ def is_idle(client: Client) -> bool:
     return not any(client.tracker._slots) and not client.tracker.bytes
 
 
-def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_closed(client: Client) -> None:
+def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_closed(
+    client: Client,
+) -> None:
     client.deliver()
     client.deliver()
     *resends, last = client.seconds
@@ -267,7 +293,9 @@ def test_what_is_not_acknowledged_is_sent_again_and_then_the_connection_is_close
     assert isinstance(client, FromLog) or client.metrics.resent_entries == 2 * TRIES
 
 
-def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client: Client) -> None:
+def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(
+    client: Client,
+) -> None:
     for _ in range(3):
         client.deliver()
     client.ack(2)
@@ -281,7 +309,11 @@ def test_an_acknowledgement_covers_all_up_to_its_number_and_nothing_later(client
     assert client.acks.acked == 3
     client.ack(4)
     let_pass(client, sum(client.seconds))
-    assert (client.resent, client.connection.is_open, is_idle(client)) == ([3, 4], True, True)
+    assert (client.resent, client.connection.is_open, is_idle(client)) == (
+        [3, 4],
+        True,
+        True,
+    )
 
 
 def test_a_connection_that_has_ended_is_forgotten(client: Client) -> None:
@@ -293,7 +325,7 @@ def test_a_connection_that_has_ended_is_forgotten(client: Client) -> None:
     assert is_idle(client)
 
 
-# --- the table of states ------------------------------------------------------------------------------------
+# --- the table of states ------------------------------------------------------
 
 
 def bring_to(client: Client, state: AckState) -> None:
@@ -340,14 +372,19 @@ CASES = [
     for event in AckEvent
     if happens(kind, state, event)
 ]
-"""All but what happens to reads of the log: see test_acks. One of these has no test: a read that fails after
-the client has used all its time."""
+"""All but what happens to reads of the log: see test_acks. One of these has no
+test: a read that fails after the client has used all its time."""
 
 
 @pytest.mark.parametrize(
-    ("client", "state", "event"), CASES, indirect=["client"], ids=lambda each: getattr(each, "name", "")
+    ("client", "state", "event"),
+    CASES,
+    indirect=["client"],
+    ids=lambda each: getattr(each, "name", ""),
 )
-def test_what_the_table_has_happens(client: Client, state: AckState, event: AckEvent) -> None:
+def test_what_the_table_has_happens(
+    client: Client, state: AckState, event: AckEvent
+) -> None:
     bring_to(client, state)
     assert client.acks.state is state
     cause(client, event)

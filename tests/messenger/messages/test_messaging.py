@@ -1,4 +1,5 @@
-"""Messaging inside one node and between two: order, acknowledgements, catching up, and following the log."""
+"""Messaging inside one node and between two: order, acknowledgements, catching
+up, and following the log."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,9 +15,18 @@ from imserver.gateway.errors import StorageUnavailable
 from imserver.gateway.metrics import Metrics
 from imserver.messenger.messages import messaging
 from imserver.messenger.messages.deliverer import LogFollower
-from imserver.messenger.messages.log.contract import Commit, Draft, Entry, Membership, Stored
+from imserver.messenger.messages.log.contract import (
+    Commit,
+    Draft,
+    Entry,
+    Membership,
+    Stored,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
-from imserver.messenger.messages.log_subscriptions import LogSubscription, LogSubscriptions
+from imserver.messenger.messages.log_subscriptions import (
+    LogSubscription,
+    LogSubscriptions,
+)
 from tests.gateway.transport.harness import until
 from tests.messenger.log_file import Gates, LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
@@ -29,9 +39,15 @@ def test_a_message_is_delivered_and_acknowledged_after_the_commit(node: Node) ->
     seq = ann.send_payload("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
     ann.settle()
     bob.settle()
-    assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
+    assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (
+        ["login", "enter"],
+        [],
+    )
     gate.set()
-    assert ann.answer(seq) == (200, {"id": 1, "conversation": 1, "seq": 1, "repeated": False})
+    assert ann.answer(seq) == (
+        200,
+        {"id": 1, "conversation": 1, "seq": 1, "repeated": False},
+    )
     until(bob.pushed)
     pushed = bob.pushed()[0]
     assert pushed.pop("time") > 1_700_000_000_000
@@ -75,14 +91,22 @@ def test_a_client_without_a_cursor_of_the_log_gets_no_pushes_until_it_syncs(
         assert bob.login == (200, {"recovered": False})
         assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
     code, page = bob.ask("sync", {"cursor": 0})
-    assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
+    assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (
+        200,
+        ["1"],
+        False,
+    )
     ann.send("bob", "2")
     until(bob.pushed)
     assert bob.stream() == [1, 2]
 
 
 def test_a_repeat_gets_the_first_answer_and_is_not_delivered(node: Node) -> None:
-    ann, desk, bob = node.speaker("ann", 0), node.speaker("ann", 0, "desk"), node.speaker("bob", 0)
+    ann, desk, bob = (
+        node.speaker("ann", 0),
+        node.speaker("ann", 0, "desk"),
+        node.speaker("bob", 0),
+    )
     first = ann.send("bob", "hi", clientMsgID="x")
     again = ann.send("bob", "hi", clientMsgID="x")
     assert again == (200, {**first[1], "repeated": True})
@@ -92,7 +116,9 @@ def test_a_repeat_gets_the_first_answer_and_is_not_delivered(node: Node) -> None
     assert (ann.texts(), desk.texts(), bob.texts()) == ([], ["hi"], ["hi"])
 
 
-def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again(node: Node) -> None:
+def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again(
+    node: Node,
+) -> None:
     ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
     node.gates.away = True
     assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
@@ -118,11 +144,17 @@ def test_a_message_found_stored_after_its_refusal_is_delivered_once(node: Node) 
         "repeated": True,
     }
     until(bob.pushed)
-    assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (["hi"], ["hi"], [1])
+    assert (ann.texts(), bob.texts(), [each.id for each in node.stored]) == (
+        ["hi"],
+        ["hi"],
+        [1],
+    )
     assert (node.metrics.stored.total, node.metrics.stored_repeats) == (1, 1)
 
 
-def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections(node: Node) -> None:
+def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_connections(
+    node: Node,
+) -> None:
     ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
     group = node.group("ann", "bob")
     ann.send(group, "hi")
@@ -134,7 +166,9 @@ def test_online_members_follow_a_group_from_its_creation_to_the_end_of_their_con
     assert APP not in node.messaging.follower.apps
 
 
-def test_a_join_that_commits_while_memberships_are_read_is_not_missed(node: Node) -> None:
+def test_a_join_that_commits_while_memberships_are_read_is_not_missed(
+    node: Node,
+) -> None:
     group = node.group("ann")
     ann, bob = node.speaker("ann", 1), node.speaker("bob")
     gate = node.gates.answering = Signal()
@@ -147,12 +181,16 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed(node: Node
     until(lambda: bob.stream() == [2, 3])
 
 
-def test_a_guests_app_that_ends_with_its_session_ends_the_following_too(node: Node) -> None:
+def test_a_guests_app_that_ends_with_its_session_ends_the_following_too(
+    node: Node,
+) -> None:
     connection, _ = node.connect()
     app = node.hub.open("guests", "multi", is_registered=False)
     node.hub.join(app, connection, "bob", "")
     node.gates.answering = Signal()
-    following = gevent.spawn(node.messaging.catch_up.subscribe, connection, LogSubscription())
+    following = gevent.spawn(
+        node.messaging.catch_up.subscribe, connection, LogSubscription()
+    )
     until(lambda: node.messaging.log_subscriptions.by_app)
     connection.lost()
     node.hub.close_unregistered("guests")
@@ -162,7 +200,9 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too(node: No
     assert "guests" not in node.messaging.follower.apps
 
 
-def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read(node: Node) -> None:
+def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read(
+    node: Node,
+) -> None:
     ann = node.speaker("ann", 0)
     for text in "12345":
         ann.send("bob", text)
@@ -175,7 +215,9 @@ def test_a_client_must_begin_anew_if_entries_expire_while_they_are_read(node: No
 
 
 @pytest.mark.usefixtures("small")
-def test_a_node_without_receivers_follows_the_log_only_while_it_stores(node: Node) -> None:
+def test_a_node_without_receivers_follows_the_log_only_while_it_stores(
+    node: Node,
+) -> None:
     ann = node.speaker("ann")
     ann.send("bob", "1")
     gevent.sleep(0.02)
@@ -215,7 +257,9 @@ def test_a_repeat_on_another_node_is_acknowledged_after_earlier_entries() -> Non
         assert bob.stream() == [1, 2]
 
 
-def test_a_client_does_not_wait_until_its_node_has_delivered_what_it_received_elsewhere() -> None:
+def test_a_client_does_not_wait_until_its_node_has_delivered_what_it_received_elsewhere() -> (
+    None
+):
     first, second = two()
     with first, second:
         ann, eve = first.speaker("ann", 0), second.speaker("eve", 0)
@@ -233,7 +277,9 @@ def test_a_client_does_not_wait_until_its_node_has_delivered_what_it_received_el
         assert bob.stream() == [2, 4]
 
 
-def test_an_answer_comes_in_its_place_although_the_log_has_the_message_already() -> None:
+def test_an_answer_comes_in_its_place_although_the_log_has_the_message_already() -> (
+    None
+):
     first, second = two()
     with first, second:
         ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
@@ -246,7 +292,9 @@ def test_an_answer_comes_in_its_place_although_the_log_has_the_message_already()
         assert bob.entries() == [("sync", 1), ("send", 2)]
 
 
-def test_messages_to_many_gather_so_that_they_share_writes(constants: Callable[..., None]) -> None:
+def test_messages_to_many_gather_so_that_they_share_writes(
+    constants: Callable[..., None],
+) -> None:
     constants(messaging, WIDE=2, _GATHER_SECONDS=600, _MAX_GATHER_SECONDS=600)
     with Node() as node:
         group = node.group("ann", "bob", "eve")
@@ -265,7 +313,9 @@ def test_messages_to_many_gather_so_that_they_share_writes(constants: Callable[.
 def store(node: Node, text: str) -> None:
     """Store a message to a user, who receives it before this returns."""
     stored: list[Stored] = []
-    node.messaging.send(APP, Draft(sender="shop", body=text.encode(), to_user="ann"), stored.append)
+    node.messaging.send(
+        APP, Draft(sender="shop", body=text.encode(), to_user="ann"), stored.append
+    )
     until(lambda: bool(stored))
 
 
@@ -273,7 +323,11 @@ def heard(client: MessageClient, count: int) -> list[str]:
     """So many messages that were delivered, and no more."""
 
     def messages() -> list[str]:
-        return [body["response"]["data"]["text"] for body in client.bodies() if body["cmd"] == "message"]
+        return [
+            body["response"]["data"]["text"]
+            for body in client.bodies()
+            if body["cmd"] == "message"
+        ]
 
     until(lambda: len(messages()) >= count)
     client.settle()
@@ -306,7 +360,9 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order(node: Node) 
     followers.enter(APP, bot.connection, group, True)
 
     def draft(text: str, meta: bytes = b"", sender: str = "ann") -> Draft:
-        return Draft(sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1)
+        return Draft(
+            sender=sender, conversation=group, body=text.encode(), meta=meta, time_ms=1
+        )
 
     node.gates.committing = gate = Signal()
     for each in (
@@ -326,7 +382,9 @@ def test_a_bot_receives_entries_of_its_groups_that_name_it_in_order(node: Node) 
     until(lambda: not followers.bots)
 
 
-def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> None:
+def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too() -> (
+    None
+):
     subscriptions = LogSubscriptions()
     gates = [Signal(), Signal()]
     reads = [0, 0]
@@ -338,7 +396,10 @@ def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too(
 
     slow, quick = (
         gevent.spawn(
-            subscriptions.read_memberships, lambda *_, device=device: memberships(device), "app", "bob"
+            subscriptions.read_memberships,
+            lambda *_, device=device: memberships(device),
+            "app",
+            "bob",
         )
         for device in (0, 1)
     )
@@ -352,7 +413,7 @@ def test_of_two_devices_that_come_at_once_the_slower_one_learns_of_a_change_too(
     assert not subscriptions.reads
 
 
-# --- positions ---------------------------------------------------------------------------------------------
+# --- positions ----------------------------------------------------------------
 
 
 class Receiver:
@@ -375,7 +436,9 @@ class Receiver:
         self.ids += [entry.id for entry in entries]
 
     def store(self, number: int, time_ms: int = 0) -> list[Entry]:
-        found = self.log.writer.append(APP, [Draft(sender="ann", to_user="bob", time_ms=time_ms)] * number)
+        found = self.log.writer.append(
+            APP, [Draft(sender="ann", to_user="bob", time_ms=time_ms)] * number
+        )
         return [each.entry for each in found]
 
     def receive(self, entries: list[Entry]) -> None:
@@ -386,7 +449,9 @@ QUIET = 0.02
 """After it the log is looked at, in small."""
 
 
-def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log() -> None:
+def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log() -> (
+    None
+):
     received = Receiver()
     received.follower.follow(APP)
     one, two = received.store(2)
@@ -395,9 +460,13 @@ def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log(
     received.receive([one])
     assert (received.ids, received.gates.reads) == ([1, 2], 1)
     received.receive(received.store(1, time_ms=1))
-    assert sum(received.metrics.delivery_seconds.counts) == 2, "an old message was not long on its way"
+    assert sum(received.metrics.delivery_seconds.counts) == 2, (
+        "an old message was not long on its way"
+    )
     received.follower.committed(Commit(APP, 4, 4, []))
-    assert (received.ids, received.follower.position(APP)) == ([1, 2, 3], 4), "an empty one moves it"
+    assert (received.ids, received.follower.position(APP)) == ([1, 2, 3], 4), (
+        "an empty one moves it"
+    )
 
 
 @pytest.mark.usefixtures("small")

@@ -1,7 +1,9 @@
-"""Several nodes, clients that come and go, batches that get lost, a log that goes away: what each client has.
+"""Several nodes, clients that come and go, batches that get lost, a log that
+goes away: what each client has.
 
-A client's cursor is the greatest id that it was told, by whatever way. Whatever happens it must never be told
-something older for the first time, and in the end have all that its user may read, and nothing else.
+A client's cursor is the greatest id that it was told, by whatever way. Whatever
+happens it must never be told something older for the first time, and in the end
+have all that its user may read, and nothing else.
 """
 
 import random
@@ -23,9 +25,12 @@ USERS = ["u0", "u1", "u2", "u3"]
 
 
 class Client:
-    """A client as ours are: it logs in with its cursor, and asks for what it missed if it is told to."""
+    """A client as ours are: it logs in with its cursor, and asks for what it
+    missed if it is told to."""
 
-    def __init__(self, nodes: list[Node], user: str, device: str, chance: random.Random) -> None:
+    def __init__(
+        self, nodes: list[Node], user: str, device: str, chance: random.Random
+    ) -> None:
         self.user = user
         self.had: set[int] = set()
         self._nodes, self._device, self._chance = nodes, device, chance
@@ -36,10 +41,21 @@ class Client:
 
     def come(self) -> None:
         connection, client = self._chance.choice(self._nodes).connect()
-        self.message_client, self._taken, self._behind = MessageClient(connection, client), 0, True
+        self.message_client, self._taken, self._behind = (
+            MessageClient(connection, client),
+            0,
+            True,
+        )
         acks = self._chance.random() < 0.6
-        data = {"userID": self.user, "appID": int(APP), "device": self._device, "cursor": self._cursor}
-        self.message_client.send_payload("login", {**data, "acks": True} if acks else data)
+        data = {
+            "userID": self.user,
+            "appID": int(APP),
+            "device": self._device,
+            "cursor": self._cursor,
+        }
+        self.message_client.send_payload(
+            "login", {**data, "acks": True} if acks else data
+        )
 
     def leave(self) -> None:
         self.take()
@@ -61,12 +77,19 @@ class Client:
     def send(self, target: dict[str, object], number: int) -> None:
         assert self.message_client is not None
         name = f"{self.user}{number}" if self._chance.random() < 0.8 else ""
-        self.message_client.send_payload("send", {**target, "text": "x", "clientMsgID": name})
+        self.message_client.send_payload(
+            "send", {**target, "text": "x", "clientMsgID": name}
+        )
 
     def acknowledge(self) -> None:
         """What it has, some of it, or more than it can have."""
         self.message_client.send_payload(
-            "ack", {"id": max(1, self._chance.choice([self._cursor, self._cursor - 3, 10**6]))}
+            "ack",
+            {
+                "id": max(
+                    1, self._chance.choice([self._cursor, self._cursor - 3, 10**6])
+                )
+            },
         )
 
     def take(self) -> None:
@@ -96,7 +119,9 @@ class Client:
             self._received(data["id"])
 
     def _received(self, id: int) -> None:
-        assert id in self.had or id > self._cursor, f"{id} for the first time behind {self._cursor}"
+        assert id in self.had or id > self._cursor, (
+            f"{id} for the first time behind {self._cursor}"
+        )
         self.had.add(id)
         self._cursor = max(self._cursor, id)
 
@@ -112,7 +137,11 @@ class Storm:
             loss = chance.choice([0, 0.1, 0.5, 1])
             node.wire = lambda _first, _last, loss=loss: chance.random() >= loss  # type: ignore[misc]
         self.groups = [nodes[0].group(*USERS[:3]), nodes[-1].group("u1", "u3")]
-        self.clients = [Client(nodes, user, device, chance) for user in USERS for device in ("", "two")]
+        self.clients = [
+            Client(nodes, user, device, chance)
+            for user in USERS
+            for device in ("", "two")
+        ]
         self._number = 0
 
     def step(self) -> None:
@@ -131,7 +160,8 @@ class Storm:
         for _ in range(self.chance.choice([0, 0, 1, 5])):
             turn()
         if self.chance.random() < 0.1:
-            gevent.sleep(deliverer.GAP_SECONDS)  # time for nodes to find out what they have missed
+            # time for nodes to find out what they have missed
+            gevent.sleep(deliverer.GAP_SECONDS)
         for client in self.clients:
             client.take()
 
@@ -154,7 +184,10 @@ class Storm:
         if client := self._there():
             self._number += 1
             others = [user for user in USERS if user != client.user]
-            targets = [{"conversation": self.chance.choice(self.groups)}, {"to": self.chance.choice(others)}]
+            targets = [
+                {"conversation": self.chance.choice(self.groups)},
+                {"to": self.chance.choice(others)},
+            ]
             client.send(self.chance.choice(targets), self._number)
 
     def _come_or_leave(self) -> None:
@@ -225,7 +258,9 @@ def nodes(request: pytest.FixtureRequest) -> Iterator[list[Node]]:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("seed", range(6))
-def test_all_clients_receive_everything_in_order_in_a_random_history(nodes: list[Node], seed: int) -> None:
+def test_all_clients_receive_everything_in_order_in_a_random_history(
+    nodes: list[Node], seed: int
+) -> None:
     storm = Storm(nodes, random.Random(f"{len(nodes)}.{seed}"))
     for _ in range(150):
         storm.step()

@@ -1,4 +1,5 @@
-"""Pages of stored messages, of event streams that come back, and of searches: bounded, whole, in order."""
+"""Pages of stored messages, of event streams that come back, and of searches:
+bounded, whole, in order."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,9 @@ def low_bound(constants: Callable[..., None]) -> None:
 def test_as_many_as_fit_and_one_at_least(
     node: Node, sizes: tuple[int, ...], oldest: list[int], newest: list[int]
 ) -> None:
-    node.log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"x" * size) for size in sizes])
+    node.log.writer.append(
+        APP, [Draft(sender="ann", to_user="bob", body=b"x" * size) for size in sizes]
+    )
     reader = node.log.entries
     for (found, more), expected in (
         (reader.sync(APP, "bob", 0, 50), oldest),
@@ -79,7 +82,9 @@ def ids(page: Any) -> list[int]:
 @pytest.mark.usefixtures("low_bound")
 def test_a_sync_goes_on_behind_what_the_page_held_and_ends_live(node: Node) -> None:
     send_texts(node, 7)
-    assert node.speaker("bob", cursor=0).login == (200, {"recovered": False}), "it missed too many bytes"
+    assert node.speaker("bob", cursor=0).login == (200, {"recovered": False}), (
+        "it missed too many bytes"
+    )
     assert node.speaker("bob", cursor=5).login == (200, {"recovered": True})
     bob = node.speaker("bob")
     seen: list[int] = []
@@ -100,7 +105,10 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
 ) -> None:
     harness = Harness(config(tmp_path))
     try:
-        log, admin = harness.node.core.store.part(MessageLog), User(harness, ADMIN.key, app="201")
+        log, admin = (
+            harness.node.core.store.part(MessageLog),
+            User(harness, ADMIN.key, app="201"),
+        )
         log.writer.append("201", [Draft(sender="ann", to_user="bob")] * 3)
         sync = log.entries.sync
 
@@ -115,7 +123,7 @@ def test_a_reader_of_the_api_must_begin_anew_if_entries_expire_before_they_are_r
         harness.close()
 
 
-# --- event streams that come back --------------------------------------------------------------------------
+# --- event streams that come back ---------------------------------------------
 
 
 def stored_on(node: Node) -> StreamStarts:
@@ -124,7 +132,8 @@ def stored_on(node: Node) -> StreamStarts:
 
 @pytest.mark.parametrize("cursor", [None, 0, 1])
 def test_a_node_that_is_behind_delivers_nothing_again(cursor: int | None) -> None:
-    """What the client has, or gets from the log first, comes to this node late."""
+    """What the client has, or gets from the log first, comes to this node
+    late."""
     first, second = two()
     with first, second:
         second.speaker("eve", 0)
@@ -163,18 +172,24 @@ def test_what_was_missed_is_read_once_page_by_page_and_no_more_than_may(
     constants(catch_up, PAGE=page, RESUMED=limit)
     constants(history, PAGE_BYTES=page_bytes)
     with Node() as node:
-        node.log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"1234567890")] * 30)
+        node.log.writer.append(
+            APP, [Draft(sender="ann", to_user="bob", body=b"1234567890")] * 30
+        )
         bob, stored = node.speaker("bob"), stored_on(node)
         before = node.gates.reads
         start = stored.start(APP, "bob", cursor)
         assert start.resumed is resumed
         stored.send(bob.connection, start)
         bob.settle()
-        assert [message["id"] for message in bob.pushed()] == [*range(cursor + 1, 31)] * resumed
+        assert [message["id"] for message in bob.pushed()] == [
+            *range(cursor + 1, 31)
+        ] * resumed
         assert node.gates.reads - before <= reads
 
 
-def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read(node: Node) -> None:
+def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read(
+    node: Node,
+) -> None:
     ann = node.speaker("ann", 0)
     for text in "1234":
         ann.send("bob", text)
@@ -186,7 +201,15 @@ def test_a_stream_is_not_resumed_if_entries_expire_while_they_are_read(node: Nod
 def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
     body, own = b'{"a":\n1}', "c-1"
     message = Message(
-        17, 3, 5, "shop", ("ann", "shop"), type="order", body=body, client_msg_id=own, time_ms=9
+        17,
+        3,
+        5,
+        "shop",
+        ("ann", "shop"),
+        type="order",
+        body=body,
+        client_msg_id=own,
+        time_ms=9,
     )
     block = DIALECT.encode_message(message)
     assert block.startswith(b"id: 17\n")
@@ -206,7 +229,7 @@ def test_a_stored_entry_has_its_id_outside_and_inside() -> None:
     }
 
 
-# --- messageSearch -----------------------------------------------------------------------------------------
+# --- messageSearch ------------------------------------------------------------
 
 TEA = Search("tea", 0, 0, 10)
 
@@ -235,7 +258,9 @@ class SlowLog:
 def test_a_search_that_waits_too_long_is_refused_temporarily() -> None:
     log = SlowLog()
     found = MessageSearch(store_of(log))
-    searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE)]
+    searches = [
+        gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE)
+    ]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
         found.search("a", "u", TEA)
@@ -244,11 +269,15 @@ def test_a_search_that_waits_too_long_is_refused_temporarily() -> None:
     assert found.search("a", "u", TEA) == ([], 0)
 
 
-def test_a_search_is_refused_at_once_while_many_wait(constants: Callable[..., None]) -> None:
+def test_a_search_is_refused_at_once_while_many_wait(
+    constants: Callable[..., None],
+) -> None:
     constants(message_search, SEARCHES_WAITING=1)
     log = SlowLog()
     found = MessageSearch(store_of(log))
-    searches = [gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 1)]
+    searches = [
+        gevent.spawn(found.search, "a", "u", TEA) for _ in range(SEARCHES_AT_ONCE + 1)
+    ]
     until(lambda: log.looking == SEARCHES_AT_ONCE)
     with pytest.raises(StorageUnavailable):
         found.search("a", "u", TEA)
@@ -258,7 +287,9 @@ def test_a_search_is_refused_at_once_while_many_wait(constants: Callable[..., No
     assert log.most == SEARCHES_AT_ONCE
 
 
-def test_a_user_pays_for_the_time_of_their_searches(constants: Callable[..., None]) -> None:
+def test_a_user_pays_for_the_time_of_their_searches(
+    constants: Callable[..., None],
+) -> None:
     now = 0.0
 
     def find(*_arguments: Any) -> tuple[list[Any], int]:
@@ -280,7 +311,10 @@ def test_a_user_pays_for_the_time_of_their_searches(constants: Callable[..., Non
 
 def test_a_page_has_the_newest_results_that_fit_and_continues_behind_them() -> None:
     body = b"x" * (PAGE_BYTES // 3)
-    entries = [Entry(id=number, conversation=1, seq=number, sender="a", body=body) for number in range(1, 9)]
+    entries = [
+        Entry(id=number, conversation=1, seq=number, sender="a", body=body)
+        for number in range(1, 9)
+    ]
     log = Mock()
     log.search.find = lambda _app, _user, search: (entries[: search.before - 1], 0)
     found, before, pages = MessageSearch(store_of(log)), len(entries) + 1, []

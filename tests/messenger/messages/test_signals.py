@@ -12,7 +12,9 @@ from tests.messenger.log_file import LogFile
 from tests.messenger.messaging_harness import APP, MessageClient, Node
 
 
-def received(message_client: MessageClient, cmd: str = "typing") -> list[dict[str, Any]]:
+def received(
+    message_client: MessageClient, cmd: str = "typing"
+) -> list[dict[str, Any]]:
     """What a client was pushed of one kind, all that was sent so far."""
     message_client.settle()
     return [
@@ -24,32 +26,50 @@ def received(message_client: MessageClient, cmd: str = "typing") -> list[dict[st
 
 @pytest.fixture(autouse=True)
 def _rates(request: pytest.FixtureRequest, constants: Callable[..., None]) -> None:
-    """Notices are rare of the kind that a test names; of others as many as come. Three are remembered."""
+    """Notices are rare of the kind that a test names; of others as many as
+    come. Three are remembered."""
     constants(receipts, TYPING_SECONDS=0.0, GROUP_SECONDS=0.0, MOST_REMEMBERED=3)
     if rare := getattr(request, "param", ""):
         constants(receipts, **{rare: 1000.0})
 
 
 def test_only_subscribed_devices_of_the_peer_receive_a_signal(node: Node) -> None:
-    ann, desk, eve = (node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk"), node.speaker("eve", 0))
-    bob, pad, deaf = (node.speaker("bob", 0), node.speaker("bob", 0, "pad"), node.speaker("bob", None, "old"))
+    ann, desk, eve = (
+        node.speaker("ann", 0, "phone"),
+        node.speaker("ann", 0, "desk"),
+        node.speaker("eve", 0),
+    )
+    bob, pad, deaf = (
+        node.speaker("bob", 0),
+        node.speaker("bob", 0, "pad"),
+        node.speaker("bob", None, "old"),
+    )
     assert ann.ask("typing", {"to": "bob"}) == (200, None)
     assert received(bob) == received(pad) == [{"from": "ann", "to": "bob"}]
     assert [received(each) for each in (ann, desk, eve, deaf)] == [[], [], [], []]
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"to": "ann"}, {"to": "bob", "conversation": 1}, {"to": 1}, {"to": "x" * 256}]
+    "data",
+    [{}, {"to": "ann"}, {"to": "bob", "conversation": 1}, {"to": 1}, {"to": "x" * 256}],
 )
-def test_a_signal_without_a_receiver_is_refused(node: Node, data: dict[str, Any]) -> None:
+def test_a_signal_without_a_receiver_is_refused(
+    node: Node, data: dict[str, Any]
+) -> None:
     ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
     assert ann.ask("typing", data)[0] == 1001
     assert received(bob) == []
 
 
-def test_group_members_receive_signals_and_only_members_may_send_them(node: Node) -> None:
+def test_group_members_receive_signals_and_only_members_may_send_them(
+    node: Node,
+) -> None:
     group = node.group("ann", "bob", "cat")
-    ann, bob, eve = node.speaker("ann", 0), node.speaker("bob", 0), node.speaker("eve", 0)
+    ann, bob, eve = (
+        node.speaker("ann", 0),
+        node.speaker("bob", 0),
+        node.speaker("eve", 0),
+    )
     assert eve.ask("typing", {"conversation": group}) == (1003, None)
     assert ann.ask("typing", {"conversation": group}) == (200, None)
     assert received(bob) == [{"from": "ann", "conversation": group}]
@@ -111,7 +131,10 @@ def test_subscribers_on_other_nodes_receive_signals() -> None:
         ann.ask("typing", {"to": "bob"})
         ann.ask("typing", {"conversation": group})
         until(lambda: len(received(bob)) == 2)
-        assert received(bob) == [{"from": "ann", "to": "bob"}, {"from": "ann", "conversation": group}]
+        assert received(bob) == [
+            {"from": "ann", "to": "bob"},
+            {"from": "ann", "conversation": group},
+        ]
         assert received(ann) == []
 
 

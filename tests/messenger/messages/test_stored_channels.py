@@ -1,4 +1,5 @@
-"""Channels whose history is the message log, in its order, without hole or double; and those of groups."""
+"""Channels whose history is the message log, in its order, without hole or
+double; and those of groups."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -36,7 +37,10 @@ EPOCH = DATABASE_ID[:8]
 class ChannelNode(Node):
     """A node whose channels in the namespace ``news`` are stored."""
 
-    channel_settings: ClassVar = {"news": ChannelSettings(history="log"), "live": ChannelSettings()}
+    channel_settings: ClassVar = {
+        "news": ChannelSettings(history="log"),
+        "live": ChannelSettings(),
+    }
 
 
 @pytest.fixture
@@ -60,14 +64,20 @@ def event(text: str, id: str = "") -> Event:
 def publish(node: Node, *messages: str, channel: str = NEWS) -> list[int]:
     """Publish these texts; their offsets."""
     positions = [
-        node.channels.publishing.publish_event(APP, channel, event(text)).position for text in messages
+        node.channels.publishing.publish_event(APP, channel, event(text)).position
+        for text in messages
     ]
-    assert all(position is not None and position.epoch == EPOCH for position in positions)
+    assert all(
+        position is not None and position.epoch == EPOCH for position in positions
+    )
     return [position.offset for position in positions if position is not None]
 
 
 def subscribe(
-    node: Node, connection: Connection, since: Position | None = None, channel: str = NEWS
+    node: Node,
+    connection: Connection,
+    since: Position | None = None,
+    channel: str = NEWS,
 ) -> Subscribed:
     found = node.channels.subscriptions.subscribe(
         connection, channel, node.channels.options.of(APP, channel), since
@@ -103,14 +113,18 @@ def test_a_back_end_subscribes_a_client_from_a_position(
     connection, client = node.login(APP, "ann")
     connection.dialect_state = CmdState(channels=(NEWS,))
     answers: list[Position] = []
-    assert node.channels.subscriptions.join_with_position(connection, NEWS, answers.append, since)
+    assert node.channels.subscriptions.join_with_position(
+        connection, NEWS, answers.append, since
+    )
     assert answers == [Position(EPOCH, begin)]
     publish(node, "four")
     assert texts(client) == [[*missed, "four"]]
 
 
 @pytest.mark.usefixtures("small")
-def test_a_client_that_missed_too_much_or_saw_another_log_must_reload(node: ChannelNode) -> None:
+def test_a_client_that_missed_too_much_or_saw_another_log_must_reload(
+    node: ChannelNode,
+) -> None:
     publish(node, "one", "two", "three")
     for since in (Position("other", 1), Position(EPOCH, 4)):
         assert not subscriber(node, since=since)[2].recovered
@@ -126,7 +140,8 @@ def test_a_client_that_missed_too_much_or_saw_another_log_must_reload(node: Chan
 def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
     nodes: tuple[ChannelNode, ChannelNode], others: int, arrives: bool
 ) -> None:
-    """Before and after each read of the node that subscribes, until there is no such read any more."""
+    """Before and after each read of the node that subscribes, until there is no
+    such read any more."""
     one, two = nodes
     publish(one, "before")
     for number in range(others):
@@ -153,7 +168,11 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
         until(lambda live=live: two.messaging.follower.position(APP) == live)
         assert found.recovered
         assert found.position is not None
-        offsets = [each.channel.offset for each in found.publications if each.channel is not None]
+        offsets = [
+            each.channel.offset
+            for each in found.publications
+            if each.channel is not None
+        ]
         assert offsets == [*range(since + 1, found.position.offset + 1)]
         row = texts(client)[0]
         assert len(row) == live - found.position.offset
@@ -165,7 +184,9 @@ def test_what_another_node_commits_at_any_moment_of_a_subscription_arrives_once(
     assert moments > (2 if others else 4)
 
 
-def test_publications_of_other_ways_are_stored_and_notices_are_not(node: ChannelNode) -> None:
+def test_publications_of_other_ways_are_stored_and_notices_are_not(
+    node: ChannelNode,
+) -> None:
     _, client, _ = subscriber(node)
     ways = [
         (NEWS, event("one")),
@@ -178,19 +199,25 @@ def test_publications_of_other_ways_are_stored_and_notices_are_not(node: Channel
     page = node.channels.histories.read(APP, NEWS, limit=-1)
     assert [each.text for each in page.publications] == ["one", "two"]
     assert (
-        node.channels.publishing.publish_event(APP, NEWS, event("unstored"), with_history=False).position
+        node.channels.publishing.publish_event(
+            APP, NEWS, event("unstored"), with_history=False
+        ).position
         is None
     )
     assert page.position == node.channels.histories.read(APP, NEWS).position
     assert client.payloads()
 
 
-def test_users_and_a_connection_are_left_out(nodes: tuple[ChannelNode, ChannelNode]) -> None:
+def test_users_and_a_connection_are_left_out(
+    nodes: tuple[ChannelNode, ChannelNode],
+) -> None:
     one, two = nodes
     own, ann, _ = subscriber(one, "ann")
     _, bob, _ = subscriber(two, "bob")
     _, cid, _ = subscriber(two, "cid")
-    one.channels.publishing.publish_event(APP, NEWS, event("x"), except_users=("bob",), except_connection=own)
+    one.channels.publishing.publish_event(
+        APP, NEWS, event("x"), except_users=("bob",), except_connection=own
+    )
     until(lambda: cid.payloads())
     assert (texts(ann), texts(bob), texts(cid)) == ([[]], [[]], [["x"]])
 
@@ -199,19 +226,34 @@ def test_an_id_is_stored_once_in_each_channel(node: ChannelNode) -> None:
     _, client, _ = subscriber(node)
     ask = [(NEWS, "a"), (NEWS, "a"), ("news:2", "a"), (NEWS, "b")]
     found = [
-        node.channels.publishing.publish_event(APP, channel, event("x", id)).position for channel, id in ask
+        node.channels.publishing.publish_event(APP, channel, event("x", id)).position
+        for channel, id in ask
     ]
-    assert [position.offset for position in found if position is not None] == [1, 1, 2, 3]
+    assert [position.offset for position in found if position is not None] == [
+        1,
+        1,
+        2,
+        3,
+    ]
     assert texts(client) == [["x", "x"]]
-    again = node.channels.publishing.publish_event(APP, NEWS, event("x", "shown"), key="a")
+    again = node.channels.publishing.publish_event(
+        APP, NEWS, event("x", "shown"), key="a"
+    )
     assert again == Published(Outcome.REPEATED, Position(EPOCH, 1))
 
 
-def test_what_is_invalid_or_finds_no_database_is_refused_and_no_history_is_removed(node: ChannelNode) -> None:
+def test_what_is_invalid_or_finds_no_database_is_refused_and_no_history_is_removed(
+    node: ChannelNode,
+) -> None:
     with pytest.raises(ChannelRefused) as refused:
-        node.channels.publishing.publish_event(APP, NEWS, Event("msg", "x" * 256, "too long a sender"))
+        node.channels.publishing.publish_event(
+            APP, NEWS, Event("msg", "x" * 256, "too long a sender")
+        )
     assert refused.value.reason == "limit"
-    assert node.channels.publishing.publish(APP, NEWS, Event("msg", "x" * 256, "")) is Outcome.REFUSED
+    assert (
+        node.channels.publishing.publish(APP, NEWS, Event("msg", "x" * 256, ""))
+        is Outcome.REFUSED
+    )
     with pytest.raises(ChannelRefused) as refused:
         node.channels.histories.remove(APP, NEWS)
     assert refused.value.reason == "not_available"
@@ -228,7 +270,9 @@ def test_what_is_invalid_or_finds_no_database_is_refused_and_no_history_is_remov
 
 
 @pytest.mark.full("processes")
-def test_a_channel_that_becomes_stored_is_delivered_from_the_log(node: ChannelNode) -> None:
+def test_a_channel_that_becomes_stored_is_delivered_from_the_log(
+    node: ChannelNode,
+) -> None:
     node.channel_settings = {}
     connection, client = node.login(APP, "ann")
     node.channels.subscriptions.join(APP, NEWS, connection)
@@ -256,7 +300,9 @@ def store(node: Node, draft: Draft) -> None:
     assert isinstance(results[0], Appended)
 
 
-def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> None:
+def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_log() -> (
+    None
+):
     file = LogFile()
     with RoomNode(file) as one, RoomNode(file) as two:
         one.others, two.others = [two], [one]
@@ -266,14 +312,21 @@ def test_subscribers_on_every_node_receive_stored_messages_of_a_room_from_the_lo
         store(one, Draft(sender="cid", body=b"one", meta=b'{"seq":"s1"}', room="tea"))
         store(two, Draft(sender="cid", body=b"two", room="tea"))
         until(lambda: len(bob.payloads()) >= 2)
-        assert [json.decode(payload)["seq"] for payload in bob.payloads()] == ["s1", "2"]
+        assert [json.decode(payload)["seq"] for payload in bob.payloads()] == [
+            "s1",
+            "2",
+        ]
         assert texts(ann, bob) == [["one", "two"], ["one", "two"]]
-        assert one.channels.publishing.publish(APP, "tea", event("live")) is Outcome.SENT
+        assert (
+            one.channels.publishing.publish(APP, "tea", event("live")) is Outcome.SENT
+        )
         assert texts(ann) == [["live"]]
         assert len(one.entries()) == 2
 
 
-def test_a_codec_with_channels_names_the_channel_and_without_a_database_nobody_subscribes_to_a_room() -> None:
+def test_a_codec_with_channels_names_the_channel_and_without_a_database_nobody_subscribes_to_a_room() -> (
+    None
+):
     with RoomNode() as node:
         connection, _ = node.login(APP, "bob")
         node.gates.away = True
@@ -287,7 +340,10 @@ def test_a_codec_with_channels_names_the_channel_and_without_a_database_nobody_s
         store(node, Draft(sender="cid", body=b"one", room="tea"))
         until(client.payloads)
         (found,) = [json.decode(payload) for payload in client.payloads()]
-        assert (found["cmd"], found["response"]["data"]["channel"]) == ("publication", "tea")
+        assert (found["cmd"], found["response"]["data"]["channel"]) == (
+            "publication",
+            "tea",
+        )
 
 
 @pytest.mark.parametrize(
@@ -299,22 +355,35 @@ def test_a_codec_with_channels_names_the_channel_and_without_a_database_nobody_s
         Event("msg", "ann", "x", type="a-name-of-an-event-that-the-log-would-not-take"),
     ],
 )
-def test_a_publication_is_read_as_it_was_published(node: ChannelNode, wanted: Event) -> None:
+def test_a_publication_is_read_as_it_was_published(
+    node: ChannelNode, wanted: Event
+) -> None:
     stream = StreamPart("s", 2, whole=True, done=True)
-    part = ChannelPart(NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream)
-    outcome = node.log.writer.append(APP, [draft_of(Publication(NEWS, _with(wanted, part)))])[0]
+    part = ChannelPart(
+        NEWS, info=b'{"user":"ann"}', tags=b'{"lang":"en"}', stream=stream
+    )
+    outcome = node.log.writer.append(
+        APP, [draft_of(Publication(NEWS, _with(wanted, part)))]
+    )[0]
     found = node.channels.histories.read(APP, NEWS, limit=1).publications[0]
-    assert found == _with(wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time)
+    assert found == _with(
+        wanted, ChannelPart(NEWS, 1, EPOCH, part.info, part.tags, stream), found.time
+    )
     assert outcome is not None
 
 
-@pytest.mark.parametrize("meta", [b"[1]", b'{"info":%b%b}' % (b"[" * 5000, b"]" * 5000)])
+@pytest.mark.parametrize(
+    "meta", [b"[1]", b'{"info":%b%b}' % (b"[" * 5000, b"]" * 5000)]
+)
 def test_a_message_whose_meta_is_of_somebody_else_is_a_publication_too(
     node: ChannelNode, meta: bytes
 ) -> None:
     _, client, _ = subscriber(node)
     commit(node, of_ann("x", meta), of_ann("y"))
-    assert [each.text for each in node.channels.histories.read(APP, NEWS, limit=9).publications] == ["x", "y"]
+    assert [
+        each.text
+        for each in node.channels.histories.read(APP, NEWS, limit=9).publications
+    ] == ["x", "y"]
     assert texts(client) == [["x", "y"]]
 
 
@@ -347,7 +416,14 @@ def commit(node: Node, *drafts: Draft) -> None:
 
 def _with(wanted: Event, part: ChannelPart, time: int = 0) -> Event:
     return Event(
-        wanted.kind, wanted.sender, wanted.text, wanted.id, wanted.type, wanted.data, time=time, channel=part
+        wanted.kind,
+        wanted.sender,
+        wanted.text,
+        wanted.id,
+        wanted.type,
+        wanted.data,
+        time=time,
+        channel=part,
     )
 
 
@@ -368,11 +444,12 @@ def test_channels_without_subscribers_are_forgotten(node: ChannelNode) -> None:
     assert not node.channel_log.follows(APP)
 
 
-# --- subscriptions of users who leave a group, at any moment -----------------------------------------------
+# --- subscriptions of users who leave a group, at any moment ------------------
 
 
 class Consent(ChannelConsent):
-    """``between``: runs after the first check of a member, and before the subscription."""
+    """``between``: runs after the first check of a member, and before the
+    subscription."""
 
     between: Callable[[], object] | None = None
 
@@ -383,7 +460,9 @@ class Consent(ChannelConsent):
             between()
 
 
-def ask_to_subscribe(node: Node, consent: Consent, client: MessageClient, channel: str) -> int:
+def ask_to_subscribe(
+    node: Node, consent: Consent, client: MessageClient, channel: str
+) -> int:
     """Subscribe; the code of the answer."""
     commands = ChannelCommands(
         node.channels, Mock(), consent, {"cmd": CmdAnswers(ChannelCmdDialect())}, Mock()
@@ -412,10 +491,16 @@ def test_who_leaves_while_subscribing_does_not_stay_subscribed(failure: bool) ->
 
         consent.between = leave
         assert ask_to_subscribe(node, consent, ann, channel) == 200
-        ended = until(lambda: [body for body in ann.bodies() if body["cmd"] == "unsubscribed"])
-        assert [body["response"]["data"]["code"] for body in ended] == [2500 if failure else 2000]
+        ended = until(
+            lambda: [body for body in ann.bodies() if body["cmd"] == "unsubscribed"]
+        )
+        assert [body["response"]["data"]["code"] for body in ended] == [
+            2500 if failure else 2000
+        ]
         assert node.channels.members.channels_of(ann.connection) == ()
-        assert ask_to_subscribe(node, consent, bob, channel) == (1008 if failure else 200)
+        assert ask_to_subscribe(node, consent, bob, channel) == (
+            1008 if failure else 200
+        )
 
 
 def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
@@ -424,19 +509,25 @@ def test_the_channels_of_users_and_groups_reach_their_sessions() -> None:
     store = LogFile().open(gates)
     log = store.part(MessageLog)
     group = log.groups.create("101", "ann", "", ["bob", "eve", "zoe"]).conversation
-    targets = [Target(channel=f"group:{group}"), Target(channel="user:ann"), Target(group=str(group))]
+    targets = [
+        Target(channel=f"group:{group}"),
+        Target(channel="user:ann"),
+        Target(group=str(group)),
+    ]
     publishing = publishing_of(harness)
     harness.histories.stored = ChannelLog(store, Mock(), Mock(), Mock(), Mock())
     assert publishing.to_targets("101", targets, HELLO, ("eve",)) == [Outcome.SENT] * 3
     everybody = ("users", "101", "ann", "bob", "zoe")
     assert harness.received == [everybody, ("users", "101", "ann"), everybody]
     log.groups.leave("101", group, ["ann", "bob"])
-    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [Outcome.NOT_SENT]
+    assert publishing.to_targets("101", targets[:1], HELLO, ("eve",)) == [
+        Outcome.NOT_SENT
+    ]
     log.writer.append("101", [Draft(sender="ann", to_user="bob")])
     for name in (f"group:{group + 1}", "group:99"):
-        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [Outcome.NOT_SENT], (
-            "it is no group"
-        )
+        assert publishing.to_targets("101", [Target(channel=name)], HELLO) == [
+            Outcome.NOT_SENT
+        ], "it is no group"
     gates.away = True
     assert publishing.to_targets("101", targets[:1], HELLO) == [Outcome.FAILED]
     (found,) = publishing.to_channels("101", [f"group:{group}"], HELLO)

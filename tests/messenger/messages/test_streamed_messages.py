@@ -1,4 +1,5 @@
-"""Streamed messages: pieces, late subscribers, ends and time-outs, on one node and over several."""
+"""Streamed messages: pieces, late subscribers, ends and time-outs, on one node
+and over several."""
 
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -47,11 +48,14 @@ DIALECT = ChannelCmdDialect()
 
 
 def head(channel: str, sender: str = "bot") -> Event:
-    return Event("stream", sender, "", type="answer", time=7, channel=ChannelPart(channel))
+    return Event(
+        "stream", sender, "", type="answer", time=7, channel=ChannelPart(channel)
+    )
 
 
 def frames(client: Client) -> list[Any]:
-    """The frames of streams and publications that a client has received since the last time."""
+    """The frames of streams and publications that a client has received since
+    the last time."""
     turn()
     client.probe(b"settled")
     found = [json.decode(payload) for payload in client.payloads()]
@@ -60,7 +64,8 @@ def frames(client: Client) -> list[Any]:
 
 
 class Reader:
-    """A subscriber: what it receives of streams, as (stream, piece, text) with the flags that are set."""
+    """A subscriber: what it receives of streams, as (stream, piece, text) with
+    the flags that are set."""
 
     def __init__(self, harness: Harness, channel: str, user: str = "ann") -> None:
         self.connection, self.client = harness.login(MULTI, user)
@@ -73,7 +78,9 @@ class Reader:
         for frame in frames(self.client):
             data = frame["response"]["data"]
             if frame["cmd"] == "stream":
-                flags = [name for name in ("whole", "done", "incomplete") if data.get(name)]
+                flags = [
+                    name for name in ("whole", "done", "incomplete") if data.get(name)
+                ]
                 found.append((data["piece"], data["text"], *flags))
             elif frame["cmd"] == "publication":
                 flags = ["incomplete"] if data.get("incomplete") else []
@@ -82,11 +89,15 @@ class Reader:
 
 
 class Target(ChannelStreams):
-    """Channels. ``allows``: senders are users, and whether they may go on. ``silent``: the history of one
-    kind of channels does not answer. ``requests``: the channels whose end it had to store."""
+    """Channels. ``allows``: senders are users, and whether they may go on.
+    ``silent``: the history of one kind of channels does not answer.
+    ``requests``: the channels whose end it had to store."""
 
     def __init__(
-        self, harness: Harness, allows: Callable[[OpenStream], bool] | None = None, silent: bool = False
+        self,
+        harness: Harness,
+        allows: Callable[[OpenStream], bool] | None = None,
+        silent: bool = False,
     ) -> None:
         super().__init__(harness.channels, harness.hub, harness.connections)
         self.of_users = allows is not None
@@ -136,12 +147,14 @@ def streams(harness: Harness) -> StreamedMessages:
     return streams_of(harness)
 
 
-def append(streams: StreamedMessages, id: str, number: int, text: str, app: str = MULTI) -> tuple[str, int]:
+def append(
+    streams: StreamedMessages, id: str, number: int, text: str, app: str = MULTI
+) -> tuple[str, int]:
     (found,) = streams.append(app, [(id, number, text)])
     return found.status.value, found.piece
 
 
-# --- one node -----------------------------------------------------------------------------------------------
+# --- one node -----------------------------------------------------------------
 
 
 def test_connections_that_the_back_end_subscribes_receive_the_message_so_far(
@@ -153,7 +166,12 @@ def test_connections_that_the_back_end_subscribes_receive_the_message_so_far(
     harness.connections.join(MULTI, harness.connections.id_of(connection), PLAIN)
     (frame,) = frames(client)
     about = {"stream": id, "channel": PLAIN, "from": "bot", "type": "answer"}
-    assert frame["response"]["data"] == {"piece": 0, "text": "Hel", "whole": True, **about}
+    assert frame["response"]["data"] == {
+        "piece": 0,
+        "text": "Hel",
+        "whole": True,
+        **about,
+    }
 
 
 def test_repeated_pieces_are_ignored_and_missing_ones_asked_for(
@@ -177,7 +195,11 @@ def test_streams_of_other_apps_and_invented_ones_are_unknown(
 ) -> None:
     id = streams.open(MULTI, head(PLAIN), "a")
     connection, _ = harness.login(MULTI, "ann")
-    for app, wrong in (("101", id), (MULTI, "x"), (MULTI, harness.connections.id_of(connection))):
+    for app, wrong in (
+        ("101", id),
+        (MULTI, "x"),
+        (MULTI, harness.connections.id_of(connection)),
+    ):
         assert append(streams, wrong, 1, "b", app) == ("unknown", 0)
         assert streams.close(app, wrong) == ClosedStream("unknown")
     assert streams.close(MULTI, id).status == "closed"
@@ -185,16 +207,26 @@ def test_streams_of_other_apps_and_invented_ones_are_unknown(
     assert append(streams, id, 1, "b", "101") == ("unknown", 0)
     again = streams.open(MULTI, head(PLAIN), "a")
     for is_closed in (False, True):  # to another sender
-        assert streams.append(MULTI, [(again, 0, "")], "other")[0].status is AppendStatus.UNKNOWN
+        assert (
+            streams.append(MULTI, [(again, 0, "")], "other")[0].status
+            is AppendStatus.UNKNOWN
+        )
         assert streams.close(MULTI, again, sender="other").status == "unknown"
-        assert streams.close(MULTI, again, sender="bot").status == ("repeated" if is_closed else "closed")
-    deleted, other = streams.open(MULTI, head(PLAIN), "a"), streams.open("101", head(PLAIN), "a")
+        assert streams.close(MULTI, again, sender="bot").status == (
+            "repeated" if is_closed else "closed"
+        )
+    deleted, other = (
+        streams.open(MULTI, head(PLAIN), "a"),
+        streams.open("101", head(PLAIN), "a"),
+    )
     streams.forget(MULTI)
     assert append(streams, deleted, 1, "b") == ("unknown", 0)
     assert append(streams, other, 1, "b", "101") == ("appended", 1)
 
 
-def test_limits_have_names_and_leave_nothing_behind(harness: Harness, streams: StreamedMessages) -> None:
+def test_limits_have_names_and_leave_nothing_behind(
+    harness: Harness, streams: StreamedMessages
+) -> None:
     with pytest.raises(ChannelRefused, match="at most 3 bytes"):
         streams.open(MULTI, head("short:1"), "abcd")
     with pytest.raises(ChannelRefused, match="255"):
@@ -240,7 +272,9 @@ def test_a_stream_whose_publisher_dies_is_closed_as_incomplete(
     id = streams.open(MULTI, head(channel), "")
     assert streams.close(MULTI, id, incomplete=True) == ClosedStream("closed", channel)
     assert reader.seen() == [(0, "", "whole"), (0, "", "whole", "done", "incomplete")]
-    assert harness.channels.histories.read(MULTI, PAST).position.offset == int(channel == PAST)
+    assert harness.channels.histories.read(MULTI, PAST).position.offset == int(
+        channel == PAST
+    )
     assert open_streams(harness).all() == []
 
 
@@ -261,7 +295,12 @@ def test_a_client_that_recovers_during_a_stream_has_neither_hole_nor_double(
     append(streams, id, 3, "c")
     publish(harness, "three", channel=PAST)
     streams.close(MULTI, id)
-    assert reader.seen() == [(2, "ab", "whole"), (3, "c"), ("end", "three", 3), ("end", "abc", 4)]
+    assert reader.seen() == [
+        (2, "ab", "whole"),
+        (3, "c"),
+        ("end", "three", 3),
+        ("end", "abc", 4),
+    ]
 
 
 @pytest.mark.parametrize("patience", [3.0, -1.0, 0.0])
@@ -340,28 +379,37 @@ def test_a_sender_that_may_not_go_on_ends_a_stream_once(
     assert reader.seen() == [(0, "a", "whole"), ("end", "a", 0)]
 
 
-def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(harness: Harness) -> None:
+def test_silent_streams_of_a_sender_who_may_not_go_on_end_with_one_check(
+    harness: Harness,
+) -> None:
     reader = Reader(harness, PLAIN)
     checks: list[str] = []
-    streams = streams_of(harness, target=Target(harness, lambda stream: bool(checks.append(stream.id))))
+    streams = streams_of(
+        harness, target=Target(harness, lambda stream: bool(checks.append(stream.id)))
+    )
     for _ in range(2):
         streams.open(MULTI, head(PLAIN), "a")
     streams.look(monotonic())
     assert checks == []
     streams.look(monotonic() + CHECK_SECONDS)
     assert len(checks) == 1
-    assert reader.seen() == [(0, "a", "whole")] * 2 + [("end", "a", 0, "incomplete")] * 2
+    assert (
+        reader.seen() == [(0, "a", "whole")] * 2 + [("end", "a", 0, "incomplete")] * 2
+    )
 
 
-# --- several nodes ------------------------------------------------------------------------------------------
+# --- several nodes ------------------------------------------------------------
 
 
 class Cluster:
-    """Three nodes with streams. Their greenlets run only when a test calls :meth:`settle`."""
+    """Three nodes with streams. Their greenlets run only when a test calls
+    :meth:`settle`."""
 
     def __init__(self, nodes: Several, limits: StreamLimits) -> None:
         self.nodes = nodes
-        self.streams = {epoch: streams_of(node, limits) for epoch, node in nodes.nodes.items()}
+        self.streams = {
+            epoch: streams_of(node, limits) for epoch, node in nodes.nodes.items()
+        }
         self.running = [gevent.spawn(each.run) for each in self.streams.values()]
 
     def copy(self, epoch: int, channel: str) -> str | None:
@@ -373,7 +421,9 @@ class Cluster:
         """A node ends without a word."""
         self.running[epoch - 1].kill()
         leases = self.nodes.book.leases
-        self.nodes.book.leases = {each: lease for each, lease in leases.items() if each != epoch}
+        self.nodes.book.leases = {
+            each: lease for each, lease in leases.items() if each != epoch
+        }
         for node in self.nodes.nodes.values():
             node.rpc.cut.add(epoch)
 
@@ -393,16 +443,24 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 def test_pieces_through_any_node_and_one_message_at_the_end_reach_subscribers_of_all(
     cluster: Cluster, channel: str, offset: int
 ) -> None:
-    readers = [Reader(cluster.nodes[epoch], channel, f"u{epoch}") for epoch in (1, 2, 3)]
+    readers = [
+        Reader(cluster.nodes[epoch], channel, f"u{epoch}") for epoch in (1, 2, 3)
+    ]
     id = cluster.streams[1].open(MULTI, head(channel), "")
     for number in range(1, 7):
-        assert append(cluster.streams[number % 3 + 1], id, number, str(number)) == ("appended", number)
+        assert append(cluster.streams[number % 3 + 1], id, number, str(number)) == (
+            "appended",
+            number,
+        )
         if number == 3:
             late = Reader(cluster.nodes[1], channel, "late")
     closed = cluster.streams[3].close(MULTI, id)
     assert (closed.status, closed.channel, closed.offset) == ("closed", channel, offset)
     assert cluster.streams[2].close(MULTI, id).status == "repeated"
-    pieces, end = [(number, str(number)) for number in range(1, 7)], ("end", "123456", offset)
+    pieces, end = (
+        [(number, str(number)) for number in range(1, 7)],
+        ("end", "123456", offset),
+    )
     for reader in readers:
         assert reader.seen() == [(0, "", "whole"), *pieces, end]
     assert late.seen() == [(3, "123", "whole"), *pieces[3:], end]
@@ -414,13 +472,18 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     ids = [cluster.streams[epoch].open(MULTI, head(PLAIN), "") for epoch in (1, 2, 3)]
     pieces = [(id, number, "x") for number in (1, 2) for id in ids]
     found = cluster.streams[2].append(MULTI, [*pieces, ("x", 1, "x")])
-    assert [each.status for each in found] == [AppendStatus.APPENDED] * 6 + [AppendStatus.UNKNOWN]
+    assert [each.status for each in found] == [AppendStatus.APPENDED] * 6 + [
+        AppendStatus.UNKNOWN
+    ]
     cluster.nodes[1].rpc.cut.add(3)
     with pytest.raises(ChannelRefused, match="unavailable"):
         append(cluster.streams[1], ids[2], 3, "x")
     with pytest.raises(ChannelRefused, match="unavailable") as refused:
         cluster.streams[1].close(MULTI, ids[2])
-    assert routes.rows[1].refusals[ChannelRefused](refused.value).problem is errors.Problems.NOT_ACCEPTED
+    assert (
+        routes.rows[1].refusals[ChannelRefused](refused.value).problem
+        is errors.Problems.NOT_ACCEPTED
+    )
     lost, taken = (ids[2], 3, "x"), (ids[0], 3, "x")
     found = cluster.streams[1].append(MULTI, [lost, taken])
     assert [each.status for each in found] == ["failed", "appended"]
@@ -428,8 +491,12 @@ def test_pieces_of_streams_of_several_nodes_go_in_one_call(cluster: Cluster) -> 
     assert append(cluster.streams[1], ids[2], 3, "x") == ("appended", 3)
 
 
-@pytest.mark.parametrize("cluster", [StreamLimits(stream_bytes=4 * MOST_BYTES)], indirect=True)
-def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    "cluster", [StreamLimits(stream_bytes=4 * MOST_BYTES)], indirect=True
+)
+def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(
+    cluster: Cluster,
+) -> None:
     owner, other = cluster.streams[1], cluster.streams[2]
     ids = [owner.open(MULTI, head(PLAIN), "") for _ in range(3)]
     text = "ä" * (MOST_BYTES // 3)
@@ -440,7 +507,9 @@ def test_long_pieces_for_another_node_are_divided_and_too_long_ones_refused(clus
     assert append(other, ids[0], 2, "x") == ("appended", 2)
 
 
-def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(cluster: Cluster) -> None:
+def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(
+    cluster: Cluster,
+) -> None:
     id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
     append(cluster.streams[1], id, 1, "b")
     reader = Reader(cluster.nodes[2], PLAIN)
@@ -458,7 +527,9 @@ def test_the_first_subscriber_of_a_node_gets_the_message_with_the_next_piece(clu
     assert append(cluster.streams[2], id, 4, "e") == ("appended", 4)
 
 
-def test_a_silent_publisher_is_heard_of_and_a_lost_piece_is_read_from_the_owner(cluster: Cluster) -> None:
+def test_a_silent_publisher_is_heard_of_and_a_lost_piece_is_read_from_the_owner(
+    cluster: Cluster,
+) -> None:
     id = cluster.streams[1].open(MULTI, head(PLAIN), "a")
     reader = Reader(cluster.nodes[2], PLAIN)
     for _ in range(2):
@@ -480,7 +551,9 @@ def silence(cluster: Cluster, epoch: int, channel: str) -> None:
 
 
 @pytest.mark.parametrize(("channel", "offset"), [(PLAIN, 0), (PAST, 1)])
-def test_the_message_of_a_killed_node_is_closed_once(cluster: Cluster, channel: str, offset: int) -> None:
+def test_the_message_of_a_killed_node_is_closed_once(
+    cluster: Cluster, channel: str, offset: int
+) -> None:
     readers = [Reader(cluster.nodes[epoch], channel, f"u{epoch}") for epoch in (2, 3)]
     id = cluster.streams[1].open(MULTI, head(channel), "a")
     append(cluster.streams[2], id, 1, "b")
@@ -491,6 +564,10 @@ def test_the_message_of_a_killed_node_is_closed_once(cluster: Cluster, channel: 
     until(lambda: cluster.copy(2, channel) is None and cluster.copy(3, channel) is None)
     gevent.sleep(0.1)
     for reader in readers:
-        assert reader.seen() == [(0, "a", "whole"), (1, "b"), ("end", "ab", offset, "incomplete")]
+        assert reader.seen() == [
+            (0, "a", "whole"),
+            (1, "b"),
+            ("end", "ab", offset, "incomplete"),
+        ]
     page = cluster.nodes[2].channels.histories.read(MULTI, channel, limit=-1)
     assert [each.text for each in page.publications] == ["ab"] * offset

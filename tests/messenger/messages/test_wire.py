@@ -1,4 +1,5 @@
-"""Commands about what is stored: two ways of reading them that agree; how entries are shown; and names."""
+"""Commands about what is stored: two ways of reading them that agree; how
+entries are shown; and names."""
 
 import unicodedata
 from typing import Any
@@ -10,18 +11,31 @@ from msgspec import json
 
 from imserver.gateway.protocol.forgiving import Refused
 from imserver.messenger.messages import wire
-from imserver.messenger.messages.commands import History, Pin, React, Search, SearchFilter, Send
+from imserver.messenger.messages.commands import (
+    History,
+    Pin,
+    React,
+    Search,
+    SearchFilter,
+    Send,
+)
 from imserver.messenger.messages.model import Message, Reaction
 from imserver.messenger.messages.names import clean_name, is_name
 
-NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
+NAMES = st.one_of(
+    st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers()
+)
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "text": st.one_of(st.text(max_size=9), st.none(), st.integers()),
         "to": NAMES,
         "conversation": st.one_of(
-            st.integers(-1, 2), st.just(2**63), st.none(), st.floats(), st.text(max_size=1)
+            st.integers(-1, 2),
+            st.just(2**63),
+            st.none(),
+            st.floats(),
+            st.text(max_size=1),
         ),
         "clientMsgID": NAMES,
     },
@@ -45,9 +59,15 @@ def test_the_fast_path_reads_the_same_as_the_slow_path(fields: dict[str, Any]) -
     ("data", "command"),
     [
         (b'{"TO":"bob","Text":"hi"}', Send("bob", body=b"hi")),
-        (b'{"to":"bob","data":{"Key":[1, 2.0,"\\u00e9"]}}', Send("bob", type="custom", body=b"")),
+        (
+            b'{"to":"bob","data":{"Key":[1, 2.0,"\\u00e9"]}}',
+            Send("bob", type="custom", body=b""),
+        ),
         (b'{"conversation":3,"text":"hi"}', Send(conversation=3, body=b"hi")),
-        (b'{"to":"bob","text":"x","replyTo":4,"nobody":"knows"}', Send("bob", body=b"x", about=4)),
+        (
+            b'{"to":"bob","text":"x","replyTo":4,"nobody":"knows"}',
+            Send("bob", body=b"x", about=4),
+        ),
         (
             b'{"conversation":3,"text":"x","thread":4,"also":true}',
             Send(conversation=3, body=b"x", thread=4, also=True),
@@ -63,10 +83,15 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
 
 
 def test_half_a_character_is_replaced_everywhere() -> None:
-    request = wire.read_send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
+    request = wire.read_send(
+        rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}'
+    )
     assert json.decode(request.body) == {"a\ufffd": ["\ufffd"]}
     assert json.decode(request.meta) == {"mentions": ["\ufffd"]}
-    assert json.decode(wire.MESSAGE_COMMANDS["edit"](rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
+    assert (
+        json.decode(wire.MESSAGE_COMMANDS["edit"](rb'{"id":1,"data":"\ud800"}').body)
+        == "\ufffd"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,17 +105,34 @@ def test_half_a_character_is_replaced_everywhere() -> None:
         ("voice", b"\xff\x00", {"base64": "/wA="}),
         ("custom", b"[" * 100_000, {"text": "[" * 100_000}),
         ("custom", b"[" * 900 + b"]" * 900, {"text": "[" * 900 + "]" * 900}),
-        ("custom", b"[" + b"[],".join([b""] * 900) + b"{}]", {"data": [*[[]] * 899, {}]}),
+        (
+            "custom",
+            b"[" + b"[],".join([b""] * 900) + b"{}]",
+            {"data": [*[[]] * 899, {}]},
+        ),
     ],
 )
-def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, Any]) -> None:
-    entry = json.decode(json.encode(Message(1, 2, 3, "ann", ("ann", "bob"), "message", type, body).view()))
-    del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
+def test_a_body_is_shown_in_its_type(
+    type: str, body: bytes, wanted: dict[str, Any]
+) -> None:
+    entry = json.decode(
+        json.encode(
+            Message(1, 2, 3, "ann", ("ann", "bob"), "message", type, body).view()
+        )
+    )
+    del (
+        entry["id"],
+        entry["conversation"],
+        entry["seq"],
+        entry["kind"],
+        entry["from"],
+        entry["to"],
+    )
     assert entry.pop("type") == type
     assert entry == wanted
 
 
-# --- reactions, pins, forwarded messages, histories ---------------------------------------------------------
+# --- reactions, pins, forwarded messages, histories ---------------------------
 
 
 @pytest.mark.parametrize(
@@ -105,7 +147,11 @@ def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, A
         (
             "send",
             b'{"to":"bob","text":"?","mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
-            Send("bob", body=b"?", meta=b'{"mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}'),
+            Send(
+                "bob",
+                body=b"?",
+                meta=b'{"mentions":["ann"],"buttons":[[{"text":"Yes","value":"y"}]]}',
+            ),
         ),
         ("react", b'{"id":7,"emoji":"+1","remove":true}', React(7, "+1", True)),
         ("pin", b'{"id":7,"remove":false}', Pin(7)),
@@ -115,11 +161,17 @@ def test_a_body_is_shown_in_its_type(type: str, body: bytes, wanted: dict[str, A
             b'{"from":"bob","types":["file"],"link":true,"since":1,"until":2,"conversation":3,"before":9}',
             Search("", 3, 9, 50, SearchFilter("bob", ("file",), True, 1, 2)),
         ),
-        ("history", b'{"conversation":3,"types":["picture"]}', History(3, 0, 50, -1, ("picture",))),
+        (
+            "history",
+            b'{"conversation":3,"types":["picture"]}',
+            History(3, 0, 50, -1, ("picture",)),
+        ),
         ("send", b'{"to":"bob","forward":7}', Send("bob", kind="forward", about=7)),
     ],
 )
-def test_what_is_asked_about_messages_is_read(name: str, data: bytes, command: object) -> None:
+def test_what_is_asked_about_messages_is_read(
+    name: str, data: bytes, command: object
+) -> None:
     assert wire.MESSAGE_COMMANDS[name](data) == command
 
 
@@ -169,16 +221,27 @@ def test_what_is_asked_wrongly_is_refused(name: str, data: bytes) -> None:
 def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
     reacted = Message(1, 2, 3, "ann", reactions=(Reaction("1", 2, ("bob",), True),))
     shown = json.decode(json.encode(reacted.view()))
-    assert shown["reactions"] == [{"emoji": "1", "count": 2, "users": ["bob"], "mine": True}]
-    change = Message(4, 2, 4, "bob", (), "reaction", "add", b"1", about=1, meta=b'{"count":2}')
+    assert shown["reactions"] == [
+        {"emoji": "1", "count": 2, "users": ["bob"], "mine": True}
+    ]
+    change = Message(
+        4, 2, 4, "bob", (), "reaction", "add", b"1", about=1, meta=b'{"count":2}'
+    )
     shown = json.decode(json.encode(change.view()))
-    assert (shown["kind"], shown["type"], shown["text"], shown["about"]) == ("reaction", "add", "1", 1)
+    assert (shown["kind"], shown["type"], shown["text"], shown["about"]) == (
+        "reaction",
+        "add",
+        "1",
+        1,
+    )
     assert shown["meta"] == {"count": 2}
-    shown = json.decode(json.encode(Message(5, 2, 5, "bob", (), "pin", "remove", about=1).view()))
+    shown = json.decode(
+        json.encode(Message(5, 2, 5, "bob", (), "pin", "remove", about=1).view())
+    )
     assert (shown["type"], "text" in shown) == ("remove", False)
 
 
-# --- names -------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,7 +259,8 @@ def test_reactions_are_shown_and_a_digit_is_an_emoji_too() -> None:
         "👩🏽\u200d💻",
         "❤\ufe0f\u200d🔥",
         "👨\u200d👩\u200d👧",
-        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # the flag of England
+        # the flag of England
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
         "1\ufe0f\u20e3",
         "\U0001faf8",  # an emoji that is newer than some releases of Python
     ],
@@ -223,17 +287,27 @@ def test_what_nobody_sees_is_refused_and_taken_out(character: str) -> None:
     assert not is_name(character, 1, 64)
 
 
-@pytest.mark.parametrize("name", [" ", "   ", "\u3000", "\xa0", "\u2800", "\ufe0f", " \ufe0f\u2800"])
+@pytest.mark.parametrize(
+    "name", [" ", "   ", "\u3000", "\xa0", "\u2800", "\ufe0f", " \ufe0f\u2800"]
+)
 def test_a_name_has_something_to_see(name: str) -> None:
     assert not is_name(name, 0, 64)
     assert clean_name(f"{name}\u200b") == ""
 
 
 def test_a_name_has_a_length() -> None:
-    assert [is_name("安" * length, 0, 3) for length in range(5)] == [True, True, True, True, False]
+    assert [is_name("安" * length, 0, 3) for length in range(5)] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert not is_name("", 1, 3)
 
 
 def test_no_format_character_passes_alone() -> None:
-    alone = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"]
+    alone = [
+        chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"
+    ]
     assert not [f"{ord(each):X}" for each in alone if clean_name(f"a{each}b") != "ab"]

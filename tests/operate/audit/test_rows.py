@@ -45,7 +45,9 @@ ANN = Principal("staff", apps=frozenset({"shop"}), staff="ann")
 
 
 def ban(user: str, by: Principal = KEY, app: str = "shop", **more: Any) -> Act:
-    return Act("ban", by, app, user, "192.0.2.7", "r1", **{"facts": {"seconds": 60}, **more})
+    return Act(
+        "ban", by, app, user, "192.0.2.7", "r1", **{"facts": {"seconds": 60}, **more}
+    )
 
 
 def add(store: Store, *acts: Act) -> None:
@@ -65,25 +67,44 @@ def numbers(store: Store, **wanted: Any) -> list[int]:
 def wrong(store: Store, wanted: tuple[int, str] | None = None) -> list[str]:
     result = verify(store.read, wanted).wrong
     if wanted is None:  # `imserver doctor` says the same of the newest acts
-        assert [each.level for each in store.read(lambda sql: list(check_rows(sql)))] == ["fail"][
-            : len(result)
-        ]
+        assert [
+            each.level for each in store.read(lambda sql: list(check_rows(sql)))
+        ] == ["fail"][: len(result)]
     return result
 
 
 def test_acts_on_a_message_include_removals_by_sender_and_time(store: Store) -> None:
     log = store.part(MessageLog)
-    drafts = [Draft(sender=user, to_user="ann", body=b"spam") for user in ("bob", "eve")]
+    drafts = [
+        Draft(sender=user, to_user="ann", body=b"spam") for user in ("bob", "eve")
+    ]
     log.writer.append("shop", drafts)
-    of_bob, of_eve = (f"message:{entry.id}" for entry in log.entries.read("shop", 0, 10))
+    of_bob, of_eve = (
+        f"message:{entry.id}" for entry in log.entries.read("shop", 0, 10)
+    )
     now = int(time())
 
     def clear(app: str, user: str, **facts: int) -> Act:
         return Act("moderation.clear", ANN, app, user, facts=facts)
 
-    add(store, clear("shop", "bob", since=now - 60), clear("shop", "bob", since=now - 60, until=now - 30))
-    add(store, clear("shop", "eve", since=now + 60), clear("tea", "bob", since=now - 60))
-    add(store, Act("moderation.remove", ANN, "shop", "bob", facts={"messages": [int(of_bob[8:])]}))
+    add(
+        store,
+        clear("shop", "bob", since=now - 60),
+        clear("shop", "bob", since=now - 60, until=now - 30),
+    )
+    add(
+        store, clear("shop", "eve", since=now + 60), clear("tea", "bob", since=now - 60)
+    )
+    add(
+        store,
+        Act(
+            "moderation.remove",
+            ANN,
+            "shop",
+            "bob",
+            facts={"messages": [int(of_bob[8:])]},
+        ),
+    )
     add(store, clear("shop", "bob", since=now - 60, until=now + 60))
 
     def found(**wanted: Any) -> tuple[list[int], int]:
@@ -105,13 +126,27 @@ def test_acts_on_a_message_include_removals_by_sender_and_time(store: Store) -> 
 
 def test_an_act_is_shown_as_it_was_done(store: Store) -> None:
     facts = {"seconds": 60, "users": ["eve", "bob\0 \ud800"]}
-    add(store, ban("bob", ANN, facts=facts), Act("node.start", Principal("node", key="n1")))
+    add(
+        store,
+        ban("bob", ANN, facts=facts),
+        Act("node.start", Principal("node", key="n1")),
+    )
     newest, oldest = acts(store)
-    assert (oldest.number, oldest.name, oldest.app, oldest.user) == (1, "ban", "shop", "bob")
+    assert (oldest.number, oldest.name, oldest.app, oldest.user) == (
+        1,
+        "ban",
+        "shop",
+        "bob",
+    )
     assert (oldest.by.kind, oldest.by.id, oldest.by.app) == ("staff", "ann", "shop")
     assert (oldest.address, oldest.request) == ("192.0.2.7", "r1")
     assert oldest.facts == {"seconds": 60, "users": ["eve", "bob ?"]}
-    assert (newest.number, newest.by.kind, newest.by.id, newest.facts) == (2, "node", "n1", {})
+    assert (newest.number, newest.by.kind, newest.by.id, newest.facts) == (
+        2,
+        "node",
+        "n1",
+        {},
+    )
     assert oldest.time <= newest.time
     assert wrong(store) == []
 
@@ -149,17 +184,38 @@ def test_acts_are_found_by_everything_that_they_name(store: Store) -> None:
 def test_acts_are_found_by_the_things_that_they_are_about(store: Store) -> None:
     add(
         store,
-        Act("messages.recall", KEY, "shop", request="r1", given={"id": 7}, answer=Stored(9)),
+        Act(
+            "messages.recall",
+            KEY,
+            "shop",
+            request="r1",
+            given={"id": 7},
+            answer=Stored(9),
+        ),
         Act("moderation.delete", ANN, "shop", facts={"messages": [7, 8, 8]}),
         Act("keys.revoke", ANN, facts={"id": "1f2e"}),
-        Act("groups.update", ANN, "shop", "ann", "", "r1", given={"group": 7, "handle": ""}),
+        Act(
+            "groups.update",
+            ANN,
+            "shop",
+            "ann",
+            "",
+            "r1",
+            given={"group": 7, "handle": ""},
+        ),
         ban("bob"),
     )
     assert numbers(store, about="message:7") == [2, 1]
     assert numbers(store, app="shop", about="message:8") == [2]
-    assert numbers(store, about="message:9") == numbers(store, app="tea", about="message:7") == []
+    assert (
+        numbers(store, about="message:9")
+        == numbers(store, app="tea", about="message:7")
+        == []
+    )
     assert numbers(store, about="message:7", request="r1", by="key:1f2e") == [1]
-    assert numbers(store, app="shop", user="ann", about="message:7", by="staff:shop/ann") == [2]
+    assert numbers(
+        store, app="shop", user="ann", about="message:7", by="staff:shop/ann"
+    ) == [2]
     assert numbers(store, about="key:1f2e") == [3]
     assert numbers(store, about="group:7") == [4]
     assert acts(store, about="group:7")[0].facts == {"group": 7, "handle": ""}
@@ -208,7 +264,12 @@ def test_a_search_reads_no_act_that_is_not_wanted(store: Store) -> None:
 
 
 def test_a_batch_whose_commit_was_unclear_is_stored_once(store: Store) -> None:
-    batch = ActBatch([NewAct(*entry_of(ban("bob")), monotonic()), NewAct(*entry_of(ban("eve")), monotonic())])
+    batch = ActBatch(
+        [
+            NewAct(*entry_of(ban("bob")), monotonic()),
+            NewAct(*entry_of(ban("eve")), monotonic()),
+        ]
+    )
     store.write(partial(append, batch))
     add(store, ban("ann"))
     store.write(partial(append, batch))
@@ -224,37 +285,92 @@ CHANGES: list[tuple[Change | list[Change], str]] = [
     (("DELETE FROM audit WHERE number = 3", ()), "row 3 is missing"),
     (("DELETE FROM audit WHERE number IN (3, 4)", ()), "rows 3 to 4 are missing"),
     (("DELETE FROM audit WHERE number = 5", ()), "rows 5 to 5 are missing"),
-    (("UPDATE audit SET previous = %s WHERE number = 4", ("0" * 64,)), "the link between rows 3 and 4"),
-    (("UPDATE audit_name SET member = %s WHERE part = 'user' AND number = 2", ("eve",)), "user of row 2"),
-    (("UPDATE audit_name SET number = 4, part = 'x' WHERE part = 'user' AND number = 2", ()), "x of row 4"),
+    (
+        ("UPDATE audit SET previous = %s WHERE number = 4", ("0" * 64,)),
+        "the link between rows 3 and 4",
+    ),
+    (
+        (
+            "UPDATE audit_name SET member = %s WHERE part = 'user' AND number = 2",
+            ("eve",),
+        ),
+        "user of row 2",
+    ),
+    (
+        (
+            "UPDATE audit_name SET number = 4, part = 'x' WHERE part = 'user' AND number = 2",
+            (),
+        ),
+        "x of row 4",
+    ),
     (("UPDATE audit_head SET number = 4", ()), "rows 5 to 5 were put in"),
-    (("UPDATE audit_head SET hash = %s", ("0" * 64,)), "the head has another hash than row 5"),
+    (
+        ("UPDATE audit_head SET hash = %s", ("0" * 64,)),
+        "the head has another hash than row 5",
+    ),
     (("DELETE FROM audit_head", ()), "the head of the chain is missing"),
     (("UPDATE audit SET names = %s WHERE number = 3", (b"xyz",)), "row 3 was changed"),
     (("UPDATE audit SET time = %s WHERE number = 3", (1 << 60,)), "row 3 was changed"),
-    (("UPDATE audit_name SET text = %s WHERE part = 'facts' AND number = 2", (b"[]",)), "facts of row 2"),
+    (
+        (
+            "UPDATE audit_name SET text = %s WHERE part = 'facts' AND number = 2",
+            (b"[]",),
+        ),
+        "facts of row 2",
+    ),
 ]
 TYPES: list[tuple[str, str]] = [
     ("UPDATE audit SET names = 'xyz' WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET time = 'abc' WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET time = 9e999 WHERE number = 3", "row 3 was changed"),
     ("UPDATE audit SET kind = x'ff' WHERE number = 3", "row 3 was changed"),
-    ("UPDATE audit SET kind = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
-    ("UPDATE audit SET time = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
-    ("UPDATE audit SET hash = CAST(x'ff' AS TEXT) WHERE number = 3", "row 3 was changed"),
+    (
+        "UPDATE audit SET kind = CAST(x'ff' AS TEXT) WHERE number = 3",
+        "row 3 was changed",
+    ),
+    (
+        "UPDATE audit SET time = CAST(x'ff' AS TEXT) WHERE number = 3",
+        "row 3 was changed",
+    ),
+    (
+        "UPDATE audit SET hash = CAST(x'ff' AS TEXT) WHERE number = 3",
+        "row 3 was changed",
+    ),
     ("UPDATE audit SET number = 'abc' WHERE number = 3", "row 3 is missing"),
     ("UPDATE audit SET number = 3.5 WHERE number = 3", "row 3 is missing"),
-    ("UPDATE audit_name SET text = '{}' WHERE part = 'facts' AND number = 3", "facts of row 3 was changed"),
-    ("UPDATE audit_name SET salt = 'zz' WHERE part = 'user' AND number = 3", "user of row 3 was changed"),
-    ("UPDATE audit_name SET salt = 1e15 WHERE part = 'by' AND number = 3", "by of row 3 was changed"),
-    ("UPDATE audit_name SET member = CAST(x'ff' AS TEXT) WHERE part = 'by' AND number = 3", "by of row 3"),
-    ("UPDATE audit_head SET hash = CAST(x'ff' AS TEXT)", "the head of the chain is missing or unreadable"),
-    ("UPDATE audit_head SET time = 'abc'", "the head of the chain is missing or unreadable"),
+    (
+        "UPDATE audit_name SET text = '{}' WHERE part = 'facts' AND number = 3",
+        "facts of row 3 was changed",
+    ),
+    (
+        "UPDATE audit_name SET salt = 'zz' WHERE part = 'user' AND number = 3",
+        "user of row 3 was changed",
+    ),
+    (
+        "UPDATE audit_name SET salt = 1e15 WHERE part = 'by' AND number = 3",
+        "by of row 3 was changed",
+    ),
+    (
+        "UPDATE audit_name SET member = CAST(x'ff' AS TEXT) WHERE part = 'by' AND number = 3",
+        "by of row 3",
+    ),
+    (
+        "UPDATE audit_head SET hash = CAST(x'ff' AS TEXT)",
+        "the head of the chain is missing or unreadable",
+    ),
+    (
+        "UPDATE audit_head SET time = 'abc'",
+        "the head of the chain is missing or unreadable",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("change", "complaint"), CHANGES, ids=[each[1] for each in CHANGES])
-def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, complaint: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "complaint"), CHANGES, ids=[each[1] for each in CHANGES]
+)
+def test_what_was_done_to_the_rows_is_named(
+    store: Store, change: Change, complaint: str
+) -> None:
     add(store, *(ban(user) for user in ("ann", "bob", "eve", "jan", "kim")))
     assert wrong(store) == []
     store.execute(*change)
@@ -262,7 +378,9 @@ def test_what_was_done_to_the_rows_is_named(store: Store, change: Change, compla
     acts(store)  # every one that is left can be shown
 
 
-@pytest.mark.parametrize(("statement", "complaint"), TYPES, ids=[each[0] for each in TYPES])
+@pytest.mark.parametrize(
+    ("statement", "complaint"), TYPES, ids=[each[0] for each in TYPES]
+)
 def test_a_value_of_another_type_hides_no_other_act(
     open_store: OpenStore, tmp_path: Path, statement: str, complaint: str
 ) -> None:
@@ -285,19 +403,27 @@ def test_a_chain_that_was_written_anew_has_another_head(store: Store) -> None:
     def rewrite(sql: Any) -> None:
         for table in ("audit", "audit_name"):
             sql.execute(f"DELETE FROM {table}")
-        sql.execute("UPDATE audit_head SET number = 0, time = 0, hash = %s", ("0" * 64,))
+        sql.execute(
+            "UPDATE audit_head SET number = 0, time = 0, hash = %s", ("0" * 64,)
+        )
 
     store.write(rewrite)
     add(store, ban("ann"), ban("jan"), ban("eve"))
     assert wrong(store) == []
-    complaint = "row 2 has another hash than the given head: rows up to it were rewritten"
+    complaint = (
+        "row 2 has another hash than the given head: rows up to it were rewritten"
+    )
     assert wrong(store, earlier) == [complaint]
     assert wrong(store, (9, earlier[1])) == ["row 9, the given head, is missing"]
 
 
 def test_the_newest_acts_are_verified_over_http(tmp_path: Path) -> None:
     node = ApiNode(
-        tmp_path, Config(features=("audit",), apps={"shop": TenantSettings(), "tea": TenantSettings()})
+        tmp_path,
+        Config(
+            features=("audit",),
+            apps={"shop": TenantSettings(), "tea": TenantSettings()},
+        ),
     )
     store = node.core.store
     add(store, *(ban(f"ann {number}") for number in range(1200)))
@@ -319,7 +445,10 @@ def test_the_newest_acts_are_verified_over_http(tmp_path: Path) -> None:
 def test_a_check_costs_its_acts_and_says_to_a_key_of_one_app_only_whether_the_chain_is_whole(
     tmp_path: Path,
 ) -> None:
-    keys = KeySettings("key-of-all", ("admin",)), KeySettings("key-of-shop", ("admin",), ("shop",))
+    keys = (
+        KeySettings("key-of-all", ("admin",)),
+        KeySettings("key-of-shop", ("admin",), ("shop",)),
+    )
     apps = {"shop": TenantSettings(), "tea": TenantSettings()}
     node = ApiNode(tmp_path, with_keys(*keys, features=("audit",), apps=apps))
     add(node.core.store, *(ban(f"ann {number}", app="tea") for number in range(300)))
@@ -332,19 +461,37 @@ def test_a_check_costs_its_acts_and_says_to_a_key_of_one_app_only_whether_the_ch
     node.core.store.execute("UPDATE audit SET kind = 'page' WHERE number = 150", ())
     assert check("key-of-shop") == {**silent, "wrong": ["the chain is broken"]}
     node.api.rates.set(20)
-    ask = partial(node.request, "GET", "/api/v1/audit", key="key-of-all", query="check=true&limit=1")
+    ask = partial(
+        node.request,
+        "GET",
+        "/api/v1/audit",
+        key="key-of-all",
+        query="check=true&limit=1",
+    )
     requests = [gevent.spawn(ask) for _ in range(2)]
     gevent.joinall(requests, raise_error=True)
-    assert sorted(each.get().status for each in requests) == [200, 429], "who checks has paid before"
+    assert sorted(each.get().status for each in requests) == [200, 429], (
+        "who checks has paid before"
+    )
     node.close()
 
 
 def test_an_erasure_takes_the_names_of_one_and_the_chain_holds(store: Store) -> None:
-    add(store, ban("bob", ANN), ban("ann", facts={"users": ["bob", "eve"]}), ban("bob", app="tea"))
+    add(
+        store,
+        ban("bob", ANN),
+        ban("ann", facts={"users": ["bob", "eve"]}),
+        ban("bob", app="tea"),
+    )
     before = verify(store.read)
     store.delete_rows_of_user("shop", "bob")
     tea, second, first = acts(store)
-    assert (first.by.id, first.user, first.address, first.facts) == ("ann", None, "192.0.2.7", None)
+    assert (first.by.id, first.user, first.address, first.facts) == (
+        "ann",
+        None,
+        "192.0.2.7",
+        None,
+    )
     assert (second.user, second.facts) == ("ann", {"users": [None, "eve"]})
     assert tea.user == "bob"
     after = verify(store.read)
@@ -352,13 +499,21 @@ def test_an_erasure_takes_the_names_of_one_and_the_chain_holds(store: Store) -> 
     assert (after.erased, after.names) == (3, before.names - 3)
     store.delete_rows_of_user("shop", "ann")
     first = acts(store)[2]
-    assert (first.by.kind, first.by.id, first.by.app, first.address) == ("staff", None, "shop", None)
+    assert (first.by.kind, first.by.id, first.by.app, first.address) == (
+        "staff",
+        None,
+        "shop",
+        None,
+    )
     assert wrong(store) == []
     assert numbers(store, app="shop", user="bob") == []
 
 
 def test_the_name_of_whom_an_act_deletes_is_not_stored(store: Store) -> None:
-    add(store, Act("accounts.delete", KEY, "shop", "bob", "192.0.2.7", facts={}, gone=True))
+    add(
+        store,
+        Act("accounts.delete", KEY, "shop", "bob", "192.0.2.7", facts={}, gone=True),
+    )
     (act,) = acts(store)
     assert (act.user, act.by.id, act.address) == (None, "1f2e", "192.0.2.7")
     assert verify(store.read).erased == 1
@@ -366,17 +521,41 @@ def test_the_name_of_whom_an_act_deletes_is_not_stored(store: Store) -> None:
 
 
 def test_why_somebody_was_deleted_stays_with_who_did_it(store: Store) -> None:
-    add(store, Act("users.erase", ANN, "shop", "bob", facts={"reason": "asked by letter"}, gone=True))
-    assert [(act.user, act.facts) for act in acts(store)] == [(None, {"reason": "asked by letter"})]
+    add(
+        store,
+        Act(
+            "users.erase",
+            ANN,
+            "shop",
+            "bob",
+            facts={"reason": "asked by letter"},
+            gone=True,
+        ),
+    )
+    assert [(act.user, act.facts) for act in acts(store)] == [
+        (None, {"reason": "asked by letter"})
+    ]
 
 
-def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(store: Store) -> None:
+def test_the_acts_of_a_deleted_app_stay_without_the_names_of_its_users(
+    store: Store,
+) -> None:
     store.add_app("shop", {})
-    add(store, ban("bob", ANN), ban("bob", app="tea"), Act("apps.delete", KEY, "shop", facts={"key": "2a"}))
+    add(
+        store,
+        ban("bob", ANN),
+        ban("bob", app="tea"),
+        Act("apps.delete", KEY, "shop", facts={"key": "2a"}),
+    )
     store.delete_app("shop")
     store.delete_rows("shop")
     last, tea, first = acts(store)
-    assert (first.name, first.app, first.by.id, first.user) == ("ban", "shop", None, None)
+    assert (first.name, first.app, first.by.id, first.user) == (
+        "ban",
+        "shop",
+        None,
+        None,
+    )
     assert (last.by.id, last.facts) == ("1f2e", {"key": "2a"})
     assert tea.user == "bob"
     assert wrong(store) == []
@@ -391,9 +570,16 @@ def test_old_acts_go_and_leave_an_anchor(store: Store) -> None:
     assert wrong(store, earlier) == []
     add(store, ban("jan"))
     result = verify(store.read)
-    assert (result.wrong, result.anchor, result.rows, result.head[0]) == ([], earlier, 1, 4)
+    assert (result.wrong, result.anchor, result.rows, result.head[0]) == (
+        [],
+        earlier,
+        1,
+        4,
+    )
     assert store.rows("SELECT count(*) FROM audit_name WHERE number < 4") == [(0,)]
-    assert wrong(store, (2, earlier[1])) == ["row 2 was removed for its age: its hash cannot be compared"]
+    assert wrong(store, (2, earlier[1])) == [
+        "row 2 was removed for its age: its hash cannot be compared"
+    ]
     assert store.rows("SELECT number, anchor FROM audit_head") == [(4, 3)]
 
 
@@ -404,7 +590,7 @@ def test_its_tables_are_erased_and_exported(url: str) -> None:
     check_tables(FEATURE, fill, url)
 
 
-# --- facts --------------------------------------------------------------------------------------------------
+# --- facts --------------------------------------------------------------------
 
 
 class Settings(Struct):
@@ -439,7 +625,15 @@ class Session(Struct):
 
 def test_an_act_has_ids_and_reasons_but_no_texts_and_secrets() -> None:
     request = Request(
-        "7", "ann", "3", ["ann", "bob"], 5, "spam", "correct horse", "Ann", Settings(secret="s")
+        "7",
+        "ann",
+        "3",
+        ["ann", "bob"],
+        5,
+        "spam",
+        "correct horse",
+        "Ann",
+        Settings(secret="s"),
     )
     assert facts_of(request, user="ann") == {
         "group": "3",
@@ -486,11 +680,21 @@ def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
     run_cli("account", "import", *data, str(table))
     with closing(sqlite3.connect(tmp_path / "data" / "imserver.db")) as sql, sql:
         sql.execute("UPDATE account SET factor_since = 1")
-    changes = {"role": ("owner",), "lock": (), "unlock": (), "password": (), "remove-factor": ()}
+    changes = {
+        "role": ("owner",),
+        "lock": (),
+        "unlock": (),
+        "password": (),
+        "remove-factor": (),
+    }
     for command, more in changes.items():
-        done = run_cli("account", command, *data, "gochat/7", *more, stdin="correct horse\n")
+        done = run_cli(
+            "account", command, *data, "gochat/7", *more, stdin="correct horse\n"
+        )
         assert done.returncode == 0, done
     acts = ("audit", "list", *data)
     assert run_cli(*acts, "gochat/7").stdout.count(" accounts.") == 5
-    assert run_cli(*acts, "gochat/1").stdout.count(" accounts.") == 5, "by the phone number"
+    assert run_cli(*acts, "gochat/1").stdout.count(" accounts.") == 5, (
+        "by the phone number"
+    )
     assert run_cli(*acts, "gochat/8").stdout.startswith("no act fits")

@@ -37,10 +37,14 @@ class Machine:
         self.settings.write_text(json.dumps(text), "utf-8")
         store = Store(StorageSettings(), str(folder / "data"), threaded=False)
         store.start()
-        store.part(MessageLog).writer.append("app", [Draft(sender="a", to_user="b", body=b"x")])
+        store.part(MessageLog).writer.append(
+            "app", [Draft(sender="a", to_user="b", body=b"x")]
+        )
         store.close()
 
-    def run(self, *words: object, fails: bool = False) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *words: object, fails: bool = False
+    ) -> "subprocess.CompletedProcess[str]":
         done = run_cli("backup", "-c", str(self.settings), *map(str, words), seconds=60)
         assert done.returncode == fails, done
         return done
@@ -70,16 +74,23 @@ def damage(file: Path) -> None:
 def test_a_backup_of_the_schedule_is_restored_on_trial_and_watched(
     machine: Machine, start_server: StartServer
 ) -> None:
-    assert (machine.finding().level, machine.state().last_backup) == ("fail", 0), "there is no folder yet"
+    assert (machine.finding().level, machine.state().last_backup) == ("fail", 0), (
+        "there is no folder yet"
+    )
     output = machine.run().stdout
     (file,) = backups_of(machine.backups)
     assert (file.is_proven, abs(file.created - time()) < 600) == (True, True)
     assert f"it is {file.path}" in output
     assert "the checksum is right" in output
-    assert os.listdir(machine.backups) == [file.path.name], "nothing of the trial is left"
+    assert os.listdir(machine.backups) == [file.path.name], (
+        "nothing of the trial is left"
+    )
     assert machine.finding().level == "ok"
     server = start_server(config={"backups": {"folder": str(machine.backups)}})
-    eventually(lambda: f"}} {file.created}\n" in server.get("/metrics")[1].decode(), what="its first look")
+    eventually(
+        lambda: f"}} {file.created}\n" in server.get("/metrics")[1].decode(),
+        what="its first look",
+    )
     state = json.loads(server.get("/system/state?detail=true")[1])["data"]
     assert state["metrics"]["last_backup"] == file.created
 
@@ -104,10 +115,18 @@ def test_the_newest_stay_and_a_proven_one_stays_longest(tmp_path: Path) -> None:
         file.touch()
         if day < 3:
             mark(file, is_proven=True)
-    others = [".imserver-notes", "imserver-notes.part", ".trial.of-others", "imserver-20301399T000000Z.tar"]
-    others += ["imserver-99990101T000000Z.tar"]  # its clock was wrong, and it would stay the newest
+    others = [
+        ".imserver-notes",
+        "imserver-notes.part",
+        ".trial.of-others",
+        "imserver-20301399T000000Z.tar",
+    ]
+    # its clock was wrong, and it would stay the newest
+    others += ["imserver-99990101T000000Z.tar"]
     left = [".trial.0ld_0ld_", f"{file.name}.part", f".{file.name}.abc"]
-    ages = dict.fromkeys(others + left, BEGAN - 900_000_000) | {".trial.new_new_": time()}
+    ages = dict.fromkeys(others + left, BEGAN - 900_000_000) | {
+        ".trial.new_new_": time()
+    }
     for name, seconds in ages.items():
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (seconds, seconds))
@@ -123,7 +142,8 @@ def test_a_clock_that_was_set_back_neither_hides_new_backups_nor_deletes_what_it
     tmp_path: Path,
 ) -> None:
     now = int(time())
-    days = [now + day * 86_400 for day in range(-3, 4)]  # the clock was three days ahead of now
+    # the clock was three days ahead of now
+    days = [now + day * 86_400 for day in range(-3, 4)]
     for created in (*days[:3], *days[4:], now):
         file = new_backup(tmp_path, created)
         file.touch()
@@ -136,17 +156,23 @@ def test_a_clock_that_was_set_back_neither_hides_new_backups_nor_deletes_what_it
     assert (state.last_backup, state.unproven_backups) == (now, 0)
 
 
-def test_old_backups_are_a_failure_and_do_not_fill_the_disk_while_new_ones_fail(machine: Machine) -> None:
+def test_old_backups_are_a_failure_and_do_not_fill_the_disk_while_new_ones_fail(
+    machine: Machine,
+) -> None:
     machine.backups.mkdir()
     for day in range(3):
         file = new_backup(machine.backups, BEGAN + day * 86_400)
         file.touch()
         mark(file, is_proven=True)
     assert machine.finding().level == "fail"
-    text = machine.settings.read_text("utf-8").replace('"data_dir"', '"secret_file": "absent", "data_dir"')
+    text = machine.settings.read_text("utf-8").replace(
+        '"data_dir"', '"secret_file": "absent", "data_dir"'
+    )
     machine.settings.write_text(text, "utf-8")
     assert "the secret absent cannot be read" in machine.run(fails=True).stderr
-    assert [(each.created - BEGAN) // 86_400 for each in backups_of(machine.backups)] == [2, 1]
+    assert [
+        (each.created - BEGAN) // 86_400 for each in backups_of(machine.backups)
+    ] == [2, 1]
 
 
 def test_a_folder_that_depends_on_where_one_is_is_refused(machine: Machine) -> None:
@@ -158,7 +184,11 @@ def test_a_folder_that_depends_on_where_one_is_is_refused(machine: Machine) -> N
 def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
     machine: Machine, tmp_path: Path
 ) -> None:
-    copy, archive, old = tmp_path / "copy.db", tmp_path / "all.tar", tmp_path / "old.tar"
+    copy, archive, old = (
+        tmp_path / "copy.db",
+        tmp_path / "all.tar",
+        tmp_path / "old.tar",
+    )
     machine.run(copy)
     assert "no checksum" in machine.run("--check", copy).stdout
     write(archive, copy, {}, ())
@@ -171,4 +201,6 @@ def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
     with copy.open("r+b") as file:
         file.truncate(20_000)
     assert "malformed" in machine.run("--check", copy, fails=True).stderr
-    assert "name a FILE" in run_cli("backup", "--data-dir", str(tmp_path / "other")).stderr
+    assert (
+        "name a FILE" in run_cli("backup", "--data-dir", str(tmp_path / "other")).stderr
+    )

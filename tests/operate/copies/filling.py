@@ -1,4 +1,5 @@
-"""Rows for all tables of any database: seeded, with values that engines treat in different ways."""
+"""Rows for all tables of any database: seeded, with values that engines treat
+in different ways."""
 
 import random
 from collections.abc import Sequence
@@ -10,13 +11,29 @@ from imserver.gateway.storage.row_layout import layout_of
 from imserver.gateway.storage.statements import PooledStatements, marks_of
 from imserver.gateway.storage.tables import Table
 
-TEXTS = ("", "a", "A", "é", "e\u0301", "日本", "🙂", "'\"\\%s`;--", " x", "0", "null", "tab\tline\n")
+TEXTS = (
+    "",
+    "a",
+    "A",
+    "é",
+    "e\u0301",
+    "日本",
+    "🙂",
+    "'\"\\%s`;--",
+    " x",
+    "0",
+    "null",
+    "tab\tline\n",
+)
 BYTES = (b"", b"\0", b"\xff\xfe", b"a\0b", b"{}", "é".encode(), b"\\'")
 STEPS = ("alembic_version", "feature_schema", "owner_step", "directory")
 
 
-def fill(sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 1) -> dict[str, int]:
-    """Put so many rows into each table of a SQLite database, and say how many each has then."""
+def fill(
+    sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 1
+) -> dict[str, int]:
+    """Put so many rows into each table of a SQLite database, and say how many
+    each has then."""
     numbers = random.Random(seed)
     inspector = inspect(sql.connection)
     for table in tables:
@@ -24,12 +41,19 @@ def fill(sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 
             continue
         sql.execute(f'DELETE FROM "{table.name}"')
         layout = layout_of(inspector, table.name, table.key)
-        columns = {column["name"]: column for column in inspector.get_columns(table.name)}
+        columns = {
+            column["name"]: column for column in inspector.get_columns(table.name)
+        }
         unique = {
-            name for each in inspector.get_unique_constraints(table.name) for name in each["column_names"]
+            name
+            for each in inspector.get_unique_constraints(table.name)
+            for name in each["column_names"]
         }
         unique |= {
-            name for each in inspector.get_indexes(table.name) for name in each["column_names"] if name
+            name
+            for each in inspector.get_indexes(table.name)
+            for name in each["column_names"]
+            if name
         }
         names = ", ".join(f'"{column.name}"' for column in layout.columns)
         statement = f'INSERT INTO "{table.name}" ({names}) VALUES {marks_of(len(layout.columns))}'
@@ -47,7 +71,13 @@ def fill(sql: PooledStatements, tables: Sequence[Table], rows: int, seed: int = 
     return {table.name: rows for table in tables if table.name not in STEPS}
 
 
-def _value(numbers: random.Random, kind: str, facts: dict[str, object], number: int, differs: bool) -> object:
+def _value(
+    numbers: random.Random,
+    kind: str,
+    facts: dict[str, object],
+    number: int,
+    differs: bool,
+) -> object:
     if facts["nullable"] and not numbers.randrange(3):
         return None
     if kind == "number":
@@ -56,7 +86,9 @@ def _value(numbers: random.Random, kind: str, facts: dict[str, object], number: 
             bits = 63
         if differs:
             return number
-        return numbers.choice((0, 1, -1, (1 << bits) - 1, -(1 << bits), numbers.randrange(1 << bits)))
+        return numbers.choice(
+            (0, 1, -1, (1 << bits) - 1, -(1 << bits), numbers.randrange(1 << bits))
+        )
     length = getattr(facts["type"], "length", None) or 300
     if kind == "bytes":
         if facts["name"] == "body":
@@ -64,8 +96,11 @@ def _value(numbers: random.Random, kind: str, facts: dict[str, object], number: 
         return (b"%d" % number if differs else b"") + numbers.choice(BYTES)
     text = numbers.choice(TEXTS)
     if differs:
-        # In pairs that differ only in case. The dash ends the number: 2 and the text "0" are not 20.
-        text = f"{'kK'[number % 2]}{number // 2}-" + ("" if length < 32 else text.strip())
+        # In pairs that differ only in case. The dash ends the number: 2 and the
+        # text "0" are not 20.
+        text = f"{'kK'[number % 2]}{number // 2}-" + (
+            "" if length < 32 else text.strip()
+        )
     while len(text.encode()) > length:
         text = text[:-1]
     return text

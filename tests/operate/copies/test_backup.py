@@ -18,7 +18,12 @@ from imserver.gateway.config.settings import StorageSettings
 from imserver.gateway.errors import StartError
 from imserver.gateway.node.feature_list import numbers_of_server
 from imserver.gateway.process import DataDirectory
-from imserver.gateway.storage.erasures import JOURNAL, ErasureRow, add_to_journal, read_journal
+from imserver.gateway.storage.erasures import (
+    JOURNAL,
+    ErasureRow,
+    add_to_journal,
+    read_journal,
+)
 from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
@@ -28,7 +33,13 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.rows import AccountStore
 from tests.gateway.storage.servers import DatabaseServer
 from tests.gateway.storage.test_faults import HEAD, begin, flip, kill, log_of
-from tests.gateway.storage.test_feature_steps import add_lamps, count, lamps, make_owners, make_uses
+from tests.gateway.storage.test_feature_steps import (
+    add_lamps,
+    count,
+    lamps,
+    make_owners,
+    make_uses,
+)
 from tests.processes import end, spawn
 from tests.stores import ENGINES, OpenStore, server_of
 from tests.support import clean_environment, eventually, run_cli
@@ -47,7 +58,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(data: Path) -> Run:
-    """``run("backup", …)``; ``fails=True`` where it must refuse, in one line."""
+    """``run("backup", …)``; ``fails=True`` where it must refuse, in one
+    line."""
 
     def run(
         *arguments: object, fails: bool = False, **environment: str
@@ -67,7 +79,9 @@ def say(data: Path, *words: str) -> list[str]:
     """Store messages; all that is stored then."""
     store = opened(data)
     log = store.part(MessageLog)
-    log.writer.append("app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words])
+    log.writer.append(
+        "app", [Draft(sender="a", to_user="b", body=word.encode()) for word in words]
+    )
     found = [entry.body.decode() for entry in log.entries.read("app", 0, 100)]
     store.close()
     return found
@@ -83,11 +97,16 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     say(data, "three")
     owner = os.geteuid() or 65534  # only root may give files away
     os.chown(data / "imserver.db", owner, -1)
-    for suffix in ("", ".2", ".3"):  # what was there remains, however often something is restored
+    # what was there remains, however often something is restored
+    for suffix in ("", ".2", ".3"):
         assert f"imserver.db.before{suffix}" in run("restore", copy).stdout
     assert (data / "imserver.db").stat().st_uid == owner
-    (data / "restoring").touch()  # as a restore leaves it that was killed before it had erased users again
-    for command in (("backup", tmp_path / "half.db"), ("move", "--to", "sqlite:////half.db")):
+    # as a restore leaves it that was killed before it had erased users again
+    (data / "restoring").touch()
+    for command in (
+        ("backup", tmp_path / "half.db"),
+        ("move", "--to", "sqlite:////half.db"),
+    ):
         assert "run imserver restore again" in run(*command, fails=True).stderr
     run("restore", copy)
     assert say(data, "four") == ["one", "two", "four"]
@@ -112,14 +131,21 @@ def live_on(data: Path, phone: str) -> tuple[int, ...]:
 
 
 def numbers(store: Store, phone: str) -> tuple[int, ...]:
-    """One message, group, mark, account and event more: the numbers that they were given."""
+    """One message, group, mark, account and event more: the numbers that they
+    were given."""
     log, accounts = store.part(MessageLog), AccountStore(store)
     group = log.groups.create("app", "a", "us", [])
     log.writer.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.marks.hide("app", "a", [log.entries.head("app")])
     account = accounts.add(Account(0, "app", phone), "a hash")
     events = EventStore(store).append([NewEvent("app", "a", "absent", b"{}")])
-    return log.entries.head("app"), group.conversation, version, account.id, events["app"]
+    return (
+        log.entries.head("app"),
+        group.conversation,
+        version,
+        account.id,
+        events["app"],
+    )
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -135,7 +161,9 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     store = opened(data)
     (sent,) = store.part(MessageLog).writer.append("app", [message] * 3)[2:]
     assert isinstance(sent, Appended)
-    marked = store.part(MessageLog).marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
+    marked = store.part(MessageLog).marks.note(
+        "app", "b", sent.entry.conversation, read=sent.entry.id
+    )
     assert marked is not None
     store.close()
     last = live_on(data, "3")
@@ -144,15 +172,22 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     copies.restore(data / "imserver.db", copy, numbers_of_server())
     store = opened(data)
     log = store.part(MessageLog)
-    assert log.entries.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
+    assert log.entries.sync("app", "a", last[0], 10) == ([], False), (
+        "nobody has seen anything that is new"
+    )
     log.expire("app", more_than=1)
-    assert [entry.id for entry in log.entries.read("app", 0, 10)] == [first[0] + 1], "ids are no count"
+    assert [entry.id for entry in log.entries.read("app", 0, 10)] == [first[0] + 1], (
+        "ids are no count"
+    )
     store.close()
     again = live_on(data, "2")
     assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
     store = opened(data)
     log = store.part(MessageLog)
-    assert [entry.id for entry in log.entries.sync("app", "a", last[0], 10)[0]] == [again[0] - 1, again[0]]
+    assert [entry.id for entry in log.entries.sync("app", "a", last[0], 10)[0]] == [
+        again[0] - 1,
+        again[0],
+    ]
     (new,) = log.writer.append("app", [message])
     assert isinstance(new, Appended)
     assert new.entry.seq > sent.entry.seq
@@ -162,7 +197,9 @@ def test_no_number_that_was_given_since_a_copy_is_given_again(
     store.close()
 
 
-def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_path: Path) -> None:
+def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(
+    data: Path, tmp_path: Path
+) -> None:
     live_on(data, "1")
     copies.backup(data / "imserver.db", tmp_path / "copy.db")
     store = opened(data)
@@ -173,12 +210,16 @@ def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_
     copies.restore(data / "imserver.db", tmp_path / "copy.db", numbers_of_server())
     store = opened(data)
     store.part(MessageLog).writer.append("young", [Draft(sender="a", to_user="b")])
-    assert [entry.id for entry in store.part(MessageLog).entries.read("young", 0, 10)] == [4]
+    assert [
+        entry.id for entry in store.part(MessageLog).entries.read("young", 0, 10)
+    ] == [4]
     assert EventStore(store).append([note]) == {"young": 3}
     store.close()
 
 
-def test_a_copy_is_whole_while_others_write(run: Run, data: Path, tmp_path: Path) -> None:
+def test_a_copy_is_whole_while_others_write(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
     store = Store(StorageSettings(), str(data), threaded=False)
     log = store.part(MessageLog)
     log.writer.append("app", [Draft(sender="a", to_user="b")])
@@ -213,9 +254,16 @@ while True:
 def test_a_backup_under_load_has_what_was_acknowledged_before_it(
     engine: str, database_servers: dict[str, DatabaseServer], data: Path, tmp_path: Path
 ) -> None:
-    """And nothing of later without what was before it: all tables are of one moment."""
-    url = "" if engine == "sqlite" else server_of(engine, database_servers).migrated_url()
-    acknowledged, archive, copy = tmp_path / "acknowledged", tmp_path / "all.tar", tmp_path / "copy.db"
+    """And nothing of later without what was before it: all tables are of one
+    moment."""
+    url = (
+        "" if engine == "sqlite" else server_of(engine, database_servers).migrated_url()
+    )
+    acknowledged, archive, copy = (
+        tmp_path / "acknowledged",
+        tmp_path / "all.tar",
+        tmp_path / "copy.db",
+    )
 
     def count() -> int:
         return acknowledged.read_bytes().count(b"\n")
@@ -242,14 +290,22 @@ def test_a_backup_under_load_has_what_was_acknowledged_before_it(
 
 
 def cut(restore: Callable[[], object], step: int) -> bool:
-    """Restore in a process that dies before its n-th change of a name or start of a write. Returns whether it
-    died."""
+    """Restore in a process that dies before its n-th change of a name or start
+    of a write. Returns whether it died."""
     if not (child := os.fork()):
         left = [step]
 
         def hear(event: str, arguments: "tuple[object, ...]") -> None:
-            if event in ("os.rename", "os.remove", "os.truncate", "sqlite3.connect", "os.mkdir") or (
-                event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+            if event in (
+                "os.rename",
+                "os.remove",
+                "os.truncate",
+                "sqlite3.connect",
+                "os.mkdir",
+            ) or (
+                event == "open"
+                and isinstance(arguments[2], int)
+                and arguments[2] & os.O_CREAT
             ):
                 left[0] -= 1
                 if not left[0]:
@@ -272,7 +328,9 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
     log = b""
     if is_damaged:  # its log is what is left of the newest messages
         store = begin(tmp_path / "running")
-        store.part(MessageLog).writer.append("app", [Draft(sender="ann", to_user="bob", body=b"x")])
+        store.part(MessageLog).writer.append(
+            "app", [Draft(sender="ann", to_user="bob", body=b"x")]
+        )
         data = kill(store, tmp_path).parent
         flip(log_of(data / "imserver.db"), HEAD + 500)
         log = log_of(data / "imserver.db").read_bytes()
@@ -282,7 +340,9 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
         folder = tmp_path / f"cut{step}" / "data"
         shutil.copytree(data, folder)
         database = folder / "imserver.db"
-        again = partial(copies.restore, database, tmp_path / "copy.db", numbers_of_server())
+        again = partial(
+            copies.restore, database, tmp_path / "copy.db", numbers_of_server()
+        )
         is_cut = cut(again, step)
         server = DataDirectory(str(folder))
         try:
@@ -291,7 +351,11 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
             refused += 1
         else:
             server.stop()
-            assert (log_of(database).read_bytes() == log) if log else (say(folder) == ["one", "two"])
+            assert (
+                (log_of(database).read_bytes() == log)
+                if log
+                else (say(folder) == ["one", "two"])
+            )
         _, before = again()
         assert before == folder / "imserver.db.before"
         if log:
@@ -303,13 +367,21 @@ def test_a_cut_at_any_step_leaves_the_old_database_or_the_new_one_or_no_start(
     assert step > refused > 4, (step, refused)
 
 
-def test_a_new_folder_gets_the_journal_of_erasures(run: Run, data: Path, tmp_path: Path) -> None:
-    """A copy that is restored after this one may have users whom only another journal names."""
+def test_a_new_folder_gets_the_journal_of_erasures(
+    run: Run, data: Path, tmp_path: Path
+) -> None:
+    """A copy that is restored after this one may have users whom only another
+    journal names."""
     say(data, "one")
-    copy, other, journal = tmp_path / "copy.db", tmp_path / "other", tmp_path / "journal"
+    copy, other, journal = (
+        tmp_path / "copy.db",
+        tmp_path / "other",
+        tmp_path / "journal",
+    )
     run("backup", copy)
     long_ago, of_late = (
-        ErasureRow(letter * 64, at, "app", letter) for letter, at in (("a", 1), ("b", 10**12))
+        ErasureRow(letter * 64, at, "app", letter)
+        for letter, at in (("a", 1), ("b", 10**12))
     )
     add_to_journal(journal, [long_ago])
     other.mkdir(mode=0o700)
@@ -332,7 +404,10 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     server = DataDirectory(str(data))
     server.start()
     run("backup", tmp_path / "another.db")
-    assert "in use by another server" in run("restore", tmp_path / "another.db", fails=True).stderr
+    assert (
+        "in use by another server"
+        in run("restore", tmp_path / "another.db", fails=True).stderr
+    )
     server.stop()
     diary = tmp_path / "diary"
     diary.write_text("dear diary", encoding="ascii")
@@ -340,7 +415,10 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     assert "not a database of this server" in run("restore", diary, fails=True).stderr
     assert "no such file" in run("restore", tmp_path / "none", fails=True).stderr
     assert "name the FILE" in run("restore", fails=True).stderr
-    assert "cannot be written" in run("backup", tmp_path / "none" / "copy", fails=True).stderr
+    assert (
+        "cannot be written"
+        in run("backup", tmp_path / "none" / "copy", fails=True).stderr
+    )
     assert diary.read_text(encoding="ascii") == "dear diary"
     for number, (refusal, forgery) in enumerate(FORGED.items()):
         forged = tmp_path / f"{number}.db"
@@ -350,12 +428,16 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
         assert refusal in run("restore", forged, fails=True).stderr
     for command, tool in (("backup", "pg_dump"), ("restore", "pg_restore or psql")):
         url = "postgresql://u:secret@h/d"
-        output = run(command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url).stderr
+        output = run(
+            command, tmp_path / "copy", fails=True, IMSERVER_STORAGE_URL=url
+        ).stderr
         assert (tool in output, "secret" in output) == (True, False)
     assert say(data) == ["one"]
 
 
-def test_a_copy_has_the_tables_and_their_record(tmp_path: Path, open_store: OpenStore) -> None:
+def test_a_copy_has_the_tables_and_their_record(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
     file, copy = tmp_path / "some.db", tmp_path / "copy.db"
     store = open_store(f"sqlite:///{file}", tables=lamps(make_owners, make_uses))
     add_lamps(store)
@@ -390,11 +472,13 @@ def test_a_server_begins_again_behind_a_damaged_log(tmp_path: Path) -> None:
     assert last > 10**14, "no id is given twice"
 
 
-# --- copies that a database server has loaded by its own tools ----------------------------------------------
+# --- copies that a database server has loaded by its own tools ----------------
 
 
 @pytest.fixture(params=ENGINES[1:])
-def server(request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer]) -> DatabaseServer:
+def server(
+    request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer]
+) -> DatabaseServer:
     return server_of(request.param, database_servers)
 
 
@@ -406,7 +490,12 @@ def copied(server: DatabaseServer, url: str) -> str:
         server.execute(f"CREATE DATABASE {copy} TEMPLATE {name}")
     else:
         client = ("-h", "127.0.0.1", "-P", str(server.port), "-u", "root")
-        dump = (require("mariadb-dump", "mysqldump"), *client, "--single-transaction", name)
+        dump = (
+            require("mariadb-dump", "mysqldump"),
+            *client,
+            "--single-transaction",
+            name,
+        )
         result = subprocess.run(dump, capture_output=True, check=True).stdout
         server.execute(f"CREATE DATABASE {copy}")
         load = (require("mariadb", "mysql"), *client, copy)
@@ -415,7 +504,14 @@ def copied(server: DatabaseServer, url: str) -> str:
 
 
 def restore_loaded(url: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    return run_cli("restore", "--yes", "--data-dir", f"{folder}/data", seconds=60, IMSERVER_STORAGE_URL=url)
+    return run_cli(
+        "restore",
+        "--yes",
+        "--data-dir",
+        f"{folder}/data",
+        seconds=60,
+        IMSERVER_STORAGE_URL=url,
+    )
 
 
 def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
@@ -434,7 +530,9 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
     last = (numbers(store, "2"), numbers(store, "3"))[1]
     (sent,) = store.part(MessageLog).writer.append("app", [message] * 2)[1:]
     assert isinstance(sent, Appended)
-    result = store.part(MessageLog).marks.note("app", "b", sent.entry.conversation, read=sent.entry.id)
+    result = store.part(MessageLog).marks.note(
+        "app", "b", sent.entry.conversation, read=sent.entry.id
+    )
     assert result is not None
     store.close()
 
@@ -442,19 +540,30 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
         done = restore_loaded(address, tmp_path)
         assert done.returncode == 0, done.stderr
         store = open_store(address)
-        assert store.part(MessageLog).entries.sync("app", "b", sent.entry.id, 10) == ([], False)
+        assert store.part(MessageLog).entries.sync("app", "b", sent.entry.id, 10) == (
+            [],
+            False,
+        )
         (new,) = store.part(MessageLog).writer.append("app", [message])
         assert isinstance(new, Appended)
         assert new.entry.seq > sent.entry.seq
         assert [
-            each.id for each in store.part(MessageLog).entries.sync("app", "b", sent.entry.id, 10)[0]
+            each.id
+            for each in store.part(MessageLog).entries.sync(
+                "app", "b", sent.entry.id, 10
+            )[0]
         ] == [new.entry.id]
-        store.part(MessageLog).marks.note("app", "b", new.entry.conversation, read=new.entry.id)
+        store.part(MessageLog).marks.note(
+            "app", "b", new.entry.conversation, read=new.entry.id
+        )
         marks = store.part(MessageLog).marks.since("app", "b", result.version)
         assert marks.reads == {new.entry.conversation: new.entry.id}
         again = numbers(store, "2")
         store.close()
-        assert all(after > before for after, before in zip(again, last, strict=True)), (again, last)
+        assert all(after > before for after, before in zip(again, last, strict=True)), (
+            again,
+            last,
+        )
         assert max(again) < 2**53, "JavaScript has it exactly"
         last, sent = again, new
 
@@ -465,11 +574,16 @@ def test_a_copy_that_a_database_server_has_loaded_gives_no_number_again(
 def test_an_archive_is_restored_whole_or_no_node_starts(
     server: DatabaseServer, open_store: OpenStore, data: Path, tmp_path: Path
 ) -> None:
-    """Also with another data folder. A restore that was cut begins anew; one that was cut behind its end says
-    that it has ended."""
+    """Also with another data folder. A restore that was cut begins anew; one
+    that was cut behind its end says that it has ended."""
     say(data, "one")
     secret, archive = DataDirectory(str(data)).secret(), tmp_path / "all.tar"
-    assert run_cli("backup", "--everything", str(archive), IMSERVER_SERVER_DATA_DIR=str(data)).returncode == 0
+    assert (
+        run_cli(
+            "backup", "--everything", str(archive), IMSERVER_SERVER_DATA_DIR=str(data)
+        ).returncode
+        == 0
+    )
     counts, step, is_cut = Counter[str](), 0, True
     while is_cut:
         step += 1
@@ -521,7 +635,10 @@ def test_it_is_refused_while_others_use_the_database(
     assert numbers(store, "2")[0] == before[0] + 2
     store.execute("UPDATE log SET last_id = last_id + %s", (1 << 60,))
     store.close()
-    assert "is damaged: the last number of log is 115" in restore_loaded(url, tmp_path).stderr
+    assert (
+        "is damaged: the last number of log is 115"
+        in restore_loaded(url, tmp_path).stderr
+    )
     store.execute("UPDATE log SET last_id = last_id - %s", (1 << 60,))
     store.close()
     assert restore_loaded(url, tmp_path).returncode == 0

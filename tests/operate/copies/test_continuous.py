@@ -1,4 +1,5 @@
-"""Continuous copies as the documents set them up: Litestream, and the logs of PostgreSQL and MariaDB."""
+"""Continuous copies as the documents set them up: Litestream, and the logs of
+PostgreSQL and MariaDB."""
 
 import os
 import re
@@ -29,18 +30,23 @@ def documented(word: str) -> str:
     """The example of the documents that has this word."""
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     (block,) = [
-        text for text in re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if word in text
+        text
+        for text in re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        if word in text
     ]
     return block
 
 
 def say(store: Store, *words: bytes) -> None:
     log = store.part(MessageLog)
-    log.writer.append("app", [Draft(sender="a", to_user="b", body=word) for word in words])
+    log.writer.append(
+        "app", [Draft(sender="a", to_user="b", body=word) for word in words]
+    )
 
 
 def check_restored(store: Store, *words: bytes) -> None:
-    """These messages are there, and the next one has an id that nobody has seen."""
+    """These messages are there, and the next one has an id that nobody has
+    seen."""
     log = store.part(MessageLog)
     entries = log.entries.read("app", 0, 1000)
     assert [entry.body for entry in entries] == [*words]
@@ -65,24 +71,45 @@ def open_at() -> Iterator[Callable[[str], Store]]:
 
 @pytest.mark.full("programs")
 @pytest.mark.linux
-def test_litestream_has_what_was_stored_a_second_ago(tmp_path: Path, open_at: Callable[[str], Store]) -> None:
-    program = shutil.which("litestream", path=sysconfig.get_path("scripts")) or require("litestream")
+def test_litestream_has_what_was_stored_a_second_ago(
+    tmp_path: Path, open_at: Callable[[str], Store]
+) -> None:
+    program = shutil.which("litestream", path=sysconfig.get_path("scripts")) or require(
+        "litestream"
+    )
     database, copy = tmp_path / "im" / "imserver.db", tmp_path / "copy.db"
     database.parent.mkdir()
-    text = documented("sync-interval").replace("/var/lib/imserver", str(database.parent))
-    (tmp_path / "litestream.yml").write_text(text.replace("/srv", str(tmp_path)), "utf-8")
+    text = documented("sync-interval").replace(
+        "/var/lib/imserver", str(database.parent)
+    )
+    (tmp_path / "litestream.yml").write_text(
+        text.replace("/srv", str(tmp_path)), "utf-8"
+    )
     config = ("-config", str(tmp_path / "litestream.yml"))
     store = open_at(f"sqlite:///{database}")
     say(store, b"first")
-    process = spawn([program, "replicate", *config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = spawn(
+        [program, "replicate", *config],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        # More than the pages after which the server writes its log into the database.
+        # More than the pages after which the server writes its log into the
+        # database.
         words = [b"%d" % number * 20_000 for number in range(400)]
         for start in range(0, len(words), 50):
             say(store, *words[start : start + 50])
 
         def restored() -> bool:
-            command = [program, "restore", *config, "-force", "-o", str(copy), str(database)]
+            command = [
+                program,
+                "restore",
+                *config,
+                "-force",
+                "-o",
+                str(copy),
+                str(database),
+            ]
             if subprocess.run(command, capture_output=True, check=False).returncode:
                 return False  # it has begun only now
             there = open_at(f"sqlite:///{copy}").part(MessageLog).entries.head("app")
@@ -98,7 +125,8 @@ def test_litestream_has_what_was_stored_a_second_ago(tmp_path: Path, open_at: Ca
 
 
 class Primary(Postgres):
-    """A server with the settings of the documents, whose log is archived below its folder."""
+    """A server with the settings of the documents, whose log is archived below
+    its folder."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -126,7 +154,9 @@ class Past(Primary):
     def prepare(self) -> None:
         self.run("cp", "-R", str(self._primary.folder / "base"), str(self.data))
         self.run("touch", str(self.data / "recovery.signal"))
-        text = documented("recovery_target_time").replace("2030-01-01 12:00:00+00", self._moment)
+        text = documented("recovery_target_time").replace(
+            "2030-01-01 12:00:00+00", self._moment
+        )
         self.set(text, self._primary.folder)
 
 
@@ -140,7 +170,14 @@ def test_postgresql_goes_back_to_the_moment_before_an_accident(
         say(store, b"one")
         program = Path(primary.program("initdb")).resolve().with_name("pg_basebackup")
         source = primary.url("postgres")
-        primary.run(str(program), "-D", str(primary.folder / "base"), "-d", source, "--checkpoint=fast")
+        primary.run(
+            str(program),
+            "-D",
+            str(primary.folder / "base"),
+            "-d",
+            source,
+            "--checkpoint=fast",
+        )
         say(store, b"two")
         ((moment,),) = primary.execute("SELECT clock_timestamp()::text")
         say(store, b"three")
@@ -152,8 +189,19 @@ def test_postgresql_goes_back_to_the_moment_before_an_accident(
         primary.kill()
     try:
         url = past.url("postgres")
-        eventually(lambda: past.execute("SELECT pg_is_in_recovery()") == [(False,)], 60, "it takes writes")
-        done = run_cli("restore", "--yes", "--data-dir", str(tmp_path), seconds=60, IMSERVER_STORAGE_URL=url)
+        eventually(
+            lambda: past.execute("SELECT pg_is_in_recovery()") == [(False,)],
+            60,
+            "it takes writes",
+        )
+        done = run_cli(
+            "restore",
+            "--yes",
+            "--data-dir",
+            str(tmp_path),
+            seconds=60,
+            IMSERVER_STORAGE_URL=url,
+        )
         assert done.returncode == 0, done.stderr
         check_restored(open_at(url), b"one", b"two")
     finally:
@@ -162,11 +210,17 @@ def test_postgresql_goes_back_to_the_moment_before_an_accident(
 
 
 class Logged(MariaDB):
-    """A server with the settings of the documents, whose binary log is below its folder."""
+    """A server with the settings of the documents, whose binary log is below
+    its folder."""
 
     def command(self) -> list[str]:
-        settings = documented("log_bin").replace("/srv", str(self.folder)).splitlines()[1:]
-        return [*super().command(), *("--" + line.replace(" = ", "=") for line in settings)]
+        settings = (
+            documented("log_bin").replace("/srv", str(self.folder)).splitlines()[1:]
+        )
+        return [
+            *super().command(),
+            *("--" + line.replace(" = ", "=") for line in settings),
+        ]
 
     def prepare(self) -> None:
         super().prepare()
@@ -174,12 +228,23 @@ class Logged(MariaDB):
 
 
 def run_text(server: MariaDB, folder: Path, word: str, moment: str = "") -> None:
-    """Run an example of the documents with the clients of a server. ``folder``: that of the copies."""
-    (folder / ".my.cnf").write_text(f"[client]\nhost=127.0.0.1\nport={server.port}\nuser=root\n", "utf-8")
-    text = documented(word).replace("/srv", str(folder)).replace("2030-01-01 12:00:00", moment)
+    """Run an example of the documents with the clients of a server. ``folder``:
+    that of the copies."""
+    (folder / ".my.cnf").write_text(
+        f"[client]\nhost=127.0.0.1\nport={server.port}\nuser=root\n", "utf-8"
+    )
+    text = (
+        documented(word)
+        .replace("/srv", str(folder))
+        .replace("2030-01-01 12:00:00", moment)
+    )
     command = ("sh", "-e", "-c", text)
     done = subprocess.run(
-        command, env={**os.environ, "HOME": str(folder)}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -198,7 +263,11 @@ def test_mariadb_goes_back_to_the_second_before_an_accident(
         run_text(primary, primary.folder, "mariadb-dump")
         say(store, b"two")
         ((after,),) = primary.execute("SELECT unix_timestamp() + 1")
-        eventually(lambda: primary.execute("SELECT unix_timestamp()")[0][0] >= after, 60, "the next second")
+        eventually(
+            lambda: primary.execute("SELECT unix_timestamp()")[0][0] >= after,
+            60,
+            "the next second",
+        )
         ((moment,),) = primary.execute(f"SELECT CAST(from_unixtime({after}) AS CHAR)")
         say(store, b"three")
         primary.execute("DELETE FROM message", "imserver")
@@ -209,7 +278,12 @@ def test_mariadb_goes_back_to_the_second_before_an_accident(
             run_text(new, primary.folder, "mariadb-binlog", moment)
             url = new.url("imserver")
             done = run_cli(
-                "restore", "--yes", "--data-dir", str(tmp_path), seconds=60, IMSERVER_STORAGE_URL=url
+                "restore",
+                "--yes",
+                "--data-dir",
+                str(tmp_path),
+                seconds=60,
+                IMSERVER_STORAGE_URL=url,
             )
             assert done.returncode == 0, done.stderr
             check_restored(open_at(url), b"one", b"two")

@@ -39,7 +39,13 @@ def address_of(url: str) -> DatabaseAddress:
 
 
 def moved(source: str, target: str) -> Moved:
-    return move(address_of(source), address_of(target), StorageSettings(), TABLES, lambda *_: None)
+    return move(
+        address_of(source),
+        address_of(target),
+        StorageSettings(),
+        TABLES,
+        lambda *_: None,
+    )
 
 
 @pytest.fixture
@@ -60,7 +66,12 @@ def full_model(sqlite_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A SQLite database with rows in every table."""
     file = tmp_path_factory.mktemp("full") / "full.db"
     file.write_bytes(sqlite_model.read_bytes())
-    store = Store(StorageSettings(f"sqlite:///{file}"), str(file.parent), threaded=False, tables=TABLES)
+    store = Store(
+        StorageSettings(f"sqlite:///{file}"),
+        str(file.parent),
+        threaded=False,
+        tables=TABLES,
+    )
     store.database().write(lambda sql: fill(sql, tables_of_server(), ROWS))
     store.close()
     return file
@@ -77,19 +88,30 @@ def full(full_model: Path, tmp_path: Path) -> str:
 def content(url: str) -> dict[str, list[tuple[object, ...]]]:
     """All that a SQLite file has; the types of values tell texts from bytes."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        names = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall()
         return {
-            name: sorted(connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr)
+            name: sorted(
+                connection.execute(f'SELECT * FROM "{name}"').fetchall(), key=repr
+            )
             for (name,) in names
         }
 
 
 def of_others(url: str) -> set[str]:
-    """Tables that the core's first steps made for a feature that this tree lacks."""
-    return content(url).keys() - {table.name for table in tables_of_server()} - {"sqlite_sequence"}
+    """Tables that the core's first steps made for a feature that this tree
+    lacks."""
+    return (
+        content(url).keys()
+        - {table.name for table in tables_of_server()}
+        - {"sqlite_sequence"}
+    )
 
 
-MANY = pytest.param(("postgresql", "mysql", "sqlite"), marks=pytest.mark.full("sampled"))
+MANY = pytest.param(
+    ("postgresql", "mysql", "sqlite"), marks=pytest.mark.full("sampled")
+)
 
 
 @pytest.mark.parametrize("engines", [("sqlite",), MANY])
@@ -97,7 +119,9 @@ def test_every_table_comes_back_to_a_file_unchanged(
     full: str, new_url: NewUrl, engines: tuple[str, ...]
 ) -> None:
     before, urls = content(full), [new_url(engine) for engine in engines]
-    assert {name for name, rows in before.items() if not rows} == of_others(full) | {"feature_schema"}
+    assert {name for name, rows in before.items() if not rows} == of_others(full) | {
+        "feature_schema"
+    }
     reports = [moved(source, target) for source, target in pairwise([full, *urls])]
     assert all(each.tables == reports[0].tables for each in reports)
     for table in tables_of_server():
@@ -126,15 +150,21 @@ def killed(source: str, target: str, pages: int) -> None:
     """Move in a process that is killed after so many pages."""
     command = [sys.executable, "-c", _KILLED, source, target, str(pages)]
     done = subprocess.run(
-        command, env=clean_environment(PYTHONPATH=str(ROOT)), capture_output=True, check=False
+        command,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.sqlite_first
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_killed_move_goes_on(full: str, new_url: NewUrl, engine: str, open_store: OpenStore) -> None:
-    """In the copy, and in the comparison; no server begins with what is there until then."""
+def test_a_killed_move_goes_on(
+    full: str, new_url: NewUrl, engine: str, open_store: OpenStore
+) -> None:
+    """In the copy, and in the comparison; no server begins with what is there
+    until then."""
     target, pages = new_url(engine), len(tables_of_server()) - len(STEPS)
     numbers = random.Random(engine)
     for last in (pages // 2, pages // 4, 2 * pages):
@@ -157,9 +187,15 @@ def test_a_copy_that_is_completed_first_begins_anew(
     killed(full, target, len(tables_of_server()))
 
     def complete() -> None:
-        with pytest.raises(StartError, match="run the same 'imserver move' or 'imserver restore' again"):
+        with pytest.raises(
+            StartError, match="run the same 'imserver move' or 'imserver restore' again"
+        ):
             open_store(target)
-        change(full, "UPDATE message SET body = x'07' WHERE id = 1", "DELETE FROM message WHERE id = 2")
+        change(
+            full,
+            "UPDATE message SET body = x'07' WHERE id = 1",
+            "DELETE FROM message WHERE id = 2",
+        )
 
     ends = address_of(full), address_of(target)
     move(*ends, StorageSettings(), TABLES, lambda *_: None, complete=complete)
@@ -168,14 +204,19 @@ def test_a_copy_that_is_completed_first_begins_anew(
     assert content(last_file) == content(full)
 
 
-def test_numbers_go_on_where_the_source_would_have(full: str, new_url: NewUrl, open_store: OpenStore) -> None:
+def test_numbers_go_on_where_the_source_would_have(
+    full: str, new_url: NewUrl, open_store: OpenStore
+) -> None:
     target = new_url("sqlite")
     moved(full, target)
     statement = (
         "INSERT INTO account (app, phone, nickname, avatar, password, version, created) "
         "VALUES ('x', 'y', '', '', '', 0, 1)"
     )
-    given = [open_store(url).write(lambda sql: sql.insert(statement, ())) for url in (full, target)]
+    given = [
+        open_store(url).write(lambda sql: sql.insert(statement, ()))
+        for url in (full, target)
+    ]
     assert given == [ROWS + 1001] * 2
 
 
@@ -203,31 +244,55 @@ def test_a_target_that_is_not_empty_is_refused(full: str, new_url: NewUrl) -> No
     new = "INSERT INTO directory (one, id, version, created) VALUES (1, 'x', 1, 0)"
     change(target, new, "DELETE FROM move_state WHERE name <> ''")
     assert "a server has begun to use it" in refusal(full, target)
-    change(target, "UPDATE directory SET version = 0", "DELETE FROM log", "DELETE FROM account")
+    change(
+        target,
+        "UPDATE directory SET version = 0",
+        "DELETE FROM log",
+        "DELETE FROM account",
+    )
     moved(full, target)
-    change(target, "CREATE TABLE move_state (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
-    assert "an interrupted move of another database" in refusal(other, target), "it was killed at its end"
+    change(
+        target, "CREATE TABLE move_state (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
+    )
+    assert "an interrupted move of another database" in refusal(other, target), (
+        "it was killed at its end"
+    )
     assert moved(full, target).resumed
 
 
 def change(url: str, *statements: str) -> None:
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+    with (
+        closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection,
+        connection,
+    ):
         for statement in statements:
             connection.execute(statement)
 
 
-def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: NewUrl) -> None:
+def test_a_source_of_another_release_or_feature_is_refused(
+    full: str, new_url: NewUrl
+) -> None:
     target = new_url("sqlite")
     assert "there is no such database" in refusal(new_url("sqlite"), target)
-    change(full, "INSERT INTO feature_schema VALUES ('lamp', 1, x'5b7b')", "CREATE TABLE notes (text TEXT)")
+    change(
+        full,
+        "INSERT INTO feature_schema VALUES ('lamp', 1, x'5b7b')",
+        "CREATE TABLE notes (text TEXT)",
+    )
     assert "has tables of lamp, which the settings do not name" in refusal(full, target)
     ends = address_of(full), address_of(target)
-    with pytest.raises(StartError, match=r"full\.db cannot be used: the row of 'lamp' .* is damaged"):
+    with pytest.raises(
+        StartError, match=r"full\.db cannot be used: the row of 'lamp' .* is damaged"
+    ):
         move(*ends, StorageSettings(), TABLES, lambda *_: None, without=["lamp"])
     change(full, "UPDATE feature_schema SET tables = x'5b5d'")
     report = move(*ends, StorageSettings(), TABLES, lambda *_: None, without=["lamp"])
     assert set(report.strangers) == of_others(full), "tables of others stay behind"
-    change(full, "DELETE FROM feature_schema", "UPDATE owner_step SET step = 28 WHERE owner = 'messages'")
+    change(
+        full,
+        "DELETE FROM feature_schema",
+        "UPDATE owner_step SET step = 28 WHERE owner = 'messages'",
+    )
     assert "lacks step 49 of messages" in refusal(full, target)
     change(full, "UPDATE owner_step SET step = 99 WHERE owner = 'messages'")
     assert "belongs to a newer release, at step 99 of messages" in refusal(full, target)
@@ -236,7 +301,12 @@ def test_a_source_of_another_release_or_feature_is_refused(full: str, new_url: N
 def test_a_change_meanwhile_is_found(full: str, new_url: NewUrl) -> None:
     ends = address_of(full), address_of(new_url("sqlite"))
     with pytest.raises(StartError, match="the copy of message differs"):
-        move(*ends, StorageSettings(), TABLES, lambda *_: change(full, "DELETE FROM message WHERE id = 2"))
+        move(
+            *ends,
+            StorageSettings(),
+            TABLES,
+            lambda *_: change(full, "DELETE FROM message WHERE id = 2"),
+        )
     target = new_url("sqlite")
     killed(full, target, len(tables_of_server()) - len(STEPS))
     change(full, "UPDATE message SET body = x'00' WHERE id = 1")
@@ -244,7 +314,9 @@ def test_a_change_meanwhile_is_found(full: str, new_url: NewUrl) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
-def test_what_an_engine_cannot_have_is_named(full: str, new_url: NewUrl, engine: str) -> None:
+def test_what_an_engine_cannot_have_is_named(
+    full: str, new_url: NewUrl, engine: str
+) -> None:
     change(full, "UPDATE report SET note = 'a' || char(0) || 'b' WHERE rowid = 7")
     change(full, "UPDATE account SET nickname = CAST(x'ff' AS TEXT) WHERE id = 9")
     change(full, "UPDATE message SET body = 7 WHERE id = 9")
@@ -253,11 +325,17 @@ def test_what_an_engine_cannot_have_is_named(full: str, new_url: NewUrl, engine:
     if engine == "mysql":
         change(full, "UPDATE message SET body = zeroblob(20000000) WHERE id = 9")
         assert "a row may take 40000" in refusal(full, target)
-    change(full, "UPDATE message SET body = '' WHERE id = 9", "UPDATE sqlite_sequence SET seq = 'x'")
+    change(
+        full,
+        "UPDATE message SET body = '' WHERE id = 9",
+        "UPDATE sqlite_sequence SET seq = 'x'",
+    )
     assert "account.nickname of the row 9 is not UTF-8" in refusal(full, target)
     change(full, "UPDATE account SET nickname = 'a' WHERE id = 9")
     if engine == "postgresql":
-        assert "has a NUL character, which no text of PostgreSQL can have" in refusal(full, target)
+        assert "has a NUL character, which no text of PostgreSQL can have" in refusal(
+            full, target
+        )
         change(full, "UPDATE report SET note = '' WHERE rowid = 7")
     assert moved(full, target).resumed
     change(full, "DELETE FROM directory")
@@ -265,7 +343,9 @@ def test_what_an_engine_cannot_have_is_named(full: str, new_url: NewUrl, engine:
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
-def test_a_database_in_use_is_refused(full: str, new_url: NewUrl, engine: str, open_store: OpenStore) -> None:
+def test_a_database_in_use_is_refused(
+    full: str, new_url: NewUrl, engine: str, open_store: OpenStore
+) -> None:
     url = new_url(engine)
     migrate(url)
     store = open_store(url)
@@ -289,7 +369,10 @@ def test_clients_with_cursors_go_on_without_gap_or_double(
         return int(client.push("message").json["response"]["data"]["id"])
 
     server = start_server(*data, folder=tmp_path / "one")
-    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=0) as bob:
+    with (
+        logged_in(server.ws, "ann", 101) as ann,
+        logged_in(server.ws, "bob", 101, cursor=0) as bob,
+    ):
         ids = [send(ann), send(ann)]
         assert received(bob) == ids[0]
     server.stop()
@@ -299,15 +382,22 @@ def test_clients_with_cursors_go_on_without_gap_or_double(
     assert "now set configuration: storage.url to this address" in done.stdout
     moved_to = {"IMSERVER_STORAGE_URL": target}
     server = start_server(*data, folder=tmp_path / "two", environment=moved_to)
-    with logged_in(server.ws, "ann", 101) as ann, logged_in(server.ws, "bob", 101, cursor=ids[0]) as bob:
+    with (
+        logged_in(server.ws, "ann", 101) as ann,
+        logged_in(server.ws, "bob", 101, cursor=ids[0]) as bob,
+    ):
         ids.append(send(ann))
         assert [received(bob) for _ in range(2)] == ids[1:] == [ids[0] + 1, ids[0] + 2]
         bob.no_push("message")
 
 
-def test_the_command_says_what_goes_wrong(full: str, tmp_path: Path, start_server: StartServer) -> None:
+def test_the_command_says_what_goes_wrong(
+    full: str, tmp_path: Path, start_server: StartServer
+) -> None:
     def refused(*arguments: str) -> str:
-        done = run_cli("move", "--data-dir", str(tmp_path), *arguments, IMSERVER_STORAGE_URL=full)
+        done = run_cli(
+            "move", "--data-dir", str(tmp_path), *arguments, IMSERVER_STORAGE_URL=full
+        )
         assert done.returncode == 1
         assert done.stderr.startswith("imserver: ")
         return done.stderr
@@ -315,8 +405,12 @@ def test_the_command_says_what_goes_wrong(full: str, tmp_path: Path, start_serve
     assert "--to" in refused("--to", "oracle://x/y")
     assert "is the database itself" in refused("--to", full)
     change(full, "UPDATE directory SET version = 'x'")
-    assert "cannot be used: invalid literal" in refused("--to", f"sqlite:///{tmp_path}/damaged.db")
+    assert "cannot be used: invalid literal" in refused(
+        "--to", f"sqlite:///{tmp_path}/damaged.db"
+    )
     server = start_server("--data-dir", str(tmp_path), folder=tmp_path / "one")
-    assert "is in use by another server" in refused("--to", f"sqlite:///{tmp_path}/new.db")
+    assert "is in use by another server" in refused(
+        "--to", f"sqlite:///{tmp_path}/new.db"
+    )
     server.stop()
     assert not os.path.exists(tmp_path / "new.db")

@@ -1,4 +1,5 @@
-"""A user erases themselves, and those with a role others; what was interrupted goes on."""
+"""A user erases themselves, and those with a role others; what was interrupted
+goes on."""
 
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def test_who_asks_hears_that_an_erasure_goes_on_if_something_does_not_answer(
     node.close()
 
 
-def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: Path) -> None:
+def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(
+    tmp_path: Path,
+) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
     core, ann = node.node.core, person(node, "ann")
     log = core.store.part(MessageLog)
@@ -105,7 +108,11 @@ def test_what_another_node_has_ended_meanwhile_is_erased_all_the_same(tmp_path: 
 
 def test_an_owner_erases_those_below_and_a_key_everybody(tmp_path: Path) -> None:
     node = Harness(config(tmp_path, of_features=REGISTRATION))
-    keyed, owner, equal = User(node, ALL.key, app="201"), person(node, "ann"), person(node, "bob")
+    keyed, owner, equal = (
+        User(node, ALL.key, app="201"),
+        person(node, "ann"),
+        person(node, "bob"),
+    )
     moderator, member = person(node, "ann2"), person(node, "bob2")
     for user, role in ((owner, "owner"), (equal, "owner"), (moderator, "moderator")):
         keyed.post("accounts/role", user=user.user, role=role)
@@ -125,5 +132,7 @@ def test_a_compacted_database_has_the_act_in_its_audit_log(tmp_path: Path) -> No
     run_cli("key", "create", "push", "--data-dir", str(tmp_path))
     done = run_cli(*command)
     assert done.returncode == 0, done.stderr
-    listed = run_cli("audit", "list", "--name", "database.compact", "--data-dir", str(tmp_path))
+    listed = run_cli(
+        "audit", "list", "--name", "database.compact", "--data-dir", str(tmp_path)
+    )
     assert "command:" in listed.stdout, listed

@@ -1,4 +1,5 @@
-"""An erasure that begins later: the user or app is locked, and it can be undone, on any node."""
+"""An erasure that begins later: the user or app is locked, and it can be
+undone, on any node."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ SHOP_KEY = "key-of-the-app-of-the-tests"
 ANN = {"app": "shop", "name": "annlee", "password": "correct horse"}
 SETTINGS: dict[str, Any] = {
     "api": {
-        "keys": [{"key": KEY, "scopes": ["admin"]}, {"key": SHOP_KEY, "scopes": ["admin"], "apps": ["made"]}]
+        "keys": [
+            {"key": KEY, "scopes": ["admin"]},
+            {"key": SHOP_KEY, "scopes": ["admin"], "apps": ["made"]},
+        ]
     },
     "storage": {"look_seconds": 0.5},
     "apps": {"shop": {"account_tokens": "required"}, "door": {"open": True}},
@@ -38,14 +42,18 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture
-def nodes(url: str, redis_url: str, tmp_path: Path) -> Iterator[tuple[NodeProcess, NodeProcess]]:
+def nodes(
+    url: str, redis_url: str, tmp_path: Path
+) -> Iterator[tuple[NodeProcess, NodeProcess]]:
     """A cluster of two nodes, once on each engine."""
     more = {
         "storage": {"url": url, "look_seconds": 0.5},
         "redis": {"addr": redis_url.removeprefix("redis://").partition("/")[0]},
         "cluster": {"advertise": "127.0.0.1", "redis_seconds": 10, "rpc_seconds": 10},
     }
-    node = NodeProcess(features=FEATURES, settings={**SETTINGS, **more}, folder=tmp_path / "node")
+    node = NodeProcess(
+        features=FEATURES, settings={**SETTINGS, **more}, folder=tmp_path / "node"
+    )
     with node as first, first.another() as second:
         yield first, second
 
@@ -56,36 +64,61 @@ def good(answer: Answer) -> Any:
 
 
 def state(node: NodeProcess, user: str) -> str:
-    return str(good(node.get(f"/api/v1/users/erase/show?app=shop&user={user}", key=KEY))["state"])
+    return str(
+        good(node.get(f"/api/v1/users/erase/show?app=shop&user={user}", key=KEY))[
+            "state"
+        ]
+    )
 
 
 def login(node: NodeProcess, app: str = "shop") -> Answer:
     name, password = ANN["name"], ANN["password"]
-    return node.post("/api/v1/accounts/login", {"app": app, "login": name, "password": password})
+    return node.post(
+        "/api/v1/accounts/login", {"app": app, "login": name, "password": password}
+    )
 
 
 def acts(node: NodeProcess) -> list[tuple[str, str | None, Any]]:
     found = good(node.get("/api/v1/audit?app=shop", key=KEY))["acts"]
-    return [(act["name"], act["user"], act["facts"]) for act in found if act["name"].startswith("users.")]
+    return [
+        (act["name"], act["user"], act["facts"])
+        for act in found
+        if act["name"].startswith("users.")
+    ]
 
 
-def test_it_begins_once_on_any_node_or_is_undone_until_then(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_it_begins_once_on_any_node_or_is_undone_until_then(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
     account = good(one.post("/api/v1/accounts/register", ANN, key=KEY))
     user, token = account["account"]["user"], account["token"]
     whom = {"app": "shop", "user": user}
 
     def erase(node: NodeProcess, seconds: int) -> Any:
-        return good(node.post("/api/v1/users/erase", {**whom, "seconds": seconds, "reason": "left"}, key=KEY))
+        return good(
+            node.post(
+                "/api/v1/users/erase",
+                {**whom, "seconds": seconds, "reason": "left"},
+                key=KEY,
+            )
+        )
 
-    assert two.post("/api/v1/users/erase/undo", whom, key=KEY).json["code"] == "not_waiting"
+    assert (
+        two.post("/api/v1/users/erase/undo", whom, key=KEY).json["code"]
+        == "not_waiting"
+    )
     answer = erase(one, 3600)
     assert (answer["erased"], state(two, user)) == (False, "waiting")
-    assert erase(two, 1) == answer  # it begins already: nobody hastens it by asking twice
+    # it begins already: nobody hastens it by asking twice
+    assert erase(two, 1) == answer
     eventually(lambda: login(one).status == login(two).status == 403)
     assert one.get("/api/v1/accounts/show?app=shop", key=token).status == 403
     good(two.post("/api/v1/users/erase/undo", whom, key=KEY))
-    assert (state(one, user), one.get("/api/v1/accounts/show?app=shop", key=token).status) == ("none", 200)
+    assert (
+        state(one, user),
+        one.get("/api/v1/accounts/show?app=shop", key=token).status,
+    ) == ("none", 200)
     eventually(lambda: login(one).status == login(two).status == 200)
 
     erase(one, 3)
@@ -104,7 +137,9 @@ def test_it_begins_once_on_any_node_or_is_undone_until_then(nodes: tuple[NodePro
     ]
 
 
-def test_to_undo_it_lifts_no_ban_of_a_moderator(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_to_undo_it_lifts_no_ban_of_a_moderator(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
 
     def bans(node: NodeProcess) -> set[tuple[str, str]]:
@@ -118,25 +153,39 @@ def test_to_undo_it_lifts_no_ban_of_a_moderator(nodes: tuple[NodeProcess, NodePr
 
     ban("ann")
     for user in ("ann", "bob", "carol"):
-        good(one.post("/api/v1/users/erase", {"app": "shop", "user": user, "seconds": 3600}, key=KEY))
+        good(
+            one.post(
+                "/api/v1/users/erase",
+                {"app": "shop", "user": user, "seconds": 3600},
+                key=KEY,
+            )
+        )
     ban("bob")
     for user in ("ann", "bob", "carol"):
-        good(one.post("/api/v1/users/erase/undo", {"app": "shop", "user": user}, key=KEY))
+        good(
+            one.post("/api/v1/users/erase/undo", {"app": "shop", "user": user}, key=KEY)
+        )
     eventually(lambda: bans(one) == bans(two) == {("ann", "spam"), ("bob", "spam")})
 
 
-def test_no_end_of_a_ban_lets_in_who_is_to_be_erased(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_no_end_of_a_ban_lets_in_who_is_to_be_erased(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
     user = good(one.post("/api/v1/accounts/register", ANN, key=KEY))["account"]["user"]
     whom, banned = {"app": "shop", "user": user}, {"app": "shop", "users": [user]}
-    words = {"reason": "to be erased"}  # nothing that a moderator writes is taken for the erasure
+    # nothing that a moderator writes is taken for the erasure
+    words = {"reason": "to be erased"}
 
     good(one.post("/api/v1/users/erase", {**whom, "seconds": 3600}, key=KEY))
     good(two.post("/api/v1/ban", {**banned, "seconds": 1, **words}, key=KEY))
     eventually(lambda: good(one.get("/api/v1/bans?app=shop", key=KEY))["count"] == 0)
     for node in nodes:
         for path, body in (("unban", banned), ("moderation/unban", whom)):
-            assert node.post(f"/api/v1/{path}", body, key=KEY).json["code"] == "to_be_erased"
+            assert (
+                node.post(f"/api/v1/{path}", body, key=KEY).json["code"]
+                == "to_be_erased"
+            )
     good(two.post("/api/v1/accounts/lock", {**whom, "seconds": 0}, key=KEY))
     good(one.post("/api/v1/accounts/unlock", whom, key=KEY))
     assert [login(node).status for node in nodes] == [403, 403]
@@ -149,7 +198,9 @@ def test_no_end_of_a_ban_lets_in_who_is_to_be_erased(nodes: tuple[NodeProcess, N
     assert [login(node).status for node in nodes] == [200, 200]
 
 
-def test_an_erasure_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_an_erasure_at_once_ends_what_was_to_begin(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
     whom = {"app": "shop", "user": "bob"}
     good(one.post("/api/v1/users/erase", {**whom, "seconds": 3600}, key=KEY))
@@ -167,7 +218,9 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
         ann, user = ("erase", "--url", url, "shop/annlee"), account["account"]["user"]
         assert "not_waiting" in run_cli(*ann, "--undo", **me).stderr
         command = [sys.executable, "-m", "imserver", *ann, "--after", "3600"]
-        waiting = spawn(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me})
+        waiting = spawn(
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me}
+        )
         assert f"annlee ({user}) is locked out" in waiting.stderr.readline()
         assert state(node, user) == "waiting"
         waiting.send_signal(signal.SIGINT)
@@ -175,7 +228,10 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
         assert (waiting.wait(30), state(node, user)) == (1, "none")
         end(waiting)
         done = run_cli(*ann, "--after", "1", "--reason", "left", **me)
-        assert (done.stdout, state(node, user)) == (f"annlee ({user}) is erased\n", "ended")
+        assert (done.stdout, state(node, user)) == (
+            f"annlee ({user}) is erased\n",
+            "ended",
+        )
 
 
 def test_who_is_nobody_is_said() -> None:
@@ -201,29 +257,62 @@ def test_its_table_is_erased_and_exported(url: str) -> None:
     check_tables(FEATURE, fill, url)
 
 
-# --- an app -------------------------------------------------------------------------------------------------
+# --- an app -------------------------------------------------------------------
 
 NEWS = {"app": "made", "channel": "news"}
 
 
 class Shop:
-    """The app ``made`` with what belongs to it: an account, a message, a history and a ban."""
+    """The app ``made`` with what belongs to it: an account, a message, a
+    history and a ban."""
 
     def __init__(self, node: NodeProcess) -> None:
         history = {"history_size": 9, "history_seconds": 600}
-        settings = {"account_tokens": "required", "max_channels": 7, "channels": {"news": history}}
-        good(node.post("/api/v1/apps/create", {"app": "made", "settings": settings}, key=KEY))
-        account = good(node.post("/api/v1/accounts/register", {**ANN, "app": "made"}, key=KEY))
+        settings = {
+            "account_tokens": "required",
+            "max_channels": 7,
+            "channels": {"news": history},
+        }
+        good(
+            node.post(
+                "/api/v1/apps/create", {"app": "made", "settings": settings}, key=KEY
+            )
+        )
+        account = good(
+            node.post("/api/v1/accounts/register", {**ANN, "app": "made"}, key=KEY)
+        )
         self.user, self.token = account["account"]["user"], account["token"]
-        other = good(node.post("/api/v1/accounts/register", {**ANN, "app": "made", "name": "bobby"}, key=KEY))
-        message = {"app": "made", "user": self.user, "to": other["account"]["user"], "text": "hello"}
+        other = good(
+            node.post(
+                "/api/v1/accounts/register",
+                {**ANN, "app": "made", "name": "bobby"},
+                key=KEY,
+            )
+        )
+        message = {
+            "app": "made",
+            "user": self.user,
+            "to": other["account"]["user"],
+            "text": "hello",
+        }
         good(node.post("/api/v1/messages/send", message, key=SHOP_KEY))
-        good(node.post("/api/v1/channels/publish", {**NEWS, "text": "packed"}, key=SHOP_KEY))
-        good(node.post("/api/v1/ban", {"app": "made", "users": ["bad"], "seconds": 3600}, key=SHOP_KEY))
+        good(
+            node.post(
+                "/api/v1/channels/publish", {**NEWS, "text": "packed"}, key=SHOP_KEY
+            )
+        )
+        good(
+            node.post(
+                "/api/v1/ban",
+                {"app": "made", "users": ["bad"], "seconds": 3600},
+                key=SHOP_KEY,
+            )
+        )
         self.before = self.look(node, SHOP_KEY)
 
     def look(self, node: NodeProcess, key: str) -> list[Any]:
-        """What a key sees of the app; the code of the refusal of what it does not see."""
+        """What a key sees of the app; the code of the refusal of what it does
+        not see."""
         questions = (
             "apps/show?app=made",
             f"accounts/show?app=made&user={self.user}",
@@ -233,7 +322,8 @@ class Shop:
         )
         answers = [node.get(f"/api/v1/{question}", key=key) for question in questions]
         return [
-            answer.json.get("code") or {**answer.json, "bans": len(answer.json.get("bans", ()))}
+            answer.json.get("code")
+            or {**answer.json, "bans": len(answer.json.get("bans", ()))}
             for answer in answers
         ]
 
@@ -247,7 +337,12 @@ def refuses(shop: Shop, node: NodeProcess) -> bool:
 
 
 def delete(node: NodeProcess, seconds: int, **more: str) -> Any:
-    body = {"app": "made", "confirm": "made", **({"seconds": seconds} if seconds else {}), **more}
+    body = {
+        "app": "made",
+        "confirm": "made",
+        **({"seconds": seconds} if seconds else {}),
+        **more,
+    }
     return good(node.post("/api/v1/apps/delete", body, key=KEY))
 
 
@@ -259,7 +354,9 @@ def deletion(node: NodeProcess) -> str:
     return str(good(node.get("/api/v1/apps/delete/show?app=made", key=KEY))["state"])
 
 
-def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
     shop = Shop(one)
     assert (undo(two).json["code"], deletion(one)) == ("not_waiting", "none")
@@ -268,13 +365,19 @@ def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(nodes: tuple[NodeP
         for lines in (here, there):
             assert any("4506" in line for line in lines)
     assert (answer["accounts"], answer["messages"], deletion(two)) == (2, 1, "waiting")
-    assert delete(two, 1) == answer  # it begins already: nobody hastens it by asking twice
+    # it begins already: nobody hastens it by asking twice
+    assert delete(two, 1) == answer
     for node in nodes:
         eventually(partial(refuses, shop, node))
         assert good(node.get("/api/v1/apps/show?app=made", key=KEY))["locked"] is True
-        assert node.post("/api/v1/apps/create", {"app": "made"}, key=KEY).json["code"] == "app_exists"
+        assert (
+            node.post("/api/v1/apps/create", {"app": "made"}, key=KEY).json["code"]
+            == "app_exists"
+        )
     assert undo(two).status == 200
-    eventually(lambda: shop.look(one, SHOP_KEY) == shop.look(two, SHOP_KEY) == shop.before)
+    eventually(
+        lambda: shop.look(one, SHOP_KEY) == shop.look(two, SHOP_KEY) == shop.before
+    )
     with shop.stream(one) as here:
         assert next(here)
     assert (undo(one).json["code"], deletion(one)) == ("not_waiting", "none")
@@ -286,7 +389,11 @@ def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(nodes: tuple[NodeP
     good(two.post("/api/v1/apps/create", {"app": "made"}, key=KEY))
     assert [answer.get("count") for answer in shop.look(two, SHOP_KEY)[3:]] == [None, 0]
     found = good(two.get("/api/v1/audit?app=made", key=KEY))["acts"]
-    assert [(act["name"], act["facts"]) for act in found if act["name"].startswith("apps.delete")] == [
+    assert [
+        (act["name"], act["facts"])
+        for act in found
+        if act["name"].startswith("apps.delete")
+    ] == [
         ("apps.delete.end", {"reason": "closed"}),
         ("apps.delete", {"seconds": 3, "reason": "closed"}),
         ("apps.delete.undo", {}),
@@ -295,7 +402,9 @@ def test_an_app_is_locked_until_it_is_deleted_or_is_as_it_was(nodes: tuple[NodeP
     ]
 
 
-def test_a_deletion_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+def test_a_deletion_at_once_ends_what_was_to_begin(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
     one, two = nodes
     shop = Shop(one)
     delete(one, 3600)
@@ -306,14 +415,32 @@ def test_a_deletion_at_once_ends_what_was_to_begin(nodes: tuple[NodeProcess, Nod
     assert shop.look(two, SHOP_KEY)[0]["max_channels"] == 0
 
 
-def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(url: str, tmp_path: Path) -> None:
+def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(
+    url: str, tmp_path: Path
+) -> None:
     # Without a server: the command carries it out.
     more = {"IMSERVER_STORAGE_URL": url, "IMSERVER_STORAGE_LOOK_SECONDS": "0.1"}
     where = ("--data-dir", str(tmp_path))
     assert run_cli("app", "create", *where, "made", **more).returncode == 0
-    assert "cannot be undone" in run_cli("app", "delete", *where, "made", "--undo", **more).stderr
-    command = [sys.executable, "-m", "imserver", "app", "delete", *where, "made", "--yes", "--after", "3600"]
-    waiting = spawn(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more})
+    assert (
+        "cannot be undone"
+        in run_cli("app", "delete", *where, "made", "--undo", **more).stderr
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "imserver",
+        "app",
+        "delete",
+        *where,
+        "made",
+        "--yes",
+        "--after",
+        "3600",
+    ]
+    waiting = spawn(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more}
+    )
     assert "0 accounts" in waiting.stderr.readline()
     assert "made is locked" in waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
@@ -326,7 +453,9 @@ def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(url: str, tmp_p
     assert "does not exist" in run_cli("app", "show", *where, "made", **more).stderr
 
 
-def test_a_deletion_that_failed_goes_on_and_spares_another_app_of_the_name(url: str, tmp_path: Path) -> None:
+def test_a_deletion_that_failed_goes_on_and_spares_another_app_of_the_name(
+    url: str, tmp_path: Path
+) -> None:
     def fail(_app: str) -> None:
         raise StorageUnavailable
 
@@ -345,17 +474,25 @@ def test_a_deletion_that_failed_goes_on_and_spares_another_app_of_the_name(url: 
 
     tenants.register("made")
     deletion.plan("made", 0, "")
-    fails, works = (Erasure(frozenset(), lambda *_: None, each) for each in (fail, list))
+    fails, works = (
+        Erasure(frozenset(), lambda *_: None, each) for each in (fail, list)
+    )
     with pytest.raises(StorageUnavailable):
         deletion.begin("made", [fails])
     with pytest.raises(NotWaiting):
         deletion.undo("made")
-    assert (deletion.waiting.get("made") is not None, store.is_deleted("made")) == (True, True)
+    assert (deletion.waiting.get("made") is not None, store.is_deleted("made")) == (
+        True,
+        True,
+    )
     assert deletion.begin("made", [works])
     tenants.register("made")
     deletion.waiting.add("made", "", 0, "")
     assert not deletion.begin("made", [works])
-    assert (deletion.waiting.get("made"), tenants.get("made") is not None) == (None, True)
+    assert (deletion.waiting.get("made"), tenants.get("made") is not None) == (
+        None,
+        True,
+    )
     deletion.plan("made", 0, "")
     deletion.waiting.drop("made")  # whoever began to undo it was interrupted
     deletion.undo("made")

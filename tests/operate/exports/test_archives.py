@@ -1,4 +1,5 @@
-"""An archive has all rows of its user or app and nothing of others; an import makes the same app of it."""
+"""An archive has all rows of its user or app and nothing of others; an import
+makes the same app of it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,14 @@ from imserver.operate.exports.archive import ArchiveWriter
 from imserver.operate.exports.contents import ArchiveMaker
 from imserver.operate.exports.importing import Archive, BadArchive, Import
 from imserver.operate.exports.rows import Subject
-from tests.operate.exports.rows import Storage, content_of, exported_of_app, fill, messages, tables_in
+from tests.operate.exports.rows import (
+    Storage,
+    content_of,
+    exported_of_app,
+    fill,
+    messages,
+    tables_in,
+)
 from tests.support import run_cli
 
 ANN, BOB = "701", "702"
@@ -54,7 +62,10 @@ def other(tmp_path: Path) -> Iterator[Storage]:
 
 
 def run_import(
-    storage: Storage, path: Path, app: str = "shop", report: Callable[[str], object] = len
+    storage: Storage,
+    path: Path,
+    app: str = "shop",
+    report: Callable[[str], object] = len,
 ) -> Import:
     with (
         closing(Archive(path)) as archive,
@@ -73,7 +84,9 @@ def pack(archive: Path, entries: dict[str, bytes]) -> Path:
     return archive
 
 
-def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(storage: Storage) -> None:
+def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(
+    storage: Storage,
+) -> None:
     fill(storage.store, "shop", [ANN, BOB])
     archive = storage.export("shop", ANN)
     found = tables_in(archive)
@@ -88,8 +101,15 @@ def test_the_archive_of_a_user_has_a_row_of_each_table_and_nothing_of_others(sto
     assert {name: len(rows) for name, rows in found.items()} == dict.fromkeys(wanted, 1)
     entries = content_of(archive)
     assert json.loads(entries["manifest.json"])["tables"] == dict.fromkeys(wanted, 1)
-    assert [name for name, content in entries.items() if f"of {BOB}".encode() in content] == []
-    assert {"index.html", "profile.json", "conversations.jsonl", "audit.jsonl"} <= entries.keys()
+    assert [
+        name for name, content in entries.items() if f"of {BOB}".encode() in content
+    ] == []
+    assert {
+        "index.html",
+        "profile.json",
+        "conversations.jsonl",
+        "audit.jsonl",
+    } <= entries.keys()
 
 
 def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) -> None:
@@ -99,9 +119,15 @@ def test_an_app_comes_back_from_its_archive(storage: Storage, other: Storage) ->
     assert found.keys() == exported_of_app().keys()
     job = run_import(other, archive)
     again = tables_in(other.export("shop"))
-    imported = {name for name, table in exported_of_app().items() if not isinstance(table.imported, Reason)}
+    imported = {
+        name
+        for name, table in exported_of_app().items()
+        if not isinstance(table.imported, Reason)
+    }
     assert again.keys() == imported
-    assert {name: again[name] for name in imported} == {name: found[name] for name in imported}
+    assert {name: again[name] for name in imported} == {
+        name: found[name] for name in imported
+    }
     assert job.left_out.keys() == found.keys() - imported
     assert other.tenants.get("shop") is not None
     texts: list[str] = []
@@ -117,19 +143,31 @@ class _Huge(ArchivedFiles):
         yield "files/1/film.mp4", 1 << 60, iter(())
 
 
-def test_an_archive_for_which_the_disk_has_no_room_is_not_begun(tmp_path: Path, storage: Storage) -> None:
+def test_an_archive_for_which_the_disk_has_no_room_is_not_begun(
+    tmp_path: Path, storage: Storage
+) -> None:
     folder, subject = tmp_path / "archives" / "1", Subject("shop", "", {}, [])
     with pytest.raises(StartError, match="too little space"):
-        ArchiveMaker([_Huge()], storage.store, subject, folder, call, "1").make(lambda _: None)
+        ArchiveMaker([_Huge()], storage.store, subject, folder, call, "1").make(
+            lambda _: None
+        )
     assert not folder.parent.exists()
 
 
-def test_questions_come_back_with_answers_and_deadlines(storage: Storage, other: Storage) -> None:
+def test_questions_come_back_with_answers_and_deadlines(
+    storage: Storage, other: Storage
+) -> None:
     asks = storage.store.part(MessageLog).asks
     until = asks.time_ms() + 3_600_000
-    meta = b'{"ask":{"options":[{"text":"Yes","value":"yes"}],"need":2,"until":%d}}' % until
+    meta = (
+        b'{"ask":{"options":[{"text":"Yes","value":"yes"}],"need":2,"until":%d}}'
+        % until
+    )
     writer = storage.store.part(MessageLog).writer
-    writer.append("shop", [Draft(sender=ANN, to_user=BOB, body=b"tea?", meta=meta) for _ in range(2)])
+    writer.append(
+        "shop",
+        [Draft(sender=ANN, to_user=BOB, body=b"tea?", meta=meta) for _ in range(2)],
+    )
     asks.answer("shop", BOB, 1, value="yes")
     run_import(other, storage.export("shop"))
     again = other.store.part(MessageLog).asks
@@ -145,7 +183,9 @@ def test_questions_come_back_with_answers_and_deadlines(storage: Storage, other:
     assert again.due()[1] is not None, "the other one is open"
 
 
-def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Storage, other: Storage) -> None:
+def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(
+    storage: Storage, other: Storage
+) -> None:
     fill(storage.store, "shop", [ANN])
     archive = storage.export("shop")
     run_import(other, archive)
@@ -157,9 +197,12 @@ def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Stor
     with pytest.raises(BadArchive, match="exists on this server"):
         run_import(other, archive, "copy")
     storage.tenants.register("cup")
-    storage.store.part(MessageLog).writer.append("cup", [Draft(sender="ann", to_user="bob")])
+    storage.store.part(MessageLog).writer.append(
+        "cup", [Draft(sender="ann", to_user="bob")]
+    )
     with pytest.raises(BadArchive, match="another name of the app does not help"):
-        run_import(storage, archive, "cup")  # at once: an empty app would have led there, too
+        # at once: an empty app would have led there, too
+        run_import(storage, archive, "cup")
     storage.tenants.register("plain")
     with pytest.raises(BadArchive, match="not empty"):
         run_import(storage, storage.export("plain", name="plain"), "cup")
@@ -175,17 +218,25 @@ def test_a_second_archive_a_changed_one_and_a_full_app_are_refused(storage: Stor
     assert other.tenants.get("tea") is None
 
 
-def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **settings: Any) -> Path:
-    """An archive with rows of a table that ``row`` changes, with other settings, and with right checksums."""
+def forge(
+    archive: Path, table: str = "", row: dict[str, Any] | None = None, **settings: Any
+) -> Path:
+    """An archive with rows of a table that ``row`` changes, with other
+    settings, and with right checksums."""
     entries = content_of(archive)
     sums = [json.loads(line) for line in entries["checksums.jsonl"].splitlines()]
     for each in sums:
         if each["name"].startswith(f"rows/{table}/"):
-            lines = [json.loads(line) | (row or {}) for line in entries[each["name"]].splitlines()]
+            lines = [
+                json.loads(line) | (row or {})
+                for line in entries[each["name"]].splitlines()
+            ]
             changed = "".join(json.dumps(line) + "\n" for line in lines).encode()
             each.update(sha256=sha256(changed).hexdigest(), bytes=len(changed))
             entries[each["name"]] = changed
-    entries["checksums.jsonl"] = "".join(json.dumps(each) + "\n" for each in sums).encode()
+    entries["checksums.jsonl"] = "".join(
+        json.dumps(each) + "\n" for each in sums
+    ).encode()
     manifest = json.loads(entries["manifest.json"])
     manifest["checksums"] = sha256(entries["checksums.jsonl"]).hexdigest()
     manifest["settings"] |= settings
@@ -223,7 +274,12 @@ def forge(archive: Path, table: str = "", row: dict[str, Any] | None = None, **s
     ],
 )
 def test_a_forged_archive_stores_nothing(
-    other: Storage, table: str, row: dict[str, Any] | None, settings: dict[str, Any], why: str, tmp_path: Path
+    other: Storage,
+    table: str,
+    row: dict[str, Any] | None,
+    settings: dict[str, Any],
+    why: str,
+    tmp_path: Path,
 ) -> None:
     source = Storage(f"sqlite:///{tmp_path}/source.db", tmp_path / "source")
     source.tenants.register("shop")
@@ -232,23 +288,36 @@ def test_a_forged_archive_stores_nothing(
 
 
 def check_forgery(
-    source: Storage, other: Storage, why: str, table: str, row: dict[str, Any] | None, **settings: Any
+    source: Storage,
+    other: Storage,
+    why: str,
+    table: str,
+    row: dict[str, Any] | None,
+    **settings: Any,
 ) -> None:
-    """Import what :func:`forge` makes of the archive of ``source``, in vain, and then the archive."""
+    """Import what :func:`forge` makes of the archive of ``source``, in vain,
+    and then the archive."""
     archive = source.export("shop")
     source.store.close()
     other.tenants.register("victim")
     with pytest.raises(ImserverError, match=why):
         run_import(other, forge(archive, table, row, **settings), "evil")
     assert other.tenants.get("evil") is None
-    assert {page.table for page in other.store.rows_of_app("evil")} <= {"log"}  # an empty one
+    # an empty one
+    assert {page.table for page in other.store.rows_of_app("evil")} <= {"log"}
     assert [*other.store.rows_of_app("victim")] == []
-    assert [path for path in (other.folder / "uploads").rglob("*") if path.is_file()] == []
+    assert [
+        path for path in (other.folder / "uploads").rglob("*") if path.is_file()
+    ] == []
     run_import(other, archive, "evil")  # as nothing is left of the other one
 
 
-def test_an_app_with_secrets_is_made_before_its_import(storage: Storage, other: Storage) -> None:
-    storage.tenants.register("safe", max_channels=7, jwt=[{"algorithm": "HS256", "key": "x" * 40}])
+def test_an_app_with_secrets_is_made_before_its_import(
+    storage: Storage, other: Storage
+) -> None:
+    storage.tenants.register(
+        "safe", max_channels=7, jwt=[{"algorithm": "HS256", "key": "x" * 40}]
+    )
     archive = storage.export("safe")
     assert b"xxxx" not in b"".join(content_of(archive).values())
     with pytest.raises(BadArchive, match=r"jwt\[0\]\.key"):
@@ -273,9 +342,18 @@ def test_a_user_reads_no_more_than_in_the_chat(storage: Storage) -> None:
     write("shop", [Draft(sender="ann", to_user="cat", body=b"between ann and cat")])
     archive = storage.export("shop", "bob")
     entries = content_of(archive)
-    whole, page = b"".join(entries.values()), entries[f"conversations/{group}.html"].decode()
-    lines = [json.loads(each) for each in entries[f"conversations/{group}.jsonl"].splitlines()]
-    assert [each["text"] for each in lines if each["kind"] == "message"] == ["first", "<b>again</b>"]
+    whole, page = (
+        b"".join(entries.values()),
+        entries[f"conversations/{group}.html"].decode(),
+    )
+    lines = [
+        json.loads(each)
+        for each in entries[f"conversations/{group}.jsonl"].splitlines()
+    ]
+    assert [each["text"] for each in lines if each["kind"] == "message"] == [
+        "first",
+        "<b>again</b>",
+    ]
     assert "&lt;b&gt;again&lt;/b&gt;" in page
     assert "<b>again" not in page
     assert b"without bob" not in whole
@@ -308,7 +386,9 @@ def test_an_export_and_an_import_go_on_after_kills(
             except Killed:
                 kills += 1
                 # what was written behind the last save
-                with (storage.folder / f"parts{target}" / "archive.zip").open("ab") as file:
+                with (storage.folder / f"parts{target}" / "archive.zip").open(
+                    "ab"
+                ) as file:
                     file.write(dice.randbytes(dice.randint(0, 5000)))
         assert kills > 1
         assert tables_in(archive) == expected
@@ -322,13 +402,19 @@ def test_an_export_and_an_import_go_on_after_kills(
             break
         except Killed:
             kills += 1
-            assert other.tenants.get("shop") is None, "an app that is not whole is not there"
+            assert other.tenants.get("shop") is None, (
+                "an app that is not whole is not there"
+            )
     assert kills > 1
     again = tables_in(other.export("shop"))
     assert again == {name: rows for name, rows in whole.items() if name in again}
     log = other.store.part(MessageLog)
-    assert log.entries.head("shop") == storage.store.part(MessageLog).entries.head("shop")
-    (after,) = log.writer.append("shop", [Draft(sender="ann", to_user="u1", body=b"next")])
+    assert log.entries.head("shop") == storage.store.part(MessageLog).entries.head(
+        "shop"
+    )
+    (after,) = log.writer.append(
+        "shop", [Draft(sender="ann", to_user="u1", body=b"next")]
+    )
     assert after.entry.id == log.entries.head("shop")  # type: ignore[union-attr]
 
 
@@ -359,10 +445,17 @@ def test_an_app_is_exported_to_a_new_file_and_imported(tmp_path: Path) -> None:
     assert run("app", "create", "shop")[0] == 0
     status, output, _ = run("export", "shop", str(archive))
     size = archive.stat().st_size
-    assert (status, output) == (0, f"app shop is written to {archive}: rows 0, bytes {size}\n")
+    assert (status, output) == (
+        0,
+        f"app shop is written to {archive}: rows 0, bytes {size}\n",
+    )
     assert "manifest.json" in ZipFile(archive).namelist()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "shop.zip"]
-    assert run("export", "shop", str(archive)) == (1, "", f"imserver: {archive} exists already\n")
+    assert run("export", "shop", str(archive)) == (
+        1,
+        "",
+        f"imserver: {archive} exists already\n",
+    )
     nobody = "imserver: the database has nothing of user typo: nothing was exported\n"
     assert run("export", "shop/typo", str(tmp_path / "typo.zip")) == (1, "", nobody)
     assert not (tmp_path / "typo.zip").exists()

@@ -1,4 +1,5 @@
-"""What keys did: counted in memory, stored by the minute, listed in pages, and bounded."""
+"""What keys did: counted in memory, stored by the minute, listed in pages, and
+bounded."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -30,13 +31,21 @@ NOON = 1_795_156_200
 class Node:
     """One node with its tally."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], number: int = 1, days: int = 30) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], number: int = 1, days: int = 30
+    ) -> None:
         self.uses = KeyUses()
         self.uses.take()
         tenants: Any = {"shop": object()}
         self.usage = KeyUsage(store, tenants, self.uses.take, number, days, clock)
 
-    def did(self, key: str, app: str = "shop", address: str = "192.0.2.7", refused: bool = False) -> None:
+    def did(
+        self,
+        key: str,
+        app: str = "shop",
+        address: str = "192.0.2.7",
+        refused: bool = False,
+    ) -> None:
         self.uses.add((key, PUSH, app, address), refused)
 
 
@@ -62,7 +71,9 @@ def test_the_rows_go_with_their_app(url: str) -> None:
     def fill(store: Store, app: str, _user: str) -> None:
         number = len(listed(store, "k"))
         row = 1, 1, number, "k", f"{PUSH} {number}", app, "192.0.2.7", 1, 0
-        store.execute(f"INSERT INTO key_use VALUES ({', '.join(['%s'] * len(row))})", row)
+        store.execute(
+            f"INSERT INTO key_use VALUES ({', '.join(['%s'] * len(row))})", row
+        )
 
     check_tables(FEATURE, fill, url)
 
@@ -96,7 +107,9 @@ def test_both_nodes_count_for_a_key(store: Store, clock: Clock) -> None:
     assert nodes[0].usage.last_use("config:none") == LastUse()
 
 
-def test_a_look_at_some_routes_stores_only_if_one_of_them_was_used(store: Store, clock: Clock) -> None:
+def test_a_look_at_some_routes_stores_only_if_one_of_them_was_used(
+    store: Store, clock: Clock
+) -> None:
     node = Node(store, clock, 1)
     node.did("k")
     node.usage.store({"GET /other"})
@@ -105,7 +118,9 @@ def test_a_look_at_some_routes_stores_only_if_one_of_them_was_used(store: Store,
     assert [use.route for use in listed(store, "k")] == [PUSH]
 
 
-def test_uses_of_a_route_are_added_up_over_days_and_nodes(store: Store, clock: Clock) -> None:
+def test_uses_of_a_route_are_added_up_over_days_and_nodes(
+    store: Store, clock: Clock
+) -> None:
     assert uses_of_routes(store, (PUSH,)) == (0, {})
     nodes = [Node(store, clock, number) for number in (1, 2)]
     for days in (0, 1, 9, 10):  # a store writes the minute of the one before
@@ -123,7 +138,11 @@ def test_uses_of_a_route_are_added_up_over_days_and_nodes(store: Store, clock: C
         DeprecatedUse("k", "shop", "192.0.2.7", NOON, last, 8, 8),
     ]
     since, uses = uses_of_routes(store, (PUSH, "none"))
-    assert (since, list(uses), sorted(uses[PUSH], key=attrgetter("key"))) == (NOON, [PUSH], spans)
+    assert (since, list(uses), sorted(uses[PUSH], key=attrgetter("key"))) == (
+        NOON,
+        [PUSH],
+        spans,
+    )
 
 
 def test_rows_go_after_their_days(store: Store, clock: Clock) -> None:
@@ -138,7 +157,9 @@ def test_rows_go_after_their_days(store: Store, clock: Clock) -> None:
     assert listed(store, "k") == []
 
 
-def test_a_minute_has_a_bounded_number_of_rows(clock: Clock, open_store: OpenStore) -> None:
+def test_a_minute_has_a_bounded_number_of_rows(
+    clock: Clock, open_store: OpenStore
+) -> None:
     node = Node(open_store(), clock)
     for number in range(MAX_USES + 10):
         node.did("k", address=str(number))
@@ -150,7 +171,9 @@ def test_a_minute_has_a_bounded_number_of_rows(clock: Clock, open_store: OpenSto
     assert node.uses.take() == {}
 
 
-def test_without_a_database_the_node_alone_knows_the_last_use(clock: Clock, open_store: OpenStore) -> None:
+def test_without_a_database_the_node_alone_knows_the_last_use(
+    clock: Clock, open_store: OpenStore
+) -> None:
     store = open_store()
     node = Node(store, clock)
     node.did("config:1234")
@@ -173,5 +196,8 @@ def test_a_long_text_is_not_kept_as_the_name_of_an_app() -> None:
     uses = KeyUses()
     uses.take()
     for number in range(2):
-        uses.add(("k", "POST /api/v1/push", f"{number}" * 1_000_000, "192.0.2.7"), refused=True)
+        uses.add(
+            ("k", "POST /api/v1/push", f"{number}" * 1_000_000, "192.0.2.7"),
+            refused=True,
+        )
     assert uses.take() == {("k", "POST /api/v1/push", "", "192.0.2.7"): [0, 2]}

@@ -1,4 +1,5 @@
-"""Quotas: what an app uses is added up over nodes, and ends at the quota until the day ends."""
+"""Quotas: what an app uses is added up over nodes, and ends at the quota until
+the day ends."""
 
 from pathlib import Path
 from time import time
@@ -23,7 +24,9 @@ TODAY = int(time()) // 86_400
 
 
 def tenant(pushes: int = 0, messages: int = 0) -> Tenant:
-    return Tenant(name="shop", of_features=(QuotasOfApp(QuotaSettings(pushes, messages)),))
+    return Tenant(
+        name="shop", of_features=(QuotasOfApp(QuotaSettings(pushes, messages)),)
+    )
 
 
 class OneNode:
@@ -43,7 +46,9 @@ def test_a_node_stops_at_the_quota_and_says_until_when(open_store: OpenStore) ->
         node.pushes["shop"] += 1
     node.pushes.require("another")
     node.messages.require("shop")
-    with pytest.raises(QuotaSpent, match=r"its 3 pushes of today; the next day begins at 20\d\d-") as spent:
+    with pytest.raises(
+        QuotaSpent, match=r"its 3 pushes of today; the next day begins at 20\d\d-"
+    ) as spent:
         node.pushes.require("shop")
     assert spent.value.until in {(TODAY + 1) * 86_400, (TODAY + 2) * 86_400}
     node.quotas.changed(tenant())
@@ -96,7 +101,9 @@ KEYS = {
 }
 
 
-def test_requests_over_the_quota_are_refused_and_the_usage_is_shown(tmp_path: Path) -> None:
+def test_requests_over_the_quota_are_refused_and_the_usage_is_shown(
+    tmp_path: Path,
+) -> None:
     settings: dict[str, Any] = {
         "api": {
             "keys": [
@@ -106,31 +113,50 @@ def test_requests_over_the_quota_are_refused_and_the_usage_is_shown(tmp_path: Pa
             ]
         },
         "apps": {
-            "101": {"open": True, "quotas": {"pushes_per_day": 2, "messages_per_day": 1}},
+            "101": {
+                "open": True,
+                "quotas": {"pushes_per_day": 2, "messages_per_day": 1},
+            },
             "102": {"open": True},
         },
     }
     message = {"app": "101", "user": "ann", "to": "bob", "text": "hi"}
     with NodeProcess(settings=settings, folder=tmp_path) as node:
         for number in range(2):
-            answer = node.post("/api/v1/messages/send", {**message, "text": f"{number}"}, key=KEYS["admin"])
+            answer = node.post(
+                "/api/v1/messages/send",
+                {**message, "text": f"{number}"},
+                key=KEYS["admin"],
+            )
             assert answer.status == (200, 429)[number], answer.body
         assert b"1 stored messages of today" in answer.body
         push = {"app": "101", "channel": "news", "data": {}}
-        assert node.post("/api/v1/channels/publish", push, key=KEYS["admin"]).status == 200
-        used = eventually(lambda: node.get("/api/v1/apps/usage?app=101", key=KEYS["shop"]).json["days"])
+        assert (
+            node.post("/api/v1/channels/publish", push, key=KEYS["admin"]).status == 200
+        )
+        used = eventually(
+            lambda: node.get("/api/v1/apps/usage?app=101", key=KEYS["shop"]).json[
+                "days"
+            ]
+        )
         assert used[0]["messages"] == 1
         assert node.get("/api/v1/apps/usage?app=101", key=KEYS["other"]).status == 403
         shown = node.get("/api/v1/apps/usage?app=102", key=KEYS["other"]).json
         assert (shown["days"], shown["pushes_per_day"], shown["stored"]) == ([], 0, {})
-        stored = node.get("/api/v1/apps/usage?app=101&stored=true", key=KEYS["shop"]).json["stored"]
+        stored = node.get(
+            "/api/v1/apps/usage?app=101&stored=true", key=KEYS["shop"]
+        ).json["stored"]
         assert stored == {"accounts": 0, "groups": 0, "messages": 1, "uploads": 0}
-        printed = run_cli("app", "usage", "101", "--config", str(node.config_file)).stdout.split()
+        printed = run_cli(
+            "app", "usage", "101", "--config", str(node.config_file)
+        ).stdout.split()
         assert printed[4:9] == ["2,", "stored", "messages", "of", "a"]
         assert printed[-3:] == [used[0]["day"], str(used[0]["pushes"]), "1"]
 
 
-def test_the_steps_of_a_folder_that_comes_back_are_taken(url: str, open_store: OpenStore) -> None:
+def test_the_steps_of_a_folder_that_comes_back_are_taken(
+    url: str, open_store: OpenStore
+) -> None:
     open_store(url).close()
     with connected(url) as connection:
         connection.exec_driver_sql("DELETE FROM owner_step WHERE owner = 'quotas'")

@@ -1,4 +1,5 @@
-"""The refusals of a node: equal ones are counted, old ones go, and nobody pushes out those of others."""
+"""The refusals of a node: equal ones are counted, old ones go, and nobody
+pushes out those of others."""
 
 from collections.abc import Iterator
 from math import inf
@@ -48,7 +49,16 @@ def of(rows: RefusalLog, *names: str, app: str = "shop") -> list[RefusalRow]:
 
 def test_equal_refusals_are_one_row(rows: RefusalLog) -> None:
     for number in range(3):
-        rows.refused(Denial("login", "attempts", "shop", account="17", limit="pair", until=float(number)))
+        rows.refused(
+            Denial(
+                "login",
+                "attempts",
+                "shop",
+                account="17",
+                limit="pair",
+                until=float(number),
+            )
+        )
     (row,) = of(rows, "17")
     assert (row.count, row.limit, row.until) == (3, "pair", 2.0)
     assert row.first <= row.last
@@ -64,12 +74,19 @@ def test_an_app_that_does_not_exist_is_none(rows: RefusalLog) -> None:
 def test_a_flood_pushes_out_no_rows_of_others(rows: RefusalLog) -> None:
     rows.refused(wrong_token("ann"))
     rows.refused(wrong_token("bob", app="chat"))
-    rows.refused(Denial("login", "password", "shop", account="17", address="203.0.113.1"))
+    rows.refused(
+        Denial("login", "password", "shop", account="17", address="203.0.113.1")
+    )
     began = perf_counter()
     for number in range(100_000):
         rows.refused(wrong_token(f"user{number}", "203.0.113.1"))
     assert perf_counter() - began < 20, "far more than some microseconds each"
-    assert len(of(rows, "ann")) == len(of(rows, "17")) == len(of(rows, "bob", app="chat")) == 1
+    assert (
+        len(of(rows, "ann"))
+        == len(of(rows, "17"))
+        == len(of(rows, "bob", app="chat"))
+        == 1
+    )
     assert rows.size <= 3 + ROWS_OF_PAYER
 
 
@@ -84,7 +101,13 @@ def test_a_flood_from_many_networks_is_bounded(rows: RefusalLog) -> None:
 def test_all_causes_together_are_bounded() -> None:
     rows = RefusalLog(lambda app: True)
     for number in range(MAX_ROWS + 500):
-        rows.refused(wrong_token("mallory", f"10.0.{number % 7000 >> 8}.{number & 255}", f"app{number % 17}"))
+        rows.refused(
+            wrong_token(
+                "mallory",
+                f"10.0.{number % 7000 >> 8}.{number & 255}",
+                f"app{number % 17}",
+            )
+        )
     rows.refused(wrong_token("ann"))
     assert rows.size <= MAX_ROWS
     assert len(rows.select(Wanted())) == rows.size
@@ -118,7 +141,9 @@ def test_a_deleted_user_and_app_are_forgotten(rows: RefusalLog) -> None:
 
 
 def test_rows_are_found_by_address_and_request(rows: RefusalLog) -> None:
-    rows.refused(Denial("request", "banned", "shop", "ann", address="2001:db8::7", request="one"))
+    rows.refused(
+        Denial("request", "banned", "shop", "ann", address="2001:db8::7", request="one")
+    )
     assert rows.select(Wanted(address="2001:db8::"))
     assert rows.select(Wanted(request="one"))
     assert not rows.select(Wanted(request="two"))
@@ -132,7 +157,9 @@ def test_a_limit_that_only_redis_knows_is_shown_and_lifted(tmp_path: Path) -> No
     def shared(key: str, _number: float, _seconds: float, tokens: float) -> float:
         return counted.pop(key, 0) if tokens < 0 else counted.get(key, 0)
 
-    node = ApiNode(tmp_path, Config(features=("refusals",), apps={"shop": TenantSettings()}))
+    node = ApiNode(
+        tmp_path, Config(features=("refusals",), apps={"shop": TenantSettings()})
+    )
     node.core.buckets.make(Rate("pair", "attempts", "pair", "", ""), 3, 30, shared)
     whom = {"app": "shop", "user": "17", "address": "192.0.2.7"}
     (hold,) = node.get("/api/v1/refusals", **whom)["holds"]
@@ -150,7 +177,12 @@ def node(tmp_path: Path) -> Iterator[tuple[ApiNode, str]]:
     app = TenantSettings(account_tokens="required")
     node = ApiNode(tmp_path, Config(features=features, apps={"shop": app}))
     account = {"app": "shop", "name": "erna", "password": "correct horse"}
-    assert node.request("POST", "/api/v1/accounts/register", encode(account), kind=JSON).status == 201
+    assert (
+        node.request(
+            "POST", "/api/v1/accounts/register", encode(account), kind=JSON
+        ).status
+        == 201
+    )
     yield node, node.get("/api/v1/accounts/list", app="shop")["accounts"][0]["user"]
     node.close()
 
@@ -160,8 +192,11 @@ def holds(node: ApiNode) -> list[tuple[str, str, float]]:
     return [(each["kind"], each["detail"], each["until"]) for each in listed]
 
 
-def test_an_act_names_the_account_and_says_what_was_lifted(node: tuple[ApiNode, str]) -> None:
-    """A login that stood in the audit log would stay there after an erasure of the account."""
+def test_an_act_names_the_account_and_says_what_was_lifted(
+    node: tuple[ApiNode, str],
+) -> None:
+    """A login that stood in the audit log would stay there after an erasure of
+    the account."""
     one, user = node
     one.core.sessions.ban("shop", user, inf, "spam")
     assert holds(one) == [("ban", "spam", 0)]
@@ -176,14 +211,29 @@ def test_mutes_are_said_with_their_end_and_stay(node: tuple[ApiNode, str]) -> No
     until = int(time()) + 3600
     one.core.mutes.mute("shop", user, until, "Calm down.")
     account = {"app": "shop", "name": "lea", "password": "correct horse"}
-    assert one.request("POST", "/api/v1/accounts/register", encode(account), kind=JSON).status == 201
-    lea = {"app": "shop", "user": one.get("/api/v1/accounts/list", app="shop")["accounts"][0]["user"]}
+    assert (
+        one.request(
+            "POST", "/api/v1/accounts/register", encode(account), kind=JSON
+        ).status
+        == 201
+    )
+    lea = {
+        "app": "shop",
+        "user": one.get("/api/v1/accounts/list", app="shop")["accounts"][0]["user"],
+    }
     tea = encode({**lea, "name": "Tea", "members": [user]})
-    group = decode(one.request("POST", "/api/v1/groups/create", tea, kind=JSON).body)["group"]
-    one.post_json("/api/v1/groups/mute", {**lea, "group": group, "member": user, "until": until})
+    group = decode(one.request("POST", "/api/v1/groups/create", tea, kind=JSON).body)[
+        "group"
+    ]
+    one.post_json(
+        "/api/v1/groups/mute", {**lea, "group": group, "member": user, "until": until}
+    )
     mutes = [("mute", "Calm down.", until), ("mute", group, until)]
     assert holds(one) == mutes
-    assert one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"] == []
+    assert (
+        one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"]
+        == []
+    )
     assert holds(one) == mutes
 
 
@@ -194,34 +244,71 @@ def test_nobody_of_this_name_is_no_account(node: tuple[ApiNode, str]) -> None:
 
 
 @pytest.mark.parametrize("is_banned", [False, True])
-def test_who_is_to_be_erased_stays_locked_out(node: tuple[ApiNode, str], is_banned: bool) -> None:
+def test_who_is_to_be_erased_stays_locked_out(
+    node: tuple[ApiNode, str], is_banned: bool
+) -> None:
     one, user = node
     if is_banned:
         one.core.sessions.ban("shop", user, inf, "spam")
-    ends = one.post_json("/api/v1/users/erase", {"app": "shop", "user": user, "seconds": 3600})["ends"]
+    ends = one.post_json(
+        "/api/v1/users/erase", {"app": "shop", "user": user, "seconds": 3600}
+    )["ends"]
     assert holds(one) == [("erasure", "", ends)]
-    assert one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"] == []
+    assert (
+        one.post_json("/api/v1/limits/lift", {"app": "shop", "user": "erna"})["lifted"]
+        == []
+    )
     assert one.core.sessions.is_banned("shop", user)
     one.post_json("/api/v1/users/erase/undo", {"app": "shop", "user": user})
     assert holds(one) == ([("ban", "spam", 0)] if is_banned else [])
 
 
 def test_rows_of_nodes_are_joined() -> None:
-    one = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 2, 10.0, 20.0, "", 0, "old", "")
-    two = RefusalRow("login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, "", 0, "new", "")
-    other = RefusalRow("login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0, "", 0, "", "")
+    one = RefusalRow(
+        "login",
+        "token",
+        "shop",
+        "ann",
+        "",
+        "192.0.2.7",
+        2,
+        10.0,
+        20.0,
+        "",
+        0,
+        "old",
+        "",
+    )
+    two = RefusalRow(
+        "login", "token", "shop", "ann", "", "192.0.2.7", 3, 5.0, 30.0, "", 0, "new", ""
+    )
+    other = RefusalRow(
+        "login", "token", "shop", "bob", "", "192.0.2.7", 1, 40.0, 40.0, "", 0, "", ""
+    )
     merged([[one], [two, other]])
     first, second = merged([[one], [two, other]])
     assert first.user == "bob"
-    assert (second.count, second.first, second.last, second.detail) == (5, 5.0, 30.0, "new")
+    assert (second.count, second.first, second.last, second.detail) == (
+        5,
+        5.0,
+        30.0,
+        "new",
+    )
 
 
 def test_each_reason_has_a_row() -> None:
     assert set(get_args(LoginRefusal)) <= set(LOGINS)
-    replies = {name.lower() for name, code in vars(ReplyCode).items() if isinstance(code, int)} - {"ok"}
+    replies = {
+        name.lower() for name, code in vars(ReplyCode).items() if isinstance(code, int)
+    } - {"ok"}
     assert replies | set(CLOSES.values()) <= set(COMMANDS)
-    row, detail = reason_of("request", "banned", "GET /api/v1/inbox: The user is banned for a time.")
-    assert (row.meaning, detail) == ("The user is banned for a time.", "GET /api/v1/inbox")
+    row, detail = reason_of(
+        "request", "banned", "GET /api/v1/inbox: The user is banned for a time."
+    )
+    assert (row.meaning, detail) == (
+        "The user is banned for a time.",
+        "GET /api/v1/inbox",
+    )
     meanings = {row.meaning for table in (LOGINS, COMMANDS) for row in table.values()}
     chinese = chinese_meanings()
     assert {*meanings, Problems.MUTED.message} <= chinese.keys()

@@ -9,5 +9,9 @@ def test_rules_are_replaced_and_removed(url: str, open_store: OpenStore) -> None
     rules = HouseRules(store, {"shop"}.__contains__)
     for text in ("Be kind.", "守" * CHARACTERS, ""):
         rules.set("shop", text)
-        assert rules.of("shop") == HouseRules(store, {"shop"}.__contains__).of("shop") == text
+        assert (
+            rules.of("shop")
+            == HouseRules(store, {"shop"}.__contains__).of("shop")
+            == text
+        )
     assert rules.of("other") == ""

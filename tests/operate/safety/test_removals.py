@@ -1,4 +1,5 @@
-"""Removals go on after the end of a node, come back within their time only, and end for good."""
+"""Removals go on after the end of a node, come back within their time only, and
+end for good."""
 
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ from imserver.gateway.storage.store import Store
 from imserver.messenger.messages.log.contract import Appended, Draft
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.operate.safety.mutes import MuteRows
-from imserver.operate.safety.removals import DONE, ENDING, UNDER_WAY, UNDOING, Removal, Removals
+from imserver.operate.safety.removals import (
+    DONE,
+    ENDING,
+    UNDER_WAY,
+    UNDOING,
+    Removal,
+    Removals,
+)
 from tests.processes import spawn
 from tests.rows import sections
 from tests.security.node_harness import ALL, Harness, config
@@ -57,7 +65,11 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 def bodies(store: Store) -> list[bytes]:
     """What the messages of the log say."""
-    return [each.body for each in store.part(MessageLog).entries.read(APP, 0, 1000) if each.kind == "message"]
+    return [
+        each.body
+        for each in store.part(MessageLog).entries.read(APP, 0, 1000)
+        if each.kind == "message"
+    ]
 
 
 def end_lease(store: Store) -> None:
@@ -68,12 +80,16 @@ def end_lease(store: Store) -> None:
 def left(store: Store) -> Removal:
     """A removal that a node has left, whose lease is over."""
     reached, last = store.part(MessageLog).removals.extent(APP, 0, 0)
-    removal = Removals(store).add(Removal(APP, "act", "ann", UNDER_WAY, 0, 0, reached, last), 60)
+    removal = Removals(store).add(
+        Removal(APP, "act", "ann", UNDER_WAY, 0, 0, reached, last), 60
+    )
     end_lease(store)
     return removal
 
 
-def test_another_node_goes_on_with_a_removal_and_a_third_undoes_it(store: Store) -> None:
+def test_another_node_goes_on_with_a_removal_and_a_third_undoes_it(
+    store: Store,
+) -> None:
     removals = Removals(store)
     removal = left(store)
     store.part(MessageLog).removals.remove(APP, "act", [1, 2, 3])
@@ -101,7 +117,9 @@ def test_a_removal_is_final_when_its_time_is_over(store: Store, state: int) -> N
     removals = Removals(store)
     removal = removals.remove(APP, "ann", range(1, MESSAGES + 1), False)
     assert removals.count(APP, removal.id) == MESSAGES
-    store.execute("UPDATE removal SET state = %s, ends = %s, leased = 0", (state, int(time()) - 1))
+    store.execute(
+        "UPDATE removal SET state = %s, ends = %s, leased = 0", (state, int(time()) - 1)
+    )
     with pytest.raises(ServiceRefused):
         removals.undo(APP, removal.id)
     removals.runner.look()
@@ -125,7 +143,9 @@ def test_mutes_are_read_by_when_they_were_changed(store: Store) -> None:
 
 @pytest.mark.needs("faketime")
 @pytest.mark.parametrize(  # SQLite has the clock of its node
-    "url", ["postgresql", pytest.param("mysql", marks=pytest.mark.full("sampled"))], indirect=True
+    "url",
+    ["postgresql", pytest.param("mysql", marks=pytest.mark.full("sampled"))],
+    indirect=True,
 )
 def test_a_node_whose_clock_is_wrong_neither_ends_nor_takes_over_a_removal_nor_hides_a_mute(
     store: Store, url: str, tmp_path: Path
@@ -136,7 +156,10 @@ def test_a_node_whose_clock_is_wrong_neither_ends_nor_takes_over_a_removal_nor_h
     store.execute("UPDATE removal SET leased = leased + 600 WHERE id = 'held'")
     command = [require("faketime"), "-m", "-f"]
     more = [sys.executable, "-c", OTHER_NODE, url]
-    others = [spawn([*command, clock, *more, str(tmp_path / clock), clock]) for clock in ("+1h", "-1h")]
+    others = [
+        spawn([*command, clock, *more, str(tmp_path / clock), clock])
+        for clock in ("+1h", "-1h")
+    ]
     assert [other.wait(60) for other in others] == [0, 0]
     assert removals.get(APP, "held"), "another node works on it"
     removals.undo(APP, removal.id)
@@ -147,12 +170,14 @@ def test_a_node_whose_clock_is_wrong_neither_ends_nor_takes_over_a_removal_nor_h
     assert all(now < row.until <= now + 600 for row in found)
 
 
-# --- what those see and hear of reports who decide about them -----------------------------------------------
+# --- what those see and hear of reports who decide about them -----------------
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Harness]:
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0}
+    )
     harness = Harness(config(tmp_path, of_features=of_features))
     yield harness
     harness.close()
@@ -165,12 +190,18 @@ def person(node: Harness, name: str, role: str = "member") -> User:
 
 
 def notices(user: User) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = user.get("messages/sync", after=0, limit=200)["messages"]
+    found: list[dict[str, Any]] = user.get("messages/sync", after=0, limit=200)[
+        "messages"
+    ]
     return [each for each in found if not each["from"]]
 
 
 def test_reports_name_people_and_the_group(node: Harness) -> None:
-    ann, bob, moderator = person(node, "Ann"), person(node, "Bob"), person(node, "Moe", "moderator")
+    ann, bob, moderator = (
+        person(node, "Ann"),
+        person(node, "Bob"),
+        person(node, "Moe", "moderator"),
+    )
     group = ann.group(bob)
     sent = ann.post("messages/send", conversation=int(group), text="spam")
     report = bob.post("reports/send", message=sent["id"], reason="spam")["report"]
@@ -199,7 +230,11 @@ def test_owners_hear_of_a_report_but_not_of_each_within_minutes(node: Harness) -
 
 
 def test_an_owner_hears_of_no_report_of_themselves(node: Harness) -> None:
-    bob, owner, other = person(node, "Bob"), person(node, "Owen", "owner"), person(node, "Olga", "owner")
+    bob, owner, other = (
+        person(node, "Bob"),
+        person(node, "Owen", "owner"),
+        person(node, "Olga", "owner"),
+    )
     bob.post("reports/send", person=owner.user, reason="scam")
     assert notices(owner) == []
     (notice,) = notices(other)
@@ -211,8 +246,14 @@ def test_an_owner_hears_of_no_report_of_themselves(node: Harness) -> None:
 
 def test_reports_do_not_name_an_erased_moderator(tmp_path: Path, url: str) -> None:
     """On every engine."""
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
-    node = Harness(config(tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features))
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0}
+    )
+    node = Harness(
+        config(
+            tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features
+        )
+    )
     ann, bob = (person(node, name, "moderator") for name in ("Ann", "Bob"))
     eve = person(node, "Eve")
     for user in (ann, bob):
@@ -226,15 +267,29 @@ def test_reports_do_not_name_an_erased_moderator(tmp_path: Path, url: str) -> No
     node.close()
 
 
-def test_who_is_held_is_listed_with_end_reason_and_who_did_it(tmp_path: Path, url: str) -> None:
+def test_who_is_held_is_listed_with_end_reason_and_who_did_it(
+    tmp_path: Path, url: str
+) -> None:
     """On every engine."""
-    of_features = sections(accounts={"registration": True, "registrations_per_address": 0})
-    node = Harness(config(tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features))
-    ann, bob, cid = person(node, "Ann", "moderator"), person(node, "Bob"), person(node, "Cid", "moderator")
+    of_features = sections(
+        accounts={"registration": True, "registrations_per_address": 0}
+    )
+    node = Harness(
+        config(
+            tmp_path, storage=StorageSettings(url, seconds=60), of_features=of_features
+        )
+    )
+    ann, bob, cid = (
+        person(node, "Ann", "moderator"),
+        person(node, "Bob"),
+        person(node, "Cid", "moderator"),
+    )
     operator = User(node, ALL.key, app="201")
     operator.post("moderation/mute", user=cid.user, seconds=60)
     ann.post("moderation/ban", user=bob.user, seconds=0, reason="Spam.")
-    until = ann.post("moderation/mute", user=bob.user, seconds=600, reason="Calm down.")["until"]
+    until = ann.post(
+        "moderation/mute", user=bob.user, seconds=600, reason="Calm down."
+    )["until"]
     operator.post("accounts/lock", user=person(node, "Eve").user)  # a lock is no ban
 
     def holds(**query: Any) -> list[tuple[Any, ...]]:
@@ -242,7 +297,10 @@ def test_who_is_held_is_listed_with_end_reason_and_who_did_it(tmp_path: Path, ur
         return [tuple(row.values()) for row in rows]
 
     by_ann = f"staff:201/{ann.user}"
-    of_bob = [(bob.user, "ban", None, "Spam.", by_ann), (bob.user, "mute", until, "Calm down.", by_ann)]
+    of_bob = [
+        (bob.user, "ban", None, "Spam.", by_ann),
+        (bob.user, "mute", until, "Calm down.", by_ann),
+    ]
     first = ann.get("moderation/holds", limit=1)
     assert first["names"] == {ann.user: "Ann", bob.user: "Bob"}
     (of_cid,) = holds(cursor=first["next"])
@@ -251,7 +309,10 @@ def test_who_is_held_is_listed_with_end_reason_and_who_did_it(tmp_path: Path, ur
     assert holds() == [*of_bob, of_cid]
     assert holds(users=f"{ann.user},{bob.user}") == of_bob
     report = ann.post("reports/send", person=bob.user, reason="spam")["report"]
-    assert ann.get("reports/show", id=report)["holds"] == ann.get("moderation/holds", users=bob.user)["holds"]
+    assert (
+        ann.get("reports/show", id=report)["holds"]
+        == ann.get("moderation/holds", users=bob.user)["holds"]
+    )
     ann.post("moderation/unban", user=bob.user)
     ann.post("moderation/unmute", user=bob.user)
     assert holds(users=bob.user) == []

@@ -38,12 +38,17 @@ def test_the_slowest_of_each_name_is_remembered_for_an_hour() -> None:
     for seconds in (0.024, 0.3, 0.2):
         timings.took("push", seconds, "key:1", f"request of {seconds}")
     timings.took("list", 0.001)
-    assert (timings.slowest["push"].seconds, timings.slowest["push"].request) == (0.3, "request of 0.3")
+    assert (timings.slowest["push"].seconds, timings.slowest["push"].request) == (
+        0.3,
+        "request of 0.3",
+    )
     assert (sum(timings["push"].counts), round(timings["push"].total, 3)) == (3, 0.524)
     for before, names in ((time() - SLOW_FOR, ["push"]), (time() + 1, [])):
         timings.forget(lambda slow, before=before: slow.time < before)
         assert list(timings.slowest) == names
-    assert "\x1b" not in table("by", [Slow(0.0, 0.1, "token:\x1b[2J")]), "a user has chosen it"
+    assert "\x1b" not in table("by", [Slow(0.0, 0.1, "token:\x1b[2J")]), (
+        "a user has chosen it"
+    )
 
 
 def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
@@ -57,16 +62,26 @@ def test_all_nodes_show_what_took_how_long(tmp_path: Path) -> None:
         assert found[name_of(there), "commands", "Login"] == 1
         assert (name_of(here), "requests", "/api/v1/push") not in found
         shown = run_cli("slow", "--most", "1000", "--url", here.http_url).stdout
-        assert re.search(r"jobs +catch up: check acks +\d", shown), "words in place of names in the code"
+        assert re.search(r"jobs +catch up: check acks +\d", shown), (
+            "words in place of names in the code"
+        )
         assert not re.search(r"[a-z]\._|Store\.", shown)
-        eventually(lambda: 'route="/api/v1/push",le="+Inf"} 1' in str(there.get("/metrics")[1]))
+        eventually(
+            lambda: 'route="/api/v1/push",le="+Inf"} 1' in str(there.get("/metrics")[1])
+        )
         good(here.http, "nodes/log", {"share": 1, "name": "Login"})
         with logged_in(there.ws, "bob", 101):
-            eventually(lambda: "Login 200" in there.log_text, what="the other node logs commands")
+            eventually(
+                lambda: "Login 200" in there.log_text,
+                what="the other node logs commands",
+            )
 
 
 def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
-    part, all_of_it = logging.getLogger("imserver.gateway.cluster"), logging.getLogger("imserver")
+    part, all_of_it = (
+        logging.getLogger("imserver.gateway.cluster"),
+        logging.getLogger("imserver"),
+    )
     before, requests = all_of_it.level, node.core.node.request_log
 
     def log(**wish: Any) -> None:
@@ -83,13 +98,24 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     assert requests.settings.request_share == 0.5
     log(level="error")
     assert requests.settings.request_share == 1.0, "as the settings say"
-    assert (part.getEffectiveLevel(), all_of_it.level) == (logging.ERROR, logging.ERROR), "it replaces that"
+    assert (part.getEffectiveLevel(), all_of_it.level) == (
+        logging.ERROR,
+        logging.ERROR,
+    ), "it replaces that"
     node.core.service(Watch).configure(Config())
-    assert (part.getEffectiveLevel(), all_of_it.level) == (logging.INFO, logging.INFO), "a reload ends it"
+    assert (part.getEffectiveLevel(), all_of_it.level) == (
+        logging.INFO,
+        logging.INFO,
+    ), "a reload ends it"
     log(level="error")
     log(level="info", seconds=0)
     assert (all_of_it.level, now()) == (logging.INFO, None)
-    assert node.request("POST", "/api/v1/nodes/log", b'{"level":"info"}', kind=JSON, key=SHOP).status == 403
+    assert (
+        node.request(
+            "POST", "/api/v1/nodes/log", b'{"level":"info"}', kind=JSON, key=SHOP
+        ).status
+        == 403
+    )
     typo = b'{"level":"info","part":"gateway.clutser"}'
     wrong = node.request("POST", "/api/v1/nodes/log", typo, kind=JSON, key=ALL)
     assert wrong.status == 400
@@ -97,9 +123,14 @@ def test_nodes_log_more_for_a_while(node: ApiNode) -> None:
     all_of_it.setLevel(before)
     answers = (
         node.request("POST", "/api/v1/nodes/log", body, kind=JSON, key=ALL)
-        for body in (b'{"name":"/api/v1/push"}', b'{"level":"debug","name":"/api/v1/nowhere"}')
+        for body in (
+            b'{"name":"/api/v1/push"}',
+            b'{"level":"debug","name":"/api/v1/nowhere"}',
+        )
     )
-    assert [each.status for each in answers] == [400, 400], "it wishes nothing; there is no such call"
+    assert [each.status for each in answers] == [400, 400], (
+        "it wishes nothing; there is no such call"
+    )
 
 
 def test_a_route_logs_more_or_less_than_the_others_for_a_while(
@@ -113,20 +144,27 @@ def test_a_route_logs_more_or_less_than_the_others_for_a_while(
                 logging.getLogger("imserver.gateway.cluster").log(level, path)
             return TimingsAnswer([], [])
 
-        node.api.endpoints["GET", path] = node.api.bind(replace(timings, path=path, function=log_path))
+        node.api.endpoints["GET", path] = node.api.bind(
+            replace(timings, path=path, function=log_path)
+        )
 
     def lines(**wish: Any) -> str:
         node.post_json("/api/v1/nodes/log", wish, key=ALL)
         caplog.clear()
         node.get("/one", key=ALL)
         node.get("/other", key=ALL)
-        return " ".join(f"{each.levelname[0]}{each.getMessage()}" for each in caplog.records)
+        return " ".join(
+            f"{each.levelname[0]}{each.getMessage()}" for each in caplog.records
+        )
 
     with caplog.at_level(logging.INFO, "imserver"):
         caplog.handler.setLevel(logging.DEBUG)
         as_settings = "I/one W/one I/other W/other"
         assert lines(level="debug", name="/one") == f"D/one {as_settings}"
-        assert lines(level="debug", name="/one", part="gateway.cluster") == f"D/one {as_settings}"
+        assert (
+            lines(level="debug", name="/one", part="gateway.cluster")
+            == f"D/one {as_settings}"
+        )
         assert lines(level="debug", name="/one", part="gateway.storage") == as_settings
         assert lines(level="error", name="/other", share=0.5) == "I/one W/one"
         assert node.core.node.request_log.shares == {"/other": 0.5}
@@ -135,12 +173,16 @@ def test_a_route_logs_more_or_less_than_the_others_for_a_while(
         assert not node.core.node.request_log.shares
 
 
-def test_a_command_logs_more_than_the_others_for_a_while(start_server: StartServer) -> None:
+def test_a_command_logs_more_than_the_others_for_a_while(
+    start_server: StartServer,
+) -> None:
     server = start_server()
     with logged_in(server.ws, "ann", 101):
         good(server.http, "nodes/log", {"level": "debug", "share": 1, "name": "Login"})
     output = run_cli("log", "--url", server.http_url).stdout
-    assert re.fullmatch(r"level debug, name Login, share 1\.0, until \d\d:\d\d:\d\d\n", output)
+    assert re.fullmatch(
+        r"level debug, name Login, share 1\.0, until \d\d:\d\d:\d\d\n", output
+    )
     for user in ("bob", "b b"):
         with logged_in(server.ws, user, 101) as one:
             one.ask_cmd("heartbeat", {})
@@ -150,9 +192,15 @@ def test_a_command_logs_more_than_the_others_for_a_while(start_server: StartServ
         pass
     lines = server.log_text.splitlines()
     debug = [line for line in lines if " DEBUG " in line]
-    assert [("'bob'" in line, "login of" in line) for line in debug] == [(True, True), (False, True)]
+    assert [("'bob'" in line, "login of" in line) for line in debug] == [
+        (True, True),
+        (False, True),
+    ]
     own = [line for line in lines if "imserver.command" in line]
-    assert [re.sub("^.*command: [0-9.:]+ ", "", re.sub("[0-9.]+ms", "1ms", line)) for line in own] == [
+    assert [
+        re.sub("^.*command: [0-9.:]+ ", "", re.sub("[0-9.]+ms", "1ms", line))
+        for line in own
+    ] == [
         "Login 200 1ms app=101 user='bob'",
         "Login 200 1ms app=101 user='b b'",
     ]

@@ -1,4 +1,5 @@
-"""``imserver account``: list, show, lock, unlock, role, password, import; and settings of apps."""
+"""``imserver account``: list, show, lock, unlock, role, password, import; and
+settings of apps."""
 
 import json
 from pathlib import Path
@@ -27,7 +28,10 @@ def folder(tmp_path: Path) -> Path:
     )
     store = stored(tmp_path)
     rows = AccountStore(store)
-    rows.add(Account(0, "shop", "13800000001", "Ann", name="ann", email="ann@example.com"), "a hash")
+    rows.add(
+        Account(0, "shop", "13800000001", "Ann", name="ann", email="ann@example.com"),
+        "a hash",
+    )
     rows.add(Account(0, "shop", "", "Gil", guest=True), "")
     store.close()
     return tmp_path
@@ -55,9 +59,17 @@ def test_accounts_are_listed_and_shown(folder: Path) -> None:
     ]
     as_json = ("list", "--app", "shop", "--json")
     (row,) = json.loads(run(folder, *as_json, "--text", "example.com"))
-    assert row == {"user": "1", "name": "ann", "nickname": "Ann", "role": "member", "locked": "no"}
+    assert row == {
+        "user": "1",
+        "name": "ann",
+        "nickname": "Ann",
+        "role": "member",
+        "locked": "no",
+    }
     assert json.loads(run(folder, *as_json, "--locked")) == []
-    shown = dict(line.split(maxsplit=1) for line in run(folder, "show", "shop/ann").splitlines())
+    shown = dict(
+        line.split(maxsplit=1) for line in run(folder, "show", "shop/ann").splitlines()
+    )
     assert shown["e-mail"] == "ann@example.com (not confirmed)"
     assert shown["role"] == "member"
     assert shown["locked"] == "no"
@@ -70,19 +82,33 @@ def test_accounts_are_listed_and_shown(folder: Path) -> None:
 
 def test_roles_are_given_to_people(folder: Path) -> None:
     assert run(folder, "role", "shop/ann", "owner") == "shop/ann is an owner\n"
-    assert run(folder, "list", "--app", "shop", "--role", "owner").splitlines()[1].split()[0] == "1"
+    assert (
+        run(folder, "list", "--app", "shop", "--role", "owner")
+        .splitlines()[1]
+        .split()[0]
+        == "1"
+    )
     assert run(folder, "role", "shop/ann", "member") == "shop/ann is a member\n"
-    assert "is a guest, which has no role" in run(folder, "role", "shop/2", "moderator", status=1)
+    assert "is a guest, which has no role" in run(
+        folder, "role", "shop/2", "moderator", status=1
+    )
 
 
 def test_a_lock_is_stored_with_a_ban_and_lifted_with_it(folder: Path) -> None:
-    assert run(folder, "lock", "shop/ann", "--reason", "lost phone") == "shop/ann is locked\n"
+    assert (
+        run(folder, "lock", "shop/ann", "--reason", "lost phone")
+        == "shop/ann is locked\n"
+    )
     assert "for good: lost phone" in run(folder, "list", "--app", "shop", "--locked")
     assert bans(folder) == {"1"}
-    assert run(folder, "lock", "shop/ann", "--for", "1m").startswith("shop/ann is locked until 2")
+    assert run(folder, "lock", "shop/ann", "--for", "1m").startswith(
+        "shop/ann is locked until 2"
+    )
     assert run(folder, "unlock", "shop/ann") == "shop/ann is not locked\n"
     assert bans(folder) == set()
-    assert "expected one line" in run(folder, "lock", "shop/ann", "--reason", "a\nb", status=1)
+    assert "expected one line" in run(
+        folder, "lock", "shop/ann", "--reason", "a\nb", status=1
+    )
 
 
 def bans(folder: Path) -> set[str]:
@@ -94,13 +120,18 @@ def bans(folder: Path) -> set[str]:
 
 
 def test_a_new_password_is_read_from_standard_input(folder: Path) -> None:
-    assert run(folder, "password", "shop/ann", stdin="battery staple\n") == "shop/ann has a new password\n"
+    assert (
+        run(folder, "password", "shop/ann", stdin="battery staple\n")
+        == "shop/ann has a new password\n"
+    )
     store = stored(folder)
     found = AccountStore(store).by_login("shop", ("name", "ann"))
     store.close()
     assert found[1].startswith("$argon2id$")
     assert found[0].version == 1
-    assert "at least 8" in run(folder, "password", "shop/ann", stdin="short\n", status=1)
+    assert "at least 8" in run(
+        folder, "password", "shop/ann", stdin="short\n", status=1
+    )
 
 
 def test_the_command_looks_at_no_other_distribution(tmp_path: Path) -> None:
@@ -108,18 +139,30 @@ def test_the_command_looks_at_no_other_distribution(tmp_path: Path) -> None:
     assert run_in_process(path_of(tmp_path), "account", "--help").stderr == ""
 
 
-# --- import ------------------------------------------------------------------------------------------------
+# --- import -------------------------------------------------------------------
 
 
-def test_what_cannot_be_imported_is_reported_row_by_row_and_nothing_is(tmp_path: Path) -> None:
+def test_what_cannot_be_imported_is_reported_row_by_row_and_nothing_is(
+    tmp_path: Path,
+) -> None:
     table = tmp_path / "users.json"
     good = {"id": 1, "phone": "1", "password": "0" * 32}
     table.write_text(json.dumps([good, {**good, "id": 2, "password": "plain"}]))
-    done = run_cli("account", "import", "--data-dir", str(tmp_path / "data"), str(table))
+    done = run_cli(
+        "account", "import", "--data-dir", str(tmp_path / "data"), str(table)
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("imserver: nothing was imported:\nrow 2: ")
     assert not (tmp_path / "data" / "imserver.db").exists()
-    unknown = run_cli("account", "import", "--data-dir", str(tmp_path / "data"), "--app", "nope", str(table))
+    unknown = run_cli(
+        "account",
+        "import",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--app",
+        "nope",
+        str(table),
+    )
     assert unknown.returncode == 1
 
 
@@ -130,10 +173,14 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     options = ("--config", str(settings), "--data-dir", str(tmp_path / "data"))
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
-        assert done.stdout == f"accounts imported: {count}; already there: {1 - count}\n", done
+        assert (
+            done.stdout == f"accounts imported: {count}; already there: {1 - count}\n"
+        ), done
 
 
-def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(node: Make) -> None:
+def test_accounts_decide_who_sees_their_presence_so_their_apps_are_quiet(
+    node: Make,
+) -> None:
     one = node()
     assert [name for name, app in one.hub.apps.items() if app.quiet] == ["gochat"]
     one.tenants.register("shop", account_tokens="required")

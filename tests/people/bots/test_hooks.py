@@ -1,4 +1,5 @@
-"""Webhooks of bots on a node: what is posted, in which order, by which node, and what becomes of answers."""
+"""Webhooks of bots on a node: what is posted, in which order, by which node,
+and what becomes of answers."""
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -48,7 +49,9 @@ class Receivers(BackEnd):
     """Stands for all URLs: ``replies`` has the function of each."""
 
     def __init__(self) -> None:
-        super().__init__(lambda post: self.replies.get(post.url, lambda _: NOTHING)(post))
+        super().__init__(
+            lambda post: self.replies.get(post.url, lambda _: NOTHING)(post)
+        )
         self.replies: dict[str, Callable[[Post], Answer]] = {}
 
     def at(self, url: str) -> list[Any]:
@@ -65,7 +68,8 @@ pytestmark = pytest.mark.usefixtures("quick")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     of_features = sections(
-        accounts={"registration": True, "registrations_per_address": 0}, bots={"allow_loopback": True}
+        accounts={"registration": True, "registrations_per_address": 0},
+        bots={"allow_loopback": True},
     )
     folder = Path(tmp_path_factory.mktemp("bot hooks"))
     harness = Harness(config(folder, of_features=of_features))
@@ -83,7 +87,9 @@ def receivers(node: Harness) -> Iterator[Receivers]:
 
 def sender_of(hooks: BotHooks, bot: User) -> HookSender[BotHook]:
     """The consumer of a bot's webhook."""
-    return next(each for each in hooks.log.senders.values() if each.hook.user == bot.user)
+    return next(
+        each for each in hooks.log.senders.values() if each.hook.user == bot.user
+    )
 
 
 def hooked(owner: User, name: str) -> tuple[User, str]:
@@ -101,7 +107,11 @@ def say(sender: User, to: User, *texts: str) -> None:
 def texts_by(bot: User, reader: User) -> list[str]:
     """The texts that a reader has from a bot."""
     found = reader.get("messages/sync", after=0, limit=200)["messages"]
-    return [each["text"] for each in found if each["from"] == bot.user and each["kind"] == "message"]
+    return [
+        each["text"]
+        for each in found
+        if each["from"] == bot.user and each["kind"] == "message"
+    ]
 
 
 def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
@@ -109,7 +119,10 @@ def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
 ) -> None:
     ann = person(node, "ann")
     echo, url = hooked(ann, "echo")
-    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": f"{post.json['text']}!"}),
+    )
     say(ann, echo, "a", "b", "c")
     until(lambda: texts_by(echo, ann) == ["a!", "b!", "c!"])
     first = next(post for post in receivers.posts if post.url == url)
@@ -133,8 +146,17 @@ def test_what_a_bot_receives_is_posted_in_order_and_answers_are_its_messages(
     }
     until(lambda: len(receivers.at(url)) == 3)
     assert receivers.texts(url) == ["a", "b", "c"], "its own messages are not posted"
-    (documented,) = (block for block in blocks(GUIDE, "json") if "bot-event" in block.words)
-    assert set(json.decode(documented.text)) == {*event, "id", "time", "node", "stored", "meta"}
+    (documented,) = (
+        block for block in blocks(GUIDE, "json") if "bot-event" in block.words
+    )
+    assert set(json.decode(documented.text)) == {
+        *event,
+        "id",
+        "time",
+        "node",
+        "stored",
+        "meta",
+    }
 
 
 def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
@@ -142,7 +164,14 @@ def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
 ) -> None:
     bob = person(node, "bob")
     bot, url = hooked(bob, "grouped")
-    answer = {"messages": [{"text": "one"}, {"data": {"n": 2}, "to": "1"}, {"text": 3}, {"text": "four"}]}
+    answer = {
+        "messages": [
+            {"text": "one"},
+            {"data": {"n": 2}, "to": "1"},
+            {"text": 3},
+            {"text": "four"},
+        ]
+    }
     receivers.replies[url] = lambda post: (
         200,
         json.encode(answer) if post.json.get("text") == "@grouped" else b"OK",
@@ -154,21 +183,37 @@ def test_membership_edits_and_reactions_are_posted_and_answers_go_to_the_group(
     until(lambda: "@grouped" in receivers.texts(url))
     bob.post("messages/edit", id=message, **{**mention, "text": "edited"})
     bob.post("messages/react", id=message, emoji="+1")
-    until(lambda: len([event for event in receivers.at(url) if event.get("about") == message]) == 2)
+    until(
+        lambda: (
+            len([event for event in receivers.at(url) if event.get("about") == message])
+            == 2
+        )
+    )
     joined, *changes = receivers.at(url)
     assert "not for it" not in receivers.texts(url)
-    assert (joined["event"], joined["group"], joined["bot"]) == ("group", group, bot.user)
-    assert [each.get("kind", "message") for each in changes][-2:] == ["edit", "reaction"]
+    assert (joined["event"], joined["group"], joined["bot"]) == (
+        "group",
+        group,
+        bot.user,
+    )
+    assert [each.get("kind", "message") for each in changes][-2:] == [
+        "edit",
+        "reaction",
+    ]
     assert {each["group"] for each in changes} == {group}
     sent = bob.get("messages", conversation=int(group))["messages"]
-    assert [each.get("text", each.get("data")) for each in sent if each["from"] == bot.user] == [
+    assert [
+        each.get("text", each.get("data")) for each in sent if each["from"] == bot.user
+    ] == [
         "one",
         {"n": 2},
         "four",
     ]
 
 
-def test_an_answer_to_a_reply_goes_to_its_thread(node: Harness, receivers: Receivers) -> None:
+def test_an_answer_to_a_reply_goes_to_its_thread(
+    node: Harness, receivers: Receivers
+) -> None:
     ted = person(node, "ted")
     bot, url = hooked(ted, "threaded")
     receivers.replies[url] = lambda post: (
@@ -177,12 +222,22 @@ def test_an_answer_to_a_reply_goes_to_its_thread(node: Harness, receivers: Recei
     )
     group = int(ted.post("groups/create", name="tea", members=[bot.user])["group"])
     root = ted.post("messages/send", conversation=group, text="which tea?")["id"]
-    ted.post("messages/send", conversation=group, text="@threaded", mentions=[bot.user], thread=root)
+    ted.post(
+        "messages/send",
+        conversation=group,
+        text="@threaded",
+        mentions=[bot.user],
+        thread=root,
+    )
     until(lambda: "@threaded" in receivers.texts(url))
     until(lambda: ted.get("threads/get", thread=root)["messages"][-1]["text"] == "here")
     event = next(each for each in receivers.at(url) if each.get("text") == "@threaded")
     assert (event["meta"]["thread"], event["about"]) == (root, root)
-    (answer,) = [each for each in ted.get("threads/get", thread=root)["messages"] if each["from"] == bot.user]
+    (answer,) = [
+        each
+        for each in ted.get("threads/get", thread=root)["messages"]
+        if each["from"] == bot.user
+    ]
     assert answer["meta"]["thread"] == root
 
 
@@ -191,10 +246,14 @@ def test_an_answer_may_have_buttons_and_that_to_a_press_goes_to_who_pressed(
 ) -> None:
     kim = person(node, "kim")
     bot, url = hooked(kim, "buttoned")
-    question = {"messages": [{"text": "tea?", "buttons": [[{"text": "Yes", "value": "y"}]]}]}
+    question = {
+        "messages": [{"text": "tea?", "buttons": [[{"text": "Yes", "value": "y"}]]}]
+    }
     receivers.replies[url] = lambda post: (
         200,
-        json.encode({"text": "pressed"} if post.json.get("kind") == "press" else question),
+        json.encode(
+            {"text": "pressed"} if post.json.get("kind") == "press" else question
+        ),
     )
     say(kim, bot, "hello")
     until(lambda: texts_by(bot, kim) == ["tea?"])
@@ -203,12 +262,16 @@ def test_an_answer_may_have_buttons_and_that_to_a_press_goes_to_who_pressed(
     until(lambda: texts_by(bot, kim) == ["tea?", "pressed"])
 
 
-def test_of_exclusive_buttons_the_first_press_counts(node: Harness, receivers: Receivers) -> None:
+def test_of_exclusive_buttons_the_first_press_counts(
+    node: Harness, receivers: Receivers
+) -> None:
     amy, ben = person(node, "amy"), person(node, "ben")
     bot, url = hooked(amy, "chooser")
     group = int(amy.group(ben, bot))
     row = [{"text": "Yes", "value": "y"}, {"text": "No", "value": "n"}]
-    with_buttons = bot.post("messages/send", conversation=group, text="tea?", buttons=[row], exclusive=True)
+    with_buttons = bot.post(
+        "messages/send", conversation=group, text="tea?", buttons=[row], exclusive=True
+    )
     ben.post("messages/press", id=with_buttons["id"], value="y")
     assert ben.post("messages/press", id=with_buttons["id"], value="y")["repeated"]
     assert amy.refused("messages/press", id=with_buttons["id"], value="n")[0] == 404
@@ -217,7 +280,10 @@ def test_of_exclusive_buttons_the_first_press_counts(node: Harness, receivers: R
     found = event["kind"], event["text"], event["about"], event["sender"]
     assert found == ("press", "y", with_buttons["id"], ben.user)
     assert event["meta"]["ask"]["state"] == "answered"
-    many = [[{"text": "x", "value": str(3 * row + one)} for one in range(3)] for row in range(3)]
+    many = [
+        [{"text": "x", "value": str(3 * row + one)} for one in range(3)]
+        for row in range(3)
+    ]
     for more in ({"buttons": many}, {}):
         call = {"conversation": group, "text": "tea?", "exclusive": True, **more}
         assert bot.refused("messages/send", **call)[0] == 400
@@ -229,7 +295,15 @@ def test_a_refused_event_is_dropped_and_one_with_another_answer_comes_again(
     cid = person(node, "cid")
     bot, url = hooked(cid, "down")
     dropped = webhooks_of(node.node.core).tally.dropped.total()
-    answers: list[Answer] = ["away", (500, b""), (401, b""), (302, b""), "away", NOTHING, (400, b"")]
+    answers: list[Answer] = [
+        "away",
+        (500, b""),
+        (401, b""),
+        (302, b""),
+        "away",
+        NOTHING,
+        (400, b""),
+    ]
     receivers.replies[url] = lambda _: answers.pop(0) if answers else NOTHING
     say(cid, bot, "1", "bad", "2")
     until(lambda: receivers.texts(url) == ["1"] * 6 + ["bad", "2"])
@@ -241,20 +315,31 @@ def test_a_refused_event_is_dropped_and_one_with_another_answer_comes_again(
 def test_after_a_day_an_event_is_dropped(node: Harness, receivers: Receivers) -> None:
     fay = person(node, "fay")
     bot, url = hooked(fay, "late")
-    receivers.replies[url] = lambda post: "away" if post.json["text"] == "old" else NOTHING
+    receivers.replies[url] = lambda post: (
+        "away" if post.json["text"] == "old" else NOTHING
+    )
     say(fay, bot, "old", "new")
     hooks = bots_of(node.node.core).hooks
-    until(lambda: "old" in receivers.texts(url) and sender_of(hooks, bot).consumer.failures)
+    until(
+        lambda: (
+            "old" in receivers.texts(url) and sender_of(hooks, bot).consumer.failures
+        )
+    )
     assert "new" not in receivers.texts(url)
     sender_of(hooks, bot).consumer.since -= module.TRY_SECONDS
     until(lambda: "new" in receivers.texts(url))
 
 
-def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, receivers: Receivers) -> None:
+def test_an_event_that_comes_again_has_the_same_answer_once(
+    node: Harness, receivers: Receivers
+) -> None:
     guy = person(node, "guy")
     bot, url = hooked(guy, "again")
     answers = {"x": "first", "end": "last"}
-    receivers.replies[url] = lambda post: (200, json.encode({"text": answers[post.json["text"]]}))
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": answers[post.json["text"]]}),
+    )
     first = guy.post("messages/send", to=bot.user, text="x")["id"]
     until(lambda: texts_by(bot, guy) == ["first"])
     hooks = bots_of(node.node.core).hooks
@@ -262,7 +347,9 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     until(lambda: sender.window.position >= first and not sender.consumer.is_unsaved)
     answers["x"] = "second"
     node.node.core.store.write(
-        lambda sql: sql.execute("UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),))
+        lambda sql: sql.execute(
+            "UPDATE bot SET hook_entry = 0 WHERE id = %s", (int(bot.user),)
+        )
     )
     hooks.log.lease.until = 0.0  # as after a pause that was longer than the lease
     until(lambda: receivers.texts(url) == ["x", "x"])
@@ -270,10 +357,15 @@ def test_an_event_that_comes_again_has_the_same_answer_once(node: Harness, recei
     until(lambda: texts_by(bot, guy) == ["first", "last"])
 
 
-def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(node: Harness, receivers: Receivers) -> None:
+def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(
+    node: Harness, receivers: Receivers
+) -> None:
     lea = person(node, "lea")
     bot, url = hooked(lea, "banned")
-    receivers.replies[url] = lambda post: (200, json.encode({"text": f"{post.json['text']}!"}))
+    receivers.replies[url] = lambda post: (
+        200,
+        json.encode({"text": f"{post.json['text']}!"}),
+    )
     admin = User(node, ADMIN.key, app="201")
     admin.post("ban", users=[bot.user], seconds=600)
     lea.post("messages/send", to=bot.user, text="1")
@@ -286,10 +378,15 @@ def test_a_banned_bot_is_posted_to_when_its_ban_has_ended(node: Harness, receive
     until(lambda: texts_by(bot, lea) == ["1!", "2!"])
 
 
-def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receivers: Receivers) -> None:
+def test_an_answer_waits_while_the_bot_has_sent_too_many(
+    node: Harness, receivers: Receivers
+) -> None:
     jay = person(node, "jay")
     bot, url = hooked(jay, "eager")
-    receivers.replies[url] = lambda _: (200, json.encode({"messages": [{"text": str(n)} for n in range(5)]}))
+    receivers.replies[url] = lambda _: (
+        200,
+        json.encode({"messages": [{"text": str(n)} for n in range(5)]}),
+    )
     tokens = accounts_of(node.node.core).tokens
     tokens.know_bot("201", bot.user)
     tokens.bot_messages.charge(("201", bot.user), 100)
@@ -298,7 +395,9 @@ def test_an_answer_waits_while_the_bot_has_sent_too_many(node: Harness, receiver
     assert receivers.texts(url) == ["go"], "it is not asked again"
 
 
-def test_an_answer_is_dropped_while_the_quota_is_spent(node: Harness, receivers: Receivers) -> None:
+def test_an_answer_is_dropped_while_the_quota_is_spent(
+    node: Harness, receivers: Receivers
+) -> None:
     sue = person(node, "sue")
     bot, url = hooked(sue, "spender")
     stored, sent = node.node.core.metrics.stored, Signal()
@@ -362,27 +461,44 @@ def test_a_webhook_begins_with_the_next_entry_and_ends_when_it_is_removed(
     assert first["hook_secret"] != second["hook_secret"]
     say(hal, bot, "2")
     until(lambda: receivers.texts("https://second.example/") == ["2"])
-    (moved,) = (post for post in receivers.posts if post.url == "https://second.example/")
+    (moved,) = (
+        post for post in receivers.posts if post.url == "https://second.example/"
+    )
     assert moved.secret == second["hook_secret"].encode()
     assert set_url("")["hook_secret"] == ""
     hooks = bots_of(node.node.core).hooks
-    until(lambda: bot.user not in [each.hook.user for each in hooks.log.senders.values()])
+    until(
+        lambda: bot.user not in [each.hook.user for each in hooks.log.senders.values()]
+    )
     say(hal, bot, "3")
     assert set_url("http://127.0.0.1:9/")["hook_secret"], "the setting allows loopback"
     for wrong in ("https://10.0.0.1/", "ftp://x", "x" * 1001):
-        assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (400, "invalid_request")
+        assert hal.refused("bots/update", bot=bot.user, hook_url=wrong) == (
+            400,
+            "invalid_request",
+        )
     set_url("")
     assert "3" not in receivers.texts("https://second.example/")
 
 
 def test_an_answer_without_messages_has_none() -> None:
-    for content in (b"", b"OK", b"[]", b'{"text":1}', b'{"messages":{}}', b"\xff", b"[" * 5000, b'{"x":1}'):
+    for content in (
+        b"",
+        b"OK",
+        b"[]",
+        b'{"text":1}',
+        b'{"messages":{}}',
+        b"\xff",
+        b"[" * 5000,
+        b'{"x":1}',
+    ):
         assert messages_of(content) == []
     assert messages_of(b'{"text":"hi"}') == [{"text": "hi"}]
     assert len(messages_of(json.encode({"messages": [{}] * 11}))) == module.MAX_ANSWERS
 
 
-# --- webhooks of bots and incoming webhooks, as each kind of database stores them --------------------------
+# --- webhooks of bots and incoming webhooks, as each kind of database stores
+# them
 
 HASH = "0f" * 32
 
@@ -396,7 +512,9 @@ def test_without_a_database_there_are_no_webhooks(open_store: OpenStore) -> None
     assert not store.has_database
 
 
-def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenStore) -> None:
+def test_webhooks_end_with_the_account_of_their_bot(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     rows, accounts = HookStore(store), AccountStore(store)
     result = BotStore(store).add(Account(0, "shop", "", "x", ""), 0, HASH, 1, None)
@@ -406,21 +524,29 @@ def test_webhooks_end_with_the_account_of_their_bot(url: str, open_store: OpenSt
     assert (rows.incoming_with(HASH), rows.incoming_with(HASH.upper())) == (one, None)
     assert (rows.incoming("shop", id), rows.incoming("other", id)) == (one, None)
     assert (rows.incoming_to("shop", 7), rows.incoming_to("shop", 8)) == ([one], [])
-    store.part(MessageLog).writer.append("shop", [Draft(sender="ann", to_user="bob", body=b"before")])
+    store.part(MessageLog).writer.append(
+        "shop", [Draft(sender="ann", to_user="bob", body=b"before")]
+    )
     assert not rows.set_url("other", id, "https://a.example/", "s1")
     assert rows.set_url("shop", id, "https://a.example/", "s1")
-    first = BotHook(app="shop", user=str(id), url="https://a.example/", secret="s1", position=1)
+    first = BotHook(
+        app="shop", user=str(id), url="https://a.example/", secret="s1", position=1
+    )
     assert rows.of_bots() == [first], "it begins behind what is stored"
     rows.advance(first, 5)
     assert rows.of_bots() == [replace(first, position=5)]
     assert rows.set_url("shop", id, "https://a.example/", "s2")
     rows.advance(first, 9)
-    assert rows.of_bots() == [replace(first, secret="s2")], "the position of the earlier one is not stored"
+    assert rows.of_bots() == [replace(first, secret="s2")], (
+        "the position of the earlier one is not stored"
+    )
     assert accounts.remove("shop", id)
     assert (rows.of_bots(), rows.incoming_with(HASH)) == ([], None)
 
 
-def test_no_bot_is_made_after_the_deletion_of_its_owner(url: str, open_store: OpenStore) -> None:
+def test_no_bot_is_made_after_the_deletion_of_its_owner(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     accounts, bots = AccountStore(store), BotStore(store)
     owner = accounts.add(Account(0, "shop", "138"), "a hash")
@@ -429,7 +555,7 @@ def test_no_bot_is_made_after_the_deletion_of_its_owner(url: str, open_store: Op
     assert bots.add(Account(0, "shop", "", "y", ""), owner.id, HASH, 2, None) is None
 
 
-# --- what holds for each user of the consumer, of the webhooks of bots -------------------------------------
+# --- what holds for each user of the consumer, of the webhooks of bots --------
 
 APP = "shop"
 
@@ -443,7 +569,9 @@ class BotNode(Node):
         rows = HookStore(self.store)
         for id, name in enumerate(RECEIVERS, 1):
             if not AccountStore(self.store).by_id(APP, id):
-                assert BotStore(self.store).add(Account(0, APP, name), 0, f"hash of {name}", 0, None)
+                assert BotStore(self.store).add(
+                    Account(0, APP, name), 0, f"hash of {name}", 0, None
+                )
                 assert rows.set_url(APP, id, f"https://{name}/", f"secret of {name}")
         self.watched: dict[str, Signal] = {}
         messaging = SimpleNamespace(follower=SimpleNamespace(watch=self.watch))
@@ -489,7 +617,8 @@ class TestHooks(DurableContract):
     user = BotNode
 
 
-# --- what Grafana, Alertmanager, GitLab and slack_sdk send to an incoming webhook of Slack, as messages ----
+# --- what Grafana, Alertmanager, GitLab and slack_sdk send to an incoming
+# webhook of Slack, as messages
 
 SAMPLES = json.decode((ROOT / "tests/vectors/slack-incoming.json").read_bytes())
 

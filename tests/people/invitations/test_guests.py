@@ -1,4 +1,5 @@
-"""Guests: they come by an invitation with a name, talk in their groups, and become members or expire."""
+"""Guests: they come by an invitation with a name, talk in their groups, and
+become members or expire."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,13 @@ from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import AccountsOfApp, AppAccountSettings
 from imserver.people.accounts.parts import AccountParts, accounts_of
 from imserver.people.accounts.rows import AccountStore
-from imserver.people.invitations.rows import InvitationMail, InvitationShown, InvitationStore, MailCounts, use
+from imserver.people.invitations.rows import (
+    InvitationMail,
+    InvitationShown,
+    InvitationStore,
+    MailCounts,
+    use,
+)
 from tests.rows import sections
 from tests.security.node_harness import ADMIN, ALL, APPS, RULED, Harness, config
 from tests.stores import OpenStore
@@ -28,8 +35,15 @@ DAYS = 30
 def start(folder: Path) -> Harness:
     """A node whose app 202 takes guests, and 201 none."""
     rules = AppAccountSettings(guests=True)
-    apps = {**APPS, APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))}
-    accounts = {"registration": True, "registrations_per_address": 0, "guest_days": DAYS}
+    apps = {
+        **APPS,
+        APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),)),
+    }
+    accounts = {
+        "registration": True,
+        "registrations_per_address": 0,
+        "guest_days": DAYS,
+    }
     of_features = sections(accounts={**accounts, "guests_per_address": PER_ADDRESS})
     return Harness(config(folder, apps=apps, of_features=of_features))
 
@@ -48,7 +62,11 @@ def test_an_address_has_no_more_guests_after_a_restart(tmp_path: Path) -> None:
     for _ in range(2):
         body = {"app": APP, "code": code, "nickname": "Gil"}
         for _ in range(2):
-            statuses.append(harness.call("POST", "/api/v1/invitations/join", body, host="192.0.2.7")[0])
+            statuses.append(
+                harness.call(
+                    "POST", "/api/v1/invitations/join", body, host="192.0.2.7"
+                )[0]
+            )
         harness.close()
         harness = start(tmp_path)
     harness.close()
@@ -66,24 +84,45 @@ class Host:
         self.code = self.invite(guests=True)
 
     def invite(self, **fields: Any) -> str:
-        code: str = self.ann.post("invitations/create", group=self.group, **fields)["code"]
+        code: str = self.ann.post("invitations/create", group=self.group, **fields)[
+            "code"
+        ]
         return code
 
-    def join(self, nickname: str = "Gil", code: str = "", host: str = "127.0.0.1") -> tuple[int, Any]:
-        body = {"app": APP, "code": code or self.code, "nickname": nickname, "device": "phone"}
-        status, answer = self.node.call("POST", "/api/v1/invitations/join", body, host=host)
+    def join(
+        self, nickname: str = "Gil", code: str = "", host: str = "127.0.0.1"
+    ) -> tuple[int, Any]:
+        body = {
+            "app": APP,
+            "code": code or self.code,
+            "nickname": nickname,
+            "device": "phone",
+        }
+        status, answer = self.node.call(
+            "POST", "/api/v1/invitations/join", body, host=host
+        )
         return status, answer
 
     def guest(self) -> User:
         session = self.join()[1]["session"]
-        return User(self.node, session["token"], session["account"]["user"], APP, session["account"])
+        return User(
+            self.node,
+            session["token"],
+            session["account"]["user"],
+            APP,
+            session["account"],
+        )
 
     def say(self, user: User, text: str) -> None:
         user.post("messages/send", conversation=int(self.group), text=text)
 
     def texts_of(self, sender: User, reader: User) -> list[str]:
         page = reader.get("messages", conversation=self.group)["messages"]
-        return [each["text"] for each in page if each.get("from") == sender.user and "text" in each]
+        return [
+            each["text"]
+            for each in page
+            if each.get("from") == sender.user and "text" in each
+        ]
 
     def members(self) -> set[str]:
         return set(self.ann.roles(self.group))
@@ -98,7 +137,9 @@ def host(node: Harness) -> Host:
 
 
 def test_a_guest_comes_with_a_name_and_is_marked_as_one(host: Host) -> None:
-    preview = host.node.call("GET", "/api/v1/invitations/show", query={"app": APP, "code": host.code})[1]
+    preview = host.node.call(
+        "GET", "/api/v1/invitations/show", query={"app": APP, "code": host.code}
+    )[1]
     assert preview["guests"]
     gil = host.guest()
     assert (gil.account["nickname"], gil.account["guest"]) == ("Gil", True)
@@ -112,22 +153,42 @@ def test_an_owner_lets_a_guest_in_as_a_member_and_removes_another(host: Host) ->
     gil, kim = host.guest(), host.guest()
     host.say(kim, "bye")
     owner = User(host.node, ALL.key, app=APP)
-    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (403, "not_allowed")
+    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (
+        403,
+        "not_allowed",
+    )
     owner.post("accounts/role", user=host.ann.user, role="owner")
     admitted = host.ann.post("accounts/guests/admit", user=gil.user, name="Gil.1")
     assert (admitted["kind"], admitted["name"]) == ("person", "gil.1")
-    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (409, "no_guest")
-    assert host.ann.refused("accounts/guests/admit", user=kim.user, name="gil.1") == (409, "login_taken")
-    assert gil.post("invitations/create", group=host.group)["code"], "with the login of the guest"
-    lasts = [each["last"].get("text", "") for each in gil.get("conversations")["conversations"]]
+    assert host.ann.refused("accounts/guests/admit", user=gil.user, name="gil") == (
+        409,
+        "no_guest",
+    )
+    assert host.ann.refused("accounts/guests/admit", user=kim.user, name="gil.1") == (
+        409,
+        "login_taken",
+    )
+    assert gil.post("invitations/create", group=host.group)["code"], (
+        "with the login of the guest"
+    )
+    lasts = [
+        each["last"].get("text", "")
+        for each in gil.get("conversations")["conversations"]
+    ]
     assert any("Your user name is gil.1" in each for each in lasts)
     assert kim.refused("accounts/password", password="battery staple")[0] == 403
     gil.post("accounts/password", password="battery staple")
     login = {"app": APP, "login": "gil.1", "password": "battery staple"}
     gil.token = host.node.call("POST", "/api/v1/accounts/login", login)[1]["token"]
-    assert gil.refused("accounts/password", password="horse staple") == (401, "wrong_login"), "it has one"
+    assert gil.refused("accounts/password", password="horse staple") == (
+        401,
+        "wrong_login",
+    ), "it has one"
     host.ann.post("accounts/guests/remove", user=kim.user)
-    assert host.ann.refused("accounts/guests/remove", user=gil.user) == (409, "no_guest")
+    assert host.ann.refused("accounts/guests/remove", user=gil.user) == (
+        409,
+        "no_guest",
+    )
     assert host.members() == {host.ann.user, gil.user}
     page = host.ann.get("messages", conversation=host.group)["messages"]
     assert "bye" in [each.get("text") for each in page], "what they wrote stays"
@@ -136,7 +197,9 @@ def test_an_owner_lets_a_guest_in_as_a_member_and_removes_another(host: Host) ->
 def test_an_owner_sees_all_links_of_the_app_and_ends_one(host: Host) -> None:
     bob = User.register(host.node, APP, nickname="Bob")
     code = bob.post("invitations/create")["code"]
-    User(host.node, ALL.key, app=APP).post("accounts/role", user=host.ann.user, role="owner")
+    User(host.node, ALL.key, app=APP).post(
+        "accounts/role", user=host.ann.user, role="owner"
+    )
     assert bob.refused_get("invitations/list") == (403, "not_allowed")
     page = host.ann.get("invitations/list", limit=1000)
     links = {each["code"]: each for each in page["invitations"]}
@@ -145,7 +208,10 @@ def test_an_owner_sees_all_links_of_the_app_and_ends_one(host: Host) -> None:
     assert page["groups"][links[host.code]["group"]]
     host.ann.post("invitations/end", code=code)
     assert host.ann.refused("invitations/end", code=code) == (404, "unknown_invitation")
-    assert code not in [each["code"] for each in host.ann.get("invitations/list", limit=1000)["invitations"]]
+    assert code not in [
+        each["code"]
+        for each in host.ann.get("invitations/list", limit=1000)["invitations"]
+    ]
 
 
 @pytest.mark.parametrize("nickname", ["", " ", "a\x00", "x" * 65])
@@ -174,7 +240,10 @@ def test_whoever_does_not_come_in_leaves_no_account(host: Host) -> None:
 
 def test_an_app_without_guests_takes_none(node: Harness) -> None:
     ann = User.register(node, "201")
-    assert ann.refused("invitations/create", group=ann.group(), guests=True) == (403, "not_allowed")
+    assert ann.refused("invitations/create", group=ann.group(), guests=True) == (
+        403,
+        "not_allowed",
+    )
 
 
 def test_a_guest_enters_by_invitation_only_and_gathers_nobody(host: Host) -> None:
@@ -203,23 +272,33 @@ def test_a_guest_reaches_one_user_after_that_user_has_written(host: Host) -> Non
 
     assert reached() == [False, False]
     assert relations.may_reach(APP, gil, gil)
-    assert [relations.may_gather(APP, each) for each in (gil, ann, "")] == [False, True, True]
+    assert [relations.may_gather(APP, each) for each in (gil, ann, "")] == [
+        False,
+        True,
+        True,
+    ]
     host.ann.post("messages/send", to=gil, text="hello")
     assert reached() == [True, True]
     guest.post("messages/send", to=ann, text="hello, Ann")
 
 
-def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(host: Host) -> None:
+def test_a_guest_who_came_by_the_link_of_a_person_is_a_friend_and_writes_first(
+    host: Host,
+) -> None:
     ann, bob = host.ann, User.register(host.node, APP)
     code = ann.post("invitations/create", guests=True)["code"]
     status, answer = host.join(code=code)
     assert (status, answer["group"]) == (201, "")
-    gil = User(host.node, answer["session"]["token"], answer["session"]["account"]["user"], APP)
+    gil = User(
+        host.node, answer["session"]["token"], answer["session"]["account"]["user"], APP
+    )
     assert ann.card(gil)["relation"] == "friend"
     gil.post("messages/send", to=ann.user, text="hello, Ann")
     assert gil.refused("messages/send", to=bob.user, text="psst")[0] == 403
     as_contact = bob.post("invitations/create", guests=True)["code"]
-    assert gil.refused("invitations/accept", code=as_contact)[0] == 403, "one who is in gathers no friends"
+    assert gil.refused("invitations/accept", code=as_contact)[0] == 403, (
+        "one who is in gathers no friends"
+    )
 
 
 def test_a_guest_sends_a_limited_number_of_messages(host: Host) -> None:
@@ -241,7 +320,10 @@ def test_a_password_makes_a_member_that_keeps_groups_and_messages(host: Host) ->
     assert gil.refused("groups/create", name="mine") == (401, "token_invalid")
     assert member.group()
     assert host.texts_of(member, member) == ["from a guest"]
-    assert member.refused("accounts/promote", name=name, password=PASSWORD) == (409, "no_guest")
+    assert member.refused("accounts/promote", name=name, password=PASSWORD) == (
+        409,
+        "no_guest",
+    )
     login = {"app": APP, "login": name, "password": PASSWORD}
     assert host.node.call("POST", "/api/v1/accounts/login", login)[0] == 200
 
@@ -259,10 +341,15 @@ def test_unused_guests_are_deleted_and_their_messages_stay(host: Host) -> None:
 
 def test_a_back_end_makes_a_member_of_a_guest(host: Host) -> None:
     gil, back_end = host.guest(), User(host.node, ADMIN.key, app="201")
-    assert back_end.refused("accounts/promote", user=gil.user, name="gil", password=PASSWORD)[0] == 404
+    assert (
+        back_end.refused(
+            "accounts/promote", user=gil.user, name="gil", password=PASSWORD
+        )[0]
+        == 404
+    )
 
 
-# --- invitations, as each kind of database keeps them ------------------------------------------------------
+# --- invitations, as each kind of database keeps them -------------------------
 
 NOW = 1_000
 ONE = InvitationShown("a" * 22, "7", "ann", NOW, 0, 0, 0, False)
@@ -326,60 +413,88 @@ def test_those_that_have_ended_do_not_count(rows: InvitationStore) -> None:
     backend = replace(ONE, user="")
     assert rows.add("shop", replace(backend, code="e" * 22), 1)
     assert not rows.add("shop", replace(backend, code="f" * 22), 1)
-    assert rows.add("shop", replace(backend, code="g" * 22, group="8"), 1), "some for each group"
+    assert rows.add("shop", replace(backend, code="g" * 22, group="8"), 1), (
+        "some for each group"
+    )
 
 
-def test_invitations_that_are_made_at_once_do_not_exceed_the_limit(url: str, open_store: OpenStore) -> None:
+def test_invitations_that_are_made_at_once_do_not_exceed_the_limit(
+    url: str, open_store: OpenStore
+) -> None:
     accounts = AccountStore(open_store(url))
-    makers = [accounts.add(Account(0, "shop", str(number)), "a hash") for number in range(20)]
+    makers = [
+        accounts.add(Account(0, "shop", str(number)), "a hash") for number in range(20)
+    ]
     together = Barrier(3)
 
     def make(letter: str, rows: InvitationStore) -> list[bool]:
         added = []
         for maker in makers:
             together.wait(60)
-            new = replace(ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-"))
+            new = replace(
+                ONE, user=maker.user, code=f"{letter}{maker.id}".ljust(22, "-")
+            )
             added.append(rows.add("shop", new, 1, maker.id))
         return added
 
     with ThreadPoolExecutor(3) as pool:
-        results = pool.map(make, "abc", [InvitationStore(open_store(url)) for _ in range(3)])
+        results = pool.map(
+            make, "abc", [InvitationStore(open_store(url)) for _ in range(3)]
+        )
     assert [sum(each) for each in zip(*results, strict=True)] == [1] * len(makers)
 
 
-def test_an_invitation_is_used_as_often_as_it_says_until_it_ends(url: str, open_store: OpenStore) -> None:
+def test_an_invitation_is_used_as_often_as_it_says_until_it_ends(
+    url: str, open_store: OpenStore
+) -> None:
     stores = [open_store(url) for _ in range(4)]
     rows = InvitationStore(stores[0])
     rows.add("shop", replace(ONE, max_uses=3), 10)
 
     def use_two(store: Store) -> list[bool]:
-        return [store.write(lambda sql: use(sql, "shop", ONE.code, NOW)) for _ in range(2)]
+        return [
+            store.write(lambda sql: use(sql, "shop", ONE.code, NOW)) for _ in range(2)
+        ]
 
     with ThreadPoolExecutor(4) as pool:
         used = [one for some in pool.map(use_two, stores) for one in some]
     assert sorted(used) == [False] * 5 + [True] * 3
     rows.add("shop", replace(ONE, code="b" * 22, expires_at=NOW + 1), 10)
     for at, is_used in ((NOW, True), (NOW + 1, False)):
-        assert stores[0].write(lambda sql, at=at: use(sql, "shop", "b" * 22, at)) is is_used  # type: ignore[misc]
+        assert (
+            stores[0].write(lambda sql, at=at: use(sql, "shop", "b" * 22, at))
+            is is_used
+        )  # type: ignore[misc]
 
 
-def test_invitations_by_mail_are_kept_by_themselves(url: str, open_store: OpenStore) -> None:
+def test_invitations_by_mail_are_kept_by_themselves(
+    url: str, open_store: OpenStore
+) -> None:
     rows = InvitationStore(store := open_store(url))
     new = InvitationMail("", "7", "ann", "", "waiting", "", NOW, NOW + 9, "en")
     some = [replace(new, code=letter * 22, email=f"{letter}@x") for letter in "abc"]
-    rows.add_mails("shop", [*some, replace(new, code="d" * 22, email="d@x", user="bob")], True)
-    assert rows.add("shop", replace(ONE, code="l" * 22), 1), "they are no links of their maker"
+    rows.add_mails(
+        "shop", [*some, replace(new, code="d" * 22, email="d@x", user="bob")], True
+    )
+    assert rows.add("shop", replace(ONE, code="l" * 22), 1), (
+        "they are no links of their maker"
+    )
     assert codes(rows.page("shop", None, 7, NOW, "", 10)) == "l"
     assert rows.mails("shop", "ann", 7, "", 2) == some[:2]
     assert rows.mails("shop", "", 7, "b" * 22, 9)[1].user == "bob"
     rows.note_mail("shop", "b" * 22, "550 no")
     assert rows.mail("shop", "b" * 22) == replace(some[1], reason="550 no")
     assert store.write(lambda sql: use(sql, "shop", "a" * 22, NOW))
-    assert not store.write(lambda sql: use(sql, "shop", "a" * 22, NOW)), "each is for one person"
+    assert not store.write(lambda sql: use(sql, "shop", "a" * 22, NOW)), (
+        "each is for one person"
+    )
     rows.remove("shop", "c" * 22)
     assert rows.count_mails("shop", "ann", 7) == MailCounts(waiting=1, joined=1)
     assert rows.invited_among("shop", 7, ["a@x", "b@x", "c@x", "e@x"], NOW) == {"b@x"}
     assert rows.invited_among("shop", 7, ["b@x"], NOW + 9) == set()
     rows.forget_mails(NOW + 1)
     assert rows.count_mails("shop", "", 7) == MailCounts()
-    assert [rows.get("shop", letter * 22) is None for letter in "bl"] == [True, False], "with its link"
+    assert [rows.get("shop", letter * 22) is None for letter in "bl"] == [
+        True,
+        False,
+    ], "with its link"

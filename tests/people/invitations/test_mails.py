@@ -1,4 +1,5 @@
-"""Invitations by e-mail: who may send them, what is sent, what the mail server refuses, and a restart."""
+"""Invitations by e-mail: who may send them, what is sent, what the mail server
+refuses, and a restart."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,11 +28,20 @@ PER_DAY = 40
 
 def start(folder: Path, sink: Sink | None) -> Harness:
     rules = AppAccountSettings(guests=True)
-    apps = {**APPS, APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),))}
-    accounts = {"registration": True, "registrations_per_address": 0, "invitation_mails": PER_DAY}
+    apps = {
+        **APPS,
+        APP: replace(RULED, api_allow_from=(), of_features=(AccountsOfApp(rules),)),
+    }
+    accounts = {
+        "registration": True,
+        "registrations_per_address": 0,
+        "invitation_mails": PER_DAY,
+    }
     mail = {"smtp": sink.settings} if sink else {}
     settings = sections(accounts=accounts, chat={"name": "Tea house"}, **mail)
-    return Harness(config(folder, apps=apps, app=AppSettings(http_url=SITE), of_features=settings))
+    return Harness(
+        config(folder, apps=apps, app=AppSettings(http_url=SITE), of_features=settings)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +58,24 @@ class Host:
         self.node = node
         self.ann = User.register(node, APP, nickname="Ann <b>")
         if role:
-            User(node, ADMIN.key, app=APP).post("accounts/role", user=self.ann.user, role=role)
+            User(node, ADMIN.key, app=APP).post(
+                "accounts/role", user=self.ann.user, role=role
+            )
         self.group: str = self.ann.post("groups/create", name="Tea & more")["group"]
 
     def mail(self, *emails: str, **fields: Any) -> Any:
-        return self.ann.post("invitations/mail", group=self.group, emails=emails, guests=True, **fields)
+        return self.ann.post(
+            "invitations/mail", group=self.group, emails=emails, guests=True, **fields
+        )
 
     def page(self) -> Any:
         return self.ann.get("invitations/mails", group=self.group)
 
     def is_settled(self, **counts: int) -> Callable[[], bool]:
-        return lambda: self.page()["counts"] == {"waiting": 0, "sent": 0, "refused": 0, "joined": 0} | counts
+        return lambda: (
+            self.page()["counts"]
+            == {"waiting": 0, "sent": 0, "refused": 0, "joined": 0} | counts
+        )
 
     def rows(self) -> Any:
         return self.page()["mails"]
@@ -73,10 +90,21 @@ def join(node: Harness, code: str) -> tuple[int, str]:
     return status, answer.get("code", "")
 
 
-def test_each_address_gets_a_link_of_its_own_which_works_once(node: Harness, sink: Sink) -> None:
+def test_each_address_gets_a_link_of_its_own_which_works_once(
+    node: Harness, sink: Sink
+) -> None:
     host, before = Host(node), len(sink.mails)
-    answer = host.mail("gil@example.com", " GIL@example.com", "eve@example.com", "no address", language="de")
-    assert answer == {"count": 2, "refused": [{"email": "no address", "reason": "no_address"}]}
+    answer = host.mail(
+        "gil@example.com",
+        " GIL@example.com",
+        "eve@example.com",
+        "no address",
+        language="de",
+    )
+    assert answer == {
+        "count": 2,
+        "refused": [{"email": "no address", "reason": "no_address"}],
+    }
     until(host.is_settled(sent=2))
     assert host.page()["refusal"] == ""
     mails = {to: text for _, (to,), text in sink.mails[before:]}
@@ -87,41 +115,67 @@ def test_each_address_gets_a_link_of_its_own_which_works_once(node: Harness, sin
     assert html is not None
     assert "Ann &lt;b&gt; lädt dich zu" in html.get_content()
     code = text.partition(f"{SITE}/home/messages#invite=")[2][:22]
-    assert [join(node, code) for _ in range(2)] == [(201, ""), (404, "unknown_invitation")]
-    shown = node.call("GET", "/api/v1/invitations/show", query={"app": APP, "code": code})
+    assert [join(node, code) for _ in range(2)] == [
+        (201, ""),
+        (404, "unknown_invitation"),
+    ]
+    shown = node.call(
+        "GET", "/api/v1/invitations/show", query={"app": APP, "code": code}
+    )
     assert (shown[0], shown[1]["code"]) == (410, "invitation_used")
     assert host.states() == {"gil@example.com": "joined", "eve@example.com": "sent"}
     again = host.mail("eve@example.com", "gil@example.com")
     assert again["refused"] == [{"email": "eve@example.com", "reason": "invited"}]
-    assert host.ann.get("invitations", group=host.group)["invitations"] == [], "they are a list of their own"
+    assert host.ann.get("invitations", group=host.group)["invitations"] == [], (
+        "they are a list of their own"
+    )
 
 
-def test_what_the_mail_server_refuses_is_shown_with_its_words(node: Harness, sink: Sink) -> None:
+def test_what_the_mail_server_refuses_is_shown_with_its_words(
+    node: Harness, sink: Sink
+) -> None:
     host = Host(node)
     sink.answers = ["550 5.1.1 nobody of this name"]
     host.mail("nobody@example.com")
     until(host.is_settled(refused=1))
     assert host.rows()[0]["reason"] == "550 5.1.1 nobody of this name"
-    assert host.mail("nobody@example.com")["refused"] == [], "after a mistake it is mended"
+    assert host.mail("nobody@example.com")["refused"] == [], (
+        "after a mistake it is mended"
+    )
 
 
-def test_what_waits_is_sent_after_a_restart_if_its_host_still_may(tmp_path: Path, sink: Sink) -> None:
+def test_what_waits_is_sent_after_a_restart_if_its_host_still_may(
+    tmp_path: Path, sink: Sink
+) -> None:
     first = start(tmp_path, sink)
     host, other = Host(first), Host(first)
     sink.answers = ["451 later"] * 3
     host.mail("first@example.com", "second@example.com")
     other.mail("third@example.com")
-    until(lambda: [row["reason"] for row in host.rows() + other.rows()] == ["451 later"] * 3)
-    User(first, ADMIN.key, app=APP).post("accounts/role", user=other.ann.user, role="member")
+    until(
+        lambda: (
+            [row["reason"] for row in host.rows() + other.rows()] == ["451 later"] * 3
+        )
+    )
+    User(first, ADMIN.key, app=APP).post(
+        "accounts/role", user=other.ann.user, role="member"
+    )
     rows = {row["email"]: row["code"] for row in host.rows() + other.rows()}
     host.ann.post("invitations/revoke", code=rows["second@example.com"])
     first.close()
     # A node that waits for a pause of the one before would make the test long.
     second, before = start(tmp_path, sink), len(sink.mails)
     again = User(second, ADMIN.key, app=APP)
-    for email, group in (("third@example.com", other.group), ("first@example.com", host.group)):
+    for email, group in (
+        ("third@example.com", other.group),
+        ("first@example.com", host.group),
+    ):
         second.node.core.service(InvitationMails).runner.start(APP, rows[email])
-        until(lambda: again.get("invitations/mails", group=group)["counts"]["waiting"] == 0)  # noqa: B023
+        until(
+            lambda: (
+                again.get("invitations/mails", group=group)["counts"]["waiting"] == 0  # noqa: B023
+            )
+        )
     assert [to for _, (to,), _ in sink.mails[before:]] == ["first@example.com"]
     assert sink.ids[-1] in sink.ids[:-1], "who has got it twice sees it once"
     assert rows["first@example.com"] not in sink.ids[-1]
@@ -139,17 +193,25 @@ def test_a_mail_waits_for_a_mail_server_that_is_away(tmp_path: Path) -> None:
     node.close()
 
 
-def test_only_owners_and_moderators_mail_and_only_where_mail_is_sent(node: Harness, tmp_path: Path) -> None:
+def test_only_owners_and_moderators_mail_and_only_where_mail_is_sent(
+    node: Harness, tmp_path: Path
+) -> None:
     member = Host(node, role="")
     fields = {"group": member.group, "emails": ["bob@example.com"]}
     assert member.ann.refused("invitations/mail", **fields) == (403, "not_allowed")
     assert member.page()["refusal"] == "role"
     owner = Host(node)
     assert owner.ann.refused("invitations/mail", **fields) == (404, "unknown_group")
-    assert owner.ann.refused_get("invitations/mails", group=member.group) == (404, "unknown_group")
+    assert owner.ann.refused_get("invitations/mails", group=member.group) == (
+        404,
+        "unknown_group",
+    )
     mute = start(tmp_path, None)
     host = Host(mute)
-    assert host.ann.refused("invitations/mail", **fields | {"group": host.group}) == (501, "not_implemented")
+    assert host.ann.refused("invitations/mail", **fields | {"group": host.group}) == (
+        501,
+        "not_implemented",
+    )
     assert host.page()["refusal"] == "no_mail"
     mute.close()
 
@@ -161,7 +223,10 @@ def test_an_app_and_an_address_get_a_limited_number(tmp_path: Path, sink: Sink) 
         host = Host(node)
         assert host.mail("victim@example.com")["refused"] == [], number
     last = Host(node).mail("victim@example.com")
-    assert last == {"count": 0, "refused": [{"email": "victim@example.com", "reason": "often"}]}
+    assert last == {
+        "count": 0,
+        "refused": [{"email": "victim@example.com", "reason": "often"}],
+    }
     many = [f"{number}@example.com" for number in range(PER_DAY)]
     fields = {"group": host.group, "emails": many}
     assert host.ann.refused("invitations/mail", **fields) == (429, "too_many_requests")
@@ -175,7 +240,9 @@ def test_an_address_is_deleted_after_a_month_or_with_its_host(node: Harness) -> 
         one.mail("late@example.com")
         until(one.is_settled(sent=1))
     accounts_of(core).accounts.remove(APP, other.ann.user)
-    rows = core.store.rows("SELECT member FROM invitation_mail WHERE email = %s", ("late@example.com",))
+    rows = core.store.rows(
+        "SELECT member FROM invitation_mail WHERE email = %s", ("late@example.com",)
+    )
     assert [text_of(member) for (member,) in rows] == [host.ann.user]
     end = host.rows()[0]["created"] + STORED_SECONDS
     for count in (1, 0):

@@ -1,1 +1,2 @@
-"""``/api/v1``: push, presence, channels, sessions and apps for back ends, as JSON."""
+"""``/api/v1``: push, presence, channels, sessions and apps for back ends, as
+JSON."""

@@ -1,7 +1,8 @@
 """Apps: which there are, the settings of one, create, change.
 
-A setting is declared once, in a struct of settings. Its type, limits, default and description hold for
-requests and answers, too. What is different there, its marks say (:mod:`imserver.gateway.config.declared`).
+A setting is declared once, in a struct of settings. Its type, limits, default
+and description hold for requests and answers, too. What is different there, its
+marks say (:mod:`imserver.gateway.config.declared`).
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +17,11 @@ from msgspec.structs import asdict
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.auth.tenants import Tenant
 from imserver.gateway.config.declared import about, bare, hints_of, marks_of, plain
-from imserver.gateway.config.settings import ChannelSettings, LoginPolicy, TenantSettings
+from imserver.gateway.config.settings import (
+    ChannelSettings,
+    LoginPolicy,
+    TenantSettings,
+)
 from imserver.gateway.config.values import RENAMED_OF_APPS, Declarations
 from imserver.gateway.errors import Problems
 from imserver.gateway.http import field
@@ -35,7 +40,12 @@ class AppCreate(Struct, forbid_unknown_fields=True):
     """A new app."""
 
     app: Annotated[
-        str, about("The name; a number if clients of the `cmd` dialect log in.", min_length=1, max_length=191)
+        str,
+        about(
+            "The name; a number if clients of the `cmd` dialect log in.",
+            min_length=1,
+            max_length=191,
+        ),
     ]
     settings: Any
 
@@ -46,14 +56,18 @@ class AppSet(Struct, forbid_unknown_fields=True):
     app: field.App
     settings: Any
     unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
-    merge: Annotated[bool, about("Whether what you leave out of groups such as `webhook` stays.")] = False
+    merge: Annotated[
+        bool, about("Whether what you leave out of groups such as `webhook` stays.")
+    ] = False
 
 
 class AppShown(Struct):
     """An app and its settings, without secrets."""
 
     app: str
-    configured: Annotated[bool, about("Whether it is in the settings. Then it can only be changed there.")]
+    configured: Annotated[
+        bool, about("Whether it is in the settings. Then it can only be changed there.")
+    ]
     locked: Annotated[bool, about("Whether it is to be deleted, and nobody gets in.")]
 
 
@@ -66,10 +80,15 @@ class AppsAnswer(Struct):
 
 
 def given_fields(kind: Shape) -> list[Field]:
-    """The fields of a request for a group of settings. All may be left out. None names a file."""
+    """The fields of a request for a group of settings. All may be left out.
+    None names a file."""
     usual = {each.name: each.default for each in structs.fields(kind)}
     return [
-        (name, _type(hint, given_group, given_entry, True, usual=usual[name]) | UnsetType, UNSET)
+        (
+            name,
+            _type(hint, given_group, given_entry, True, usual=usual[name]) | UnsetType,
+            UNSET,
+        )
         for name, hint in hints_of(kind).items()
         if not marks_of(hint).get("file")
     ]
@@ -78,25 +97,33 @@ def given_fields(kind: Shape) -> list[Field]:
 @cache
 def given_group(kind: Shape) -> Shape:
     """The request for a group of settings."""
-    return _define(kind, "", given_fields(kind), forbid_unknown_fields=True, omit_defaults=True)
+    return _define(
+        kind, "", given_fields(kind), forbid_unknown_fields=True, omit_defaults=True
+    )
 
 
 @cache
 def given_entry(kind: Shape) -> Shape:
-    """The request for an entry of a list or mapping. What is left out has its default."""
+    """The request for an entry of a list or mapping. What is left out has its
+    default."""
     fields = [
         each
-        for each in _with_defaults(kind, lambda hint: _type(hint, given_group, given_entry, True, True))
+        for each in _with_defaults(
+            kind, lambda hint: _type(hint, given_group, given_entry, True, True)
+        )
         if not marks_of(hints_of(kind)[each[0]]).get("file")
     ]
     return _define(kind, "", fields, forbid_unknown_fields=True)
 
 
 def shown_fields(kind: Shape) -> list[Field]:
-    """The fields of an answer with a group of settings: no secrets, no files."""
+    """The fields of an answer with a group of settings: no secrets, no
+    files."""
     fields = _fields_shown(kind)
     if hasattr(kind, "signed"):
-        fields.append(("signed", Annotated[bool, Meta(description="Whether a secret is set.")]))
+        fields.append(
+            ("signed", Annotated[bool, Meta(description="Whether a secret is set.")])
+        )
     return fields
 
 
@@ -108,19 +135,31 @@ def shown_group(kind: Shape) -> Shape:
 
 @cache
 def shown_entry(kind: Shape) -> Shape:
-    """The answer with an entry of a list or mapping: the same as in requests, but for secrets."""
+    """The answer with an entry of a list or mapping: the same as in requests,
+    but for secrets."""
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
-    return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True) if hidden else given_entry(kind)
+    return (
+        _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
+        if hidden
+        else given_entry(kind)
+    )
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
-    """The fields without secrets and files; a default has what is left out if it has it."""
+    """The fields without secrets and files; a default has what is left out if
+    it has it."""
     hints = hints_of(kind)
     found = [
         (hints[each[0]], each)
-        for each in _with_defaults(kind, lambda hint: _type(hint, shown_group, shown_entry, empty=True))
+        for each in _with_defaults(
+            kind, lambda hint: _type(hint, shown_group, shown_entry, empty=True)
+        )
     ]
-    shown = [(marks_of(hint).get("omit", False), each) for hint, each in found if not _is_hidden(hint)]
+    shown = [
+        (marks_of(hint).get("omit", False), each)
+        for hint, each in found
+        if not _is_hidden(hint)
+    ]
     required: list[Field] = [each[:2] for omitted, each in shown if not omitted]
     return required + [each for omitted, each in shown if omitted]
 
@@ -131,9 +170,13 @@ def _is_hidden(hint: Any) -> bool:
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    text = "\n".join(map(str.strip, (kind.__doc__ or "").partition("\n\n")[0].split("\n")))
+    text = "\n".join(
+        map(str.strip, (kind.__doc__ or "").partition("\n\n")[0].split("\n"))
+    )
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
-    return msgspec.defstruct(name, fields, namespace={"__doc__": text}, module=__name__, **options)
+    return msgspec.defstruct(
+        name, fields, namespace={"__doc__": text}, module=__name__, **options
+    )
 
 
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
@@ -144,27 +187,45 @@ def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
         if each.required:
             fields.append((each.name, type_of(hint)))
         elif each.default_factory is not msgspec.NODEFAULT:
-            fields.append((each.name, type_of(hint), msgspec.field(default_factory=each.default_factory)))
+            fields.append(
+                (
+                    each.name,
+                    type_of(hint),
+                    msgspec.field(default_factory=each.default_factory),
+                )
+            )
         else:
             default = each.default
             if isinstance(default, tuple):
-                default = msgspec.field(default_factory=partial(list, default)) if default else []
+                default = (
+                    msgspec.field(default_factory=partial(list, default))
+                    if default
+                    else []
+                )
             fields.append((each.name, type_of(hint), default))
     return fields
 
 
 def _type(
-    hint: Any, group: Make, entry: Make, limits: bool = False, empty: bool = False, usual: Any = ""
+    hint: Any,
+    group: Make,
+    entry: Make,
+    limits: bool = False,
+    empty: bool = False,
+    usual: Any = "",
 ) -> Any:
     """A type of a setting as a type of JSON.
 
-    ``group`` makes the shape of a struct, ``entry`` that of one in a list or mapping. ``limits``: with those
-    of requests. ``empty``: a choice may be ``""``, which stands for the default. ``usual``: the default.
+    ``group`` makes the shape of a struct, ``entry`` that of one in a list or
+    mapping. ``limits``: with those of requests. ``empty``: a choice may be
+    ``""``, which stands for the default. ``usual``: the default.
     """
     inner, kind = bare(hint), get_origin(bare(hint))
     if kind in (tuple, dict):
         *names, item = (
-            _type(each, entry, entry, limits, True) for each in get_args(inner) if each is not ...
+            _type(each, entry, entry, limits, True)
+            for each in get_args(inner)
+            if each is not ...
         )
         inner = dict[names[0], item] if names else list[item]  # type: ignore[valid-type]
     elif kind is Literal and not empty:
@@ -172,7 +233,11 @@ def _type(
     elif isinstance(inner, type) and issubclass(inner, Struct):
         inner = group(inner)
     given = [
-        {name: value for name in _LIMITS if (value := getattr(each, name, None)) is not None}
+        {
+            name: value
+            for name in _LIMITS
+            if (value := getattr(each, name, None)) is not None
+        }
         for each in getattr(hint, "__metadata__", ())
     ]
     meta: dict[str, Any] = reduce(or_, given, {})
@@ -185,12 +250,23 @@ def _type(
     return Annotated[inner, Meta(**meta)] if meta else inner
 
 
-_NOTES: Final = {"secret": "writeOnly", "by_key": "x-by-key"}  # marks of settings → those of schemas
-_LIMITS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern", "description")
+# marks of settings → those of schemas
+_NOTES: Final = {"secret": "writeOnly", "by_key": "x-by-key"}
+_LIMITS: Final = (
+    "ge",
+    "gt",
+    "le",
+    "lt",
+    "min_length",
+    "max_length",
+    "pattern",
+    "description",
+)
 
 
 class Shapes(Struct, frozen=True):
-    """The shapes with the settings of an app: those of requests and answers. ``settings``: their names."""
+    """The shapes with the settings of an app: those of requests and answers.
+    ``settings``: their names."""
 
     create: Any
     set: Any
@@ -201,13 +277,19 @@ class Shapes(Struct, frozen=True):
 
 @cache
 def shapes_of(declared: Declarations) -> Shapes:
-    """The shapes with the settings of the core, and those of an app that features declare."""
+    """The shapes with the settings of the core, and those of an app that
+    features declare."""
     kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
     known = declared.app_hints
     given = msgspec.defstruct(
         "AppSettingsGiven",
         _with_old(
-            [_limited(each, declared) for kind in kinds for each in given_fields(kind) if each[0] in known]
+            [
+                _limited(each, declared)
+                for kind in kinds
+                for each in given_fields(kind)
+                if each[0] in known
+            ]
         ),
         namespace={
             "__doc__": "Settings of an app. Fields that you leave out do not change; in a "
@@ -224,7 +306,10 @@ def shapes_of(declared: Declarations) -> Shapes:
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
     resolved = {each[0]: each for each in _RESOLVED}
     fields = [
-        resolved.get(each[0], each) for kind in kinds for each in shown_fields(kind) if each[0] in known
+        resolved.get(each[0], each)
+        for kind in kinds
+        for each in shown_fields(kind)
+        if each[0] in known
     ]
     shown = _extend(AppShown, *_with_old(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
@@ -235,15 +320,23 @@ _RESOLVED: Final = (
     ("login_policy", LoginPolicy),
     (
         "account_tokens",
-        Annotated[Literal["required", "ignored"], *hints_of(TenantSettings)["account_tokens"].__metadata__],
+        Annotated[
+            Literal["required", "ignored"],
+            *hints_of(TenantSettings)["account_tokens"].__metadata__,
+        ],
     ),
-    ("max_user_bytes", Annotated[int, about("The longest user id, in bytes of UTF-8.")]),
+    (
+        "max_user_bytes",
+        Annotated[int, about("The longest user id, in bytes of UTF-8.")],
+    ),
 )
-"""Settings whose default depends on the app: an answer has what holds for it."""
+"""Settings whose default depends on the app: an answer has what holds for
+it."""
 
 
 def _with_old(fields: list[Field]) -> list[Field]:
-    """The fields, and those that were renamed under their old names, too, for a release."""
+    """The fields, and those that were renamed under their old names, too, for a
+    release."""
     by_name = {each[0]: each for each in fields}
     deprecated = Meta(extra_json_schema={"deprecated": True})
     return fields + [
@@ -264,7 +357,9 @@ def _limited(field: Field, declared: Declarations) -> Field:
 
 def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
     text = {"__doc__": base.__doc__}
-    return msgspec.defstruct(base.__name__, fields, bases=(base,), namespace=text, **options)
+    return msgspec.defstruct(
+        base.__name__, fields, bases=(base,), namespace=text, **options
+    )
 
 
 def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
@@ -276,11 +371,17 @@ def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
         "configured": tenant.configured,
         "locked": tenant.locked,
         "login_policy": tenant.policy,
-        "account_tokens": "required" if tenant.wants_accounts(tenant.name) else "ignored",
+        "account_tokens": "required"
+        if tenant.wants_accounts(tenant.name)
+        else "ignored",
         "max_user_bytes": tenant.user_bytes_of(tenant.name),
     }
-    fields |= {old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields}
-    shown: AppShown = msgspec.convert(fields, shapes_of(declared).shown, from_attributes=True)
+    fields |= {
+        old: fields[name] for old, name in RENAMED_OF_APPS.items() if name in fields
+    }
+    shown: AppShown = msgspec.convert(
+        fields, shapes_of(declared).shown, from_attributes=True
+    )
     return shown
 
 
@@ -289,18 +390,31 @@ routes = Resource("apps", lambda _, api: api)
 
 @routes.get("/apps", Needs.OPERATE)
 def list_apps(
-    api: Api, call: Call, cursor: field.PageCursor = "", limit: field.Limit = field.USUAL_PAGE
+    api: Api,
+    call: Call,
+    cursor: field.PageCursor = "",
+    limit: field.Limit = field.USUAL_PAGE,
 ) -> AppsAnswer:
     """List the apps that the key reaches, page by page."""
     tenants = api.tenants
-    names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
+    names = [
+        name
+        for name in tenants.names()
+        if call.principal.reaches(tenants.resolve(name))
+    ]
     page, following = page_of(names, cursor, limit)
     declared = api.core.declared
-    shown = [_shown(tenant, declared) for tenant in map(tenants.get, page) if tenant is not None]
+    shown = [
+        _shown(tenant, declared)
+        for tenant in map(tenants.get, page)
+        if tenant is not None
+    ]
     return AppsAnswer(len(names), shown, following)
 
 
-@routes.get("/apps/show", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,))
+@routes.get(
+    "/apps/show", Needs.OPERATE, reach="named", problems=(Problems.UNKNOWN_APP,)
+)
 def show_app(api: Api, call: Call, app: field.App) -> AppShown:
     """Show the settings of an app."""
     tenant = api.tenants.find(app)
@@ -332,27 +446,40 @@ def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
 
 
 @routes.post(
-    "/apps/set", Needs.OWN, reach="settings", problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED)
+    "/apps/set",
+    Needs.OWN,
+    reach="settings",
+    problems=(Problems.UNKNOWN_APP, Problems.APP_CONFIGURED),
 )
 def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
-    Current sessions are not ended. An account that owns the app changes all but the settings that decide who
-    logs in as whom, or that take more of the server: these take an API key.
+    Current sessions are not ended. An account that owns the app changes all but
+    the settings that decide who logs in as whom, or that take more of the
+    server: these take an API key.
     """
     declared = api.core.declared
-    if unknown := [name for name in request.unset if name not in shapes_of(declared).settings]:
+    if unknown := [
+        name for name in request.unset if name not in shapes_of(declared).settings
+    ]:
         raise ApiProblem.invalid(f"`unset`: there is no setting `{unknown[0][:100]}`")
     tenants, fields = api.tenants, msgspec.to_builtins(request.settings)
     call.old = sorted(RENAMED_OF_APPS.keys() & {*fields, *request.unset})
-    if call.principal.staff and (taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})):
-        raise ApiProblem(Problems.NOT_ALLOWED, f"`{taken[0]}`: only an API key of scope `admin` changes it")
+    if call.principal.staff and (
+        taken := tenants.only_by_key({**dict.fromkeys(request.unset), **fields})
+    ):
+        raise ApiProblem(
+            Problems.NOT_ALLOWED,
+            f"`{taken[0]}`: only an API key of scope `admin` changes it",
+        )
     tenant = tenants.find(request.app)
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     if request.merge and tenant is not None:
         for name, before in plain(tenant).items():
-            if name in fields and isinstance(bare(declared.app_hints[name]), type(Struct)):
+            if name in fields and isinstance(
+                bare(declared.app_hints[name]), type(Struct)
+            ):
                 fields[name] = before | fields[name]
     return _shown(tenants.change(request.app, fields, tuple(request.unset)), declared)
 
@@ -369,8 +496,13 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     fields = {name: getattr(settings, name) for name in settings.__struct_fields__}
     shown = _shown(Tenant(**fields, name="shop"), declared)
     changed = structs.replace(shown, origins=[], max_channels=100)
-    examples = {f"{PREFIX}/apps": AppsAnswer(1, [shown], ""), f"{PREFIX}/apps/set": changed}
-    old = {old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints}
+    examples = {
+        f"{PREFIX}/apps": AppsAnswer(1, [shown], ""),
+        f"{PREFIX}/apps/set": changed,
+    }
+    old = {
+        old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
+    }
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,
@@ -383,7 +515,9 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
             body=own_shapes.get(row.body, row.body),
             answer=own_shapes.get(row.answer, row.answer),
             deprecated=old if row.body in own_shapes else row.deprecated,
-            answer_example=examples.get(row.path, shown) if row.answer in own_shapes else row.answer_example,
+            answer_example=examples.get(row.path, shown)
+            if row.answer in own_shapes
+            else row.answer_example,
         )
         for row in routes.rows
     )

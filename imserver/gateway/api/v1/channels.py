@@ -1,4 +1,5 @@
-"""Channels: publish, history, and what a channel is like. Subscribers are in :mod:`.subscribers`."""
+"""Channels: publish, history, and what a channel is like. Subscribers are in
+:mod:`.subscribers`."""
 
 from typing import Annotated, Any, Final
 
@@ -31,7 +32,11 @@ Offset = Annotated[
     ),
 ]
 Epoch = Annotated[
-    str, about("The life of a history. Offsets of another epoch mean other publications.", max_length=64)
+    str,
+    about(
+        "The life of a history. Offsets of another epoch mean other publications.",
+        max_length=64,
+    ),
 ]
 Tags = Annotated[
     dict[str, str],
@@ -41,12 +46,16 @@ Tags = Annotated[
     ),
 ]
 WithHistory = Annotated[
-    bool, about("False: subscribers receive the message, and it is not added to the history of the channel.")
+    bool,
+    about(
+        "False: subscribers receive the message, and it is not added to the history of the channel."
+    ),
 ]
 
 
 class ChannelPublishRequest(Sending, kw_only=True, omit_defaults=True):
-    """A message to the subscribers of a channel. It has the fields of a push."""
+    """A message to the subscribers of a channel. It has the fields of a
+    push."""
 
     channel: ChannelName
     tags: Tags = field(default_factory=dict)
@@ -56,13 +65,16 @@ class ChannelPublishRequest(Sending, kw_only=True, omit_defaults=True):
 class ChannelBroadcastRequest(Sending, kw_only=True, omit_defaults=True):
     """A message to the subscribers of several channels."""
 
-    channels: Annotated[list[ChannelName], about("The channels.", min_length=1, max_length=1000)]
+    channels: Annotated[
+        list[ChannelName], about("The channels.", min_length=1, max_length=1000)
+    ]
     tags: Tags = field(default_factory=dict)
     with_history: WithHistory = True
 
 
 class HistoryPosition(Struct, kw_only=True):
-    """A position in the history of a channel, if it has one. Its fields come after those of subclasses."""
+    """A position in the history of a channel, if it has one. Its fields come
+    after those of subclasses."""
 
     offset: Offset | UnsetType = UNSET
     epoch: Epoch | UnsetType = UNSET
@@ -105,11 +117,14 @@ class PublicationShown(Struct, omit_defaults=True):
     data: Annotated[Raw | UnsetType, about("The message, if it is not text.")] = UNSET
     sender: str = ""
     id: str = ""
-    tags: Annotated[dict[str, str] | UnsetType, about("Words about the message.")] = UNSET
+    tags: Annotated[dict[str, str] | UnsetType, about("Words about the message.")] = (
+        UNSET
+    )
 
 
 class ChannelHistoryAnswer(Struct):
-    """A page of the history. `offset` and `epoch` are the position of its newest publication."""
+    """A page of the history. `offset` and `epoch` are the position of its
+    newest publication."""
 
     publications: list[PublicationShown]
     offset: Offset
@@ -120,7 +135,9 @@ class ChannelInfo(HistoryPosition):
     """What a channel is like."""
 
     channel: str
-    subscribers: Annotated[int, about("The number of subscribed connections, about a second old.")]
+    subscribers: Annotated[
+        int, about("The number of subscribed connections, about a second old.")
+    ]
 
 
 class Removed(Struct):
@@ -131,14 +148,21 @@ class Removed(Struct):
 
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
-        return ApiProblem(Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer")
+        return ApiProblem(
+            Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer"
+        )
     return ApiProblem.invalid(str(error))
 
 
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-routes = Resource("channels", lambda _, api: api, base=ChannelQuery, refusals={ChannelRefused: _refused})
+routes = Resource(
+    "channels",
+    lambda _, api: api,
+    base=ChannelQuery,
+    refusals={ChannelRefused: _refused},
+)
 _PUBLISHES: Final[dict[str, Any]] = {
     "takes_many": True,
     "act": "",
@@ -152,26 +176,33 @@ _PUBLISHES: Final[dict[str, Any]] = {
 def publish(api: Api, call: Call, request: ChannelPublishRequest) -> ChannelResult:
     """Publish to a channel.
 
-    Delivers a message to the subscribers of a channel, on all nodes. If the channel has a history, the
-    message is in it before the server answers, and the answer has its position.
+    Delivers a message to the subscribers of a channel, on all nodes. If the
+    channel has a history, the message is in it before the server answers, and
+    the answer has its position.
 
-    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of the members of a group, both
-    without `tags`.
+    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of
+    the members of a group, both without `tags`.
     """
     (result,) = _publish(api, call, request, [request.channel])
     return result
 
 
 @routes.post("/channels/broadcast", Needs.PUSH, **_PUBLISHES)
-def broadcast(api: Api, call: Call, request: ChannelBroadcastRequest) -> ChannelBroadcastAnswer:
+def broadcast(
+    api: Api, call: Call, request: ChannelBroadcastRequest
+) -> ChannelBroadcastAnswer:
     """Publish the same message to several channels."""
     return ChannelBroadcastAnswer(_publish(api, call, request, request.channels))
 
 
 def _publish(
-    api: Api, call: Call, request: ChannelPublishRequest | ChannelBroadcastRequest, channels: list[str]
+    api: Api,
+    call: Call,
+    request: ChannelPublishRequest | ChannelBroadcastRequest,
+    channels: list[str],
 ) -> list[ChannelResult]:
-    """Publish once to each channel for the key of a request, or its id. May switch."""
+    """Publish once to each channel for the key of a request, or its id. May
+    switch."""
     if api.core.metrics.pushes.stops:
         api.core.metrics.pushes.require(call.app)
     event = event_of(api.limits, request)
@@ -179,8 +210,13 @@ def _publish(
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
     key, digest = key_of(call) or request.id, 0
     if key:
-        content = _members(msgspec.json.encode(request))  # where it goes tells no message from another
-        content = {name: value for name, value in content.items() if name not in ("channel", "channels")}
+        # where it goes tells no message from another
+        content = _members(msgspec.json.encode(request))
+        content = {
+            name: value
+            for name, value in content.items()
+            if name not in ("channel", "channels")
+        }
         digest = digest_of(msgspec.json.encode(content))
     found = api.core.publishing.to_channels(
         call.app,
@@ -194,14 +230,19 @@ def _publish(
         all_or_none=True,
     )
     # IdReused: another message with this id came at the same time.
-    outcomes = [Outcome.REFUSED if isinstance(each, IdReused) else each.outcome for each in found]
+    outcomes = [
+        Outcome.REFUSED if isinstance(each, IdReused) else each.outcome
+        for each in found
+    ]
     if Outcome.FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     results = list[ChannelResult]()
     for channel, outcome, each in zip(channels, outcomes, found, strict=True):
         at = each.position if isinstance(each, Published) else None
         offset, epoch = (UNSET, UNSET) if at is None else (at.offset, at.epoch)
-        results.append(ChannelResult(channel, STATUSES[outcome], offset=offset, epoch=epoch))
+        results.append(
+            ChannelResult(channel, STATUSES[outcome], offset=offset, epoch=epoch)
+        )
     return results
 
 
@@ -225,8 +266,9 @@ def history(
 ) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
 
-    Without `offset` the page begins with the oldest one, or with `reverse` with the newest. If `epoch` is
-    given and the history has another one, the page is empty: read again without it.
+    Without `offset` the page begins with the oldest one, or with `reverse` with
+    the newest. If `epoch` is given and the history has another one, the page is
+    empty: read again without it.
     """
     since = None if offset < 0 else Position(epoch, offset)
     page = api.channels.histories.read(call.app, channel, since, limit, reverse)
@@ -262,9 +304,12 @@ def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
 
 @routes.get("/channels/info", Needs.READ_OR_OPERATE)
 def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
-    """Show how many are subscribed to a channel, and the position of its history."""
+    """Show how many are subscribed to a channel, and the position of its
+    history."""
     channels = api.channels
-    shown = ChannelInfo(request.channel, channels.members.count(call.app, request.channel))
+    shown = ChannelInfo(
+        request.channel, channels.members.count(call.app, request.channel)
+    )
     if not channels.options.of(call.app, request.channel).has_history:
         return shown
     position = channels.histories.read(call.app, request.channel).position

@@ -1,5 +1,5 @@
-"""Presence: users online, their sessions, counts, a connection; ending sessions: disconnect, ban, unban,
-bans."""
+"""Presence: users online, their sessions, counts, a connection; ending
+sessions: disconnect, ban, unban, bans."""
 
 from collections.abc import Sequence
 from math import inf
@@ -29,9 +29,14 @@ class PresenceRequest(Struct, forbid_unknown_fields=True):
     app: field.App
     users: Annotated[
         list[field.User],
-        about("The users to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
+        about(
+            "The users to look for.",
+            extra_json_schema={"maxItems": "limits.batch_targets"},
+        ),
     ]
-    sessions: Annotated[bool, about("Whether to list the sessions of each user, too.")] = False
+    sessions: Annotated[
+        bool, about("Whether to list the sessions of each user, too.")
+    ] = False
 
 
 class SessionShown(SessionInfo, frozen=True, array_like=False):
@@ -45,7 +50,9 @@ class UserPresence(Struct):
     online: bool
     sessions: Annotated[
         list[SessionShown] | UnsetType,
-        about("The sessions of the user, the oldest first, if the request asks for them."),
+        about(
+            "The sessions of the user, the oldest first, if the request asks for them."
+        ),
     ] = UNSET
 
 
@@ -82,7 +89,8 @@ class AppCounts(Struct):
 
 
 class CountsAnswer(Struct):
-    """The counts of one app, or a page of the apps that the key reaches, ordered by name."""
+    """The counts of one app, or a page of the apps that the key reaches,
+    ordered by name."""
 
     apps: list[AppCounts]
     next: field.NextCursor
@@ -94,43 +102,69 @@ routes = Resource("presence", lambda _, api: api, need=Needs.READ_OR_OPERATE)
 
 @routes.get(
     "/presence",
-    links=(Link("connection", "get_connections_show", {"connection": "users/0/sessions/0/connection"}),),
+    links=(
+        Link(
+            "connection",
+            "get_connections_show",
+            {"connection": "users/0/sessions/0/connection"},
+        ),
+    ),
 )
-def user_presence(api: Api, call: Call, app: field.App, user: field.User) -> PresenceAnswer:
+def user_presence(
+    api: Api, call: Call, app: field.App, user: field.User
+) -> PresenceAnswer:
     """Show whether a user is online, and their sessions."""
     return _with_sessions(api, call.app, [user])
 
 
-@routes.post("/presence", act="", problems=(Problems.TOO_MANY_TARGETS,), takes_many=True)
+@routes.post(
+    "/presence", act="", problems=(Problems.TOO_MANY_TARGETS,), takes_many=True
+)
 def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
     """Show which of these users are online."""
     require_few(api.limits, request.users)
     if not request.sessions:
         online = api.core.presence.online(call.app, request.users)
-        users = [UserPresence(*each) for each in zip(request.users, online.users, strict=True)]
+        users = [
+            UserPresence(*each)
+            for each in zip(request.users, online.users, strict=True)
+        ]
         return PresenceAnswer(sum(online.users), users, list(online.missing))
     return _with_sessions(api, call.app, request.users)
 
 
 def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
     answer = api.core.presence.sessions(app, names)
-    sessions = msgspec.convert(answer.sessions, list[list[SessionShown]], from_attributes=True)
-    users = [UserPresence(user, bool(each), each) for user, each in zip(names, sessions, strict=True)]
-    return PresenceAnswer(sum(user.online for user in users), users, list(answer.missing))
+    sessions = msgspec.convert(
+        answer.sessions, list[list[SessionShown]], from_attributes=True
+    )
+    users = [
+        UserPresence(user, bool(each), each)
+        for user, each in zip(names, sessions, strict=True)
+    ]
+    return PresenceAnswer(
+        sum(user.online for user in users), users, list(answer.missing)
+    )
 
 
 @routes.get(
     "/users",
-    links=(Link("page", "get_users", {"cursor": "next"}), Link("user", "get_presence", {"user": "users/0"})),
+    links=(
+        Link("page", "get_users", {"cursor": "next"}),
+        Link("user", "get_presence", {"user": "users/0"}),
+    ),
 )
 def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
 
-    A user who stays online is listed exactly once, even if others come and go between pages.
+    A user who stays online is listed exactly once, even if others come and go
+    between pages.
     """
     page = api.core.presence.page(call.app, read_cursor(request.cursor), request.limit)
     names = sorted(page.users)
-    return UsersAnswer(page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing))
+    return UsersAnswer(
+        page.total, names, cursor_of(names[-1]) if page.more else "", list(page.missing)
+    )
 
 
 @routes.get("/counts", reach="optional")
@@ -148,13 +182,18 @@ def counts(
     if app:
         names, following = [call.app], ""
     else:
-        names, following = page_of(reached(api.core.tenants, call.principal), cursor, limit)
+        names, following = page_of(
+            reached(api.core.tenants, call.principal), cursor, limit
+        )
     found = api.core.presence.counts(names)
-    counted = [AppCounts(name, each.users, each.sessions, each.channels) for name, each in found.apps.items()]
+    counted = [
+        AppCounts(name, each.users, each.sessions, each.channels)
+        for name, each in found.apps.items()
+    ]
     return CountsAnswer(counted, following, list(found.missing))
 
 
-# --- one connection -----------------------------------------------------------------------------------------
+# --- one connection -----------------------------------------------------------
 
 
 class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
@@ -162,7 +201,9 @@ class ConnectionShown(ConnectionInfo, frozen=True, array_like=False):
 
 
 @routes.get("/connections/show", problems=(Problems.UNKNOWN_CONNECTION,))
-def connection(api: Api, call: Call, app: field.App, connection: ConnectionId) -> ConnectionShown:
+def connection(
+    api: Api, call: Call, app: field.App, connection: ConnectionId
+) -> ConnectionShown:
     """Show a connection."""
     found = api.core.connections.about(call.app, [connection])[0]
     if found is None:
@@ -170,7 +211,7 @@ def connection(api: Api, call: Call, app: field.App, connection: ConnectionId) -
     return msgspec.convert(found, ConnectionShown, from_attributes=True)
 
 
-# --- ending sessions ----------------------------------------------------------------------------------------
+# --- ending sessions ----------------------------------------------------------
 
 MOST_USERS: Final = 1000
 
@@ -178,14 +219,22 @@ Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
 
 
 class DisconnectRequest(Struct, forbid_unknown_fields=True):
-    """The sessions to end: those of users, on one device or all, and single connections."""
+    """The sessions to end: those of users, on one device or all, and single
+    connections."""
 
     app: field.App
-    users: Annotated[list[field.User], about("Users whose sessions to end.", max_length=MOST_USERS)] = []
+    users: Annotated[
+        list[field.User], about("Users whose sessions to end.", max_length=MOST_USERS)
+    ] = []
     device: Annotated[
-        str | UnsetType, about("End only the sessions on devices with this name. Left out: on all devices.")
+        str | UnsetType,
+        about(
+            "End only the sessions on devices with this name. Left out: on all devices."
+        ),
     ] = UNSET
-    connections: Annotated[list[ConnectionId], about("Connections to close.", max_length=MOST_USERS)] = []
+    connections: Annotated[
+        list[ConnectionId], about("Connections to close.", max_length=MOST_USERS)
+    ] = []
 
 
 class UserRemoved(Struct):
@@ -196,7 +245,8 @@ class UserRemoved(Struct):
 
 
 class ConnectionClosed(Struct):
-    """Whether the connection was closed: 1, or 0 if there is no such connection."""
+    """Whether the connection was closed: 1, or 0 if there is no such
+    connection."""
 
     connection: str
     closed: int
@@ -236,7 +286,9 @@ class BanShown(Struct):
     """A banned user."""
 
     user: str
-    until: Annotated[int | None, about("The end of the ban, in Unix seconds; null: it is for good.")]
+    until: Annotated[
+        int | None, about("The end of the ban, in Unix seconds; null: it is for good.")
+    ]
     reason: Annotated[str, about("Why. The user sees it.")] = ""
 
 
@@ -252,30 +304,42 @@ sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
 
 
 def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
-    """Refuse who acts by a role that may not act on one of these users. May switch."""
+    """Refuse who acts by a role that may not act on one of these users. May
+    switch."""
     if not api.core.authority.may_act_on(call.principal, call.app, users):
-        raise ApiProblem(Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only")
+        raise ApiProblem(
+            Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
+        )
 
 
 @sessions.post("/disconnect")
 def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
     """End sessions of users or single connections.
 
-    The connections are closed with code 4502, which asks the client not to reconnect; the server does not
-    enforce it. Earlier pushes arrive first.
+    The connections are closed with code 4502, which asks the client not to
+    reconnect; the server does not enforce it. Earlier pushes arrive first.
     """
     app, device = call.app, None if request.device is UNSET else request.device
     removed = api.core.sessions.close(app, request.users, device)
-    users = [UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)]
+    users = [
+        UserRemoved(*each) for each in zip(request.users, removed.closed, strict=True)
+    ]
     connections = [
-        ConnectionClosed(each, int(api.core.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT))
+        ConnectionClosed(
+            each,
+            int(
+                api.core.connections.close(app, each, CloseCode.KICKED) is Outcome.SENT
+            ),
+        )
         for each in request.connections
     ]
     closed = removed.total + sum(each.closed for each in connections)
     return DisconnectAnswer(closed, users, connections, list(removed.missing))
 
 
-@sessions.post("/ban", schema=("BanRequest", "The users to ban, for how long, and why."))
+@sessions.post(
+    "/ban", schema=("BanRequest", "The users to ban, for how long, and why.")
+)
 def ban(
     api: Api,
     call: Call,
@@ -283,14 +347,20 @@ def ban(
     users: Users,
     seconds: Annotated[
         float,
-        about("How long to refuse their logins, at most a year; 0: for good.", ge=0, le=MAX_BAN_SECONDS),
+        about(
+            "How long to refuse their logins, at most a year; 0: for good.",
+            ge=0,
+            le=MAX_BAN_SECONDS,
+        ),
     ],
     reason: Annotated[str, about("Why. The users see it.", max_length=250)] = "",
 ) -> BanAnswer:
-    """Ban users: end all their sessions and refuse their logins, for a time or for good.
+    """Ban users: end all their sessions and refuse their logins, for a time or
+    for good.
 
-    The connections are closed with code 4503; its reason says until when and why. A later ban replaces an
-    earlier one. Unknown ids are banned, too. An owner of the app bans moderators and members.
+    The connections are closed with code 4503; its reason says until when and
+    why. A later ban replaces an earlier one. Unknown ids are banned, too. An
+    owner of the app bans moderators and members.
     """
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
@@ -299,12 +369,16 @@ def ban(
     return BanAnswer(removed.total, banned, removed.lasting, list(removed.missing))
 
 
-@sessions.post("/unban", schema=("UnbanRequest", "Whose bans to lift."), problems=(Problems.TO_BE_ERASED,))
+@sessions.post(
+    "/unban",
+    schema=("UnbanRequest", "Whose bans to lift."),
+    problems=(Problems.TO_BE_ERASED,),
+)
 def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
-    You may also name users who are not banned. The ban of a lock ends with the lock alone. Whoever is to be
-    erased stays out until `users/erase/undo`.
+    You may also name users who are not banned. The ban of a lock ends with the
+    lock alone. Whoever is to be erased stays out until `users/erase/undo`.
     """
     _require_below(api, call, users)
     if any((call.app, user) in api.core.sessions.holds for user in users):
@@ -319,5 +393,7 @@ def bans(api: Api, call: Call, request: field.AppPage) -> BansAnswer:
     found = api.core.sessions.bans(call.app)
     page, following = page_of(sorted(found), request.cursor, request.limit)
     return BansAnswer(
-        len(found), [BanShown(user, found[user].until, found[user].reason) for user in page], following
+        len(found),
+        [BanShown(user, found[user].until, found[user].reason) for user in page],
+        following,
     )

@@ -1,10 +1,12 @@
-"""``/api/v1/publisher``: a WebSocket over which a back end sends pushes and streamed messages.
+"""``/api/v1/publisher``: a WebSocket over which a back end sends pushes and
+streamed messages.
 
-A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or the path of a route with
-``on_publisher`` and its body. The answers come in the same order. Each has the ``seq`` of its message, and
-``sent`` and ``results`` of a push, ``pong``, the fields of the route, or an ``error``
-(:class:`PublishRefusal`). Messages that are read together are served together, so that many pushes share one
-question to Redis.
+A message is ``{"seq": …, "publish": {a push}}``, ``{"seq": …, "ping": {}}``, or
+the path of a route with ``on_publisher`` and its body. The answers come in the
+same order. Each has the ``seq`` of its message, and ``sent`` and ``results`` of
+a push, ``pong``, the fields of the route, or an ``error``
+(:class:`PublishRefusal`). Messages that are read together are served together,
+so that many pushes share one question to Redis.
 """
 
 import logging
@@ -49,16 +51,19 @@ from imserver.gateway.transport.gate import DialectPath, Head, host_of
 from imserver.gateway.transport.http1 import HttpRequest, HttpResponse
 
 BATCH: Final = 256
-"""The most commands that are served together. Then other connections have their turn."""
+"""The most commands that are served together. Then other connections have their
+turn."""
 MAX_WAITING: Final = 4 * BATCH
 """The most commands of a connection that wait. Then its socket is not read."""
 Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
 
 
 class PublisherCommand(Struct, forbid_unknown_fields=True):
-    """One message to the server. ``seq`` is yours, and comes back in the answer.
+    """One message to the server. ``seq`` is yours, and comes back in the
+    answer.
 
-    On a node it also has a field for each route with ``on_publisher``, the body of that route.
+    On a node it also has a field for each route with ``on_publisher``, the body
+    of that route.
     """
 
     seq: Seq = 0
@@ -78,12 +83,15 @@ class _Numbered(Struct):
     seq: Seq = 0
 
 
-_BEGIN_WITH_SEQ: Final = re.compile(rb'\s*\{\s*"seq"\s*:\s*(?:-?[0-9]{1,20}|"[^"\\]{0,128}")')
+_BEGIN_WITH_SEQ: Final = re.compile(
+    rb'\s*\{\s*"seq"\s*:\s*(?:-?[0-9]{1,20}|"[^"\\]{0,128}")'
+)
 _number_of = msgspec.json.Decoder(_Numbered)
 
 
 class PublisherState(DialectState, kw_only=True):
-    """Requests of a publisher connection that wait. Owner: :class:`Publisher`."""
+    """Requests of a publisher connection that wait. Owner:
+    :class:`Publisher`."""
 
     headers: dict[str, str]
     waiting: deque[bytes] = field(default_factory=deque)
@@ -102,9 +110,15 @@ class Publisher:
         self._api = api
         longest = api.core.config.limits.body_bytes
         self._most_waiting_bytes = longest
-        self._path = DialectPath(PublisherDialect(), self.serve, longest, opened=self.opened)
+        self._path = DialectPath(
+            PublisherDialect(), self.serve, longest, opened=self.opened
+        )
         rows = api.commands.items()
-        names = {name.replace("/", "_"): name for name, each in rows if each.route.on_publisher}
+        names = {
+            name.replace("/", "_"): name
+            for name, each in rows
+            if each.route.on_publisher
+        }
         kind = msgspec.defstruct(
             "PublisherCommand",
             [(field, Raw | UnsetType, UNSET) for field in names],
@@ -112,7 +126,9 @@ class Publisher:
             rename=names,
             forbid_unknown_fields=True,
         )
-        self._decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(kind)
+        self._decoder: msgspec.json.Decoder[PublisherCommand] = msgspec.json.Decoder(
+            kind
+        )
         self._names = ("publish", "ping", *names.values())
         self._bodies_of = attrgetter("publish", "ping", *names)
         """The values of these fields, each UNSET or the body of a command."""
@@ -135,15 +151,26 @@ class Publisher:
             self._api.keys.hold(principal.key, connection)
         self._count(principal, "", head.host, self.path, refused=False)
         host, id = head.host, request_id(head.headers.get("x-request-id", ""))
-        self._api.core.node.request_log.add("GET", self.path, 101, 0.0, host, 0, id, principal.label)
+        self._api.core.node.request_log.add(
+            "GET", self.path, 101, 0.0, host, 0, id, principal.label
+        )
 
-    def _count(self, by: Principal, app: str, host: str, route: str, refused: bool, number: int = 1) -> None:
+    def _count(
+        self,
+        by: Principal,
+        app: str,
+        host: str,
+        route: str,
+        refused: bool,
+        number: int = 1,
+    ) -> None:
         """Count what a key did."""
         if by.kind == "key":
             self._api.uses.add((by.key, f"GET {route}", app, host), refused, number)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Take one message. Waits while the connection has too many commands."""
+        """Take one message. Waits while the connection has too many
+        commands."""
         line = connection.dialect_state
         assert isinstance(line, PublisherState)
         line.waiting.append(payload)
@@ -151,12 +178,16 @@ class Publisher:
         if not line.running:
             line.running = True
             gevent.spawn(self._run, connection, line)
-        elif len(line.waiting) >= MAX_WAITING or line.waiting_bytes >= self._most_waiting_bytes:
+        elif (
+            len(line.waiting) >= MAX_WAITING
+            or line.waiting_bytes >= self._most_waiting_bytes
+        ):
             line.room = line.room or Signal()
             line.room.wait()
 
     def _run(self, connection: Connection, line: PublisherState) -> None:
-        """Greenlet: serve waiting commands until there are none. It starts after the current read."""
+        """Greenlet: serve waiting commands until there are none. It starts
+        after the current read."""
         waiting = line.waiting
         try:
             while waiting:
@@ -165,14 +196,18 @@ class Publisher:
                 answers = self._serve_each(connection, line, some)
                 if answers and connection.is_open:
                     frame = connection.encoding.frame
-                    connection.send_frame(b"".join([frame(answer) for answer in answers]))
+                    connection.send_frame(
+                        b"".join([frame(answer) for answer in answers])
+                    )
                 room, line.room = line.room, None
                 if room is not None:
                     room.set()
                 if waiting:
                     serve_others()
         except Exception:
-            logging.getLogger(__name__).exception("publishing failed", extra={"connection": connection.peer})
+            logging.getLogger(__name__).exception(
+                "publishing failed", extra={"connection": connection.peer}
+            )
             waiting.clear()
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
@@ -180,7 +215,9 @@ class Publisher:
             if line.room is not None:
                 line.room.set()
 
-    def _serve_each(self, connection: Connection, line: PublisherState, payloads: list[bytes]) -> list[bytes]:
+    def _serve_each(
+        self, connection: Connection, line: PublisherState, payloads: list[bytes]
+    ) -> list[bytes]:
         """Carry out commands. Returns the answers in order."""
         api = self._api
         # Checked each time: the key may have been revoked or changed.
@@ -211,18 +248,29 @@ class Publisher:
             run.counts["", True] += invalid
         for (app, refused), number in run.counts.items():
             # What keys did names these pushes so.
-            self._count(principal, app, host, f"{PublisherDialect.path} publish", refused, number)
+            self._count(
+                principal,
+                app,
+                host,
+                f"{PublisherDialect.path} publish",
+                refused,
+                number,
+            )
         return [
             result if isinstance(result, bytes) else _answer(command, result)
             for command, result in zip(commands, run.results, strict=True)
         ]
 
-    def _run_route(self, command: PublisherCommand, principal: Principal, connection: Connection) -> bytes:
+    def _run_route(
+        self, command: PublisherCommand, principal: Principal, connection: Connection
+    ) -> bytes:
         """Carry out a command as its route would. Switches."""
         bodies = zip(self._names, self._bodies_of(command), strict=True)
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
-        request = HttpRequest("POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer))
+        request = HttpRequest(
+            "POST", endpoint.route.path, b"", bytes(body), {}, host_of(connection.peer)
+        )
         finished = self._api.run(endpoint, principal, request)
         serve_others()
         seq = encode(command.seq)
@@ -234,8 +282,8 @@ class Publisher:
         return b'{"seq":%b,%b' % (seq, finished.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
-        """The ``seq`` of a command that cannot be read; None: it is not known. Of a long one only the begin
-        is looked at."""
+        """The ``seq`` of a command that cannot be read; None: it is not known.
+        Of a long one only the begin is looked at."""
         if len(payload) > self._api.limits.one_body_bytes:
             begin = _BEGIN_WITH_SEQ.match(payload)
             payload = b"" if begin is None else begin[0] + b"}"
@@ -244,10 +292,14 @@ class Publisher:
         except (ValueError, RecursionError):
             return None
 
-    def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
+    def _read(
+        self, payload: bytes, principal: Principal, connection: Connection
+    ) -> PublisherCommand | bytes:
         """Decode one command; or the refusal of an invalid one."""
         try:
-            command = Call.decode_json(self._decoder, payload, self._api.limits.many_values)
+            command = Call.decode_json(
+                self._decoder, payload, self._api.limits.many_values
+            )
             bodies = self._bodies_of(command)
             if bodies.count(UNSET) != len(bodies) - 1:
                 names = ", ".join(f"`{name}`" for name in self._names)
@@ -265,7 +317,9 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
     seq = command.seq
     if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
-    if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(sent.outcomes):
+    if isinstance(sent, Sent) and (count := sent.outcomes.count(_SENT)) == len(
+        sent.outcomes
+    ):
         return b'{"seq":%b,"sent":%d}' % (encode(seq), count)
     return b'{"seq":%b,%b}' % (encode(seq), sent.answer(only_missed=True))
 
@@ -276,14 +330,16 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     return b'{"seq":%b,"error":%b}' % (encode(seq), encode(refusal))
 
 
-# --- successive pushes --------------------------------------------------------------------------------------
+# --- successive pushes --------------------------------------------------------
 
 
 class _Run(Service):
-    """Carries out the successive commands of a connection, in order. A refused one does not stop the others.
+    """Carries out the successive commands of a connection, in order. A refused
+    one does not stop the others.
 
-    Successive pushes to one user each, in one app, share one question to the registry. Successive pushes that
-    are stored share one transaction. ``results``: one for each command so far, or its answer.
+    Successive pushes to one user each, in one app, share one question to the
+    registry. Successive pushes that are stored share one transaction.
+    ``results``: one for each command so far, or its answer.
     """
 
     _api: Api
@@ -305,8 +361,13 @@ class _Run(Service):
             app = api.tenants.aliases.get(push.app, push.app)
             require_app(api, self._principal, Needs.PUSH, app)
             checked = CheckedPush(app, push, checked_event(api.limits, push), id)
-            is_plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-            alone, is_other = not (push.store or is_plain), (push.store, app) != (self._is_stored, self._app)
+            is_plain = (
+                push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+            )
+            alone, is_other = (
+                not (push.store or is_plain),
+                (push.store, app) != (self._is_stored, self._app),
+            )
             if self._waiting and (alone or is_other or id in self._ids):
                 self.finish()
             if alone:
@@ -345,7 +406,9 @@ _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 """The result that is remembered of a push to one user, by its outcome."""
 
 
-def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | ApiProblem]:
+def _send_each(
+    api: Api, pushes: Sequence[CheckedPush]
+) -> list[PushResult | ApiProblem]:
     """Carry out pushes to one user each, all in one app. May switch."""
     app, ids, count = pushes[0].app, api.core.idempotency, len(pushes)
     keys = [checked.key for checked in pushes]
@@ -360,13 +423,19 @@ def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | Api
     try:
         if quota is None:
             users = [str(pushes[index].push.user) for index in mine]
-            outcomes = api.core.publishing.to_each(app, users, [pushes[index].event for index in mine])
+            outcomes = api.core.publishing.to_each(
+                app, users, [pushes[index].event for index in mine]
+            )
     finally:
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
-                ids.settle(claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome])
-    results: list[PushResult | ApiProblem] = [_NOT_ACCEPTED if quota is None else spent(quota)] * count
+                ids.settle(
+                    claim, outcome in ACCEPTED, digests[index], _RESULTS[outcome]
+                )
+    results: list[PushResult | ApiProblem] = [
+        _NOT_ACCEPTED if quota is None else spent(quota)
+    ] * count
     for index, outcome in zip(mine, outcomes, strict=True):
         if outcome is not _FAILED:
             results[index] = Sent(pushes[index].push, [outcome])
@@ -375,7 +444,8 @@ def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | Api
             continue
         checked = pushes[index]
         try:
-            if isinstance(claim, Waiting):  # no claim is held any more, so this may wait
+            # no claim is held any more, so this may wait
+            if isinstance(claim, Waiting):
                 results[index] = send(api, checked)
             else:
                 results[index] = repeated(checked.push, claim)
@@ -384,7 +454,7 @@ def _send_each(api: Api, pushes: Sequence[CheckedPush]) -> list[PushResult | Api
     return results
 
 
-# --- the route ----------------------------------------------------------------------------------------------
+# --- the route ----------------------------------------------------------------
 
 routes = Resource("push", service=lambda _, api: api)
 
@@ -393,19 +463,27 @@ routes = Resource("push", service=lambda _, api: api)
     "/publisher",
     Needs.PUSH,
     status=101,
-    problems=(Problems.NOT_AN_UPGRADE, *APP_PROBLEMS, *SENDING_PROBLEMS, Problems.TOO_MANY_STREAMS),
+    problems=(
+        Problems.NOT_AN_UPGRADE,
+        *APP_PROBLEMS,
+        *SENDING_PROBLEMS,
+        Problems.TOO_MANY_STREAMS,
+    ),
 )
 def publisher(_api: Api, _call: Call) -> HttpResponse:
     """Push and stream over a WebSocket.
 
-    A WebSocket for back ends that push continuously. Each message is a command, `{"seq": 1, "publish": {…the
-    body of a push…}}`. You need not wait for one answer before you send the next command. The server answers
-    in order: `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the answer also has
-    `results` of the other targets (of all targets if the push was stored), or `error`. `{"seq": 2, "ping":
-    {}}` is answered with `{"seq": 2, "pong": {}}`.
+    A WebSocket for back ends that push continuously. Each message is a command,
+    `{"seq": 1, "publish": {…the body of a push…}}`. You need not wait for one
+    answer before you send the next command. The server answers in order:
+    `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the
+    answer also has `results` of the other targets (of all targets if the push
+    was stored), or `error`. `{"seq": 2, "ping": {}}` is answered with `{"seq":
+    2, "pong": {}}`.
 
-    On a server with stored messages the paths `channels/stream/open`, `channels/stream/append` and
-    `channels/stream/close` are commands, too, with the bodies of these routes. The answer has `seq` and the
-    fields of the answer of the route.
+    On a server with stored messages the paths `channels/stream/open`,
+    `channels/stream/append` and `channels/stream/close` are commands, too, with
+    the bodies of these routes. The answer has `seq` and the fields of the
+    answer of the route.
     """
     raise ApiProblem(Problems.NOT_AN_UPGRADE)

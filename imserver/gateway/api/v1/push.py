@@ -54,7 +54,8 @@ SENDING_PROBLEMS: Final = (
     Problems.ID_REUSED,
     Problems.NOT_ACCEPTED,
 )
-"""The refusals of everything that sends, besides those of a request that names an app."""
+"""The refusals of everything that sends, besides those of a request that names
+an app."""
 
 
 routes = Resource("push", service=lambda _, api: api)
@@ -81,32 +82,47 @@ routes = Resource("push", service=lambda _, api: api)
 def push(api: Api, call: Call) -> HttpResponse:
     """Push a message.
 
-    Delivers a message to connected targets: users (all devices or one), connections, channels, the
-    whole app, in any mixture. The server answers with a result for each target as soon as it has queued the
-    message for their connections. With `store`, the message is stored for users and groups before the
-    server answers, and the answer has its position.
+    Delivers a message to connected targets: users (all devices or one),
+    connections, channels, the whole app, in any mixture. The server answers
+    with a result for each target as soon as it has queued the message for their
+    connections. With `store`, the message is stored for users and groups before
+    the server answers, and the answer has its position.
     """
     request: PushRequest = call.input
     event = checked_event(api.limits, request)
     sent = send(api, CheckedPush(call.app, request, event, key_of(call) or request.id))
-    return call.reply(b"{%b}" % sent.answer(), (("Idempotent-Replayed", "true"),) if sent.replayed else ())
+    return call.reply(
+        b"{%b}" % sent.answer(),
+        (("Idempotent-Replayed", "true"),) if sent.replayed else (),
+    )
 
 
 def key_of(call: Call) -> str:
-    """The request's Idempotency-Key, ``""`` without one. Raises :class:`ApiProblem`."""
+    """The request's Idempotency-Key, ``""`` without one. Raises
+    :class:`ApiProblem`."""
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > MAX_ID_CHARACTERS:
-        raise ApiProblem.invalid(f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters")
+        raise ApiProblem.invalid(
+            f"Idempotency-Key is longer than {MAX_ID_CHARACTERS} characters"
+        )
     return key
 
 
-# --- checks -------------------------------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------
 
 
 def checked_event(limits: Limits, push: PushRequest) -> Event:
-    """The event of a push that neither contradicts itself nor is too large. Raises :class:`ApiProblem`."""
+    """The event of a push that neither contradicts itself nor is too large.
+    Raises :class:`ApiProblem`."""
     event = event_of(limits, push)
-    kinds = (push.targets, push.user, push.users, push.connection, push.channel, push.group)
+    kinds = (
+        push.targets,
+        push.user,
+        push.users,
+        push.connection,
+        push.channel,
+        push.group,
+    )
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem.invalid(
             "Give one of `targets`, `user`, `users`, `connection`, `channel`, `group`, or `all: true`"
@@ -119,18 +135,27 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
         raise ApiProblem(Problems.TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
-    return event if push.notify is UNSET else replace(event, notify=notify_bytes(push.notify))
+    return (
+        event
+        if push.notify is UNSET
+        else replace(event, notify=notify_bytes(push.notify))
+    )
 
 
 def _check_stored(push: PushRequest) -> None:
-    """Refuse a push that the message log cannot store. Raises :class:`ApiProblem`."""
+    """Refuse a push that the message log cannot store. Raises
+    :class:`ApiProblem`."""
     message = push.message if isinstance(push.message, PushMessage) else push
     if message.code or message.note or push.ttl_seconds or push.except_users:
-        raise ApiProblem.invalid("With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`")
+        raise ApiProblem.invalid(
+            "With `store` there is no `code`, `note`, `ttl_seconds` or `except_users`"
+        )
     if push.users is not UNSET:
         return
     for target in map(addressed, targets_of(push)):
-        if (target.user is UNSET and target.group is UNSET) or target.device is not UNSET:
+        if (
+            target.user is UNSET and target.group is UNSET
+        ) or target.device is not UNSET:
             text = "`store` is only for users, on all their devices, and for groups"
             if target.channel is not UNSET:
                 text += (
@@ -141,7 +166,8 @@ def _check_stored(push: PushRequest) -> None:
 
 
 def event_of(limits: Limits, push: Sending) -> Event:
-    """The event that the receivers of a push get. Raises :class:`ApiProblem`."""
+    """The event that the receivers of a push get. Raises
+    :class:`ApiProblem`."""
     message: PushMessage = push
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
         message = _message_of(push)
@@ -156,12 +182,21 @@ def event_of(limits: Limits, push: Sending) -> Event:
     if len(text) + len(data) + len(push.id) + len(push.sender) > limits.push_characters:
         raise ApiProblem.invalid("The message is too long for an outbox")
     return Event(
-        "msg", push.sender, text, push.id, message.type, data, message.code, message.note, int(time())
+        "msg",
+        push.sender,
+        text,
+        push.id,
+        message.type,
+        data,
+        message.code,
+        message.note,
+        int(time()),
     )
 
 
 def notify_bytes(notify: Notify | bool) -> bytes:
-    """The field ``notify`` of a request as it is stored. Raises :class:`ApiProblem`."""
+    """The field ``notify`` of a request as it is stored. Raises
+    :class:`ApiProblem`."""
     try:
         return encode_notify(notify)
     except ValueError as wrong:
@@ -176,17 +211,20 @@ def _message_of(push: Sending) -> PushMessage:
     if isinstance(message, str):
         return PushMessage(push.type, message, UNSET, push.code, push.note)
     if push.type != "text" or push.code or push.note:
-        raise ApiProblem.invalid("With `message`, put `type`, `code` and `note` into it")
+        raise ApiProblem.invalid(
+            "With `message`, put `type`, `code` and `note` into it"
+        )
     return message
 
 
 MOST_ESCAPE_BYTES: Final = 6
-"""JSON takes at most so many bytes for a character, and none has fewer than one in the limit of a push."""
+"""JSON takes at most so many bytes for a character, and none has fewer than one
+in the limit of a push."""
 
 
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
-    """Data as (text, JSON on one line). A string is text. Data that are too long are not checked: they are
-    refused."""
+    """Data as (text, JSON on one line). A string is text. Data that are too
+    long are not checked: they are refused."""
     data = bytes(raw)
     try:
         if data[:1] == b'"':
@@ -195,13 +233,14 @@ def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
             return _decode_text(data), b""
         on_one_line = msgspec.json.format(data, indent=-1)
         if len(on_one_line) <= most_bytes:
-            check_json(on_one_line)  # it was skipped over so far; clients must get valid JSON
+            # it was skipped over so far; clients must get valid JSON
+            check_json(on_one_line)
         return "", on_one_line
     except (ValueError, RecursionError) as error:
         raise ApiProblem.invalid(f"{error} - at `$.data`") from None
 
 
-# --- carrying out -------------------------------------------------------------------------------------------
+# --- carrying out -------------------------------------------------------------
 
 _FAILED: Final = Outcome.FAILED
 """To read it of the class for each push would take 0.07 µs."""
@@ -223,15 +262,21 @@ class _UserResult(Struct, gc=False):
 
 
 class Sent(Struct, gc=False):
-    """The outcomes of a push that was sent. ``replayed``: they are those of an earlier request."""
+    """The outcomes of a push that was sent. ``replayed``: they are those of an
+    earlier request."""
 
     push: PushRequest
     outcomes: list[Outcome]
     replayed: bool = False
 
     def answer(self, only_missed: bool = False) -> bytes:
-        """The answer as JSON, without braces; with ``only_missed`` only the results that are not ``sent``."""
-        push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
+        """The answer as JSON, without braces; with ``only_missed`` only the
+        results that are not ``sent``."""
+        push, outcomes, spared = (
+            self.push,
+            self.outcomes,
+            Outcome.SENT if only_missed else None,
+        )
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
             return _OF_ONE[outcomes[0]] % encode_json(push.user)
@@ -268,7 +313,8 @@ PushResult = Sent | StoredPush
 
 
 def send(api: Api, checked: CheckedPush) -> PushResult:
-    """Carry out a push, once for each key. May switch. Raises :class:`ApiProblem`."""
+    """Carry out a push, once for each key. May switch. Raises
+    :class:`ApiProblem`."""
     app, push, event, key = checked.app, checked.push, checked.event, checked.key
     if push.store:
         (stored,) = store_each(api, [checked])
@@ -282,7 +328,9 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
     publishing, seconds = api.core.publishing, push.ttl_seconds
     outcomes: list[Outcome] = []
     try:
-        if (pushes := api.core.metrics.pushes).stops and (quota := pushes.spent(app)) is not None:
+        if (pushes := api.core.metrics.pushes).stops and (
+            quota := pushes.spent(app)
+        ) is not None:
             raise spent(quota)
         if push.user is not UNSET:
             device = None if push.device is UNSET else push.device
@@ -291,16 +339,21 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
             outcomes = publishing.to_users(app, push.users, event, seconds)
         else:
             except_users = tuple(push.except_users)
-            outcomes = publishing.to_targets(app, targets_of(push), event, except_users, seconds, key)
+            outcomes = publishing.to_targets(
+                app, targets_of(push), event, except_users, seconds, key
+            )
     finally:
-        api.core.idempotency.settle(claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes))
+        api.core.idempotency.settle(
+            claim, not ACCEPTED.isdisjoint(outcomes), digest, bytes(outcomes)
+        )
     if _FAILED in outcomes and nothing_accepted(outcomes):
         raise ApiProblem(Problems.NOT_ACCEPTED)
     return Sent(push, outcomes)
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
-    """The results of the first request. Raises :class:`ApiProblem` if that was a different one."""
+    """The results of the first request. Raises :class:`ApiProblem` if that was
+    a different one."""
     if isinstance(first, IdReused):
         raise ApiProblem(Problems.ID_REUSED)
     if first is None or not first.result:  # another node has them
@@ -308,11 +361,12 @@ def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
     return Sent(push, [Outcome(number) for number in first.result], True)
 
 
-# --- pushes that are stored ---------------------------------------------------------------------------------
+# --- pushes that are stored ---------------------------------------------------
 
 
 class CheckedPush(Struct, frozen=True, gc=False):
-    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""`` without one."""
+    """A checked push to one app. ``key``: its id or Idempotency-Key, ``""``
+    without one."""
 
     app: str
     push: PushRequest
@@ -325,10 +379,15 @@ class CheckedPush(Struct, frozen=True, gc=False):
         return hash(encode_json(self.push)) if self.key else 0
 
 
-def store_each(api: Api, pushes: Sequence[CheckedPush]) -> list[StoredPush | ApiProblem]:
-    """Store pushes of one app with different keys, in order. A refused one does not stop the others.
-    Switches."""
-    rows = [PushToStore(targets_of(each.push), each.event, each.key, each.digest) for each in pushes]
+def store_each(
+    api: Api, pushes: Sequence[CheckedPush]
+) -> list[StoredPush | ApiProblem]:
+    """Store pushes of one app with different keys, in order. A refused one does
+    not stop the others. Switches."""
+    rows = [
+        PushToStore(targets_of(each.push), each.event, each.key, each.digest)
+        for each in pushes
+    ]
     stored = api.core.publishing.stored_pushes.store_each(pushes[0].app, rows)
     return [_stored(row, result) for row, result in zip(rows, stored, strict=True)]
 
@@ -344,6 +403,9 @@ def _stored(
     for target, each in zip(push.targets, result.results, strict=True):
         row = Result(target, STATUSES[each.outcome], UNSET, each.reason or UNSET)  # type: ignore[arg-type]
         if each.outcome is Outcome.STORED:
-            row.stored, row.reason = StoredAt(each.id, each.conversation, each.seq), UNSET
+            row.stored, row.reason = (
+                StoredAt(each.id, each.conversation, each.seq),
+                UNSET,
+            )
         results.append(row)
     return StoredPush(results, result.replayed)

@@ -1,4 +1,5 @@
-"""A push: the shapes of its request and its answer, for all routes that send."""
+"""A push: the shapes of its request and its answer, for all routes that
+send."""
 
 from typing import Annotated, Final, Literal, get_args
 
@@ -12,13 +13,24 @@ from imserver.gateway.push.targets import GroupName, Name, Target
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400
 
-AppName = Annotated[str, about("The app.", min_length=1, max_length=191, examples=["default"])]
+AppName = Annotated[
+    str, about("The app.", min_length=1, max_length=191, examples=["default"])
+]
 Text = Annotated[str, about("The message as text.", min_length=1)]
 Data = Annotated[
-    Raw, about("The message as any JSON value, if it is not text.", extra_json_schema={"not": {"const": ""}})
+    Raw,
+    about(
+        "The message as any JSON value, if it is not text.",
+        extra_json_schema={"not": {"const": ""}},
+    ),
 ]
 Kind = Annotated[
-    str, about("The type of the message: `text`, or your own word.", min_length=1, max_length=64)
+    str,
+    about(
+        "The type of the message: `text`, or your own word.",
+        min_length=1,
+        max_length=64,
+    ),
 ]
 Code = Annotated[int, about("The `code` in the client dialect.", ge=-(2**31), lt=2**31)]
 Note = Annotated[str, about("The `msg` in the client dialect.", max_length=512)]
@@ -36,7 +48,8 @@ TargetField = Annotated[
 
 
 class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The content of a message: `text`, or any JSON as `data` with a `type` that your clients know."""
+    """The content of a message: `text`, or any JSON as `data` with a `type`
+    that your clients know."""
 
     type: Kind = "text"
     text: Text | UnsetType = UNSET
@@ -46,7 +59,8 @@ class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 Message = Annotated[
-    PushMessage | Text, about("The message in place of `text` or `data`: a text, or an object.")
+    PushMessage | Text,
+    about("The message in place of `text` or `data`: a text, or an object."),
 ]
 
 
@@ -55,7 +69,9 @@ class Sending(PushMessage, kw_only=True, omit_defaults=True):
 
     app: AppName
     message: Message | UnsetType = UNSET
-    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = ""
+    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = (
+        ""
+    )
     id: Annotated[
         str,
         about(
@@ -65,27 +81,37 @@ class Sending(PushMessage, kw_only=True, omit_defaults=True):
         ),
     ] = ""
     except_users: Annotated[
-        list[str], about("Users who do not receive what you send to channels and `all`.")
+        list[str],
+        about("Users who do not receive what you send to channels and `all`."),
     ] = field(default_factory=list)
 
 
 class PushRequest(Sending, kw_only=True, omit_defaults=True):
     """A message and its targets.
 
-    Give the targets as `targets`, or, for targets of one kind, as `user` (with `device`), `users`,
-    `connection`, `channel`, `group` or `all`. Give the message as `message`, or as `text` or `data`.
+    Give the targets as `targets`, or, for targets of one kind, as `user` (with
+    `device`), `users`, `connection`, `channel`, `group` or `all`. Give the
+    message as `message`, or as `text` or `data`.
     """
 
     targets: Annotated[list[TargetField], Meta(min_length=1)] | UnsetType = UNSET
     user: Name | UnsetType = UNSET
-    device: Annotated[str, about("With `user`: only on this device.", max_length=512)] | UnsetType = UNSET
+    device: (
+        Annotated[str, about("With `user`: only on this device.", max_length=512)]
+        | UnsetType
+    ) = UNSET
     users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
     connection: Name | UnsetType = UNSET
     channel: Name | UnsetType = UNSET
     group: GroupName | UnsetType = UNSET
     all: bool = False
     ttl_seconds: Annotated[
-        int, about("How long to keep the push pending for an absent user.", ge=0, le=MAX_TTL_SECONDS)
+        int,
+        about(
+            "How long to keep the push pending for an absent user.",
+            ge=0,
+            le=MAX_TTL_SECONDS,
+        ),
     ] = 0
     store: Annotated[
         bool,
@@ -111,7 +137,8 @@ MESSAGE_RULES: Final = {
         },
     ],
 }
-"""What :func:`imserver.gateway.api.v1.push.event_of` demands of a message, as JSON Schema."""
+"""What :func:`imserver.gateway.api.v1.push.event_of` demands of a message, as
+JSON Schema."""
 _PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
 _STORED: Final = {
     "required": ["store"],
@@ -136,12 +163,20 @@ _STORED: Final = {
 PUSH_RULES: Final = {
     "allOf": [
         MESSAGE_RULES,
-        {"oneOf": [*one_of("targets", "user", "users", "connection", "channel", "group")["oneOf"], _ALL]},
+        {
+            "oneOf": [
+                *one_of("targets", "user", "users", "connection", "channel", "group")[
+                    "oneOf"
+                ],
+                _ALL,
+            ]
+        },
         {"anyOf": [{"properties": {"store": {"const": False}}}, _STORED]},
     ],
     "dependentRequired": {"device": ["user"]},
 }
-"""What :func:`imserver.gateway.api.v1.push.checked_event` demands of a push, as JSON Schema."""
+"""What :func:`imserver.gateway.api.v1.push.checked_event` demands of a push, as
+JSON Schema."""
 
 
 def size(push: PushRequest) -> int:
@@ -169,10 +204,19 @@ def targets_of(push: PushRequest) -> list[Target]:
     ]
 
 
-Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
+Status = Literal[
+    "absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"
+]
 STATUSES: Final[tuple[Status, ...]] = (*get_args(Status), "failed")
 """Outcome → status of a result."""
-Reason = Literal["unknown_conversation", "unknown_account", "not_member", "muted", "blocked", "invalid"]
+Reason = Literal[
+    "unknown_conversation",
+    "unknown_account",
+    "not_member",
+    "muted",
+    "blocked",
+    "invalid",
+]
 
 
 class StoredAt(Struct, gc=False):
@@ -197,7 +241,9 @@ class Result(Struct, gc=False):
             "push. `stored`: the message is stored. `refused`: it cannot be stored."
         ),
     ]
-    stored: Annotated[StoredAt | UnsetType, about("The position of the stored message.")] = UNSET
+    stored: Annotated[
+        StoredAt | UnsetType, about("The position of the stored message.")
+    ] = UNSET
     reason: Annotated[
         Reason | UnsetType,
         about(
@@ -211,5 +257,7 @@ class Result(Struct, gc=False):
 class PushAnswer(Struct, gc=False):
     """The results of a push. `results` has the order of the targets."""
 
-    sent: Annotated[int, about("The number of results that are `sent`, `partly` or `stored`.")]
+    sent: Annotated[
+        int, about("The number of results that are `sent`, `partly` or `stored`.")
+    ]
     results: list[Result]

@@ -1,4 +1,5 @@
-"""Subscribers of channels: subscribe, unsubscribe, presence, lists. Publishing is in :mod:`.channels`."""
+"""Subscribers of channels: subscribe, unsubscribe, presence, lists. Publishing
+is in :mod:`.channels`."""
 
 from collections.abc import Iterable
 from typing import Annotated, Final, TypeVar
@@ -17,15 +18,19 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.sessions.presence import ConnectionId, Device, Dialect
 
 MOST_AT_ONCE: Final = 1000
-"""The most connections and users of one call. Each is asked for at its own node."""
+"""The most connections and users of one call. Each is asked for at its own
+node."""
 
 
 class SubscriptionChange(Struct, forbid_unknown_fields=True):
-    """The connections to subscribe or unsubscribe: single ones, and all current ones of users."""
+    """The connections to subscribe or unsubscribe: single ones, and all current
+    ones of users."""
 
     app: field.App
     channel: field.ChannelName
-    connections: Annotated[list[ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)] = []
+    connections: Annotated[
+        list[ConnectionId], about("Ids of connections.", max_length=MOST_AT_ONCE)
+    ] = []
     users: Annotated[
         list[field.User],
         about(
@@ -47,11 +52,14 @@ class SubscriptionResult(Struct):
         ),
     ]
     connection: str | UnsetType = UNSET
-    user: Annotated[str | UnsetType, about("The user of the connection, if a user was named.")] = UNSET
+    user: Annotated[
+        str | UnsetType, about("The user of the connection, if a user was named.")
+    ] = UNSET
 
 
 class SubscribeAnswer(Struct):
-    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+    """The results: first those of `connections`, then those of `users`, in the
+    order of the request."""
 
     subscribed: Annotated[int, about("The number of new subscriptions.")]
     results: list[SubscriptionResult]
@@ -71,7 +79,8 @@ class UnsubscriptionResult(SubscriptionResult):
 
 
 class UnsubscribeAnswer(Struct):
-    """The results: first those of `connections`, then those of `users`, in the order of the request."""
+    """The results: first those of `connections`, then those of `users`, in the
+    order of the request."""
 
     unsubscribed: Annotated[int, about("The number of subscriptions that ended.")]
     results: list[UnsubscriptionResult]
@@ -86,7 +95,8 @@ class ChannelShown(Struct):
 
 
 class ChannelsAnswer(Struct):
-    """A page of the channels of an app that have subscribers, ordered by name."""
+    """A page of the channels of an app that have subscribers, ordered by
+    name."""
 
     count: Annotated[
         int,
@@ -107,13 +117,16 @@ class SubscriberShown(Struct):
     user: Annotated[str, about("The user of the connection; empty before the login.")]
     device: Device
     dialect: Dialect
-    subscribed_at: Annotated[float, about("Since when it is subscribed, in Unix seconds.")]
-    info: Annotated[Raw | UnsetType, about("What the connection says of itself, in all its channels.")] = (
-        UNSET
-    )
-    channel_info: Annotated[Raw | UnsetType, about("What the connection says of itself in this channel.")] = (
-        UNSET
-    )
+    subscribed_at: Annotated[
+        float, about("Since when it is subscribed, in Unix seconds.")
+    ]
+    info: Annotated[
+        Raw | UnsetType,
+        about("What the connection says of itself, in all its channels."),
+    ] = UNSET
+    channel_info: Annotated[
+        Raw | UnsetType, about("What the connection says of itself in this channel.")
+    ] = UNSET
 
 
 class PresenceOfChannel(Struct):
@@ -162,15 +175,22 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
     return UnsubscribeAnswer(unsubscribed.count(Left.LEFT), results, missing)
 
 
-def _results(kind: type[Result], named: list[Named], outcomes: Iterable[str]) -> list[Result]:
+def _results(
+    kind: type[Result], named: list[Named], outcomes: Iterable[str]
+) -> list[Result]:
     """A result for each named connection, and for each user without one."""
     known = iter(outcomes)
-    return [kind(next(known) if each is not UNSET else "unknown", each, user) for each, user in named]
+    return [
+        kind(next(known) if each is not UNSET else "unknown", each, user)
+        for each, user in named
+    ]
 
 
-def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named], list[str], list[str]]:
-    """(connection, user) for each named one, without a connection for absent users; the connections; and the
-    silent nodes."""
+def _named(
+    api: Api, app: str, request: SubscriptionChange
+) -> tuple[list[Named], list[str], list[str]]:
+    """(connection, user) for each named one, without a connection for absent
+    users; the connections; and the silent nodes."""
     named: list[Named] = [(each, UNSET) for each in request.connections]
     found = api.core.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, found.sessions, strict=True):
@@ -180,11 +200,16 @@ def _named(api: Api, app: str, request: SubscriptionChange) -> tuple[list[Named]
 
 
 @routes.get(
-    "/channels/list", links=(Link("presence", "get_channels_presence", {"channel": "channels/0/channel"}),)
+    "/channels/list",
+    links=(
+        Link("presence", "get_channels_presence", {"channel": "channels/0/channel"}),
+    ),
 )
 def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     """List the channels of an app that have subscribers, page by page."""
-    page = api.channels.members.channels(call.app, read_cursor(request.cursor) or "", request.limit)
+    page = api.channels.members.channels(
+        call.app, read_cursor(request.cursor) or "", request.limit
+    )
     following = cursor_of(page.channels[-1].channel) if page.more else ""
     shown = [ChannelShown(each.channel, each.members) for each in page.channels]
     return ChannelsAnswer(page.total, shown, following, list(page.missing))
@@ -194,15 +219,23 @@ def channels(api: Api, call: Call, request: field.AppPage) -> ChannelsAnswer:
     "/channels/presence",
     links=(
         Link("page", "get_channels_presence", {"cursor": "next"}, ("app", "channel")),
-        Link("connection", "get_connections_show", {"connection": "subscribers/0/connection"}),
+        Link(
+            "connection",
+            "get_connections_show",
+            {"connection": "subscribers/0/connection"},
+        ),
     ),
 )
-def presence(api: Api, call: Call, cursor: str, limit: int, channel: field.ChannelName) -> PresenceOfChannel:
+def presence(
+    api: Api, call: Call, cursor: str, limit: int, channel: field.ChannelName
+) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
     A channel without subscribers is empty, not unknown.
     """
-    page = api.channels.members.page(call.app, channel, read_cursor(cursor) or "", limit)
+    page = api.channels.members.page(
+        call.app, channel, read_cursor(cursor) or "", limit
+    )
     shown = [
         SubscriberShown(
             each.connection,

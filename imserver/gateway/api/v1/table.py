@@ -1,5 +1,6 @@
-"""All operations of ``/api/v1``, their routes, their document; batches, which run any of them; and the table
-of the HTTP API, in which every route is a row that :func:`imserver.gateway.http.call.answer` answers."""
+"""All operations of ``/api/v1``, their routes, their document; batches, which
+run any of them; and the table of the HTTP API, in which every route is a row
+that :func:`imserver.gateway.http.call.answer` answers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -10,7 +11,14 @@ from gevent import get_hub
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from imserver.gateway.api.v1 import apps, channels, presence, publisher, push, subscribers
+from imserver.gateway.api.v1 import (
+    apps,
+    channels,
+    presence,
+    publisher,
+    push,
+    subscribers,
+)
 from imserver.gateway.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.gateway.auth.authority import bearer, is_token
 from imserver.gateway.auth.principal import Needs
@@ -18,13 +26,32 @@ from imserver.gateway.clock import is_long_turn, serve_others
 from imserver.gateway.config.declared import about
 from imserver.gateway.config.values import Declarations
 from imserver.gateway.errors import Problems
-from imserver.gateway.http.call import Api, Call, Route, answer, longest_body, unpacked_body, with_key
-from imserver.gateway.http.operation import PREFIX, Header, Operation, Resource, route_of
+from imserver.gateway.http.call import (
+    Api,
+    Call,
+    Route,
+    answer,
+    longest_body,
+    unpacked_body,
+    with_key,
+)
+from imserver.gateway.http.operation import (
+    PREFIX,
+    Header,
+    Operation,
+    Resource,
+    route_of,
+)
 from imserver.gateway.http.reply import PROBLEM, BatchAnswers
 from imserver.gateway.http.wire import read_commands
-from imserver.gateway.transport.http1 import MAX_PUBLIC_BODY_BYTES, HttpResponse, HttpRoutes, row_of
+from imserver.gateway.transport.http1 import (
+    MAX_PUBLIC_BODY_BYTES,
+    HttpResponse,
+    HttpRoutes,
+    row_of,
+)
 
-# --- batches ------------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------
 
 
 def commands_of(routes: Iterable[Route]) -> dict[str, Route]:
@@ -63,7 +90,8 @@ class BatchAnswer(Struct):
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode the commands. Their texts are checked when each is read. May switch."""
+    """Decode the commands. Their texts are checked when each is read. May
+    switch."""
     body = unpacked_body(call, api.limits.body_bytes)
     call.input = read_commands(body, api.limits.batch_targets)
 
@@ -92,24 +120,32 @@ _batches = Resource("push", service=lambda _, api: api)
 def batch(api: Api, call: Call) -> HttpResponse:
     """Send many commands in one request.
 
-    Runs the commands in order. A refused command does not stop the others. Each command needs the scope of
-    its own route and counts as one request against the rate of the key. The answers have at most 4 MiB
-    together: in place of one that does not fit any more stands 413 `answer_too_large`.
+    Runs the commands in order. A refused command does not stop the others. Each
+    command needs the scope of its own route and counts as one request against
+    the rate of the key. The answers have at most 4 MiB together: in place of
+    one that does not fit any more stands 413 `answer_too_large`.
     """
     commands: list[dict[str, Raw]] = call.input
     key = key_of(call)
     request = call.request
     api.rates.charge(call.principal, request.host, len(commands) - 1)
-    answers, too_large = BatchAnswers(), _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request))
+    answers, too_large = (
+        BatchAnswers(),
+        _result(PROBLEM.refuse(Problems.ANSWER_TOO_LARGE, request)),
+    )
     for number, command in enumerate(commands):
         if is_long_turn():
             serve_others()
         name, body = next(iter(command.items()))
         headers = {"idempotency-key": f"{key}/{number}"} if key else {}
-        alone = replace(request, headers=headers, body=bytes(body), query=b"", given_id=request.id)
+        alone = replace(
+            request, headers=headers, body=bytes(body), query=b"", given_id=request.id
+        )
         endpoint = api.commands.get(name)
         if endpoint is None:
-            finished = PROBLEM.refuse(Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`")
+            finished = PROBLEM.refuse(
+                Problems.NOT_FOUND, alone, f"There is no command `{name[:100]}`"
+            )
         else:
             finished = api.run(endpoint, call.principal, alone)
         answers.add(_result(finished), too_large)
@@ -120,7 +156,7 @@ def _result(finished: HttpResponse) -> bytes:
     return b'{"status":%d,"body":%b}' % (finished.status, finished.body)
 
 
-# --- the document -------------------------------------------------------------------------------------------
+# --- the document -------------------------------------------------------------
 
 _document = Resource("document", service=lambda _, api: api)
 
@@ -148,12 +184,16 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
-        # Loaded when it is first asked for: with the page that reads it, it takes half a megabyte.
+        # Loaded when it is first asked for: with the page that reads it, it
+        # takes half a megabyte.
         from imserver.gateway.http.openapi import document
 
         numbers = {"limits.batch_targets": batch_targets}
-        # It takes 0.15 s of Python: in a thread, so that the loop serves others meanwhile.
-        described = get_hub().threadpool.apply(document, (documented, numbers, demo, root))
+        # It takes 0.15 s of Python: in a thread, so that the loop serves others
+        # meanwhile.
+        described = get_hub().threadpool.apply(
+            document, (documented, numbers, demo, root)
+        )
         return msgspec.json.encode(described)
 
     return write
@@ -180,21 +220,26 @@ def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
 
 
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
-    """The rows of the API, by method and path. ``hot``: only those that the front server answers itself.
-    ``everywhere``: only those that WebSocket listeners serve, too."""
+    """The rows of the API, by method and path. ``hot``: only those that the
+    front server answers itself. ``everywhere``: only those that WebSocket
+    listeners serve, too."""
     return {
         (each.route.method, each.route.path): partial(answer, api, each)
         for each in api.endpoints.values()
-        if (each.route.style.everywhere or not everywhere) and (each.route.hot or not hot)
+        if (each.route.style.everywhere or not everywhere)
+        and (each.route.hot or not hot)
     }
 
 
-def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, str], host: str) -> int:
-    """Bytes that are read of a body before :func:`imserver.gateway.http.call.admit` has decided. Never
-    switches.
+def unread_body_limit(
+    api: Api, method: str, path: str, headers: Mapping[str, str], host: str
+) -> int:
+    """Bytes that are read of a body before
+    :func:`imserver.gateway.http.call.admit` has decided. Never switches.
 
-    A known key, a listed address and demo mode may send what the route takes; a user's token, which is
-    not verified here, a few messages; all others what a form without identity needs.
+    A known key, a listed address and demo mode may send what the route takes; a
+    user's token, which is not verified here, a few messages; all others what a
+    form without identity needs.
     """
     public = api.limits.public_body_bytes
     endpoint = row_of(api.endpoints, method, path)
@@ -209,7 +254,9 @@ def unread_body_limit(api: Api, method: str, path: str, headers: Mapping[str, st
         return public
     if api.keys.demo:
         return longest
-    authorization = (with_key(row, headers) if row.key_in else headers).get("authorization", "")
+    authorization = (with_key(row, headers) if row.key_in else headers).get(
+        "authorization", ""
+    )
     if not authorization:
         known = row.need.address and api.authority.allowed.apps_of(host)
         return longest if known else public

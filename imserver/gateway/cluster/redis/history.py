@@ -8,7 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.gateway.cluster.history import EPOCH_SECONDS, HistoryPage, Position, Retained, erased, numbered
+from imserver.gateway.cluster.history import (
+    EPOCH_SECONDS,
+    HistoryPage,
+    Position,
+    Retained,
+    erased,
+    numbered,
+)
 from imserver.gateway.cluster.redis.link import Command
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import decoded, encoded
@@ -32,24 +39,31 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 class RedisHistory:
-    """See :class:`imserver.gateway.cluster.history.LocalHistory`. Every call switches, and returns None if
-    it is not known what happened.
+    """See :class:`imserver.gateway.cluster.history.LocalHistory`. Every call
+    switches, and returns None if it is not known what happened.
 
-    If Redis was restarted or has failed over, publications may be lost, so every channel begins a new epoch:
-    the scripts compare the life of its data with that of the channel. The data of a Redis Cluster
-    (``single``: it is none) have no life: after a failover, channels go on in their epoch with what is left.
-    ``created``: when an app was created. The keys contain it: an app that is created anew does not read the
-    history of the deleted one, which expires.
+    If Redis was restarted or has failed over, publications may be lost, so
+    every channel begins a new epoch: the scripts compare the life of its data
+    with that of the channel. The data of a Redis Cluster (``single``: it is
+    none) have no life: after a failover, channels go on in their epoch with
+    what is left. ``created``: when an app was created. The keys contain it: an
+    app that is created anew does not read the history of the deleted one, which
+    expires.
     """
 
-    def __init__(self, pipeline: Pipeline, single: bool, created: Callable[[str], int]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, single: bool, created: Callable[[str], int]
+    ) -> None:
         self.pipeline = pipeline
         self._life = (LIFE,) if single else ()
         self._created = created
 
-    def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event] | None:
-        """See :class:`LocalHistory`. None: some may be stored. An id that any node has stored in the channel
-        less than :data:`ID_SECONDS` ago keeps its offset."""
+    def append_each(
+        self, app: str, publications: Sequence[Retained]
+    ) -> list[Event] | None:
+        """See :class:`LocalHistory`. None: some may be stored. An id that any
+        node has stored in the channel less than :data:`ID_SECONDS` ago keeps
+        its offset."""
         replies = self.pipeline.execute_all(
             [
                 (
@@ -57,14 +71,17 @@ class RedisHistory:
                     APPEND_HISTORY,
                     3 + len(self._life),
                     *(keys := self._keys(app, each.channel)),
-                    keys[0] + b":id:" + (_digest(each.id) if each.id else secrets.token_bytes(_ID_BYTES)),
+                    keys[0]
+                    + b":id:"
+                    + (_digest(each.id) if each.id else secrets.token_bytes(_ID_BYTES)),
                     *self._life,
                     secrets.token_urlsafe(4),
                     msgspec.msgpack.encode(each.event),
                     each.size,
                     max(1, int(each.seconds * 1000)),
                     int(max(EPOCH_SECONDS, each.seconds) * 1000),
-                    # Without an id: longer than a pipeline takes, which may repeat the call.
+                    # Without an id: longer than a pipeline takes, which may
+                    # repeat the call.
                     (ID_SECONDS if each.id else 10) * 1000,
                 )
                 for each in publications
@@ -78,22 +95,38 @@ class RedisHistory:
         ]
 
     def read(
-        self, app: str, channel: str, since: Position | None = None, limit: int = 0, reverse: bool = False
+        self,
+        app: str,
+        channel: str,
+        since: Position | None = None,
+        limit: int = 0,
+        reverse: bool = False,
     ) -> HistoryPage | None:
-        replies = self.pipeline.execute_all([self._reading(app, channel, since, limit, reverse)])
+        replies = self.pipeline.execute_all(
+            [self._reading(app, channel, since, limit, reverse)]
+        )
         return None if replies is None else _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
         reading = [self._reading(app, channel, None, 0, False) for channel in channels]
         replies = self.pipeline.execute_all(reading)
-        return None if replies is None else [_page(reply, False).position for reply in replies]
+        return (
+            None
+            if replies is None
+            else [_page(reply, False).position for reply in replies]
+        )
 
     def remove(self, app: str, channel: str) -> bool | None:
         _, publications = self._keys(app, channel)
-        return None if self.pipeline.execute_all([("DEL", publications)]) is None else True
+        return (
+            None if self.pipeline.execute_all([("DEL", publications)]) is None else True
+        )
 
-    def erase_user(self, app: str, user: str, name: str, is_own: Callable[[str], bool]) -> bool | None:
-        """See :class:`LocalHistory`. Reads the names of all keys in Redis, in steps."""
+    def erase_user(
+        self, app: str, user: str, name: str, is_own: Callable[[str], bool]
+    ) -> bool | None:
+        """See :class:`LocalHistory`. Reads the names of all keys in Redis, in
+        steps."""
         start = self._key(app, "").removesuffix(b"}")
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
         cursor = b""
@@ -116,12 +149,20 @@ class RedisHistory:
         return True
 
     def _erase(self, key: bytes, user: str, name: str) -> Any:
-        """Erase the publications of a user in a list, the newest first: what is added or removed meanwhile
-        hides none. None: Redis does not answer."""
+        """Erase the publications of a user in a list, the newest first: what is
+        added or removed meanwhile hides none. None: Redis does not answer."""
         number, looked_at = _ERASED_TOGETHER, 0
         while number == _ERASED_TOGETHER:
             last = -1 - looked_at
-            find = ("EVALSHA", FIND_PUBLICATIONS, 1, key, last - number + 1, last, encoded(user))
+            find = (
+                "EVALSHA",
+                FIND_PUBLICATIONS,
+                1,
+                key,
+                last - number + 1,
+                last,
+                encoded(user),
+            )
             replies = self.pipeline.execute_all([find])
             if replies is None:
                 return None
@@ -134,12 +175,17 @@ class RedisHistory:
                     pairs += each, msgspec.msgpack.encode(erased(event, name))
             if (
                 pairs
-                and self.pipeline.execute_all([("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)]) is None
+                and self.pipeline.execute_all(
+                    [("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)]
+                )
+                is None
             ):
                 return None
         return True
 
-    def _reading(self, app: str, channel: str, since: Position | None, limit: int, reverse: bool) -> Command:
+    def _reading(
+        self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
+    ) -> Command:
         return (
             "EVALSHA",
             READ_HISTORY,
@@ -159,12 +205,24 @@ class RedisHistory:
 
     def _key(self, app: str, channel: str) -> bytes:
         # U+0000 is in no name of an app, a colon may be in both.
-        return b"imserver:history:%d:{%b\0%b}" % (self._created(app), encoded(app), encoded(channel))
+        return b"imserver:history:%d:{%b\0%b}" % (
+            self._created(app),
+            encoded(app),
+            encoded(channel),
+        )
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
-    epoch, top, first, publications = reply[0].decode(), int(reply[1]), int(reply[2]), reply[3]
-    events = [numbered(_decode(each), epoch, first + index) for index, each in enumerate(publications)]
+    epoch, top, first, publications = (
+        reply[0].decode(),
+        int(reply[1]),
+        int(reply[2]),
+        reply[3],
+    )
+    events = [
+        numbered(_decode(each), epoch, first + index)
+        for index, each in enumerate(publications)
+    ]
     return HistoryPage(events[::-1] if reverse else events, Position(epoch, top))
 
 

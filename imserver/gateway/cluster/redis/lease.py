@@ -28,7 +28,8 @@ from imserver.gateway.model import Service
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 decode_lease: Final = msgspec.json.Decoder(Lease).decode
 _PAST_EPOCHS: Final = 16
-"""How many earlier epochs each login names as dead. The data of older ones was cleaned up."""
+"""How many earlier epochs each login names as dead. The data of older ones was
+cleaned up."""
 
 
 def clock() -> float:
@@ -41,7 +42,8 @@ class LeaseLost(Exception):
 
 
 class LeaseTable:
-    """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never switches."""
+    """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never
+    switches."""
 
     def __init__(self) -> None:
         self.live: Mapping[int, Lease] = MappingProxyType({})
@@ -54,21 +56,27 @@ class LeaseTable:
         self.version = b"-1"
 
     def overdue(self) -> list[Lease]:
-        """Leases that were live and have run out, or were lost with the data of Redis, until :meth:`forget`.
+        """Leases that were live and have run out, or were lost with the data of
+        Redis, until :meth:`forget`.
 
-        Their nodes have neither left nor joined again, and may still serve their users: a busy one renews its
-        lease too late. They count as draining, because they should get nothing new.
+        Their nodes have neither left nor joined again, and may still serve
+        their users: a busy one renews its lease too late. They count as
+        draining, because they should get nothing new.
         """
         if self.reachable is self.live:
             return []
-        return [lease for epoch, lease in self.reachable.items() if epoch not in self.live]
+        return [
+            lease for epoch, lease in self.reachable.items() if epoch not in self.live
+        ]
 
     def is_dead(self, epoch: int) -> bool:
-        """Whether an epoch is over. One that began after the last refresh counts as live."""
+        """Whether an epoch is over. One that began after the last refresh
+        counts as live."""
         return epoch not in self.live and epoch <= self.last_epoch
 
     def is_newer(self, epoch: int) -> bool:
-        """Whether an epoch began after the last refresh, so that another refresh would help."""
+        """Whether an epoch began after the last refresh, so that another
+        refresh would help."""
         return epoch > self.last_epoch and epoch not in self.live
 
     def update(
@@ -79,21 +87,32 @@ class LeaseTable:
         lives: Sequence[bytes],
         left: Collection[bytes],
     ) -> bool:
-        """Apply the reply of :data:`RENEW`. True if other epochs are live now."""
+        """Apply the reply of :data:`RENEW`. True if other epochs are live
+        now."""
         self.version, self.last_epoch = version, int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
         if not lives:
             return False
         live = {}
         for epoch, data in zip(lives[::2], lives[1::2], strict=True):
-            live[int(epoch)] = msgspec.structs.replace(decode_lease(data), epoch=int(epoch))
+            live[int(epoch)] = msgspec.structs.replace(
+                decode_lease(data), epoch=int(epoch)
+            )
         changed = live.keys() != self.live.keys()
         gone = set(map(int, left))
-        self._set(live, {epoch: lease for epoch, lease in self.reachable.items() if epoch not in gone})
+        self._set(
+            live,
+            {
+                epoch: lease
+                for epoch, lease in self.reachable.items()
+                if epoch not in gone
+            },
+        )
         return changed
 
     def _set(self, live: Mapping[int, Lease], before: Mapping[int, Lease]) -> None:
-        """``before``: what was reachable, and has not left. A node that has joined again is in ``live``."""
+        """``before``: what was reachable, and has not left. A node that has
+        joined again is in ``live``."""
         nodes = {lease.node for lease in live.values()}
         overdue = {
             epoch: msgspec.structs.replace(lease, draining=True)
@@ -104,20 +123,25 @@ class LeaseTable:
         self.reachable = MappingProxyType({**overdue, **live}) if overdue else self.live
 
     def add(self, lease: Lease) -> None:
-        """Add the lease of a newer node that has announced itself. The next refresh confirms or drops it."""
+        """Add the lease of a newer node that has announced itself. The next
+        refresh confirms or drops it."""
         if self.is_newer(lease.epoch):
             self._set({**self.live, lease.epoch: lease}, self.reachable)
             self.version = b"-1"
 
     def forget(self, epoch: int) -> None:
-        """Remove an earlier epoch of this node, or an overdue one. The next refresh reads all leases."""
+        """Remove an earlier epoch of this node, or an overdue one. The next
+        refresh reads all leases."""
         left = {each: lease for each, lease in self.reachable.items() if each != epoch}
-        self._set({each: lease for each, lease in left.items() if each in self.live}, left)
+        self._set(
+            {each: lease for each, lease in left.items() if each in self.live}, left
+        )
         self.version = b"-1"
 
 
 class LeaseKeeper(Service):
-    """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time."""
+    """Joins, renews and leaves. Owner of this node's lease and connection; used
+    by one greenlet at a time."""
 
     link: RedisLink
     lease_seconds: float
@@ -130,9 +154,11 @@ class LeaseKeeper(Service):
     cleans_up: bool = False
     """Whether this node does the dead-node cleanup."""
     clock_seconds: float = 0.0
-    """How far this node's clock was ahead of that of Redis at the last refresh, or behind it (negative)."""
+    """How far this node's clock was ahead of that of Redis at the last refresh,
+    or behind it (negative)."""
     _redis_ms: float = 0.0
-    """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little more."""
+    """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little
+    more."""
     _until: float = 0.0
     _renewed_at: float = 0.0
     _listed_at: float = 0.0
@@ -140,25 +166,31 @@ class LeaseKeeper(Service):
     _replaced_seen: Sequence[bytes] = ()
 
     def dead_epochs(self) -> str:
-        """Epochs whose sessions and channels do not count, in the form for scripts; usually none."""
+        """Epochs whose sessions and channels do not count, in the form for
+        scripts; usually none."""
         dead = self.past_epochs + self.table.dead_epochs
         return f",{','.join(map(str, dead))}," if dead else ""
 
     def redis_ms(self, seconds_ago: float) -> int:
-        """The time of Redis so long ago, as its scripts count it, as of the last refresh: never too early,
-        too late by a part of a round trip at most."""
+        """The time of Redis so long ago, as its scripts count it, as of the
+        last refresh: never too early, too late by a part of a round trip at
+        most."""
         return int(self._redis_ms + (clock() - seconds_ago) * 1000)
 
     def alive(self) -> bool:
-        """Whether the lease is live, as far as this node knows. Never switches."""
+        """Whether the lease is live, as far as this node knows. Never
+        switches."""
         return clock() < self._until
 
     def join(self) -> None:
-        """Take a new epoch. Until Redis has answered, the node still reaches the others. Raises
-        RedisUnavailable, or StartError if this node must not join. Switches."""
+        """Take a new epoch. Until Redis has answered, the node still reaches
+        the others. Raises RedisUnavailable, or StartError if this node must not
+        join. Switches."""
         past, table = self.lease.epoch, self.table
         self._until = 0.0
-        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled)
+        lease = msgspec.structs.replace(
+            self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
+        )
         known = max(table.last_epoch, past, *self.past_epochs, *table.live)
         while True:
             data, began = msgspec.json.encode(lease), clock()
@@ -168,14 +200,19 @@ class LeaseKeeper(Service):
             other = reply[1].decode("utf-8", "replace")
             if reply[0] != b"names":
                 raise StartError(_REFUSALS[reply[0]].format(other=other, lease=lease))
-            # A node of an older release compares these with its own when it joins again.
+            # A node of an older release compares these with its own when it
+            # joins again.
             lease = msgspec.structs.replace(lease, feature_names=other)
         self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.forget(past)
         self._replaced_seen = ()
-        self._written, self._until, self._renewed_at = data, began + self.lease_seconds, began
+        self._written, self._until, self._renewed_at = (
+            data,
+            began + self.lease_seconds,
+            began,
+        )
         self._listed_at = 0.0
         try:
             self.refresh()
@@ -183,31 +220,43 @@ class LeaseKeeper(Service):
             raise RedisUnavailable("the new lease was lost at once") from None
 
     def report(
-        self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool,
+        unsettled: bool = False,
     ) -> bool:
-        """Update the lease; True if it should be renewed at once. Never switches."""
+        """Update the lease; True if it should be renewed at once. Never
+        switches."""
         urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if urgent:
             self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(
-            self.lease, connections=connections, counts=dict(counts), draining=draining, unsettled=unsettled
+            self.lease,
+            connections=connections,
+            counts=dict(counts),
+            draining=draining,
+            unsettled=unsettled,
         )
         return urgent
 
     def report_database(self, database: str) -> None:
-        """Publish the database id with the next renewal, at once. Never switches."""
+        """Publish the database id with the next renewal, at once. Never
+        switches."""
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def report_marks(self) -> None:
-        """Publish that this node leaves marks, with the next refresh. Never switches."""
+        """Publish that this node leaves marks, with the next refresh. Never
+        switches."""
         if not self.lease.marks:
             self._renewed_at = -math.inf
             self.lease = msgspec.structs.replace(self.lease, marks=True)
 
     def refresh(self) -> bool:
-        """Read the leases, and renew the own one if due. True if other epochs are live now. Switches. Raises
-        RedisUnavailable and :class:`LeaseLost`."""
+        """Read the leases, and renew the own one if due. True if other
+        epochs are live now. Switches. Raises RedisUnavailable and
+        :class:`LeaseLost`."""
         began, earliest = clock(), time.time()
         renews = began - self._renewed_at >= self.renew_seconds * 0.99
         reply = self._reply(self._renewal(renews), *self._listing(began))
@@ -219,7 +268,9 @@ class LeaseKeeper(Service):
         self._redis_ms = int(reply[7]) - began * 1000
         redis_time = (EPOCH_MS + int(reply[7])) / 1000
         # Somewhere within the round trip.
-        self.clock_seconds = max(earliest - redis_time, 0.0) + min(time.time() - redis_time, 0.0)
+        self.clock_seconds = max(earliest - redis_time, 0.0) + min(
+            time.time() - redis_time, 0.0
+        )
         changed = self.table.update(reply[1], reply[2], reply[3], reply[6], reply[8])
         self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
         if self._replaced_seen:
@@ -244,7 +295,14 @@ class LeaseKeeper(Service):
     def _joining(self, lease: Lease, data: bytes, known: int) -> Command:
         milliseconds = int(self.lease_seconds * 1000)
         identity = (lease.node, lease.host, "")
-        arguments = (*identity, milliseconds, data, lease.database, known, REQUIRED_OF_FIRST_RELEASE)
+        arguments = (
+            *identity,
+            milliseconds,
+            data,
+            lease.database,
+            known,
+            REQUIRED_OF_FIRST_RELEASE,
+        )
         return ("EVALSHA", JOIN, *lease_keys(0), *arguments)
 
     def _renewal(self, renews: bool) -> Command:
@@ -256,23 +314,34 @@ class LeaseKeeper(Service):
             self._written = data
         milliseconds = int(self.lease_seconds * 1000) if renews else 0
         own = self.lease.epoch, milliseconds, data
-        replaced = len(self._replaced_seen), self._replaced_seen[0] if self._replaced_seen else b""
+        replaced = (
+            len(self._replaced_seen),
+            self._replaced_seen[0] if self._replaced_seen else b"",
+        )
         arguments = (*own, self.table.version, *replaced, lease.node, lease.birth)
         return ("EVALSHA", RENEW, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
-        """Commands that renew the server lists of the original servers, once per minute."""
+        """Commands that renew the server lists of the original servers, once
+        per minute."""
         if now - self._listed_at < 60:
             return []
         self._listed_at = now
         commands: list[Command] = []
-        for key, name in ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)):
+        for key, name in (
+            (SERVERS, self.lease.node),
+            (ACTION_SERVERS, self.lease.clients),
+        ):
             if name:
-                commands += [("HSET", key, name, int(time.time())), ("EXPIRE", key, 7200)]
+                commands += [
+                    ("HSET", key, name, int(time.time())),
+                    ("EXPIRE", key, 7200),
+                ]
         return commands
 
     def _reply(self, *commands: Command) -> Any:
-        """The reply to the first command. After a failure everything is written again."""
+        """The reply to the first command. After a failure everything is written
+        again."""
         written = False
         try:
             reply = self.link.exchange(commands)[0]
@@ -288,7 +357,8 @@ class LeaseKeeper(Service):
 
 
 def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
-    """The key of the set of buckets into which an epoch has written sessions, or channels."""
+    """The key of the set of buckets into which an epoch has written sessions,
+    or channels."""
     return f"{{imserver}}:written-{what}:{epoch}"
 
 

@@ -1,4 +1,5 @@
-"""The link to one Redis server, which executes pipelines; what all links have. How links connect."""
+"""The link to one Redis server, which executes pipelines; what all links have.
+How links connect."""
 
 import re
 import secrets
@@ -24,16 +25,23 @@ from imserver.gateway.cluster.redis.connection import (
     new_reader,
     open_socket,
 )
-from imserver.gateway.cluster.redis.scripts import BEGIN_LIFE, BEGIN_MARKS, LIFE, TEXT_OF
+from imserver.gateway.cluster.redis.scripts import (
+    BEGIN_LIFE,
+    BEGIN_MARKS,
+    LIFE,
+    TEXT_OF,
+)
 from imserver.gateway.cluster.registry import RegistryCounters
 
 Command = tuple[Any, ...] | bytes
-"""The words of a command (bytes, int, ASCII str), or the whole as Redis reads it, as for a push: hiredis
-packs words more slowly."""
+"""The words of a command (bytes, int, ASCII str), or the whole as Redis reads
+it, as for a push: hiredis packs words more slowly."""
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
-    return b"".join([each if isinstance(each, bytes) else pack_command(each) for each in commands])
+    return b"".join(
+        [each if isinstance(each, bytes) else pack_command(each) for each in commands]
+    )
 
 
 def words_of(command: Command) -> Sequence[Any]:
@@ -47,50 +55,61 @@ def words_of(command: Command) -> Sequence[Any]:
 
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
-_AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
+_AWAY: Final = re.compile(
+    r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b"
+)
 
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
 
 
 class RedisLink:
-    """A connection that executes pipelines; one exchange at a time. Connects on first use."""
+    """A connection that executes pipelines; one exchange at a time. Connects on
+    first use."""
 
     life: bytes
-    """The life of the data of the server, as of the last connection; ``b""``: unknown."""
+    """The life of the data of the server, as of the last connection; ``b""``:
+    unknown."""
     connects: int
     """Number of connections made."""
     seconds: float
     """How long an exchange may take."""
     counters: RegistryCounters
     is_cluster = False
-    """Whether it leads to several servers, of which one without commands may fail unnoticed."""
+    """Whether it leads to several servers, of which one without commands may
+    fail unnoticed."""
     whole = True
     """Whether it leads to all servers."""
     marks: Sequence[str] = ()
-    """The keys of the marks (:mod:`imserver.gateway.cluster.redis.marks`) on all servers together."""
+    """The keys of the marks (:mod:`imserver.gateway.cluster.redis.marks`) on
+    all servers together."""
     first_marks: Collection[str] = ()
     """Of these keys one for each server: those that :meth:`mark_of` names."""
 
     def mark_of(self, command: Command) -> str:
-        """The key of marks on the server of a command; ``""``: none is known to be there. Never switches."""
+        """The key of marks on the server of a command; ``""``: none is known to
+        be there. Never switches."""
         return ""
 
     @abstractmethod
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands, of failed ones an :class:`ErrorReply`, of those whose server does not
-        answer, while others do, a :class:`RedisUnavailable`. Switches. Raises RedisUnavailable."""
+        """The replies to commands, of failed ones an :class:`ErrorReply`, of
+        those whose server does not answer, while others do, a
+        :class:`RedisUnavailable`. Switches. Raises RedisUnavailable."""
 
     @abstractmethod
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """Send commands without waiting, and call ``done`` from the hub with their replies. Never switches.
+        """Send commands without waiting, and call ``done`` from the hub with
+        their replies. Never switches.
 
-        ``done`` gets the error if Redis did not answer in time, and None if :meth:`exchange` has to repeat
-        the commands. False: nothing was sent, because that could block.
+        ``done`` gets the error if Redis did not answer in time, and None if
+        :meth:`exchange` has to repeat the commands. False: nothing was sent,
+        because that could block.
         """
 
     def restore(self) -> None:
-        """Connect again to servers that did not answer, beside the exchanges. Switches."""
+        """Connect again to servers that did not answer, beside the exchanges.
+        Switches."""
 
     @abstractmethod
     def close(self) -> None:
@@ -98,8 +117,8 @@ class RedisLink:
 
 
 def connect(address: RedisAddress, seconds: float) -> DirectSocket:
-    """A logged-in socket to the server, or to the sentinels' master; each step takes at most ``seconds``.
-    Switches. Raises RedisUnavailable."""
+    """A logged-in socket to the server, or to the sentinels' master; each step
+    takes at most ``seconds``. Switches. Raises RedisUnavailable."""
     options = address.options
     host, port = address.hosts[0] if address.hosts else (options["path"], 0)
     if address.service:
@@ -127,12 +146,15 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     except (OSError, ValueError) as error:
         where = f"{host}:{port}" if port else host
         why = "".join(f" {text}." for text in error.args[1:])
-        raise RedisUnavailable(f"Error {error.args[0]} connecting to {where}.{why}") from None
+        raise RedisUnavailable(
+            f"Error {error.args[0]} connecting to {where}.{why}"
+        ) from None
     return sock
 
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
-    """The reply to a command over a socket of ours alone. Switches. Raises RedisUnavailable and OSError."""
+    """The reply to a command over a socket of ours alone. Switches. Raises
+    RedisUnavailable and OSError."""
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
@@ -147,9 +169,12 @@ def ask(sock: DirectSocket, *command: Any) -> Any:
     return reply
 
 
-def ask_first(addresses: Sequence[RedisAddress], seconds: float, *command: Any) -> tuple[str, Any]:
-    """The first of these servers that replies to a command with anything: its host, and the reply. Each step
-    of each takes at most ``seconds``. Switches. Raises RedisUnavailable."""
+def ask_first(
+    addresses: Sequence[RedisAddress], seconds: float, *command: Any
+) -> tuple[str, Any]:
+    """The first of these servers that replies to a command with anything: its
+    host, and the reply. Each step of each takes at most ``seconds``. Switches.
+    Raises RedisUnavailable."""
     problem = RedisUnavailable("no server is known")
     for address in addresses:
         try:
@@ -171,24 +196,35 @@ def ask_first(addresses: Sequence[RedisAddress], seconds: float, *command: Any) 
 
 def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
     """The server that the sentinels name. Switches. Raises RedisUnavailable."""
-    of_tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+    of_tls = {
+        name: value
+        for name, value in address.options.items()
+        if name.startswith("ssl_")
+    }
     options = of_tls | address.sentinel_options
-    sentinels = [replace(address, hosts=(each,), options=options, service="") for each in address.hosts]
+    sentinels = [
+        replace(address, hosts=(each,), options=options, service="")
+        for each in address.hosts
+    ]
     # One share of the time for each sentinel, one for the master.
     share = seconds / (len(sentinels) + 1)
-    _, (host, port) = ask_first(sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
+    _, (host, port) = ask_first(
+        sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service
+    )
     return host.decode(), int(port)
 
 
 class ServerLink(RedisLink):
     """A link to one server, or to the master that sentinels name.
 
-    Commands and replies use the socket directly. Measured: layers of redis-py took 9 of the 35 µs of an
-    exchange with one command, and half of the 1.9 µs per command of one with a hundred.
+    Commands and replies use the socket directly. Measured: layers of redis-py
+    took 9 of the 35 µs of an exchange with one command, and half of the 1.9 µs
+    per command of one with a hundred.
 
-    Each connection begins with the scripts that note the life of the data and of the marks. So all later
-    commands find there whether the server may lack what was written before, also those that are repeated on
-    another server. ``marks_here``: the keys of the marks on this server.
+    Each connection begins with the scripts that note the life of the data and
+    of the marks. So all later commands find there whether the server may lack
+    what was written before, also those that are repeated on another server.
+    ``marks_here``: the keys of the marks on this server.
 
     :meth:`begin` needs no greenlet, and its watchers stay between two exchanges. Measured: a lookup with a
     claim took 76 µs of CPU by :meth:`exchange`, and 64 µs by :meth:`begin`.
@@ -206,7 +242,9 @@ class ServerLink(RedisLink):
         self.connects = 0
         self.seconds = seconds
         self.counters = counters
-        self.marks = self.first_marks = tuple(marks_here()) if address.kind != "cluster" else ()
+        self.marks = self.first_marks = (
+            tuple(marks_here()) if address.kind != "cluster" else ()
+        )
         self._address = address
         self._tracked = tracked
         self._marks_here = marks_here
@@ -277,12 +315,23 @@ class ServerLink(RedisLink):
                 if tracked is not None:
                     tracked.enabled = False  # until the server has agreed
                     tracked.forget()
-                # A command whose script is not loaded is sent a second time, behind those that followed it.
+                # A command whose script is not loaded is sent a second time,
+                # behind those that followed it.
                 loads = [("SCRIPT", "LOAD", text) for text in TEXT_OF.values()]
                 in_cluster = self._address.kind == "cluster"
-                life = _IDS if in_cluster else (("EVALSHA", BEGIN_LIFE, 1, LIFE, secrets.token_urlsafe(8)),)
+                life = (
+                    _IDS
+                    if in_cluster
+                    else (("EVALSHA", BEGIN_LIFE, 1, LIFE, secrets.token_urlsafe(8)),)
+                )
                 marks = begin_marks(self._marks_here())
-                commands = [*(() if tracked is None else ENABLE), *loads, *marks, *life, *commands]
+                commands = [
+                    *(() if tracked is None else ENABLE),
+                    *loads,
+                    *marks,
+                    *life,
+                    *commands,
+                ]
             assert self._socket is not None
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
@@ -294,7 +343,9 @@ class ServerLink(RedisLink):
             if begins:
                 self.life = _life(replies[first - len(life) : first])
                 if tracked is not None:
-                    tracked.enabled = not any(isinstance(each, ErrorReply) for each in replies[: len(ENABLE)])
+                    tracked.enabled = not any(
+                        isinstance(each, ErrorReply) for each in replies[: len(ENABLE)]
+                    )
             return replies[first:]
         except OSError as error:
             self.close()
@@ -305,15 +356,23 @@ class ServerLink(RedisLink):
             raise
 
     def _connect(self) -> None:
-        self._socket, self._reader = sock, _ = connect(self._address, self.seconds), new_reader()
+        self._socket, self._reader = sock, _ = (
+            connect(self._address, self.seconds),
+            new_reader(),
+        )
         sock.settimeout(None)  # the whole exchange has a time limit
         self._encrypted, self._decrypted = sock.encrypted, sock.decrypted
         self._raw, loop, descriptor = sock._sock, get_hub().loop, sock.fileno()  # type: ignore[attr-defined]
-        self._watchers = loop.io(descriptor, 1), loop.io(descriptor, 2), loop.timer(0.0, self.seconds)
+        self._watchers = (
+            loop.io(descriptor, 1),
+            loop.io(descriptor, 2),
+            loop.timer(0.0, self.seconds),
+        )
         self.connects += 1
 
     def _read(self, count: int) -> list[Any]:
-        """Read ``count`` replies. Raises RedisUnavailable if the server as a whole cannot serve now."""
+        """Read ``count`` replies. Raises RedisUnavailable if the server as a
+        whole cannot serve now."""
         assert self._socket is not None
         reader, receive = self._reader, self._socket.recv
         replies: list[Any] = []
@@ -370,7 +429,8 @@ class ServerLink(RedisLink):
                 writable.start(self._write)
 
     def _readable(self) -> None:
-        """Callback: read replies. Redis is away if it has closed, or if a reply says so."""
+        """Callback: read replies. Redis is away if it has closed, or if a reply
+        says so."""
         if self._done is None:
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
@@ -393,7 +453,9 @@ class ServerLink(RedisLink):
                     if self._tracked is not None:
                         self._tracked.changed(reply)
                     continue
-                if isinstance(reply, Exception) and (_lacks_script(reply) or _away(reply)):
+                if isinstance(reply, Exception) and (
+                    _lacks_script(reply) or _away(reply)
+                ):
                     raise reply  # all commands are exchanged again
                 replies.append(reply)
         except BlockingIOError:
@@ -405,14 +467,16 @@ class ServerLink(RedisLink):
         self._end(replies)
 
     def _expired(self) -> None:
-        """Callback of the timer. If the loop was late, and not Redis, the replies are there."""
+        """Callback of the timer. If the loop was late, and not Redis, the
+        replies are there."""
         self._readable()
         if self._done is None:
             return
         self._end(self._no_answer())
 
     def _end(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """End the exchange that was begun. Without replies the connection is dropped."""
+        """End the exchange that was begun. Without replies the connection is
+        dropped."""
         done = self._done
         if isinstance(result, list):
             self._done, self._replies = None, []
@@ -442,15 +506,23 @@ _ID: Final = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
 
 
 def _life(replies: Sequence[Any]) -> bytes:
-    """The life of the data: what the script returned, or the ids of a master of a Redis Cluster."""
+    """The life of the data: what the script returned, or the ids of a master of
+    a Redis Cluster."""
     if len(replies) == 1:
         return replies[0] if isinstance(replies[0], bytes) else b""
-    ids = [match[2] for reply in replies if isinstance(reply, bytes) and (match := _ID.search(reply))]
+    ids = [
+        match[2]
+        for reply in replies
+        if isinstance(reply, bytes) and (match := _ID.search(reply))
+    ]
     return b".".join(ids) if len(ids) == len(replies) else b""
 
 
-def _send_loaded(send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]) -> list[Any]:
-    """Send commands, and again with its text each script that Redis has lost (restart, SCRIPT FLUSH)."""
+def _send_loaded(
+    send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]
+) -> list[Any]:
+    """Send commands, and again with its text each script that Redis has lost
+    (restart, SCRIPT FLUSH)."""
     replies = send(commands)
     missing = [
         index

@@ -1,13 +1,17 @@
-"""Marks: which nodes have registered all their sessions on a server of Redis since it may have lost data.
+"""Marks: which nodes have registered all their sessions on a server of Redis
+since it may have lost data.
 
-A user whom the registry does not know is absent only if all nodes have registered their sessions. A server
-that was restarted, has failed over or was flushed may have lost sessions of nodes that do not know it yet. So
-each node leaves a mark, its epoch, beside the sessions: in a hash that begins anew whenever its server may
-have lost data. Whoever misses a user reads the marks and looks again behind them, in one round trip. Nodes
-without a mark may have sessions of the user.
+A user whom the registry does not know is absent only if all nodes have
+registered their sessions. A server that was restarted, has failed over or was
+flushed may have lost sessions of nodes that do not know it yet. So each node
+leaves a mark, its epoch, beside the sessions: in a hash that begins anew
+whenever its server may have lost data. Whoever misses a user reads the marks
+and looks again behind them, in one round trip. Nodes without a mark may have
+sessions of the user.
 
-A Redis Cluster has such hashes on all masters, with the keys ``scripts.MARKS_IN_CLUSTER``. Slots move with
-their data, so marks that have moved still hold.
+A Redis Cluster has such hashes on all masters, with the keys
+``scripts.MARKS_IN_CLUSTER``. Slots move with their data, so marks that have
+moved still hold.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,17 +33,23 @@ class _Generation(Protocol):
 
 
 class OwnMarks:
-    """The marks of this node. Owner of what it knows of them. Methods may switch."""
+    """The marks of this node. Owner of what it knows of them. Methods may
+    switch."""
 
     def __init__(
-        self, pipeline: Pipeline, keeper: LeaseKeeper, link: RedisLink, recovery: _Generation
+        self,
+        pipeline: Pipeline,
+        keeper: LeaseKeeper,
+        link: RedisLink,
+        recovery: _Generation,
     ) -> None:
         self._pipeline = pipeline
         self._keeper = keeper
         self._link = link
         self._recovery = recovery
         self._lives: Sequence[Any] | None = None
-        """The lives of the marks when the node began to register all its sessions; None: not known."""
+        """The lives of the marks when the node began to register all its
+        sessions; None: not known."""
         self._begun = (0, 0)
         """The epoch and generation of that time."""
         self._are_set = False
@@ -51,7 +61,8 @@ class OwnMarks:
         self._lives = self._pipeline.execute_all(begin_marks(self._link.marks))
 
     def set(self) -> bool:
-        """All sessions have been registered since :meth:`begin`. False: a server may have lost some since."""
+        """All sessions have been registered since :meth:`begin`. False: a
+        server may have lost some since."""
         epoch, table = self._keeper.lease.epoch, self._keeper.table
         if self._begun != (epoch, self._recovery.generation):
             return True  # another round follows
@@ -70,22 +81,28 @@ class OwnMarks:
         return True
 
     def are_lost(self) -> bool:
-        """Whether a server has lost a mark, and sessions with it: it was flushed."""
+        """Whether a server has lost a mark, and sessions with it: it was
+        flushed."""
         epoch = self._keeper.lease.epoch
         if not self._are_set or self._begun[0] != epoch:
             return False
-        replies = self._pipeline.execute_all([("HGET", key, epoch) for key in self._link.marks])
+        replies = self._pipeline.execute_all(
+            [("HGET", key, epoch) for key in self._link.marks]
+        )
         return self._are_set and replies is not None and None in replies
 
 
 class OtherMarks:
     """The marks of the other nodes. Owner of what was read. Never switches.
 
-    A server is *proven* when it had the marks of all nodes, until there is another connection, another node
-    or another generation. While it is not, its marks are read before each look-up.
+    A server is *proven* when it had the marks of all nodes, until there is
+    another connection, another node or another generation. While it is not, its
+    marks are read before each look-up.
     """
 
-    def __init__(self, keeper: LeaseKeeper, link: RedisLink, recovery: _Generation) -> None:
+    def __init__(
+        self, keeper: LeaseKeeper, link: RedisLink, recovery: _Generation
+    ) -> None:
         self._keeper = keeper
         self._link = link
         self._recovery = recovery
@@ -95,17 +112,23 @@ class OtherMarks:
         self._state = (0, 0)
         self._proven: set[str] = set()
         self.are_all_proven = False
-        """Whether no marks need to be read before a look-up, as of the last :attr:`expected`."""
+        """Whether no marks need to be read before a look-up, as of the last
+        :attr:`expected`."""
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """The epochs whose marks must be there; empty: no other node leaves any."""
+        """The epochs whose marks must be there; empty: no other node leaves
+        any."""
         leases = self._keeper.table.reachable
         if leases is not self._leases:
             self._leases = leases
             own = self._keeper.lease.epoch
             expected = tuple(
-                sorted(each.epoch for each in leases.values() if each.marks and each.epoch != own)
+                sorted(
+                    each.epoch
+                    for each in leases.values()
+                    if each.marks and each.epoch != own
+                )
             )
             if expected != self._expected:
                 self._expected = expected
@@ -129,17 +152,26 @@ class OtherMarks:
 
     def beside(self, commands: Iterable[Command]) -> list[str]:
         """The marks on the servers of these commands."""
-        return sorted(set(map(self._link.mark_of, commands)) - {""}) if self.expected else []
+        return (
+            sorted(set(map(self._link.mark_of, commands)) - {""})
+            if self.expected
+            else []
+        )
 
     def unmarked(
         self, keys: Sequence[str], expected: Sequence[int], replies: Sequence[Any]
     ) -> dict[str, tuple[SessionRef, ...]]:
-        """The nodes without a mark by key, if there are any, from the replies to :func:`questions`."""
+        """The nodes without a mark by key, if there are any, from the replies
+        to :func:`questions`."""
         without: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):
             if not isinstance(marks, list):
                 continue
-            epochs = [epoch for epoch, mark in zip(expected, marks, strict=True) if mark is None]
+            epochs = [
+                epoch
+                for epoch, mark in zip(expected, marks, strict=True)
+                if mark is None
+            ]
             if epochs:
                 without[key] = tuple([SessionRef(epoch, 0, 0) for epoch in epochs])
                 self._proven.discard(key)
@@ -151,7 +183,8 @@ class OtherMarks:
         return without
 
     def mark_of(self, command: Command) -> str:
-        """The key of the marks on the server of a command; ``""``: none is known."""
+        """The key of the marks on the server of a command; ``""``: none is
+        known."""
         return self._link.mark_of(command)
 
 

@@ -1,4 +1,5 @@
-"""The link to a Redis Cluster: a connection to each master, and which of them serves a command."""
+"""The link to a Redis Cluster: a connection to each master, and which of them
+serves a command."""
 
 import logging
 import re
@@ -13,8 +14,19 @@ from typing import Any, Final
 import gevent
 from msgspec.structs import replace
 
-from imserver.gateway.cluster.redis.connection import ErrorReply, RedisAddress, RedisUnavailable, TrackedKeys
-from imserver.gateway.cluster.redis.link import Command, Done, RedisLink, ServerLink, ask_first
+from imserver.gateway.cluster.redis.connection import (
+    ErrorReply,
+    RedisAddress,
+    RedisUnavailable,
+    TrackedKeys,
+)
+from imserver.gateway.cluster.redis.link import (
+    Command,
+    Done,
+    RedisLink,
+    ServerLink,
+    ask_first,
+)
 from imserver.gateway.cluster.redis.scripts import MARKS, MARKS_IN_CLUSTER
 from imserver.gateway.cluster.registry import RegistryCounters
 
@@ -22,18 +34,25 @@ log = logging.getLogger(__name__)
 
 _SLOTS: Final = 16_384
 _MARKS_SLOTS: Final = 256
-"""So far apart are the slots of the marks: a master with twice as many in a row has marks."""
+"""So far apart are the slots of the marks: a master with twice as many in a row
+has marks."""
 _NO_SLOT: Final = -1
 """Of a command for all masters (the probe), or for one after the other."""
-_REDIRECT: Final = re.compile(r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?")
+_REDIRECT: Final = re.compile(
+    r"(?P<kind>MOVED|ASK|TRYAGAIN)\b(?: (?P<slot>\d+) (?P<host>.*):(?P<port>\d+))?"
+)
 Server = tuple[str, int]
 """Host and port of a master."""
 
 
 def open_link(
-    address: RedisAddress, seconds: float, counters: RegistryCounters, tracked: TrackedKeys | None = None
+    address: RedisAddress,
+    seconds: float,
+    counters: RegistryCounters,
+    tracked: TrackedKeys | None = None,
 ) -> RedisLink:
-    """A link whose exchanges take at most ``seconds``; it reports changes of ``tracked`` keys if it can."""
+    """A link whose exchanges take at most ``seconds``; it reports changes of
+    ``tracked`` keys if it can."""
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters, tracked is not None)
     marks = () if tracked is None else (MARKS,)
@@ -77,7 +96,8 @@ def _redirect(reply: object) -> re.Match[str] | None:
 
 
 def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
-    """The reply to a step of a SCAN, with a cursor that also says which of the masters comes next."""
+    """The reply to a step of a SCAN, with a cursor that also says which of the
+    masters comes next."""
     position, index = int(reply[0]), int(command[1]) % masters
     if not position:
         index = (index + 1) % masters
@@ -85,20 +105,27 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
 
 
 class ClusterLink(RedisLink):
-    """See :class:`RedisLink`. Owner of the connections to the masters, and of the map of slots.
+    """See :class:`RedisLink`. Owner of the connections to the masters, and of
+    the map of slots.
 
-    Commands go to the masters of their slots, to all of them at once. An exchange ends when all have replied,
-    so commands of one slot keep their order, also while it moves: what a master refers to another one
-    (``MOVED``, ``ASK``) is repeated there before the next exchange.
+    Commands go to the masters of their slots, to all of them at once. An
+    exchange ends when all have replied, so commands of one slot keep their
+    order, also while it moves: what a master refers to another one (``MOVED``,
+    ``ASK``) is repeated there before the next exchange.
 
-    ``shared``: many callers share it. So a master that does not answer is left out until :meth:`restore`
-    reaches it or a replica that has taken over. Until then its commands have an error at once.
+    ``shared``: many callers share it. So a master that does not answer is left
+    out until :meth:`restore` reaches it or a replica that has taken over. Until
+    then its commands have an error at once.
     """
 
     is_cluster = True
 
     def __init__(
-        self, address: RedisAddress, seconds: float, counters: RegistryCounters, shared: bool
+        self,
+        address: RedisAddress,
+        seconds: float,
+        counters: RegistryCounters,
+        shared: bool,
     ) -> None:
         self.seconds = seconds
         self.counters = counters
@@ -106,11 +133,14 @@ class ClusterLink(RedisLink):
         self._shared = shared
         self._links: dict[Server, ServerLink] = {}
         self._gone: list[ServerLink] = []
-        """Links to servers without slots, to be closed before the next exchange."""
+        """Links to servers without slots, to be closed before the next
+        exchange."""
         self._masters: dict[Server, Command] = {}
-        """The masters of slots, with a probe: a command with a key in one of them."""
+        """The masters of slots, with a probe: a command with a key in one of
+        them."""
         self._slots: list[Server | None] = []
-        """The master of each slot, and None, which is that of no slot; empty: not known."""
+        """The master of each slot, and None, which is that of no slot; empty:
+        not known."""
         self._absent: dict[Server, RedisUnavailable] = {}
         """The masters that are left out, and why."""
         self._closed_connects = 0
@@ -124,7 +154,9 @@ class ClusterLink(RedisLink):
 
     @property
     def connects(self) -> int:  # type: ignore[override]
-        return self._closed_connects + sum(link.connects for link in (*self._links.values(), *self._gone))
+        return self._closed_connects + sum(
+            link.connects for link in (*self._links.values(), *self._gone)
+        )
 
     @property
     def life(self) -> bytes:  # type: ignore[override]
@@ -152,7 +184,7 @@ class ClusterLink(RedisLink):
             if server is not None:
                 self._marks_at.setdefault(server, []).append(key)
 
-    # --- without waiting ------------------------------------------------------------------------------------
+    # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         slots, links, absent = self._slots, self._links, self._absent
@@ -170,7 +202,11 @@ class ClusterLink(RedisLink):
         for server in parts:
             if not links[server].is_open and server not in absent:
                 return False
-        self._replies, self._parts, self._again = [None] * len(commands), len(parts), False
+        self._replies, self._parts, self._again = (
+            [None] * len(commands),
+            len(parts),
+            False,
+        )
         for server, part in parts.items():
             received = partial(self._received, server, part, done)
             if server in absent:
@@ -180,7 +216,11 @@ class ClusterLink(RedisLink):
         return True
 
     def _received(
-        self, server: Server, part: Sequence[int], done: Done, result: list[Any] | RedisUnavailable | None
+        self,
+        server: Server,
+        part: Sequence[int],
+        done: Done,
+        result: list[Any] | RedisUnavailable | None,
     ) -> None:
         """A master has replied. Callback: never switches."""
         if result is None:
@@ -202,7 +242,7 @@ class ClusterLink(RedisLink):
         else:
             done(None if self._again else self._replies)
 
-    # --- waiting --------------------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         end, rounds = monotonic() + self.seconds, 0
@@ -219,14 +259,21 @@ class ClusterLink(RedisLink):
             for index in left:
                 servers = self._servers_of(commands[index], masters, importing)
                 if not servers:
-                    replies[index] = RedisUnavailable("no master of the Redis Cluster serves the slot")
+                    replies[index] = RedisUnavailable(
+                        "no master of the Redis Cluster serves the slot"
+                    )
                 for server in servers:
                     if server not in failed:
                         parts.setdefault(server, []).append(index)
                     elif replies[index] is None:
                         replies[index] = failed[server]
             results = self._exchange_parts(commands, parts, len(masters), importing)
-            left, importing, moved, sources = [], {}, dict[int, Server](), set[Server | None]()
+            left, importing, moved, sources = (
+                [],
+                {},
+                dict[int, Server](),
+                set[Server | None](),
+            )
             for server, part in parts.items():
                 result = results[server]
                 if isinstance(result, RedisUnavailable):
@@ -250,7 +297,9 @@ class ClusterLink(RedisLink):
             left = sorted(set(left))
             if left and monotonic() > end:
                 for index in left:
-                    replies[index] = RedisUnavailable("slots of the Redis Cluster are being moved")
+                    replies[index] = RedisUnavailable(
+                        "slots of the Redis Cluster are being moved"
+                    )
                 break
             if left and rounds:
                 gevent.sleep(0.01)
@@ -266,12 +315,17 @@ class ClusterLink(RedisLink):
     def _servers_of(
         self, command: Command, masters: list[Server], importing: Mapping[int, Server]
     ) -> list[Server]:
-        """The masters that get a command: all get a probe, one at a time a SCAN, whose cursor says which."""
+        """The masters that get a command: all get a probe, one at a time a
+        SCAN, whose cursor says which."""
         slot = slot_of(command)
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
             return [server] if server is not None else []
-        return masters if command[0] == "EXISTS" else [masters[int(command[1]) % len(masters)]]
+        return (
+            masters
+            if command[0] == "EXISTS"
+            else [masters[int(command[1]) % len(masters)]]
+        )
 
     def _exchange_parts(
         self,
@@ -280,9 +334,12 @@ class ClusterLink(RedisLink):
         masters: int,
         importing: Mapping[int, Server],
     ) -> dict[Server, list[Any] | RedisUnavailable]:
-        """The replies of these masters to their parts of the commands, all at once. Switches."""
+        """The replies of these masters to their parts of the commands, all at
+        once. Switches."""
 
-        def exchange(server: Server, part: Sequence[int]) -> list[Any] | RedisUnavailable:
+        def exchange(
+            server: Server, part: Sequence[int]
+        ) -> list[Any] | RedisUnavailable:
             sent: list[Command] = []
             positions = []
             for index in part:
@@ -301,7 +358,10 @@ class ClusterLink(RedisLink):
                 return error
             return [replies[position] for position in positions]
 
-        jobs = {server: gevent.spawn(exchange, server, part) for server, part in parts.items()}
+        jobs = {
+            server: gevent.spawn(exchange, server, part)
+            for server, part in parts.items()
+        }
         try:
             results = {server: job.get() for server, job in jobs.items()}
         finally:
@@ -310,15 +370,23 @@ class ClusterLink(RedisLink):
             result = results[server]
             if isinstance(result, list):
                 for position, index in enumerate(part):
-                    if commands[index][0] == "SCAN" and isinstance(result[position], list):
-                        result[position] = _next_scan(commands[index], result[position], masters)
+                    if commands[index][0] == "SCAN" and isinstance(
+                        result[position], list
+                    ):
+                        result[position] = _next_scan(
+                            commands[index], result[position], masters
+                        )
         return results
 
     def _learn(
-        self, sources: Collection[Server | None], moved: Mapping[int, Server], failed: Collection[Server]
+        self,
+        sources: Collection[Server | None],
+        moved: Mapping[int, Server],
+        failed: Collection[Server],
     ) -> None:
-        """Read the map again, from those who said that slots have ``moved``, and from anybody (None) after a
-        failure. What they said is newer than what others may know. Switches."""
+        """Read the map again, from those who said that slots have ``moved``,
+        and from anybody (None) after a failure. What they said is newer than
+        what others may know. Switches."""
         for source in sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
@@ -363,37 +431,52 @@ class ClusterLink(RedisLink):
             link.close()
         self._gone.clear()
 
-    # --- the map --------------------------------------------------------------------------------------------
+    # --- the map --------------------------------------------------------------
 
     def _load(self, failed: Collection[Server], source: Server | None = None) -> None:
-        """Ask ``source``, or the first server that answers (``failed`` ones last), for the masters of all
-        slots. Switches. Raises RedisUnavailable."""
+        """Ask ``source``, or the first server that answers (``failed`` ones
+        last), for the masters of all slots. Switches. Raises
+        RedisUnavailable."""
         if source is not None:
             host = source[0]
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
         else:
             servers = dict.fromkeys([*self._masters, *self._address.hosts])
-            addresses = [self._at(server) for server in sorted(servers, key=lambda server: server in failed)]
-            host, reply = ask_first(addresses, self.seconds / min(len(addresses), 3), "CLUSTER", "SLOTS")
+            addresses = [
+                self._at(server)
+                for server in sorted(servers, key=lambda server: server in failed)
+            ]
+            host, reply = ask_first(
+                addresses, self.seconds / min(len(addresses), 3), "CLUSTER", "SLOTS"
+            )
         if isinstance(reply, ErrorReply) or not reply:
-            raise RedisUnavailable(str(reply or "no slot of the Redis Cluster has a master"))
+            raise RedisUnavailable(
+                str(reply or "no slot of the Redis Cluster has a master")
+            )
         slots: list[Server | None] = [None] * (_SLOTS + 1)
         masters: dict[Server, Command] = {}
         for first, last, (name, port, *_), *_ in reply:
             server = (name.decode() if name else host), int(port)
             slots[first : last + 1] = [server] * (last + 1 - first)
-        self._gone += [self._links.pop(server) for server in self._links.keys() - set(slots)]
+        self._gone += [
+            self._links.pop(server) for server in self._links.keys() - set(slots)
+        ]
         for server in dict.fromkeys(each for each in slots if each is not None):
             self._link(server)
             keys = (b"imserver:probe:%d" % number for number in count())
-            masters[server] = "EXISTS", next(key for key in keys if slots[slot_of_key(key)] == server)
+            masters[server] = (
+                "EXISTS",
+                next(key for key in keys if slots[slot_of_key(key)] == server),
+            )
         self._slots, self._masters = slots, masters
         self._map_marks()
 
     def _link(self, server: Server) -> ServerLink:
         if server not in self._links:
             marks_here = partial(self._marks_of, server)
-            self._links[server] = ServerLink(self._at(server), self.seconds, self.counters, None, marks_here)
+            self._links[server] = ServerLink(
+                self._at(server), self.seconds, self.counters, None, marks_here
+            )
         return self._links[server]
 
     def _marks_of(self, server: Server) -> Collection[str]:

@@ -1,13 +1,15 @@
 """The pipeline to Redis: the commands of one loop iteration leave together.
 
-A pipeline is sent by a callback at the end of a turn. Another callback reads its replies, answers the callers
-and sends what was queued meanwhile. A greenlet does what would block: it connects, and repeats an exchange
-after a lost connection. When an exchange fails, all queued callers get None, the circuit opens, and until a
-probe succeeds every call returns None at once. If one master of a Redis Cluster does not answer, only callers
-that need it get None.
+A pipeline is sent by a callback at the end of a turn. Another callback reads
+its replies, answers the callers and sends what was queued meanwhile. A greenlet
+does what would block: it connects, and repeats an exchange after a lost
+connection. When an exchange fails, all queued callers get None, the circuit
+opens, and until a probe succeeds every call returns None at once. If one master
+of a Redis Cluster does not answer, only callers that need it get None.
 
-An exchange has a time limit; after a failure its connection is dropped. What the greenlet exchanges after a
-lost connection has a time limit of its own. Commands must be harmless when executed twice.
+An exchange has a time limit; after a failure its connection is dropped. What
+the greenlet exchanges after a lost connection has a time limit of its own.
+Commands must be harmless when executed twice.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from imserver.gateway.cluster.redis.scripts import EPOCH
 log = logging.getLogger(__name__)
 
 _PIPELINE_COMMANDS: Final = 1000
-"""Commands after which a pipeline is full; commands of one call are never split."""
+"""Commands after which a pipeline is full; commands of one call are never
+split."""
 _AT_ONCE: Final = 64
 """Callers that are answered without a callback for each."""
 _USUAL: Final = frozenset((bytes, int, list, type(None)))
@@ -37,15 +40,23 @@ _PROBE: Final = ("EXISTS", EPOCH)
 
 
 class Pipeline:
-    """Owner of the queue, the circuit and the greenlet for exchanges that may block.
+    """Owner of the queue, the circuit and the greenlet for exchanges that may
+    block.
 
-    ``may_send`` is called before each pipeline. False (the lease has expired) answers all callers with None.
-    ``on_failure`` is called when the circuit opens, and when a server was not reached. It must not switch.
+    ``may_send`` is called before each pipeline. False (the lease has expired)
+    answers all callers with None. ``on_failure`` is called when the circuit
+    opens, and when a server was not reached. It must not switch.
     """
 
-    def __init__(self, link: RedisLink, may_send: Callable[[], bool], on_failure: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: RedisLink,
+        may_send: Callable[[], bool],
+        on_failure: Callable[[], None],
+    ) -> None:
         self.closed = False
-        """The circuit: whether calls may pass. Open until the first probe has succeeded."""
+        """The circuit: whether calls may pass. Open until the first probe has
+        succeeded."""
         self._link = link
         self._counters = link.counters
         self._may_send = may_send
@@ -56,13 +67,15 @@ class Pipeline:
         """A pipeline is under way, or will be sent at the end of this turn."""
         self._callers: list[tuple[int, int, Waiter[Any]]] = []
         self._commands: list[Command] = []
-        """The pipeline that is under way: its callers with their parts, and its commands."""
+        """The pipeline that is under way: its callers with their parts, and its
+        commands."""
         self._handed_over = False
         """The greenlet has to exchange it."""
         self._idle: Waiter[None] | None = None
         """Where the greenlet waits."""
-        # Posted commands wait so long for a pipeline that leaves anyway. Under load the next one leaves at
-        # once. A repeating timer: a fired one-shot timer would fire at once when restarted.
+        # Posted commands wait so long for a pipeline that leaves anyway. Under
+        # load the next one leaves at once. A repeating timer: a fired one-shot
+        # timer would fire at once when restarted.
         self._timer = get_hub().loop.timer(0.0, 0.25)
         self._timer_runs = False
         self._post_due = False
@@ -73,7 +86,8 @@ class Pipeline:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Send posted commands if possible, and end. Waiting callers get None. Switches."""
+        """Send posted commands if possible, and end. Waiting callers get None.
+        Switches."""
         if self.closed:
             self._execute([_PROBE])
         self.closed = False
@@ -85,8 +99,8 @@ class Pipeline:
         self._answer_none()
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """The replies to ``commands``, with exceptions for single ones that failed; None: no answer.
-        Switches."""
+        """The replies to ``commands``, with exceptions for single ones that
+        failed; None: no answer. Switches."""
         if not self.closed:
             self._counters.unanswered += 1
             return None
@@ -101,7 +115,11 @@ class Pipeline:
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
         """As :meth:`execute`; None also if one command failed."""
         replies = self.execute(commands)
-        return None if replies is None or any(isinstance(each, Exception) for each in replies) else replies
+        return (
+            None
+            if replies is None or any(isinstance(each, Exception) for each in replies)
+            else replies
+        )
 
     def probe(self) -> bool:
         """Whether Redis answers; if so the circuit closes. Switches."""
@@ -111,7 +129,8 @@ class Pipeline:
         return True
 
     def post(self, command: Command) -> None:
-        """Send a command with a later pipeline, without waiting for its reply. Never switches."""
+        """Send a command with a later pipeline, without waiting for its reply.
+        Never switches."""
         if self.closed and len(self._posted) < 100_000:
             self._posted.append(command)
             if not self._timer_runs:
@@ -132,14 +151,18 @@ class Pipeline:
         return replies
 
     def _wake(self) -> None:
-        """Send at the end of this turn, with all commands of the turn, unless a pipeline is under way."""
+        """Send at the end of this turn, with all commands of the turn, unless a
+        pipeline is under way."""
         if not self._busy:
             self._busy = True
             get_hub().loop.run_callback(self._send)
 
     def _send(self) -> None:
         """Send what is queued. Callback: never switches."""
-        commands, self._posted = self._posted[:_PIPELINE_COMMANDS], self._posted[_PIPELINE_COMMANDS:]
+        commands, self._posted = (
+            self._posted[:_PIPELINE_COMMANDS],
+            self._posted[_PIPELINE_COMMANDS:],
+        )
         self._post_due = self._timer_runs = bool(self._posted)
         self._timer.stop()
         callers = []
@@ -157,12 +180,14 @@ class Pipeline:
                 if not self._link.begin(commands, self._received):
                     self._hand_over()
             except Exception:
-                # A bug in one call must not stop the pipelines that all callers need.
+                # A bug in one call must not stop the pipelines that all callers
+                # need.
                 log.exception("a pipeline to Redis failed")
                 self._finish(None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """The link's exchange has ended; None: it must be done again. Callback: never switches."""
+        """The link's exchange has ended; None: it must be done again. Callback:
+        never switches."""
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):
@@ -179,7 +204,8 @@ class Pipeline:
             idle.switch(None)
 
     def _finish(self, replies: list[Any] | None) -> None:
-        """Answer the callers of the pipeline, and send the next one at the end of the turn. Callback."""
+        """Answer the callers of the pipeline, and send the next one at the end
+        of the turn. Callback."""
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
             for command, reply in zip(self._commands, replies, strict=True):
                 if isinstance(reply, ErrorReply):
@@ -188,7 +214,8 @@ class Pipeline:
                 self._answer_unreached(replies)
         self._busy, self._commands = False, []
         if replies is not None:
-            # Without a callback for each. Beyond a few, callers share the turns with the sockets.
+            # Without a callback for each. Beyond a few, callers share the turns
+            # with the sockets.
             callers, self._callers = self._callers[:_AT_ONCE], self._callers[_AT_ONCE:]
             for first, last, waiter in callers:
                 waiter.switch(replies[first:last])
@@ -197,7 +224,8 @@ class Pipeline:
             self._wake()
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
-        """Answer the callers of whose commands one was for a server that does not answer."""
+        """Answer the callers of whose commands one was for a server that does
+        not answer."""
         self._on_failure()
         others = []
         for caller in self._callers:

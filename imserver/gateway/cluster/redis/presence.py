@@ -1,10 +1,13 @@
-"""Sessions, message ids and channels in Redis: keys, records, registration commands, lookups and claims.
+"""Sessions, message ids and channels in Redis: keys, records, registration
+commands, lookups and claims.
 
-The readable records are those of two original servers; they differ in the keys and in two field names.
+The readable records are those of two original servers; they differ in the keys
+and in two field names.
 
-Each epoch records the buckets into which it writes, in a set in Redis with a member ``bucket:app`` per
-bucket, or ``*:app`` for an app with sessions in more than :data:`MOST_BUCKETS` of them. So the node that
-cleans up behind it does not have to read all buckets of all apps.
+Each epoch records the buckets into which it writes, in a set in Redis with a
+member ``bucket:app`` per bucket, or ``*:app`` for an app with sessions in more
+than :data:`MOST_BUCKETS` of them. So the node that cleans up behind it does not
+have to read all buckets of all apps.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +26,14 @@ from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseTable, writte
 from imserver.gateway.cluster.redis.link import Command, RedisLink
 from imserver.gateway.cluster.redis.marks import OtherMarks, questions
 from imserver.gateway.cluster.redis.pipeline import Pipeline
-from imserver.gateway.cluster.redis.scripts import BEGIN, CLAIM, END, ENTER_CHANNEL, RELEASE, REPLACED
+from imserver.gateway.cluster.redis.scripts import (
+    BEGIN,
+    CLAIM,
+    END,
+    ENTER_CHANNEL,
+    RELEASE,
+    REPLACED,
+)
 from imserver.gateway.cluster.registry import (
     Claim,
     Lease,
@@ -43,7 +53,10 @@ _FIND_USERS: Final = 1000
 _MAX_UNANSWERED: Final = 10_000
 _MAX_KNOWN: Final = 20_000
 """Users whose sessions are remembered; 400 bytes each."""
-_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (TrackedKey(unchanged=False), ())
+_UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (
+    TrackedKey(unchanged=False),
+    (),
+)
 
 RECORD_SECONDS: Final = 86400
 """Lifetime of a user's readable record."""
@@ -67,7 +80,8 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 class ActionRecord(Record, kw_only=True):
-    """The value of ``user:online:<appId>_<userId>``, for apps of the action dialect."""
+    """The value of ``user:online:<appId>_<userId>``, for apps of the action
+    dialect."""
 
     app_id: Any = msgspec.field(name="appId")
     user_id: str = msgspec.field(name="userId")
@@ -78,12 +92,17 @@ _encoder: Final = msgspec.json.Encoder()
 
 @lru_cache(1024)
 def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
-    """The records of an app: their form, the prefix of their keys, and the name of the app in them."""
+    """The records of an app: their form, the prefix of their keys, and the name
+    of the app in them."""
     is_action = app.startswith(ACTION_PREFIX)
     name = app.removeprefix(ACTION_PREFIX) if is_action else app
-    # A "_" in the name of an app would make the key ambiguous. The originals' apps are numbers.
+    # A "_" in the name of an app would make the key ambiguous. The originals'
+    # apps are numbers.
     plain = name.replace("%", "%25").replace("_", "%5F")
-    prefix = b"%b%b_" % (b"user:online:" if is_action else b"acc:user:online:", encoded(plain))
+    prefix = b"%b%b_" % (
+        b"user:online:" if is_action else b"acc:user:online:",
+        encoded(plain),
+    )
     number = int(name) if name.isascii() and name.isdecimal() else name
     return ActionRecord if is_action else Record, prefix, number
 
@@ -94,7 +113,8 @@ def record_key(app: str, user: bytes) -> bytes:
 
 
 def record_of(node: str, session: Session, logout: bool) -> bytes:
-    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends now."""
+    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends
+    now."""
     address, _, port = node.rpartition(":")
     kind, _, name = _spelling(session.app)
     now = int(time())
@@ -113,18 +133,26 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:
-        texts = [each.encode("utf-8", "replace").decode() for each in (session.user, session.device)]
+        texts = [
+            each.encode("utf-8", "replace").decode()
+            for each in (session.user, session.device)
+        ]
         record.user_id, record.device_info = texts
         return _encoder.encode(record)
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
-    """Mark a record of one of ``nodes`` offline. None if it belongs to another node or is invalid."""
+    """Mark a record of one of ``nodes`` offline. None if it belongs to another
+    node or is invalid."""
     record = None
     for kind in (ActionRecord, Record):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             record = msgspec.json.decode(data, type=kind)
-    if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
+    if (
+        record is None
+        or record.is_logoff
+        or f"{record.acc_ip}:{record.acc_port}" not in nodes
+    ):
         return None
     record.is_logoff = True
     record.logout_time = int(time())
@@ -132,11 +160,13 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
 
 
 BUCKETS: Final = 16384
-"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs hashes of that size."""
+"""Buckets per app. With 100 users each they hold 1.6 million users; Redis packs
+hashes of that size."""
 
 
 def encoded(text: str) -> bytes:
-    """Encode any text, including lone surrogates: input of clients must not break a pipeline."""
+    """Encode any text, including lone surrogates: input of clients must not
+    break a pipeline."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -151,13 +181,15 @@ def _bucket_prefix(app: str) -> bytes:
 
 
 def bucket_key(app: str, number: int) -> bytes:
-    """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
+    """The key of bucket ``number`` of an app. The braces put it into one slot
+    of a Redis Cluster."""
     return b"%b%d}" % (_bucket_prefix(app), number)
 
 
 def bucket_of(app: str, user: bytes) -> bytes:
     """The key of the bucket that holds a user."""
-    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)  # a call or two less for each push
+    # a call or two less for each push
+    return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)
 
 
 def channel_bucket_key(app: bytes, number: int) -> bytes:
@@ -181,15 +213,22 @@ def user_of(field: bytes) -> bytes:
 
 
 def device_of(name: str) -> str:
-    """The name of a device without the characters that separate the parts of a place."""
-    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
+    """The name of a device without the characters that separate the parts of a
+    place."""
+    return (
+        quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
+    )
 
 
 def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
     """Parse the places in a field, or in the reply of a script."""
     if not value:
         return ()
-    return tuple([_parse_ref(ref) for ref in value.split(b",")]) if b"," in value else (_parse_ref(value),)
+    return (
+        tuple([_parse_ref(ref) for ref in value.split(b",")])
+        if b"," in value
+        else (_parse_ref(value),)
+    )
 
 
 def _parse_ref(ref: bytes) -> SessionRef:
@@ -203,7 +242,8 @@ BucketsByApp = dict[str, set[int] | None]
 
 
 class WrittenBuckets:
-    """The buckets that this node has recorded for its epoch. Owner of that set."""
+    """The buckets that this node has recorded for its epoch. Owner of that
+    set."""
 
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
@@ -211,9 +251,12 @@ class WrittenBuckets:
         """The epoch and registry generation that ``_buckets`` belongs to."""
         self._buckets: BucketsByApp = {}
 
-    def commands_before(self, sessions: Iterable[Session], generation: int) -> list[Command]:
-        """The commands to send before sessions are registered, usually none; after a restart of Redis
-        (another ``generation`` of the registry) all again. Never switches."""
+    def commands_before(
+        self, sessions: Iterable[Session], generation: int
+    ) -> list[Command]:
+        """The commands to send before sessions are registered, usually none;
+        after a restart of Redis (another ``generation`` of the registry) all
+        again. Never switches."""
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
@@ -233,7 +276,8 @@ class WrittenBuckets:
         return [("SADD", written_key("buckets", epoch), *members)] if members else []
 
     def forget(self) -> None:
-        """Record everything again, because it is unknown what Redis has received."""
+        """Record everything again, because it is unknown what Redis has
+        received."""
         self._buckets.clear()
 
 
@@ -245,7 +289,9 @@ class Recovery(Protocol):
     def look_again(self) -> None: ...
 
 
-def live_leases(table: LeaseTable, recovery: Recovery, epochs: Collection[int]) -> Mapping[int, Lease]:
+def live_leases(
+    table: LeaseTable, recovery: Recovery, epochs: Collection[int]
+) -> Mapping[int, Lease]:
     """The live leases. Reads them again if one of ``epochs`` began just now."""
     if any(table.is_newer(epoch) for epoch in epochs):
         recovery.look_again()
@@ -270,34 +316,50 @@ class Lookup:
         self._recovery = recovery
         self._tracked = tracked
         self._marks = marks
-        self._known: dict[tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]] = {}
-        """The sessions of users who were found, as long as their bucket is unchanged."""
+        self._known: dict[
+            tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]
+        ] = {}
+        """The sessions of users who were found, as long as their bucket is
+        unchanged."""
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
-        self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime)
-        """The end of the command that remembers an id: its value and lifetime."""
+        self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
+            len(lifetime),
+            lifetime,
+        )
+        """The end of the command that remembers an id: its value and
+        lifetime."""
         self._tokens = count(1)
         self._unanswered: dict[str, str] = {}
-        """Message id → the token of a claim without an answer, which Redis may carry out or have carried out.
-        The next claim of this node has the same token, so the id is not taken."""
+        """Message id → the token of a claim without an answer, which Redis may
+        carry out or have carried out. The next claim of this node has the same
+        token, so the id is not taken."""
 
-    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of each user on live nodes, in the order of ``users``; behind them the nodes
-        that may have more."""
+    def find(
+        self, app: str, users: Sequence[str]
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """The addressed sessions of each user on live nodes, in the order of
+        ``users``; behind them the nodes that may have more."""
         refs: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
-            part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
+            part = self._find(
+                [_lookup(app, user) for user in users[first : first + _FIND_USERS]]
+            )
             if part is None:
                 return None
             refs += part
         return refs
 
-    def find_in_apps(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of one user on live nodes, in the order of ``apps``. One round trip."""
+    def find_in_apps(
+        self, apps: Sequence[str], user: str
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """The addressed sessions of one user on live nodes, in the order of
+        ``apps``. One round trip."""
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
-        """What look-ups find. Those without a result are repeated behind the marks of their servers."""
+        """What look-ups find. Those without a result are repeated behind the
+        marks of their servers."""
         marks = self._marks
         keys = marks.unproven(commands)
         found = self._find_behind(keys, commands)
@@ -320,10 +382,15 @@ class Lookup:
     def _find_behind(
         self, keys: Sequence[str], commands: Sequence[Command]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """What look-ups find that come after these marks, and the nodes without a mark there."""
+        """What look-ups find that come after these marks, and the nodes without
+        a mark there."""
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
-            return None if replies is None else self._live([_refs(reply) for reply in replies])
+            return (
+                None
+                if replies is None
+                else self._live([_refs(reply) for reply in replies])
+            )
         expected = self._marks.expected
         replies = self._pipeline.execute([*questions(keys, expected), *commands])
         if replies is None:
@@ -334,10 +401,13 @@ class Lookup:
             return found
         mark_of = self._marks.mark_of
         return [
-            refs + without.get(mark_of(command), ()) for refs, command in zip(found, commands, strict=True)
+            refs + without.get(mark_of(command), ())
+            for refs, command in zip(found, commands, strict=True)
         ]
 
-    def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
+    def _live(
+        self, found: list[tuple[SessionRef, ...]]
+    ) -> list[tuple[SessionRef, ...]]:
         """Remove dead epochs."""
         epochs = {ref.epoch for refs in found for ref in refs}
         live = live_leases(self._keeper.table, self._recovery, epochs)
@@ -345,9 +415,12 @@ class Lookup:
             return found
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
 
-    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
-        """Find a user as :meth:`find` does, and claim a message id, in one round trip if all nodes have left
-        their marks. For a user without sessions the state is ``mine``, but nothing stays claimed."""
+    def find_and_claim(
+        self, app: str, user: str, key: str
+    ) -> tuple[tuple[SessionRef, ...], Claim] | None:
+        """Find a user as :meth:`find` does, and claim a message id, in one
+        round trip if all nodes have left their marks. For a user without
+        sessions the state is ``mine``, but nothing stays claimed."""
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
@@ -376,7 +449,8 @@ class Lookup:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[who] = bucket, refs
-        elif not bucket.unchanged:  # the user may have moved before Redis carried out the claim
+        # the user may have moved before Redis carried out the claim
+        elif not bucket.unchanged:
             found = self.find(app, [user])
             if found is None:
                 self._remember((key,), (token,))
@@ -398,7 +472,9 @@ class Lookup:
                 return None
             refs = found[0]
         reply = replies[-1]
-        claim = Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
+        claim = (
+            Claim(key, "mine", token) if reply == b"OK" else _claim(key, token, reply)
+        )
         if not refs and claim.state == "mine":
             self.settle(claim, False)
             claim = Claim(key, "mine")
@@ -409,7 +485,10 @@ class Lookup:
         epoch = self._keeper.lease.epoch
         tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
         if self._unanswered:
-            tokens = [self._unanswered.pop(key, token) for key, token in zip(keys, tokens, strict=True)]
+            tokens = [
+                self._unanswered.pop(key, token)
+                for key, token in zip(keys, tokens, strict=True)
+            ]
         replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
         taken = [index for index, reply in enumerate(replies or ()) if reply is None]
         if replies is not None and taken:
@@ -424,25 +503,39 @@ class Lookup:
         return list(map(_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
-        """End a claim of mine: the id is remembered if accepted, else free again. Never switches.
+        """End a claim of mine: the id is remembered if accepted, else free
+        again. Never switches.
 
-        ``result``: what :meth:`results` returns on all nodes for a while (``b""``: nothing).
+        ``result``: what :meth:`results` returns on all nodes for a while
+        (``b""``: nothing).
         """
         if claim.state != "mine" or not claim.token:
             return
         key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
         if accepted and result:
-            seconds = min(600, self._dedupe_seconds)  # so long other nodes know the result of a request
-            self._pipeline.post(("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds))
+            # so long other nodes know the result of a request
+            seconds = min(600, self._dedupe_seconds)
+            self._pipeline.post(
+                ("SET", _RESULT_PREFIX + encoded(claim.key), result, "EX", seconds)
+            )
         if accepted:
-            self._pipeline.post(b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted))
+            self._pipeline.post(
+                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted)
+            )
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
 
     def results(self, keys: Sequence[str]) -> list[bytes]:
-        """The results of accepted ids, in the order of ``keys``; ``b""``: unknown. Switches."""
-        replies = self._pipeline.execute_all([("GET", _RESULT_PREFIX + encoded(key)) for key in keys])
-        return [b""] * len(keys) if replies is None else [reply or b"" for reply in replies]
+        """The results of accepted ids, in the order of ``keys``; ``b""``:
+        unknown. Switches."""
+        replies = self._pipeline.execute_all(
+            [("GET", _RESULT_PREFIX + encoded(key)) for key in keys]
+        )
+        return (
+            [b""] * len(keys)
+            if replies is None
+            else [reply or b"" for reply in replies]
+        )
 
     def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
         """Redis has not answered the claims of these ids."""
@@ -455,7 +548,12 @@ class Lookup:
 def _lookup(app: str, user: str) -> Command:
     name = encoded(user)
     key, field = bucket_of(app, name), field_of(name)
-    return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(field), field)
+    return b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        len(key),
+        key,
+        len(field),
+        field,
+    )
 
 
 def _refs(reply: Any) -> tuple[SessionRef, ...]:
@@ -463,16 +561,30 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
 
 
 def _claim_command(key: str, token: str) -> Command:
-    return ("EVALSHA", CLAIM, 1, _CLAIM_PREFIX + encoded(key), token, CLAIM_SECONDS * 1000)
+    return (
+        "EVALSHA",
+        CLAIM,
+        1,
+        _CLAIM_PREFIX + encoded(key),
+        token,
+        CLAIM_SECONDS * 1000,
+    )
 
 
 _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 
 
 def _plain_claim(key: str, token: str) -> Command:
-    """Claim a free id. The reply is None if it is not free, or is held by this token."""
+    """Claim a free id. The reply is None if it is not free, or is held by this
+    token."""
     name, holder = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass"), token.encode()
-    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (len(name), name, len(holder), holder, _IF_FREE)
+    return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (
+        len(name),
+        name,
+        len(holder),
+        holder,
+        _IF_FREE,
+    )
 
 
 def _claim(key: str, token: str, reply: bytes) -> Claim:
@@ -483,7 +595,8 @@ def _claim(key: str, token: str, reply: bytes) -> Claim:
 
 
 class SessionCommands(Service):
-    """Commands that register and unregister sessions, and their replies. Stateless, no I/O.
+    """Commands that register and unregister sessions, and their replies.
+    Stateless, no I/O.
 
     ``inside``: all keys are on one server, so scripts also write the readable records and the lists of
     replaced sessions. In a Redis Cluster these have other slots and are written by :meth:`after_register` and
@@ -494,9 +607,13 @@ class SessionCommands(Service):
     _inside: bool
 
     def register(
-        self, session: Session, replacing: Collection[SessionRef] = (), late: bool = False
+        self,
+        session: Session,
+        replacing: Collection[SessionRef] = (),
+        late: bool = False,
     ) -> Command:
-        """Register a session, or register it again if it has a number. ``late``: it began before."""
+        """Register a session, or register it again if it has a number.
+        ``late``: it began before."""
         user, lease = encoded(session.user), self._keeper.lease
         bucket, field = bucket_of(session.app, user), field_of(user)
         keys: tuple[Any, ...] = (1, bucket)
@@ -504,7 +621,12 @@ class SessionCommands(Service):
         if self._inside:
             keys = (2, bucket, record_key(session.app, user))
             tail = b"\0%b\0%b" % (encoded(session.app), user)
-            writes = (record_of(lease.node, session, False), RECORD_SECONDS, REPLACED, tail)
+            writes = (
+                record_of(lease.node, session, False),
+                RECORD_SECONDS,
+                REPLACED,
+                tail,
+            )
         return (
             "EVALSHA",
             BEGIN,
@@ -516,14 +638,19 @@ class SessionCommands(Service):
             session.policy,
             session.number,
             self._keeper.dead_epochs(),
-            "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
+            "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing])
+            if replacing
+            else "",
             *writes,
             self._keeper.redis_ms(monotonic() - session.began if late else 0.0),
             0 if late else int(self._keeper.link.seconds * 1000),
         )
 
-    def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:
-        """The result in a reply to :meth:`register` (None: an error). Sets number and generation."""
+    def registration(
+        self, session: Session, reply: Any, generation: int
+    ) -> SessionRegistration | None:
+        """The result in a reply to :meth:`register` (None: an error). Sets
+        number and generation."""
         if isinstance(reply, Exception):
             return None
         code = reply[0]
@@ -536,10 +663,15 @@ class SessionCommands(Service):
             return SessionRegistration(session.number)
         table = self._keeper.table
         return SessionRegistration(
-            session.number, tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)])
+            session.number,
+            tuple(
+                [ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]
+            ),
         )
 
-    def after_register(self, session: Session, registration: SessionRegistration) -> list[Command]:
+    def after_register(
+        self, session: Session, registration: SessionRegistration
+    ) -> list[Command]:
         """Commands to send once a session is addressed."""
         if self._inside or not registration.addressed:
             return []
@@ -558,10 +690,28 @@ class SessionCommands(Service):
         user, lease = encoded(session.user), self._keeper.lease
         bucket, field = bucket_of(session.app, user), field_of(user)
         if not self._inside:
-            return ("EVALSHA", END, 1, bucket, field, lease.epoch, session.id, self._keeper.dead_epochs())
+            return (
+                "EVALSHA",
+                END,
+                1,
+                bucket,
+                field,
+                lease.epoch,
+                session.id,
+                self._keeper.dead_epochs(),
+            )
         record = record_of(lease.node, session, True), RECORD_SECONDS
         keys = (2, bucket, record_key(session.app, user))
-        return ("EVALSHA", END, *keys, field, lease.epoch, session.id, self._keeper.dead_epochs(), *record)
+        return (
+            "EVALSHA",
+            END,
+            *keys,
+            field,
+            lease.epoch,
+            session.id,
+            self._keeper.dead_epochs(),
+            *record,
+        )
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
         """Commands to send once a user has no session left."""
@@ -569,7 +719,13 @@ class SessionCommands(Service):
 
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
-        return ("SET", record_key(session.app, encoded(session.user)), record, "EX", RECORD_SECONDS)
+        return (
+            "SET",
+            record_key(session.app, encoded(session.user)),
+            record,
+            "EX",
+            RECORD_SECONDS,
+        )
 
 
 _BATCH: Final = 500
@@ -577,10 +733,12 @@ _BATCH: Final = 500
 
 
 class ChannelLookup(Service):
-    """The channels of :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
+    """The channels of
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
 
-    After a new connection to Redis, and in a new generation, other nodes may not have reported their channels
-    again yet: for the time of a lease any node may have members of any channel. Owner of that deadline.
+    After a new connection to Redis, and in a new generation, other nodes may
+    not have reported their channels again yet: for the time of a lease any node
+    may have members of any channel. Owner of that deadline.
     """
 
     pipeline: Pipeline
@@ -591,14 +749,17 @@ class ChannelLookup(Service):
     _seen: tuple[int, int] = (0, 0)
 
     def started(self) -> None:
-        """The node has joined. Its first connection and generation are not a change."""
+        """The node has joined. Its first connection and generation are not a
+        change."""
         self._seen = (self.link.connects, self.recovery.generation)
 
     def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
-        """Report the members of these channels on this node. Other channels are unchanged.
+        """Report the members of these channels on this node. Other channels are
+        unchanged.
 
-        Every node finds them from now on. Returns for each how many other nodes have members. None: unknown,
-        report them again. In a new generation all channels must be reported again.
+        Every node finds them from now on. Returns for each how many other nodes
+        have members. None: unknown, report them again. In a new generation all
+        channels must be reported again.
         """
         epoch = self.keeper.lease.epoch
         dead = self.keeper.dead_epochs()
@@ -612,7 +773,18 @@ class ChannelLookup(Service):
                 number = channel_bucket_number(channel)
                 buckets[b"%d:%b" % (number, app)] = None
                 key = channel_bucket_key(app, number)
-                commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, channel, epoch, each.members, dead))
+                commands.append(
+                    (
+                        "EVALSHA",
+                        ENTER_CHANNEL,
+                        1,
+                        key,
+                        channel,
+                        epoch,
+                        each.members,
+                        dead,
+                    )
+                )
             replies = self.pipeline.execute_all(
                 [("SADD", written_key("channel-buckets", epoch), *buckets), *commands]
             )
@@ -622,14 +794,22 @@ class ChannelLookup(Service):
         return others if generation == self.recovery.generation and generation else None
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
-        """The nodes with members in each channel, own included: epoch → members, as last reported; 0: a node
-        that is not settled, or whose lease is overdue. None: any node may have members."""
+        """The nodes with members in each channel, own included: epoch →
+        members, as last reported; 0: a node that is not settled, or whose lease
+        is overdue. None: any node may have members."""
         name = encoded(app)
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
             fields = [encoded(channel) for channel in channels[first : first + _BATCH]]
             replies = self.pipeline.execute_all(
-                [("HGET", channel_bucket_key(name, channel_bucket_number(field)), field) for field in fields]
+                [
+                    (
+                        "HGET",
+                        channel_bucket_key(name, channel_bucket_number(field)),
+                        field,
+                    )
+                    for field in fields
+                ]
             )
             if replies is None:
                 return None
@@ -641,7 +821,8 @@ class ChannelLookup(Service):
         return None if monotonic() < self._incomplete_until else self._live(nodes)
 
     def _live(self, found: list[dict[int, int]]) -> list[dict[int, int]]:
-        """Remove dead epochs and add nodes that have not reported all channels yet."""
+        """Remove dead epochs and add nodes that have not reported all channels
+        yet."""
         epochs = set().union(*found)
         live = live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
@@ -649,7 +830,8 @@ class ChannelLookup(Service):
         if not unsettled and epochs <= live.keys():
             return found
         return [
-            unsettled | {epoch: members for epoch, members in nodes.items() if epoch in live}
+            unsettled
+            | {epoch: members for epoch, members in nodes.items() if epoch in live}
             for nodes in found
         ]
 

@@ -1,4 +1,5 @@
-"""Keeps the lease, detects outages and restarts of Redis, registers again, cleans up behind dead nodes."""
+"""Keeps the lease, detects outages and restarts of Redis, registers again,
+cleans up behind dead nodes."""
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,7 +12,12 @@ from gevent.event import Event as Signal
 
 from imserver.gateway.clock import CLOCK_SECONDS, take_turns, until_beat
 from imserver.gateway.cluster.redis.connection import RedisUnavailable
-from imserver.gateway.cluster.redis.lease import LeaseKeeper, LeaseLost, decode_lease, written_key
+from imserver.gateway.cluster.redis.lease import (
+    LeaseKeeper,
+    LeaseLost,
+    decode_lease,
+    written_key,
+)
 from imserver.gateway.cluster.redis.link import Command, RedisLink
 from imserver.gateway.cluster.redis.pipeline import Pipeline
 from imserver.gateway.cluster.redis.presence import (
@@ -51,7 +57,8 @@ class Interrupted(Exception):
 
 
 def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
-    """Execute commands, then pause for at least as long. Raises :class:`Interrupted`."""
+    """Execute commands, then pause for at least as long. Raises
+    :class:`Interrupted`."""
     began = monotonic()
     replies = pipeline.execute(commands)
     if replies is None:
@@ -61,10 +68,11 @@ def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
 
 
 class DeadNodeCleanup(Service):
-    """Removes the sessions and channels of dead epochs, paced. Switches all the time.
+    """Removes the sessions and channels of dead epochs, paced. Switches all the
+    time.
 
-    For an epoch without recorded buckets (an older version, or Redis has lost them) it reads all buckets of
-    ``apps`` and of the apps in its lease.
+    For an epoch without recorded buckets (an older version, or Redis has lost
+    them) it reads all buckets of ``apps`` and of the apps in its lease.
     """
 
     pipeline: Pipeline
@@ -85,8 +93,13 @@ class DeadNodeCleanup(Service):
             if lease is not None:
                 nodes[lease.node] = lease.clients
             if not self._read_buckets(epoch, buckets_by_app):
-                buckets_by_app |= dict.fromkeys([*self.apps, *(lease.counts if lease is not None else ())])
-        users = sum(self._clean_app(app, buckets, epochs, nodes) for app, buckets in buckets_by_app.items())
+                buckets_by_app |= dict.fromkeys(
+                    [*self.apps, *(lease.counts if lease is not None else ())]
+                )
+        users = sum(
+            self._clean_app(app, buckets, epochs, nodes)
+            for app, buckets in buckets_by_app.items()
+        )
         dead = [node for node in nodes if not is_live(node)]
         commands: list[Command] = [
             *(("DEL", written_key("buckets", epoch)) for epoch in epochs),
@@ -98,24 +111,42 @@ class DeadNodeCleanup(Service):
             commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
         _paced(self.pipeline, commands)
         if users or nodes:
-            log.info("dead-node cleanup: %d users of %s marked offline", users, ", ".join(sorted(nodes)))
+            log.info(
+                "dead-node cleanup: %d users of %s marked offline",
+                users,
+                ", ".join(sorted(nodes)),
+            )
 
     def _clean_channels(self, epochs: Collection[int]) -> None:
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
-            members = _paced(self.pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))])[0]
-            pairs = [member.partition(b":") for member in ([] if isinstance(members, Exception) else members)]
+            members = _paced(
+                self.pipeline, [("SMEMBERS", written_key("channel-buckets", epoch))]
+            )[0]
+            pairs = [
+                member.partition(b":")
+                for member in ([] if isinstance(members, Exception) else members)
+            ]
             keys = [channel_bucket_key(app, int(number)) for number, _, app in pairs]
             for first in range(0, len(keys), _BATCH):
                 part = keys[first : first + _BATCH]
-                _paced(self.pipeline, [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part])
+                _paced(
+                    self.pipeline,
+                    [("EVALSHA", CLEAN_ROOMS, 1, key, dead) for key in part],
+                )
             _paced(self.pipeline, [("DEL", written_key("channel-buckets", epoch))])
 
     def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the recorded buckets of a dead epoch. False: it has none."""
         found, cursor = False, b""
         while cursor != b"0":
-            scan = ("SSCAN", written_key("buckets", epoch), cursor or b"0", "COUNT", 1000)
+            scan = (
+                "SSCAN",
+                written_key("buckets", epoch),
+                cursor or b"0",
+                "COUNT",
+                1000,
+            )
             reply = _paced(self.pipeline, [scan])[0]
             if isinstance(reply, Exception):
                 return False
@@ -132,32 +163,54 @@ class DeadNodeCleanup(Service):
         return found
 
     def _clean_app(
-        self, app: str, buckets: Collection[int] | None, epochs: Collection[int], nodes: Collection[str]
+        self,
+        app: str,
+        buckets: Collection[int] | None,
+        epochs: Collection[int],
+        nodes: Collection[str],
     ) -> int:
-        """Clean these buckets of an app (None: all). Returns the number of users without a session left."""
+        """Clean these buckets of an app (None: all). Returns the number of
+        users without a session left."""
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline, dead = 0, f",{','.join(map(str, epochs))},"
         for first in range(0, len(numbers), _BATCH):
             part = numbers[first : first + _BATCH]
             replies = _paced(
                 self.pipeline,
-                [("EVALSHA", CLEAN_BUCKET, 1, bucket_key(app, number), dead) for number in part],
+                [
+                    ("EVALSHA", CLEAN_BUCKET, 1, bucket_key(app, number), dead)
+                    for number in part
+                ],
             )
-            users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
+            users = [
+                user_of(field)
+                for reply in replies
+                if isinstance(reply, list)
+                for field in reply
+            ]
             for start in range(0, len(users), _BATCH):
                 self._mark_offline(app, users[start : start + _BATCH], nodes)
             offline += len(users)
         return offline
 
-    def _mark_offline(self, app: str, users: Sequence[bytes], nodes: Collection[str]) -> None:
-        """Mark these users offline in their records. A user may log in meanwhile: the record is read before
-        the bucket. If that is still empty, a login writes another record, which is not overwritten."""
+    def _mark_offline(
+        self, app: str, users: Sequence[bytes], nodes: Collection[str]
+    ) -> None:
+        """Mark these users offline in their records. A user may log in
+        meanwhile: the record is read before the bucket. If that is still empty,
+        a login writes another record, which is not overwritten."""
         keys = [record_key(app, user) for user in users]
         fields = [("HGET", bucket_of(app, user), field_of(user)) for user in users]
         replies = _paced(self.pipeline, [*(("GET", key) for key in keys), *fields])
         commands: list[Command] = []
-        for key, data, refs in zip(keys, replies[: len(keys)], replies[len(keys) :], strict=True):
-            marked = marked_offline(data, nodes) if isinstance(data, bytes) and refs is None else None
+        for key, data, refs in zip(
+            keys, replies[: len(keys)], replies[len(keys) :], strict=True
+        ):
+            marked = (
+                marked_offline(data, nodes)
+                if isinstance(data, bytes) and refs is None
+                else None
+            )
             if marked is not None:
                 commands.append(("EVALSHA", REPLACE_RECORD, 1, key, data, marked))
         if commands:
@@ -166,7 +219,8 @@ class DeadNodeCleanup(Service):
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
-    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now. Raises :class:`Interrupted`."""
+    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now.
+    Raises :class:`Interrupted`."""
     waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
         keys = [record_key(session.app, encoded(session.user)) for session in batch]
@@ -181,9 +235,11 @@ Extent = Literal[0, 1, 2]
 
 
 class RegistryRecovery(Service, dict=True):
-    """One greenlet that checks the lease once a second. Owner of ``generation`` and of the jobs it starts.
+    """One greenlet that checks the lease once a second. Owner of ``generation``
+    and of the jobs it starts.
 
-    ``reregister(extent)`` registers sessions again; ``leases_changed`` is called when other epochs are live.
+    ``reregister(extent)`` registers sessions again; ``leases_changed`` is
+    called when other epochs are live.
     """
 
     keeper: LeaseKeeper
@@ -197,14 +253,18 @@ class RegistryRecovery(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.generation = 0
-        """Increases whenever everything must be registered again; 0: nothing was registered yet."""
+        """Increases whenever everything must be registered again; 0: nothing
+        was registered yet."""
         self.up = False
         """Whether the last lease check succeeded."""
         self.pending: Extent = NOTHING
         self.rejoin = False
-        """Take a new epoch, because it is unknown what the current one has left in Redis."""
+        """Take a new epoch, because it is unknown what the current one has left
+        in Redis."""
         self._links = (self.data_link, self.keeper.link)
-        self._cleanup = DeadNodeCleanup(self.pipeline, self.data_link.counters, self.apps)
+        self._cleanup = DeadNodeCleanup(
+            self.pipeline, self.data_link.counters, self.apps
+        )
         self._tick_seconds = min(1.0, self.keeper.renew_seconds)
         self._epoch = 0
         self._refusal = ""
@@ -217,11 +277,11 @@ class RegistryRecovery(Service, dict=True):
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
 
-    # --- interface ------------------------------------------------------------------------------------------
+    # --- interface ------------------------------------------------------------
 
     def join(self) -> None:
-        """The first check. Raises :class:`~imserver.gateway.errors.StartError` and RedisUnavailable.
-        Switches."""
+        """The first check. Raises :class:`~imserver.gateway.errors.StartError`
+        and RedisUnavailable. Switches."""
         self.keeper.join()
         self._joined()
         self.pending = NOTHING
@@ -235,7 +295,10 @@ class RegistryRecovery(Service, dict=True):
 
     def stop(self) -> None:
         """End all greenlets. Switches."""
-        greenlets = [*self._jobs.values(), *([self._greenlet] if self._greenlet is not None else [])]
+        greenlets = [
+            *self._jobs.values(),
+            *([self._greenlet] if self._greenlet is not None else []),
+        ]
         gevent.killall(greenlets)
 
     def request(self, extent: Extent) -> None:
@@ -252,7 +315,7 @@ class RegistryRecovery(Service, dict=True):
         self._wake.set()
         self._ticked.wait(self.keeper.link.seconds)
 
-    # --- greenlet -------------------------------------------------------------------------------------------
+    # --- greenlet -------------------------------------------------------------
 
     def _run(self) -> None:
         """Greenlet: one check per tick."""
@@ -279,7 +342,9 @@ class RegistryRecovery(Service, dict=True):
             else:
                 changed = keeper.refresh()
         except LeaseLost:
-            log.warning("the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch)
+            log.warning(
+                "the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch
+            )
             self._rejoin()
         self._check_clock()
         self._joined()
@@ -299,7 +364,9 @@ class RegistryRecovery(Service, dict=True):
             return
         self._check_restart()
         if data_link.is_cluster and self.marks_are_lost():
-            log.warning("a master of the Redis Cluster has lost data: registering all sessions again")
+            log.warning(
+                "a master of the Redis Cluster has lost data: registering all sessions again"
+            )
             self.generation += 1
             self.request(EVERYTHING)
         if self.pending:
@@ -308,7 +375,8 @@ class RegistryRecovery(Service, dict=True):
             self._job("cleanup", self._run_cleanup)
 
     def _check_clock(self) -> None:
-        """Tell the operator when the clock of this node begins or ends to differ from that of Redis."""
+        """Tell the operator when the clock of this node begins or ends to
+        differ from that of Redis."""
         ahead = self.keeper.clock_seconds
         if (abs(ahead) > CLOCK_SECONDS) == self._is_clock_wrong:
             return
@@ -327,7 +395,9 @@ class RegistryRecovery(Service, dict=True):
         try:
             self.keeper.join()
         except StartError as error:
-            raise RedisUnavailable(f"this node must not join: {error}", refused=True) from None
+            raise RedisUnavailable(
+                f"this node must not join: {error}", refused=True
+            ) from None
         self.rejoin = False
 
     def _joined(self) -> None:
@@ -339,16 +409,19 @@ class RegistryRecovery(Service, dict=True):
             self.request(EVERYTHING)
             self.leases_changed()
 
-    # --- recovery -------------------------------------------------------------------------------------------
+    # --- recovery -------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: data of another life, or of an unknown one, may lack the last writes."""
+        """After a new connection: data of another life, or of an unknown one,
+        may lack the last writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return
         life = self._links[0].life
         if self._connects and (not life or life != self._life):
-            log.warning("Redis was restarted or has failed over: registering all sessions again")
+            log.warning(
+                "Redis was restarted or has failed over: registering all sessions again"
+            )
             self.generation += 1
             self.request(EVERYTHING)
         self._connects, self._life = connects, life
@@ -372,7 +445,8 @@ class RegistryRecovery(Service, dict=True):
         table = self.keeper.table
         try:
             self._cleanup.run(
-                table.dead_epochs, lambda node: any(lease.node == node for lease in table.live.values())
+                table.dead_epochs,
+                lambda node: any(lease.node == node for lease in table.live.values()),
             )
         except Interrupted:
             log.info("dead-node cleanup was interrupted")

@@ -1,7 +1,8 @@
 """The registry of nodes that share a Redis.
 
-The data model is described in :mod:`imserver.gateway.cluster.redis.scripts`. Calls share one pipeline; the
-lease has a connection of its own, so that a pipeline full of logins never delays a renewal.
+The data model is described in :mod:`imserver.gateway.cluster.redis.scripts`.
+Calls share one pipeline; the lease has a connection of its own, so that a
+pipeline full of logins never delays a renewal.
 """
 
 import logging
@@ -14,7 +15,11 @@ from typing import Any, Final
 
 import gevent
 
-from imserver.gateway.cluster.redis.connection import RedisUnavailable, TrackedKeys, address_of
+from imserver.gateway.cluster.redis.connection import (
+    RedisUnavailable,
+    TrackedKeys,
+    address_of,
+)
 from imserver.gateway.cluster.redis.history import RedisHistory
 from imserver.gateway.cluster.redis.lease import LeaseKeeper
 from imserver.gateway.cluster.redis.marks import OtherMarks, OwnMarks
@@ -59,12 +64,13 @@ _UNREPORTED_LIMIT: Final = 100_000
 
 
 class RedisRegistry:
-    """See :class:`imserver.gateway.cluster.registry.SoloRegistry`. Owner of logouts that Redis has not
-    confirmed.
+    """See :class:`imserver.gateway.cluster.registry.SoloRegistry`. Owner of
+    logouts that Redis has not confirmed.
 
-    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message id. Methods may switch unless
-    they say otherwise. They return None if Redis does not answer within ``cluster.redis_seconds`` (at once
-    while it is known to be unavailable).
+    ``apps``: of this node. ``dedupe_seconds``: lifetime of an accepted message
+    id. Methods may switch unless they say otherwise. They return None if Redis
+    does not answer within ``cluster.redis_seconds`` (at once while it is known
+    to be unavailable).
     """
 
     def __init__(
@@ -88,7 +94,9 @@ class RedisRegistry:
             cluster.renew_seconds,
             lambda entries: gevent.spawn(self._notify_replaced, entries),
         )
-        self.pipeline = Pipeline(data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED))
+        self.pipeline = Pipeline(
+            data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
+        )
         self.recovery = RegistryRecovery(
             keeper=self.keeper,
             pipeline=self.pipeline,
@@ -102,14 +110,18 @@ class RedisRegistry:
         self._commands = SessionCommands(self.keeper, single)
         self._written = WrittenBuckets(self.keeper)
         marks = OtherMarks(self.keeper, data_link, self.recovery)
-        lookup = Lookup(self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds)
+        lookup = Lookup(
+            self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds
+        )
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
         self.results = lookup.results
-        self._channels = channels = ChannelLookup(self.pipeline, self.keeper, self.recovery, data_link)
+        self._channels = channels = ChannelLookup(
+            self.pipeline, self.keeper, self.recovery, data_link
+        )
         self.report_channels = channels.report
         self.find_channels = channels.find
         self.history = RedisHistory(self.pipeline, single, created)
@@ -117,7 +129,7 @@ class RedisRegistry:
         self._unreported_ends: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
 
-    # --- the node -------------------------------------------------------------------------------------------
+    # --- the node -------------------------------------------------------------
 
     @property
     def lease(self) -> Lease:
@@ -142,7 +154,9 @@ class RedisRegistry:
                 self._end_greenlets()
                 raise StartError(f"Redis at {where}: {error}") from None
             log.warning(
-                "Redis at %s is unavailable, this node works alone until it is back: %s", where, error
+                "Redis at %s is unavailable, this node works alone until it is back: %s",
+                where,
+                error,
             )
         except StartError:
             self._end_greenlets()
@@ -156,7 +170,8 @@ class RedisRegistry:
         return self.lease
 
     def stop(self, clean: bool = False) -> None:
-        """Give back the lease. ``clean``: no session is left; otherwise other nodes clean up."""
+        """Give back the lease. ``clean``: no session is left; otherwise other
+        nodes clean up."""
         self._end_greenlets()
         try:
             self.keeper.leave(clean and not self._unreported_ends)
@@ -175,7 +190,8 @@ class RedisRegistry:
         return self.pipeline.closed and self.keeper.alive()
 
     def registered(self, session: Session) -> bool:
-        """Whether Redis knows the session, as far as this node can tell. Never switches."""
+        """Whether Redis knows the session, as far as this node can tell. Never
+        switches."""
         return session.generation == self.recovery.generation != 0
 
     def leases(self) -> Mapping[int, Lease]:
@@ -189,56 +205,82 @@ class RedisRegistry:
         return self.keeper.table.overdue()
 
     def forget_lease(self, epoch: int) -> None:
-        """A node with an overdue lease does not answer either: it counts as dead. Never switches."""
+        """A node with an overdue lease does not answer either: it counts as
+        dead. Never switches."""
         self.keeper.table.forget(epoch)
 
     def add_lease(self, lease: Lease) -> None:
-        """Another node has announced itself. It counts as live until the next refresh. Never switches."""
+        """Another node has announced itself. It counts as live until the next
+        refresh. Never switches."""
         self.keeper.table.add(lease)
 
     def generation(self) -> int:
-        """Increases whenever everything must be registered again, as after a flush. Never switches."""
+        """Increases whenever everything must be registered again, as after a
+        flush. Never switches."""
         return self.recovery.generation
 
     def report(
-        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool = False,
+        unsettled: bool = False,
     ) -> None:
         if self.keeper.report(connections, counts, draining, unsettled):
             self.recovery.wake()
 
     def report_database(self, database: str) -> None:
-        """Publish the id of this node's database with the next renewal, soon. Never switches."""
+        """Publish the id of this node's database with the next renewal, soon.
+        Never switches."""
         self.keeper.report_database(database)
         if self.keeper.lease.epoch:
             self.recovery.wake()
 
-    # --- sessions -------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------
 
     def register(
         self, session: Session, replacing: Collection[SessionRef] = ()
     ) -> SessionRegistration | None:
         """Register a session under its policy, in one atomic step.
 
-        ``replacing`` are sessions that are known to be dead although their nodes are live: they do not block
-        under ``refuse``. After None the session is registered again later (:class:`RegistryEvents`).
+        ``replacing`` are sessions that are known to be dead although their
+        nodes are live: they do not block under ``refuse``. After None the
+        session is registered again later (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
         if registration is None and self.pipeline.closed and self.recovery.up:
-            self.recovery.look_again()  # this process stood still until its lease ended: it needs another one
+            # this process stood still until its lease ended: it needs another
+            # one
+            self.recovery.look_again()
             registration = self._register(session, replacing)
         if registration is not None and registration.refused:
-            # Whoever asks the older sessions must know the nodes that joined just now.
-            live_leases(self.keeper.table, self.recovery, [ref.epoch for ref in registration.others])
-            if dead := [ref for ref in registration.others if self.keeper.table.is_dead(ref.epoch)]:
+            # Whoever asks the older sessions must know the nodes that joined
+            # just now.
+            live_leases(
+                self.keeper.table,
+                self.recovery,
+                [ref.epoch for ref in registration.others],
+            )
+            if dead := [
+                ref
+                for ref in registration.others
+                if self.keeper.table.is_dead(ref.epoch)
+            ]:
                 # Rare: an epoch that was already cleaned up has written again.
                 registration = self._register(session, [*replacing, *dead])
         return registration
 
-    def _register(self, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration | None:
+    def _register(
+        self, session: Session, replacing: Collection[SessionRef]
+    ) -> SessionRegistration | None:
         generation = self.recovery.generation
         written = self._written.commands_before((session,), generation)
-        replies = self.pipeline.execute([*written, self._commands.register(session, replacing)])
-        registration = replies and self._commands.registration(session, replies[-1], generation)
+        replies = self.pipeline.execute(
+            [*written, self._commands.register(session, replacing)]
+        )
+        registration = replies and self._commands.registration(
+            session, replies[-1], generation
+        )
         if not registration:
             self._written.forget()
             self.recovery.request(UNREGISTERED)
@@ -250,8 +292,9 @@ class RedisRegistry:
         return registration
 
     def unregister(self, session: Session) -> bool | None:
-        """End a session, also if its registration was not answered. True: its user has no addressed session
-        left. False: it was no longer addressed, or others are. None: unknown; the registry ends it later."""
+        """End a session, also if its registration was not answered. True: its
+        user has no addressed session left. False: it was no longer addressed,
+        or others are. None: unknown; the registry ends it later."""
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
             self.recovery.request(UNREGISTERED)
@@ -263,11 +306,14 @@ class RedisRegistry:
             return None
         for command in self._commands.after_unregister(session, replies[0]):
             self.pipeline.post(command)
-        return bool(replies[0] == 1 or (replies[0] == 2 and not self.registered(session)))
+        return bool(
+            replies[0] == 1 or (replies[0] == 2 and not self.registered(session))
+        )
 
     def forget_user(self, app: str, user: str) -> None:
-        """Delete the readable record, when the last session has ended: its end writes the record. A user who
-        is online again for five seconds keeps it. Raises StorageUnavailable."""
+        """Delete the readable record, when the last session has ended: its end
+        writes the record. A user who is online again for five seconds keeps it.
+        Raises StorageUnavailable."""
         end = monotonic() + 5.0
         while (refs := self.find(app, [user])) is not None and refs[0]:
             if monotonic() > end:
@@ -277,18 +323,25 @@ class RedisRegistry:
         if refs is None or self.pipeline.execute_all([("DEL", key)]) is None:
             raise StorageUnavailable("Redis does not answer")
 
-    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
-        """Count ``weight`` attempts under a name for all nodes, at most ``most``.
+    def attempt(
+        self, name: str, most: float, each_seconds: float, weight: float
+    ) -> float | None:
+        """Count ``weight`` attempts under a name for all nodes, at most
+        ``most``.
 
-        Each attempt expires after ``each_seconds``. A negative weight takes some back. 0 counts nothing, and
-        asks about one. Returns 0, or the seconds after which they would be counted. None: the caller must
-        count locally.
+        Each attempt expires after ``each_seconds``. A negative weight takes
+        some back. 0 counts nothing, and asks about one. Returns 0, or the
+        seconds after which they would be counted. None: the caller must count
+        locally.
         """
-        key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()  # names contain phone numbers
-        replies = self.pipeline.execute_all([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
+        # names contain phone numbers
+        key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()
+        replies = self.pipeline.execute_all(
+            [("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)]
+        )
         return None if replies is None else int(replies[0]) / 1000
 
-    # --- temporary values: as LocalValues -------------------------------------------------------------------
+    # --- temporary values: as LocalValues -------------------------------------
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
         self._value_command("SET", key, value, "PX", max(int(seconds * 1000), 1))
@@ -306,13 +359,16 @@ class RedisRegistry:
             raise StorageUnavailable("Redis does not answer")
         return replies[0]
 
-    # --- re-registration ------------------------------------------------------------------------------------
+    # --- re-registration ------------------------------------------------------
 
-    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
+    def reregister(
+        self, sessions: Iterable[Session]
+    ) -> Iterator[tuple[Session, SessionRegistration]]:
         """Register sessions again with their numbers, at a limited rate.
 
-        Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
-        batch is sent. Stops early if Redis becomes unavailable.
+        Reads ``sessions`` lazily, a batch at a time. The caller must unregister
+        a session that ends while its batch is sent. Stops early if Redis
+        becomes unavailable.
         """
         waiting, refused = iter(sessions), False
         extent, self._extent = self._extent, UNREGISTERED
@@ -321,7 +377,9 @@ class RedisRegistry:
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started, generation = monotonic(), self.recovery.generation
             written = self._written.commands_before(batch, generation)
-            registering = [self._commands.register(session, late=True) for session in batch]
+            registering = [
+                self._commands.register(session, late=True) for session in batch
+            ]
             replies = self.pipeline.execute([*written, *registering])
             if replies is None:
                 self._written.forget()
@@ -337,7 +395,8 @@ class RedisRegistry:
                     self.pipeline.post(command)
                 self.counters.reregistered += 1
                 yield session, registration
-            # All nodes may do the same at once: the busier Redis is, the longer the pause.
+            # All nodes may do the same at once: the busier Redis is, the longer
+            # the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
         if refused:
             self.recovery.request(UNREGISTERED)
@@ -345,10 +404,16 @@ class RedisRegistry:
             self.recovery.request(EVERYTHING)
 
     def _reregister(self, extent: Extent) -> None:
-        """Unregister sessions that have ended meanwhile, then register again. Raises Interrupted."""
+        """Unregister sessions that have ended meanwhile, then register again.
+        Raises Interrupted."""
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
-            if self.pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
+            if (
+                self.pipeline.execute(
+                    [self._commands.unregister(session) for session in batch]
+                )
+                is None
+            ):
                 raise Interrupted
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
@@ -357,7 +422,8 @@ class RedisRegistry:
         self._events.reregister(extent == EVERYTHING)
 
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:
-        """Greenlet: report sessions of this node that are no longer addressed."""
+        """Greenlet: report sessions of this node that are no longer
+        addressed."""
         self.counters.late_replacements += len(entries)
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)

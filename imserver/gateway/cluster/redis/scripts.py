@@ -1,6 +1,7 @@
 """The Lua scripts, and the keys they use.
 
-Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo 16384):
+Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
+16384):
 
 ``imserver:users:{app:bucket}``
     Hash. Field user → its addressed sessions, ``epoch.id.number[.device]`` separated by commas (field
@@ -40,10 +41,12 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
-One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
-user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
-2026, by Redis's clock. Numbers of sessions that begin, and epochs, never fall behind them: if Redis loses
-its data, or comes back with older data, both go on above those that were given before.
+One script touches keys of one slot, so all of it works in a Redis Cluster; only
+there the record of a user and the list of replaced sessions are written by
+commands of their own. Times are milliseconds since 2026, by Redis's clock.
+Numbers of sessions that begin, and epochs, never fall behind them: if Redis
+loses its data, or comes back with older data, both go on above those that were
+given before.
 """
 
 from hashlib import sha1
@@ -63,7 +66,8 @@ CLEANER: Final = "{imserver}:cleaner"
 LEFT: Final = "{imserver}:left"
 REPLACED: Final = "{imserver}:replaced:"
 SERVERS: Final = "acc:hash:servers"
-"""Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix seconds as text."""
+"""Hash: ``ip:rpcPort`` of a node → time of its last registration, in Unix
+seconds as text."""
 ACTION_SERVERS: Final = "ws:hash:allservers"
 """The same by ``ip:port`` for clients."""
 
@@ -90,7 +94,7 @@ local function text(number) return string.format('%.0f', number) end
 {text}""")
 
 
-# --- presence -----------------------------------------------------------------------------------------------
+# --- presence -----------------------------------------------------------------
 
 BEGIN: Final = timed_script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
@@ -235,7 +239,7 @@ end
 return 0
 """)
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 ENTER_CHANNEL: Final = script("""
 -- KEYS: bucket. ARGV: channel, epoch, members (0: none any more), ',dead epochs,'.
@@ -280,7 +284,7 @@ end
 return hits
 """)
 
-# --- message ids --------------------------------------------------------------------------------------------
+# --- message ids --------------------------------------------------------------
 
 CLAIM: Final = script("""
 -- KEYS: the message id. ARGV: token, milliseconds.
@@ -511,11 +515,23 @@ return 1
 
 
 def lease_keys(epoch: int) -> tuple[int | str, ...]:
-    """The number of KEYS of the lease scripts, and these, for an epoch (0: none yet). All are in one slot."""
-    return (9, LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}", LIFE, LEFT)
+    """The number of KEYS of the lease scripts, and these, for an epoch (0: none
+    yet). All are in one slot."""
+    return (
+        9,
+        LEASES,
+        LEASE_DATA,
+        DEAD_EPOCHS,
+        VERSION,
+        EPOCH,
+        CLEANER,
+        f"{REPLACED}{epoch}",
+        LIFE,
+        LEFT,
+    )
 
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 _OPEN_HISTORY: Final = (
     _LIFE

@@ -1,22 +1,32 @@
-"""TLS of a connection to Redis. A module of its own: nodes without it load no ``ssl``."""
+"""TLS of a connection to Redis. A module of its own: nodes without it load no
+``ssl``."""
 
 import ssl
 from typing import Any, Final
 
 from imserver.gateway.cluster.redis.connection import DirectSocket
 
-_CHECKS: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_CHECKS: Final = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
 _RECORD_BYTES: Final = 65536
 
 
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
-    """The settings of TLS in an address, with the files that they name. Raises OSError and ValueError."""
+    """The settings of TLS in an address, with the files that they name. Raises
+    OSError and ValueError."""
     context = ssl.create_default_context()
     checks = options.get("ssl_cert_reqs", "required")
-    context.check_hostname = checks != "none" and options.get("ssl_check_hostname", True)
+    context.check_hostname = checks != "none" and options.get(
+        "ssl_check_hostname", True
+    )
     context.verify_mode = _CHECKS[checks]
     if certificate := options.get("ssl_certfile"):
-        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+        context.load_cert_chain(
+            certificate, options.get("ssl_keyfile"), options.get("ssl_password")
+        )
     authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
     if any(authorities):
         context.load_verify_locations(*authorities)
@@ -28,18 +38,21 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 class TlsSocket(DirectSocket):
-    """A connected socket that encrypts. Owner of the state of its TLS. That does no I/O, so callbacks of the
-    loop may encrypt and decrypt, too."""
+    """A connected socket that encrypts. Owner of the state of its TLS. That
+    does no I/O, so callbacks of the loop may encrypt and decrypt, too."""
 
     def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
         seconds = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(seconds)
         self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._received, self._to_send, server_hostname=host)
+        self._tls = context.wrap_bio(
+            self._received, self._to_send, server_hostname=host
+        )
 
     def shake_hands(self) -> None:
-        """Agree on keys, and check the certificate of the server. Switches. Raises OSError."""
+        """Agree on keys, and check the certificate of the server. Switches.
+        Raises OSError."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -47,7 +60,8 @@ class TlsSocket(DirectSocket):
             except ssl.SSLWantReadError:
                 pass
             finally:
-                super().sendall(self._to_send.read())  # also an alert, which tells the server what was wrong
+                # also an alert, which tells the server what was wrong
+                super().sendall(self._to_send.read())
             data = super().recv(_RECORD_BYTES)
             if not data:
                 raise ConnectionResetError(104, "Connection closed by server")
@@ -59,18 +73,21 @@ class TlsSocket(DirectSocket):
         return self._to_send.read()
 
     def decrypted(self, data: bytes) -> bytes:
-        """What was received in ``data``; ``b""``: nothing whole yet. Raises OSError."""
+        """What was received in ``data``; ``b""``: nothing whole yet. Raises
+        OSError."""
         self._received.write(data)
         parts = []
         try:
             while part := self._tls.read(_RECORD_BYTES):
                 parts.append(part)
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # the latter: the end of the stream follows
+        # the latter: the end of the stream follows
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             pass
         return b"".join(parts)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send all bytes. Switches if the kernel does not accept them at once."""
+        """Send all bytes. Switches if the kernel does not accept them at
+        once."""
         super().sendall(self.encrypted(data), flags)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]

@@ -7,7 +7,8 @@ from imserver.gateway.metrics import Histogram
 
 
 class PeerUnavailable(ImserverError):
-    """A node did not answer a query: it is unreachable, too slow, or failed. ``node``: its id."""
+    """A node did not answer a query: it is unreachable, too slow, or failed.
+    ``node``: its id."""
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"{node}: {reason}")
@@ -16,7 +17,8 @@ class PeerUnavailable(ImserverError):
 
 
 class UnknownQuery(ImserverError):
-    """This node does not answer queries of this kind: it is of another version."""
+    """This node does not answer queries of this kind: it is of another
+    version."""
 
 
 class PeerBusy(PeerUnavailable):
@@ -24,19 +26,23 @@ class PeerBusy(PeerUnavailable):
 
 
 class RpcCounters(Struct, gc=False):
-    """Counters since the start: items (data channel) and queries (control channel)."""
+    """Counters since the start: items (data channel) and queries (control
+    channel)."""
 
     sent: int = 0
     received: int = 0
     batches_sent: int = 0
     batches_received: int = 0
     bytes_sent: int = 0
-    """Of the items, like :attr:`bytes_received`, without framing and encryption."""
+    """Of the items, like :attr:`bytes_received`, without framing and
+    encryption."""
     bytes_received: int = 0
     dropped: int = 0
-    """Items accepted by ``send`` whose peer's lease ended, or left when this node stopped."""
+    """Items accepted by ``send`` whose peer's lease ended, or left when this
+    node stopped."""
     overflows: int = 0
-    """Items refused because the send queue was full, or one item was too large."""
+    """Items refused because the send queue was full, or one item was too
+    large."""
     refused: int = 0
     """Items refused because the peer's circuit is open."""
     stale: int = 0
@@ -44,7 +50,8 @@ class RpcCounters(Struct, gc=False):
     gaps: int = 0
     """How often numbers were missing."""
     lost: int = 0
-    """How many numbers were missing: items sent to this node that never arrived."""
+    """How many numbers were missing: items sent to this node that never
+    arrived."""
     late: int = 0
     """Items dropped because later ones arrived before them."""
     malformed: int = 0
@@ -54,7 +61,8 @@ class RpcCounters(Struct, gc=False):
     call_failures: int = 0
     """Queries of this node that ended in :class:`PeerUnavailable`."""
     call_seconds: Histogram = field(default_factory=Histogram)
-    """Duration of the answered queries, including answers with an error code."""
+    """Duration of the answered queries, including answers with an error
+    code."""
     answered: int = 0
     """Queries of other nodes that this node answered."""
     busy: int = 0

@@ -1,7 +1,9 @@
-"""Encryption and authentication of the RPC ports: CURVE keys derived from the cluster's secret, and ZAP.
+"""Encryption and authentication of the RPC ports: CURVE keys derived from the
+cluster's secret, and ZAP.
 
-CURVE alone accepts any client that knows the server's public key. A ZAP handler (ZeroMQ RFC 27) is called
-once per connection and refuses clients with a foreign key.
+CURVE alone accepts any client that knows the server's public key. A ZAP handler
+(ZeroMQ RFC 27) is called once per connection and refuses clients with a foreign
+key.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class CurveKeys(NamedTuple):
-    """The key pairs of one cluster, 32 bytes each: all nodes serve with one and connect with the other."""
+    """The key pairs of one cluster, 32 bytes each: all nodes serve with one and
+    connect with the other."""
 
     server_secret: bytes
     server_public: bytes
@@ -33,20 +36,27 @@ class CurveKeys(NamedTuple):
 
     @classmethod
     def derive(cls, secret: bytes) -> CurveKeys:
-        """The keys of the cluster with this secret. They are the same on each node."""
-        server, client = derive_key(secret, "rpc server"), derive_key(secret, "rpc client")
+        """The keys of the cluster with this secret. They are the same on each
+        node."""
+        server, client = (
+            derive_key(secret, "rpc server"),
+            derive_key(secret, "rpc client"),
+        )
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
-        """Accept only clients that the authenticator knows. Call before bind."""
+        """Accept only clients that the authenticator knows. Call before
+        bind."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
-        # With an enforced domain, all connections are refused if the ZAP handler is missing.
+        # With an enforced domain, all connections are refused if the ZAP
+        # handler is missing.
         socket.setsockopt(zmq.ZAP_DOMAIN, b"imserver")
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
-        """Use the cluster's key and accept only its nodes. Call before connect."""
+        """Use the cluster's key and accept only its nodes. Call before
+        connect."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
@@ -58,9 +68,15 @@ def _public(secret: bytes) -> bytes:
 
 
 class Authenticator:
-    """The ZAP handler for the keys of all accepted secrets. Owner of its greenlets and sockets."""
+    """The ZAP handler for the keys of all accepted secrets. Owner of its
+    greenlets and sockets."""
 
-    def __init__(self, context: zmq.Context[Any], keys: Iterable[CurveKeys], counters: RpcCounters) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        keys: Iterable[CurveKeys],
+        counters: RpcCounters,
+    ) -> None:
         self._context = context
         self._accepted = [[b"CURVE", each.client_public] for each in keys]
         self._counters = counters
@@ -68,25 +84,38 @@ class Authenticator:
         self._zap.socket.bind("inproc://zeromq.zap.01")
         self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
-        self._foreign_key = RateLimitedLog(log, "RPC port: refused %s, its key is not the cluster's")
-        self._refused = RateLimitedLog(log, "RPC port: refused a connection without a valid handshake")
+        self._foreign_key = RateLimitedLog(
+            log, "RPC port: refused %s, its key is not the cluster's"
+        )
+        self._refused = RateLimitedLog(
+            log, "RPC port: refused a connection without a valid handshake"
+        )
 
     def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
-        """Count connections to a bound socket that end before they are authenticated."""
+        """Count connections to a bound socket that end before they are
+        authenticated."""
         address = f"inproc://{name}.monitor"
         of = zmq.Event
-        failed = of.HANDSHAKE_FAILED_NO_DETAIL | of.HANDSHAKE_FAILED_PROTOCOL | of.HANDSHAKE_FAILED_AUTH
-        socket.monitor(address, of.ACCEPTED | of.HANDSHAKE_SUCCEEDED | failed | of.DISCONNECTED)
+        failed = (
+            of.HANDSHAKE_FAILED_NO_DETAIL
+            | of.HANDSHAKE_FAILED_PROTOCOL
+            | of.HANDSHAKE_FAILED_AUTH
+        )
+        socket.monitor(
+            address, of.ACCEPTED | of.HANDSHAKE_SUCCEEDED | failed | of.DISCONNECTED
+        )
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
         zmq_socket.socket.connect(address)
         self._monitors.append((socket, zmq_socket))
         self._greenlets.append(gevent.spawn(self._count, zmq_socket))
 
     def close(self) -> None:
-        """Stop and accept nobody. Call it before the watched sockets are closed. Never waits."""
+        """Stop and accept nobody. Call it before the watched sockets are
+        closed. Never waits."""
         gevent.killall(self._greenlets, block=False)
         for socket, zmq_socket in self._monitors:
-            # First: ZeroMQ's thread would wait forever for a reader of its events.
+            # First: ZeroMQ's thread would wait forever for a reader of its
+            # events.
             socket.disable_monitor()
             zmq_socket.close()
         self._zap.close()
@@ -99,7 +128,11 @@ class Authenticator:
                 continue
             is_ours = len(request) == 9 and request[7:] in self._accepted
             if not is_ours:
-                self._foreign_key(request[5].decode("ascii", "replace") if len(request) > 5 else "a peer")
+                self._foreign_key(
+                    request[5].decode("ascii", "replace")
+                    if len(request) > 5
+                    else "a peer"
+                )
             status = (b"200", b"OK") if is_ours else (b"400", b"Unknown key")
             try:
                 self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
@@ -107,9 +140,10 @@ class Authenticator:
                 log.error("an answer of the ZAP handler was lost")
 
     def _count(self, zmq_socket: ZmqSocket) -> None:
-        # Invalid data causes no event except the end of the connection, and a successful handshake does not
-        # name its connection. So an end counts as a refusal if its handshake failed, or if no handshake
-        # succeeded since the connection was accepted.
+        # Invalid data causes no event except the end of the connection, and a
+        # successful handshake does not name its connection. So an end counts as
+        # a refusal if its handshake failed, or if no handshake succeeded since
+        # the connection was accepted.
         accepted: dict[int, int] = {}
         succeeded, failed = 0, False
         while True:

@@ -1,8 +1,10 @@
 """One peer: its send queue, data and control channels, and circuit breakers.
 
-Items are opaque bytes. The items queued in one loop iteration leave in one *batch*:
+Items are opaque bytes. The items queued in one loop iteration leave in one
+*batch*:
 
-RPC version, sender's epoch, destination's epoch, number of the first item, items
+RPC version, sender's epoch, destination's epoch, number of the first item,
+items
 
 Numbers count the items from one sender's epoch to one destination's epoch, from 1. So a receiver drops what
 was meant for an earlier epoch of itself, and knows how many items of a lost batch are missing. The channel is
@@ -44,16 +46,19 @@ from imserver.gateway.model import Service
 log = logging.getLogger(__name__)
 
 ITEM_BYTES: Final = 1024 * 1024
-"""Largest item. With its batch it must stay below the receiver's limit (2 MB)."""
+"""Largest item. With its batch it must stay below the receiver's limit (2
+MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
 """Also the number of items a receiver handles before it yields."""
 LATE_SECONDS: Final = 0.1
-"""A ping whose limit is noticed so late says nothing about the peer: its answer may lie here unread."""
+"""A ping whose limit is noticed so late says nothing about the peer: its answer
+may lie here unread."""
 
 
 class SendQueue:
-    """The items queued for one peer, bounded in number and bytes. Owner: the peer; never switches."""
+    """The items queued for one peer, bounded in number and bytes. Owner: the
+    peer; never switches."""
 
     def __init__(self, limit_items: int, limit_bytes: int) -> None:
         self.items: deque[bytes] = deque()
@@ -64,14 +69,19 @@ class SendQueue:
     def add(self, item: bytes) -> bool:
         """Append an item. False: the queue is full."""
         size = self.bytes + len(item)
-        if size > self._limit_bytes or len(self.items) >= self._limit_items or len(item) > ITEM_BYTES:
+        if (
+            size > self._limit_bytes
+            or len(self.items) >= self._limit_items
+            or len(item) > ITEM_BYTES
+        ):
             return False
         self.items.append(item)
         self.bytes = size
         return True
 
     def take(self) -> list[bytes]:
-        """Remove and return the items of the next batch, in order; at least one, unless none waits."""
+        """Remove and return the items of the next batch, in order; at least
+        one, unless none waits."""
         items = self.items
         if self.bytes <= BATCH_BYTES and len(items) <= BATCH_ITEMS:
             batch = list(items)
@@ -80,7 +90,9 @@ class SendQueue:
             return batch
         batch = [items.popleft()]
         size = len(batch[0])
-        while items and len(batch) < BATCH_ITEMS and size + len(items[0]) <= BATCH_BYTES:
+        while (
+            items and len(batch) < BATCH_ITEMS and size + len(items[0]) <= BATCH_BYTES
+        ):
             item = items.popleft()
             size += len(item)
             batch.append(item)
@@ -111,13 +123,15 @@ class Peer:
         queue: SendQueue,
         wake: Callable[[Peer], None],
     ) -> None:
-        """``number`` is that of the last item sent to it; ``wake`` schedules :meth:`flush`."""
+        """``number`` is that of the last item sent to it; ``wake`` schedules
+        :meth:`flush`."""
         self.lease = lease
         self.number = number
         self.queue = queue
         self.control = ControlChannel(rpc_context, lease)
         self.link = Breaker(2)
-        """Circuit of the node: opened by failed pings and by a stalled send queue."""
+        """Circuit of the node: opened by failed pings and by a stalled send
+        queue."""
         self.watcher: gevent.Greenlet[..., None] | None = None
         """Probes the peer while its state is in doubt."""
         self._rpc = rpc_context
@@ -136,7 +150,7 @@ class Peer:
         self._connect_failed = RateLimitedLog(log, "%s")
         self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
 
-    # --- data -----------------------------------------------------------------------------------------------
+    # --- data -----------------------------------------------------------------
 
     def send(self, item: bytes) -> bool:
         """Queue an item. Never switches."""
@@ -158,7 +172,8 @@ class Peer:
         return bool(self.queue.items and self.link.closed)
 
     def flush(self) -> bool:
-        """Pass queued items to ZeroMQ in batches. True: call again, there is more. Never switches."""
+        """Pass queued items to ZeroMQ in batches. True: call again, there is
+        more. Never switches."""
         queue, rpc_context, lease = self.queue, self._rpc, self.lease
         counters = rpc_context.counters
         self._due = False
@@ -175,7 +190,9 @@ class Peer:
             items = queue.take()
             try:
                 version = min(rpc_context.version, lease.version)
-                sender.send(version, rpc_context.epoch, lease.epoch, self.number + 1, items)
+                sender.send(
+                    version, rpc_context.epoch, lease.epoch, self.number + 1, items
+                )
             except SocketFull:
                 queue.put_back(items)
                 self._block(moved=turn > 0)
@@ -198,7 +215,9 @@ class Peer:
     def _connect(self) -> DataSender:
         if self._gone:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
-        zmq_socket = self._rpc.connect_to(self.lease, zmq.PUSH, self.lease.data, self._writable)
+        zmq_socket = self._rpc.connect_to(
+            self.lease, zmq.PUSH, self.lease.data, self._writable
+        )
         self._connected_at = monotonic()
         self._sender = DataSender(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._sender
@@ -207,11 +226,13 @@ class Peer:
         if self.blocked_since:
             self._wake(self)
 
-    # --- questions ------------------------------------------------------------------------------------------
+    # --- questions ------------------------------------------------------------
 
-    def query(self, kind: str, body: bytes, seconds: float, slow: bool = False) -> bytes:
-        """Query the peer for at most ``seconds`` (``slow``: by :meth:`ControlChannel.query_slowly`). Raises
-        PeerUnavailable."""
+    def query(
+        self, kind: str, body: bytes, seconds: float, slow: bool = False
+    ) -> bytes:
+        """Query the peer for at most ``seconds`` (``slow``: by
+        :meth:`ControlChannel.query_slowly`). Raises PeerUnavailable."""
         if not self.link.closed:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
@@ -227,43 +248,59 @@ class Peer:
         return answer
 
     def renew(self, lease: Lease) -> None:
-        """Its process has taken a new epoch: number what is sent from now on from 1. Never switches."""
+        """Its process has taken a new epoch: number what is sent from now on
+        from 1. Never switches."""
         self.lease = self.control.lease = lease
         self.number = 0
 
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
         # Probe soon whether it is slow or down.
-        self._unanswered_since = self._unanswered_since or monotonic() - self._rpc.seconds.silence
+        self._unanswered_since = (
+            self._unanswered_since or monotonic() - self._rpc.seconds.silence
+        )
 
-    # --- state ----------------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------
 
     @property
     def active(self) -> bool:
         """Whether there is anything to monitor."""
-        return bool(self._sender or self.blocked_since or self.control.connected or not self.link.closed)
+        return bool(
+            self._sender
+            or self.blocked_since
+            or self.control.connected
+            or not self.link.closed
+        )
 
     def needs_probe(self, now: float) -> bool:
-        """Whether to probe the peer; closes idle channels. Call it now and then while :attr:`active`."""
+        """Whether to probe the peer; closes idle channels. Call it now and then
+        while :attr:`active`."""
         seconds = self._rpc.seconds
         if self._used:
             self._used, self._idle_since = False, now
         elif not self.waits and now - self._idle_since > seconds.idle:
             self._disconnect_data(round(1000 * seconds.idle_linger))
             self.control.disconnect()
-        patient_until = max(self.blocked_since + seconds.stall, self._connected_at + seconds.connect)
+        patient_until = max(
+            self.blocked_since + seconds.stall, self._connected_at + seconds.connect
+        )
         stalled = bool(self.blocked_since) and now > patient_until
         if stalled and self._sender is not None:
             stalled = self._is_stalled()  # not if only this loop was late
         if stalled and self.link.closed:
             self.link.trip()
             self._opened()
-            log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
-        unanswered = self._unanswered_since and now - self._unanswered_since > seconds.silence
+            log.warning(
+                "peer %s: send queue stalled, circuit open, retrying", self.lease.node
+            )
+        unanswered = (
+            self._unanswered_since and now - self._unanswered_since > seconds.silence
+        )
         return stalled or bool(unanswered) or not self.link.closed
 
     def probe(self, seconds: float) -> bool:
-        """Ping the peer, check that its queue moves, and set the circuit accordingly."""
+        """Ping the peer, check that its queue moves, and set the circuit
+        accordingly."""
         limit = monotonic() + seconds
         try:
             code, _ = self.control.call(PING, b"", limit)
@@ -288,17 +325,27 @@ class Peer:
             self.link.failed()
             if not self.link.closed:
                 self._opened()
-                log.warning("peer %s: no answer to ping, circuit open, retrying", self.lease.node)
+                log.warning(
+                    "peer %s: no answer to ping, circuit open, retrying",
+                    self.lease.node,
+                )
         else:
             self.link.failed()
             self.control.reconnect()
-            if self._is_stalled() and monotonic() - self._connected_at > self._rpc.seconds.reconnect:
+            if (
+                self._is_stalled()
+                and monotonic() - self._connected_at > self._rpc.seconds.reconnect
+            ):
                 self._disconnect_data(0)
                 self._wake(self)
         return False
 
     def _is_stalled(self) -> bool:
-        return bool(self.blocked_since and self._sender and not self._sender.zmq_socket.writable())
+        return bool(
+            self.blocked_since
+            and self._sender
+            and not self._sender.zmq_socket.writable()
+        )
 
     def _disconnect_data(self, linger_ms: int) -> None:
         if self._sender is not None:
@@ -306,7 +353,8 @@ class Peer:
             self._sender = None
 
     def close(self, linger_ms: int = 0) -> None:
-        """Disconnect, drop queued items; ZeroMQ sends what it has within ``linger_ms``. Never waits."""
+        """Disconnect, drop queued items; ZeroMQ sends what it has within
+        ``linger_ms``. Never waits."""
         self._gone = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
@@ -327,17 +375,20 @@ class RpcSeconds(Struct, frozen=True):
     stall: float = 1.0
     """A send queue without progress for this long opens the circuit."""
     connect: float = 5.0
-    """A send queue waits this long for a new connection. When nodes start together, all connect to all: 56
-    nodes make 3,080 encrypted connections, and the last of them are ready after seconds."""
+    """A send queue waits this long for a new connection. When nodes start
+    together, all connect to all: 56 nodes make 3,080 encrypted connections, and
+    the last of them are ready after seconds."""
     silence: float = 2.0
     """A peer that received items and sent nothing for this long is probed."""
     idle: float = 60.0
-    """Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
+    """Unused channels are closed after this time: a mesh of 60 nodes has 7,000
+    of them."""
     idle_linger: float = 1.0
     """So long ZeroMQ still sends what an unused channel has."""
     reconnect: float = 10.0
-    """A channel that did not work for this long is opened again. TCP gives up earlier, so nothing is lost,
-    and ZeroMQ never reconnects after a protocol error."""
+    """A channel that did not work for this long is opened again. TCP gives up
+    earlier, so nothing is lost, and ZeroMQ never reconnects after a protocol
+    error."""
     watch: float = 0.5
     """Between two looks at the peers in use."""
     probe: float = 1.0
@@ -368,7 +419,8 @@ class RpcContext(Struct):
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
-        """A new encrypted connection. Raises PeerUnavailable. Never switches."""
+        """A new encrypted connection. Raises PeerUnavailable. Never
+        switches."""
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
@@ -378,12 +430,15 @@ class RpcContext(Struct):
         except zmq.ZMQError as error:
             if zmq_socket is not None:
                 zmq_socket.close()
-            raise PeerUnavailable(lease.node, f"cannot dial {endpoint}: {error}") from None
+            raise PeerUnavailable(
+                lease.node, f"cannot dial {endpoint}: {error}"
+            ) from None
         return zmq_socket
 
 
 class ControlChannel:
-    """Queries one epoch of another node. Connected on first use. Owner: the peer."""
+    """Queries one epoch of another node. Connected on first use. Owner: the
+    peer."""
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
         self.breaker = Breaker(3)
@@ -394,7 +449,8 @@ class ControlChannel:
         self._connected = Signal()
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(64)
-        """Parallel queries: well below the peer's high-water mark, above which it would drop answers."""
+        """Parallel queries: well below the peer's high-water mark, above which
+        it would drop answers."""
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
         self._gone = False
 
@@ -404,7 +460,8 @@ class ControlChannel:
         return self._client is not None
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
+        """Query and wait for the answer, at most ``seconds``. Raises
+        PeerUnavailable."""
         node, started = self.lease.node, monotonic()
         if len(body) > ITEM_BYTES:
             raise PeerUnavailable(node, "the query is too large")
@@ -421,7 +478,8 @@ class ControlChannel:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
         except BaseException as error:
-            # A killed caller says nothing about the peer, but must not remain the probe.
+            # A killed caller says nothing about the peer, but must not remain
+            # the probe.
             if isinstance(error, PeerUnavailable) or not self.breaker.closed:
                 self.breaker.failed()
             raise
@@ -433,10 +491,12 @@ class ControlChannel:
         return self._checked(code, answer)
 
     def query_slowly(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query a peer whose answer waits for a client, at most ``seconds`` after this query has its turn.
+        """Query a peer whose answer waits for a client, at most ``seconds``
+        after this query has its turn.
 
-        Such queries have a limit of their own, so that they never delay others. Their failures do not open
-        the circuit. Raises PeerUnavailable; PeerBusy if they have no turn within ``seconds``.
+        Such queries have a limit of their own, so that they never delay others.
+        Their failures do not open the circuit. Raises PeerUnavailable; PeerBusy
+        if they have no turn within ``seconds``.
         """
         node = self.lease.node
         if not self.breaker.closed:
@@ -460,7 +520,8 @@ class ControlChannel:
         return answer
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Query whatever the circuit and the limits say. Raises TimeoutError or PeerUnavailable."""
+        """Query whatever the circuit and the limits say. Raises TimeoutError or
+        PeerUnavailable."""
         # Another greenlet may disconnect meanwhile.
         while not (client := self._client or self._connect()).zmq_socket.writable():
             self._connected.clear()
@@ -473,7 +534,9 @@ class ControlChannel:
     def _connect(self) -> ControlClient:
         if self._gone:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
-        zmq_socket = self._rpc.connect_to(self.lease, zmq.DEALER, self.lease.control, self._connected.set)
+        zmq_socket = self._rpc.connect_to(
+            self.lease, zmq.DEALER, self.lease.control, self._connected.set
+        )
         self._connected_at = monotonic()
         self._client = ControlClient(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._client
@@ -484,13 +547,15 @@ class ControlChannel:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """Close the connection; the next query connects again. Never switches."""
+        """Close the connection; the next query connects again. Never
+        switches."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def close(self) -> None:
-        """Close permanently. Queries that wait for a connection fail. Never switches."""
+        """Close permanently. Queries that wait for a connection fail. Never
+        switches."""
         self._gone = True
         self.disconnect()
         self._connected.set()
@@ -501,7 +566,8 @@ CAP_SECONDS: Final = 5.0
 
 
 class Breaker(Service):
-    """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
+    """Circuit breaker: closed until ``threshold`` failures in a row open it,
+    half open during one probe.
 
     After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
     :data:`CAP_SECONDS` (full jitter: nodes that lost a peer do not all return at once). Never switches.
@@ -512,7 +578,8 @@ class Breaker(Service):
     clock: Callable[[], float] = monotonic
     uniform: Callable[[float, float], float] = random.uniform
     closed: bool = True
-    """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
+    """Whether calls may pass. For hot paths; :meth:`allows` also admits the
+    probe."""
     _failures: int = 0
     _probes: int = 0
     _probing: bool = False
@@ -530,7 +597,8 @@ class Breaker(Service):
 
     @property
     def wait_seconds(self) -> float:
-        """Seconds until the next probe; 0 if it may start now, or if the breaker is closed."""
+        """Seconds until the next probe; 0 if it may start now, or if the
+        breaker is closed."""
         return 0.0 if self.closed else max(0.0, self._retry_at - self.clock())
 
     def succeeded(self) -> None:
@@ -540,7 +608,8 @@ class Breaker(Service):
         self._probing = False
 
     def failed(self) -> None:
-        """A call or the probe was not answered. Late failures of earlier calls change nothing."""
+        """A call or the probe was not answered. Late failures of earlier calls
+        change nothing."""
         if self.closed:
             self._failures += 1
             if self._failures >= self.threshold:

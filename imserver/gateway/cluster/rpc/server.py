@@ -1,12 +1,13 @@
-"""The RPC of a node: messages one way, ordered and in batches; queries with answers.
+"""The RPC of a node: messages one way, ordered and in batches; queries with
+answers.
 
 Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of one loop iteration leave as one
 batch, and ``received`` gets them at the other node in order. *Control*: :meth:`Rpc.query` returns what
 ``answer`` returns at the other node, or raises
 :class:`~imserver.gateway.cluster.rpc.counters.PeerUnavailable`.
 
-Importing this module loads ZeroMQ and zerorpc. No context or socket exists before :meth:`Rpc.start`, so the
-supervisor may import it before it forks.
+Importing this module loads ZeroMQ and zerorpc. No context or socket exists
+before :meth:`Rpc.start`, so the supervisor may import it before it forks.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from msgspec import Struct, field
 
 from imserver.gateway.clock import until_beat
 from imserver.gateway.cluster.registry import Lease
-from imserver.gateway.cluster.rpc.counters import PeerUnavailable, RpcCounters, UnknownQuery
+from imserver.gateway.cluster.rpc.counters import (
+    PeerUnavailable,
+    RpcCounters,
+    UnknownQuery,
+)
 from imserver.gateway.cluster.rpc.curve import Authenticator, CurveKeys
 from imserver.gateway.cluster.rpc.peer import (
     BATCH_ITEMS,
@@ -64,17 +69,19 @@ RPC_VERSION: Final = 1
 
 
 class SequenceTracker(Struct, eq=False):
-    """The next expected number of each sender. Owner: the RPC; never switches."""
+    """The next expected number of each sender. Owner: the RPC; never
+    switches."""
 
     _counters: RpcCounters
     _next: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By the sender's epoch: the epoch of this node that it knows, and the number. The most recent sender
-    is last."""
+    """By the sender's epoch: the epoch of this node that it knows, and the
+    number. The most recent sender is last."""
 
     def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
-        """Whether to deliver ``count`` items from number ``first`` on, which are meant for an epoch of this
-        node. Those lost before the first batch for it count as lost; late ones (after a reconnect, or for an
-        earlier epoch than the ones before) are dropped, to keep the order."""
+        """Whether to deliver ``count`` items from number ``first`` on, which
+        are meant for an epoch of this node. Those lost before the first batch
+        for it count as lost; late ones (after a reconnect, or for an earlier
+        epoch than the ones before) are dropped, to keep the order."""
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
             latest, expected = destination, 1
@@ -92,11 +99,13 @@ class SequenceTracker(Struct, eq=False):
 
 
 class Rpc:
-    """Both channels to all other nodes. Owner of the peers, sockets and greenlets.
+    """Both channels to all other nodes. Owner of the peers, sockets and
+    greenlets.
 
-    ``secret`` is the cluster's. ``answer(kind, body)`` answers a query; it may switch; an exception is logged
-    and reaches the other node as a code. ``received(sender's epoch, items)`` gets the items of each sender in
-    their order; it should not wait, because nothing else is received meanwhile.
+    ``secret`` is the cluster's. ``answer(kind, body)`` answers a query; it may
+    switch; an exception is logged and reaches the other node as a code.
+    ``received(sender's epoch, items)`` gets the items of each sender in their
+    order; it should not wait, because nothing else is received meanwhile.
     """
 
     def __init__(
@@ -112,7 +121,8 @@ class Rpc:
     ) -> None:
         self.counters = RpcCounters()
         self.control_address = self.data_address = ""
-        """``tcp://ip:port`` where this node listens; known after :meth:`start`."""
+        """``tcp://ip:port`` where this node listens; known after
+        :meth:`start`."""
         self._answer = answer
         self._received = received
         self._version = version
@@ -130,19 +140,25 @@ class Rpc:
         self._turn = 0
         """Items received since the last yield."""
         self._epochs: deque[int] = deque(maxlen=16)
-        """The last epochs of this process. What was sent to an earlier one was meant for its users, too."""
+        """The last epochs of this process. What was sent to an earlier one was
+        meant for its users, too."""
 
-    # --- start and stop -------------------------------------------------------------------------------------
+    # --- start and stop -------------------------------------------------------
 
     def start(self, host: str, control_port: int, data_port: int) -> None:
-        """Listen at one address. Port 0 takes a free port. Raises StartError."""
+        """Listen at one address. Port 0 takes a free port. Raises
+        StartError."""
         address = private_address(host)
         context = self._rpc.context = zerorpc.Context()
         context.set(zmq.MAX_SOCKETS, 8192)
-        self._authenticator = Authenticator(context, self._rpc.accepted.values(), self.counters)
+        self._authenticator = Authenticator(
+            context, self._rpc.accepted.values(), self.counters
+        )
         control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
         try:
-            self.control_address = self._listen(control, "control", address, control_port)
+            self.control_address = self._listen(
+                control, "control", address, control_port
+            )
             self.data_address = self._listen(data, "data", address, data_port)
         except StartError:
             self._authenticator.close()
@@ -150,7 +166,9 @@ class Rpc:
             data.close()
             self._terminate()
             raise
-        self._server = ControlServer(context, control, self._answer_query, self.counters)
+        self._server = ControlServer(
+            context, control, self._answer_query, self.counters
+        )
         self._receiver = DataReceiver(context, data, self._receive, self.counters)
         self._running = True
         self._greenlets = [
@@ -171,7 +189,8 @@ class Rpc:
             ) from None
 
     def stop(self) -> None:
-        """Send what is queued, then end. May switch; takes about three seconds at most."""
+        """Send what is queued, then end. May switch; takes about three seconds
+        at most."""
         if not self._running:
             return
         deadline = monotonic() + self._rpc.seconds.stop
@@ -187,7 +206,8 @@ class Rpc:
             self._terminate()
 
     def _terminate(self) -> AsyncResult[None]:
-        # Takes until all is sent, or lingered enough: in a thread, as it would hold up the loop.
+        # Takes until all is sent, or lingered enough: in a thread, as it would
+        # hold up the loop.
         return get_hub().threadpool.spawn(self._rpc.context.term)
 
     def _end(self, linger_ms: int) -> None:
@@ -208,12 +228,13 @@ class Rpc:
                 self.counters.restarts += 1
                 gevent.sleep(0.2)
 
-    # --- peers ----------------------------------------------------------------------------------------------
+    # --- peers ----------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
-        """The epoch of this node, as in its lease. Before it is set, no items are accepted. What is meant for
-        an earlier epoch of this process still is."""
+        """The epoch of this node, as in its lease. Before it is set, no items
+        are accepted. What is meant for an earlier epoch of this process still
+        is."""
         return self._rpc.epoch
 
     @epoch.setter
@@ -234,22 +255,31 @@ class Rpc:
         return sum(peer.queue.bytes for peer in self.peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Disconnect peers without a lease; their queued items are dropped and counted. The peer of a process
-        that has a new epoch goes on with it. Never switches."""
+        """Disconnect peers without a lease; their queued items are dropped and
+        counted. The peer of a process that has a new epoch goes on with it.
+        Never switches."""
         self.peers.retain(leases)
 
-    # --- data -----------------------------------------------------------------------------------------------
+    # --- data -----------------------------------------------------------------
 
     def send(self, lease: Lease, item: bytes) -> bool:
         """Send one item to a peer, after all earlier ones. Never switches.
 
-        False: it will not arrive (circuit open, queue full, incompatible version). True is no promise: what
-        is in transit when a peer or connection fails is lost.
+        False: it will not arrive (circuit open, queue full, incompatible
+        version). True is no promise: what is in transit when a peer or
+        connection fails is lost.
         """
         peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
 
-    def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+    def _receive(
+        self,
+        version: int,
+        sender: int,
+        destination: int,
+        first: int,
+        items: list[bytes],
+    ) -> None:
         counters = self.counters
         if not self._version - 1 <= version <= self._version:
             counters.malformed += 1
@@ -268,13 +298,20 @@ class Rpc:
                 self._turn = 0
                 gevent.sleep(0)
 
-    # --- queries --------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------
 
     def query(
-        self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0, *, slow: bool = False
+        self,
+        lease: Lease,
+        kind: str,
+        body: bytes,
+        timeout: float = 1.0,
+        *,
+        slow: bool = False,
     ) -> bytes:
-        """Query a peer, at most ``timeout`` seconds; ``slow``: the answer waits for a client, twice as long
-        at most. Raises PeerUnavailable; PeerBusy if too many slow queries wait."""
+        """Query a peer, at most ``timeout`` seconds; ``slow``: the answer waits
+        for a client, twice as long at most. Raises PeerUnavailable; PeerBusy if
+        too many slow queries wait."""
         peer = self.peers.get(lease)
         try:
             if peer is None:
@@ -288,7 +325,8 @@ class Rpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query several peers at once, for ``timeout`` seconds: answers by node, and nodes without one."""
+        """Query several peers at once, for ``timeout`` seconds: answers by
+        node, and nodes without one."""
         answers: dict[str, bytes] = {}
         missing: list[str] = []
 
@@ -317,18 +355,26 @@ class Rpc:
         except Exception:
             log.exception("node query %r failed", kind)
             return FAILED, b""
-        return (OK, answer) if len(answer) <= MESSAGE_BYTES - 64 * 1024 else (TOO_LARGE, b"")
+        return (
+            (OK, answer)
+            if len(answer) <= MESSAGE_BYTES - 64 * 1024
+            else (TOO_LARGE, b"")
+        )
 
 
 class PeerTable:
-    """The peers of one node by epoch. Owner of them, of two greenlets, and of one per peer that is probed."""
+    """The peers of one node by epoch. Owner of them, of two greenlets, and of
+    one per peer that is probed."""
 
-    def __init__(self, rpc_context: RpcContext, queue_items: int, queue_bytes: int) -> None:
+    def __init__(
+        self, rpc_context: RpcContext, queue_items: int, queue_bytes: int
+    ) -> None:
         self._rpc = rpc_context
         self._limits = queue_items, queue_bytes
         self._peers: dict[int, Peer] = {}
         self._numbers: dict[int, int] = {}
-        """Epoch without a peer now → the number of the last item sent there, from which numbering goes on."""
+        """Epoch without a peer now → the number of the last item sent there,
+        from which numbering goes on."""
         self._waiting: dict[Peer, None] = {}
         self._wanted = Signal()
         """Something is queued."""
@@ -344,7 +390,8 @@ class PeerTable:
         self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
 
     def close(self, linger_ms: int) -> None:
-        """Disconnect all; ZeroMQ still sends what it has within ``linger_ms``. Never switches."""
+        """Disconnect all; ZeroMQ still sends what it has within ``linger_ms``.
+        Never switches."""
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []
         for peer in self._peers.values():
@@ -352,7 +399,8 @@ class PeerTable:
         self._peers.clear()
 
     def get(self, lease: Lease) -> Peer | None:
-        """The peer with this lease, created if needed. None: no connection is possible."""
+        """The peer with this lease, created if needed. None: no connection is
+        possible."""
         peer = self._peers.get(lease.epoch)
         if peer is not None:
             return peer
@@ -364,12 +412,15 @@ class PeerTable:
             return None
         if (peer := self._renewed(lease)) is None:
             number = self._numbers.pop(lease.epoch, 0)
-            peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
+            peer = Peer(
+                rpc_context, lease, number, SendQueue(*self._limits), self._wake
+            )
         self._peers[lease.epoch] = peer
         return peer
 
     def _renewed(self, lease: Lease) -> Peer | None:
-        """The peer that had an earlier epoch of the same process, with this lease: what is queued goes on."""
+        """The peer that had an earlier epoch of the same process, with this
+        lease: what is queued goes on."""
         for epoch, peer in self._peers.items():
             if lease.birth and peer.lease.birth == lease.birth:
                 del self._peers[epoch]
@@ -401,7 +452,7 @@ class PeerTable:
         """All peers that were used."""
         return list(self._peers.values())
 
-    # --- sending --------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------
 
     def _wake(self, peer: Peer) -> None:
         self._waiting[peer] = None
@@ -431,14 +482,17 @@ class PeerTable:
             now = monotonic()
             for peer in self._peers.values():
                 if peer.needs_probe(now) and peer.watcher is None:
-                    peer.watcher = gevent.spawn(_probe_until_alive, peer, self._rpc.seconds.probe)
+                    peer.watcher = gevent.spawn(
+                        _probe_until_alive, peer, self._rpc.seconds.probe
+                    )
                 if peer.active:
                     self.active.set()
             gevent.sleep(until_beat(self._rpc.seconds.watch))
 
 
 def _probe_until_alive(peer: Peer, seconds: float) -> None:
-    """Probe a peer until it answers, each time for so many seconds. Ends with the peer."""
+    """Probe a peer until it answers, each time for so many seconds. Ends with
+    the peer."""
     try:
         while not (peer.link.allows() and peer.probe(seconds)):
             gevent.sleep(peer.link.wait_seconds)

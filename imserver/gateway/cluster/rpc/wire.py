@@ -1,16 +1,21 @@
-"""zerorpc over ZeroMQ sockets of our own: message formats, sockets, limits. The only module that imports
-zerorpc's inside.
+"""zerorpc over ZeroMQ sockets of our own: message formats, sockets, limits. The
+only module that imports zerorpc's inside.
 
-zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and the one-way push (``Pusher``,
-``Puller``). Its lower part (``Events``, gevent sockets) is replaced by :class:`Wire`, because it
+zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and
+the one-way push (``Pusher``, ``Puller``). Its lower part (``Events``, gevent
+sockets) is replaced by :class:`Wire`, because it
 
-- ends a Puller on the first message that is no event, and the dispatcher of a Server or Client on the first
-  header of a wrong type; a Wire decodes by type and drops what does not fit;
-- waits without end in ``send`` while a peer is away, even with a timeout, and again when its sender is
-  killed, so that ``close`` never returns; a Wire never waits to send;
-- wakes up each second for each receiving socket; a Wire wakes up when there is data.
+- ends a Puller on the first message that is no event, and the dispatcher of a
+  Server or Client on the first header of a wrong type; a Wire decodes by type
+  and drops what does not fit;
+- waits without end in ``send`` while a peer is away, even with a timeout, and
+  again when its sender is killed, so that ``close`` never returns; a Wire never
+  waits to send;
+- wakes up each second for each receiving socket; a Wire wakes up when there is
+  data.
 
-zerorpc has no type annotations. Nothing untyped leaves this module. See docs/decisions/0009-rpc.md.
+zerorpc has no type annotations. Nothing untyped leaves this module. See
+docs/decisions/0009-rpc.md.
 """
 
 from __future__ import annotations
@@ -37,7 +42,8 @@ from imserver.gateway.errors import StartError
 from imserver.gateway.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
-# At level debug it writes two lines a call; what it complains about, we have dropped before.
+# At level debug it writes two lines a call; what it complains about, we have
+# dropped before.
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
 CALLS_AT_ONCE: Final = 1000
@@ -66,7 +72,13 @@ class _Head(Struct):
     response_to: Annotated[bytes, Meta(max_length=64)] | None = None
 
 
-_Batch = tuple[int, Epoch, Epoch, Annotated[int, Meta(ge=1)], Annotated[list[bytes], Meta(min_length=1)]]
+_Batch = tuple[
+    int,
+    Epoch,
+    Epoch,
+    Annotated[int, Meta(ge=1)],
+    Annotated[list[bytes], Meta(min_length=1)],
+]
 _Query = tuple[int, Epoch, Annotated[str, Meta(max_length=64)], bytes]
 read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
 read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
@@ -87,8 +99,9 @@ class Wire(ChannelBase):  # type: ignore[misc]
         read: Callable[[list[bytes]], Any],
         counters: RpcCounters,
     ) -> None:
-        """``read`` makes an event of a message's parts; returns None if it is to be passed over, raises
-        ValueError or RecursionError if it is no event."""
+        """``read`` makes an event of a message's parts; returns None if it is
+        to be passed over, raises ValueError or RecursionError if it is no
+        event."""
         self.zmq_socket = zmq_socket
         self.read = read
         self.context = context
@@ -100,7 +113,10 @@ class Wire(ChannelBase):  # type: ignore[misc]
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         """Send at once. Raises :class:`SocketFull`."""
         self.zmq_socket.send(
-            [*(event.identity or ()), msgspec.msgpack.encode((event.header, event.name, event.args))]
+            [
+                *(event.identity or ()),
+                msgspec.msgpack.encode((event.header, event.name, event.args)),
+            ]
         )
 
     def recv(self, timeout: float | None = None) -> Any:
@@ -135,18 +151,28 @@ class _CallWire(Wire):
 class DataSender(zerorpc.Pusher):  # type: ignore[misc]
     """The sending end of the data channel to one peer."""
 
-    def __init__(self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters) -> None:
+    def __init__(
+        self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters
+    ) -> None:
         self.zmq_socket = zmq_socket
         self._context = context
         self._events = Wire(context, zmq_socket, lambda parts: None, counters)
 
-    def send(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+    def send(
+        self,
+        version: int,
+        sender: int,
+        destination: int,
+        first: int,
+        items: list[bytes],
+    ) -> None:
         """Send a batch. Raises :class:`SocketFull`; never switches."""
         self("batch", version, sender, destination, first, items)
 
 
 class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
-    """The receiving end of the data channel: calls ``batch(version, sender, destination, first, items)``."""
+    """The receiving end of the data channel: calls ``batch(version, sender,
+    destination, first, items)``."""
 
     def __init__(
         self,
@@ -171,7 +197,8 @@ def _batch_event(parts: list[bytes]) -> Any:
 
 
 class ControlServer(zerorpc.Server):  # type: ignore[misc]
-    """Answers queries: ``answer(version, epoch, kind, body)`` returns code and bytes, and never raises."""
+    """Answers queries: ``answer(version, epoch, kind, body)`` returns code and
+    bytes, and never raises."""
 
     def __init__(
         self,
@@ -185,7 +212,9 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         self._counters = counters
         self._in_work: set[bytes] = set()
         self._events = _CallWire(context, zmq_socket, self._query_event, counters)
-        ServerBase.__init__(self, self._events, {"ask": answer}, "imserver", context, None, None)
+        ServerBase.__init__(
+            self, self._events, {"ask": answer}, "imserver", context, None, None
+        )
 
     def _inject_builtins(self) -> None:
         """Do not expose zerorpc's introspection methods."""
@@ -194,11 +223,14 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         if len(parts) != 3:
             raise ValueError("another shape")
         head, name, query = read_query(parts[2])
-        # A second call under the id of one that is in work would take its answer, then break its end.
+        # A second call under the id of one that is in work would take its
+        # answer, then break its end.
         wrong = name != "ask" or head.v != 3 or head.response_to is not None
         if wrong or not head.message_id or head.message_id in self._in_work:
             raise ValueError("another shape")
-        event = zerorpc.Event(name, query, None, {"message_id": head.message_id, "v": 3})
+        event = zerorpc.Event(
+            name, query, None, {"message_id": head.message_id, "v": 3}
+        )
         event.identity = parts[:1]
         if len(self._in_work) >= CALLS_AT_ONCE:
             self._counters.busy += 1
@@ -216,18 +248,22 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         finally:
             self._in_work.discard(initial_event.header["message_id"])
 
-    def _print_traceback(self, protocol_v1: bool, exc_infos: Any) -> tuple[str, str, str]:
+    def _print_traceback(
+        self, protocol_v1: bool, exc_infos: Any
+    ) -> tuple[str, str, str]:
         log.error("a node query failed", exc_info=tuple(exc_infos))
         return "Failed", "", ""
 
     def close(self) -> None:
-        """Stop answering; queries in work are dropped. Never waits: the greenlets see the closed socket."""
+        """Stop answering; queries in work are dropped. Never waits: the
+        greenlets see the closed socket."""
         self.stop()
         self._task_pool.kill(block=False)
         self._events.close()
 
     def run(self) -> None:
-        """Serve until closed. Returns early if a zerorpc greenlet ended; may be called again."""
+        """Serve until closed. Returns early if a zerorpc greenlet ended; may be
+        called again."""
         mux = self._multiplexer
         if mux._channel_dispatcher_task.dead:
             mux._channel_dispatcher_task = gevent.spawn(mux._channel_dispatcher)
@@ -244,7 +280,9 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
 class ControlClient(zerorpc.Client):  # type: ignore[misc]
     """Queries one peer."""
 
-    def __init__(self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters) -> None:
+    def __init__(
+        self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters
+    ) -> None:
         self.zmq_socket = zmq_socket
         self._context = context
         self._events = _CallWire(context, zmq_socket, self._answer_event, counters)
@@ -254,7 +292,9 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
         """Disconnect; calls in flight time out. Never waits."""
         self._events.close()
 
-    def query(self, version: int, epoch: int, kind: str, body: bytes, seconds: float) -> Answer:
+    def query(
+        self, version: int, epoch: int, kind: str, body: bytes, seconds: float
+    ) -> Answer:
         """Query and wait for the answer. Raises TimeoutError."""
         try:
             answer: Answer = self("ask", version, epoch, kind, body, timeout=seconds)
@@ -262,11 +302,14 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             raise TimeoutError from None
         return answer
 
-    def _process_response(self, request_event: Any, bufchan: Any, timeout: float) -> Any:
+    def _process_response(
+        self, request_event: Any, bufchan: Any, timeout: float
+    ) -> Any:
         try:
             return super()._process_response(request_event, bufchan, timeout)
         except BaseException:
-            # Killed, or left by a timeout of the caller's own: without this two greenlets would stay.
+            # Killed, or left by a timeout of the caller's own: without this two
+            # greenlets would stay.
             bufchan.close()
             raise
 
@@ -275,27 +318,32 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
         result = _read_result(raw)[0] if name == "OK" else (FAILED, b"")
-        # None in flight under this id: the answer is late. A second answer would stop up the client.
+        # None in flight under this id: the answer is late. A second answer
+        # would stop up the client.
         call = self._multiplexer.active_channels.get(head.response_to)
         if call is None or hasattr(call, "answered"):
             return None
         call.answered = True
-        return zerorpc.Event("OK", (result,), None, {"response_to": head.response_to, "v": 3})
+        return zerorpc.Event(
+            "OK", (result,), None, {"response_to": head.response_to, "v": 3}
+        )
 
 
 MESSAGE_BYTES: Final = 2_000_000
 """Largest message; ZeroMQ ends a connection that announces more."""
 PARTS: Final = 16
-"""A message with more parts is malformed; the longest valid one, a ZAP request, has 9."""
+"""A message with more parts is malformed; the longest valid one, a ZAP request,
+has 9."""
 
 _BOTH: Final = (
     (zmq.RCVHWM, 100),
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES),
     (zmq.HANDSHAKE_IVL, 5000),
-    # A machine that has gone is noticed by TCP, within nine seconds, and never by heartbeats of ZMTP: libzmq
-    # 4.3.5 aborts the process when one is due, or comes, on a connection that broke while its input was
-    # stopped by the mark (stream_engine_base.cpp, out_event).
+    # A machine that has gone is noticed by TCP, within nine seconds, and never
+    # by heartbeats of ZMTP: libzmq 4.3.5 aborts the process when one is due, or
+    # comes, on a connection that broke while its input was stopped by the mark
+    # (stream_engine_base.cpp, out_event).
     (zmq.TCP_KEEPALIVE, 1),
     (zmq.TCP_KEEPALIVE_IDLE, 3),
     (zmq.TCP_KEEPALIVE_INTVL, 3),
@@ -305,7 +353,8 @@ _BOTH: Final = (
 _CONNECT_OPTIONS: Final = (
     *_BOTH,
     (zmq.SNDHWM, 100),
-    # Take nothing while there is no connection: what waits, waits where it is counted.
+    # Take nothing while there is no connection: what waits, waits where it is
+    # counted.
     (zmq.IMMEDIATE, 1),
     (zmq.CONNECT_TIMEOUT, 3000),
     (zmq.RECONNECT_IVL, 100),
@@ -313,22 +362,27 @@ _CONNECT_OPTIONS: Final = (
 )
 _LISTEN_OPTIONS: Final = (
     *_BOTH,
-    # Answers above the mark are dropped, and what was sent is written off only half a mark at a time: with
-    # 100, some of 64 answers were lost.
+    # Answers above the mark are dropped, and what was sent is written off only
+    # half a mark at a time: with 100, some of 64 answers were lost.
     (zmq.SNDHWM, 1000),
     (zmq.BACKLOG, 512),
 )
 
 
 class SocketFull(Exception):
-    """The message was not accepted: the peer is not connected, or reads too slowly."""
+    """The message was not accepted: the peer is not connected, or reads too
+    slowly."""
 
 
 class ZmqSocket:
-    """A ZeroMQ socket under gevent; one greenlet receives. Neither sending nor ``on_writable`` waits."""
+    """A ZeroMQ socket under gevent; one greenlet receives. Neither sending nor
+    ``on_writable`` waits."""
 
     def __init__(
-        self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
+        self,
+        context: zmq.Context[Any],
+        kind: int,
+        on_writable: Callable[[], None] | None = None,
     ) -> None:
         self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
         self._on_writable = on_writable
@@ -344,7 +398,8 @@ class ZmqSocket:
         self.socket.connect(endpoint)
 
     def bind(self, endpoint: str) -> str:
-        """Listen; returns the endpoint with the port that was taken. Raises ZMQError."""
+        """Listen; returns the endpoint with the port that was taken. Raises
+        ZMQError."""
         self._set(_LISTEN_OPTIONS, endpoint)
         self.socket.bind(endpoint)
         bound: bytes = self.socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
@@ -355,8 +410,9 @@ class ZmqSocket:
             self.socket.setsockopt(option, value)
 
     def update_events(self) -> int:
-        """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only signals a change since the last
-        read, and every call consumes that signal. Never switches."""
+        """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only
+        signals a change since the last read, and every call consumes that
+        signal. Never switches."""
         if self.socket.closed:
             return 0
         events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
@@ -386,8 +442,9 @@ class ZmqSocket:
             raise SocketFull from error
 
     def receive(self) -> list[bytes]:
-        """The parts of the next message; waits for it. Empty: more than ``PARTS``. A closed socket ends the
-        greenlet: zerorpc's loops continue after any other exception."""
+        """The parts of the next message; waits for it. Empty: more than
+        ``PARTS``. A closed socket ends the greenlet: zerorpc's loops continue
+        after any other exception."""
         self._turn += 1
         if self._turn >= 32:  # others have their turn
             self._turn = 0
@@ -422,7 +479,8 @@ class ZmqSocket:
         return parts if count <= PARTS else []
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close the socket; what was not sent within ``linger_ms`` is dropped. Never waits."""
+        """Close the socket; what was not sent within ``linger_ms`` is dropped.
+        Never waits."""
         if not self.socket.closed:
             self._watcher.stop()
             self._watcher.close()
@@ -431,18 +489,25 @@ class ZmqSocket:
 
 
 def private_address(host: str) -> str:
-    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError. A numeric host skips
-    gevent's resolver, which would start a native thread."""
+    """The one IP address to listen on, in brackets if it is IPv6. Raises
+    StartError. A numeric host skips gevent's resolver, which would start a
+    native thread."""
     where = host, None, 0, socket.SOCK_STREAM, 0
     try:
         try:
-            addresses: Sequence[Any] = _socket.getaddrinfo(*where, socket.AI_NUMERICHOST)
+            addresses: Sequence[Any] = _socket.getaddrinfo(
+                *where, socket.AI_NUMERICHOST
+            )
         except OSError:
             addresses = socket.getaddrinfo(*where)
         text = str(addresses[0][4][0])
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
-        raise StartError(f"cluster.bind: {host!r} is not an address of this machine") from None
+        raise StartError(
+            f"cluster.bind: {host!r} is not an address of this machine"
+        ) from None
     if not host or address.is_unspecified or address.is_multicast:
-        raise StartError(f"cluster.bind: {host!r} means every address; name one address of a private network")
+        raise StartError(
+            f"cluster.bind: {host!r} means every address; name one address of a private network"
+        )
     return f"[{text}]" if address.version == 6 else text

@@ -1,4 +1,5 @@
-"""The cmd dialect: JSON objects with a command each, of which the core's own clients speak."""
+"""The cmd dialect: JSON objects with a command each, of which the core's own
+clients speak."""
 
 from imserver.gateway.core.core import Core, Parts
 from imserver.gateway.dialects.cmd.api import ROUTES

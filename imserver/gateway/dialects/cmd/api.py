@@ -1,4 +1,5 @@
-"""Routes of the original of the cmd dialect: push, presence, state, health, kick."""
+"""Routes of the original of the cmd dialect: push, presence, state, health,
+kick."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -53,18 +54,26 @@ _ANSWERS: Final = {
 _BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 """The code and reason of a stored message that is refused for this."""
 MOST_BLOCKERS: Final = 10_000
-"""The most users who have blocked one who sends to all others. They are named to the other nodes."""
+"""The most users who have blocked one who sends to all others. They are named
+to the other nodes."""
 
 
 def send_message(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessage``: a message to one user, delivered if they are online.
+    """``POST /user/sendMessage``: a message to one user, delivered if they are
+    online.
 
-    A user with a session token is named as its sender. Such a push to somebody whose presence the user may
-    not see has the answer for an absent user: any other would tell who is online.
+    A user with a session token is named as its sender. Such a push to somebody
+    whose presence the user may not see has the answer for an absent user: any
+    other would tell who is online.
     """
     params = call.params
-    target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
-    if len(target.text) + len(target.msg_id) + len(target.user) > api.limits.push_characters:
+    target = UserPush(
+        params.get("userid", ""), params.get("msgid", ""), params.get("message", "")
+    )
+    if (
+        len(target.text) + len(target.msg_id) + len(target.user)
+        > api.limits.push_characters
+    ):
         return BAD_PARAMETER
     if api.core.metrics.pushes.stops:
         api.core.metrics.pushes.require(call.app)
@@ -80,17 +89,20 @@ def send_message(api: Api, call: Call) -> HttpResponse:
         target.text = _reviewed(api, call, target.user, target.text)
         outcome = api.core.pushes.from_user(call.app, sender, target)
         if outcome is Outcome.SENT:
-            _report_message(api, call.app, sender, target.user, target.msg_id, target.text)
+            _report_message(
+                api, call.app, sender, target.user, target.msg_id, target.text
+            )
     if outcome is Outcome.NOT_SENT:
         _report_absent(api, call.app, [target], sender)
     return _ANSWERS[outcome if not sender or may_know else Outcome.NOT_SENT]
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageAll``: a message to all users of an app but its sender.
+    """``POST /user/sendMessageAll``: a message to all users of an app but its
+    sender.
 
-    The message of a user does not reach those who have blocked the user. Somebody whom too many have blocked
-    may not send it.
+    The message of a user does not reach those who have blocked the user.
+    Somebody whom too many have blocked may not send it.
     """
     params = call.params
     sender = params.get("userid", "")
@@ -101,52 +113,74 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
     api.core.metrics.pushes.require(call.app)
     if by := call.principal.user:
         api.rates.require_message(call.app, by)
-    blockers = api.core.relations.blockers(call.app, call.principal.user, MOST_BLOCKERS + 1)
+    blockers = api.core.relations.blockers(
+        call.app, call.principal.user, MOST_BLOCKERS + 1
+    )
     if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
-    outcome = api.core.pushes.to_app(call.app, sender, msg_id, message, by_user, blockers)
+    outcome = api.core.pushes.to_app(
+        call.app, sender, msg_id, message, by_user, blockers
+    )
     if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, call.app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
-    """The text to send, which the back end reviews if the app wants that. May switch. Raises RequestRefused,
-    also for who is muted."""
+    """The text to send, which the back end reviews if the app wants that. May
+    switch. Raises RequestRefused, also for who is muted."""
     reviews, sender = api.core.reviews, call.principal.user
     if sender and (mute := api.core.mutes.mute_of(call.app, sender)) is not None:
         data = {"refused": "muted", "reason": mute.text, "until": mute.until}
         raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, data))
     if not sender or call.app not in reviews.apps:
         return text
-    facts = {"kind": "message", "sender": call.principal.user, "to": to, "type": "text", "text": text}
+    facts = {
+        "kind": "message",
+        "sender": call.principal.user,
+        "to": to,
+        "type": "text",
+        "text": text,
+    }
     decision = reviews.decide(call.app, facts)
     if decision.action == "reject":
-        raise RequestRefused(refusal(ReplyCode.UNAUTHORIZED, {"reason": decision.reason}))
+        raise RequestRefused(
+            refusal(ReplyCode.UNAUTHORIZED, {"reason": decision.reason})
+        )
     if decision.action == "undecided":
         raise RequestRefused(NOT_STORED)
     return decision.body.decode() if decision.action == "replace" else text
 
 
-def _report_message(api: Api, app: str, sender: str, to: str, msg_id: str, text: str) -> None:
-    """Report a user's message to the back end. Pushes of the back end are not reported."""
+def _report_message(
+    api: Api, app: str, sender: str, to: str, msg_id: str, text: str
+) -> None:
+    """Report a user's message to the back end. Pushes of the back end are not
+    reported."""
     facts = {"message": msg_id, "to": to, "type": "text", "text": text}
     api.core.observer.message(app, sender, facts)
 
 
-def _report_absent(api: Api, app: str, targets: Iterable[UserPush], sender: str = "") -> None:
+def _report_absent(
+    api: Api, app: str, targets: Iterable[UserPush], sender: str = ""
+) -> None:
     """Report pushes to users who are offline. May switch."""
-    pushes = [(each.user, Event("msg", sender, each.text, each.msg_id)) for each in targets if each.user]
+    pushes = [
+        (each.user, Event("msg", sender, each.text, each.msg_id))
+        for each in targets
+        if each.user
+    ]
     api.core.observer.absent(app, pushes)
 
 
-# --- many at once -------------------------------------------------------------------------------------------
+# --- many at once -------------------------------------------------------------
 
 
 class Batch(Struct, forbid_unknown_fields=True, gc=False):
-    """A batch with keys in the usual spelling: many messages, or one message to many users."""
+    """A batch with keys in the usual spelling: many messages, or one message to
+    many users."""
 
     appID: int | str = 0
     messages: list[UserPush] | None = None
@@ -156,7 +190,8 @@ class Batch(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class SendResult(Struct, gc=False, omit_defaults=True):
-    """The result for one target. ``repeated``: its ``msgID`` was accepted before, nothing was delivered."""
+    """The result for one target. ``repeated``: its ``msgID`` was accepted
+    before, nothing was delivered."""
 
     userID: str
     sendResults: bool | None = None
@@ -164,17 +199,20 @@ class SendResult(Struct, gc=False, omit_defaults=True):
 
 
 _SPELLING = {
-    name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
+    name.lower(): name
+    for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
 
 
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
-    Others are served in between."""
+    """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or
+    one message to as many users. Others are served in between."""
     batch, limits, pushes = call.input, api.limits, api.core.pushes
     assert isinstance(batch, Batch)
     targets, users = batch.messages, batch.userIDs
-    if (targets is None) == (users is None) or len(targets or users or ()) > limits.batch_targets:
+    if (targets is None) == (users is None) or len(
+        targets or users or ()
+    ) > limits.batch_targets:
         return BAD_PARAMETER
     api.core.metrics.pushes.require(call.app)
     if targets is not None:
@@ -193,17 +231,24 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         outcomes = accepted
         targets = [UserPush(user, batch.msgID, batch.message) for user in users]
     pairs = zip(targets, outcomes, strict=True)
-    _report_absent(api, call.app, [target for target, outcome in pairs if outcome is Outcome.NOT_SENT])
+    _report_absent(
+        api,
+        call.app,
+        [target for target, outcome in pairs if outcome is Outcome.NOT_SENT],
+    )
     sent, repeated = Outcome.SENT, Outcome.REPEATED
     results = [
-        SendResult(user, None, True) if outcome is repeated else SendResult(user, outcome is sent)
+        SendResult(user, None, True)
+        if outcome is repeated
+        else SendResult(user, outcome is sent)
         for user, outcome in zip(users, outcomes, strict=True)
     ]
     return success({"sendCount": outcomes.count(sent), "results": results})
 
 
 MOST_BATCH_OBJECTS: Final = 140_000
-"""Limit of the opening braces of a batch, also of those in texts. Each may be an object of 80 bytes."""
+"""Limit of the opening braces of a batch, also of those in texts. Each may be
+an object of 80 bytes."""
 MOST_BATCH_VALUES: Final = 500_000
 """Limit of its values: each may be a text of 50 bytes."""
 
@@ -226,7 +271,9 @@ def _read_batch(api: Api, call: Call) -> None:
             if isinstance(fields.get("messages"), list):
                 if len(fields["messages"]) > api.limits.batch_targets:
                     raise RequestRefused(BAD_PARAMETER)
-                fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
+                fields["messages"] = [
+                    _usual_spelling(fold(item)) for item in fields["messages"]
+                ]
             call.input = msgspec.convert(fields, Batch)
         except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
             raise RequestRefused(BAD_PARAMETER) from None
@@ -235,20 +282,27 @@ def _read_batch(api: Api, call: Call) -> None:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known ones of folded keys, in the spelling of :class:`Batch` and :class:`UserPush`."""
-    return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
+    """The known ones of folded keys, in the spelling of :class:`Batch` and
+    :class:`UserPush`."""
+    return {
+        _SPELLING[name]: value for name, value in fields.items() if name in _SPELLING
+    }
 
 
 LIST_PAGE = 10_000
-"""Users in one answer of ``/user/list``; an app with more of them is listed in pages."""
+"""Users in one answer of ``/user/list``; an app with more of them is listed in
+pages."""
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app; with ``groupsId`` those of a room.
+    """``GET /user/list``: the users of an app; with ``groupsId`` those of a
+    room.
 
-    Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger apps, and rooms, are listed in
-    pages ordered by name, and ``next`` is the ``cursor`` of the next page. A user who stays online is listed
-    exactly once, even if others come and go. ``missingNodes`` names nodes that did not answer in time.
+    Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger
+    apps, and rooms, are listed in pages ordered by name, and ``next`` is the
+    ``cursor`` of the next page. A user who stays online is listed exactly once,
+    even if others come and go. ``missingNodes`` names nodes that did not answer
+    in time.
     """
     cursor = call.params.get("cursor", "")
     room = call.params.get("groupsid")
@@ -260,7 +314,9 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     return success(_page(page.total, page.users, page.more, page.missing))
 
 
-def _page(count: int, users: list[str], more: bool, missing: Collection[str]) -> dict[str, Any]:
+def _page(
+    count: int, users: list[str], more: bool, missing: Collection[str]
+) -> dict[str, Any]:
     data: dict[str, Any] = {"userCount": count, "userList": users}
     if more:
         data["next"] = cursor_of(users[-1])
@@ -270,12 +326,15 @@ def _page(count: int, users: list[str], more: bool, missing: Collection[str]) ->
 
 
 def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
-    """The users who belong to a room: those whom the app's settings name first, then members of the channel,
-    in the order of joining. Of the latter, a user sees those whose presence the user may see. May switch."""
+    """The users who belong to a room: those whom the app's settings name first,
+    then members of the channel, in the order of joining. Of the latter, a user
+    sees those whose presence the user may see. May switch."""
     tenant = api.core.tenants.get(call.app)
     stored = () if tenant is None else tenant.room_members.get(room, ())
     page = api.channels.members.page(call.app, room, cursor, LIST_PAGE)
-    users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
+    users = dict.fromkeys(
+        member.user for member in page.members if member.user not in stored
+    )
     visible = api.core.relations.visible(call.app, call.principal.user, users)
     names = [*(() if cursor else stored), *(user for user in users if user in visible)]
     listed: dict[str, Any] = {"userList": [{"ID": room_id(name)} for name in names]}
@@ -285,8 +344,9 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
 
 
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
-    """The list for a user: those whose presence the user may see, in the order of names. It counts and names
-    nobody else. Each page of all users that it reads costs a request. May switch."""
+    """The list for a user: those whose presence the user may see, in the order
+    of names. It counts and names nobody else. Each page of all users that it
+    reads costs a request. May switch."""
     user, more = call.principal.user, True
     listed, missing = list[str](), dict[str, None]()
     while more and len(listed) <= LIST_PAGE:
@@ -317,31 +377,40 @@ def _after(cursor: str) -> str | None:
 
 
 def user_online(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
+    """``GET /user/online``: whether a user is online, in one app or (``appID``
+    0 or missing) in any."""
     user = call.params.get("userid", "")
-    online = user in _seen(api, call, [user]) and api.core.presence.is_online(_apps(api, call), user)
+    online = user in _seen(api, call, [user]) and api.core.presence.is_online(
+        _apps(api, call), user
+    )
     return success({"online": online, "userID": user})
 
 
 def user_online_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets`` users."""
+    """``POST /user/onlineBatch``: the same for up to ``limits.batch_targets``
+    users."""
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
     missing, online = list(_seen(api, call, dict.fromkeys(users))), set[str]()
     for app in _apps(api, call):
         are_online = api.core.presence.are_online(app, missing)
-        online.update(user for user, here in zip(missing, are_online, strict=True) if here)
+        online.update(
+            user for user, here in zip(missing, are_online, strict=True) if here
+        )
         missing = [user for user in missing if user not in online]
         if not missing:
             break
         serve_others()
     results = [{"online": user in online, "userID": user} for user in users]
-    return success({"onlineCount": sum(user in online for user in users), "userList": results})
+    return success(
+        {"onlineCount": sum(user in online for user in users), "userList": results}
+    )
 
 
 def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """Those of ``users`` whose presence the principal may see; all of them for a back end. May switch."""
+    """Those of ``users`` whose presence the principal may see; all of them for
+    a back end. May switch."""
     by = call.principal
     return api.core.relations.visible(by.app, by.user, users) if by.user else users
 
@@ -350,7 +419,11 @@ def _apps(api: Api, call: Call) -> list[str]:
     """The requested app, or all apps of the caller that ``appID`` can name."""
     if call.app:
         return [call.app]
-    nameable = (each.name for each in api.core.tenants.all() if ":" not in each.name and not each.same_as)
+    nameable = (
+        each.name
+        for each in api.core.tenants.all()
+        if ":" not in each.name and not each.same_as
+    )
     return [app for app in nameable if call.principal.reaches(app)]
 
 
@@ -360,19 +433,24 @@ def health(_api: Api, _call: Call) -> HttpResponse:
 
 
 def ready(api: Api, _call: Call) -> HttpResponse:
-    """``GET /ready``: 200 if the node serves clients; 503, and why, while it does not."""
+    """``GET /ready``: 200 if the node serves clients; 503, and why, while it
+    does not."""
     if (why := api.core.status.unready()) is not None:
-        return HttpResponse(503, msgspec.json.encode({"status": "not ready", **to_builtins(why)}))
+        return HttpResponse(
+            503, msgspec.json.encode({"status": "not ready", **to_builtins(why)})
+        )
     return HttpResponse(200, b'{"status":"ready"}')
 
 
 def system_state(api: Api, call: Call) -> HttpResponse:
     """``GET /system/state``: counters of this node.
 
-    ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the original does not have;
-    ``cluster=true`` returns the state of all nodes.
+    ``isDebug=true`` adds peers and users; ``detail=true`` adds fields that the
+    original does not have; ``cluster=true`` returns the state of all nodes.
     """
-    debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
+    debug, detail, cluster = (
+        call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster")
+    )
     if not cluster:
         return success(api.core.status.state(debug, detail))
     nodes, missing = api.core.overview.states(debug, detail)
@@ -380,7 +458,8 @@ def system_state(api: Api, call: Call) -> HttpResponse:
 
 
 def kick(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
+    """``POST /user/kick``: close a user's connections, and refuse their logins
+    for ``banSeconds``."""
     user = call.params.get("userid", "")
     if not user or not call.app:
         call.act = ""
@@ -395,31 +474,51 @@ def kick(api: Api, call: Call) -> HttpResponse:
     call.user = user
     if ban_seconds:
         call.act, call.facts = "ban", {"seconds": ban_seconds}
-    data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
+    data: dict[str, object] = {
+        "kickResults": closed.total > 0,
+        "kickCount": closed.total,
+    }
     if closed.missing:
         data["missingNodes"] = list(closed.missing)
     return success(data)
 
 
 def metrics(api: Api, _call: Call) -> HttpResponse:
-    """``GET /metrics``: the metrics of all nodes of this machine, each sample with a label ``node``.
+    """``GET /metrics``: the metrics of all nodes of this machine, each sample
+    with a label ``node``.
 
-    Nodes of one machine share a port, so a scrape reaches any of them. All apps, so it takes an admin of all.
+    Nodes of one machine share a port, so a scrape reaches any of them. All
+    apps, so it takes an admin of all.
     """
-    # Imported at the first scrape: half a megabyte that a node without scrapes does without.
+    # Imported at the first scrape: half a megabyte that a node without scrapes
+    # does without.
     from imserver.gateway.metric_table import merge
 
     texts, missing = api.core.overview.metrics()
-    return HttpResponse(200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8")
+    return HttpResponse(
+        200, merge(texts, missing).encode(), "text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": lambda _, api: api}
-_ROW: Final[dict[str, Any]] = {**_OF_NODE, "app": "any", "limited": True, "takes_many": True}
+_ROW: Final[dict[str, Any]] = {
+    **_OF_NODE,
+    "app": "any",
+    "limited": True,
+    "takes_many": True,
+}
 _NAMED: Final[dict[str, Any]] = {**_ROW, "app": "named"}
 
 ROUTES: Final = (
     Route("POST", "/user/sendMessage", Needs.PUSH_OR_SESSION, send_message, **_ROW),
-    Route("POST", "/user/sendMessageAll", Needs.PUSH_OR_VISITOR, send_message_all, user_in="userid", **_ROW),
+    Route(
+        "POST",
+        "/user/sendMessageAll",
+        Needs.PUSH_OR_VISITOR,
+        send_message_all,
+        user_in="userid",
+        **_ROW,
+    ),
     Route(
         "POST",
         "/user/sendMessageBatch",
@@ -428,11 +527,27 @@ ROUTES: Final = (
         read=_read_batch,
         **_NAMED,
     ),
-    Route("GET", "/user/list", Needs.READ_OR_VISITOR, user_list, app_of=_app_of_list, **_ROW),
-    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, **_ROW),
-    Route("POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, **_ROW),
     Route(
-        "POST", "/user/kick", Needs.ADMIN, kick, "any", act="disconnect", success=b'{"code":200,', **_OF_NODE
+        "GET",
+        "/user/list",
+        Needs.READ_OR_VISITOR,
+        user_list,
+        app_of=_app_of_list,
+        **_ROW,
+    ),
+    Route("GET", "/user/online", Needs.READ_OR_SESSION, user_online, **_ROW),
+    Route(
+        "POST", "/user/onlineBatch", Needs.READ_OR_SESSION, user_online_batch, **_ROW
+    ),
+    Route(
+        "POST",
+        "/user/kick",
+        Needs.ADMIN,
+        kick,
+        "any",
+        act="disconnect",
+        success=b'{"code":200,',
+        **_OF_NODE,
     ),
     Route(
         "GET",
@@ -445,5 +560,13 @@ ROUTES: Final = (
     ),
     Route("GET", "/health", Needs.ANYONE, health, **_OF_NODE),
     Route("GET", "/ready", Needs.ANYONE, ready, **_OF_NODE),
-    Route("GET", "/metrics", Needs.METRICS, metrics, "all", style=PROBLEM, service=lambda _, api: api),
+    Route(
+        "GET",
+        "/metrics",
+        Needs.METRICS,
+        metrics,
+        "all",
+        style=PROBLEM,
+        service=lambda _, api: api,
+    ),
 )

@@ -1,8 +1,10 @@
-"""The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc`` (docs/reference/protocol.md).
+"""The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc``
+(docs/reference/protocol.md).
 
-Decoding has two paths. A frame with exactly the documented keys is decoded by msgspec's typed decoder (0.2
-µs). All other frames (keys in another letter case, unknown keys, lone surrogates) are parsed by the standard
-library, which is ten times slower and accepts the same deviations as the original.
+Decoding has two paths. A frame with exactly the documented keys is decoded by
+msgspec's typed decoder (0.2 µs). All other frames (keys in another letter case,
+unknown keys, lone surrogates) are parsed by the standard library, which is ten
+times slower and accepts the same deviations as the original.
 """
 
 from collections.abc import Sequence
@@ -40,11 +42,17 @@ from imserver.gateway.model import (
     encode_json,
 )
 from imserver.gateway.protocol.dialect import Dialect, Readers, StoredMessage
-from imserver.gateway.protocol.forgiving import BACKSLASH, Fields, Refused, has_nul, well_formed
+from imserver.gateway.protocol.forgiving import (
+    BACKSLASH,
+    Fields,
+    Refused,
+    has_nul,
+    well_formed,
+)
 from imserver.gateway.protocol.publications import raw_or_none, stream_view
 from imserver.gateway.transport.connection import Connection
 
-# --- channels -----------------------------------------------------------------------------------------------
+# --- channels -----------------------------------------------------------------
 
 
 def _channel(fields: Fields) -> str:
@@ -81,12 +89,16 @@ def _publish(data: bytes) -> Publish:
 
 def _presence(data: bytes) -> AskPresence:
     fields = Fields.of(data)
-    return AskPresence(_channel(fields), fields.limit(), fields.short_text("after", 128))
+    return AskPresence(
+        _channel(fields), fields.limit(), fields.short_text("after", 128)
+    )
 
 
 def _channel_history(data: bytes) -> AskHistory:
     fields = Fields.of(data)
-    return AskHistory(_channel(fields), fields.limit(), _position(fields), fields.flag("reverse"))
+    return AskHistory(
+        _channel(fields), fields.limit(), _position(fields), fields.flag("reverse")
+    )
 
 
 class _ChannelNotice(Struct, omit_defaults=True):
@@ -125,7 +137,11 @@ def _login(data: bytes) -> Login:
     except (ValueError, RecursionError):
         return _login_with_anything(data)
     user = usual.user
-    if user.isascii() and 0 < len(user) <= MAX_USER_BYTES and 0 <= usual.app <= Limit.NUMBER:
+    if (
+        user.isascii()
+        and 0 < len(user) <= MAX_USER_BYTES
+        and 0 <= usual.app <= Limit.NUMBER
+    ):
         return Login(str(usual.app), user, usual.token)
     return _login_with_anything(data)
 
@@ -135,15 +151,26 @@ def _login_with_anything(data: bytes) -> Login:
     user, token = fields.text("userid"), fields.text("servicetoken")
     app, name = str(fields.number("appid")), fields.values.get("app")
     if isinstance(name, str) and name:
-        app = "" if ":" in name else name  # names of other dialects' apps are refused like any unknown app
+        # names of other dialects' apps are refused like any unknown app
+        app = "" if ":" in name else name
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
     device = fields.values.get("device", "")
-    if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
+    if (
+        not isinstance(device, str)
+        or len(well_formed(device).encode()) > MAX_DEVICE_BYTES
+    ):
         device = ""
     device = well_formed(device) if device else ""
     if "cursor" in fields.values:
-        return Resume(app, user, token, device, fields.id("cursor"), fields.values.get("acks") is True)
+        return Resume(
+            app,
+            user,
+            token,
+            device,
+            fields.id("cursor"),
+            fields.values.get("acks") is True,
+        )
     return Login(app, user, token, device)
 
 
@@ -179,14 +206,18 @@ PUSHED = frozenset({"enter", "exit", "msg"})
 # The constant parts of frames, encoded once. A reply or push joins a few parts.
 _PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
 _PUSHES = {
-    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % encode_json(kind)
+    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":'
+    % encode_json(kind)
     for kind in PUSHED
 }
 _TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
 
 
 def _response(code: int) -> bytes:
-    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, encode_json(errors.reply_text(code)))
+    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (
+        code,
+        encode_json(errors.reply_text(code)),
+    )
 
 
 _REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
@@ -232,7 +263,8 @@ class CmdDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""
+        """The answer to ``request``: its ``seq`` and ``cmd``, the code with its
+        text, and data."""
         seq, name, data = request.seq, request.name, reply.data
         return b"".join(
             (
@@ -246,7 +278,8 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal, under the name of its kind."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal,
+        under the name of its kind."""
         kind, name, data = event.kind, event.type, event.data
         before = _TEXTS.get(kind)
         if before is None:
@@ -258,7 +291,9 @@ class CmdDialect(Dialect):
         return b"".join(
             (
                 b'{"seq":',
-                encode_json(event.id if event.id or kind == "msg" else str(next(self._digits))),
+                encode_json(
+                    event.id if event.id or kind == "msg" else str(next(self._digits))
+                ),
                 before,
                 encode_json(data.decode() if data else event.text),
                 b',"from":',
@@ -273,8 +308,9 @@ class CmdDialect(Dialect):
 
 
 class CmdPublicationView(Struct, omit_defaults=True):
-    """A publication as clients see it. ``info``: of the client that published it. ``stream``: it is the end
-    of this streamed message, which may be ``incomplete``."""
+    """A publication as clients see it. ``info``: of the client that published
+    it. ``stream``: it is the end of this streamed message, which may be
+    ``incomplete``."""
 
     channel: str = ""
     offset: int = 0
@@ -293,7 +329,9 @@ class CmdPublicationView(Struct, omit_defaults=True):
 def publication_view(event: Event) -> CmdPublicationView:
     """A publication for clients: JSON as ``data``, else ``text``."""
     part = event.channel or ChannelPart("")
-    view = CmdPublicationView(part.name, part.offset, part.epoch, event.id, event.sender, event.type)
+    view = CmdPublicationView(
+        part.name, part.offset, part.epoch, event.id, event.sender, event.type
+    )
     if part.info:
         view.info = Raw(part.info)
     if part.tags:
@@ -308,11 +346,13 @@ def publication_view(event: Event) -> CmdPublicationView:
 
 
 class ChannelCmdDialect(CmdDialect):
-    """Codec of connections that have subscribed to a channel themselves: publications are frames of their
-    own, with the name of their channel and their position."""
+    """Codec of connections that have subscribed to a channel themselves:
+    publications are frames of their own, with the name of their channel and
+    their position."""
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode ``publication``, ``stream``, ``join``, ``leave``, ``unsubscribed``, and what others can."""
+        """Encode ``publication``, ``stream``, ``join``, ``leave``,
+        ``unsubscribed``, and what others can."""
         part, kind = event.channel, event.kind
         if part is None or isinstance(event, Signal):
             return super().encode_event(event)
@@ -351,12 +391,14 @@ class CmdState(DialectState, gc=False):
     channels: tuple[str, ...] = ()
 
     def resubscribes(self, channel: str) -> bool:
-        """Its client subscribes again to what it has subscribed to, not to what a back end has."""
+        """Its client subscribes again to what it has subscribed to, not to what
+        a back end has."""
         return channel in self.channels
 
 
 class SubscribedView(Struct, omit_defaults=True):
-    """The answer to ``subscribe``. ``recovered``: only if the client has named a position."""
+    """The answer to ``subscribe``. ``recovered``: only if the client has named
+    a position."""
 
     channel: str
     epoch: str = ""
@@ -375,7 +417,8 @@ class SubscriberView(Struct, omit_defaults=True):
 
 
 class PresenceView(Struct, omit_defaults=True):
-    """The answer to ``channelPresence``. ``next``: the ``after`` of the next page."""
+    """The answer to ``channelPresence``. ``next``: the ``after`` of the next
+    page."""
 
     channel: str
     total: int = -1
@@ -384,7 +427,8 @@ class PresenceView(Struct, omit_defaults=True):
 
 
 class CmdAnswers(ChannelAnswers):
-    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of connections that subscribe."""
+    """See :class:`ChannelAnswers`. Owner of :class:`CmdState`. ``codec``: of
+    connections that subscribe."""
 
     dialect = CmdDialect.name
 
@@ -392,23 +436,34 @@ class CmdAnswers(ChannelAnswers):
         self._codec = codec
 
     def state_of(self, connection: Connection) -> CmdState:
-        """The state of the connection. It is made when the connection first subscribes."""
+        """The state of the connection. It is made when the connection first
+        subscribes."""
         state = connection.dialect_state
         if not isinstance(state, CmdState):
             state = connection.dialect_state = CmdState()
         return state
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """A reply code, the reason in words for programmers, and what the back end says."""
+        """A reply code, the reason in words for programmers, and what the back
+        end says."""
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
-            data["error"] = {"code": refused.error.code, "message": refused.error.message}
+            data["error"] = {
+                "code": refused.error.code,
+                "message": refused.error.message,
+            }
         return Reply(CODE_OF[refused.reason], data, refused.reason)
 
     def subscribed(
-        self, connection: Connection, command: Subscribe, found: Subscribed, _data: Raw | UnsetType, _end: int
+        self,
+        connection: Connection,
+        command: Subscribe,
+        found: Subscribed,
+        _data: Raw | UnsetType,
+        _end: int,
     ) -> Reply:
-        """From now on the connection receives publications with the names of their channels."""
+        """From now on the connection receives publications with the names of
+        their channels."""
         state = self.state_of(connection)
         if command.channel not in state.channels:
             state.channels += (found.local.name,)
@@ -419,7 +474,9 @@ class CmdAnswers(ChannelAnswers):
         if command.recover:
             view.recovered = found.recovered
             if found.recovered:
-                view.publications = [publication_view(event) for event in found.publications]
+                view.publications = [
+                    publication_view(event) for event in found.publications
+                ]
         return Reply(errors.ReplyCode.OK, view)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -429,7 +486,12 @@ class CmdAnswers(ChannelAnswers):
             state.channels = tuple([each for each in state.channels if each != channel])
 
     def presence(
-        self, dialect: Dialect, command: AskPresence, members: Sequence[ChannelMember], total: int, after: str
+        self,
+        dialect: Dialect,
+        command: AskPresence,
+        members: Sequence[ChannelMember],
+        total: int,
+        after: str,
     ) -> Reply:
         """A page of subscribers, and the number of all."""
         subscribers = [
@@ -441,12 +503,23 @@ class CmdAnswers(ChannelAnswers):
             )
             for member in members
         ]
-        return Reply(errors.ReplyCode.OK, PresenceView(command.channel, total, subscribers, after))
+        return Reply(
+            errors.ReplyCode.OK,
+            PresenceView(command.channel, total, subscribers, after),
+        )
 
     def history(
-        self, _dialect: Dialect, command: AskHistory, publications: Sequence[Event], position: Position
+        self,
+        _dialect: Dialect,
+        command: AskHistory,
+        publications: Sequence[Event],
+        position: Position,
     ) -> Raw:
         """Publications, and the position of the newest one."""
-        page = {"channel": command.channel, "epoch": position.epoch, "offset": position.offset}
+        page = {
+            "channel": command.channel,
+            "epoch": position.epoch,
+            "offset": position.offset,
+        }
         views = [publication_view(event) for event in publications]
         return Raw(msgspec.json.encode({**page, "publications": views}))

@@ -1,7 +1,14 @@
 """Event streams (server-sent events) of the core: ``GET /api/v1/events``."""
 
 from imserver.gateway.core.core import Core, Parts
-from imserver.gateway.dialects.sse.api import NAME, PATH, EventStreams, SseDialect, StoresMessages, routes
+from imserver.gateway.dialects.sse.api import (
+    NAME,
+    PATH,
+    EventStreams,
+    SseDialect,
+    StoresMessages,
+    routes,
+)
 from imserver.gateway.feature import FeatureRow
 from imserver.gateway.transport.stream import StreamPath
 
@@ -9,8 +16,13 @@ from imserver.gateway.transport.stream import StreamPath
 def _build(core: Core) -> Parts:
     messenger = next(iter(core.all_of(StoresMessages)), None)  # type: ignore[type-abstract]
     streams = EventStreams(core, messenger)
-    return Parts(streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)})
+    return Parts(
+        streams=lambda _: {PATH: StreamPath("GET", streams.open, streams.refuse)}
+    )
 
 
-# This row gives the dialect its name in settings. It has no WebSocket path, and a codec for each app.
-FEATURE = FeatureRow(NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",))
+# This row gives the dialect its name in settings. It has no WebSocket path, and
+# a codec for each app.
+FEATURE = FeatureRow(
+    NAME, _build, dialects=(SseDialect(""),), routes=routes.rows, uses=("messages?",)
+)

@@ -1,9 +1,12 @@
-"""``GET /api/v1/events``: an event stream for clients without a WebSocket. Its login, what it delivers.
+"""``GET /api/v1/events``: an event stream for clients without a WebSocket. Its
+login, what it delivers.
 
-The codec writes events as ``text/event-stream`` (the HTML standard, section 9.2). A push or a notice is one
-event without a name, for a page's ``onmessage``. Its data is one line of JSON (:func:`to_json`). A stored
-message has the same form and an ``id``: a client that reconnects sends the last id, and receives what it
-missed. The stream's own events have the names ``ready`` and ``end``.
+The codec writes events as ``text/event-stream`` (the HTML standard, section
+9.2). A push or a notice is one event without a name, for a page's
+``onmessage``. Its data is one line of JSON (:func:`to_json`). A stored message
+has the same form and an ``id``: a client that reconnects sends the last id, and
+receives what it missed. The stream's own events have the names ``ready`` and
+``end``.
 """
 
 import random
@@ -16,13 +19,22 @@ from msgspec.json import encode
 
 from imserver.gateway.auth.authority import bearer, refusal
 from imserver.gateway.auth.principal import Needs, Principal
-from imserver.gateway.channels.members import MAX_CHANNELS_OF_A_CONNECTION, ChannelRefused
+from imserver.gateway.channels.members import (
+    MAX_CHANNELS_OF_A_CONNECTION,
+    ChannelRefused,
+)
 from imserver.gateway.config.declared import about
 from imserver.gateway.core.core import Core
 from imserver.gateway.errors import CLOSE, CloseCode, Problems, ReplyCode, Unavailable
 from imserver.gateway.http import field
 from imserver.gateway.http.operation import Header, Resource
-from imserver.gateway.http.reply import PROBLEM, ApiProblem, stream_head, stream_refused, stream_request
+from imserver.gateway.http.reply import (
+    PROBLEM,
+    ApiProblem,
+    stream_head,
+    stream_refused,
+    stream_request,
+)
 from imserver.gateway.http.wire import read_query
 from imserver.gateway.model import Event, Limit, Login, Signal
 from imserver.gateway.protocol.dialect import Dialect, StoredMessage
@@ -56,48 +68,73 @@ class SseDialect(Dialect):
         return b"data: %b\n\n" % on_one_line(to_json(self.app, event))
 
     def encode_message(self, message: StoredMessage) -> bytes:
-        """Encode a stored entry for the stream. A client that reconnects sends its id."""
+        """Encode a stored entry for the stream. A client that reconnects sends
+        its id."""
         view = message.view()
         own = b""
         if view.client_msg_id:  # named as in /api/v1
-            own, view.client_msg_id = b'"client_msg_id":%b,' % encode(view.client_msg_id), ""
-        line = b'{"event":"message","app":%b,%b%b' % (encode(self.app), own, encode(view)[1:])
+            own, view.client_msg_id = (
+                b'"client_msg_id":%b,' % encode(view.client_msg_id),
+                "",
+            )
+        line = b'{"event":"message","app":%b,%b%b' % (
+            encode(self.app),
+            own,
+            encode(view)[1:],
+        )
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
-        """Encode the last event: the reason as a WebSocket close code, and whether to reconnect."""
+        """Encode the last event: the reason as a WebSocket close code, and
+        whether to reconnect."""
         row = CLOSE.get(code)
-        data = {"code": code, "reason": reason, "reconnect": row is None or row.reconnect}
+        data = {
+            "code": code,
+            "reason": reason,
+            "reconnect": row is None or row.reconnect,
+        }
         return b"event: end\ndata: %b\n\n" % encode(data)
 
 
-def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:
-    """Encode the first event: the client can be reached now. ``about`` is its data.
+def ready(
+    about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None
+) -> bytes:
+    """Encode the first event: the client can be reached now. ``about`` is its
+    data.
 
-    ``cursor``: stored entries after this id are delivered; None: no stored entries.
+    ``cursor``: stored entries after this id are delivered; None: no stored
+    entries.
     """
     position = b"" if cursor is None else b"id: %d\n" % cursor
-    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, encode(about))
+    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (
+        retry_milliseconds,
+        position,
+        encode(about),
+    )
 
 
 def to_json(app: str, event: Event) -> bytes:
     """Encode an event as one JSON object on one line. Its name is in ``event``.
 
-    A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter or exit notice has ``user``.
-    Signals and other notices have their payload in ``data``. Empty ``code``, ``note`` and ``time`` are left
-    out.
+    A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``. An enter
+    or exit notice has ``user``. Signals and other notices have their payload in
+    ``data``. Empty ``code``, ``note`` and ``time`` are left out.
     """
     if event.kind == "msg":
         what = b'"id":%b,"sender":%b,"type":%b,%b' % (
             encode(event.id),
             encode(event.sender),
             encode(event.type),
-            b'"data":%b' % event.data if event.data else b'"text":%b' % encode(event.text),
+            b'"data":%b' % event.data
+            if event.data
+            else b'"text":%b' % encode(event.text),
         )
     elif isinstance(event, Signal):
         what = b'"data":%b' % event.as_json()
     elif event.channel is not None and event.channel.stream is not None:
-        what = b'"data":%b' % encode(stream_view(event, event.channel.stream, event.channel.name))
+        what = b'"data":%b' % encode(
+            stream_view(event, event.channel.stream, event.channel.name)
+        )
     elif event.data:
         what = b'"data":%b' % event.data
     else:
@@ -110,7 +147,7 @@ def to_json(app: str, event: Event) -> bytes:
     return b'{"event":%b,"app":%b,%b%b}' % (encode(event.kind), encode(app), what, more)
 
 
-# --- requests -----------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
@@ -118,7 +155,11 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 
     app: field.App
     user: Annotated[
-        str, about("The user who listens. Optional if the token names the user.", max_length=255)
+        str,
+        about(
+            "The user who listens. Optional if the token names the user.",
+            max_length=255,
+        ),
     ] = ""
     token: Annotated[
         str,
@@ -136,7 +177,10 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
         ),
     ] = ""
     with_id: Annotated[
-        bool, about("Whether `ready` has the id of the connection, so that your back end can push to it.")
+        bool,
+        about(
+            "Whether `ready` has the id of the connection, so that your back end can push to it."
+        ),
     ] = False
     cursor: (
         Annotated[
@@ -154,16 +198,18 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 
 @runtime_checkable
 class StoresMessages(Protocol):
-    """The messenger, which says where a stream begins that delivers stored messages, too."""
+    """The messenger, which says where a stream begins that delivers stored
+    messages, too."""
 
     stream_starts: Any
 
 
 class EventStreams:
-    """Opens streams. Owner of the encodings, one for each app that has had a stream here.
+    """Opens streams. Owner of the encodings, one for each app that has had a
+    stream here.
 
-    ``messenger``: None on a node without stored messages, whose streams only deliver what happens while they
-    are open.
+    ``messenger``: None on a node without stored messages, whose streams only
+    deliver what happens while they are open.
     """
 
     def __init__(self, core: Core, messenger: StoresMessages | None) -> None:
@@ -186,16 +232,23 @@ class EventStreams:
             by = principal.label
             if user and principal.kind == "nobody":
                 by = Principal("session", apps=frozenset({wish.app}), user=user).label
-            return stream_head(self._log, head, request.host, f"{_TEXT}; charset=utf-8", by)
+            return stream_head(
+                self._log, head, request.host, f"{_TEXT}; charset=utf-8", by
+            )
 
         def refuse(why: ApiProblem, code: int = CloseCode.POLICY) -> None:
-            stream.refuse(stream_refused(self._log, head, request.host, why, PROBLEM, request.by), code)
+            stream.refuse(
+                stream_refused(self._log, head, request.host, why, PROBLEM, request.by),
+                code,
+            )
 
         try:
             wish, channels, principal = self.wish(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
-                self._keys.uses.add((principal.key, f"GET {PATH}", wish.app, request.host), False)
+                self._keys.uses.add(
+                    (principal.key, f"GET {PATH}", wish.app, request.host), False
+                )
             self.begin(stream, wish, channels, answer)
         except ApiProblem as refused:
             refuse(refused)
@@ -203,46 +256,66 @@ class EventStreams:
             refuse(ApiProblem(error.problem), CloseCode.INTERNAL_ERROR)
 
     def refuse(self, head: Head, host: str, code: int) -> bytes:
-        """The response to a request whose stream is closed before it has begun. ``host``: of the client."""
+        """The response to a request whose stream is closed before it has begun.
+        ``host``: of the client."""
         return stream_refused(self._log, head, host, code, PROBLEM)
 
-    def wish(self, request: HttpRequest) -> tuple[EventsQuery, tuple[str, ...], Principal]:
-        """Read a request: what it asks for, and who makes it. May switch. Raises :class:`ApiProblem` and
-        StorageUnavailable."""
+    def wish(
+        self, request: HttpRequest
+    ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
+        """Read a request: what it asks for, and who makes it. May switch.
+        Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
             self._logins.refused("app", app, query.user, request.host)
             raise ApiProblem(Problems.UNKNOWN_APP)
-        principal = self._authority.identify(Needs.ANYONE_OR_READ, request.headers, request.host)
+        principal = self._authority.identify(
+            Needs.ANYONE_OR_READ, request.headers, request.host
+        )
         request.by = principal.label
         if principal.kind == "key" and not principal.scopes:
             raise ApiProblem(*refusal(principal, Needs.ANYONE_OR_READ))
-        channels = tuple(dict.fromkeys(name for name in query.channels.split(",") if name))
+        channels = tuple(
+            dict.fromkeys(name for name in query.channels.split(",") if name)
+        )
         if channels and not principal.may(Needs.READ, app):
-            raise ApiProblem(Problems.FORBIDDEN, "`channels` needs an API key with the scope read")
+            raise ApiProblem(
+                Problems.FORBIDDEN, "`channels` needs an API key with the scope read"
+            )
         if len(channels) > MAX_CHANNELS_OF_A_CONNECTION:
-            raise ApiProblem.invalid(f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels")
+            raise ApiProblem.invalid(
+                f"More than {MAX_CHANNELS_OF_A_CONNECTION} channels"
+            )
         if any(len(name.encode()) > Limit.CHANNEL_BYTES for name in channels):
-            raise ApiProblem.invalid(f"A channel has more than {Limit.CHANNEL_BYTES} bytes")
+            raise ApiProblem.invalid(
+                f"A channel has more than {Limit.CHANNEL_BYTES} bytes"
+            )
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last = request.headers.get("last-event-id", "").strip()
-        if last.isascii() and last.isdecimal() and len(last) <= 18:  # else it is not one of ours
+        # else it is not one of ours
+        if last.isascii() and last.isdecimal() and len(last) <= 18:
             query.cursor = int(last)
         query.app = app
         return query, channels, principal
 
     def begin(
-        self, stream: Stream, request: EventsQuery, channels: Iterable[str], head: Callable[[str], bytes]
+        self,
+        stream: Stream,
+        request: EventsQuery,
+        channels: Iterable[str],
+        head: Callable[[str], bytes],
     ) -> None:
-        """Log in, answer with ``head`` (of the user whom a token proves), subscribe to the channels, and send
-        ``ready``; or close the stream.
+        """Log in, answer with ``head`` (of the user whom a token proves),
+        subscribe to the channels, and send ``ready``; or close the stream.
 
         May switch. Raises :class:`ApiProblem` and StorageUnavailable.
         """
         kicks = self._sessions.kicks.count
-        decision = self._logins.check(request.app, request.user, request.token, NAME, stream, request.device)
+        decision = self._logins.check(
+            request.app, request.user, request.token, NAME, stream, request.device
+        )
         if not decision.ok:
             stream.close(decision.close)
             return
@@ -252,7 +325,11 @@ class EventStreams:
             too_long = "`user` is longer than this app allows (`max_user_bytes`)"
             raise ApiProblem.invalid(too_long if user else "`user`: name the user")
         cursor = None if request.cursor is UNSET else request.cursor
-        start = None if self._starts is None else self._starts.start(request.app, user, cursor)
+        start = (
+            None
+            if self._starts is None
+            else self._starts.start(request.app, user, cursor)
+        )
         if not stream.is_open:
             return
         login = Login(request.app, user, request.token, request.device)
@@ -260,8 +337,12 @@ class EventStreams:
         if code != ReplyCode.OK:
             stream.close(close_code_of(code))
             return
-        # Nothing switches between the login and here, so no event can precede the head.
-        stream.begin(self._encoding_of(request.app), head("" if decision.claims is None else user))
+        # Nothing switches between the login and here, so no event can precede
+        # the head.
+        stream.begin(
+            self._encoding_of(request.app),
+            head("" if decision.claims is None else user),
+        )
         try:
             for channel in channels:
                 self._channels.subscriptions.join(request.app, channel, stream)
@@ -280,7 +361,8 @@ class EventStreams:
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
         cursor = None if start is None else start.cursor
-        # The time after which a client reconnects differs, so that they do not all come at once.
+        # The time after which a client reconnects differs, so that they do not
+        # all come at once.
         stream.send(ready(about, random.randint(1000, 5000), cursor))
         if self._starts is not None and start is not None:
             self._starts.send(stream, start)

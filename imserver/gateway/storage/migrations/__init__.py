@@ -1,20 +1,25 @@
 """Migration steps of the database schema, run by one node at a time.
 
-Each owner of tables has its steps in a module ``steps`` of its folder: ``storage`` those of the core, and a
-feature of this server its own, which a node without the feature takes, too. ``STEPS`` there has them by their
-number: a text of :func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a function. The table
-``owner_step`` has the last one of each owner. A database that is at a newer one is used as it is.
+Each owner of tables has its steps in a module ``steps`` of its folder:
+``storage`` those of the core, and a feature of this server its own, which a
+node without the feature takes, too. ``STEPS`` there has them by their number: a
+text of :func:`imserver.gateway.storage.migrations.table_text.make_tables`, or a
+function. The table ``owner_step`` has the last one of each owner. A database
+that is at a newer one is used as it is.
 
-Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last one, where nodes of releases
-before 1.1 read it. So each owner counts on from 41.
+Up to 40 all owners shared one line of numbers. ``alembic_version`` has the last
+one, where nodes of releases before 1.1 read it. So each owner counts on from
+41.
 
-A step only adds. What the previous release uses is removed one release after its last use, so nodes of both
-releases can share a database during an upgrade.
+A step only adds. What the previous release uses is removed one release after
+its last use, so nodes of both releases can share a database during an upgrade.
 
-The lock belongs to the database, so it works between machines and is released with the connection of a killed
-node. An empty database gets all tables in one transaction. In one that is in use, each step is a transaction
-of its own (:mod:`imserver.gateway.storage.migrations.runner`). So a database may be at any step of any owner,
-and the next start goes on. MySQL commits with each schema statement, so a step may run twice there.
+The lock belongs to the database, so it works between machines and is released
+with the connection of a killed node. An empty database gets all tables in one
+transaction. In one that is in use, each step is a transaction of its own
+(:mod:`imserver.gateway.storage.migrations.runner`). So a database may be at any
+step of any owner, and the next start goes on. MySQL commits with each schema
+statement, so a step may run twice there.
 """
 
 import re
@@ -29,7 +34,13 @@ from sqlalchemy import Connection
 import imserver
 from imserver.gateway.errors import StartError
 from imserver.gateway.storage.migrations import feature_steps
-from imserver.gateway.storage.migrations.runner import StepOwner, StepRunner, Transactions, locked, run_step
+from imserver.gateway.storage.migrations.runner import (
+    StepOwner,
+    StepRunner,
+    Transactions,
+    locked,
+    run_step,
+)
 from imserver.gateway.storage.statements import PooledStatements, text_of
 from imserver.gateway.storage.tables import FeatureTables, Migration
 
@@ -48,22 +59,29 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 
 @cache
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
-    """Owner → its module; the core is first, whose tables the others use. Releases before 1.1 have none."""
+    """Owner → its module; the core is first, whose tables the others use.
+    Releases before 1.1 have none."""
     files = sorted(
-        Path(package).parent.rglob("steps.py"), key=lambda file: (file.parent.name != "storage", file)
+        Path(package).parent.rglob("steps.py"),
+        key=lambda file: (file.parent.name != "storage", file),
     )
     return {file.parent.name: file for file in files}
 
 
 @cache
 def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
-    """Owner → the number of its newest step. They are read in the texts: a node with a current database loads
-    none of the modules. ``package``: the ``__init__.py`` of another release."""
-    return {owner: int(_numbers(file.read_text("utf-8"))[-1]) for owner, file in _modules(package).items()}
+    """Owner → the number of its newest step. They are read in the texts: a node
+    with a current database loads none of the modules. ``package``: the
+    ``__init__.py`` of another release."""
+    return {
+        owner: int(_numbers(file.read_text("utf-8"))[-1])
+        for owner, file in _modules(package).items()
+    }
 
 
 def steps_of(owner: str) -> Mapping[int, Migration]:
-    """Load the steps of an owner, without its package, which the node may not have."""
+    """Load the steps of an owner, without its package, which the node may not
+    have."""
     spec = spec_from_file_location("steps", _modules()[owner])
     assert spec is not None
     assert spec.loader is not None
@@ -74,26 +92,49 @@ def steps_of(owner: str) -> Mapping[int, Migration]:
 
 
 def taken_steps(connection: Connection) -> dict[str, int]:
-    """Owner → the last of its steps that a database has; empty: it has no tables of ours."""
+    """Owner → the last of its steps that a database has; empty: it has no
+    tables of ours."""
     has_table, sql = connection.dialect.has_table, PooledStatements(connection)
     if has_table(connection, "owner_step"):
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
             return {text_of(owner): int(step) for owner, step in rows}
-    versions = sql.query(f"SELECT version_num FROM {_VERSIONS}") if has_table(connection, _VERSIONS) else []
+    versions = (
+        sql.query(f"SELECT version_num FROM {_VERSIONS}")
+        if has_table(connection, _VERSIONS)
+        else []
+    )
     shared = [text_of(version) for (version,) in versions]
-    return {owner: int(step) if step.isdecimal() else 0 for step in shared for owner in newest_steps()}
+    return {
+        owner: int(step) if step.isdecimal() else 0
+        for step in shared
+        for owner in newest_steps()
+    }
 
 
-def missing_steps(taken: Mapping[str, int], package: str = imserver.__file__) -> dict[str, int]:
-    """Owner → its newest step, of those owners whose newest step a database lacks."""
-    return {owner: step for owner, step in newest_steps(package).items() if taken.get(owner, 0) < step}
+def missing_steps(
+    taken: Mapping[str, int], package: str = imserver.__file__
+) -> dict[str, int]:
+    """Owner → its newest step, of those owners whose newest step a database
+    lacks."""
+    return {
+        owner: step
+        for owner, step in newest_steps(package).items()
+        if taken.get(owner, 0) < step
+    }
 
 
-def newer_steps(taken: Mapping[str, int], package: str = imserver.__file__) -> dict[str, int]:
-    """The steps of a database that a release does not have: a newer one has taken them."""
+def newer_steps(
+    taken: Mapping[str, int], package: str = imserver.__file__
+) -> dict[str, int]:
+    """The steps of a database that a release does not have: a newer one has
+    taken them."""
     newest = newest_steps(package)
-    return {owner: step for owner, step in taken.items() if step > max(newest.get(owner, 0), _SHARED)}
+    return {
+        owner: step
+        for owner, step in taken.items()
+        if step > max(newest.get(owner, 0), _SHARED)
+    }
 
 
 def named(steps: Mapping[str, int]) -> str:
@@ -102,7 +143,8 @@ def named(steps: Mapping[str, int]) -> str:
 
 
 def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str:
-    """The step that the first node of a release takes next, for messages; ``""``: none."""
+    """The step that the first node of a release takes next, for messages;
+    ``""``: none."""
     for owner, file in _modules(package).items():
         for number in map(int, _numbers(file.read_text("utf-8"))):
             if number > taken.get(owner, 0):
@@ -110,20 +152,26 @@ def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str
     return ""
 
 
-def make_all(connection: Connection, shown: str, features: Sequence[FeatureTables] = ()) -> None:
-    """Take all missing steps, and those of features of other distributions, in the transaction of a
-    connection: in a database that nobody uses yet. Raises StartError.
+def make_all(
+    connection: Connection, shown: str, features: Sequence[FeatureTables] = ()
+) -> None:
+    """Take all missing steps, and those of features of other distributions, in
+    the transaction of a connection: in a database that nobody uses yet. Raises
+    StartError.
 
-    On SQLite it is a writing transaction, which serves as the lock. ``shown``: the address of the database,
-    for messages.
+    On SQLite it is a writing transaction, which serves as the lock. ``shown``:
+    the address of the database, for messages.
     """
     with locked(connection):
         _make_all(connection, taken_steps(connection), shown, features)
 
 
-def migrate(transactions: Transactions, shown: str, features: Sequence[FeatureTables] = ()) -> None:
-    """Take the missing steps, and those of features of other distributions, while other nodes may use the
-    database. ``shown``: see :func:`make_all`. Raises StartError."""
+def migrate(
+    transactions: Transactions, shown: str, features: Sequence[FeatureTables] = ()
+) -> None:
+    """Take the missing steps, and those of features of other distributions,
+    while other nodes may use the database. ``shown``: see :func:`make_all`.
+    Raises StartError."""
     with transactions.locked() as connection:
         taken = taken_steps(connection)
         if not taken:
@@ -136,12 +184,17 @@ def migrate(transactions: Transactions, shown: str, features: Sequence[FeatureTa
     runner = StepRunner(transactions, shown)
     for owner in missing:
         last_step, record = partial(_last_step, owner), partial(_record, owner)
-        runner.run(StepOwner(owner, steps_of(owner), last_step, record), taken.get(owner, 0))
+        runner.run(
+            StepOwner(owner, steps_of(owner), last_step, record), taken.get(owner, 0)
+        )
     feature_steps.run_each(runner, features)
 
 
 def _make_all(
-    connection: Connection, taken: Mapping[str, int], shown: str, features: Sequence[FeatureTables]
+    connection: Connection,
+    taken: Mapping[str, int],
+    shown: str,
+    features: Sequence[FeatureTables],
 ) -> None:
     if missing_steps(taken):
         _refuse_foreign(connection, taken, shown)
@@ -149,8 +202,11 @@ def _make_all(
     feature_steps.run(connection, shown, features)
 
 
-def _refuse_foreign(connection: Connection, taken: Mapping[str, int], shown: str) -> None:
-    """Raise StartError if the database is that of another program, or older than version 1.0."""
+def _refuse_foreign(
+    connection: Connection, taken: Mapping[str, int], shown: str
+) -> None:
+    """Raise StartError if the database is that of another program, or older
+    than version 1.0."""
     if tables := _foreign_tables(connection):
         raise StartError(
             f"storage: the database {shown} belongs to another program, whose tables have names of "
@@ -165,9 +221,11 @@ def _refuse_foreign(connection: Connection, taken: Mapping[str, int], shown: str
 
 
 def _foreign_tables(connection: Connection) -> list[str]:
-    """The tables of another program that have names of ours; empty if the database is ours, or free.
+    """The tables of another program that have names of ours; empty if the
+    database is ours, or free.
 
-    The version table is made before all others, and names a step when ``directory`` exists.
+    The version table is made before all others, and names a step when
+    ``directory`` exists.
     """
     tables = set(connection.dialect.get_table_names(connection))
     if _VERSIONS in tables and ("directory" in tables or not taken_steps(connection)):
@@ -181,13 +239,21 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
     sql.execute(_MAKE_VERSIONS)
     for owner in newest_steps():
         feature_steps.take(connection, owner, steps_of(owner), taken.get(owner, 0))
-    # Last: MySQL keeps a part of what a crash interrupts, and then the steps run again.
+    # Last: MySQL keeps a part of what a crash interrupts, and then the steps
+    # run again.
     _end_shared_line(sql)
-    _write_steps(sql, {owner: max(step, taken.get(owner, 0)) for owner, step in newest_steps().items()})
+    _write_steps(
+        sql,
+        {
+            owner: max(step, taken.get(owner, 0))
+            for owner, step in newest_steps().items()
+        },
+    )
 
 
 def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
-    """Record the last step of each owner. A database of 1.0 has one number for all."""
+    """Record the last step of each owner. A database of 1.0 has one number for
+    all."""
     sql = PooledStatements(connection)
     has_table = connection.dialect.has_table(connection, "owner_step")
     if has_table and sql.query("SELECT 1 FROM owner_step"):
@@ -204,15 +270,22 @@ def _record(owner: str, connection: Connection, number: int) -> None:
     sql = PooledStatements(connection)
     _write_steps(sql, {owner: number})
     if not missing_steps(taken_steps(connection)):
-        # Not before: a node of a release before 1.1 takes the steps that it misses by this number.
+        # Not before: a node of a release before 1.1 takes the steps that it
+        # misses by this number.
         _end_shared_line(sql)
 
 
 def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
-    sql.execute_many("DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in steps])
-    sql.execute_many("INSERT INTO owner_step (owner, step) VALUES (%s, %s)", [*steps.items()])
+    sql.execute_many(
+        "DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in steps]
+    )
+    sql.execute_many(
+        "INSERT INTO owner_step (owner, step) VALUES (%s, %s)", [*steps.items()]
+    )
 
 
 def _end_shared_line(sql: PooledStatements) -> None:
     sql.execute(f"DELETE FROM {_VERSIONS}")
-    sql.execute(f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",))
+    sql.execute(
+        f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",)
+    )

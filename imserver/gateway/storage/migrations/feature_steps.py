@@ -1,6 +1,8 @@
-"""Migration steps of features of other distributions, and the record of them in the table ``feature_schema``.
+"""Migration steps of features of other distributions, and the record of them in
+the table ``feature_schema``.
 
-The record has the tables, too. So a node without the feature erases and exports their rows.
+The record has the tables, too. So a node without the feature erases and exports
+their rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,8 @@ from imserver.gateway.storage.tables import FeatureTables, Migration
 
 
 class RecordedTables(Struct, frozen=True):
-    """The record of a feature: the last step that was taken (0: none), and its tables as JSON."""
+    """The record of a feature: the last step that was taken (0: none), and its
+    tables as JSON."""
 
     step: int = 0
     tables: bytes = b"[]"
@@ -24,19 +27,26 @@ class RecordedTables(Struct, frozen=True):
 
 def recorded(connection: Connection) -> dict[str, RecordedTables]:
     """The records of all features, also of those that no node has."""
-    rows = PooledStatements(connection).query("SELECT feature, step, tables FROM feature_schema")
-    return {text_of(feature): RecordedTables(step, bytes(tables)) for feature, step, tables in rows}
+    rows = PooledStatements(connection).query(
+        "SELECT feature, step, tables FROM feature_schema"
+    )
+    return {
+        text_of(feature): RecordedTables(step, bytes(tables))
+        for feature, step, tables in rows
+    }
 
 
-def are_due(features: Sequence[FeatureTables], records: Mapping[str, RecordedTables]) -> bool:
+def are_due(
+    features: Sequence[FeatureTables], records: Mapping[str, RecordedTables]
+) -> bool:
     """Whether the records are not those of these features."""
     return any(records.get(each.feature) != _record_of(each) for each in features)
 
 
 def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -> None:
-    """Take the steps of features that a database lacks, and record them, all in the transaction of a
-    connection, which has the lock of migrations. ``shown``: the address of the database, for messages. Raises
-    StartError."""
+    """Take the steps of features that a database lacks, and record them, all in
+    the transaction of a connection, which has the lock of migrations.
+    ``shown``: the address of the database, for messages. Raises StartError."""
     records = recorded(connection)
     for feature in features:
         before = records.get(feature.feature, RecordedTables())
@@ -46,7 +56,8 @@ def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -
 
 
 def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
-    """The same, but each step is a transaction of its own. Raises StartError."""
+    """The same, but each step is a transaction of its own. Raises
+    StartError."""
     for feature in features:
         with runner.transactions.locked() as connection:
             before = recorded(connection).get(feature.feature, RecordedTables())
@@ -90,7 +101,10 @@ def _record_of(feature: FeatureTables) -> RecordedTables:
 
 
 def _write(
-    connection: Connection, feature: FeatureTables, record: RecordedTables, before: RecordedTables
+    connection: Connection,
+    feature: FeatureTables,
+    record: RecordedTables,
+    before: RecordedTables,
 ) -> None:
     if record == before:
         return
@@ -102,9 +116,11 @@ def _write(
     )
 
 
-def take(connection: Connection, owner: str, steps: Mapping[int, Migration], after: int) -> None:
-    """Take the steps behind a number, all in the transaction of a connection. ``owner``: whose they are, for
-    messages. Raises StartError."""
+def take(
+    connection: Connection, owner: str, steps: Mapping[int, Migration], after: int
+) -> None:
+    """Take the steps behind a number, all in the transaction of a connection.
+    ``owner``: whose they are, for messages. Raises StartError."""
     for number, step in steps.items():
         if number > after:
             run_step(connection, owner, number, step)

@@ -1,12 +1,13 @@
 """Takes steps one by one while other nodes use the database.
 
-Each step is a transaction of its own, which also records it. So a node that is killed, or whose step fails,
-leaves whole steps, and the next start goes on behind them. Two steps in one transaction would hold the locks
-of the first while they wait for those of the second, and a node that writes meanwhile would wait in the
-other order: a deadlock.
+Each step is a transaction of its own, which also records it. So a node that is
+killed, or whose step fails, leaves whole steps, and the next start goes on
+behind them. Two steps in one transaction would hold the locks of the first
+while they wait for those of the second, and a node that writes meanwhile would
+wait in the other order: a deadlock.
 
-A step that must wait for a table does not wait long, because all others who come later queue behind it. It
-gives up, lets them pass, and tries again.
+A step that must wait for a table does not wait long, because all others who
+come later queue behind it. It gives up, lets them pass, and tries again.
 """
 
 import logging
@@ -34,7 +35,8 @@ _LOCK_SECONDS: Final = 60.0
 """How long a node waits for another one that takes a step."""
 _LOOK_SECONDS: Final = 0.1
 _TABLE_MS: Final = 400
-"""How long a step waits for a lock on PostgreSQL: so long it may delay others."""
+"""How long a step waits for a lock on PostgreSQL: so long it may delay
+others."""
 _TABLE_SECONDS: Final = 1
 """The same on MySQL, which counts whole seconds."""
 _ROW_SECONDS: Final = 5
@@ -42,23 +44,27 @@ _ROW_SECONDS: Final = 5
 _PAUSE_SECONDS: Final = (0.1, 0.6)
 """The shortest and the longest pause before a step is tried again."""
 _MOST_SECONDS: Final = 3600.0
-"""How long a step is tried again. An export or a backup may use its tables that long."""
+"""How long a step is tried again. An export or a backup may use its tables that
+long."""
 _LOG_SECONDS: Final = 10.0
 
 
 class Transactions(Struct, frozen=True):
-    """How a database is changed. ``writing()`` is a connection in a transaction that writes. ``outside()`` is
-    a connection that commits each statement by itself; PostgreSQL makes some indexes only there."""
+    """How a database is changed. ``writing()`` is a connection in a transaction
+    that writes. ``outside()`` is a connection that commits each statement by
+    itself; PostgreSQL makes some indexes only there."""
 
     writing: Callable[[], AbstractContextManager[Connection]]
     outside: Callable[[], AbstractContextManager[Connection]]
 
     @contextmanager
     def locked(self) -> Iterator[Connection]:
-        """A connection in a transaction that has the lock of migrations. Raises StartError.
+        """A connection in a transaction that has the lock of migrations. Raises
+        StartError.
 
-        Each look at the lock is a transaction of its own: in a longer one PostgreSQL keeps a snapshot, for
-        which an index that another node makes would wait.
+        Each look at the lock is a transaction of its own: in a longer one
+        PostgreSQL keeps a snapshot, for which an index that another node makes
+        would wait.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
@@ -71,8 +77,9 @@ class Transactions(Struct, frozen=True):
 
 
 class StepOwner(Struct, frozen=True):
-    """The steps of one owner. ``name``: for messages. ``last_step`` reads the number of the last step that
-    was taken, and ``record`` writes it, both in the transaction of a step."""
+    """The steps of one owner. ``name``: for messages. ``last_step`` reads the
+    number of the last step that was taken, and ``record`` writes it, both in
+    the transaction of a step."""
 
     name: str
     steps: Mapping[int, Migration]
@@ -105,7 +112,9 @@ class StepRunner(Struct, frozen=True):
                     raise
                 now = time.monotonic()
                 if now > deadline:
-                    raise StartError(f"storage: {name} was kept out by others for an hour") from error
+                    raise StartError(
+                        f"storage: {name} was kept out by others for an hour"
+                    ) from error
                 if now > next_line:
                     words = "the database %s: %s waits for tables that others use"
                     log.warning(words, self.database, name)
@@ -115,10 +124,12 @@ class StepRunner(Struct, frozen=True):
     def _take(self, owner: StepOwner, number: int) -> None:
         indexes: list[IndexText] = []
         with self.transactions.locked() as connection:
-            if owner.last_step(connection) >= number:  # another node has taken it meanwhile
+            # another node has taken it meanwhile
+            if owner.last_step(connection) >= number:
                 return
             _wait_shortly(connection)
-            # Readers and writers of large tables go on while PostgreSQL makes an index outside.
+            # Readers and writers of large tables go on while PostgreSQL makes
+            # an index outside.
             later = indexes if connection.dialect.name == "postgresql" else None
             run_step(connection, owner.name, number, owner.steps[number], later)
             if not indexes:
@@ -127,7 +138,8 @@ class StepRunner(Struct, frozen=True):
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
-            # A statement may keep its snapshot until the next one, and the index would wait for it.
+            # A statement may keep its snapshot until the next one, and the
+            # index would wait for it.
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
                 # It waits for all transactions that have begun before.
@@ -139,11 +151,15 @@ class StepRunner(Struct, frozen=True):
 
 
 def run_step(
-    connection: Connection, owner: str, number: int, step: Migration, later: list[IndexText] | None = None
+    connection: Connection,
+    owner: str,
+    number: int,
+    step: Migration,
+    later: list[IndexText] | None = None,
 ) -> None:
-    """Do what a step does, in the transaction of a connection. ``later`` gets the indexes of tables that may
-    have many rows; then they are not made here. Raises StartError, or the driver's error if others keep it
-    out."""
+    """Do what a step does, in the transaction of a connection. ``later`` gets
+    the indexes of tables that may have many rows; then they are not made here.
+    Raises StartError, or the driver's error if others keep it out."""
     operations = _operations(connection)
     from imserver.gateway.storage.migrations.table_text import make_tables
 
@@ -156,7 +172,9 @@ def run_step(
         if isinstance(error, DBAPIError) and is_lock_conflict(error):
             raise
         words = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise StartError(f"storage: step {number} of {owner} failed: {words}") from error
+        raise StartError(
+            f"storage: step {number} of {owner} failed: {words}"
+        ) from error
 
 
 def _operations(connection: Connection) -> Any:
@@ -169,22 +187,27 @@ def _operations(connection: Connection) -> Any:
 
 
 def _make_index(connection: Connection, index: IndexText) -> None:
-    """Make an index of PostgreSQL while others write. What an interrupted attempt has left is made anew."""
+    """Make an index of PostgreSQL while others write. What an interrupted
+    attempt has left is made anew."""
     find = text(
         "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
         "AND indexrelid = to_regclass(:name)"
     )
-    is_valid = connection.execute(find, {"table": index.table, "name": index.name}).scalar()
+    is_valid = connection.execute(
+        find, {"table": index.table, "name": index.name}
+    ).scalar()
     if is_valid:
         return
     operations = _operations(connection)
     if is_valid is False:
         operations.drop_index(index.name, postgresql_concurrently=True)
     columns, unique = list(index.columns), index.is_unique
-    operations.create_index(index.name, index.table, columns, unique=unique, postgresql_concurrently=True)
+    operations.create_index(
+        index.name, index.table, columns, unique=unique, postgresql_concurrently=True
+    )
 
 
-# --- locks --------------------------------------------------------------------------------------------------
+# --- locks --------------------------------------------------------------------
 
 
 def _wait_shortly(connection: Connection) -> None:
@@ -194,13 +217,15 @@ def _wait_shortly(connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_MS}ms'")
     elif engine != "sqlite":
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_TABLE_SECONDS}")
-        connection.exec_driver_sql(f"SET SESSION innodb_lock_wait_timeout = {_ROW_SECONDS}")
+        connection.exec_driver_sql(
+            f"SET SESSION innodb_lock_wait_timeout = {_ROW_SECONDS}"
+        )
 
 
 @contextmanager
 def locked(connection: Connection) -> Iterator[None]:
-    """The lock of migrations, in the transaction of a connection that nobody else waits for. Raises
-    StartError."""
+    """The lock of migrations, in the transaction of a connection that nobody
+    else waits for. Raises StartError."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _lock(connection):
         _wait_for_lock(deadline)
@@ -210,17 +235,21 @@ def locked(connection: Connection) -> Iterator[None]:
 
 def _wait_for_lock(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
+        raise StartError(
+            f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s"
+        )
     time.sleep(_LOOK_SECONDS)
 
 
 def _lock(connection: Connection) -> bool:
-    """Take the lock if it is free. It belongs to the database. On SQLite the transaction is it."""
+    """Take the lock if it is free. It belongs to the database. On SQLite the
+    transaction is it."""
     engine = connection.dialect.name
     if engine == "sqlite":
         return True
     if engine == "postgresql":
-        # Bound to the transaction, so it also works behind a transaction pooler.
+        # Bound to the transaction, so it also works behind a transaction
+        # pooler.
         statement = f"SELECT pg_try_advisory_xact_lock({_LOCK})"
     else:
         # Bound to the connection, because schema statements end transactions.
@@ -236,6 +265,7 @@ def _kept(connection: Connection) -> Iterator[None]:
         return
     try:
         yield
-        connection.exec_driver_sql("COMMIT")  # whoever has the lock next sees what was recorded
+        # whoever has the lock next sees what was recorded
+        connection.exec_driver_sql("COMMIT")
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")

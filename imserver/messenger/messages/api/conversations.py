@@ -1,4 +1,5 @@
-"""Reading stored messages: conversations, history, sync, search, receipts, marks."""
+"""Reading stored messages: conversations, history, sync, search, receipts,
+marks."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,32 +26,58 @@ from imserver.messenger.messages.receipts import MarksAnswer, ReceiptShown
 from imserver.messenger.messages.services import MessageServices
 from imserver.plugin.http import page_and_cursor, view
 
-ConversationId = Annotated[int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)]
+ConversationId = Annotated[
+    int, about("The conversation. A group has the same id.", ge=1, le=Limit.ID)
+]
 """The type of a field: the id of a conversation."""
 MessageId = Annotated[
-    int, about("The id of the message: its position in the log of the app.", ge=1, le=Limit.ID)
+    int,
+    about(
+        "The id of the message: its position in the log of the app.", ge=1, le=Limit.ID
+    ),
 ]
 Before = Annotated[
-    int, about("Where to continue: `before` of the previous page; 0: at the newest.", ge=0, le=Limit.ID)
+    int,
+    about(
+        "Where to continue: `before` of the previous page; 0: at the newest.",
+        ge=0,
+        le=Limit.ID,
+    ),
 ]
 After = Annotated[
-    int, about("List the first messages after this one, instead of the last before one.", ge=0, le=Limit.ID)
+    int,
+    about(
+        "List the first messages after this one, instead of the last before one.",
+        ge=0,
+        le=Limit.ID,
+    ),
 ]
-PageLimit = Annotated[int, about("The maximum number of entries on this page.", ge=1, le=200)]
+PageLimit = Annotated[
+    int, about("The maximum number of entries on this page.", ge=1, le=200)
+]
 
 
 class SearchQuery(Acting, kw_only=True):
     """A search in one conversation, or in all of a user."""
 
     text: Annotated[
-        str, about("The text to search for. It may be missing if a filter is given.", max_length=256)
+        str,
+        about(
+            "The text to search for. It may be missing if a filter is given.",
+            max_length=256,
+        ),
     ] = ""
     conversation: Annotated[
-        int, about("Search only this conversation; 0: all conversations of the user.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "Search only this conversation; 0: all conversations of the user.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0
-    sender: Annotated[str, about("Find only messages of this user.", max_length=MAX_USER_BYTES)] = (
-        msgspec.field(default="", name="from")
-    )
+    sender: Annotated[
+        str, about("Find only messages of this user.", max_length=MAX_USER_BYTES)
+    ] = msgspec.field(default="", name="from")
     types: Annotated[
         str,
         about(
@@ -60,12 +87,19 @@ class SearchQuery(Acting, kw_only=True):
     ] = ""
     link: Annotated[bool, about("Find only messages with a link.")] = False
     since: Annotated[
-        int, about("Find only messages sent at this time or later, in Unix milliseconds.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "Find only messages sent at this time or later, in Unix milliseconds.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0
     until: Annotated[
         int,
         about(
-            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.", ge=0, le=Limit.ID
+            "Find only messages sent before this time, in Unix milliseconds; 0: up to now.",
+            ge=0,
+            le=Limit.ID,
         ),
     ] = 0
     before: Before = 0
@@ -77,9 +111,11 @@ class MessageShown(EntryView, omit_defaults=True):
 
     text: Annotated[str | UnsetType, about("The message as text.")] = UNSET  # type: ignore[assignment]
     data: Annotated[Any, about("The content as JSON, if it is not text.")] = UNSET
-    base64: Annotated[bytes | UnsetType, about("The content in base64, if it is not JSON.")] = UNSET  # type: ignore[assignment]
-    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = msgspec.field(
-        default="", name="client_msg_id"
+    base64: Annotated[
+        bytes | UnsetType, about("The content in base64, if it is not JSON.")
+    ] = UNSET  # type: ignore[assignment]
+    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = (
+        msgspec.field(default="", name="client_msg_id")
     )
     meta: Annotated[
         Any,
@@ -117,12 +153,15 @@ class MessagesAnswer(Struct):
     ]
     after: Annotated[
         int | UnsetType,
-        about("If the request had `after`: that of the next page of newer entries; 0: there are none."),
+        about(
+            "If the request had `after`: that of the next page of newer entries; 0: there are none."
+        ),
     ] = UNSET
 
 
 class SyncAnswer(Struct):
-    """The entries after a position that the user may read, of all conversations, ordered by id."""
+    """The entries after a position that the user may read, of all
+    conversations, ordered by id."""
 
     messages: list[MessageShown]
     after: Annotated[int, about("The `after` of the next request.")]
@@ -139,27 +178,53 @@ class SyncAnswer(Struct):
 class ConversationShown(Struct):
     """A conversation as one of its members sees it."""
 
-    conversation: Annotated[int, about("The id of the conversation. A group has the same id.")]
-    kind: Annotated[Literal["user", "group"], about("`user`: of two users, or of one who saves messages.")]
-    peer: Annotated[str, about("The other user, or the user themselves; empty for a group.")]
+    conversation: Annotated[
+        int, about("The id of the conversation. A group has the same id.")
+    ]
+    kind: Annotated[
+        Literal["user", "group"],
+        about("`user`: of two users, or of one who saves messages."),
+    ]
+    peer: Annotated[
+        str, about("The other user, or the user themselves; empty for a group.")
+    ]
     name: Annotated[str, about("The name of a group.")]
     role: Annotated[str, about("The role of the user in the group.")]
-    unread: Annotated[int, about("Unread messages of other users, counted up to 1,000.")]
+    unread: Annotated[
+        int, about("Unread messages of other users, counted up to 1,000.")
+    ]
     mentions: Annotated[int, about("Unread messages that mention the user.")]
     read: Annotated[int, about("The last message that was read.")]
-    last: Annotated[MessageShown | None, about("The newest entry that the user may read.")]
-    avatar: Annotated[str, about("The address of the picture of a group; empty: none.")] = ""
+    last: Annotated[
+        MessageShown | None, about("The newest entry that the user may read.")
+    ]
+    avatar: Annotated[
+        str, about("The address of the picture of a group; empty: none.")
+    ] = ""
     added: Annotated[
-        bool, about("Whether the user has become a member of the group after all that they have read.")
+        bool,
+        about(
+            "Whether the user has become a member of the group after all that they have read."
+        ),
     ] = False
-    open: Annotated[bool, about("Of a group: whether others find it, and may join.")] = False
+    open: Annotated[
+        bool, about("Of a group: whether others find it, and may join.")
+    ] = False
     everybody: Annotated[
         Literal["", "members", "all"],
-        about("Of a group: whose it is without joining; empty: of whoever was added or has joined."),
+        about(
+            "Of a group: whose it is without joining; empty: of whoever was added or has joined."
+        ),
     ] = ""
-    write: Annotated[str, about("Of a group: the lowest role that may write.")] = "member"
-    reply: Annotated[str, about("Of a group: the lowest role that may reply in threads.")] = "member"
-    unread_more: Annotated[bool, about("Whether more messages are unread than `unread` says.")] = False
+    write: Annotated[str, about("Of a group: the lowest role that may write.")] = (
+        "member"
+    )
+    reply: Annotated[
+        str, about("Of a group: the lowest role that may reply in threads.")
+    ] = "member"
+    unread_more: Annotated[
+        bool, about("Whether more messages are unread than `unread` says.")
+    ] = False
 
 
 class ConversationsAnswer(Struct):
@@ -243,14 +308,18 @@ def history(
     before: Before = 0,
     after: After | UnsetType = UNSET,
     types: Annotated[
-        str, about("List only messages of these types, separated by commas. Not together with `after`.")
+        str,
+        about(
+            "List only messages of these types, separated by commas. Not together with `after`."
+        ),
     ] = "",
     limit: PageLimit = 50,
 ) -> MessagesAnswer:
     """List the messages of a conversation, the newest page first.
 
-    Users cannot read messages from before they joined or after they left, nor messages they have hidden.
-    Reactions are not listed; they are in the messages.
+    Users cannot read messages from before they joined or after they left, nor
+    messages they have hidden. Reactions are not listed; they are in the
+    messages.
     """
     chosen = _types_of(types)
     if chosen and after is not UNSET:
@@ -259,7 +328,14 @@ def history(
         wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
         entries, following = api.search.search(call.app, call.user, wanted)
         return MessagesAnswer([shown_entry(entry) for entry in entries], following)
-    where = call.app, call.user, conversation, before, limit, None if after is UNSET else after
+    where = (
+        call.app,
+        call.user,
+        conversation,
+        before,
+        limit,
+        None if after is UNSET else after,
+    )
     entries, more = api.log.entries.history(*where)
     behind = (0, 0)
     if more and entries:
@@ -272,7 +348,9 @@ def pins(
     api: MessageServices,
     call: Call,
     conversation: ConversationId,
-    before: Annotated[int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)] = 0,
+    before: Annotated[
+        int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)
+    ] = 0,
 ) -> PinsAnswer:
     """List the pinned messages of a conversation."""
     entries, following = api.log.entries.pins(call.app, call.user, conversation, before)
@@ -283,15 +361,23 @@ def pins(
 def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
-    Searches the messages that the user may read, by their words or a filter. All words of `text` must occur,
-    in any order, the last one perhaps as the beginning of a word; "words in quotes" follow each other. Case,
-    accents and width make no difference. Of messages with JSON, the words in `name`, `title`, `text` and
-    `caption` are found. The searches of a user may take 15 seconds in a minute.
+    Searches the messages that the user may read, by their words or a filter.
+    All words of `text` must occur, in any order, the last one perhaps as the
+    beginning of a word; "words in quotes" follow each other. Case, accents and
+    width make no difference. Of messages with JSON, the words in `name`,
+    `title`, `text` and `caption` are found. The searches of a user may take 15
+    seconds in a minute.
     """
     text, types = request.text, _types_of(request.types)
-    filter = SearchFilter(request.sender, types, request.link, request.since, request.until)
-    if (not text.strip() and (text or filter == NO_FILTER)) or "\0" in text + request.sender:
-        raise ApiProblem.invalid("`text`: empty without a filter, or it contains U+0000")
+    filter = SearchFilter(
+        request.sender, types, request.link, request.since, request.until
+    )
+    if (
+        not text.strip() and (text or filter == NO_FILTER)
+    ) or "\0" in text + request.sender:
+        raise ApiProblem.invalid(
+            "`text`: empty without a filter, or it contains U+0000"
+        )
     wanted = Search(text, request.conversation, request.before, request.limit, filter)
     entries, before = api.search.search(call.app, call.user, wanted)
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
@@ -317,7 +403,9 @@ def receipts(
     behind, most = read_cursor(cursor) or "", limit + 1
     receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
     rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
-    return ReceiptsAnswer([ReceiptShown(row.user, row.read, row.received) for row in rows], following)
+    return ReceiptsAnswer(
+        [ReceiptShown(row.user, row.read, row.received) for row in rows], following
+    )
 
 
 @routes.get("/messages/sync")
@@ -336,11 +424,13 @@ def sync(
 ) -> SyncAnswer:
     """List what a user missed in all conversations.
 
-    For clients without a connection, or after a reconnect: the entries after a position of the log, in
-    order. The client saves `after`, and applies recalls and edits to the messages they refer to.
+    For clients without a connection, or after a reconnect: the entries after a
+    position of the log, in order. The client saves `after`, and applies recalls
+    and edits to the messages they refer to.
     """
     entries, more = api.log.entries.sync(call.app, call.user, after, limit)
-    # The extent is read after the page, which may lack what has expired meanwhile.
+    # The extent is read after the page, which may lack what has expired
+    # meanwhile.
     if after and not api.log.entries.extent(call.app).continues(after):
         return SyncAnswer([], 0, True, True)
     following = entries[-1].id if entries else after
@@ -352,21 +442,25 @@ def marks(
     api: MessageServices,
     call: Call,
     version: Annotated[
-        int, about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID)
+        int,
+        about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID),
     ] = 0,
 ) -> MarksAnswer:
     """List what a user has read and hidden on all devices."""
     return api.receipts.marks(call.app, call.user, version)
 
 
-FirstMessage = Annotated[int, about("The message with which the thread begins.", ge=1, le=Limit.ID)]
+FirstMessage = Annotated[
+    int, about("The message with which the thread begins.", ge=1, le=Limit.ID)
+]
 
 
 class ThreadShown(ThreadState, frozen=True):
     """A thread as a user sees it."""
 
     message: Annotated[
-        MessageShown | None, about("That message; null: it has expired, or the user may not read it.")
+        MessageShown | None,
+        about("That message; null: it has expired, or the user may not read it."),
     ]
 
 
@@ -374,7 +468,9 @@ class ThreadAnswer(ThreadShown, frozen=True, kw_only=True):
     """A thread with a page of its replies, in the order of their ids."""
 
     messages: list[MessageShown]
-    before: Annotated[int, about("`before` of the next page of older replies; 0: there are none.")]
+    before: Annotated[
+        int, about("`before` of the next page of older replies; 0: there are none.")
+    ]
 
 
 class ThreadsAnswer(Struct):
@@ -385,10 +481,15 @@ class ThreadsAnswer(Struct):
 
 
 def _shown(thread: Thread | None) -> ThreadShown:
-    """A thread in the shape of the answer. Raises ApiProblem if there is none."""
+    """A thread in the shape of the answer. Raises ApiProblem if there is
+    none."""
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    return view(ThreadShown, thread, message=None if thread.message is None else shown_entry(thread.message))
+    return view(
+        ThreadShown,
+        thread,
+        message=None if thread.message is None else shown_entry(thread.message),
+    )
 
 
 thread_routes = Resource(
@@ -408,8 +509,9 @@ def list_threads(
 ) -> ThreadsAnswer:
     """List the threads that a user follows.
 
-    Who writes in a thread, or is mentioned in it, follows it from then on, as does the author of its first
-    message. Those with the newest replies come first.
+    Who writes in a thread, or is mentioned in it, follows it from then on, as
+    does the author of its first message. Those with the newest replies come
+    first.
     """
     page, more = threads.list(call.app, call.user, before, limit)
     return ThreadsAnswer([_shown(each) for each in page], page[-1].last if more else 0)
@@ -417,14 +519,26 @@ def list_threads(
 
 @thread_routes.get("/threads/get")
 def get_thread(
-    threads: ThreadCommands, call: Call, thread: FirstMessage, before: Before = 0, limit: PageLimit = 50
+    threads: ThreadCommands,
+    call: Call,
+    thread: FirstMessage,
+    before: Before = 0,
+    limit: PageLimit = 50,
 ) -> ThreadAnswer:
     """Read the replies of a thread.
 
-    The replies are messages of the conversation, whose history has them, too. Any message can begin a thread.
+    The replies are messages of the conversation, whose history has them, too.
+    Any message can begin a thread.
     """
-    shown, entries, older = threads.page(call.app, call.user, thread, before, limit) or (None, [], 0)
-    return view(ThreadAnswer, _shown(shown), messages=list(map(shown_entry, entries)), before=older)
+    shown, entries, older = threads.page(
+        call.app, call.user, thread, before, limit
+    ) or (None, [], 0)
+    return view(
+        ThreadAnswer,
+        _shown(shown),
+        messages=list(map(shown_entry, entries)),
+        before=older,
+    )
 
 
 @thread_routes.post("/threads/follow", schema=("FollowRequest", "A thread to follow."))
@@ -432,22 +546,28 @@ def follow_thread(
     threads: ThreadCommands,
     call: Call,
     thread: FirstMessage,
-    remove: Annotated[bool, about("Mutes the thread: the user does not follow it any more.")] = False,
+    remove: Annotated[
+        bool, about("Mutes the thread: the user does not follow it any more.")
+    ] = False,
 ) -> ThreadShown:
     """Follow a thread, or mute it.
 
-    A user is notified of the replies of the threads that they follow. A thread that was muted stays so, also
-    if it mentions the user.
+    A user is notified of the replies of the threads that they follow. A thread
+    that was muted stays so, also if it mentions the user.
     """
     return _shown(threads.follow(call.app, call.user, thread, not remove))
 
 
 @thread_routes.post(
-    "/threads/read", schema=("ReadThreadRequest", "A thread and the last reply that the user has read.")
+    "/threads/read",
+    schema=("ReadThreadRequest", "A thread and the last reply that the user has read."),
 )
-def read_thread(threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId) -> ThreadShown:
+def read_thread(
+    threads: ThreadCommands, call: Call, thread: FirstMessage, id: MessageId
+) -> ThreadShown:
     """Mark a thread as read up to a reply.
 
-    The position never moves back. It is stored for users who follow the thread, or have muted it.
+    The position never moves back. It is stored for users who follow the thread,
+    or have muted it.
     """
     return _shown(threads.read(call.app, call.user, thread, id))

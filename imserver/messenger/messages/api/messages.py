@@ -1,4 +1,5 @@
-"""Writing as a user: send, edit, recall, react to and pin messages; mark them as read, received or hidden."""
+"""Writing as a user: send, edit, recall, react to and pin messages; mark them
+as read, received or hidden."""
 
 from __future__ import annotations
 
@@ -34,7 +35,13 @@ from imserver.messenger.messages.commands import (
     mentions_objection,
 )
 from imserver.messenger.messages.log.annotations import emoji_objection
-from imserver.messenger.messages.log.contract import Change, Draft, MarkResult, Rejected, RejectReason
+from imserver.messenger.messages.log.contract import (
+    Change,
+    Draft,
+    MarkResult,
+    Rejected,
+    RejectReason,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.log.rows import objection
 from imserver.messenger.messages.messaging import Messaging
@@ -52,19 +59,31 @@ OwnId = Annotated[
 
 
 ButtonValue = Annotated[
-    str, about("The value of the button: 1 to 64 bytes of UTF-8.", min_length=1, max_length=Limit.BUTTON)
+    str,
+    about(
+        "The value of the button: 1 to 64 bytes of UTF-8.",
+        min_length=1,
+        max_length=Limit.BUTTON,
+    ),
 ]
 
 
 class ButtonShape(Struct, forbid_unknown_fields=True):
     """A button under a message."""
 
-    text: Annotated[str, about("What the button shows.", min_length=1, max_length=Limit.BUTTON)]
+    text: Annotated[
+        str, about("What the button shows.", min_length=1, max_length=Limit.BUTTON)
+    ]
     value: ButtonValue
 
 
 Forwarded = Annotated[
-    int, about("A message that the user can read. The server copies its content.", ge=1, le=Limit.ID)
+    int,
+    about(
+        "A message that the user can read. The server copies its content.",
+        ge=1,
+        le=Limit.ID,
+    ),
 ]
 
 
@@ -97,17 +116,29 @@ class Content(Acting, kw_only=True):
 
 
 class SendRequest(Content, kw_only=True):
-    """Sender, receiver and content: give one of `to` and `conversation`, and one of `text`, `data` and
-    `forward`."""
+    """Sender, receiver and content: give one of `to` and `conversation`, and
+    one of `text`, `data` and `forward`."""
 
     to: Annotated[
         str,
-        about("The receiver. They may be offline. The user themselves: saved.", max_length=MAX_USER_BYTES),
+        about(
+            "The receiver. They may be offline. The user themselves: saved.",
+            max_length=MAX_USER_BYTES,
+        ),
     ] = ""
-    conversation: Annotated[int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)] = 0
-    reply_to: Annotated[int, about("The message to which this one replies.", ge=0, le=Limit.ID)] = 0
+    conversation: Annotated[
+        int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)
+    ] = 0
+    reply_to: Annotated[
+        int, about("The message to which this one replies.", ge=0, le=Limit.ID)
+    ] = 0
     thread: Annotated[
-        int, about("A message of the conversation: this one is a reply in its thread.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "A message of the conversation: this one is a reply in its thread.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0
     also: Annotated[bool, about("The conversation shows the reply, too.")] = False
     exclusive: Annotated[
@@ -122,8 +153,8 @@ class SendRequest(Content, kw_only=True):
 
 
 class EditRequest(Content, kw_only=True):
-    """The message to edit, and its new content as `text` or `data`. A back end that names no `user` may edit
-    any message.
+    """The message to edit, and its new content as `text` or `data`. A back end
+    that names no `user` may edit any message.
     """
 
     id: MessageId
@@ -140,7 +171,10 @@ class StoredAnswer(StoredAt):
     """The position of the stored message."""
 
     repeated: Annotated[
-        bool, about("True if the message had been stored before. Then this is the position of the first one.")
+        bool,
+        about(
+            "True if the message had been stored before. Then this is the position of the first one."
+        ),
     ]
 
 
@@ -162,7 +196,9 @@ class ReceivedAnswer(Struct):
     """The resulting received position."""
 
     conversation: Annotated[int, about("The conversation.")]
-    received: Annotated[int, about("The last message that one of the user's devices received.")]
+    received: Annotated[
+        int, about("The last message that one of the user's devices received.")
+    ]
 
 
 class HiddenAnswer(Struct):
@@ -182,7 +218,8 @@ _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """The services that the routes use. ``rates``: of the messages of accounts."""
+    """The services that the routes use. ``rates``: of the messages of
+    accounts."""
 
     store: Store
     messaging: Messaging
@@ -196,13 +233,18 @@ class MessageApi(Struct, frozen=True):
         """Make it for a node."""
         services = core.service(MessageServices)
         of_messages = core.store, services.messaging, services.receipts
-        return MessageApi(*of_messages, api.rates, api.limits, core.logins.wants_account)
+        return MessageApi(
+            *of_messages, api.rates, api.limits, core.logins.wants_account
+        )
 
     def send(
-        self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
+        self,
+        call: Call,
+        request: SendRequest,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> StoredAnswer:
-        """Store and deliver a message of the acting user. ``more``: further fields of its ``meta``. Switches.
-        Raises :class:`ApiProblem`."""
+        """Store and deliver a message of the acting user. ``more``: further
+        fields of its ``meta``. Switches. Raises :class:`ApiProblem`."""
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
@@ -214,7 +256,10 @@ class MessageApi(Struct, frozen=True):
         return draft
 
     def _command_of(
-        self, call: Call, request: SendRequest, more: Mapping[str, Any] = MappingProxyType({})
+        self,
+        call: Call,
+        request: SendRequest,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Send:
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(Problems.STORE_UNAVAILABLE)
@@ -222,8 +267,12 @@ class MessageApi(Struct, frozen=True):
             raise ApiProblem.invalid("Give one of `to` and `conversation`")
         if request.notify is not UNSET and not call.is_back_end:
             if call.principal.kind != "bot":
-                raise ApiProblem(Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it")
-            if isinstance(request.notify, Notify) and not _leads_nowhere_else(request.notify):
+                raise ApiProblem(
+                    Problems.NOT_ALLOWED, "`notify`: only bots and back ends may set it"
+                )
+            if isinstance(request.notify, Notify) and not _leads_nowhere_else(
+                request.notify
+            ):
                 raise ApiProblem(
                     Problems.NOT_ALLOWED,
                     "`notify`: only back ends may set a `title`, `time_sensitive`, and addresses that are no "
@@ -236,7 +285,11 @@ class MessageApi(Struct, frozen=True):
         kind, body = _content(self, call, request)
         fields: dict[str, Any] = {}
         if request.exclusive:  # the buttons are the answers
-            options = [{"text": one.text, "value": one.value} for row in request.buttons for one in row]
+            options = [
+                {"text": one.text, "value": one.value}
+                for row in request.buttons
+                for one in row
+            ]
             if wrong := exclusive_objection(len(options)):
                 raise ApiProblem.invalid(f"`exclusive`: {wrong}")
             fields["ask"] = {"options": options}
@@ -274,7 +327,10 @@ routes = Resource(
             {
                 "oneOf": [
                     {"required": ["to"], "properties": {"to": {"minLength": 1}}},
-                    {"required": ["conversation"], "properties": {"conversation": {"minimum": 1}}},
+                    {
+                        "required": ["conversation"],
+                        "properties": {"conversation": {"minimum": 1}},
+                    },
                 ]
             },
         ]
@@ -292,14 +348,21 @@ routes = Resource(
 def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     """Send a message as a user.
 
-    The message is stored before the server answers. Online users who may read it receive it at once,
-    offline users when they reconnect. To send to many users, push with `store`.
+    The message is stored before the server answers. Online users who may read
+    it receive it at once, offline users when they reconnect. To send to many
+    users, push with `store`.
     """
     return api.send(call, request)
 
 
 def _forward(request: SendRequest, id: int) -> Send:
-    content = request.type or request.reply_to or request.mentions or request.buttons or request.exclusive
+    content = (
+        request.type
+        or request.reply_to
+        or request.mentions
+        or request.buttons
+        or request.exclusive
+    )
     content = content or request.notify is not UNSET or request.thread
     if request.text is not UNSET or request.data is not UNSET or content:
         raise ApiProblem.invalid("`forward`: the server copies the content")
@@ -310,7 +373,9 @@ def _forward(request: SendRequest, id: int) -> Send:
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
-    most_bytes = api.limits.push_characters if call.is_back_end else api.limits.message_bytes
+    most_bytes = (
+        api.limits.push_characters if call.is_back_end else api.limits.message_bytes
+    )
     if request.text is not UNSET:
         kind, body = request.type or "text", _bytes("text", str.encode, request.text)
     else:
@@ -320,7 +385,8 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         try:
             body = msgspec.json.format(data, indent=-1)
             if len(body) <= most_bytes:
-                call.check_json(body)  # it was skipped over so far; clients must get valid JSON
+                # it was skipped over so far; clients must get valid JSON
+                call.check_json(body)
         except (ValueError, RecursionError) as error:
             raise ApiProblem.invalid(f"{error} - at `$.data`") from None
         if body == b'""':
@@ -337,7 +403,10 @@ def _meta(request: Content, more: Mapping[str, Any] = MappingProxyType({})) -> b
             raise ApiProblem.invalid(f"`mentions`: {wrong}")
         meta["mentions"] = request.mentions
     if request.buttons:
-        meta["buttons"] = [[{"text": one.text, "value": one.value} for one in row] for row in request.buttons]
+        meta["buttons"] = [
+            [{"text": one.text, "value": one.value} for one in row]
+            for row in request.buttons
+        ]
         _bytes("buttons", msgspec.json.encode, meta["buttons"])
         if wrong := buttons_objection(meta["buttons"]):
             raise ApiProblem.invalid(f"`buttons`: {wrong}")
@@ -363,11 +432,13 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
     user="optional",
     act=None,
 )
-def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = "") -> StoredAnswer:
+def recall(
+    api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
+) -> StoredAnswer:
     """Recall a message.
 
-    Nobody can read the message any more. The recall is an entry of its own, sent to everybody who may
-    read the message.
+    Nobody can read the message any more. The recall is an entry of its own,
+    sent to everybody who may read the message.
     """
     if call.user:
         call.act = ""
@@ -384,15 +455,21 @@ def recall(api: MessageApi, call: Call, id: MessageId, client_msg_id: OwnId = ""
 def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """Edit a message.
 
-    Nobody can read the old content any more. The edit is an entry of its own, sent to everybody who may
-    read the message. A recalled message cannot be edited, nor one that was edited 100 times, nor a question
-    that somebody has answered.
+    Nobody can read the old content any more. The edit is an entry of its own,
+    sent to everybody who may read the message. A recalled message cannot be
+    edited, nor one that was edited 100 times, nor a question that somebody has
+    answered.
     """
     if call.user:
         call.act = ""
     kind, body = _content(api, call, request)
     edited = Send(
-        kind="edit", type=kind, body=body, id=request.client_msg_id, about=request.id, meta=_meta(request)
+        kind="edit",
+        type=kind,
+        body=body,
+        id=request.client_msg_id,
+        about=request.id,
+        meta=_meta(request),
     )
     return _store(api, call, edited)
 
@@ -403,13 +480,18 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     problems=_NOT_CHANGED,
 )
 def press(
-    api: MessageApi, call: Call, id: MessageId, value: ButtonValue, client_msg_id: OwnId = ""
+    api: MessageApi,
+    call: Call,
+    id: MessageId,
+    value: ButtonValue,
+    client_msg_id: OwnId = "",
 ) -> StoredAnswer:
     """Press a button under a message of a bot.
 
-    The bot receives an entry of the kind `press` in its conversation with the user, with the value as `text`
-    and the message as `about`. A message without this button is reported as unknown. Of exclusive buttons the
-    first press counts.
+    The bot receives an entry of the kind `press` in its conversation with the
+    user, with the value as `text` and the message as `about`. A message without
+    this button is reported as unknown. Of exclusive buttons the first press
+    counts.
     """
     body = _bytes("value", str.encode, value)
     pressed = api.messaging.answer(call.app, call.user, id, value)
@@ -417,17 +499,26 @@ def press(
         _require_may_write(api, call)
         if isinstance(pressed, Rejected):
             raise ApiProblem(pressed.problem, pressed.explanation)
-        stored = (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
-        return StoredAnswer(stored[0], pressed.conversation, stored[1], pressed.entry is None)
-    return _store(api, call, Send(kind="press", type="", body=body, id=client_msg_id, about=id))
+        stored = (
+            (0, 0) if pressed.entry is None else (pressed.entry.id, pressed.entry.seq)
+        )
+        return StoredAnswer(
+            stored[0], pressed.conversation, stored[1], pressed.entry is None
+        )
+    return _store(
+        api, call, Send(kind="press", type="", body=body, id=client_msg_id, about=id)
+    )
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
-    """Store a draft; webhooks report those of accounts. Switches. Raises :class:`ApiProblem`."""
+    """Store a draft; webhooks report those of accounts. Switches. Raises
+    :class:`ApiProblem`."""
     draft = _draft_of(api, call, command)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
-    result = api.messaging.store(call.app, draft, by_user=not call.is_back_end, to_account=to_account)
+    result = api.messaging.store(
+        call.app, draft, by_user=not call.is_back_end, to_account=to_account
+    )
     if isinstance(result, TooManyMessages):
         raise ApiProblem(Problems.TOO_MANY_REQUESTS, headers=(("Retry-After", "1"),))
     if isinstance(result, StorageUnavailable):
@@ -464,53 +555,80 @@ def react(
     emoji: Annotated[
         str,
         about(
-            "The emoji: 1 to 32 bytes of UTF-8.", min_length=1, max_length=Limit.EMOJI_BYTES, examples=["+1"]
+            "The emoji: 1 to 32 bytes of UTF-8.",
+            min_length=1,
+            max_length=Limit.EMOJI_BYTES,
+            examples=["+1"],
         ),
     ],
     remove: Annotated[bool, about("Removes the reaction of the user.")] = False,
 ) -> AnnotatedAnswer:
     """React to a message.
 
-    The reaction is an entry of its own, sent to everybody who may read the message. Messages have the totals
-    as `reactions`. A user reacts once with one emoji; a message has at most 20 different ones.
+    The reaction is an entry of its own, sent to everybody who may read the
+    message. Messages have the totals as `reactions`. A user reacts once with
+    one emoji; a message has at most 20 different ones.
     """
     if wrong := emoji_objection(emoji):
         raise ApiProblem.invalid(f"`{wrong.replace(':', '`:', 1)}")
     return _annotated(
-        api, call, lambda log: log.annotations.react(call.app, call.user, id, emoji, remove=remove)
+        api,
+        call,
+        lambda log: log.annotations.react(
+            call.app, call.user, id, emoji, remove=remove
+        ),
     )
 
 
 @routes.post(
     "/messages/pin",
-    schema=("PinRequest", "The message to pin. A back end that names no `user` may pin any message."),
+    schema=(
+        "PinRequest",
+        "The message to pin. A back end that names no `user` may pin any message.",
+    ),
     voice=True,
     problems=(*_ANNOTATING, Problems.ROLE_TOO_LOW),
     user="optional",
     act=None,
 )
 def pin(
-    api: MessageApi, call: Call, id: MessageId, remove: Annotated[bool, about("Removes the pin.")] = False
+    api: MessageApi,
+    call: Call,
+    id: MessageId,
+    remove: Annotated[bool, about("Removes the pin.")] = False,
 ) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
-    In a group its option `pin` says who may: by default the owner and admins. In a conversation of two users
-    both may. The pin is an entry of its own, sent to everybody who may read the
-    message. A conversation has at most 100 pinned messages.
+    In a group its option `pin` says who may: by default the owner and admins.
+    In a conversation of two users both may. The pin is an entry of its own,
+    sent to everybody who may read the message. A conversation has at most 100
+    pinned messages.
     """
     if call.user:
         call.act = ""
-    return _annotated(api, call, lambda log: log.annotations.pin(call.app, call.user, id, remove=remove))
+    return _annotated(
+        api,
+        call,
+        lambda log: log.annotations.pin(call.app, call.user, id, remove=remove),
+    )
 
 
-def _annotated(api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]) -> AnnotatedAnswer:
+def _annotated(
+    api: MessageApi, call: Call, change: Callable[[Any], Change | Rejected]
+) -> AnnotatedAnswer:
     """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
     _require_may_write(api, call)
     store = api.store  # a change would create the database
-    result = change(store.part(MessageLog)) if store.has_database else Rejected(RejectReason.UNKNOWN_MESSAGE)
+    result = (
+        change(store.part(MessageLog))
+        if store.has_database
+        else Rejected(RejectReason.UNKNOWN_MESSAGE)
+    )
     if isinstance(result, Rejected):
         raise ApiProblem(result.problem, result.explanation)
-    return AnnotatedAnswer(result.conversation, 0 if result.entry is None else result.entry.id)
+    return AnnotatedAnswer(
+        result.conversation, 0 if result.entry is None else result.entry.id
+    )
 
 
 @routes.post("/messages/read")
@@ -525,41 +643,58 @@ def mark_read(api: MessageApi, call: Call, request: ReadRequest) -> ReadAnswer:
 
 @routes.post(
     "/messages/received",
-    schema=("ReceivedRequest", "A conversation and the last message that a device has received."),
+    schema=(
+        "ReceivedRequest",
+        "A conversation and the last message that a device has received.",
+    ),
     base=ReadRequest,
 )
-def mark_received(api: MessageApi, call: Call, conversation: ConversationId, id: MessageId) -> ReceivedAnswer:
+def mark_received(
+    api: MessageApi, call: Call, conversation: ConversationId, id: MessageId
+) -> ReceivedAnswer:
     """Mark a conversation as received up to a message.
 
     The position never moves back. The senders of the messages are notified.
     """
-    return ReceivedAnswer(conversation, _mark(api, call, conversation, received=id).receipt.received)
+    return ReceivedAnswer(
+        conversation, _mark(api, call, conversation, received=id).receipt.received
+    )
 
 
-def _mark(api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0) -> MarkResult:
-    result = api.receipts.note(call.app, call.user, conversation, read=read, received=received)
+def _mark(
+    api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0
+) -> MarkResult:
+    result = api.receipts.note(
+        call.app, call.user, conversation, read=read, received=received
+    )
     if result is None:
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
     return result
 
 
-@routes.post("/messages/hide", schema=("HideRequest", "The messages to hide from the user."))
+@routes.post(
+    "/messages/hide", schema=("HideRequest", "The messages to hide from the user.")
+)
 def hide(
     api: MessageApi,
     call: Call,
-    ids: Annotated[list[MessageId], about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN)],
+    ids: Annotated[
+        list[MessageId],
+        about("Ids of messages.", min_length=1, max_length=Limit.HIDDEN),
+    ],
 ) -> HiddenAnswer:
     """Hide messages from a user.
 
-    Only this user stops seeing them. Messages that do not exist or that the user may not read are
-    ignored.
+    Only this user stops seeing them. Messages that do not exist or that the
+    user may not read are ignored.
     """
     return HiddenAnswer(api.receipts.hide_from(call.app, call.user, tuple(ids)))
 
 
 def _leads_nowhere_else(notify: Notify) -> bool:
-    """Whether a notification names no sender of its own, leads to no other site, and waits where others wait:
-    then nobody is misled or disturbed by who asks for it."""
+    """Whether a notification names no sender of its own, leads to no other
+    site, and waits where others wait: then nobody is misled or disturbed by who
+    asks for it."""
     addresses = (notify.url, notify.icon, *(action.url for action in notify.actions))
     if notify.title or notify.time_sensitive:
         return False

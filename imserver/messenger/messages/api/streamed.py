@@ -1,4 +1,5 @@
-"""Stored messages of channels; and streamed messages: open one, append pieces to it, close it."""
+"""Stored messages of channels; and streamed messages: open one, append pieces
+to it, close it."""
 
 from __future__ import annotations
 
@@ -20,12 +21,19 @@ from imserver.gateway.http.field import App, ChannelName
 from imserver.gateway.http.operation import Resource
 from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.model import ChannelPart, Event
-from imserver.messenger.messages.api.conversations import Before, MessagesAnswer, PageLimit, shown_entry
+from imserver.messenger.messages.api.conversations import (
+    Before,
+    MessagesAnswer,
+    PageLimit,
+    shown_entry,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.services import MessageServices
 from imserver.messenger.messages.streamed_messages import Piece, StreamedMessages
 
-StreamId = Annotated[str, about("The id of a streamed message.", min_length=1, max_length=64)]
+StreamId = Annotated[
+    str, about("The id of a streamed message.", min_length=1, max_length=64)
+]
 
 
 class StreamOpenRequest(Struct, forbid_unknown_fields=True):
@@ -33,9 +41,13 @@ class StreamOpenRequest(Struct, forbid_unknown_fields=True):
 
     app: App
     channel: ChannelName
-    text: Annotated[str, about("The beginning of the text, if there is one already.")] = ""
+    text: Annotated[
+        str, about("The beginning of the text, if there is one already.")
+    ] = ""
     type: Kind = "text"
-    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = ""
+    sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = (
+        ""
+    )
     tags: Tags = field(default_factory=dict)
 
 
@@ -51,7 +63,12 @@ class PieceRequest(Struct, forbid_unknown_fields=True):
 
     stream: StreamId
     piece: Annotated[
-        int, about("The number of the piece: 1, 2, 3 and so on within its stream.", ge=1, lt=2**53)
+        int,
+        about(
+            "The number of the piece: 1, 2, 3 and so on within its stream.",
+            ge=1,
+            lt=2**53,
+        ),
     ]
     text: Annotated[str, about("The text of the piece.", min_length=1)]
 
@@ -61,7 +78,11 @@ class PieceResult(Struct):
 
     stream: StreamId
     piece: Annotated[
-        int, about("The number of the last piece of the stream; 0: it has none, or is unknown.", ge=0)
+        int,
+        about(
+            "The number of the last piece of the stream; 0: it has none, or is unknown.",
+            ge=0,
+        ),
     ]
     status: Annotated[
         str,
@@ -78,7 +99,11 @@ class PieceResult(Struct):
 def _refused(error: ChannelRefused) -> ApiProblem:
     if error.reason == "unavailable":
         return ApiProblem(Problems.NOT_ACCEPTED)
-    problem = Problems.TOO_MANY_STREAMS if error.reason == "full" else Problems.INVALID_REQUEST
+    problem = (
+        Problems.TOO_MANY_STREAMS
+        if error.reason == "full"
+        else Problems.INVALID_REQUEST
+    )
     return ApiProblem(problem, str(error))
 
 
@@ -87,21 +112,27 @@ class StreamAppended(Struct):
 
     results: list[PieceResult]
 
-    REFUSALS: ClassVar[dict[type[Exception], Callable[[ChannelRefused], ApiProblem]]] = {
-        ChannelRefused: _refused
-    }
+    REFUSALS: ClassVar[
+        dict[type[Exception], Callable[[ChannelRefused], ApiProblem]]
+    ] = {ChannelRefused: _refused}
     """For a ``Resource`` of streamed messages."""
-    Pieces = Annotated[list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)]
+    Pieces = Annotated[
+        list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)
+    ]
     """The type of a field: pieces that a request appends to streamed texts."""
 
     @classmethod
     def to(
-        cls, requests: Sequence[PieceRequest], append: Callable[[list[Piece]], Sequence[tuple[str, int]]]
+        cls,
+        requests: Sequence[PieceRequest],
+        append: Callable[[list[Piece]], Sequence[tuple[str, int]]],
     ) -> StreamAppended:
         """Append the pieces of a request, and return the answer."""
         appended = append([(each.stream, each.piece, each.text) for each in requests])
         rows = zip(requests, appended, strict=True)
-        return cls([PieceResult(each.stream, last, status) for each, (status, last) in rows])
+        return cls(
+            [PieceResult(each.stream, last, status) for each, (status, last) in rows]
+        )
 
 
 class StreamClosed(HistoryPosition):
@@ -130,31 +161,44 @@ routes = Resource(
 )
 
 
-@routes.post("/channels/stream/open", on_publisher=True, problems=(Problems.TOO_MANY_STREAMS,))
-def open_stream(streams: StreamedMessages, call: Call, request: StreamOpenRequest) -> StreamOpened:
+@routes.post(
+    "/channels/stream/open", on_publisher=True, problems=(Problems.TOO_MANY_STREAMS,)
+)
+def open_stream(
+    streams: StreamedMessages, call: Call, request: StreamOpenRequest
+) -> StreamOpened:
     """Open a streamed message.
 
-    For text that comes in pieces, such as the tokens of a language model. Subscribers of the channel
-    receive the beginning, then each piece, and at the end a publication with the whole text, which is in the
-    history of the channel, too. Without a new piece for `limits.stream_seconds` the server closes the
-    stream as incomplete. A repeated request opens another stream.
+    For text that comes in pieces, such as the tokens of a language model.
+    Subscribers of the channel receive the beginning, then each piece, and at
+    the end a publication with the whole text, which is in the history of the
+    channel, too. Without a new piece for `limits.stream_seconds` the server
+    closes the stream as incomplete. A repeated request opens another stream.
     """
     part = ChannelPart(request.channel, tags=encode_tags(request.tags))
-    head = Event("stream", request.sender, "", type=request.type, time=int(time()), channel=part)
+    head = Event(
+        "stream", request.sender, "", type=request.type, time=int(time()), channel=part
+    )
     return StreamOpened(streams.open(call.app, head, request.text), request.channel)
 
 
 @routes.post(
     "/channels/stream/append",
-    schema=("StreamAppendRequest", "Pieces of one or several streams, in the order of their numbers."),
+    schema=(
+        "StreamAppendRequest",
+        "Pieces of one or several streams, in the order of their numbers.",
+    ),
     on_publisher=True,
     problems=(Problems.NOT_ACCEPTED, Problems.TOO_MANY_REQUESTS),
 )
-def append(streams: StreamedMessages, call: Call, app: App, pieces: StreamAppended.Pieces) -> StreamAppended:
+def append(
+    streams: StreamedMessages, call: Call, app: App, pieces: StreamAppended.Pieces
+) -> StreamAppended:
     """Append pieces to streamed messages.
 
-    A request may have many pieces, of many streams. It goes to any node. A piece with a number that the
-    stream has already is ignored, so you may repeat a request.
+    A request may have many pieces, of many streams. It goes to any node. A
+    piece with a number that the stream has already is ignored, so you may
+    repeat a request.
     """
     return StreamAppended.to(pieces, partial(streams.append, call.app))
 
@@ -171,13 +215,15 @@ def close(
     app: App,
     stream: StreamId,
     incomplete: Annotated[
-        bool, about("The text is not finished, and never will be. Clients may show that.")
+        bool,
+        about("The text is not finished, and never will be. Clients may show that."),
     ] = False,
 ) -> StreamClosed:
     """Close a streamed message.
 
-    Subscribers receive the whole text as a publication. If the channel has a history, it gets this one
-    publication. A message without any text is in no history.
+    Subscribers receive the whole text as a publication. If the channel has a
+    history, it gets this one publication. A message without any text is in no
+    history.
     """
     closed = streams.close(call.app, stream, incomplete)
     answer = StreamClosed(stream, closed.status, closed.channel or UNSET)
@@ -186,19 +232,29 @@ def close(
     return answer
 
 
-_stored = Resource("channels", service=lambda core, _: core.service(MessageServices).log)
+_stored = Resource(
+    "channels", service=lambda core, _: core.service(MessageServices).log
+)
 
 
 @_stored.get("/channels/messages", Needs.ADMIN, hot=False)
 def messages(
-    log: MessageLog, call: Call, app: App, channel: ChannelName, before: Before = 0, limit: PageLimit = 50
+    log: MessageLog,
+    call: Call,
+    app: App,
+    channel: ChannelName,
+    before: Before = 0,
+    limit: PageLimit = 50,
 ) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
-    These are the publications of a stored channel, and in apps with `store_conversations` the messages of the
-    room of the `action` dialect with this name.
+    These are the publications of a stored channel, and in apps with
+    `store_conversations` the messages of the room of the `action` dialect with
+    this name.
     """
-    page = log.entries.channel_page(call.app, channel, before or None, limit, reverse=True, revisions=True)
+    page = log.entries.channel_page(
+        call.app, channel, before or None, limit, reverse=True, revisions=True
+    )
     rows = [shown_entry(each) for each in reversed(page.entries)]
     return MessagesAnswer(rows, rows[0].id if page.more else 0)
 

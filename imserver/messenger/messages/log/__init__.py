@@ -1,1 +1,2 @@
-"""The message log: every stored message of every app, numbered in the order of the commits."""
+"""The message log: every stored message of every app, numbered in the order of
+the commits."""

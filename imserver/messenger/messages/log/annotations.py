@@ -1,7 +1,8 @@
 """Reactions to messages, and pinned messages.
 
-Each is a row, and an entry of the log about the message. The totals of a message's reactions are in its
-``meta``, so that a page of messages needs no query for them. The permission checks run under the log's lock.
+Each is a row, and an entry of the log about the message. The totals of a
+message's reactions are in its ``meta``, so that a page of messages needs no
+query for them. The permission checks run under the log's lock.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,12 @@ from msgspec import Struct
 from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import text_objection, text_of
 from imserver.messenger.messages.log.bots import readers_of
-from imserver.messenger.messages.log.contract import Change, Rejected, RejectReason, options_of
+from imserver.messenger.messages.log.contract import (
+    Change,
+    Rejected,
+    RejectReason,
+    options_of,
+)
 from imserver.messenger.messages.log.groups import MEMBER, record
 from imserver.messenger.messages.log.rows import (
     NUMBERS,
@@ -43,18 +49,27 @@ _MESSAGE: Final = (
     "LEFT JOIN membership s ON s.log = m.log AND s.member = %s AND s.conversation = m.conversation "
     "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
 )
-"""A message, its conversation, and when a user was a member: one statement in place of three, of the eight
-for which somebody waits who answers a question."""
-_REACTION: Final = "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
+"""A message, its conversation, and when a user was a member: one statement in
+place of three, of the eight for which somebody waits who answers a question."""
+_REACTION: Final = (
+    "FROM reaction WHERE log = %s AND message = %s AND emoji = %s AND member = %s"
+)
 
 
 class AnnotationWriter(WritingPart):
-    """Adds and removes reactions and pins. Each method returns after the commit and may raise
-    StorageUnavailable. Its result has no entry if nothing had to change."""
+    """Adds and removes reactions and pins. Each method returns after the commit
+    and may raise StorageUnavailable. Its result has no entry if nothing had to
+    change."""
 
     @in_transaction
     def react(
-        self, transaction: AppTransaction, user: str, message: int, emoji: str, *, remove: bool = False
+        self,
+        transaction: AppTransaction,
+        user: str,
+        message: int,
+        emoji: str,
+        *,
+        remove: bool = False,
     ) -> Change | Rejected:
         """Add the reaction of a user who can read the message, or remove it."""
         if wrong := emoji_objection(emoji):
@@ -66,15 +81,26 @@ class AnnotationWriter(WritingPart):
 
     @in_transaction
     def pin(
-        self, transaction: AppTransaction, user: str, message: int, *, remove: bool = False
+        self,
+        transaction: AppTransaction,
+        user: str,
+        message: int,
+        *,
+        remove: bool = False,
     ) -> Change | Rejected:
-        """Pin a message in its conversation, or remove its pin. ``user`` ``""`` is a back end."""
+        """Pin a message in its conversation, or remove its pin. ``user`` ``""``
+        is a back end."""
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
-        may_pin = target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
+        may_pin = (
+            target.role != MEMBER or options_of(target.state.options)["pin"] == MEMBER
+        )
         if user and target.state.kind != USER and not may_pin:
-            return Rejected(RejectReason.NOT_ALLOWED, "only the owner and admins of this group pin messages")
+            return Rejected(
+                RejectReason.NOT_ALLOWED,
+                "only the owner and admins of this group pin messages",
+            )
         return change_pin(transaction, target, user, remove=remove)
 
 
@@ -84,17 +110,22 @@ def emoji_objection(emoji: str) -> str:
         return "emoji: empty"
     if wrong := text_objection(emoji, Limit.EMOJI_BYTES):
         return f"emoji: {wrong}"
-    # Invisible signs join emoji to others: only control characters and line ends are refused.
-    if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029" for sign in emoji):
+    # Invisible signs join emoji to others: only control characters and line
+    # ends are refused.
+    if any(
+        ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign in "\u2028\u2029"
+        for sign in emoji
+    ):
         return "emoji: a control character"
     return ""
 
 
-# --- in the transaction -------------------------------------------------------------------------------------
+# --- in the transaction -------------------------------------------------------
 
 
 class FoundMessage(Struct):
-    """A message that the user can read, and the user's role (``""`` for a back end)."""
+    """A message that the user can read, and the user's role (``""`` for a back
+    end)."""
 
     id: int
     state: ConversationState
@@ -103,10 +134,21 @@ class FoundMessage(Struct):
     meta: bytes
 
 
-def find_message(transaction: AppTransaction, user: str, message: int) -> FoundMessage | Rejected:
-    """The message, or the reason of a refusal. ``user`` ``""`` may read everything."""
-    sql, log, unknown = transaction.sql, transaction.log, Rejected(RejectReason.UNKNOWN_MESSAGE)
-    rows = sql.query(_MESSAGE, (user, log, message)) if message > transaction.head.floor else []
+def find_message(
+    transaction: AppTransaction, user: str, message: int
+) -> FoundMessage | Rejected:
+    """The message, or the reason of a refusal. ``user`` ``""`` may read
+    everything."""
+    sql, log, unknown = (
+        transaction.sql,
+        transaction.log,
+        Rejected(RejectReason.UNKNOWN_MESSAGE),
+    )
+    rows = (
+        sql.query(_MESSAGE, (user, log, message))
+        if message > transaction.head.floor
+        else []
+    )
     if not rows:
         return unknown
     kind, about, sender, meta = rows[0][7:11]
@@ -117,7 +159,10 @@ def find_message(transaction: AppTransaction, user: str, message: int) -> FoundM
     role, muted_until = "", 0
     if user:
         times = [row[11:] for row in rows if row[11] is not None]
-        readable = any(after < message and (left is None or message <= left) for after, left, *_ in times)
+        readable = any(
+            after < message and (left is None or message <= left)
+            for after, left, *_ in times
+        )
         if not readable or times[-1][1] is not None:
             return unknown
         if times[-1][4] and user not in readers_of(sql, log, message):
@@ -149,7 +194,8 @@ def change_reaction(
     if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
         return Change(found.state.id)
     meta = decode_meta(found.meta)
-    totals = {each.emoji: each for each in reactions_in(meta)}  # which takes them out of it
+    # which takes them out of it
+    totals = {each.emoji: each for each in reactions_in(meta)}
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
     before = totals.get(emoji, Reaction(emoji, 0, (), mine=False))
@@ -178,20 +224,27 @@ def change_reaction(
         users = (*users, user)
     if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
         statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
-        users = tuple(text_of(row[0]) for row in sql.query(statement, (log, message, emoji)))
+        users = tuple(
+            text_of(row[0]) for row in sql.query(statement, (log, message, emoji))
+        )
     totals[emoji] = Reaction(emoji, count, users, mine=False)
     meta["reacted"] = entry.id
     if reactions := shown_totals(totals.values()):
         meta["reactions"] = reactions
     sql.execute(
-        "UPDATE message SET meta = %s WHERE log = %s AND id = %s", (msgspec.json.encode(meta), log, message)
+        "UPDATE message SET meta = %s WHERE log = %s AND id = %s",
+        (msgspec.json.encode(meta), log, message),
     )
     return Change(found.state.id, entry)
 
 
 def shown_totals(totals: Iterable[Reaction]) -> list[dict[str, Any]]:
     """The reactions in the ``meta`` of a message."""
-    return [{"emoji": each.emoji, "count": each.count, "users": each.users} for each in totals if each.count]
+    return [
+        {"emoji": each.emoji, "count": each.count, "users": each.users}
+        for each in totals
+        if each.count
+    ]
 
 
 def change_pin(
@@ -204,8 +257,20 @@ def change_pin(
     resend: bytes | None = None,
 ) -> Change | Rejected:
     """Pin a message in its conversation, or remove its pin."""
-    sql, log, message, conversation = transaction.sql, transaction.log, found.id, found.state.id
-    if bool(sql.query("SELECT id FROM pin WHERE log = %s AND message = %s", (log, message))) is not remove:
+    sql, log, message, conversation = (
+        transaction.sql,
+        transaction.log,
+        found.id,
+        found.state.id,
+    )
+    if (
+        bool(
+            sql.query(
+                "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
+            )
+        )
+        is not remove
+    ):
         return Change(conversation)
     if not remove:
         count = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
@@ -232,9 +297,12 @@ def change_pin(
 
 
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
-    """Remove a reaction that is there, whether or not the user may still read the message."""
+    """Remove a reaction that is there, whether or not the user may still read
+    the message."""
     target = find_message(transaction, "", message)
     if isinstance(target, Rejected):
-        transaction.sql.execute(f"DELETE {_REACTION}", (transaction.log, message, emoji, user))
+        transaction.sql.execute(
+            f"DELETE {_REACTION}", (transaction.log, message, emoji, user)
+        )
     else:
         change_reaction(transaction, target, user, emoji, remove=True)

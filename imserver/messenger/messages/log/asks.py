@@ -1,11 +1,15 @@
-"""Questions: messages that are answered exactly once, or by so many users as they need.
+"""Questions: messages that are answered exactly once, or by so many users as
+they need.
 
-A question is a message with ``ask`` in its ``meta`` (:class:`imserver.messenger.messages.model.Ask`), which
-has the state and the answers, too: every view of the message shows them. Whatever happens to a question is
-an entry of the kind ``press`` about it, in its conversation. Its type says what: ``answer``, ``cancel``,
-``expire``, ``escalate``, ``remind``, ``tally``. Its ``meta`` has, as ``ask``, the fields of the question that
-it changes. The body of an ``answer`` is its value or text. All checks run under the log's lock, so the first
-answer wins. The answers to a poll are votes: :mod:`imserver.messenger.messages.log.polls`.
+A question is a message with ``ask`` in its ``meta``
+(:class:`imserver.messenger.messages.model.Ask`), which has the state and the
+answers, too: every view of the message shows them. Whatever happens to a
+question is an entry of the kind ``press`` about it, in its conversation. Its
+type says what: ``answer``, ``cancel``, ``expire``, ``escalate``, ``remind``,
+``tally``. Its ``meta`` has, as ``ask``, the fields of the question that it
+changes. The body of an ``answer`` is its value or text. All checks run under
+the log's lock, so the first answer wins. The answers to a poll are votes:
+:mod:`imserver.messenger.messages.log.polls`.
 """
 
 from __future__ import annotations
@@ -24,10 +28,21 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_objection, text_of
 from imserver.messenger.messages.log import polls
 from imserver.messenger.messages.log.annotations import FoundMessage, find_message
-from imserver.messenger.messages.log.contract import Change, Entry, Rejected, RejectReason
+from imserver.messenger.messages.log.contract import (
+    Change,
+    Entry,
+    Rejected,
+    RejectReason,
+)
 from imserver.messenger.messages.log.groups import record
 from imserver.messenger.messages.log.read import fetch, shown
-from imserver.messenger.messages.log.rows import NUMBERS, LogHead, decode_meta, in_log, read_log
+from imserver.messenger.messages.log.rows import (
+    NUMBERS,
+    LogHead,
+    decode_meta,
+    in_log,
+    read_log,
+)
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import LogWriter, WritingPart
 from imserver.messenger.messages.model import Ask, AskAnswer, ask_in
@@ -43,28 +58,32 @@ Due = Literal["ask_deadline", "ask_tally"]
 
 
 class AskChange(Change, frozen=True, kw_only=True):
-    """A change of a question, which is ``ask`` now. Without an entry it was made before, by the same user."""
+    """A change of a question, which is ``ask`` now. Without an entry it was
+    made before, by the same user."""
 
     ask: Ask
 
 
 class AskRefused(Rejected, frozen=True, kw_only=True):
-    """The question is closed, or the user has given another answer: ``ask`` is what it is."""
+    """The question is closed, or the user has given another answer: ``ask`` is
+    what it is."""
 
     ask: Ask
 
 
 class AskLog(WritingPart):
-    """Answers questions, and closes them. Each method may switch and raise StorageUnavailable; those that
-    change something return after the commit. ``user`` ``""`` is a back end."""
+    """Answers questions, and closes them. Each method may switch and raise
+    StorageUnavailable; those that change something return after the commit.
+    ``user`` ``""`` is a back end."""
 
     DUE: Final[tuple[Due, ...]] = get_args(Due)
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
         super().__init__(writer, store)
         self.counts: Counter[AskAct | Literal["ask", "refuse"]] = Counter()
-        """What this node has done, since its start. ``refuse``: others had answered before, or it was closed.
-        ``ask`` is counted by whoever sends questions."""
+        """What this node has done, since its start. ``refuse``: others had
+        answered before, or it was closed. ``ask`` is counted by whoever sends
+        questions."""
         self.news = Signal()
         """Set when this node has stored something that will be :meth:`due`."""
 
@@ -78,24 +97,35 @@ class AskLog(WritingPart):
         text: str = "",
         choices: Sequence[int] | None = None,
     ) -> AskChange | Rejected:
-        """Answer with the value of an option, with free text, or in a poll with ``choices``, indexes of
-        options, which replace those before; none: withdraw the vote. To repeat one's own answer changes
-        nothing.
+        """Answer with the value of an option, with free text, or in a poll with
+        ``choices``, indexes of options, which replace those before; none:
+        withdraw the vote. To repeat one's own answer changes nothing.
 
         :class:`AskRefused`: others have answered before, or it is closed.
         """
-        if choices is None and (bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS):
+        if choices is None and (
+            bool(value) == bool(text) or len(text) > Limit.ANSWER_CHARACTERS
+        ):
             return Rejected(
-                RejectReason.INVALID, f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
+                RejectReason.INVALID,
+                f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters",
             )
         if wrong := text_objection(value or text, 4 * Limit.ANSWER_CHARACTERS):
-            return Rejected(RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}")
+            return Rejected(
+                RejectReason.INVALID, f"{'value' if value else 'text'}: {wrong}"
+            )
 
         def work(question: _Question) -> AskChange | Rejected:
             ask = question.ask
             if ask.poll is not None:
-                chosen = [index for index, each in enumerate(ask.options) if each.value == value]
-                return question.vote(user, ask.poll, chosen[:1] or None if choices is None else choices)
+                chosen = [
+                    index
+                    for index, each in enumerate(ask.options)
+                    if each.value == value
+                ]
+                return question.vote(
+                    user, ask.poll, chosen[:1] or None if choices is None else choices
+                )
             if choices is not None:
                 return Rejected(RejectReason.INVALID, "the question is no poll")
             before = ask.answer_of(user)
@@ -103,20 +133,34 @@ class AskLog(WritingPart):
                 return question.unchanged()
             if ask.state or before is not None:
                 return question.refused()
-            if user == question.message.sender or (ask.of is not None and user not in ask.of):
-                return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
-            if not ask.text if text else all(value != each.value for each in ask.options):
+            if user == question.message.sender or (
+                ask.of is not None and user not in ask.of
+            ):
+                return Rejected(
+                    RejectReason.NOT_ALLOWED, "others may answer this question"
+                )
+            if (
+                not ask.text
+                if text
+                else all(value != each.value for each in ask.options)
+            ):
                 return Rejected(RejectReason.INVALID, "the question has no such option")
             now = int(time() * 1000)
-            answers = (*ask.answers, AskAnswer(user=user, value=value, text=text, time=now))
+            answers = (
+                *ask.answers,
+                AskAnswer(user=user, value=value, text=text, time=now),
+            )
             state = "answered" if len(answers) >= ask.need else ""
             changed = {"answers": answers, **({"state": state} if state else {})}
-            return question.change("answer", user, changed, (value or text).encode(), now)
+            return question.change(
+                "answer", user, changed, (value or text).encode(), now
+            )
 
         return self._change(app, user, message, work)
 
     def cancel(self, app: str, user: str, message: int) -> AskChange | Rejected:
-        """Close a question of this user without an answer, or a poll with its votes: it is answered."""
+        """Close a question of this user without an answer, or a poll with its
+        votes: it is answered."""
 
         def work(question: _Question) -> AskChange | Rejected:
             state = "cancelled" if question.ask.poll is None else "answered"
@@ -136,13 +180,18 @@ class AskLog(WritingPart):
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
         """Close a question whose deadline has passed."""
-        return self._change(app, "", message, lambda question: question.expiry or question.unchanged())
+        return self._change(
+            app, "", message, lambda question: question.expiry or question.unchanged()
+        )
 
     def tally(self, app: str, message: int) -> AskChange | Rejected:
-        """Count the votes of a poll anew. Nothing changes if the totals are the same."""
+        """Count the votes of a poll anew. Nothing changes if the totals are the
+        same."""
         return self._change(app, "", message, lambda question: question.tally())
 
-    def escalate(self, app: str, user: str, message: int, users: Sequence[str]) -> AskChange | Rejected:
+    def escalate(
+        self, app: str, user: str, message: int, users: Sequence[str]
+    ) -> AskChange | Rejected:
         """Let these members answer a question of this user, too."""
         for each in users:
             if wrong := text_objection(each, MAX_USER_BYTES):
@@ -155,15 +204,24 @@ class AskLog(WritingPart):
             if ask.poll is not None:
                 return _NOT_OF_POLLS
             of = ask.of
-            new = [each for each in dict.fromkeys(users) if of is not None and each not in of]
+            new = [
+                each
+                for each in dict.fromkeys(users)
+                if of is not None and each not in of
+            ]
             if not new or of is None:
                 return question.unchanged()
             if len(of) + len(new) > Limit.ANSWERERS:
                 return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
             if sender in new:
                 return Rejected(RejectReason.INVALID, "of: the author of the question")
-            if len(question.transaction.members(question.message.state.id, new)) < len(new):
-                return Rejected(RejectReason.NOT_MEMBER, "of: only members of the conversation can answer")
+            if len(question.transaction.members(question.message.state.id, new)) < len(
+                new
+            ):
+                return Rejected(
+                    RejectReason.NOT_MEMBER,
+                    "of: only members of the conversation can answer",
+                )
             return question.change("escalate", user, {"of": (*of, *new)})
 
         return self._change(app, user, message, work, by_author=True)
@@ -174,12 +232,22 @@ class AskLog(WritingPart):
         def work(question: _Question) -> AskChange | Rejected:
             if question.ask.poll is not None:
                 return _NOT_OF_POLLS
-            return question.refused() if question.ask.state else question.change("remind", user, {})
+            return (
+                question.refused()
+                if question.ask.state
+                else question.change("remind", user, {})
+            )
 
         return self._change(app, user, message, work, by_author=True)
 
     def _change(
-        self, app: str, user: str, message: int, work: _Work, by_author: bool = False, as_reader: bool = True
+        self,
+        app: str,
+        user: str,
+        message: int,
+        work: _Work,
+        by_author: bool = False,
+        as_reader: bool = True,
     ) -> AskChange | Rejected:
         """``as_reader``: the user still reads the message, and is not muted."""
 
@@ -204,34 +272,51 @@ class AskLog(WritingPart):
             self.news.set()
         return result
 
-    # --- reading --------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------
 
     @in_log()
-    def get(self, sql: Statements, head: LogHead, user: str, message: int) -> Entry | None:
-        """A question that the user may read; None: there is none. A recalled one is none."""
-        ids = shown(sql, head, user, [message]) if user else [message] if message > head.floor else []
+    def get(
+        self, sql: Statements, head: LogHead, user: str, message: int
+    ) -> Entry | None:
+        """A question that the user may read; None: there is none. A recalled
+        one is none."""
+        ids = (
+            shown(sql, head, user, [message])
+            if user
+            else [message]
+            if message > head.floor
+            else []
+        )
         entries = fetch(sql, head.number, ids, user)
         if not entries or entries[0].kind != "message" or entries[0].ask is None:
             return None
         return entries[0]
 
     def changes(self, app: str, after: int) -> tuple[set[int], int]:
-        """The messages that entries after an id are about, answers among them, and the last id."""
-        statement = (
-            f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
-        )
+        """The messages that entries after an id are about, answers among them,
+        and the last id."""
+        statement = f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
 
         def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
-            rows = sql.query(statement, (head.number, max(after, head.floor), head.last_id))
+            rows = sql.query(
+                statement, (head.number, max(after, head.floor), head.last_id)
+            )
             return {row[0] for row in rows}, head.last_id
 
         return read_log(self._store, app, work, (set[int](), after))
 
     @in_log(list)
     def voters(
-        self, sql: Statements, head: LogHead, message: int, choice: int, after: str, limit: int
+        self,
+        sql: Statements,
+        head: LogHead,
+        message: int,
+        choice: int,
+        after: str,
+        limit: int,
     ) -> list[str]:
-        """The next users after one who have chosen an option of a poll that is not anonymous, by id."""
+        """The next users after one who have chosen an option of a poll that is
+        not anonymous, by id."""
         if text_objection(after, MAX_USER_BYTES):
             return []
         statement = (
@@ -242,9 +327,12 @@ class AskLog(WritingPart):
         return [text_of(row[0]) for row in rows]
 
     @Store.reading_or(([], None))
-    def due(self, sql: Statements, what: Due = "ask_deadline") -> tuple[list[tuple[str, int]], float | None]:
-        """Some questions (app, message) whose deadline has passed, or whose votes are to be counted, and the
-        seconds until the next of the others; None: there is none."""
+    def due(
+        self, sql: Statements, what: Due = "ask_deadline"
+    ) -> tuple[list[tuple[str, int]], float | None]:
+        """Some questions (app, message) whose deadline has passed, or whose
+        votes are to be counted, and the seconds until the next of the others;
+        None: there is none."""
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
@@ -258,25 +346,32 @@ class AskLog(WritingPart):
     def forget(self, sql: Statements, head: LogHead, message: int) -> None:
         """Forget that something is due of what is no open question any more."""
         for table in self.DUE:
-            sql.execute(f"DELETE FROM {table} WHERE log = %s AND id = %s", (head.number, message))
+            sql.execute(
+                f"DELETE FROM {table} WHERE log = %s AND id = %s",
+                (head.number, message),
+            )
 
     def time_ms(self) -> int:
-        """Now, in Unix milliseconds by the clock of the database: deadlines are compared with it."""
+        """Now, in Unix milliseconds by the clock of the database: deadlines are
+        compared with it."""
         return self._store.read_or(0, Statements.clock_ms) or int(time() * 1000)
 
 
-# --- in the transaction -------------------------------------------------------------------------------------
+# --- in the transaction -------------------------------------------------------
 
 
 class _Question:
-    def __init__(self, transaction: AppTransaction, message: FoundMessage, ask: Ask) -> None:
+    def __init__(
+        self, transaction: AppTransaction, message: FoundMessage, ask: Ask
+    ) -> None:
         self.transaction = transaction
         self.message = message
         self.ask = ask
         self.acts: list[AskAct] = []
         """What was done with it."""
         self.expiry: AskChange | None = None
-        """A deadline that has passed closes the question, also before anybody has looked for it."""
+        """A deadline that has passed closes the question, also before anybody
+        has looked for it."""
         if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
             self.expiry = self.change("expire", "", {"state": "expired"})
 
@@ -284,9 +379,13 @@ class _Question:
         return AskChange(self.message.state.id, ask=self.ask)
 
     def refused(self) -> AskRefused:
-        return AskRefused(RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask)
+        return AskRefused(
+            RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask
+        )
 
-    def vote(self, user: str, poll: Ask.Poll, choices: Sequence[int] | None) -> AskChange | Rejected:
+    def vote(
+        self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
+    ) -> AskChange | Rejected:
         """Replace the choices of a user. None: there is no such option."""
         options = len(self.ask.options)
         if choices is None or any(not 0 <= each < options for each in choices):
@@ -308,7 +407,10 @@ class _Question:
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
             return self._voted(
-                self.change("tally", "", {"poll": polls.count(*of, self.ask, poll, now)}), bits
+                self.change(
+                    "tally", "", {"poll": polls.count(*of, self.ask, poll, now)}
+                ),
+                bits,
             )
         row = (self.transaction.log, self.message.id, due)
         self.transaction.sql.insert_new("ask_tally", "log, id, due", [row])
@@ -332,7 +434,12 @@ class _Question:
         return polls.count(sql, log, self.message.id, ask, ask.poll, sql.clock_ms())
 
     def change(
-        self, act: AskAct, by: str, changed: dict[str, Any], body: bytes = b"", time_ms: int = 0
+        self,
+        act: AskAct,
+        by: str,
+        changed: dict[str, Any],
+        body: bytes = b"",
+        time_ms: int = 0,
     ) -> AskChange:
         """Change these fields, and add the entry about it."""
         transaction, message = self.transaction, self.message
@@ -358,10 +465,13 @@ class _Question:
                 {**decode_meta(message.meta), "ask": self.ask, "pressed": entry.id}
             )
             statement = "UPDATE message SET meta = %s WHERE log = %s AND id = %s"
-            transaction.sql.execute(statement, (message.meta, transaction.log, message.id))
+            transaction.sql.execute(
+                statement, (message.meta, transaction.log, message.id)
+            )
         if self.ask.state and self.ask.until:
             transaction.sql.execute(
-                "DELETE FROM ask_deadline WHERE log = %s AND id = %s", (transaction.log, message.id)
+                "DELETE FROM ask_deadline WHERE log = %s AND id = %s",
+                (transaction.log, message.id),
             )
         return AskChange(message.state.id, entry, ask=self.ask)
 

@@ -1,8 +1,10 @@
-"""Bots in the log: which entries of their groups they read, their slash commands and buttons.
+"""Bots in the log: which entries of their groups they read, their slash
+commands and buttons.
 
-A member who is a bot has ``bot`` in its membership, and its group has it in ``bots``. Such a member reads the
-entries of the group that name it: ``meta`` has the bots that read an entry as ``bots``, and ``bot_entry`` has
-a row for each of them. Groups without bots, and conversations of two, need neither.
+A member who is a bot has ``bot`` in its membership, and its group has it in
+``bots``. Such a member reads the entries of the group that name it: ``meta``
+has the bots that read an entry as ``bots``, and ``bot_entry`` has a row for
+each of them. Groups without bots, and conversations of two, need neither.
 """
 
 import re
@@ -15,14 +17,21 @@ from msgspec.structs import replace
 
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.contract import OPTIONS, Draft, Entry
-from imserver.messenger.messages.log.rows import ConversationState, LogHead, decode_meta, names_in
+from imserver.messenger.messages.log.rows import (
+    ConversationState,
+    LogHead,
+    decode_meta,
+    names_in,
+)
 from imserver.plugin.runtime import Service
 
 MOST_BOTS: Final = 20
 """Bots of one group."""
 EVERYBODY: Final = "all"
 """Mentions everybody in the conversation."""
-_slash: Final = re.compile(r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL)
+_slash: Final = re.compile(
+    r"/([a-z0-9_]{1,32})(?:@([A-Za-z][A-Za-z0-9_.-]{2,31}))?(?:\s+(.*))?", re.DOTALL
+)
 """A slash command: its name, the name of its bot, and the rest."""
 
 
@@ -30,13 +39,19 @@ class _Command(msgspec.Struct):
     name: str
 
 
-def with_command(sql: Statements, app: str, state: ConversationState, draft: Draft) -> Draft:
-    """A draft whose text begins with ``/``. If a bot of the conversation has this command, it is ``command``
-    in ``meta``."""
+def with_command(
+    sql: Statements, app: str, state: ConversationState, draft: Draft
+) -> Draft:
+    """A draft whose text begins with ``/``. If a bot of the conversation has
+    this command, it is ``command`` in ``meta``."""
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
-    name, bot, text = match.group(1), (match.group(2) or "").lower(), match.group(3) or ""
+    name, bot, text = (
+        match.group(1),
+        (match.group(2) or "").lower(),
+        match.group(3) or "",
+    )
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = (
@@ -47,9 +62,17 @@ def with_command(sql: Statements, app: str, state: ConversationState, draft: Dra
     for id, commands, own_name in sorted(rows, key=lambda row: ids.index(row[0])):
         if bot and (own_name is None or text_of(own_name) != bot):
             continue
-        if any(each.name == name for each in msgspec.json.decode(bytes(commands), type=tuple[_Command, ...])):
+        if any(
+            each.name == name
+            for each in msgspec.json.decode(bytes(commands), type=tuple[_Command, ...])
+        ):
             command = {"bot": str(id), "name": name, "text": text}
-            return replace(draft, meta=msgspec.json.encode({**decode_meta(draft.meta), "command": command}))
+            return replace(
+                draft,
+                meta=msgspec.json.encode(
+                    {**decode_meta(draft.meta), "command": command}
+                ),
+            )
     return draft
 
 
@@ -61,7 +84,11 @@ def values_of(meta: bytes) -> set[str]:
     """The values of the buttons of a message."""
     rows = decode_meta(meta).get("buttons", ()) if BUTTONS in meta else ()
     try:
-        return {one.value for row in msgspec.convert(rows, list[list[_Button]]) for one in row}
+        return {
+            one.value
+            for row in msgspec.convert(rows, list[list[_Button]])
+            for one in row
+        }
     except ValueError:
         return set()
 
@@ -71,12 +98,18 @@ class _Button(msgspec.Struct):
 
 
 def accounts_among(
-    sql: Statements, app: str, users: Iterable[str], which: Literal["", "AND bot = 1", "AND guest = 1"] = ""
+    sql: Statements,
+    app: str,
+    users: Iterable[str],
+    which: Literal["", "AND bot = 1", "AND guest = 1"] = "",
 ) -> list[str]:
-    """The accounts among these users, in their order, or only the bots or the guests."""
+    """The accounts among these users, in their order, or only the bots or the
+    guests."""
     ids = {int(user): user for user in users if _may_be_account(user)}
     statement = f"SELECT id FROM account WHERE app = %s {which} AND id IN {{}}"
-    found = {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
+    found = (
+        {row[0] for row in sql.query_in(statement, (app,), list(ids))} if ids else ()
+    )
     return [user for id, user in ids.items() if id in found]
 
 
@@ -84,7 +117,9 @@ def are_friends(sql: Statements, user: str, other: str) -> bool:
     """Whether an account has another one as a friend."""
     if not (_may_be_account(user) and _may_be_account(other)):
         return False
-    friend = "SELECT 1 FROM relation WHERE account = %s AND other = %s AND state = 'friend'"
+    friend = (
+        "SELECT 1 FROM relation WHERE account = %s AND other = %s AND state = 'friend'"
+    )
     return bool(sql.query(friend, (int(user), int(other))))
 
 
@@ -95,11 +130,19 @@ def owners_among(sql: Statements, app: str, users: Iterable[str]) -> dict[str, s
     return {str(row[0]): str(row[1]) for row in sql.query_in(statement, (app,), ids)}
 
 
-def hooks_among(sql: Statements, app: str, state: ConversationState, users: Collection[str]) -> list[str]:
+def hooks_among(
+    sql: Statements, app: str, state: ConversationState, users: Collection[str]
+) -> list[str]:
     """The bots of incoming webhooks of a group among these users."""
     ids = [int(user) for user in users if user in state.bots]
-    statement = "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
-    return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)] if ids else []
+    statement = (
+        "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
+    )
+    return (
+        [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
+        if ids
+        else []
+    )
 
 
 def _may_be_account(user: str) -> bool:
@@ -113,8 +156,8 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 
 
 class BotReaders(Service):
-    """Ids of the bots that must be notified of the entries of one transaction. The transaction adds to
-    ``entries``.
+    """Ids of the bots that must be notified of the entries of one transaction.
+    The transaction adds to ``entries``.
 
     ``head``: of their log. ``before``: the last id before the transaction.
     """
@@ -128,7 +171,8 @@ class BotReaders(Service):
     _rows: list[tuple[str, int, int]] = field(default_factory=list)
 
     def name(self, state: ConversationState, draft: Draft) -> Draft:
-        """The draft of the next entry of a group with bots, with those in ``meta`` that read it."""
+        """The draft of the next entry of a group with bots, with those in
+        ``meta`` that read it."""
         readers = self._readers(state, draft)
         self._of[self._head.last_id + 1] = readers
         self._rows += [(bot, state.id, self._head.last_id + 1) for bot in readers]
@@ -140,7 +184,11 @@ class BotReaders(Service):
             self._of[draft.about] = [*before, *new]
         meta = decode_meta(draft.meta)
         meta.pop("bots", None)
-        return replace(draft, meta=msgspec.json.encode({**meta, "bots": readers})) if readers else draft
+        return (
+            replace(draft, meta=msgspec.json.encode({**meta, "bots": readers}))
+            if readers
+            else draft
+        )
 
     def write(self) -> None:
         """Write the rows of the entries."""
@@ -153,7 +201,11 @@ class BotReaders(Service):
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        if state.options & OPTIONS["bots"][0] or draft.kind in ("join", "leave", "group"):
+        if state.options & OPTIONS["bots"][0] or draft.kind in (
+            "join",
+            "leave",
+            "group",
+        ):
             return list(state.bots)
         meta = decode_meta(draft.meta)
         named: set[Any] = {draft.sender}
@@ -172,10 +224,13 @@ class BotReaders(Service):
     def _readers_of(self, id: int) -> list[str]:
         """The bots that read an earlier entry."""
         readers = self._of.get(id)
-        return readers_of(self._sql, self._head.number, id) if readers is None else readers
+        return (
+            readers_of(self._sql, self._head.number, id) if readers is None else readers
+        )
 
     def _sender_of(self, state: ConversationState, id: int) -> str:
-        """The sender of an earlier entry of a conversation; ``""``: it has none."""
+        """The sender of an earlier entry of a conversation; ``""``: it has
+        none."""
         index = id - self._before - 1
         if 0 <= index < len(self._entries):
             entry = self._entries[index]

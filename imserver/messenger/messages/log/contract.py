@@ -1,9 +1,10 @@
 """Data of the message log: drafts go in, entries come out.
 
-A user id is text, unique in its app. A conversation has a number, unique in its app. Its kind is ``user``
-(two users, ordered by id), ``group``, or ``room`` (messages in the live room of that name; the log does not
-decide who reads them). An entry's ``id`` is its position in the log of its app: contiguous, in commit order.
-Its ``seq`` is contiguous in its conversation.
+A user id is text, unique in its app. A conversation has a number, unique in its
+app. Its kind is ``user`` (two users, ordered by id), ``group``, or ``room``
+(messages in the live room of that name; the log does not decide who reads
+them). An entry's ``id`` is its position in the log of its app: contiguous, in
+commit order. Its ``seq`` is contiguous in its conversation.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from imserver.messenger.messages.model import EntryKind, Message
 
 ConversationKind = Literal["user", "group", "room"]
 Everybody = Literal["", "members", "all"]
-"""Whose group it is without joining: nobody's, of all accounts but guests and bots, or also of guests."""
+"""Whose group it is without joining: nobody's, of all accounts but guests and
+bots, or also of guests."""
 
 
 class RejectReason:
-    """Why a draft or a change was rejected: the reasons of :class:`Rejected`."""
+    """Why a draft or a change was rejected: the reasons of
+    :class:`Rejected`."""
 
     UNKNOWN_CONVERSATION: Final = "unknown_conversation"
     """The app has no such conversation."""
@@ -41,10 +44,11 @@ class RejectReason:
     RECALLED: Final = "recalled"
     """The message was recalled."""
     BLOCKED: Final = "blocked"
-    """The receiver has blocked the sender, or the first message is that of a guest, or of a bot whose owner
-    the receiver has blocked."""
+    """The receiver has blocked the sender, or the first message is that of a
+    guest, or of a bot whose owner the receiver has blocked."""
     REJECTED: Final = "rejected"
-    """The back end of the app has rejected the draft, for the reason in ``detail``."""
+    """The back end of the app has rejected the draft, for the reason in
+    ``detail``."""
     NOT_BOT: Final = "not_bot"
     """Only bots send buttons."""
     UNKNOWN_ACCOUNT: Final = "unknown_account"
@@ -58,7 +62,8 @@ class RejectReason:
     ANSWERED: Final = "answered"
     """The question is closed, or the user has given another answer to it."""
     FIXED: Final = "fixed"
-    """The message is a question that keeps its text: somebody has answered it, or it was asked so."""
+    """The message is a question that keeps its text: somebody has answered it,
+    or it was asked so."""
     FULL: Final = "full"
     """A limit in ``detail``, or too many members."""
     TAKEN: Final = "taken"
@@ -68,47 +73,58 @@ class RejectReason:
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """A message to store. Its destination is exactly one of ``to_user``, ``conversation`` and ``room``, also
-    if it is ``about`` a message.
+    """A message to store. Its destination is exactly one of ``to_user``,
+    ``conversation`` and ``room``, also if it is ``about`` a message.
 
-    ``kind``: a feature leaves ``message``. Other drafts are a ``recall``, ``edit`` or ``press`` of a client.
-    Reactions and pins are no drafts: ``store.part(MessageLog).annotations`` makes them.
+    ``kind``: a feature leaves ``message``. Other drafts are a ``recall``,
+    ``edit`` or ``press`` of a client. Reactions and pins are no drafts:
+    ``store.part(MessageLog).annotations`` makes them.
     """
 
     sender: str
     kind: EntryKind = "message"
     type: str = "text"
-    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom``,
-    or a type of the back end's own."""
+    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``,
+    ``custom``, or a type of the back end's own."""
     body: bytes = b""
     client_msg_id: str = ""
-    """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then creates a new message."""
+    """Unique per app and sender, at most 64 bytes. ``""``: none; a resend then
+    creates a new message."""
     time_ms: int = 0
     """Time of sending in Unix milliseconds; 0: when it is stored."""
     about: int = 0
-    """Id of the entry that this one recalls, edits or replies to; 0: of none."""
+    """Id of the entry that this one recalls, edits or replies to; 0: of
+    none."""
     meta: bytes = b""
-    """JSON, for example mentions: users, and handles of groups behind an ``@``. Buttons only of bots;
-    ``command``, ``bots`` and ``handles`` are made by the log."""
+    """JSON, for example mentions: users, and handles of groups behind an ``@``.
+    Buttons only of bots; ``command``, ``bots`` and ``handles`` are made by the
+    log."""
     to_user: str = ""
-    """The receiver: the message is in the conversation of the two, which the first one makes."""
+    """The receiver: the message is in the conversation of the two, which the
+    first one makes."""
     saved: bool = False
-    """Whether it goes into the conversation of ``to_user`` with themselves, whoever sends it."""
+    """Whether it goes into the conversation of ``to_user`` with themselves,
+    whoever sends it."""
     to_anybody: bool = False
-    """Whether ``to_user`` may be no account, in an app whose users are accounts: as for clients of GoChat."""
+    """Whether ``to_user`` may be no account, in an app whose users are
+    accounts: as for clients of GoChat."""
     conversation: int = 0
     """The id of a conversation, of which the sender is a member."""
     group: bool = False
-    """True: ``conversation`` must be a group. False: it may be any conversation of the sender."""
+    """True: ``conversation`` must be a group. False: it may be any conversation
+    of the sender."""
     room: str = ""
-    """The name of a room of the ``action`` dialect, or of a channel with the history ``log``."""
+    """The name of a room of the ``action`` dialect, or of a channel with the
+    history ``log``."""
     thread: int = 0
-    """Id of a message of the same conversation: this one is a reply in its thread; 0: it is in none."""
+    """Id of a message of the same conversation: this one is a reply in its
+    thread; 0: it is in none."""
     also: bool = False
     """The conversation shows the reply, too, not its thread alone."""
     uplink_session: int = 0
     """The session that sends it, where only the sender's newest one may
-    (:meth:`imserver.messenger.messages.log.writer.LogWriter.begin_uplink`); 0: every session may."""
+    (:meth:`imserver.messenger.messages.log.writer.LogWriter.begin_uplink`); 0:
+    every session may."""
 
 
 Entry = Message
@@ -116,14 +132,18 @@ Entry = Message
 
 
 class Appended(Struct, frozen=True):
-    """A draft was stored. ``repeated``: it had been stored before; this repeats the first result."""
+    """A draft was stored. ``repeated``: it had been stored before; this repeats
+    the first result."""
 
     entry: Entry
     repeated: bool = False
 
 
 _OF_REASON: Final = {
-    RejectReason.UNKNOWN_CONVERSATION: (ReplyCode.NO_DATA, Problems.UNKNOWN_CONVERSATION),
+    RejectReason.UNKNOWN_CONVERSATION: (
+        ReplyCode.NO_DATA,
+        Problems.UNKNOWN_CONVERSATION,
+    ),
     RejectReason.UNKNOWN_ACCOUNT: (ReplyCode.NO_DATA, Problems.UNKNOWN_ACCOUNT),
     RejectReason.UNKNOWN_MESSAGE: (ReplyCode.NO_DATA, Problems.UNKNOWN_MESSAGE),
     RejectReason.INVALID: (ReplyCode.BAD_PARAMETER, Problems.INVALID_REQUEST),
@@ -144,33 +164,40 @@ class Rejected(Struct, frozen=True):
     """A draft was not stored. Sending it again cannot succeed."""
 
     reason: str
-    """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``, ``invalid``, ``recalled``,
-    ``blocked``, ``rejected``, ``read_only`` or ``superseded``."""
+    """``unknown_conversation``, ``unknown_account``, ``not_member``, ``muted``,
+    ``invalid``, ``recalled``, ``blocked``, ``rejected``, ``read_only`` or
+    ``superseded``."""
     detail: str = ""
     until: int = 0
     """The end of a mute in the whole app, in Unix seconds; 0: it is none."""
 
     @property
     def reply_code(self) -> int:
-        """The reply code for clients: 1003 if the reason has no code of its own."""
+        """The reply code for clients: 1003 if the reason has no code of its
+        own."""
         return _OF_REASON.get(self.reason, _OTHERWISE)[0]
 
     @property
     def problem(self) -> HttpProblem:
-        """The problem for HTTP: an unknown conversation if the reason has none of its own."""
+        """The problem for HTTP: an unknown conversation if the reason has none
+        of its own."""
         return _OF_REASON.get(self.reason, _OTHERWISE)[1]
 
     @property
     def explanation(self) -> str:
         """What to say with the problem; ``""``: its own message."""
-        return "The receiver does not allow it" if self.reason == RejectReason.BLOCKED else self.detail
+        return (
+            "The receiver does not allow it"
+            if self.reason == RejectReason.BLOCKED
+            else self.detail
+        )
 
 
 class StorageUnsure(StorageUnavailable):
     """It is unknown whether the database stored the entry.
 
-    Set ``on_known`` to receive the final result. It is called before the entry is delivered and must not
-    switch.
+    Set ``on_known`` to receive the final result. It is called before the entry
+    is delivered and must not switch.
     """
 
     on_known: Callable[[Stored], None] | None = None
@@ -181,10 +208,12 @@ Stored = Appended | Rejected | StorageUnavailable
 
 
 class Membership(Struct, frozen=True, kw_only=True):
-    """Membership of a user in a conversation, for a range of log ids. Joining again adds another row.
+    """Membership of a user in a conversation, for a range of log ids. Joining
+    again adds another row.
 
-    The user receives entries with ``joined_id < id <= left_id``. The first is the entry about the join, the
-    last the entry about the leave. Where the group shows its whole history, the user may read earlier ones.
+    The user receives entries with ``joined_id < id <= left_id``. The first is
+    the entry about the join, the last the entry about the leave. Where the
+    group shows its whole history, the user may read earlier ones.
     """
 
     user: str
@@ -198,7 +227,8 @@ class Membership(Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     kind_of_conversation: ConversationKind = "group"
     bot: bool = False
-    """The member of a group is a bot, which reads only the entries that name it."""
+    """The member of a group is a bot, which reads only the entries that name
+    it."""
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
@@ -226,20 +256,24 @@ class Conversation(Struct, frozen=True, kw_only=True):
     description: str = ""
     """Of a group."""
     handle: str = ""
-    """By which messages to any group mention the members of this one; ``""``: it has none."""
+    """By which messages to any group mention the members of this one; ``""``:
+    it has none."""
 
     def peer(self, reader: str) -> str:
-        """The other user of the conversation of ``reader``, who may be the reader; ``""`` in a group."""
+        """The other user of the conversation of ``reader``, who may be the
+        reader; ``""`` in a group."""
         if not self.members:
             return ""
         return self.members[0] if self.members[1] == reader else self.members[1]
 
     def option_values(self) -> dict[str, str]:
-        """The options of a group with their values: history, invite, rename, pin, bots, write, reply."""
+        """The options of a group with their values: history, invite, rename,
+        pin, bots, write, reply."""
         return options_of(self.options)
 
     def may_write(self, role: str, in_thread: bool = False) -> bool:
-        """Whether a member with this role may write, or (``in_thread``) reply in a thread alone."""
+        """Whether a member with this role may write, or (``in_thread``) reply
+        in a thread alone."""
         return may_write(self.options, role, in_thread)
 
 
@@ -251,7 +285,8 @@ class ConversationSummary(Struct, frozen=True):
 
     conversation: Conversation
     last: Entry | None
-    """The newest entry that the user may read and has not hidden. Reactions and pins do not count."""
+    """The newest entry that the user may read and has not hidden. Reactions and
+    pins do not count."""
     unread: int
     """Number of messages of others after ``read``, among the newest :data:`UNREAD_ENTRIES` entries; at most
     :attr:`MOST_UNREAD`."""
@@ -261,15 +296,18 @@ class ConversationSummary(Struct, frozen=True):
     position: int = 0
     """Id of the newest entry of any kind, hidden or not. It orders the list."""
     mentions: int = 0
-    """Number of the unread messages that mention the user; at most :attr:`MOST_UNREAD`."""
+    """Number of the unread messages that mention the user; at most
+    :attr:`MOST_UNREAD`."""
     is_new: bool = False
-    """The user (no owner) has become a member after all that they have read, and has not written ``last``."""
+    """The user (no owner) has become a member after all that they have read,
+    and has not written ``last``."""
     unread_more: bool = False
     """Whether there are more than :attr:`MOST_UNREAD` unread messages."""
 
 
 class Receipt(Struct, frozen=True):
-    """How far a user has read a conversation (``read``), and the user's devices have received it."""
+    """How far a user has read a conversation (``read``), and the user's devices
+    have received it."""
 
     conversation: int
     user: str
@@ -278,8 +316,8 @@ class Receipt(Struct, frozen=True):
 
 
 class ReceiptCount(Struct, frozen=True):
-    """How many other members may read the message ``id`` (``members``), and have received and read it. Bots
-    are not counted."""
+    """How many other members may read the message ``id`` (``members``), and
+    have received and read it. Bots are not counted."""
 
     id: int
     members: int
@@ -290,8 +328,9 @@ class ReceiptCount(Struct, frozen=True):
 class MarkResult(Struct, frozen=True):
     """Result of setting a position: the new position, and the users to notify.
 
-    ``moved`` False: the position was not behind the given one. ``authors``: other users who wrote the entries
-    that are read now (at most the newest :data:`MOST_RECEIPTED` of them).
+    ``moved`` False: the position was not behind the given one. ``authors``:
+    other users who wrote the entries that are read now (at most the newest
+    :data:`MOST_RECEIPTED` of them).
     """
 
     receipt: Receipt
@@ -302,8 +341,9 @@ class MarkResult(Struct, frozen=True):
 
 
 class Marks(Struct, frozen=True):
-    """Changes of a user's marks, and of others' receipts, after a version. Stored per user, outside the
-    log. ``more``: others follow the ``version``."""
+    """Changes of a user's marks, and of others' receipts, after a version.
+    Stored per user, outside the log. ``more``: others follow the
+    ``version``."""
 
     version: int
     reads: dict[int, int]
@@ -318,7 +358,8 @@ class Marks(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """A stored change of a group, a reaction or a pin, with its entry.
 
-    ``entry`` is None if nothing had to change. ``users``: users whose membership changed.
+    ``entry`` is None if nothing had to change. ``users``: users whose
+    membership changed.
     """
 
     conversation: int
@@ -327,16 +368,16 @@ class Change(Struct, frozen=True):
 
 
 class LogExtent(Struct, frozen=True):
-    """Which entries a log has: those after ``floor`` up to ``head``, but none in the ranges (first, last) of
-    ``lost``."""
+    """Which entries a log has: those after ``floor`` up to ``head``, but none
+    in the ranges (first, last) of ``lost``."""
 
     floor: int
     head: int
     lost: tuple[tuple[int, int], ...] = ()
 
     def continues(self, cursor: int) -> bool:
-        """Whether a client with this cursor can go on: the log has every entry after it, and none before it
-        was lost that the client has seen."""
+        """Whether a client with this cursor can go on: the log has every entry
+        after it, and none before it was lost that the client has seen."""
         return self.floor <= cursor <= self.head and not self.is_lost(cursor)
 
     def is_lost(self, cursor: int) -> bool:
@@ -348,9 +389,11 @@ NO_LOG: Final = LogExtent(0, 0)
 
 
 class PublicationPage(Struct, frozen=True):
-    """Messages of a channel in the requested order. ``more``: further ones follow in this order.
+    """Messages of a channel in the requested order. ``more``: further ones
+    follow in this order.
 
-    ``last``: id of the newest entry of the channel, 0 without one. ``extent``: of the log.
+    ``last``: id of the newest entry of the channel, 0 without one. ``extent``:
+    of the log.
     """
 
     entries: list[Entry]
@@ -361,8 +404,9 @@ class PublicationPage(Struct, frozen=True):
 
 MOST_UNREAD: Final = ConversationSummary.MOST_UNREAD
 UNREAD_ENTRIES: Final = 5000
-"""Unread messages are counted among so many of the newest entries of all kinds, of the user and of others: a
-user who writes and never reads must not make a list of conversations slow."""
+"""Unread messages are counted among so many of the newest entries of all kinds,
+of the user and of others: a user who writes and never reads must not make a
+list of conversations slow."""
 MOST_RECEIPTED: Final = 1000
 
 
@@ -381,31 +425,35 @@ OPTIONS: Final[dict[str, tuple[int, str, str]]] = {
     "write": (32, "member", "admin"),
     "reply": (64, "member", "admin"),
 }
-"""Option of a group → its bit, its value without the bit (the default), and with it.
+"""Option of a group → its bit, its value without the bit (the default), and
+with it.
 
-``history``: what members who join from then on may read. ``bots``: what bots read from then on. The others:
-the lowest role that may do it. Who may write may reply in threads, too.
+``history``: what members who join from then on may read. ``bots``: what bots
+read from then on. The others: the lowest role that may do it. Who may write may
+reply in threads, too.
 """
 OPENNESS: Final[tuple[tuple[bool, Everybody], ...]] = (
     *((False, ""), (True, "")),
     *((False, "members"), (False, "all")),
 )
-"""What the column ``open`` of a group says: whether anybody may join, and whose group it is. Nodes of 1.0
-know that it is 0 or not."""
+"""What the column ``open`` of a group says: whether anybody may join, and whose
+group it is. Nodes of 1.0 know that it is 0 or not."""
 
 
 def openness_of(column: int) -> tuple[bool, Everybody]:
-    """What the column says. What a later release has written is a closed group here, which is nobody's."""
+    """What the column says. What a later release has written is a closed group
+    here, which is nobody's."""
     return OPENNESS[column] if column < len(OPENNESS) else OPENNESS[0]
 
 
 GroupText = Literal["name", "avatar", "description", "handle"]
-"""What a group has as text: its name, the URL of its picture, what it is for, and its handle."""
+"""What a group has as text: its name, the URL of its picture, what it is for,
+and its handle."""
 
 
 def may_write(options: int, role: str, in_thread: bool = False) -> bool:
-    """Whether the options of a group let a member with this role write, or (``in_thread``) reply in a thread
-    alone."""
+    """Whether the options of a group let a member with this role write, or
+    (``in_thread``) reply in a thread alone."""
     if role != "member" or not options & OPTIONS["write"][0]:
         return True
     return in_thread and not options & OPTIONS["reply"][0]
@@ -417,9 +465,10 @@ def options_of(bits: int) -> dict[str, str]:
 
 
 class GroupState(Struct, frozen=True):
-    """State of a group before a change: the roles of the acting user and of the named users, as far as they
-    are members, whether anybody may join, the options with their values, and which members are muted.
-    ``everybody``: whose group it is. ``bots``: the members who are bots."""
+    """State of a group before a change: the roles of the acting user and of the
+    named users, as far as they are members, whether anybody may join, the
+    options with their values, and which members are muted. ``everybody``: whose
+    group it is. ``bots``: the members who are bots."""
 
     roles: Mapping[str, str]
     open: bool
@@ -430,24 +479,26 @@ class GroupState(Struct, frozen=True):
 
 
 Right = Callable[[GroupState], Rejected | None]
-"""Permission check for a change of a group. It runs under the log's lock, so nothing happens between the
-check and the change. It may run in another thread, so it must use only its argument."""
+"""Permission check for a change of a group. It runs under the log's lock, so
+nothing happens between the check and the change. It may run in another thread,
+so it must use only its argument."""
 
 
-# --- what travels between senders, the log, and those who deliver -------------------------------------------
+# --- what travels between senders, the log, and those who deliver -------------
 
 Done = Callable[[Stored], None]
 """Gets the result of a draft; called once, and must not switch."""
 
 
 class DraftSource(Protocol):
-    """The row of a feature that decides about a draft: the message is stored and the row changed, or
-    neither. Both methods run in the transaction of the log, which may run again, perhaps in another
-    thread."""
+    """The row of a feature that decides about a draft: the message is stored
+    and the row changed, or neither. Both methods run in the transaction of the
+    log, which may run again, perhaps in another thread."""
 
     def holds(self, sql: Statements) -> bool:
-        """Whether the row lets the draft be stored; from then on it is locked. Asked in the order of the
-        drafts: what one writes here, the next one reads."""
+        """Whether the row lets the draft be stored; from then on it is locked.
+        Asked in the order of the drafts: what one writes here, the next one
+        reads."""
 
     def stored(self, sql: Statements, entry: Entry) -> None:
         """The message is stored as this entry: delete the row, or change it."""
@@ -457,18 +508,20 @@ class DraftOwner(Protocol):
     """Who has sent drafts to the log, and passes on their results."""
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
-        """The result of a draft: after the commit, and before its entry is delivered. Results of an app come
-        in the order of the ids. After a StorageUnsure comes the final one. Never switches."""
+        """The result of a draft: after the commit, and before its entry is
+        delivered. Results of an app come in the order of the ids. After a
+        StorageUnsure comes the final one. Never switches."""
 
 
 class AppendRequest(Struct, eq=False):
     """A draft on its way to the log, and back with its result.
 
-    ``done`` gets the result; None: nobody waits for it any more. If there is an ``owner``, that hears the
-    result, and passes it on. ``connection``: of the sender. ``to_account``: the receiver of a first message
-    must be an account. ``source``: the row that decides about the draft. StorageUnavailable: nothing was
-    stored. StorageUnsure: the answer to COMMIT did not come in time; its ``on_known`` receives the final
-    result.
+    ``done`` gets the result; None: nobody waits for it any more. If there is an
+    ``owner``, that hears the result, and passes it on. ``connection``: of the
+    sender. ``to_account``: the receiver of a first message must be an account.
+    ``source``: the row that decides about the draft. StorageUnavailable:
+    nothing was stored. StorageUnsure: the answer to COMMIT did not come in
+    time; its ``on_known`` receives the final result.
     """
 
     app: str
@@ -491,8 +544,9 @@ class AppendRequest(Struct, eq=False):
 
 
 class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
-    """What a transaction stored in the log of an app: all ids from ``first`` to ``last``, or those that
-    concern this node. Nodes send it to each other as it is."""
+    """What a transaction stored in the log of an app: all ids from ``first`` to
+    ``last``, or those that concern this node. Nodes send it to each other as it
+    is."""
 
     app: str
     first: int
@@ -501,18 +555,22 @@ class Commit(Struct, frozen=True, gc=False, tag="l", array_like=True):
 
 
 class LogObserver(Protocol):
-    """Hears what this node stores in the logs of some apps. It adds itself to ``MessageServices.observers``
-    when its feature is built."""
+    """Hears what this node stores in the logs of some apps. It adds itself to
+    ``MessageServices.observers`` when its feature is built."""
 
     @property
     def apps(self) -> Container[str]:
         """The apps whose stored entries it hears of. Never switches."""
 
-    def committed(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """This node's transaction stored these entries of one of :attr:`apps`. Never switches."""
+    def committed(
+        self, app: str, first: int, last: int, entries: Sequence[Entry]
+    ) -> None:
+        """This node's transaction stored these entries of one of :attr:`apps`.
+        Never switches."""
 
     def undelivered(self, app: str) -> int | None:
-        """The position in the log after which entries must stay. None: all may expire. Switches.
+        """The position in the log after which entries must stay. None: all may
+        expire. Switches.
 
         Raises StorageUnavailable.
         """

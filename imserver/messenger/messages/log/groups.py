@@ -1,6 +1,8 @@
-"""Changes of groups. Each runs in a transaction and adds an entry about the change to the log.
+"""Changes of groups. Each runs in a transaction and adds an entry about the
+change to the log.
 
-Permissions are checked under the log's lock, so they hold at the moment of the change.
+Permissions are checked under the log's lock, so they hold at the moment of the
+change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +11,14 @@ from typing import Any, Final
 import msgspec
 
 from imserver.gateway.config.settings import MAX_USER_BYTES
-from imserver.gateway.storage.statements import Condition, chunks, marks_of, padded, text_objection, text_of
+from imserver.gateway.storage.statements import (
+    Condition,
+    chunks,
+    marks_of,
+    padded,
+    text_objection,
+    text_of,
+)
 from imserver.messenger.messages.log.bots import MOST_BOTS, accounts_among
 from imserver.messenger.messages.log.contract import (
     OPENNESS,
@@ -27,7 +36,12 @@ from imserver.messenger.messages.log.contract import (
     options_of,
 )
 from imserver.messenger.messages.log.handles import MOST_HANDLES, look_of
-from imserver.messenger.messages.log.rows import GROUP, SQLITE_BY_GROUP, ConversationState, count_members
+from imserver.messenger.messages.log.rows import (
+    GROUP,
+    SQLITE_BY_GROUP,
+    ConversationState,
+    count_members,
+)
 from imserver.messenger.messages.log.transaction import AppTransaction
 from imserver.messenger.messages.log.writer import WritingPart, in_transaction
 from imserver.messenger.messages.model import EntryKind
@@ -36,16 +50,25 @@ OWNER: Final = "owner"
 ADMIN: Final = "admin"
 MEMBER: Final = "member"
 ROLES: Final = (OWNER, ADMIN, MEMBER)
-TEXT_BYTES: Final[dict[GroupText, int]] = {"name": 500, "avatar": 1000, "description": 2000, "handle": 128}
+TEXT_BYTES: Final[dict[GroupText, int]] = {
+    "name": 500,
+    "avatar": 1000,
+    "description": 2000,
+    "handle": 128,
+}
 """Limits of the texts of a group."""
 MOST_LEAVING: Final = 1000
-"""Members of a deleted group that leave in one transaction. Its entry names them."""
+"""Members of a deleted group that leave in one transaction. Its entry names
+them."""
 
-_TOO_MANY_BOTS: Final = Rejected(RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots")
+_TOO_MANY_BOTS: Final = Rejected(
+    RejectReason.INVALID, f"users: a group has at most {MOST_BOTS} bots"
+)
 
 
 class GroupWriter(WritingPart):
-    """Changes groups. Each method returns after the commit and may raise StorageUnavailable."""
+    """Changes groups. Each method returns after the commit and may raise
+    StorageUnavailable."""
 
     @in_transaction
     def create(
@@ -61,18 +84,24 @@ class GroupWriter(WritingPart):
         is_open: bool = False,
         everybody: Everybody = "",
     ) -> Change | Rejected:
-        """Create a group with its owner and members. Its first entry has the kind ``group``, and says what
-        makes it another kind of group.
+        """Create a group with its owner and members. Its first entry has the
+        kind ``group``, and says what makes it another kind of group.
 
         ``options``: those that differ from the defaults.
         """
         all_users = list(dict.fromkeys((owner, *users)))
-        if wrong := _wrong(all_users) or _wrong_texts({"name": name, "description": description}):
+        if wrong := _wrong(all_users) or _wrong_texts(
+            {"name": name, "description": description}
+        ):
             return wrong
-        bots = accounts_among(transaction.sql, transaction.app, all_users, "AND bot = 1")
+        bots = accounts_among(
+            transaction.sql, transaction.app, all_users, "AND bot = 1"
+        )
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
-        state = transaction.make_conversation(GROUP, (), name, _with_options(0, options or {}))
+        state = transaction.make_conversation(
+            GROUP, (), name, _with_options(0, options or {})
+        )
         transaction.admit(state, [owner], OWNER, bots=bots)
         transaction.admit(state, all_users[1:], MEMBER, bots=bots)
         if bots:
@@ -81,10 +110,16 @@ class GroupWriter(WritingPart):
         details |= {"open": True} if is_open else {}
         details |= {"everybody": everybody} if everybody else {}
         kind = options_of(state.options)
-        details |= {option: kind[option] for option in ("write", "reply") if kind[option] != MEMBER}
+        details |= {
+            option: kind[option]
+            for option in ("write", "reply")
+            if kind[option] != MEMBER
+        }
         entry = record(transaction, state, "group", owner, details, meta)
         if is_open or everybody:
-            transaction.set_group(state.id, "open", OPENNESS.index((is_open and not everybody, everybody)))
+            transaction.set_group(
+                state.id, "open", OPENNESS.index((is_open and not everybody, everybody))
+            )
         if description:
             transaction.set_group(state.id, "description", description)
         return Change(state.id, entry, tuple(all_users))
@@ -104,16 +139,22 @@ class GroupWriter(WritingPart):
         condition: Condition | None = None,
         everybody: bool = False,
     ) -> Change | Rejected:
-        """Add members. Existing members are unchanged. One entry of kind ``join`` names the new members, and
-        has the number of all.
+        """Add members. Existing members are unchanged. One entry of kind
+        ``join`` names the new members, and has the number of all.
 
-        ``most``: limit of the number of members (0: no limit). ``right``, here and below: permission check
-        (None: anybody may make the change). ``invited_by``: maker of the invitation that the user ``by`` has
-        accepted. ``condition``: for new members, after all other checks. ``everybody``: they are members
-        because the group is everybody's, and none of them is a bot.
+        ``most``: limit of the number of members (0: no limit). ``right``, here
+        and below: permission check (None: anybody may make the change).
+        ``invited_by``: maker of the invitation that the user ``by`` has
+        accepted. ``condition``: for new members, after all other checks.
+        ``everybody``: they are members because the group is everybody's, and
+        none of them is a bot.
         """
         named = [*users, invited_by] if invited_by else () if everybody else users
-        state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, named, right)
+        state = (
+            _wrong(users)
+            or _wrong_role(role)
+            or _group(transaction, conversation, by, named, right)
+        )
         if isinstance(state, Rejected):
             return state
         there = transaction.members(conversation, users)
@@ -123,14 +164,20 @@ class GroupWriter(WritingPart):
         count = count_members(transaction.sql, transaction.log, conversation) + len(new)
         if most and count > most:
             return Rejected(RejectReason.FULL)
-        bots = [] if everybody else accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
+        bots = (
+            []
+            if everybody
+            else accounts_among(transaction.sql, transaction.app, new, "AND bot = 1")
+        )
         if len(state.bots) + len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
         if condition is not None and not condition(transaction.sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
         readable_after = start_of_history(transaction, conversation, new)
         # Who leaves and joins again stays muted.
-        mutes = {user: until for user, _, until in _ended(transaction, conversation, new)}
+        mutes = {
+            user: until for user, _, until in _ended(transaction, conversation, new)
+        }
         transaction.admit(state, new, role, readable_after, bots, mutes)
         if bots:
             transaction.set_bots(state, (*state.bots, *bots))
@@ -139,7 +186,9 @@ class GroupWriter(WritingPart):
             details["invited_by"] = invited_by
         if everybody:
             details["everybody"] = True
-        return Change(state.id, record(transaction, state, "join", by, details), tuple(new))
+        return Change(
+            state.id, record(transaction, state, "join", by, details), tuple(new)
+        )
 
     @in_transaction
     def leave(
@@ -153,42 +202,59 @@ class GroupWriter(WritingPart):
         right: Right | None = None,
         note: Callable[[AppTransaction, Sequence[str]], object] | None = None,
     ) -> Change | Rejected:
-        """End memberships. One entry of kind ``leave`` names the users, and has the number of those who
-        remain.
+        """End memberships. One entry of kind ``leave`` names the users, and has
+        the number of those who remain.
 
-        ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner after all others, and nobody
-        can join by themselves any more. Call it until nobody is left. ``heir``: if the owner leaves, the
-        first remaining admin, else the first remaining member, becomes the owner. The entry about this
-        precedes the ``leave`` entry. ``note`` stores more about those who leave, in the transaction.
+        ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner
+        after all others, and nobody can join by themselves any more. Call it
+        until nobody is left. ``heir``: if the owner leaves, the first remaining
+        admin, else the first remaining member, becomes the owner. The entry
+        about this precedes the ``leave`` entry. ``note`` stores more about
+        those who leave, in the transaction.
         """
-        state = _wrong(users or ()) or _group(transaction, conversation, by, users or (), right)
+        state = _wrong(users or ()) or _group(
+            transaction, conversation, by, users or (), right
+        )
         if isinstance(state, Rejected):
             return state
         sql = transaction.sql
         if users is None:
             leaving: list[str] = []
             for role in (MEMBER, ADMIN, OWNER):
-                leaving += _first_of(transaction, conversation, role, MOST_LEAVING - len(leaving))
+                leaving += _first_of(
+                    transaction, conversation, role, MOST_LEAVING - len(leaving)
+                )
             transaction.set_group(conversation, "open", 0)
             sql.execute(
-                "DELETE FROM invitation WHERE app = %s AND conversation = %s", (transaction.app, conversation)
+                "DELETE FROM invitation WHERE app = %s AND conversation = %s",
+                (transaction.app, conversation),
             )
         else:
             there = transaction.members(conversation, users)
             leaving = [user for user in dict.fromkeys(users) if user in there]
         if not leaving:
             return Change(conversation)
-        if heir and users is not None and any(there[user][1] == OWNER for user in leaving):
+        if (
+            heir
+            and users is not None
+            and any(there[user][1] == OWNER for user in leaving)
+        ):
             _promote_heir(transaction, state, leaving, by)
-        count = count_members(transaction.sql, transaction.log, conversation) - len(leaving)
+        count = count_members(transaction.sql, transaction.log, conversation) - len(
+            leaving
+        )
         if not count:
             transaction.set_group(conversation, "handle", "")
-        entry = record(transaction, state, "leave", by, {"users": leaving, "members": count})
+        entry = record(
+            transaction, state, "leave", by, {"users": leaving, "members": count}
+        )
         end_members(transaction, state, leaving)
         if note is not None:
             note(transaction, leaving)
         if any(bot in leaving for bot in state.bots):
-            transaction.set_bots(state, tuple(bot for bot in state.bots if bot not in leaving))
+            transaction.set_bots(
+                state, tuple(bot for bot in state.bots if bot not in leaving)
+            )
             transaction.settle()
         return Change(state.id, entry, tuple(leaving))
 
@@ -202,10 +268,12 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change texts of a group. For each that has changed there is an entry of kind ``group``.
+        """Change texts of a group. For each that has changed there is an entry
+        of kind ``group``.
 
-        Its ``change`` is the name of the text; ``rename`` for the name. Nothing is stored if nothing changes.
-        A handle that another group has is refused.
+        Its ``change`` is the name of the text; ``rename`` for the name. Nothing
+        is stored if nothing changes. A handle that another group has is
+        refused.
         """
         state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
         if not isinstance(state, Rejected) and given.get("handle"):
@@ -234,7 +302,8 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Open or close a group for anybody to join. The entry has the kind ``group``.
+        """Open or close a group for anybody to join. The entry has the kind
+        ``group``.
 
         Nothing is stored if nothing changes.
         """
@@ -244,7 +313,12 @@ class GroupWriter(WritingPart):
         if group_settings(transaction, conversation)[0] == is_open:
             return Change(state.id)
         transaction.set_group(conversation, "open", int(is_open))
-        return Change(state.id, record(transaction, state, "group", by, {"change": "open", "open": is_open}))
+        return Change(
+            state.id,
+            record(
+                transaction, state, "group", by, {"change": "open", "open": is_open}
+            ),
+        )
 
     @in_transaction
     def set_everybody(
@@ -256,8 +330,8 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Say whose group it is without joining. Nobody can join it by themselves any more. The entry has the
-        kind ``group``.
+        """Say whose group it is without joining. Nobody can join it by
+        themselves any more. The entry has the kind ``group``.
 
         Members stay members. Nothing is stored if nothing changes.
         """
@@ -280,7 +354,8 @@ class GroupWriter(WritingPart):
         *,
         right: Right | None = None,
     ) -> Change | Rejected:
-        """Change options of a group. The entry has the kind ``group`` and names those that have changed.
+        """Change options of a group. The entry has the kind ``group`` and names
+        those that have changed.
 
         Nothing is stored if nothing changes.
         """
@@ -312,8 +387,9 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Change a member's role or mute. The entry has the kind ``group``.
 
-        Its ``change`` is ``mute`` without a role, else ``member``. Nothing is stored if nothing changes. If
-        the member becomes the owner, the previous owner becomes an admin.
+        Its ``change`` is ``mute`` without a role, else ``member``. Nothing is
+        stored if nothing changes. If the member becomes the owner, the previous
+        owner becomes an admin.
         """
         state = (
             _wrong((user,))
@@ -335,14 +411,19 @@ class GroupWriter(WritingPart):
                 if owner != user:
                     _set(transaction, state, owner, ADMIN, None, by)
         change = "mute" if role is None else "member"
-        return Change(state.id, _set(transaction, state, user, *after, by, change), (user,))
+        return Change(
+            state.id, _set(transaction, state, user, *after, by, change), (user,)
+        )
 
 
-# --- internal -----------------------------------------------------------------------------------------------
+# --- internal -----------------------------------------------------------------
 
 
 def _promote_heir(
-    transaction: AppTransaction, state: ConversationState, leaving: Sequence[str], by: str
+    transaction: AppTransaction,
+    state: ConversationState,
+    leaving: Sequence[str],
+    by: str,
 ) -> None:
     """Make a remaining member the owner, if a person remains."""
     for role in (ADMIN, MEMBER):
@@ -363,7 +444,8 @@ def _set(
     by: str,
     change: str = "member",
 ) -> Entry:
-    """Change a member and add an entry about it. ``muted_until`` None: unchanged."""
+    """Change a member and add an entry about it. ``muted_until`` None:
+    unchanged."""
     if muted_until is None:
         muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
     transaction.sql.execute(
@@ -371,7 +453,12 @@ def _set(
         "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
         (role, muted_until, transaction.log, user, state.id),
     )
-    details = {"change": change, "users": [user], "role": role, "muted_until": muted_until}
+    details = {
+        "change": change,
+        "users": [user],
+        "role": role,
+        "muted_until": muted_until,
+    }
     return record(transaction, state, "group", by, details)
 
 
@@ -388,7 +475,8 @@ def record(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Entry:
-    """Add an entry about a change to its conversation. ``details``: its ``meta``. ``time_ms`` 0: now."""
+    """Add an entry about a change to its conversation. ``details``: its
+    ``meta``. ``time_ms`` 0: now."""
     draft = Draft(
         sender=by,
         kind=kind,
@@ -405,9 +493,14 @@ def record(
 
 
 def _group(
-    transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
+    transaction: AppTransaction,
+    conversation: int,
+    by: str,
+    users: Sequence[str],
+    right: Right | None,
 ) -> ConversationState | Rejected:
-    """The group to change, or the reason of a refusal. ``users``: the users that the change names."""
+    """The group to change, or the reason of a refusal. ``users``: the users
+    that the change names."""
     state = transaction.conversations((conversation,))().get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -419,7 +512,14 @@ def _group(
     muted = {user for (user, _), until in mutes.items() if until > transaction.now}
     openness, options = group_settings(transaction, state.id)
     is_open, everybody = openness_of(openness)
-    return right(GroupState(roles, is_open, options_of(options), muted, everybody, state.bots)) or state
+    return (
+        right(
+            GroupState(
+                roles, is_open, options_of(options), muted, everybody, state.bots
+            )
+        )
+        or state
+    )
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
@@ -429,38 +529,51 @@ def _with_options(bits: int, given: Mapping[str, str]) -> int:
     return bits
 
 
-def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
+def _first_of(
+    transaction: AppTransaction, conversation: int, role: str, most: int
+) -> list[str]:
     sql = transaction.sql
     statement = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
-    return [text_of(row[0]) for row in sql.query(statement, (transaction.log, conversation, role, most))]
+    return [
+        text_of(row[0])
+        for row in sql.query(statement, (transaction.log, conversation, role, most))
+    ]
 
 
 def group_settings(transaction: AppTransaction, conversation: int) -> tuple[int, int]:
-    """The columns ``open`` (see :func:`openness_of`) and ``options`` of a group."""
+    """The columns ``open`` (see :func:`openness_of`) and ``options`` of a
+    group."""
     statement = "SELECT open, options FROM conversation WHERE log = %s AND id = %s"
     (row,) = transaction.sql.query(statement, (transaction.log, conversation))
     return row[0], row[1]
 
 
-def start_of_history(transaction: AppTransaction, conversation: int, users: Sequence[str]) -> dict[str, int]:
-    """User → id after which a new member may read earlier entries, if the group shows its whole history.
+def start_of_history(
+    transaction: AppTransaction, conversation: int, users: Sequence[str]
+) -> dict[str, int]:
+    """User → id after which a new member may read earlier entries, if the group
+    shows its whole history.
 
-    It is the end of an earlier membership, so that no entry belongs to two memberships.
+    It is the end of an earlier membership, so that no entry belongs to two
+    memberships.
     """
     if not group_settings(transaction, conversation)[1] & OPTIONS["history"][0]:
         return {}
     starts = dict.fromkeys(users, 0)
-    starts.update((user, left) for user, left, _ in _ended(transaction, conversation, users))
+    starts.update(
+        (user, left) for user, left, _ in _ended(transaction, conversation, users)
+    )
     return starts
 
 
 def _ended(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> Iterator[tuple[str, int, int]]:
-    """The memberships of these users that have ended, the last one last: (user, left_id, muted_until)."""
+    """The memberships of these users that have ended, the last one last: (user,
+    left_id, muted_until)."""
     sql = transaction.sql
     for some in chunks(users):
         some = padded(some, some[-1])
@@ -490,11 +603,15 @@ def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
     return None
 
 
-def _wrong_handle(transaction: AppTransaction, conversation: int, handle: str) -> Rejected | None:
+def _wrong_handle(
+    transaction: AppTransaction, conversation: int, handle: str
+) -> Rejected | None:
     statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
     rows = transaction.sql.query(statement, (transaction.log, conversation))
     if len(rows) >= MOST_HANDLES:
-        return Rejected(RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles")
+        return Rejected(
+            RejectReason.INVALID, f"handle: the app has {MOST_HANDLES} handles"
+        )
     look = look_of(handle)
     taken = any(look_of(text_of(row[1])) == look for row in rows)
     return Rejected(RejectReason.TAKEN, handle) if taken else None
@@ -504,7 +621,9 @@ def _wrong_role(role: str) -> Rejected | None:
     return None if role in ROLES else Rejected(RejectReason.INVALID, "role: unknown")
 
 
-def end_members(transaction: AppTransaction, state: ConversationState, users: Sequence[str]) -> None:
+def end_members(
+    transaction: AppTransaction, state: ConversationState, users: Sequence[str]
+) -> None:
     """End memberships with the last entry of the group."""
     transaction.sql.execute_many(
         "UPDATE membership SET left_id = %s "

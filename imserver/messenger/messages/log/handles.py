@@ -1,7 +1,9 @@
-"""Handles: names of groups by which a message mentions those members of the group who may read it.
+"""Handles: names of groups by which a message mentions those members of the
+group who may read it.
 
-A draft has the handle, behind an ``@``, among its ``mentions``. The log puts the members in its place, in the
-transaction that stores the message: so whatever knows mentions of users knows these.
+A draft has the handle, behind an ``@``, among its ``mentions``. The log puts
+the members in its place, in the transaction that stores the message: so
+whatever knows mentions of users knows these.
 """
 
 import re
@@ -17,14 +19,20 @@ from imserver.gateway.model import Limit
 from imserver.gateway.storage.statements import Statements, text_of
 from imserver.messenger.messages.log.bots import accounts_among
 from imserver.messenger.messages.log.contract import Draft, Rejected, RejectReason
-from imserver.messenger.messages.log.rows import SQLITE_BY_GROUP, ConversationState, decode_meta, names_in
+from imserver.messenger.messages.log.rows import (
+    SQLITE_BY_GROUP,
+    ConversationState,
+    decode_meta,
+    names_in,
+)
 
 is_handle: Final = re.compile(r"\w[\w.-]*\w").fullmatch
 """Whether a text may be a handle, once it is :func:`spelled`."""
 MOST_HANDLES: Final = 1000
 """The most handles of an app."""
 MOST_MEMBERS: Final = 1000
-"""A group with more members cannot be mentioned: all are looked up under the lock of the log."""
+"""A group with more members cannot be mentioned: all are looked up under the
+lock of the log."""
 MOST_GROUPS: Final = 5
 """The most groups that a message mentions."""
 IN_META: Final = b'"@'
@@ -41,19 +49,28 @@ def spelled(handle: str) -> str:
     return normalize("NFC", handle.lower())
 
 
-_BESIDE_OTHERS: Final = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC")
-"""How the names of letters begin that look like none of an alphabet, and are written beside Latin ones."""
+_BESIDE_OTHERS: Final = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "HANGUL",
+    "BOPOMOFO",
+    "IDEOGRAPHIC",
+)
+"""How the names of letters begin that look like none of an alphabet, and are
+written beside Latin ones."""
 _SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
 _LOOKS_LIKE: Final = str.maketrans(
-    # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below each what it looks like.
+    # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below
+    # each what it looks like.
     "аеорсухіјѕһӏԁԛԝѵүмктнвгпουνρικχγτμαεωօոսցıɑɡɩ",
     "aeopcyxijshldqwvymktnbrnouvpikxytmaewonugiagi",
 )
 
 
 def has_one_alphabet(handle: str) -> bool:
-    """Whether all its letters are of one alphabet, but those of East Asia: no word is written in two, and
-    their letters look alike."""
+    """Whether all its letters are of one alphabet, but those of East Asia: no
+    word is written in two, and their letters look alike."""
     scripts: set[str] = set()
     for sign in normalize("NFKC", handle):
         if category(sign).startswith("L"):
@@ -64,24 +81,35 @@ def has_one_alphabet(handle: str) -> bool:
 
 
 def look_of(handle: str) -> str:
-    """What handles have in common that look alike: Latin letters in place of those that look like them."""
+    """What handles have in common that look alike: Latin letters in place of
+    those that look like them."""
     signs = []
     for sign in normalize("NFKC", handle).lower().translate(_LOOKS_LIKE):
         known_as = unicodedata.name(sign, "")
         is_small_capital = known_as.startswith(_SMALL_CAPITAL)
-        signs.append(known_as.removeprefix(_SMALL_CAPITAL).lower() if is_small_capital else sign)
+        signs.append(
+            known_as.removeprefix(_SMALL_CAPITAL).lower() if is_small_capital else sign
+        )
     return "".join(signs)
 
 
-def reached(sql: Statements, log: int, group: int, conversation: int) -> Sequence[str] | None:
-    """The members of a group who are members of a conversation, too; None: one of both has too many."""
+def reached(
+    sql: Statements, log: int, group: int, conversation: int
+) -> Sequence[str] | None:
+    """The members of a group who are members of a conversation, too; None: one
+    of both has too many."""
     members = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
     )
-    if sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0] > MOST_MEMBERS:
+    if (
+        sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0]
+        > MOST_MEMBERS
+    ):
         return None
-    rows = sql.query(  # a look-up for each: without statistics PostgreSQL would join all members of both
+    # a look-up for each: without statistics PostgreSQL would join all members
+    # of both
+    rows = sql.query(
         f"SELECT h.member FROM ({members}) h WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND "
         "s.conversation = %s AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
         "ORDER BY h.member LIMIT %s",
@@ -93,20 +121,31 @@ def reached(sql: Statements, log: int, group: int, conversation: int) -> Sequenc
 def with_handles(
     sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
 ) -> Draft | Rejected:
-    """The draft of a message to a group, with users in place of the handles among its ``mentions``; and
-    ``handles`` in ``meta`` has those by which somebody is mentioned.
+    """The draft of a message to a group, with users in place of the handles
+    among its ``mentions``; and ``handles`` in ``meta`` has those by which
+    somebody is mentioned.
 
-    The sender is not mentioned. A guest mentions no group of which they are no member. Handles that no group
-    has stay, as users whom nobody knows do.
+    The sender is not mentioned. A guest mentions no group of which they are no
+    member. Handles that no group has stay, as users whom nobody knows do.
     """
     meta = decode_meta(draft.meta)
     names = dict.fromkeys(names_in(meta, "mentions"))
-    handles = {name: each for name in names if name[:1] == "@" and is_handle(each := spelled(name[1:]))}
+    handles = {
+        name: each
+        for name in names
+        if name[:1] == "@" and is_handle(each := spelled(name[1:]))
+    }
     statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
-    groups = {text_of(row[0]): row[1] for row in sql.query_in(statement, (log,), list(set(handles.values())))}
+    groups = {
+        text_of(row[0]): row[1]
+        for row in sql.query_in(statement, (log,), list(set(handles.values())))
+    }
     if groups and accounts_among(sql, app, [draft.sender], "AND guest = 1"):
         of_sender = "FROM membership WHERE log = %s AND member = %s AND left_id IS NULL"
-        statement, ids = f"SELECT conversation {of_sender} AND conversation IN {{}}", list(groups.values())
+        statement, ids = (
+            f"SELECT conversation {of_sender} AND conversation IN {{}}",
+            list(groups.values()),
+        )
         own = {row[0] for row in sql.query_in(statement, (log, draft.sender), ids)}
         groups = {handle: id for handle, id in groups.items() if id in own}
     if not groups:
@@ -115,7 +154,9 @@ def with_handles(
         return _TOO_MANY
     users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
     by: list[str] = []
-    for handle in dict.fromkeys(handle for handle in handles.values() if handle in groups):
+    for handle in dict.fromkeys(
+        handle for handle in handles.values() if handle in groups
+    ):
         members = reached(sql, log, groups[handle], state.id)
         if members is None:
             return _TOO_MANY

@@ -1,9 +1,10 @@
-"""Entries that the database has lost: it is a replica that lacked the newest commits of its primary, or a
-crash took commits that were not on the disk.
+"""Entries that the database has lost: it is a replica that lacked the newest
+commits of its primary, or a crash took commits that were not on the disk.
 
-Clients have seen the ids of these entries. A node that knows a greater id than the head of a log lets the
-logs continue far beyond, as ``imserver restore`` does, so no id is given twice. The head keeps the range
-between: a client whose cursor is in it has entries that the log does not have, and begins anew.
+Clients have seen the ids of these entries. A node that knows a greater id than
+the head of a log lets the logs continue far beyond, as ``imserver restore``
+does, so no id is given twice. The head keeps the range between: a client whose
+cursor is in it has entries that the log does not have, and begins anew.
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,13 @@ from imserver.gateway.storage.statements import Statements, text_of
 
 
 class EntriesLost(Exception):
-    """The head of a log is before an entry that is known to be stored. Nothing may be written."""
+    """The head of a log is before an entry that is known to be stored. Nothing
+    may be written."""
 
 
 class LostRange(Struct, frozen=True):
-    """The ids from ``first`` to ``last`` have no entries. ``found``: when it was found out, Unix seconds."""
+    """The ids from ``first`` to ``last`` have no entries. ``found``: when it
+    was found out, Unix seconds."""
 
     first: int
     last: int
@@ -32,7 +35,9 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
     """The ranges in the column ``log.lost``, in order."""
     if not column:
         return ()
-    return tuple([LostRange(*map(int, each.split(":"))) for each in text_of(column).split(",")])
+    return tuple(
+        [LostRange(*map(int, each.split(":"))) for each in text_of(column).split(",")]
+    )
 
 
 def _column_of(ranges: list[LostRange]) -> str:
@@ -43,21 +48,26 @@ def _column_of(ranges: list[LostRange]) -> str:
 
 
 def next_after_loss(column: Any) -> int:
-    """The number from which on seqs and versions continue that may have been lost; 0: nothing was lost."""
+    """The number from which on seqs and versions continue that may have been
+    lost; 0: nothing was lost."""
     ranges = ranges_of(column)
     return ranges[-1].last + 1 if ranges else 0
 
 
 def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
-    """Let all logs continue beyond what was lost, if the log of an app ends before the id that is ``known``.
-    Returns app → what was lost; nothing if another node was quicker.
+    """Let all logs continue beyond what was lost, if the log of an app ends
+    before the id that is ``known``. Returns app → what was lost; nothing if
+    another node was quicker.
 
-    With them the ids of events and accounts. Seqs and versions of marks follow when they are used.
+    With them the ids of events and accounts. Seqs and versions of marks follow
+    when they are used.
     """
     far = far_number()
     move_keys_on("account", sql, far)  # first, because MySQL commits with it
     for app in sorted(known):
-        sql.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
+        sql.insert_new(
+            "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
+        )
     rows = sql.query(
         "SELECT app, number, last_id, last_conversation, lost FROM log WHERE part = 0 "
         f"ORDER BY app{sql.for_update}"
@@ -71,7 +81,12 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
         sql.execute(
             "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
-            (head, beyond(last_conversation, far), _column_of([*ranges_of(lost), ranges[app]]), number),
+            (
+                head,
+                beyond(last_conversation, far),
+                _column_of([*ranges_of(lost), ranges[app]]),
+                number,
+            ),
         )
     raise_all(sql, far, "event_feed", "last_id")
     return ranges

@@ -1,4 +1,5 @@
-"""The message log of every app, in a database. All services read and write stored messages through it."""
+"""The message log of every app, in a database. All services read and write
+stored messages through it."""
 
 from collections.abc import Callable, Sequence
 from time import time
@@ -15,7 +16,13 @@ from imserver.messenger.messages.log.log_import import LogImport
 from imserver.messenger.messages.log.marks import MarkStore
 from imserver.messenger.messages.log.read import EntryReader
 from imserver.messenger.messages.log.removals import RemovalWriter
-from imserver.messenger.messages.log.rows import SQLITE_BY_CONVERSATION, LogHead, head_of, in_log, read_log
+from imserver.messenger.messages.log.rows import (
+    SQLITE_BY_CONVERSATION,
+    LogHead,
+    head_of,
+    in_log,
+    read_log,
+)
 from imserver.messenger.messages.log.search import EntrySearch
 from imserver.messenger.messages.log.threads import ThreadStore
 from imserver.messenger.messages.log.transaction import AppTransaction
@@ -25,23 +32,28 @@ from imserver.plugin.storage import Store
 
 
 class MessageLog(Store.Rows):
-    """The log of every app, in parts that each have a subject. All methods of the parts may switch and may
-    raise StorageUnavailable, which is temporary, unless their docstring says otherwise.
+    """The log of every app, in parts that each have a subject. All methods of
+    the parts may switch and may raise StorageUnavailable, which is temporary,
+    unless their docstring says otherwise.
 
-    A store has one: ``store.part(MessageLog)``. It opens an existing database at the first read, and creates
-    one at the first message or change of a group.
+    A store has one: ``store.part(MessageLog)``. It opens an existing database
+    at the first read, and creates one at the first message or change of a
+    group.
 
-    ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the message if the user may read it.
-    ``conversations`` reads conversations and their members: ``conversations.member(app, conversation, user)``
-    is None for who is no member. ``annotations`` makes reactions and pins, ``asks``
-    answers and closes questions, ``marks`` knows what users have
-    read, ``threads`` who follows which thread. ``removals`` removes messages for everybody. ``words`` is the
-    index of ``search``. ``import_past`` stores what another server had.
+    ``entries`` reads entries: ``entries.readable(app, user, [id])`` has the
+    message if the user may read it. ``conversations`` reads conversations and
+    their members: ``conversations.member(app, conversation, user)`` is None for
+    who is no member. ``annotations`` makes reactions and pins, ``asks`` answers
+    and closes questions, ``marks`` knows what users have read, ``threads`` who
+    follows which thread. ``removals`` removes messages for everybody. ``words``
+    is the index of ``search``. ``import_past`` stores what another server had.
     """
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.writer = LogWriter(lambda: store.database().writer_connection(), store.seconds)
+        self.writer = LogWriter(
+            lambda: store.database().writer_connection(), store.seconds
+        )
         self.groups = GroupWriter(self.writer, store)
         self.annotations = AnnotationWriter(self.writer, store)
         self.asks = AskLog(self.writer, store)
@@ -70,12 +82,14 @@ class MessageLog(Store.Rows):
         statement = f"INSERT INTO log (app, part, last_id, last_conversation, floor) {values} ON {clause}"
         sql.execute(statement, (app, last_id))
 
-    def import_past(self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]) -> None:
-        """Store what has happened on another server, in one transaction. For commands: no connection hears of
-        it.
+    def import_past(
+        self, app: str, keys: Sequence[str], work: Callable[[LogImport], object]
+    ) -> None:
+        """Store what has happened on another server, in one transaction. For
+        commands: no connection hears of it.
 
-        ``keys``: all that ``work`` uses. ``work`` may run again, and in another thread. Raises StorageUnsure
-        if the result is unknown: call it again.
+        ``keys``: all that ``work`` uses. ``work`` may run again, and in another
+        thread. Raises StorageUnsure if the result is unknown: call it again.
         """
 
         def change(transaction: AppTransaction) -> Change:
@@ -86,13 +100,17 @@ class MessageLog(Store.Rows):
 
         self.writer.change(app, change)
 
-    def erase_user(self, app: str, user: str, name: str, patience: float = 20.0) -> None:
-        """Erase a user: what they wrote, their reactions and marks, and their name. They leave all groups,
-        whose entries say so. ``name`` stands in place of the user from then on; ``""``: what they wrote stays
-        under their own.
+    def erase_user(
+        self, app: str, user: str, name: str, patience: float = 20.0
+    ) -> None:
+        """Erase a user: what they wrote, their reactions and marks, and their
+        name. They leave all groups, whose entries say so. ``name`` stands in
+        place of the user from then on; ``""``: what they wrote stays under
+        their own.
 
-        It may be called again after an error: StorageUnavailable also if another node works on the index of
-        words for longer than ``patience`` seconds, so that it still has words of the user.
+        It may be called again after an error: StorageUnavailable also if
+        another node works on the index of words for longer than ``patience``
+        seconds, so that it still has words of the user.
         """
         for row in self.conversations.memberships(app, user):
             if row.left_id is None and row.kind_of_conversation == "group":
@@ -104,10 +122,15 @@ class MessageLog(Store.Rows):
         self.marks.forget(app, user)
 
     def expire(
-        self, app: str, *, older_than_seconds: float = 0, more_than: int = 0, upto: int | None = None
+        self,
+        app: str,
+        *,
+        older_than_seconds: float = 0,
+        more_than: int = 0,
+        upto: int | None = None,
     ) -> int:
-        """Delete entries older than ``older_than_seconds``, and all but the newest ``more_than``, but none
-        after ``upto``. Returns their number.
+        """Delete entries older than ``older_than_seconds``, and all but the
+        newest ``more_than``, but none after ``upto``. Returns their number.
 
         Deletes in small transactions, so that writers wait only briefly.
         """
@@ -125,15 +148,18 @@ class MessageLog(Store.Rows):
             deleted += some
         if deleted:
             # Scans the table, so it runs once.
-            self._store.execute("DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor))
+            self._store.execute(
+                "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor)
+            )
             self.words.settle(app)
         return deleted
 
     def _last_old(self, app: str, seconds: float) -> int:
         """The last id of the entries older than ``seconds``; 0: none is.
 
-        Reads the entries in order, because the clocks of nodes differ and ``stored_at`` may decrease. Stops
-        at the first young entry, so a wrong clock deletes nothing early. Ignores entries from the future.
+        Reads the entries in order, because the clocks of nodes differ and
+        ``stored_at`` may decrease. Stops at the first young entry, so a wrong
+        clock deletes nothing early. Ignores entries from the future.
         """
         now = int(time())
         statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
@@ -156,35 +182,46 @@ class MessageLog(Store.Rows):
 
     @in_log(int)
     def _last_above(self, sql: Statements, head: LogHead, most: int) -> int:
-        """The newest entry that exceeds a limit of ``most`` entries; 0: none. Entries are counted, because
-        ids have a gap after a restore."""
+        """The newest entry that exceeds a limit of ``most`` entries; 0: none.
+        Entries are counted, because ids have a gap after a restore."""
         if head.last_id - head.floor <= most:
             return 0
         last = head.last_id - most
-        # Counting with this index takes a sixth of the time, because it does not read the bodies.
+        # Counting with this index takes a sixth of the time, because it does
+        # not read the bodies.
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         counted = f"SELECT count(*) FROM message {hint} WHERE log = %s AND id > %s"
         if sql.query(counted, (head.number, last))[0][0] >= most:
             return last
-        statement = "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+        statement = (
+            "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+        )
         rows = sql.query(statement, (head.number, most))
         return int(rows[0][0]) if rows else 0
 
     @Store.writing_or(None)
-    def _raise_floor(self, sql: Statements, app: str, old: int) -> tuple[int, int] | None:
-        """Expire entries up to an id. Returns (number of the log, its floor)."""
+    def _raise_floor(
+        self, sql: Statements, app: str, old: int
+    ) -> tuple[int, int] | None:
+        """Expire entries up to an id. Returns (number of the log, its
+        floor)."""
         head = head_of(sql, app, lock=True)
         if head is None:
             return None
         floor = max(head.floor, old)
         if floor > head.floor:
-            sql.execute("UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
+            sql.execute(
+                "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number)
+            )
         return head.number, floor
 
     @Store.writing_or(None)
     def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
-        """Delete some expired entries. Returns their number, None if none is left."""
-        first = sql.query("SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))[0][0]
+        """Delete some expired entries. Returns their number, None if none is
+        left."""
+        first = sql.query(
+            "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor)
+        )[0][0]
         if first is None:
             return None
         upto = min(floor, first + 999)
@@ -199,5 +236,9 @@ class MessageLog(Store.Rows):
             ("ask_tally", "id"),
             ("ask_vote", "id"),
         ):
-            sql.execute(f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto))
-        return sql.execute("DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))
+            sql.execute(
+                f"DELETE FROM {table} WHERE log = %s AND {column} <= %s", (log, upto)
+            )
+        return sql.execute(
+            "DELETE FROM message WHERE log = %s AND id <= %s", (log, upto)
+        )

@@ -1,12 +1,15 @@
-"""The votes of polls: questions that any number of users answer, and about which they may change their minds.
+"""The votes of polls: questions that any number of users answer, and about
+which they may change their minds.
 
-A vote is a row of ``ask_vote``, so each account has one, and a poll of thousands rewrites no text that grows.
-The totals are in ``poll`` of the question. A vote is counted with its transaction if the last count is older
-than :func:`pause_ms`. Else a row of ``ask_tally`` says when the next count is due, and votes gather until
-then. So members hear of a poll at most once in that time, and a node that ends forgets no vote.
+A vote is a row of ``ask_vote``, so each account has one, and a poll of
+thousands rewrites no text that grows. The totals are in ``poll`` of the
+question. A vote is counted with its transaction if the last count is older than
+:func:`pause_ms`. Else a row of ``ask_tally`` says when the next count is due,
+and votes gather until then. So members hear of a poll at most once in that
+time, and a node that ends forgets no vote.
 
-In an anonymous poll a row has the choices as ``secret``, which no export reads, and no time. Its rows are
-deleted when it closes.
+In an anonymous poll a row has the choices as ``secret``, which no export reads,
+and no time. Its rows are deleted when it closes.
 """
 
 from collections.abc import Sequence
@@ -26,7 +29,8 @@ _OF_POLL: Final = "log = %s AND id = %s"
 
 
 def pause_ms(poll: Ask.Poll) -> int:
-    """The least time between two counts in milliseconds: a second, and a millisecond for each voter."""
+    """The least time between two counts in milliseconds: a second, and a
+    millisecond for each voter."""
     return 1000 + poll.voters
 
 
@@ -36,15 +40,26 @@ def choices_of(bits: int) -> tuple[int, ...]:
 
 
 def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, int]:
-    """The time of the database in Unix milliseconds, and the choices of a user as bits."""
+    """The time of the database in Unix milliseconds, and the choices of a user
+    as bits."""
     own = f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
     now, bits = sql.query(f"SELECT {sql.clock}, ({own})", (log, message, user))[0]
     return int(float(now) * 1000), int(bits or 0)
 
 
-def put(sql: Statements, log: int, message: int, user: str, bits: int, poll: Ask.Poll, now: int) -> None:
+def put(
+    sql: Statements,
+    log: int,
+    message: int,
+    user: str,
+    bits: int,
+    poll: Ask.Poll,
+    now: int,
+) -> None:
     """Store the choices of a user in place of those before; 0: none."""
-    sql.execute_many(f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)])
+    sql.execute_many(
+        f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
+    )
     if bits:
         values = (0, bits, 0) if poll.anonymous else (bits, 0, now)
         sql.execute_many(
@@ -55,10 +70,14 @@ def put(sql: Statements, log: int, message: int, user: str, bits: int, poll: Ask
 
 def has_votes(sql: Statements, log: int, message: int) -> bool:
     """Whether there are votes, also such as are not counted yet."""
-    return bool(sql.query(f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1", (log, message)))
+    return bool(
+        sql.query(f"SELECT 1 FROM ask_vote WHERE {_OF_POLL} LIMIT 1", (log, message))
+    )
 
 
-def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now: int) -> Ask.Poll:
+def count(
+    sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now: int
+) -> Ask.Poll:
     """The poll with the totals of all votes. No count is due any more."""
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
     counts, voters = [0] * len(ask.options), 0
@@ -70,10 +89,16 @@ def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now
     users: tuple[tuple[str, ...], ...] = ()
     if not poll.anonymous:
         last = f"WHERE {_OF_POLL} ORDER BY time DESC, member DESC LIMIT 200"
-        found = sql.query(f"SELECT member, choices FROM ask_vote {last}", (log, message))
+        found = sql.query(
+            f"SELECT member, choices FROM ask_vote {last}", (log, message)
+        )
         rows = [(text_of(member), choices) for member, choices in found]
         users = tuple(
-            tuple([member for member, choices in rows if choices >> index & 1][:MOST_USERS])
+            tuple(
+                [member for member, choices in rows if choices >> index & 1][
+                    :MOST_USERS
+                ]
+            )
             for index in range(len(ask.options))
         )
     return replace(poll, voters=voters, counts=tuple(counts), users=users, time=now)
@@ -81,13 +106,17 @@ def count(sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now
 
 def forget(sql: Statements, log: int, messages: Sequence[int]) -> None:
     """Delete all votes of polls."""
-    sql.execute_many(f"DELETE FROM ask_vote WHERE {_OF_POLL}", [(log, id) for id in messages])
+    sql.execute_many(
+        f"DELETE FROM ask_vote WHERE {_OF_POLL}", [(log, id) for id in messages]
+    )
 
 
 def as_begun(ask: dict[str, Any]) -> dict[str, Any]:
     """A question, as ``meta`` has it, without what has happened to it."""
     begun: dict[str, Any] = {
-        key: ask[key] for key in ("options", "text", "need", "until", "fixed") if key in ask
+        key: ask[key]
+        for key in ("options", "text", "need", "until", "fixed")
+        if key in ask
     }
     if isinstance(poll := ask.get("poll"), dict):
         kind = {key: poll[key] for key in ("many", "anonymous") if key in poll}
@@ -95,17 +124,26 @@ def as_begun(ask: dict[str, Any]) -> dict[str, Any]:
     return begun
 
 
-def with_own_votes(sql: Statements, log: int, user: str, entries: list[Entry]) -> list[Entry]:
-    """The entries with ``mine`` in their polls for a reader. Queries only if there is one."""
+def with_own_votes(
+    sql: Statements, log: int, user: str, entries: list[Entry]
+) -> list[Entry]:
+    """The entries with ``mine`` in their polls for a reader. Queries only if
+    there is one."""
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
-        if b'"poll":' in entry.meta and (ask := entry.ask) is not None and ask.poll is not None:
+        if (
+            b'"poll":' in entry.meta
+            and (ask := entry.ask) is not None
+            and ask.poll is not None
+        ):
             polls[index] = entry.about if entry.kind == "press" else entry.id
     if not polls:
         return entries
     statement = "SELECT id, choices + secret FROM ask_vote WHERE log = %s AND member = %s AND id IN {}"
-    own: dict[int, int] = dict(sql.query_in(statement, (log, user), list(dict.fromkeys(polls.values()))))
+    own: dict[int, int] = dict(
+        sql.query_in(statement, (log, user), list(dict.fromkeys(polls.values())))
+    )
     return [
         _voted(entry, int(own.get(polls[index], 0))) if index in polls else entry
         for index, entry in enumerate(entries)
@@ -117,4 +155,7 @@ def _voted(entry: Entry, bits: int) -> Entry:
     ask = meta["ask"]
     if not bits and ask.get("state") and ask["poll"].get("anonymous"):
         return entry  # nobody knows any more
-    return replace(entry, meta=msgspec.json.encode({**meta, "ask": {**ask, "mine": choices_of(bits)}}))
+    return replace(
+        entry,
+        meta=msgspec.json.encode({**meta, "ask": {**ask, "mine": choices_of(bits)}}),
+    )

@@ -1,5 +1,5 @@
-"""A group commit, and the part of it that belongs to one app. That assigns ids and seqs under the lock of the
-log's head."""
+"""A group commit, and the part of it that belongs to one app. That assigns ids
+and seqs under the lock of the log's head."""
 
 from __future__ import annotations
 
@@ -94,16 +94,21 @@ _MESSAGE_TYPES: Final = (
     *("bytea", "bytea"),
 )
 """The types of these columns on PostgreSQL."""
-UPDATE_HEAD: Final = "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s"
+UPDATE_HEAD: Final = (
+    "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s"
+)
 _REPEATS: Final = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
 _FEW_CONVERSATIONS: Final = {"sqlite": 1 << 30, "postgresql": 16, "mysql": 4}
-"""Up to this number of conversations, one statement per conversation is faster than one statement for all
-pairs of users and conversations. On SQLite a statement is very cheap."""
+"""Up to this number of conversations, one statement per conversation is faster
+than one statement for all pairs of users and conversations. On SQLite a
+statement is very cheap."""
 _SESSIONS: Final = "SELECT session FROM uplink_session WHERE log = %s AND member IN {}"
 _FEW_ROWS: Final = 8
-"""So many messages travel with the other statements. COPY takes two round trips more, and 8 µs a row in place
-of 21; from 5 rows on it takes less CPU."""
-_INSERT_MESSAGE: Final = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(_MESSAGE_TYPES))}"
+"""So many messages travel with the other statements. COPY takes two round trips
+more, and 8 µs a row in place of 21; from 5 rows on it takes less CPU."""
+_INSERT_MESSAGE: Final = (
+    f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES {marks_of(len(_MESSAGE_TYPES))}"
+)
 _BLOCKS_ON_SQLITE: Final = (
     "WITH w(account, other) AS (VALUES {}) SELECT r.account, r.other "
     "FROM w CROSS JOIN relation r ON r.account = w.account AND r.other = w.other "
@@ -117,7 +122,8 @@ Outcome = Stored | Change
 
 
 class ChangeRequest(Struct):
-    """A change of a group. ``done`` gets the result, also if it is a StorageUnsure: it must not switch."""
+    """A change of a group. ``done`` gets the result, also if it is a
+    StorageUnsure: it must not switch."""
 
     app: str
     apply: Callable[[AppTransaction], Change | Rejected]
@@ -140,14 +146,16 @@ class _Facts(Struct, frozen=True):
     mutes: dict[tuple[str, int], int]
     """(user, conversation) → end of the mute."""
     blocks: set[tuple[str, str]]
-    """(receiver, sender) of messages and edits to a user who has blocked the sender."""
+    """(receiver, sender) of messages and edits to a user who has blocked the
+    sender."""
     strangers: set[str]
     """Receivers of first messages who have to be accounts, and are none."""
     unwelcome: set[tuple[str, str]]
-    """(receiver, sender) of first messages that the receiver does not want: the sender is a guest, or a
-    bot whose owner the receiver has blocked."""
+    """(receiver, sender) of first messages that the receiver does not want: the
+    sender is a guest, or a bot whose owner the receiver has blocked."""
     sessions: Collection[int]
-    """The newest uplink sessions of the senders of drafts that only those may send."""
+    """The newest uplink sessions of the senders of drafts that only those may
+    send."""
     roles: dict[int, dict[str, str]]
     """Group in which not all members write → the roles of senders there."""
 
@@ -163,8 +171,9 @@ class _Lookups(Struct, frozen=True):
 
 
 class AppTransaction:
-    """The part of a group commit for one app: the locked head of its log, and new rows. ``now``: Unix
-    seconds. ``drafts``: those to append before anything else: what decides about them is read with the head.
+    """The part of a group commit for one app: the locked head of its log, and
+    new rows. ``now``: Unix seconds. ``drafts``: those to append before anything
+    else: what decides about them is read with the head.
     """
 
     def __init__(
@@ -181,10 +190,12 @@ class AppTransaction:
         self.batch = batch
         self.now = now
         self.stored_at = now
-        """When the next entries were stored, Unix seconds: earlier only for what is imported."""
+        """When the next entries were stored, Unix seconds: earlier only for
+        what is imported."""
         self.uplink_sessions: dict[str, int] = {}
-        """User → the uplink session that begins in this transaction. It supersedes the user's older one for
-        the drafts of this transaction, too."""
+        """User → the uplink session that begins in this transaction. It
+        supersedes the user's older one for the drafts of this transaction,
+        too."""
         self._memory = memory
         self.log = memory.logs.get(app, 0)
         """The number of the log."""
@@ -197,7 +208,8 @@ class AppTransaction:
         """The last id before this transaction."""
         self.entries: list[Entry] = []
         self.is_unseen = False
-        """Something was stored without an entry. Whoever wanted it may want it again."""
+        """Something was stored without an entry. Whoever wanted it may want it
+        again."""
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
@@ -215,28 +227,43 @@ class AppTransaction:
         self._edits: dict[int, int] = {}
         """The number of edits of the messages that drafts edit."""
         self._after_loss = next_after_loss(self.head.lost) if self.head.lost else 0
-        """The first seq of a conversation that had entries before the database lost some; 0: none were
-        lost."""
+        """The first seq of a conversation that had entries before the database
+        lost some; 0: none were lost."""
         self._revises = False
         """Whether an entry recalls, edits or mentions."""
 
-    # --- conversations --------------------------------------------------------------------------------------
+    # --- conversations --------------------------------------------------------
 
     def make_conversation(
         self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
     ) -> ConversationState:
-        """Add a conversation. The users of a pair become members. Call :meth:`admit` for those of a group.
+        """Add a conversation. The users of a pair become members. Call
+        :meth:`admit` for those of a group.
 
         ``options``: those of a group.
         """
         self.head.last_conversation += 1
         state = ConversationState(
-            self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else "", options
+            self.head.last_conversation,
+            kind,
+            members,
+            0,
+            0,
+            name if kind == ROOM else "",
+            options,
         )
-        pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
+        pair = (
+            pair_of(*members)
+            if kind == USER
+            else pair_of_room(name)
+            if kind == ROOM
+            else None
+        )
         self._created.append((state, pair, name, self.stored_at, options))
         if kind == USER:
-            self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
+            self.admit(
+                state, [user for user in dict.fromkeys(members) if user], "member"
+            )
         return state
 
     def admit(
@@ -248,11 +275,20 @@ class AppTransaction:
         bots: Collection[str] = (),
         mutes: Mapping[str, int] = _NOTHING,
     ) -> None:
-        """Make users members from the next entry on. ``readable_after``: user → id after which they may read
-        earlier entries. ``bots``: bots among the users of a group. ``mutes``: user → end of the mute."""
+        """Make users members from the next entry on. ``readable_after``: user →
+        id after which they may read earlier entries. ``bots``: bots among the
+        users of a group. ``mutes``: user → end of the mute."""
         last = self.head.last_id
         self._joined += [
-            (user, state.id, last, role, readable_after.get(user), int(user in bots), mutes.get(user, 0))
+            (
+                user,
+                state.id,
+                last,
+                role,
+                readable_after.get(user),
+                int(user in bots),
+                mutes.get(user, 0),
+            )
             for user in users
         ]
 
@@ -264,7 +300,9 @@ class AppTransaction:
     def set_group(
         self,
         conversation: int,
-        column: Literal["name", "avatar", "description", "handle", "open", "options", "bots"],
+        column: Literal[
+            "name", "avatar", "description", "handle", "open", "options", "bots"
+        ],
         value: str | int | None,
     ) -> None:
         """Write one column of a group."""
@@ -273,7 +311,9 @@ class AppTransaction:
             (value, self.log, conversation, GROUP),
         )
 
-    def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
+    def enter(
+        self, state: ConversationState, draft: Draft, resend: bytes | None = None
+    ) -> Entry:
         """Add an entry to a conversation, with the next id and seq."""
         if state.bots:
             if self._bots is None:
@@ -300,7 +340,9 @@ class AppTransaction:
             room=state.room,
         )
         self._moved[state.id] = state
-        self._revises = self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
+        self._revises = (
+            self._revises or draft.meta != b"" or draft.kind in ("edit", "recall")
+        )
         # The order of MESSAGE_COLUMNS.
         self._rows.append(
             (
@@ -326,8 +368,11 @@ class AppTransaction:
             self._thread_writer().add(draft.thread, entry)
         return entry
 
-    def in_thread(self, state: ConversationState, draft: Draft, is_past: bool = False) -> Draft | Rejected:
-        """The draft of a reply in a thread, for :meth:`enter`. ``is_past``: it was sent elsewhere."""
+    def in_thread(
+        self, state: ConversationState, draft: Draft, is_past: bool = False
+    ) -> Draft | Rejected:
+        """The draft of a reply in a thread, for :meth:`enter`. ``is_past``: it
+        was sent elsewhere."""
         return self._thread_writer().complete(state, draft, is_past)
 
     def _thread_writer(self) -> ThreadWriter:
@@ -336,14 +381,25 @@ class AppTransaction:
         return self._threads
 
     def settle(self) -> None:
-        """Write conversations and memberships, so that later statements find them."""
+        """Write conversations and memberships, so that later statements find
+        them."""
         sql, log = self.sql, self.log
         if self._created:
             sql.execute_many(
                 "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created, options) "
                 "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
-                    (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created, options)
+                    (
+                        log,
+                        state.id,
+                        state.kind,
+                        pair,
+                        name,
+                        state.last_seq,
+                        state.last_id,
+                        created,
+                        options,
+                    )
                     for state, pair, name, created, options in self._created
                 ],
             )
@@ -380,23 +436,32 @@ class AppTransaction:
                 revise(sql, log, self.entries)
             if self._threads is not None:
                 self._threads.write()
-            sql.execute_many(UPDATE_HEAD, [(head.last_id, head.last_conversation, head.number)])
+            sql.execute_many(
+                UPDATE_HEAD, [(head.last_id, head.last_conversation, head.number)]
+            )
         if self.uplink_sessions:
             # And which one was the last of the log.
-            sessions = {**self.uplink_sessions, LAST_SESSION: list(self.uplink_sessions.values())[-1]}
+            sessions = {
+                **self.uplink_sessions,
+                LAST_SESSION: list(self.uplink_sessions.values())[-1],
+            }
             mysql = "ON DUPLICATE KEY UPDATE session = VALUES(session)"
-            others = "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+            others = (
+                "ON CONFLICT (log, member) DO UPDATE SET session = excluded.session"
+            )
             sql.execute_many(
                 "INSERT INTO uplink_session (log, member, session) VALUES (%s, %s, %s) "
                 + (mysql if sql.engine == "mysql" else others),
                 [(log, user, session) for user, session in sessions.items()],
             )
 
-    # --- look-ups -------------------------------------------------------------------------------------------
+    # --- look-ups -------------------------------------------------------------
 
-    def conversations(self, keys: Iterable[Key]) -> Callable[[], dict[Key, ConversationState]]:
-        """Ask for the existing conversations with these keys: ids, pairs, and rooms. One that has two of the
-        keys is the same state under both."""
+    def conversations(
+        self, keys: Iterable[Key]
+    ) -> Callable[[], dict[Key, ConversationState]]:
+        """Ask for the existing conversations with these keys: ids, pairs, and
+        rooms. One that has two of the keys is the same state under both."""
         ids, pairs = list[int](), list[bytes]()
         for key in keys:
             (ids if type(key) is int else pairs).append(key)  # type: ignore[arg-type]
@@ -404,16 +469,20 @@ class AppTransaction:
         by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
 
         def answer() -> dict[Key, ConversationState]:
-            states: dict[Key, ConversationState] = {row[0]: conversation_state_of(row) for row in by_id()}
+            states: dict[Key, ConversationState] = {
+                row[0]: conversation_state_of(row) for row in by_id()
+            }
             for row in by_pair():
                 states[bytes(row[2])] = states.get(row[0]) or conversation_state_of(row)
             return states
 
         return answer
 
-    def mutes(self, wanted: Collection[tuple[str, int]]) -> Callable[[], dict[tuple[str, int], int]]:
-        """Ask for (user, conversation) → Unix second at which the mute ends. Users who are not members are
-        missing."""
+    def mutes(
+        self, wanted: Collection[tuple[str, int]]
+    ) -> Callable[[], dict[tuple[str, int], int]]:
+        """Ask for (user, conversation) → Unix second at which the mute ends.
+        Users who are not members are missing."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
@@ -428,11 +497,18 @@ class AppTransaction:
                 self.sql.ask_in(statement, (self.log, conversation), some)
                 for conversation, some in users.items()
             ]
-        return lambda: {(text_of(row[0]), row[1]): row[2] for answer in answers for row in answer()}
+        return lambda: {
+            (text_of(row[0]), row[1]): row[2] for answer in answers for row in answer()
+        }
 
-    def _mutes_of_each(self, wanted: Sequence[tuple[str, int]]) -> list[Callable[[], list[Row]]]:
+    def _mutes_of_each(
+        self, wanted: Sequence[tuple[str, int]]
+    ) -> list[Callable[[], list[Row]]]:
         if self.sql.engine == "postgresql":
-            users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
+            users, conversations = (
+                [user for user, _ in wanted],
+                [conversation for _, conversation in wanted],
+            )
             statement = (
                 "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) "
                 "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until FROM membership s "
@@ -447,49 +523,76 @@ class AppTransaction:
         )
         for some in chunks(wanted, 64):
             some = padded(some, some[-1])
-            values = [value for user, conversation in some for value in (self.log, user, conversation)]
+            values = [
+                value
+                for user, conversation in some
+                for value in (self.log, user, conversation)
+            ]
             answers.append(self.sql.ask(" UNION ALL ".join([one] * len(some)), values))
         return answers
 
-    def blocks(self, pairs: Collection[tuple[str, str]]) -> Callable[[], set[tuple[str, str]]]:
-        """Ask for the pairs of users of which the first has blocked the second. Only accounts can block."""
+    def blocks(
+        self, pairs: Collection[tuple[str, str]]
+    ) -> Callable[[], set[tuple[str, str]]]:
+        """Ask for the pairs of users of which the first has blocked the second.
+        Only accounts can block."""
         wanted = [
             (int(one), int(other))
             for one, other in pairs
-            if one.isdecimal() and one.isascii() and other.isdecimal() and other.isascii()
+            if one.isdecimal()
+            and one.isascii()
+            and other.isdecimal()
+            and other.isascii()
         ]
         answers = []
         wanted = [pair for pair in wanted if max(pair) < 2**63]
         for some in chunks(wanted):
             some = padded(some, some[-1])
             if self.sql.engine == "sqlite":
-                # With two lists SQLite looks up each user of the one with each of the other.
+                # With two lists SQLite looks up each user of the one with each
+                # of the other.
                 marks = ", ".join(["(%s, %s)"] * len(some))
-                statement, values = _BLOCKS_ON_SQLITE.format(marks), (*chain.from_iterable(some), self.app)
+                statement, values = (
+                    _BLOCKS_ON_SQLITE.format(marks),
+                    (*chain.from_iterable(some), self.app),
+                )
             else:
                 marks = marks_of(len(some))
                 statement = (
                     "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
                     f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}"
                 )
-                values = (self.app, *(one for one, _ in some), *(other for _, other in some))
+                values = (
+                    self.app,
+                    *(one for one, _ in some),
+                    *(other for _, other in some),
+                )
             answers.append(self.sql.ask(statement, values))
-        return lambda: {(str(one), str(other)) for answer in answers for one, other in answer()}
+        return lambda: {
+            (str(one), str(other)) for answer in answers for one, other in answer()
+        }
 
-    def members(self, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
+    def members(
+        self, conversation: int, users: Sequence[str]
+    ) -> dict[str, tuple[int, str]]:
         """User → (joined_id, role), for the users who are members."""
         return members_among(self.sql, self.log, conversation, users)
 
-    # --- drafts ---------------------------------------------------------------------------------------------
+    # --- drafts ---------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Add drafts in order. Returns the result of each."""
         lookups, self._lookups = self._lookups or self._ask(ready), None
         outcomes: dict[bytes, Appended | Rejected] = {
-            bytes(row[0]): Appended(entry_of(row[1:]), True) for row in lookups.repeats()
+            bytes(row[0]): Appended(entry_of(row[1:]), True)
+            for row in lookups.repeats()
         }
         keys = [_key_of(one.draft) for one in ready]
-        fresh = [(one, key) for one, key in zip(ready, keys, strict=True) if one.resend not in outcomes]
+        fresh = [
+            (one, key)
+            for one, key in zip(ready, keys, strict=True)
+            if one.resend not in outcomes
+        ]
         facts = self._look_up(lookups, fresh)
         answers: list[Appended | Rejected] = []
         for one, key in zip(ready, keys, strict=True):
@@ -501,17 +604,25 @@ class AppTransaction:
             elif answer is None:
                 answer = self._outcome(one, key, facts)
                 if one.resend is not None:
-                    again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
+                    again = (
+                        Appended(answer.entry, True)
+                        if isinstance(answer, Appended)
+                        else answer
+                    )
                     outcomes[one.resend] = again
             answers.append(answer)
         return answers
 
     def _ask(self, ready: Sequence[AppendRequest]) -> _Lookups:
-        """Ask what decides about drafts, each table once for all of them, so far as they say it
-        themselves."""
+        """Ask what decides about drafts, each table once for all of them, so
+        far as they say it themselves."""
         drafts = [one.draft for one in ready]
         senders = {draft.sender for draft in drafts if draft.uplink_session}
-        pairs = {(draft.to_user, draft.sender) for draft in drafts if draft.to_user and draft.kind in _SAYING}
+        pairs = {
+            (draft.to_user, draft.sender)
+            for draft in drafts
+            if draft.to_user and draft.kind in _SAYING
+        }
         grouped = [draft for draft in drafts if draft.conversation and draft.sender]
         resends = {one.resend for one in ready if one.resend is not None}
         return _Lookups(
@@ -519,11 +630,16 @@ class AppTransaction:
             self.conversations({_key_of(draft) for draft in drafts}),
             self.mutes({(draft.sender, draft.conversation) for draft in grouped}),
             self.blocks(pairs),
-            self._memory.ask_sessions(self.sql, self.log, senders, self.uplink_sessions),
+            self._memory.ask_sessions(
+                self.sql, self.log, senders, self.uplink_sessions
+            ),
         )
 
-    def _look_up(self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]) -> _Facts:
-        """What decides about these drafts: the answers, and what depends on them."""
+    def _look_up(
+        self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]
+    ) -> _Facts:
+        """What decides about these drafts: the answers, and what depends on
+        them."""
         states, blocks = lookups.states(), lookups.blocks()
         pairs, first, strangers, edited, limited = (
             set[tuple[str, str]](),
@@ -539,7 +655,11 @@ class AppTransaction:
                     first.add((draft.to_user, draft.sender))
                     if one.to_account:
                         strangers.add(draft.to_user)
-            elif draft.conversation and draft.kind in _SAYING and (peer := _peer(state, draft.sender)):
+            elif (
+                draft.conversation
+                and draft.kind in _SAYING
+                and (peer := _peer(state, draft.sender))
+            ):
                 pairs.add((peer, draft.sender))
             elif state.options & OPTIONS["write"][0] and draft.kind in _SAYING:
                 limited.setdefault(state.id, []).append(draft.sender)
@@ -548,25 +668,37 @@ class AppTransaction:
         if edited:
             self._recalled = recalled_among(self.sql, self.log, edited)
             self._fixed = fixed_among(self.sql, self.log, edited)
-            self._edits = {about: count_edits(self.sql, self.log, about, MOST_EDITS) for about in edited}
+            self._edits = {
+                about: count_edits(self.sql, self.log, about, MOST_EDITS)
+                for about in edited
+            }
         return _Facts(
             states,
             lookups.mutes(),
             blocks | self.blocks(pairs)() if pairs else blocks,
-            strangers.difference(accounts_among(self.sql, self.app, strangers)) if strangers else strangers,
+            strangers.difference(accounts_among(self.sql, self.app, strangers))
+            if strangers
+            else strangers,
             self._unwelcome(first) if first else first,
             lookups.sessions(),
-            {group: self._roles(states[group], senders) for group, senders in limited.items()},
+            {
+                group: self._roles(states[group], senders)
+                for group, senders in limited.items()
+            },
         )
 
-    def _outcome(self, one: AppendRequest, key: int | bytes, facts: _Facts) -> Appended | Rejected:
+    def _outcome(
+        self, one: AppendRequest, key: int | bytes, facts: _Facts
+    ) -> Appended | Rejected:
         draft, states = one.draft, facts.states
         if draft.kind == "edit" and draft.about in self._recalled:
             return Rejected(RejectReason.RECALLED)
         if draft.kind == "edit" and draft.about in self._fixed:
             return FIXED
         if draft.kind == "edit" and self._edits[draft.about] >= MOST_EDITS:
-            return Rejected(RejectReason.FULL, f"at most {MOST_EDITS} edits of a message")
+            return Rejected(
+                RejectReason.FULL, f"at most {MOST_EDITS} edits of a message"
+            )
         if (
             BUTTONS in draft.meta
             and not draft.room
@@ -596,14 +728,20 @@ class AppTransaction:
             states[key] = state
         elif draft.group and state.kind != GROUP:
             return _UNKNOWN
-        if draft.conversation and draft.sender:  # an empty sender is the server, which may send to all
+        # an empty sender is the server, which may send to all
+        if draft.conversation and draft.sender:
             until = facts.mutes.get((draft.sender, state.id))
             if until is None:
                 return Rejected(RejectReason.NOT_MEMBER)
             if until > self.now and draft.kind in _SAYING:
                 return Rejected(RejectReason.MUTED)
-            if state.id in facts.roles and not self._may_say(state, draft, facts.roles[state.id]):
-                return Rejected(RejectReason.READ_ONLY, "only the owner and admins write in this group")
+            if state.id in facts.roles and not self._may_say(
+                state, draft, facts.roles[state.id]
+            ):
+                return Rejected(
+                    RejectReason.READ_ONLY,
+                    "only the owner and admins write in this group",
+                )
         if IN_META in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
@@ -614,7 +752,12 @@ class AppTransaction:
             if isinstance(reply, Rejected):
                 return reply
             draft = reply
-        if draft.kind == "message" and draft.body[:1] == b"/" and draft.type == "text" and not draft.room:
+        if (
+            draft.kind == "message"
+            and draft.body[:1] == b"/"
+            and draft.type == "text"
+            and not draft.room
+        ):
             draft = with_command(self.sql, self.app, state, draft)
         if draft.kind == "recall":
             self._recalled.add(draft.about)
@@ -622,39 +765,61 @@ class AppTransaction:
             self._edits[draft.about] += 1
         return Appended(self.enter(state, draft, one.resend))
 
-    def _roles(self, state: ConversationState, senders: Sequence[str]) -> dict[str, str]:
-        """Sender → role in a group. Incoming webhooks write as those do who have made them: admins."""
+    def _roles(
+        self, state: ConversationState, senders: Sequence[str]
+    ) -> dict[str, str]:
+        """Sender → role in a group. Incoming webhooks write as those do who
+        have made them: admins."""
         roles = {
-            user: role for user, (_, role) in self.members(state.id, list(dict.fromkeys(senders))).items()
+            user: role
+            for user, (_, role) in self.members(
+                state.id, list(dict.fromkeys(senders))
+            ).items()
         }
-        return roles | dict.fromkeys(hooks_among(self.sql, self.app, state, roles), "admin")
+        return roles | dict.fromkeys(
+            hooks_among(self.sql, self.app, state, roles), "admin"
+        )
 
-    def _may_say(self, state: ConversationState, draft: Draft, roles: Mapping[str, str]) -> bool:
-        """Whether a member may send a draft with content to a group in which not all write."""
+    def _may_say(
+        self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
+    ) -> bool:
+        """Whether a member may send a draft with content to a group in which
+        not all write."""
         if draft.kind not in _SAYING:
             return True
-        role, in_thread = roles.get(draft.sender, "member"), draft.thread > 0 and not draft.also
+        role, in_thread = (
+            roles.get(draft.sender, "member"),
+            draft.thread > 0 and not draft.also,
+        )
         if draft.kind == "edit" and role == "member":
             in_thread = is_beside(self.sql, self.log, state.id, draft.about)
         return may_write(state.options, role, in_thread)
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those (receiver, sender) of first messages where the sender is a guest who is no friend, or a bot
-        whose owner the receiver has blocked."""
+        """Those (receiver, sender) of first messages where the sender is a
+        guest who is no friend, or a bot whose owner the receiver has
+        blocked."""
         senders = {sender for _, sender in first}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {
             (user, guest)
             for user, guest in first
-            if guest in guests and user != guest and not are_friends(self.sql, user, guest)
+            if guest in guests
+            and user != guest
+            and not are_friends(self.sql, user, guest)
         }
         owners = owners_among(self.sql, self.app, senders)
-        blocks = self.blocks({(user, owners[bot]) for user, bot in first if bot in owners})()
-        return unwelcome | {(user, bot) for user, bot in first if (user, owners.get(bot)) in blocks}
+        blocks = self.blocks(
+            {(user, owners[bot]) for user, bot in first if bot in owners}
+        )()
+        return unwelcome | {
+            (user, bot) for user, bot in first if (user, owners.get(bot)) in blocks
+        }
 
 
 def _key_of(draft: Draft) -> int | bytes:
-    """The key of the conversation of a draft: its pair or its room; its id if the draft names it."""
+    """The key of the conversation of a draft: its pair or its room; its id if
+    the draft names it."""
     if draft.to_user:
         return pair_of(*_pair_of(draft))
     return pair_of_room(draft.room) if draft.room else draft.conversation
@@ -683,19 +848,24 @@ def lock_head(sql: Statements, app: str) -> LogHead:
 
 
 def _new_head(sql: Statements, app: str) -> LogHead:
-    sql.insert_new("log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)])
+    sql.insert_new(
+        "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
+    )
     head = head_of(sql, app, lock=True)
     assert head is not None
     return head
 
 
 def batch_of(sql: Statements, log: int, id: int) -> int | None:
-    """The number of the transaction that stored an entry; None if the entry does not exist."""
+    """The number of the transaction that stored an entry; None if the entry
+    does not exist."""
     rows = sql.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
     return int(rows[0][0]) if rows else None
 
 
-def _move_conversations(sql: Statements, log: int, states: Sequence[ConversationState]) -> None:
+def _move_conversations(
+    sql: Statements, log: int, states: Sequence[ConversationState]
+) -> None:
     if sql.engine == "postgresql":
         ids, seqs = [state.id for state in states], [state.last_seq for state in states]
         sql.execute_many(
@@ -705,12 +875,16 @@ def _move_conversations(sql: Statements, log: int, states: Sequence[Conversation
             [(ids, seqs, [state.last_id for state in states], log)],
         )
     elif sql.engine == "mysql":
-        # The rows exist. An upsert is the only statement of MySQL that can set different values per row.
+        # The rows exist. An upsert is the only statement of MySQL that can set
+        # different values per row.
         sql.execute_many(
             "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, '', %s, %s, 0) "
             "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",
-            [(log, state.id, state.kind, state.last_seq, state.last_id) for state in states],
+            [
+                (log, state.id, state.kind, state.last_seq, state.last_id)
+                for state in states
+            ],
         )
     else:
         sql.execute_many(
@@ -720,26 +894,32 @@ def _move_conversations(sql: Statements, log: int, states: Sequence[Conversation
 
 
 class WriteTransaction:
-    """The content of one transaction: requests by app. It can be run again from the start on another
-    connection.
+    """The content of one transaction: requests by app. It can be run again from
+    the start on another connection.
 
-    ``known``: app → an id that its log has, as of now. Without it the transaction raises EntriesLost.
+    ``known``: app → an id that its log has, as of now. Without it the
+    transaction raises EntriesLost.
     """
 
     def __init__(
-        self, apps: Mapping[str, list[Request]], memory: WriterMemory, known: Mapping[str, int]
+        self,
+        apps: Mapping[str, list[Request]],
+        memory: WriterMemory,
+        known: Mapping[str, int],
     ) -> None:
         self.batch = randbits(62) + 1
         self.guard = CommitGuard()
         self.given_up = False
-        """True if its requests were answered early. It will not be committed."""
+        """True if its requests were answered early. It will not be
+        committed."""
         self.apps = {app: apps[app] for app in sorted(apps)}
         """Sorted by name, so that two writers never deadlock."""
         self.requests = [request for some in self.apps.values() for request in some]
         self.commits: dict[str, Commit] = {}
         """App → what was stored there, for apps with new entries."""
         self.is_unseen = False
-        """Whether something was stored without an entry: an uplink session or a vote."""
+        """Whether something was stored without an entry: an uplink session or a
+        vote."""
         self._now = int(time())
         self._memory = memory
         self._known = known
@@ -748,11 +928,18 @@ class WriteTransaction:
         self.commits = {}
         for app, requests in self.apps.items():
             changes = [each for each in requests if isinstance(each, ChangeRequest)]
-            drafts = [each for each in requests if isinstance(each, AppendRequest) and each.rejected is None]
-            sources = [(each, each.source) for each in drafts if each.source is not None]
+            drafts = [
+                each
+                for each in requests
+                if isinstance(each, AppendRequest) and each.rejected is None
+            ]
+            sources = [
+                (each, each.source) for each in drafts if each.source is not None
+            ]
             first = () if changes else drafts
             part = AppTransaction(sql, app, self.batch, self._now, self._memory, first)
-            if part.before < self._known.get(app, 0):  # also what was learned since this was begun
+            # also what was learned since this was begun
+            if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
             for change in changes:
                 change.outcome = change.apply(part)
@@ -768,19 +955,22 @@ class WriteTransaction:
             part.write()
             self.is_unseen |= part.is_unseen or bool(part.uplink_sessions)
             if part.entries:
-                self.commits[app] = Commit(app, part.before + 1, part.head.last_id, part.entries)
+                self.commits[app] = Commit(
+                    app, part.before + 1, part.head.last_id, part.entries
+                )
 
 
-# --- what is remembered -------------------------------------------------------------------------------------
+# --- what is remembered -------------------------------------------------------
 
 
 class WriterMemory:
-    """What a writer remembers of earlier transactions: the numbers of logs, and the newest uplink sessions in
-    one log."""
+    """What a writer remembers of earlier transactions: the numbers of logs, and
+    the newest uplink sessions in one log."""
 
     def __init__(self) -> None:
         self.logs: dict[str, int] = {}
-        """App → the number of its log. It may have another one since: the head says so."""
+        """App → the number of its log. It may have another one since: the head
+        says so."""
         self._known: tuple[int, list[Row]] = (0, [])
         """The log, and its last uplink session, for which the next two hold."""
         self._users: frozenset[str] = frozenset()
@@ -789,15 +979,18 @@ class WriterMemory:
     def ask_sessions(
         self, sql: Statements, log: int, users: set[str], begun: Mapping[str, int]
     ) -> Callable[[], Collection[int]]:
-        """The newest uplink sessions of these users, and of others. Each user is looked up once, until the
-        session of any user of the log begins, on any node, or is forgotten.
+        """The newest uplink sessions of these users, and of others. Each user
+        is looked up once, until the session of any user of the log begins, on
+        any node, or is forgotten.
 
         ``begun``: user → the session that begins in this transaction.
         """
         if not users:
             return frozenset
         if begun:
-            return lambda: stored_sessions(sql, log, list(users - begun.keys())).union(begun.values())
+            return lambda: stored_sessions(sql, log, list(users - begun.keys())).union(
+                begun.values()
+            )
         last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
         unknown = users - self._users
         new = _ask_sessions(sql, log, list(unknown))
@@ -805,7 +998,11 @@ class WriterMemory:
         def answer() -> frozenset[int]:
             known, sessions = (log, last()), new()
             if not last() or known != self._known or len(self._users) > 10_000:
-                self._known, self._users, self._sessions = known, frozenset(), frozenset()
+                self._known, self._users, self._sessions = (
+                    known,
+                    frozenset(),
+                    frozenset(),
+                )
                 sessions |= stored_sessions(sql, log, list(users - unknown))
             if sessions or unknown:
                 self._sessions |= sessions
@@ -815,11 +1012,14 @@ class WriterMemory:
         return answer
 
 
-def _ask_sessions(sql: Statements, log: int, users: Sequence[str]) -> Callable[[], set[int]]:
+def _ask_sessions(
+    sql: Statements, log: int, users: Sequence[str]
+) -> Callable[[], set[int]]:
     rows = sql.ask_in(_SESSIONS, (log,), users)
     return lambda: {row[0] for row in rows()}
 
 
 def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:
-    """The newest uplink session of each of these users: only that one may send drafts that name a session."""
+    """The newest uplink session of each of these users: only that one may send
+    drafts that name a session."""
     return _ask_sessions(sql, log, users)()

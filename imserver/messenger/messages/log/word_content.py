@@ -1,4 +1,5 @@
-"""The terms of the messages of a segment, as they are collected for the index of words."""
+"""The terms of the messages of a segment, as they are collected for the index
+of words."""
 
 import struct
 from collections import Counter, defaultdict
@@ -30,19 +31,24 @@ LONG_TEXT: Final = 4 * MOST_TERMS
 LONG_BODY: Final = 4 * LONG_TEXT
 """Bytes of a body with which a message is long: nobody reads it."""
 _OWN_TERMS: Final = 16
-"""Each message has room for so many terms in its segment. More are taken from :data:`_SPARE_TERMS`."""
+"""Each message has room for so many terms in its segment. More are taken from
+:data:`_SPARE_TERMS`."""
 _SPARE_TERMS: Final = 65_536
-"""What the messages of a segment may have above :data:`_OWN_TERMS`, all together; who comes later is long. So
-collecting a segment takes 25 MB at most, and nobody's long messages keep the others out of the index."""
+"""What the messages of a segment may have above :data:`_OWN_TERMS`, all
+together; who comes later is long. So collecting a segment takes 25 MB at most,
+and nobody's long messages keep the others out of the index."""
 MOST_ROW_BYTES: Final = 65_536
-"""A row is no larger. Messages with many terms in one bucket become long instead."""
+"""A row is no larger. Messages with many terms in one bucket become long
+instead."""
 _PAUSE_CHARACTERS: Final = 2048
 """After so many characters the terms of messages let others run."""
 SEPARATOR: Final = b"\x80"
 _SPACED: Final = bytes(
-    byte if chr(byte).isalnum() or byte == SEPARATOR[0] else ord(" ") for byte in bytes(range(129)).lower()
+    byte if chr(byte).isalnum() or byte == SEPARATOR[0] else ord(" ")
+    for byte in bytes(range(129)).lower()
 ).ljust(256, b" ")
-"""What stands in place of each byte, so that ``split`` finds the words of ASCII texts."""
+"""What stands in place of each byte, so that ``split`` finds the words of ASCII
+texts."""
 
 ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
@@ -51,8 +57,8 @@ Pause = Callable[[], object]
 
 
 def _spaced(texts: bytes) -> list[str]:
-    """The words in ASCII texts that a separator joins, with spaces between. To split them takes a third of
-    the time of :func:`terms_of`."""
+    """The words in ASCII texts that a separator joins, with spaces between. To
+    split them takes a third of the time of :func:`terms_of`."""
     return texts.translate(_SPACED).decode("latin-1").split(SEPARATOR.decode("latin-1"))
 
 
@@ -64,7 +70,8 @@ class ContentPart(Struct, frozen=True):
     conversations: list[int]
     """Of each entry; 0: nobody searches it."""
     ids: list[int]
-    """The messages with short ASCII texts, and these texts, for :func:`_spaced`."""
+    """The messages with short ASCII texts, and these texts, for
+    :func:`_spaced`."""
     texts: bytes
     others: list[ContentRow]
     """The other messages."""
@@ -81,7 +88,8 @@ class SegmentContent:
         self.long: set[int] = set()
         """The offsets of messages of which the index has not all terms."""
         self.conversation_of: dict[int, int] = {}
-        """Offset → the conversation of the entry. Rooms have no members, so nobody searches them."""
+        """Offset → the conversation of the entry. Rooms have no members, so
+        nobody searches them."""
         self._first = first
         self._spare = _SPARE_TERMS
         self._terms: Terms = {}
@@ -96,7 +104,12 @@ class SegmentContent:
             self.conversation_of[offset] = conversation
             if kind != NUMBERS["message"]:
                 continue
-            if type == TEXT_TYPE and body is not None and len(body) <= LONG_TEXT and body.isascii():
+            if (
+                type == TEXT_TYPE
+                and body is not None
+                and len(body) <= LONG_TEXT
+                and body.isascii()
+            ):
                 offsets.append(offset)
                 bodies.append(body)
                 characters += len(body)
@@ -104,7 +117,10 @@ class SegmentContent:
                 text = "" if body is None else searched_text(type, body)
                 characters += len(text)
                 is_long = body is None or len(text) > LONG_TEXT
-                self._put(offset, self._admitted(offset, () if is_long else terms_of(text), is_long))
+                self._put(
+                    offset,
+                    self._admitted(offset, () if is_long else terms_of(text), is_long),
+                )
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
                 offsets, bodies, characters = [], [], 0
@@ -123,13 +139,18 @@ class SegmentContent:
             ids = part.ids[begin : begin + together]
             some = lines[begin : begin + together]
             if gone:
-                some = ["" if id in gone else line for id, line in zip(ids, some, strict=True)]
+                some = [
+                    "" if id in gone else line
+                    for id, line in zip(ids, some, strict=True)
+                ]
             self._put_lines([id - self._first for id in ids], some)
             pause()
         if part.others:
             self.add((row for row in part.others if row[0] not in gone), pause)
 
-    def _admitted(self, offset: int, terms: Collection[str], is_long: bool = False) -> list[str]:
+    def _admitted(
+        self, offset: int, terms: Collection[str], is_long: bool = False
+    ) -> list[str]:
         """The terms of a message; none if it is long."""
         more = max(len(terms) - _OWN_TERMS, 0)
         if is_long or len(terms) > MOST_TERMS or more > self._spare:
@@ -139,10 +160,13 @@ class SegmentContent:
         return list(terms)
 
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
-        """Add the terms of messages with short ASCII texts, which :func:`_spaced` has returned."""
-        for offset, line in zip(offsets, lines, strict=False):  # without a text there is one line, too
+        """Add the terms of messages with short ASCII texts, which
+        :func:`_spaced` has returned."""
+        # without a text there is one line, too
+        for offset, line in zip(offsets, lines, strict=False):
             words = line.split()
-            if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:  # there may be as many terms
+            # there may be as many terms
+            if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:
                 words = self._admitted(offset, terms_of(line))
             self._put(offset, words)
 
@@ -186,14 +210,20 @@ class SegmentContent:
         numbers = [0xFFFF] * SEGMENT  # of no conversation
         for offset, conversation in self.conversation_of.items():
             numbers[offset] = ids.setdefault(conversation, len(ids))
-        yield CONVERSATIONS, struct.pack(f"<H{len(ids)}q{SEGMENT}H", len(ids), *ids, *numbers)
+        yield (
+            CONVERSATIONS,
+            struct.pack(f"<H{len(ids)}q{SEGMENT}H", len(ids), *ids, *numbers),
+        )
 
     def packed(self, terms: Terms) -> bytes:
         """A row; ``b""`` without terms."""
         row = encode_terms(terms) if terms else b""
-        # So many terms in one bucket let a message become long if the row is too large.
+        # So many terms in one bucket let a message become long if the row is
+        # too large.
         for most in (16, 4, 1, 0) if len(row) > MOST_ROW_BYTES else ():
-            counts = Counter(offset for offsets in terms.values() for offset in listed(offsets))
+            counts = Counter(
+                offset for offsets in terms.values() for offset in listed(offsets)
+            )
             gone = {offset for offset, count in counts.items() if count > most}
             self.long |= gone
             terms = merged_terms(terms, gone, {})

@@ -1,9 +1,12 @@
-"""The words of texts, as a search compares them, and the rows of the index of words.
+"""The words of texts, as a search compares them, and the rows of the index of
+words.
 
-A text is a list of *units*: words, and runs of characters of scripts that do not put spaces between words, in
-which any part may be searched for. Case, accents and the width of characters make no difference. The index
-has *terms*: a word, cut to :data:`TERM_LENGTH`; of a run each two characters that follow each other, and the
-last one. A row has the terms of a bucket of a segment, as MessagePack, with the offsets of their messages.
+A text is a list of *units*: words, and runs of characters of scripts that do
+not put spaces between words, in which any part may be searched for. Case,
+accents and the width of characters make no difference. The index has *terms*: a
+word, cut to :data:`TERM_LENGTH`; of a run each two characters that follow each
+other, and the last one. A row has the terms of a bucket of a segment, as
+MessagePack, with the offsets of their messages.
 """
 
 import re
@@ -20,22 +23,29 @@ from imserver.gateway.storage.statements import Row, Statements, marks_of
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
-"""The fields of JSON content, at any depth, in which words are found: of files, pictures and links."""
+"""The fields of JSON content, at any depth, in which words are found: of files,
+pictures and links."""
 TERM_LENGTH: Final = 16
-"""Characters of the longest term. Longer words with the same beginning share a term."""
+"""Characters of the longest term. Longer words with the same beginning share a
+term."""
 SEARCHED: Final = 32_768
 """Characters of a text in which words are found."""
 MOST_TERMS: Final = 8
-"""Terms that one search looks up. The text of what is found says whether it has the others."""
+"""Terms that one search looks up. The text of what is found says whether it has
+the others."""
 
 _OF_RUNS: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
     "\u3005-\u3007\u3040-\u30fa\u30fc-\u312f\u31f0-\u31ff"  # kana, Bopomofo
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"  # Han, Hangul
+    # Han, Hangul
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_PICTURES: Final = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
+_PICTURES: Final = (
+    "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
+)
 _INDIC: Final = "\u0900-\u0963\u0966-\u0dff"
-"""Scripts whose vowels are marks, which a regular expression does not take for letters."""
+"""Scripts whose vowels are marks, which a regular expression does not take for
+letters."""
 _units: Final = re.compile(
     f"[{_OF_RUNS}]+|[{_PICTURES}]|(?:[^\\W_{_OF_RUNS}{_PICTURES}]|[{_INDIC}])+"
 ).findall
@@ -47,7 +57,8 @@ _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
 
 
 def units_of(text: str) -> list[str]:
-    """The units of the first :data:`SEARCHED` characters of a text, in order."""
+    """The units of the first :data:`SEARCHED` characters of a text, in
+    order."""
     text = text[:SEARCHED]
     if text.isascii():
         return _ascii_units(text.lower())
@@ -70,7 +81,8 @@ def terms_of(text: str) -> set[str]:
 
 
 MOST_SEARCHED_COMMAS: Final = 30_000
-"""JSON with more values is not searched: to look for texts among them would hold the loop."""
+"""JSON with more values is not searched: to look for texts among them would
+hold the loop."""
 
 
 def searched_text(type: str, body: bytes) -> str:
@@ -102,9 +114,11 @@ class Term(Struct, frozen=True):
 
 
 class WordQuery:
-    """What is wanted of a text: words in any order, the last one perhaps unfinished, and phrases in quotes.
+    """What is wanted of a text: words in any order, the last one perhaps
+    unfinished, and phrases in quotes.
 
-    A part without spaces that has several units, such as an address, is a phrase, too.
+    A part without spaces that has several units, such as an address, is a
+    phrase, too.
     """
 
     def __init__(self, text: str) -> None:
@@ -127,8 +141,11 @@ class WordQuery:
             for unit in units[:-1]:
                 terms.update(dict.fromkeys(_terms_of_unit(unit, False)))
             terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
-        self.terms = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))[:MOST_TERMS]
-        """What the index is searched for: the longest first, which are the rarest, more or less."""
+        self.terms = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))[
+            :MOST_TERMS
+        ]
+        """What the index is searched for: the longest first, which are the
+        rarest, more or less."""
 
     def is_in(self, text: str) -> bool:
         """Whether a text has all that is wanted."""
@@ -145,7 +162,7 @@ def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
         yield from map(Term, map(add, unit, unit[1:]))
 
 
-# --- rows ---------------------------------------------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------
 
 
 SEGMENT: Final = 2048
@@ -162,8 +179,8 @@ decode_terms: Final = msgspec.msgpack.Decoder(dict[str, int | list[int]]).decode
 encode_terms: Final = msgspec.msgpack.Encoder().encode
 
 Terms = dict[str, int | list[int]]
-"""Term → the offsets of its messages. Most terms have one, without a list: that takes less memory, and leaves
-the garbage collector nothing to look at."""
+"""Term → the offsets of its messages. Most terms have one, without a list: that
+takes less memory, and leaves the garbage collector nothing to look at."""
 
 
 def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
@@ -189,7 +206,8 @@ def listed(offsets: int | list[int]) -> Sequence[int]:
 
 
 def bucket_of(term: str) -> int:
-    """The bucket of a term. Those of the terms with the same first character follow each other."""
+    """The bucket of a term. Those of the terms with the same first character
+    follow each other."""
     second = ord(term[1]) % _PARTS if len(term) > 1 else 0
     return ord(term[0]) % _GROUPS * _PARTS + second
 
@@ -197,7 +215,9 @@ def bucket_of(term: str) -> int:
 def buckets_of(term: Term) -> range:
     """The buckets in which a search finds a term."""
     first = bucket_of(term.text)
-    return range(first, first + (_PARTS if term.is_prefix and len(term.text) == 1 else 1))
+    return range(
+        first, first + (_PARTS if term.is_prefix and len(term.text) == 1 else 1)
+    )
 
 
 def long_in(row: bytes) -> list[tuple[int, int]]:
@@ -212,14 +232,15 @@ def conversation_at(row: bytes, offset: int) -> int:
     return int(struct.unpack_from("<q", row, 2 + 8 * number)[0])
 
 
-# --- look-ups -----------------------------------------------------------------------------------------------
+# --- look-ups -----------------------------------------------------------------
 
 
 class IndexPart(Struct, frozen=True):
     """Segments of the index that a search looks through.
 
-    ``others``: (message, conversation) of those whose texts decide, whatever the index has.
-    ``rows``: those in which some terms may be, as :func:`rows_of` returns them.
+    ``others``: (message, conversation) of those whose texts decide, whatever
+    the index has. ``rows``: those in which some terms may be, as
+    :func:`rows_of` returns them.
     """
 
     segments: range
@@ -236,9 +257,10 @@ def indexed_before(sql: Statements, log: int) -> int:
 def newest_part(
     sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
 ) -> tuple[int, IndexPart | None]:
-    """The id before which all messages are in the index; and its newest segments with ids up to ``upto``, at
-    most so many, with the rows of these terms. After a restore the ids have a gap. None: there are no
-    segments above ``after``.
+    """The id before which all messages are in the index; and its newest
+    segments with ids up to ``upto``, at most so many, with the rows of these
+    terms. After a restore the ids have a gap. None: there are no segments above
+    ``after``.
 
     What was changed is either among ``others``, or in rows that are read later.
     """
@@ -255,7 +277,9 @@ def newest_part(
         "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
         "ORDER BY id DESC LIMIT %s"
     )
-    others = sql.query(statement, (log, begin * SEGMENT, (newest + 1) * SEGMENT, SEGMENT + 1))
+    others = sql.query(
+        statement, (log, begin * SEGMENT, (newest + 1) * SEGMENT, SEGMENT + 1)
+    )
     if len(others) > SEGMENT:  # of the last one's segment there may be more
         begin = others[-1][0] // SEGMENT + 1
         others = [row for row in others if row[0] >= begin * SEGMENT]
@@ -263,7 +287,10 @@ def newest_part(
     rows = []
     for row in rows_of(sql, log, buckets_with(terms) | {LONG}, segments):
         if row[1] == LONG:
-            others += ((row[0] * SEGMENT + offset, conversation) for offset, conversation in long_in(row[2]))
+            others += (
+                (row[0] * SEGMENT + offset, conversation)
+                for offset, conversation in long_in(row[2])
+            )
         else:
             rows.append(row)
     return indexed * SEGMENT, IndexPart(segments, others, rows)
@@ -274,7 +301,9 @@ def buckets_with(terms: Iterable[Term]) -> set[int]:
     return {bucket for term in terms for bucket in buckets_of(term)}
 
 
-def rows_of(sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]) -> list[Row]:
+def rows_of(
+    sql: Statements, log: int, buckets: Collection[int], segments: Sequence[int]
+) -> list[Row]:
     """The rows of these buckets of some segments: (segment, bucket, terms)."""
     statement = (
         "SELECT b.segment, b.bucket, b.terms FROM word b WHERE b.log = %s "
@@ -284,7 +313,8 @@ def rows_of(sql: Statements, log: int, buckets: Collection[int], segments: Seque
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
-    """The messages with a term in one of these rows, and perhaps some others: texts decide."""
+    """The messages with a term in one of these rows, and perhaps some others:
+    texts decide."""
     found: set[int] = set()
     if term.is_prefix:
         if term.text.encode() not in terms:
@@ -293,7 +323,8 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
             if text.startswith(term.text):
                 found.update(listed(offsets))
         return found
-    # To decode a row takes six times as long. A longer term may end with the bytes of this one.
+    # To decode a row takes six times as long. A longer term may end with the
+    # bytes of this one.
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
@@ -303,7 +334,8 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
 
 
 def _offsets_at(row: bytes, at: int) -> list[int]:
-    """Decode a number of MessagePack, or a list of them; perhaps fewer where there is none."""
+    """Decode a number of MessagePack, or a list of them; perhaps fewer where
+    there is none."""
     offsets: list[int] = []
     with suppress(IndexError):
         count, head = 1, row[at]
@@ -327,10 +359,18 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
     return offsets
 
 
-def in_conversations(row: bytes, offsets: Iterable[int], conversations: Collection[int]) -> set[int]:
+def in_conversations(
+    row: bytes, offsets: Iterable[int], conversations: Collection[int]
+) -> set[int]:
     """Those of the messages of a segment that are in these conversations."""
     (count,) = struct.unpack_from("<H", row)
     named = struct.unpack_from(f"<{count}q", row, 2)
-    wanted = {number for number, conversation in enumerate(named) if conversation in conversations}
+    wanted = {
+        number
+        for number, conversation in enumerate(named)
+        if conversation in conversations
+    }
     numbers = struct.unpack_from(f"<{SEGMENT}H", row, 2 + 8 * count) if wanted else ()
-    return {offset for offset in offsets if numbers[offset] in wanted} if wanted else set()
+    return (
+        {offset for offset in offsets if numbers[offset] in wanted} if wanted else set()
+    )

@@ -1,21 +1,26 @@
-"""The append queue and the group commit: one transaction at a time stores all waiting requests.
+"""The append queue and the group commit: one transaction at a time stores all
+waiting requests.
 
-Drafts wait in the queue of their app. One greenlet takes the requests of all queues, stores them in one
-transaction, and answers after the commit. Meanwhile the queues fill again. The greenlet ends when the queues
-are empty.
+Drafts wait in the queue of their app. One greenlet takes the requests of all
+queues, stores them in one transaction, and answers after the commit. Meanwhile
+the queues fill again. The greenlet ends when the queues are empty.
 
-- A few drafts of an app wait for the next ones of its senders who were just answered, at most as long as the
-  transaction took.
-- An app whose messages go to many connections pauses after a batch, so that more of its messages share a
-  write to each socket.
-- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT was not sent yet, it is
-  forbidden (:class:`CommitGuard`), and the requests fail. If it was sent, they get a StorageUnsure after
-  ``seconds`` more, and later the final result. Requests that wait behind such a transaction fail after twice
-  ``seconds``.
-- If the answer to COMMIT is lost, the writer looks up the ids before it writes anything else.
-- If the database has lost entries that this node knows, the logs continue beyond them before anything else
-  is written (:mod:`imserver.messenger.messages.log.lost`).
-- If the database refuses a row, the requests of that transaction are stored one by one.
+- A few drafts of an app wait for the next ones of its senders who were just
+  answered, at most as long as the transaction took.
+- An app whose messages go to many connections pauses after a batch, so that
+  more of its messages share a write to each socket.
+- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT
+  was not sent yet, it is forbidden (:class:`CommitGuard`), and the requests
+  fail. If it was sent, they get a StorageUnsure after ``seconds`` more, and
+  later the final result. Requests that wait behind such a transaction fail
+  after twice ``seconds``.
+- If the answer to COMMIT is lost, the writer looks up the ids before it writes
+  anything else.
+- If the database has lost entries that this node knows, the logs continue
+  beyond them before anything else is written
+  (:mod:`imserver.messenger.messages.log.lost`).
+- If the database refuses a row, the requests of that transaction are stored one
+  by one.
 """
 
 from __future__ import annotations
@@ -33,7 +38,13 @@ from gevent.event import AsyncResult
 from msgspec import Struct, field
 
 from imserver.gateway.errors import StorageUnavailable
-from imserver.gateway.storage.statements import CommitGuard, DirectStatements, NotStored, RowRefused, Unsure
+from imserver.gateway.storage.statements import (
+    CommitGuard,
+    DirectStatements,
+    NotStored,
+    RowRefused,
+    Unsure,
+)
 from imserver.messenger.messages.log.contract import (
     Appended,
     AppendRequest,
@@ -81,21 +92,25 @@ MAX_WAITING: Final = 50_000
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 """Limit of their content in bytes."""
 MAX_WAITING_IN_ALL: Final = 100_000
-"""Limit of waiting drafts of all apps together. More are refused temporarily."""
+"""Limit of waiting drafts of all apps together. More are refused
+temporarily."""
 MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
 """Limit of their content in bytes."""
 BATCH_DRAFTS: Final = 2000
 """Limit of drafts in one transaction."""
 BATCH_CHANGES: Final = 50
-"""Limit of changes in one transaction: each needs several statements, and the drafts wait for them."""
+"""Limit of changes in one transaction: each needs several statements, and the
+drafts wait for them."""
 _BATCH_BYTES: Final = 8 << 20
 _REQUEST_BYTES: Final = 200
 """Size of a draft without its content, for the size of a batch."""
 _GROUP: Final = 4
-"""Senders of an app at a time. With fewer, its next transaction begins at once. Decision 0043 has figures."""
+"""Senders of an app at a time. With fewer, its next transaction begins at once.
+Decision 0043 has figures."""
 _ENOUGH: Final = 12
-"""So many drafts do not wait for others. Measured: 16 senders in a closed loop cost 0.84 of the CPU. 8,000
-drafts a second cost 0.73, and are answered after 2.1 instead of 1.6 ms."""
+"""So many drafts do not wait for others. Measured: 16 senders in a closed loop
+cost 0.84 of the CPU. 8,000 drafts a second cost 0.73, and are answered after
+2.1 instead of 1.6 ms."""
 _PART_BYTES: Final = 600
 _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
@@ -107,16 +122,19 @@ _LATE: Final = "the database does not answer: no answer in time"
 
 
 class LogListener(Protocol):
-    """Receives the stored entries. Implemented above the log. Must not switch."""
+    """Receives the stored entries. Implemented above the log. Must not
+    switch."""
 
     def committed(self, commit: Commit) -> None:
-        """A transaction stored something. Called once per transaction and app, in commit order, after the
-        requests were answered."""
+        """A transaction stored something. Called once per transaction and app,
+        in commit order, after the requests were answered."""
 
     def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
-        """A transaction with ``drafts`` drafts of an app took ``seconds``, without delivery.
+        """A transaction with ``drafts`` drafts of an app took ``seconds``,
+        without delivery.
 
-        Returns the time in seconds for which the next drafts of the app wait for each other.
+        Returns the time in seconds for which the next drafts of the app wait
+        for each other.
         """
 
 
@@ -128,8 +146,9 @@ class _Total(Struct):
 class _Queue(Struct, eq=False):
     """Waiting requests, counted in ``total`` too.
 
-    ``stale``: number of requests at the left end that have waited behind a transaction that does not end.
-    They fail next. ``enough``: number of requests at which a pause ends.
+    ``stale``: number of requests at the left end that have waited behind a
+    transaction that does not end. They fail next. ``enough``: number of
+    requests at which a pause ends.
     """
 
     total: _Total
@@ -146,11 +165,15 @@ class _Queue(Struct, eq=False):
         self.requests.append(request)
 
     def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
-        """The next requests, at most ``count``, and their size in a batch: the last one may exceed
-        ``size``."""
+        """The next requests, at most ``count``, and their size in a batch: the
+        last one may exceed ``size``."""
         taken: list[Request] = []
         content = 0
-        while self.requests and len(taken) < count and content + len(taken) * _REQUEST_BYTES < size:
+        while (
+            self.requests
+            and len(taken) < count
+            and content + len(taken) * _REQUEST_BYTES < size
+        ):
             request = self.requests.popleft()
             taken.append(request)
             content += request.size
@@ -181,10 +204,20 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
                 texts.append(body)
             else:
                 shown = body if len(body) <= LONG_BODY else None
-                others.append((entry.id, entry.conversation, NUMBERS["message"], entry.type, shown))
+                others.append(
+                    (
+                        entry.id,
+                        entry.conversation,
+                        NUMBERS["message"],
+                        entry.type,
+                        shown,
+                    )
+                )
                 size += _ROW_BYTES + len(shown or b"")
     text = SEPARATOR.join(texts)
-    return ContentPart(entries[0].id, conversations, ids, text, others, changed, size + len(text))
+    return ContentPart(
+        entries[0].id, conversations, ids, text, others, changed, size + len(text)
+    )
 
 
 class _Run(Struct, eq=False):
@@ -199,7 +232,8 @@ class _Run(Struct, eq=False):
 
 
 class RecentEntries:
-    """The newest entries that this node has stored, so that the index of words need not read them again.
+    """The newest entries that this node has stored, so that the index of words
+    need not read them again.
 
     Owner of the entries. The methods never switch."""
 
@@ -207,12 +241,14 @@ class RecentEntries:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
-        """By app. The one that has waited longest for news comes first, and goes first."""
+        """By app. The one that has waited longest for news comes first, and
+        goes first."""
 
     def add(self, commit: Commit) -> None:
         """This node has stored entries."""
         run = self._runs.pop(commit.app, None)
-        if run is None or run.end != commit.first:  # another node has stored some in between
+        # another node has stored some in between
+        if run is None or run.end != commit.first:
             self._bytes -= 0 if run is None else run.bytes
             run = _Run(commit.first, commit.first)
         self._runs[commit.app] = run
@@ -230,10 +266,14 @@ class RecentEntries:
         while self._bytes > self._most_bytes:
             self._bytes -= self._runs.pop(next(iter(self._runs))).bytes
 
-    def take(self, app: str, first: int, end: int) -> tuple[list[ContentPart], set[int]]:
-        """The entries from ``first``, the beginning of a segment, to ``end``, and which of them were changed.
+    def take(
+        self, app: str, first: int, end: int
+    ) -> tuple[list[ContentPart], set[int]]:
+        """The entries from ``first``, the beginning of a segment, to ``end``,
+        and which of them were changed.
 
-        Nothing, unless this node has stored each of them. All before ``end`` are forgotten.
+        Nothing, unless this node has stored each of them. All before ``end``
+        are forgotten.
         """
         run = self._runs.get(app)
         if run is None or run.first >= end:
@@ -253,9 +293,11 @@ class RecentEntries:
 
 
 class LogWriter:
-    """Owner of the append queues, of the waiting requests and of the writing connection.
+    """Owner of the append queues, of the waiting requests and of the writing
+    connection.
 
-    ``connect`` opens the database (raises StorageUnavailable). ``seconds``: time limit of one statement.
+    ``connect`` opens the database (raises StorageUnavailable). ``seconds``:
+    time limit of one statement.
     """
 
     def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
@@ -266,7 +308,8 @@ class LogWriter:
         self.connection: WriterConnection | None = None
         """Opened with the first draft. Only the writer uses it."""
         self._queues: dict[str, _Queue] = {}
-        """Waiting drafts by app. The app that has waited longest comes first."""
+        """Waiting drafts by app. The app that has waited longest comes
+        first."""
         self._drafts = _Total()
         """Totals over all of these queues."""
         self._changes = _Queue(_Total())
@@ -278,11 +321,12 @@ class LogWriter:
         self._memory = WriterMemory()
         self.recent = RecentEntries()
         self.known: dict[str, int] = {}
-        """App → the greatest id that is known to be stored, by any node. Read-only for others."""
+        """App → the greatest id that is known to be stored, by any node.
+        Read-only for others."""
         self.losses = 0
         """How often this node has found that the database had lost entries."""
 
-    # --- queues ---------------------------------------------------------------------------------------------
+    # --- queues ---------------------------------------------------------------
 
     def send(self, request: AppendRequest) -> None:
         """Queue a draft for storage. Never switches or raises.
@@ -300,12 +344,19 @@ class LogWriter:
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
             return
-        if total.requests >= MAX_WAITING_IN_ALL or total.bytes + size > MAX_WAITING_BYTES_IN_ALL:
-            _answer(request, StorageUnavailable("the append queues of all apps are full"))
+        if (
+            total.requests >= MAX_WAITING_IN_ALL
+            or total.bytes + size > MAX_WAITING_BYTES_IN_ALL
+        ):
+            _answer(
+                request, StorageUnavailable("the append queues of all apps are full")
+            )
             return
         if queue is None:
             queue = self._queues[app] = _Queue(total)
-        elif len(queue.requests) >= MAX_WAITING or queue.bytes + size > MAX_WAITING_BYTES:
+        elif (
+            len(queue.requests) >= MAX_WAITING or queue.bytes + size > MAX_WAITING_BYTES
+        ):
             _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
         queue.push(request)
@@ -315,9 +366,11 @@ class LogWriter:
             self._wake()
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
-        """Store drafts in order and return after the commit. A rejected draft does not affect the others.
+        """Store drafts in order and return after the commit. A rejected draft
+        does not affect the others.
 
-        Raises StorageUnavailable if none was stored, StorageUnsure if the result is unknown.
+        Raises StorageUnavailable if none was stored, StorageUnsure if the
+        result is unknown.
         """
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
         for draft, answer in zip(drafts, waiting, strict=True):
@@ -328,8 +381,11 @@ class LogWriter:
             raise errors[0]
         return answers
 
-    def change(self, app: str, work: Callable[[AppTransaction], Change | Rejected]) -> Change | Rejected:
-        """Make a change and return after the commit. ``work`` makes the change in the transaction.
+    def change(
+        self, app: str, work: Callable[[AppTransaction], Change | Rejected]
+    ) -> Change | Rejected:
+        """Make a change and return after the commit. ``work`` makes the change
+        in the transaction.
 
         Raises the same errors as :meth:`append`.
         """
@@ -347,7 +403,8 @@ class LogWriter:
     def run(self, app: str, work: Callable[[AppTransaction], T]) -> T:
         """Do ``work`` in a transaction, and return its result after the commit.
 
-        Raises the same errors as :meth:`append`; StorageUnavailable also if the database refuses a row.
+        Raises the same errors as :meth:`append`; StorageUnavailable also if the
+        database refuses a row.
         """
         results: list[T] = []
 
@@ -361,11 +418,13 @@ class LogWriter:
         return results[0]
 
     def begin_uplink(self, app: str, user: str, session: int) -> int:
-        """Let only this session of a user send drafts that name an uplink session. Switches.
+        """Let only this session of a user send drafts that name an uplink
+        session. Switches.
 
-        Returns the last id of the log at this moment: whatever the user's older sessions have sent is at or
-        before it, or is never stored. ``session``: a number that no session of the app ever had. Raises the
-        same errors as :meth:`append`; then the client must log in again.
+        Returns the last id of the log at this moment: whatever the user's older
+        sessions have sent is at or before it, or is never stored. ``session``:
+        a number that no session of the app ever had. Raises the same errors as
+        :meth:`append`; then the client must log in again.
         """
 
         def work(transaction: AppTransaction) -> int:
@@ -380,25 +439,31 @@ class LogWriter:
             self.known[app] = id
 
     def check(self, app: str) -> int:
-        """Let the log of an app continue beyond what is known, if the database has lost that. Returns the
-        last id. Switches. Raises the same errors as :meth:`append`."""
+        """Let the log of an app continue beyond what is known, if the database
+        has lost that. Returns the last id. Switches. Raises the same errors as
+        :meth:`append`."""
         return self.run(app, lambda transaction: transaction.before)
 
     def is_busy(self, app: str) -> bool:
-        """Whether drafts of an app are waiting or being stored. Never switches."""
+        """Whether drafts of an app are waiting or being stored. Never
+        switches."""
         return app in self._queues or any(True for _ in self._underway(app))
 
     def senders(self, app: str) -> set[str]:
-        """The senders of drafts that are waiting or being stored. Never switches."""
+        """The senders of drafts that are waiting or being stored. Never
+        switches."""
         return {request.draft.sender for request in self._underway(app)}
 
     def stores_for(self, app: str, connection: Connection) -> bool:
-        """Whether a draft of this connection is being stored. Never switches."""
+        """Whether a draft of this connection is being stored. Never
+        switches."""
         return any(request.connection is connection for request in self._underway(app))
 
     def _underway(self, app: str) -> Iterable[AppendRequest]:
         current = self._current
-        requests = () if current is None or current.given_up else current.apps.get(app, ())
+        requests = (
+            () if current is None or current.given_up else current.apps.get(app, ())
+        )
         for request in (*requests, *self._singles.requests):
             if request.app == app and isinstance(request, AppendRequest):
                 yield request
@@ -424,7 +489,7 @@ class LogWriter:
         except NotStored:
             log.debug("the log's connection stays open: it is in use")
 
-    # --- greenlet -------------------------------------------------------------------------------------------
+    # --- greenlet -------------------------------------------------------------
 
     def _wake(self) -> None:
         if self._greenlet is None:
@@ -438,7 +503,8 @@ class LogWriter:
             self._greenlet = None
 
     def _take(self) -> dict[str, list[Request]]:
-        """The requests of the next transaction by app. Empty if nothing waits except in apps that pause."""
+        """The requests of the next transaction by app. Empty if nothing waits
+        except in apps that pause."""
         if self._singles.requests:
             (single,), _ = self._singles.take(1)
             return {single.app: [single]}
@@ -505,8 +571,11 @@ class LogWriter:
             connection.answered(wrote=bool(transaction.commits))
         self._finish(transaction, perf_counter() - began)
 
-    def _transact(self, connection: WriterConnection, transaction: WriteTransaction) -> None:
-        """Run a transaction, beyond what the database has lost. Raises NotStored, Unsure or RowRefused."""
+    def _transact(
+        self, connection: WriterConnection, transaction: WriteTransaction
+    ) -> None:
+        """Run a transaction, beyond what the database has lost. Raises
+        NotStored, Unsure or RowRefused."""
         while True:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
@@ -524,7 +593,8 @@ class LogWriter:
             self.losses += bool(lost)
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
-        """Answer the requests, and deliver the stored entries. Never switches."""
+        """Answer the requests, and deliver the stored entries. Never
+        switches."""
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
             self.recent.add(commit)
@@ -532,7 +602,10 @@ class LogWriter:
             for request in requests:
                 assert request.outcome is not None
                 _answer(request, request.outcome)
-            drafts, pause = sum([isinstance(request, AppendRequest) for request in requests]), 0.0
+            drafts, pause = (
+                sum([isinstance(request, AppendRequest) for request in requests]),
+                0.0,
+            )
             if self.listener is not None:
                 try:
                     if app in transaction.commits:
@@ -546,7 +619,8 @@ class LogWriter:
             if pause:
                 self._pause(app, pause)
             elif drafts and 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
-                # Otherwise two groups of senders would take turns, with a transaction each.
+                # Otherwise two groups of senders would take turns, with a
+                # transaction each.
                 self._pause(app, min(seconds, 0.004), waiting + drafts)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
@@ -560,27 +634,35 @@ class LogWriter:
         gevent.spawn_later(seconds, self._resume, app, queue)
 
     def _resume(self, app: str, queue: _Queue) -> None:
-        """End a pause. The timer of one that has ended before may end a later one early."""
+        """End a pause. The timer of one that has ended before may end a later
+        one early."""
         queue.paused = False
         if queue.requests:
             self._wake()
         elif self._queues.get(app) is queue:
             del self._queues[app]
 
-    def _was_stored(self, connection: WriterConnection, transaction: WriteTransaction) -> bool:
-        """Look up whether a transaction was committed. Waits until the database answers.
+    def _was_stored(
+        self, connection: WriterConnection, transaction: WriteTransaction
+    ) -> bool:
+        """Look up whether a transaction was committed. Waits until the database
+        answers.
 
         Nothing may be delivered before earlier entries of the log.
         """
         if not transaction.commits:
-            # No row shows whether a session has begun, or a vote was stored. Its client logs in again, or
-            # votes again, which is always safe.
+            # No row shows whether a session has begun, or a vote was stored.
+            # Its client logs in again, or votes again, which is always safe.
             return not transaction.is_unseen
         commit = next(iter(transaction.commits.values()))
 
         def look(sql: DirectStatements) -> bool:
-            # The lock waits for the end of the transaction, which may still be running on the server.
-            return batch_of(sql, lock_head(sql, commit.app).number, commit.first) == transaction.batch
+            # The lock waits for the end of the transaction, which may still be
+            # running on the server.
+            return (
+                batch_of(sql, lock_head(sql, commit.app).number, commit.first)
+                == transaction.batch
+            )
 
         while True:
             try:
@@ -589,7 +671,8 @@ class LogWriter:
                 gevent.sleep(0.5)
 
     def _divide(self, transaction: WriteTransaction, words: str) -> None:
-        """Retry the requests of a refused transaction one by one, so that only the bad one fails."""
+        """Retry the requests of a refused transaction one by one, so that only
+        the bad one fails."""
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
@@ -604,10 +687,11 @@ class LogWriter:
             for request in transaction.requests:
                 _answer(request, error)
 
-    # --- time limits ----------------------------------------------------------------------------------------
+    # --- time limits ----------------------------------------------------------
 
     def _watch(self, transaction: WriteTransaction) -> None:
-        """Greenlet: give up a transaction that does not end, then the requests behind it."""
+        """Greenlet: give up a transaction that does not end, then the requests
+        behind it."""
         error: StorageUnavailable = StorageUnavailable(_LATE)
         if self.connection is not None:
             error = self.connection.failed("no answer in time")
@@ -625,7 +709,9 @@ class LogWriter:
             for queue in waiting:
                 _refuse(queue, queue.stale, error)
 
-    def _give_up(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
+    def _give_up(
+        self, transaction: WriteTransaction, error: StorageUnavailable
+    ) -> None:
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -650,14 +736,17 @@ def _answer(request: Request, outcome: Outcome) -> None:
     try:
         if request.owner is not None:
             request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended
-        elif (done := request.done if request.unsure is None else request.unsure.on_known) is not None:
+        elif (
+            done := request.done if request.unsure is None else request.unsure.on_known
+        ) is not None:
             done(outcome)  # type: ignore[arg-type]  # a change gets a Change
     except Exception:
         log.exception("a requester could not be answered")
 
 
 class WritingPart(Store.Rows):
-    """A part of the log that reads its tables, and changes them by the writer."""
+    """A part of the log that reads its tables, and changes them by the
+    writer."""
 
     def __init__(self, writer: LogWriter, store: Store) -> None:
         super().__init__(store)
@@ -667,11 +756,15 @@ class WritingPart(Store.Rows):
 def in_transaction(
     work: Callable[Concatenate[Writing, AppTransaction, P], Change | Rejected],
 ) -> Callable[Concatenate[Writing, str, P], Change | Rejected]:
-    """Let a method of a part make a change (:meth:`LogWriter.change`): callers give the app in place of the
-    transaction."""
+    """Let a method of a part make a change (:meth:`LogWriter.change`): callers
+    give the app in place of the transaction."""
 
     @wraps(work)
-    def method(part: Writing, app: str, /, *args: P.args, **values: P.kwargs) -> Change | Rejected:
-        return part._writer.change(app, lambda transaction: work(part, transaction, *args, **values))
+    def method(
+        part: Writing, app: str, /, *args: P.args, **values: P.kwargs
+    ) -> Change | Rejected:
+        return part._writer.change(
+            app, lambda transaction: work(part, transaction, *args, **values)
+        )
 
     return method

@@ -1,4 +1,5 @@
-"""Makes dumps of Rocket.Chat's database that have each field of the format, and repeat from a seed."""
+"""Makes dumps of Rocket.Chat's database that have each field of the format, and
+repeat from a seed."""
 
 import gzip
 import random
@@ -34,7 +35,8 @@ def at(second: float) -> datetime:
 
 @dataclass
 class Dump:
-    """The collections of a database: documents, or bytes that are none. ``counts``: what they have."""
+    """The collections of a database: documents, or bytes that are none.
+    ``counts``: what they have."""
 
     collections: dict[str, list[dict[str, Any] | bytes]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -54,11 +56,25 @@ class Dump:
         return folder
 
     def archive(self, path: Path, is_packed: bool = False, size: int = 100) -> Path:
-        """As ``mongodump --archive`` writes it: collections are mixed, in pieces of ``size`` documents."""
+        """As ``mongodump --archive`` writes it: collections are mixed, in
+        pieces of ``size`` documents."""
         end, parts = b"\xff\xff\xff\xff", [b"\x6d\xe2\x99\x81"]
-        parts.append(bson.encode({"concurrent_collections": 4, "version": "0.1", "server_version": "6.0"}))
+        parts.append(
+            bson.encode(
+                {"concurrent_collections": 4, "version": "0.1", "server_version": "6.0"}
+            )
+        )
         for name in self.collections:
-            parts.append(bson.encode({"db": "rocketchat", "collection": name, "metadata": "{}", "size": 1}))
+            parts.append(
+                bson.encode(
+                    {
+                        "db": "rocketchat",
+                        "collection": name,
+                        "metadata": "{}",
+                        "size": 1,
+                    }
+                )
+            )
         parts.append(end)
         most = max(map(len, self.collections.values()))
         for start in range(0, most, size):
@@ -77,29 +93,57 @@ def _raw(document: dict[str, Any] | bytes) -> bytes:
 
 
 def _header(name: str, is_end: bool) -> bytes:
-    return bson.encode({"db": "rocketchat", "collection": name, "EOF": is_end, "CRC": bson.Int64(7 * is_end)})
+    return bson.encode(
+        {
+            "db": "rocketchat",
+            "collection": name,
+            "EOF": is_end,
+            "CRC": bson.Int64(7 * is_end),
+        }
+    )
 
 
 def make(seed: int, messages: int, users: int = 10, rooms: int = 4) -> Dump:
-    """A database with ``users`` people, of whom the last three are a bot, deactivated and federated."""
+    """A database with ``users`` people, of whom the last three are a bot,
+    deactivated and federated."""
     chance, dump = random.Random(seed), Dump()
     people = [_user(number) for number in range(users)]
     people[-3] |= {"type": "bot", "roles": ["bot"]}
     people[-2]["active"] = False
-    people[-1] |= {"federated": True, "federation": {"origin": "example.org"}, "username": "@eve:example.org"}
+    people[-1] |= {
+        "federated": True,
+        "federation": {"origin": "example.org"},
+        "username": "@eve:example.org",
+    }
     dump.put("users", *people)
     members: dict[str, list[dict[str, Any]]] = {}
     for number in range(rooms):
         members[f"room{number}"] = people[: max(3, users - 3 - number)]
         dump.put("rocketchat_room", _room(number, people))
-    for id, some in (("direct", people[:2]), ("several", people[:3]), ("self", people[:1])):
+    for id, some in (
+        ("direct", people[:2]),
+        ("several", people[:3]),
+        ("self", people[:1]),
+    ):
         members[id] = some
         names = [each["username"] for each in some]
-        room = {"_id": id, "t": "d", "uids": [each["_id"] for each in some], "usernames": names, "ts": at(-5)}
+        room = {
+            "_id": id,
+            "t": "d",
+            "uids": [each["_id"] for each in some],
+            "usernames": names,
+            "ts": at(-5),
+        }
         dump.put("rocketchat_room", room | {"msgs": 1, "usersCount": len(some)})
     dump.put(
         "rocketchat_room",
-        {"_id": "visit", "t": "l", "v": {"_id": "v1", "token": "x"}, "ts": at(0), "open": True},
+        {
+            "_id": "visit",
+            "t": "l",
+            "v": {"_id": "v1", "token": "x"},
+            "ts": at(0),
+            "open": True,
+        },
     )
     ids = list(members)
     roots: dict[str, list[str]] = {}
@@ -110,25 +154,37 @@ def make(seed: int, messages: int, users: int = 10, rooms: int = 4) -> Dump:
         text = f"{number} {' '.join(chance.choices(WORDS, k=chance.randint(1, 8)))}"
         row = _message(id, room, sender, number, text)
         if "@bob" in text:
-            row["mentions"].append({"_id": "user1", "username": "bob", "name": "Bob", "type": "user"})
+            row["mentions"].append(
+                {"_id": "user1", "username": "bob", "name": "Bob", "type": "user"}
+            )
         if "@all" in text:
             row["mentions"].append({"_id": "all", "username": "all"})
         if roots.get(room) and chance.random() < 0.2:
-            row |= {"tmid": chance.choice(roots[room][-10:]), "tshow": chance.random() < 0.2}
+            row |= {
+                "tmid": chance.choice(roots[room][-10:]),
+                "tshow": chance.random() < 0.2,
+            }
             dump.counts["replies"] += 1
             dump.counts["shown"] += row["tshow"]
         elif chance.random() < 0.3:
             roots.setdefault(room, []).append(id)
             row |= {"tcount": 1, "tlm": at(number + 5), "replies": [sender["_id"]]}
         if chance.random() < 0.1:
-            who = [each["username"] for each in chance.sample(members[room], min(2, len(members[room])))]
+            who = [
+                each["username"]
+                for each in chance.sample(members[room], min(2, len(members[room])))
+            ]
             row["reactions"] = {chance.choice(EMOJI): {"usernames": who, "names": who}}
             dump.counts["reactions"] += len(who)
         if chance.random() < 0.05:
             row |= {"editedAt": at(number + 1), "editedBy": _short(sender)}
             dump.counts["edited"] += 1
         if chance.random() < 0.03:
-            row |= {"pinned": True, "pinnedAt": at(number + 2), "pinnedBy": _short(people[1])}
+            row |= {
+                "pinned": True,
+                "pinnedAt": at(number + 2),
+                "pinnedBy": _short(people[1]),
+            }
             dump.counts["pins"] += 1
         if chance.random() < 0.03:
             _add_file(dump, row, f"f{number}")
@@ -137,17 +193,30 @@ def make(seed: int, messages: int, users: int = 10, rooms: int = 4) -> Dump:
         dump.counts["messages"] += 1
     for room, some in members.items():
         for number, person in enumerate(some):
-            dump.put("rocketchat_subscription", _subscription(room, person, number, messages))
-    _add_picture(dump, "rocketchat_avatars", {"_id": "avatar1", "name": "ann", "userId": "user0"})
-    _add_picture(dump, "rocketchat_avatars", {"_id": "avatar2", "name": "room-room1", "rid": "room1"})
+            dump.put(
+                "rocketchat_subscription", _subscription(room, person, number, messages)
+            )
+    _add_picture(
+        dump, "rocketchat_avatars", {"_id": "avatar1", "name": "ann", "userId": "user0"}
+    )
+    _add_picture(
+        dump,
+        "rocketchat_avatars",
+        {"_id": "avatar2", "name": "room-room1", "rid": "room1"},
+    )
     dump.put(
-        "rocketchat_custom_emoji", {"_id": "e1", "name": "party", "aliases": ["fete"], "extension": "png"}
+        "rocketchat_custom_emoji",
+        {"_id": "e1", "name": "party", "aliases": ["fete"], "extension": "png"},
     )
     file = bson.ObjectId(b"123456789012")
     dump.put(
-        "custom_emoji.files", {"_id": file, "filename": "party.png", "length": len(PNG), "chunkSize": 261120}
+        "custom_emoji.files",
+        {"_id": file, "filename": "party.png", "length": len(PNG), "chunkSize": 261120},
     )
-    dump.put("custom_emoji.chunks", {"_id": bson.ObjectId(), "files_id": file, "n": 0, "data": PNG})
+    dump.put(
+        "custom_emoji.chunks",
+        {"_id": bson.ObjectId(), "files_id": file, "n": 0, "data": PNG},
+    )
     return dump
 
 
@@ -188,11 +257,17 @@ def _room(number: int, people: list[dict[str, Any]]) -> dict[str, Any]:
         "ro": False,
     }
     return room | (
-        {"archived": True} if number == 2 else {"prid": "room0", "name": "x7Hk"} if number == 3 else {}
+        {"archived": True}
+        if number == 2
+        else {"prid": "room0", "name": "x7Hk"}
+        if number == 3
+        else {}
     )
 
 
-def _subscription(room: str, person: dict[str, Any], number: int, messages: int) -> dict[str, Any]:
+def _subscription(
+    room: str, person: dict[str, Any], number: int, messages: int
+) -> dict[str, Any]:
     return {
         "_id": f"s-{room}-{number}",
         "rid": room,
@@ -207,7 +282,9 @@ def _subscription(room: str, person: dict[str, Any], number: int, messages: int)
     }
 
 
-def _message(id: str, room: str, sender: dict[str, Any], second: float, text: str) -> dict[str, Any]:
+def _message(
+    id: str, room: str, sender: dict[str, Any], second: float, text: str
+) -> dict[str, Any]:
     return {
         "_id": id,
         "rid": room,
@@ -223,12 +300,24 @@ def _message(id: str, room: str, sender: dict[str, Any], second: float, text: st
 
 
 def _add_file(dump: Dump, row: dict[str, Any], id: str) -> None:
-    """A picture of a message, and a small one of it, as version 3 and later have them."""
+    """A picture of a message, and a small one of it, as version 3 and later
+    have them."""
     _add_picture(
-        dump, "rocketchat_uploads", {"_id": id, "name": f"{id}.png", "typeGroup": "image", "rid": row["rid"]}
+        dump,
+        "rocketchat_uploads",
+        {"_id": id, "name": f"{id}.png", "typeGroup": "image", "rid": row["rid"]},
     )
-    dump.put("rocketchat_uploads", {"_id": f"{id}t", "name": f"thumb-{id}.png", "typeGroup": "thumb"})
-    file = {"_id": id, "name": f"{id}.png", "type": "image/png", "size": len(PNG), "format": "png"}
+    dump.put(
+        "rocketchat_uploads",
+        {"_id": f"{id}t", "name": f"thumb-{id}.png", "typeGroup": "thumb"},
+    )
+    file = {
+        "_id": id,
+        "name": f"{id}.png",
+        "type": "image/png",
+        "size": len(PNG),
+        "format": "png",
+    }
     small = file | {"_id": f"{id}t", "name": f"thumb-{id}.png"}
     link = {"title": f"{id}.png", "title_link": f"/file-upload/{id}/{id}.png"}
     attachment = {
@@ -242,9 +331,21 @@ def _add_file(dump: Dump, row: dict[str, Any], id: str) -> None:
 
 def _add_picture(dump: Dump, bucket: str, row: dict[str, Any]) -> None:
     store = f"GridFS:{'Uploads' if bucket.endswith('uploads') else 'Avatars'}"
-    more = {"size": len(PNG), "type": "image/png", "store": store, "complete": True, "uploadedAt": at(1)}
+    more = {
+        "size": len(PNG),
+        "type": "image/png",
+        "store": store,
+        "complete": True,
+        "uploadedAt": at(1),
+    }
     dump.put(bucket, row | more)
     for number, piece in ((1, PNG[40:]), (0, PNG[:40])):
         dump.put(
-            f"{bucket}.chunks", {"_id": bson.ObjectId(), "files_id": row["_id"], "n": number, "data": piece}
+            f"{bucket}.chunks",
+            {
+                "_id": bson.ObjectId(),
+                "files_id": row["_id"],
+                "n": number,
+                "data": piece,
+            },
         )

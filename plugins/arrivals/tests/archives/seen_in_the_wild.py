@@ -1,7 +1,9 @@
-"""Shapes that real archives have and no document tells: types, names and missing parts, each with its source.
+"""Shapes that real archives have and no document tells: types, names and
+missing parts, each with its source.
 
-The texts are ours. A row says how many messages its archive has, and how many of them are stored; the others
-must be named by the report, and then the command ends with 1.
+The texts are ours. A row says how many messages its archive has, and how many
+of them are stored; the others must be named by the report, and then the command
+ends with 1.
 """
 
 import json
@@ -23,7 +25,8 @@ _UTF_8_NAMES = 0x800
 class Shape:
     """An archive with something odd.
 
-    ``source``: where it was seen. ``says``: what the report must have. ``status``: of the command.
+    ``source``: where it was seen. ``says``: what the report must have.
+    ``status``: of the command.
     """
 
     name: str
@@ -35,24 +38,45 @@ class Shape:
     status: int = 0
 
 
-# --- Slack --------------------------------------------------------------------------------------------------
+# --- Slack --------------------------------------------------------------------
 
 
 def said(number: int, text: str = "", **more: Any) -> dict[str, Any]:
     """A message of Slack, ``number`` seconds after the beginning."""
-    return {"type": "message", "user": ANN, "ts": ts(BEGIN + number), "text": text or f"m{number}", **more}
+    return {
+        "type": "message",
+        "user": ANN,
+        "ts": ts(BEGIN + number),
+        "text": text or f"m{number}",
+        **more,
+    }
 
 
 def slack(
-    *messages: dict[str, Any] | bytes, without: str = "", files: dict[str, Any] | None = None, **channel: Any
+    *messages: dict[str, Any] | bytes,
+    without: str = "",
+    files: dict[str, Any] | None = None,
+    **channel: Any,
 ) -> Callable[[Path], Path]:
-    """An export with the channel ``tea``. ``channel``: what its row in the list has else. ``files``: others
-    beside these; bytes stay as they are. ``without``: a file that is not there."""
+    """An export with the channel ``tea``. ``channel``: what its row in the list
+    has else. ``files``: others beside these; bytes stay as they are.
+    ``without``: a file that is not there."""
     people = [
-        {"id": id, "name": name, "profile": {"real_name": name.title(), "email": f"{name}@example.org"}}
+        {
+            "id": id,
+            "name": name,
+            "profile": {"real_name": name.title(), "email": f"{name}@example.org"},
+        }
         for id, name in ((ANN, "ann"), (BOB, "bob"))
     ]
-    tea = {"id": "C0TEA", "name": "tea", "created": BEGIN, "creator": ANN, "members": [ANN, BOB], **channel}
+    tea = {
+        "id": "C0TEA",
+        "name": "tea",
+        "created": BEGIN,
+        "creator": ANN,
+        "members": [ANN, BOB],
+        **channel,
+    }
     content: dict[str, Any] = {"users.json": people, "channels.json": [tea]}
     content["tea/2020-09-13.json"] = list(messages)
     content.pop(without, None)
@@ -61,14 +85,16 @@ def slack(
 
 
 def zipped(path: Path, content: dict[str, Any], *, says_utf_8: bool = True) -> Path:
-    """A zip file. ``says_utf_8``: whether it says so of names that are not ASCII."""
+    """A zip file. ``says_utf_8``: whether it says so of names that are not
+    ASCII."""
     hidden: dict[bytes, bytes] = {}
     with ZipFile(path, "w") as archive:
         for name, value in content.items():
             raw = value if isinstance(value, bytes) else json.dumps(value).encode()
             plain = name
             if not says_utf_8 and not name.isascii():
-                plain = f"{len(hidden):x}".rjust(len(name.encode()), "_")  # as many bytes
+                # as many bytes
+                plain = f"{len(hidden):x}".rjust(len(name.encode()), "_")
                 hidden[plain.encode()] = name.encode()
             archive.writestr(plain, raw)
     whole = path.read_bytes()
@@ -89,7 +115,10 @@ TABLE = {
     "rows": [
         [{"type": "raw_text", "text": "tea"}, {"type": "raw_text", "text": "pots"}],
         [
-            {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": []}]},
+            {
+                "type": "rich_text",
+                "elements": [{"type": "rich_text_section", "elements": []}],
+            },
             {"type": "raw_text", "text": "two"},
         ],
     ],
@@ -100,7 +129,9 @@ SLACK = (
     Shape(
         "times of channels are texts",
         "hfaran/slack-export-viewer tests/testarchive.zip; dutchcoders/slackarchive#15",
-        slack(said(1), said(2), created="1452837318", topic={"value": "", "last_set": "0"}),
+        slack(
+            said(1), said(2), created="1452837318", topic={"value": "", "last_set": "0"}
+        ),
         2,
         2,
     ),
@@ -119,7 +150,12 @@ SLACK = (
         "zulip/zulip slack_fixtures/test_slack_importer/integration_logs.json",
         slack(
             said(1, user=None, bot_id="B0000002", app_id="A02"),
-            files={"integration_logs.json": [{"user_id": 0, "app_id": "A02", "app_type": "Tester"}, 5]},
+            files={
+                "integration_logs.json": [
+                    {"user_id": 0, "app_id": "A02", "app_type": "Tester"},
+                    5,
+                ]
+            },
         ),
         1,
         1,
@@ -133,7 +169,12 @@ SLACK = (
                 subtype="file_share",
                 bot_id=None,
                 username="ann",
-                file={"id": "F1", "name": "a.md", "size": "5755", "initial_comment": {"id": "Fc1"}},
+                file={
+                    "id": "F1",
+                    "name": "a.md",
+                    "size": "5755",
+                    "initial_comment": {"id": "Fc1"},
+                },
             )
         ),
         1,
@@ -142,7 +183,16 @@ SLACK = (
     Shape(
         "a file without an address, and one that is deleted",
         "zulip/zulip#11619",
-        slack(said(1, files=[{"id": "F1", "mode": "tombstone"}, {"id": "F2", "size": None}, None])),
+        slack(
+            said(
+                1,
+                files=[
+                    {"id": "F1", "mode": "tombstone"},
+                    {"id": "F2", "size": None},
+                    None,
+                ],
+            )
+        ),
         1,
         1,
         "file that Slack had deleted",
@@ -157,7 +207,18 @@ SLACK = (
     Shape(
         "a canvas",
         "zulip/zulip#27281",
-        slack(said(1, files=[{"id": "F1", "title": "Our tea", "mimetype": "application/vnd.slack-docs"}])),
+        slack(
+            said(
+                1,
+                files=[
+                    {
+                        "id": "F1",
+                        "title": "Our tea",
+                        "mimetype": "application/vnd.slack-docs",
+                    }
+                ],
+            )
+        ),
         1,
         1,
     ),
@@ -168,7 +229,13 @@ SLACK = (
         1,
         1,
     ),
-    Shape("members are null", "rusq/slackdump#220", slack(said(1), members=None, num_members=0), 1, 1),
+    Shape(
+        "members are null",
+        "rusq/slackdump#220",
+        slack(said(1), members=None, num_members=0),
+        1,
+        1,
+    ),
     Shape(
         "somebody has no name to show",
         "rusq/slackdump#123",
@@ -179,14 +246,25 @@ SLACK = (
     Shape(
         "a folder has half-width letters, its list full-width ones",
         "rusq/slackdump#144",
-        slack(without=f"tea/{DAY}", name="ビューア", files={f"ﾋﾞｭｰｱ/{DAY}": [said(1), said(2)]}),
+        slack(
+            without=f"tea/{DAY}",
+            name="ビューア",
+            files={f"ﾋﾞｭｰｱ/{DAY}": [said(1), said(2)]},
+        ),
         2,
         2,
     ),
     Shape(
         "a conversation of several has no folder",
         "hfaran/slack-export-viewer#161",
-        slack(said(1), files={"mpims.json": [{"id": "G0NO", "name": "mpdm-ann--bob-1", "members": [ANN]}]}),
+        slack(
+            said(1),
+            files={
+                "mpims.json": [
+                    {"id": "G0NO", "name": "mpdm-ann--bob-1", "members": [ANN]}
+                ]
+            },
+        ),
         1,
         1,
     ),
@@ -209,7 +287,9 @@ SLACK = (
         unflagged(
             {
                 "users.json": PEOPLE,
-                "channels.json": [{"id": "C0TEA", "name": "お茶チャネル", "members": [ANN]}],
+                "channels.json": [
+                    {"id": "C0TEA", "name": "お茶チャネル", "members": [ANN]}
+                ],
                 f"お茶チャネル/{DAY}": [said(1), said(2), said(3)],
             }
         ),
@@ -234,7 +314,13 @@ SLACK = (
     Shape(
         "a second folder of a channel is named as a literal of Python",
         "zach-snell/slack-export#20",
-        slack(said(1), files={f"b'tea'/{DAY}": [said(2)], f"D0000001/{DAY}": [said(3), said(4, user=BOB)]}),
+        slack(
+            said(1),
+            files={
+                f"b'tea'/{DAY}": [said(2)],
+                f"D0000001/{DAY}": [said(3), said(4, user=BOB)],
+            },
+        ),
         4,
         4,
         "folder D0000001 that no list names (it comes as a conversation of two)",
@@ -267,7 +353,12 @@ SLACK = (
     Shape(
         "values of attachments are numbers",
         "mattermost/mattermost-server model/slack_attachment.go",
-        slack(said(1, attachments=[{"title": 5, "fields": [{"title": "n", "value": 7}, "x"]}])),
+        slack(
+            said(
+                1,
+                attachments=[{"title": 5, "fields": [{"title": "n", "value": 7}, "x"]}],
+            )
+        ),
         1,
         1,
         "field attachments[].fields[] of a message: its type is wrong (left out)",
@@ -278,7 +369,12 @@ SLACK = (
         "mattermost/mattermost#1359; RocketChat/Rocket.Chat#26479",
         slack(
             said(1),
-            files={"users.json": [{"id": ANN, "name": None, "profile": None, "deleted": None}, *PEOPLE[1:]]},
+            files={
+                "users.json": [
+                    {"id": ANN, "name": None, "profile": None, "deleted": None},
+                    *PEOPLE[1:],
+                ]
+            },
         ),
         1,
         1,
@@ -295,14 +391,23 @@ SLACK = (
     Shape(
         "empty objects are arrays, and arrays objects",
         "php.net: json_encode",
-        slack(said(1, reactions={"0": {"name": "+1", "users": {"1": BOB}}}), topic=[], members={"3": ANN}),
+        slack(
+            said(1, reactions={"0": {"name": "+1", "users": {"1": BOB}}}),
+            topic=[],
+            members={"3": ANN},
+        ),
         1,
         1,
     ),
     Shape(
         "an edit is true, files are a text, reactions a number",
         "slackhq/slack-api-docs: objects of messages differ between events",
-        slack(*(said(number, edited=True, files="F1", reactions=3) for number in range(1, 10))),
+        slack(
+            *(
+                said(number, edited=True, files="F1", reactions=3)
+                for number in range(1, 10)
+            )
+        ),
         9,
         9,
         "9  field files of a message: its type is wrong (left out)",
@@ -324,14 +429,22 @@ SLACK = (
     Shape(
         "a byte is no character",
         "hfaran/slack-export-viewer#34",
-        slack(files={f"tea/{DAY}": json.dumps([said(1), said(2)]).encode().replace(b"m2", b"\xff")}),
+        slack(
+            files={
+                f"tea/{DAY}": json.dumps([said(1), said(2)])
+                .encode()
+                .replace(b"m2", b"\xff")
+            }
+        ),
         2,
         2,
     ),
     Shape(
         "a file is cut",
         "mattermost/mattermost#5528",
-        slack(files={f"tea/{DAY}": json.dumps([said(1), said(2), said(3)]).encode()[:-5]}),
+        slack(
+            files={f"tea/{DAY}": json.dumps([said(1), said(2), said(3)]).encode()[:-5]}
+        ),
         3,
         2,
         f"tea/{DAY}: ",
@@ -362,7 +475,7 @@ SLACK = (
     ),
 )
 
-# --- Mattermost ---------------------------------------------------------------------------------------------
+# --- Mattermost ---------------------------------------------------------------
 
 
 def post(number: int, **more: Any) -> dict[str, Any]:
@@ -381,19 +494,40 @@ def post(number: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def mattermost(*lines: dict[str, Any] | bytes, folder: str = "", mark: bytes = b"") -> Callable[[Path], Path]:
+def mattermost(
+    *lines: dict[str, Any] | bytes, folder: str = "", mark: bytes = b""
+) -> Callable[[Path], Path]:
     member = {"name": "pots", "roles": "channel_user"}
     head = (
         {"type": "version", "version": 1},
         {"type": "team", "team": {"name": "tea", "display_name": "Tea", "type": "O"}},
-        {"type": "channel", "channel": {"team": "tea", "name": "pots", "display_name": "Pots", "type": "O"}},
+        {
+            "type": "channel",
+            "channel": {
+                "team": "tea",
+                "name": "pots",
+                "display_name": "Pots",
+                "type": "O",
+            },
+        },
         *(
-            {"type": "user", "user": {"username": name, "teams": [{"name": "tea", "channels": [member]}]}}
+            {
+                "type": "user",
+                "user": {
+                    "username": name,
+                    "teams": [{"name": "tea", "channels": [member]}],
+                },
+            }
             for name in ("ann", "bob")
         ),
     )
-    rows = (each if isinstance(each, bytes) else json.dumps(each).encode() for each in (*head, *lines))
-    return lambda path: zipped(path / "a.zip", {f"{folder}import.jsonl": mark + b"\r\n".join(rows)})
+    rows = (
+        each if isinstance(each, bytes) else json.dumps(each).encode()
+        for each in (*head, *lines)
+    )
+    return lambda path: zipped(
+        path / "a.zip", {f"{folder}import.jsonl": mark + b"\r\n".join(rows)}
+    )
 
 
 _REPLY = {"user": "bob", "message": "r", "create_at": BEGIN * 1000 - 70_000}
@@ -413,10 +547,21 @@ MATTERMOST = (
         mattermost(
             {
                 "type": "channel",
-                "channel": {"team": "tea", "name": "left", "type": "P", "display_name": "Left"},
+                "channel": {
+                    "team": "tea",
+                    "name": "left",
+                    "type": "P",
+                    "display_name": "Left",
+                },
             },
-            post(1, channel="left", reactions=[{"user": "bob", "emoji_name": "+1", "create_at": 1}]),
-            post(2, channel="left", replies=[{**_REPLY, "create_at": BEGIN * 1000 + 3}]),
+            post(
+                1,
+                channel="left",
+                reactions=[{"user": "bob", "emoji_name": "+1", "create_at": 1}],
+            ),
+            post(
+                2, channel="left", replies=[{**_REPLY, "create_at": BEGIN * 1000 + 3}]
+            ),
             post(4, channel="left", type="system_leave_channel"),
         ),
         3,
@@ -426,7 +571,9 @@ MATTERMOST = (
     Shape(
         "two exports are in one file",
         "what cat a.jsonl b.jsonl makes",
-        mattermost(post(1), *(post(2, replies=[_REPLY]), post(1), post(2, replies=[_REPLY]))),
+        mattermost(
+            post(1), *(post(2, replies=[_REPLY]), post(1), post(2, replies=[_REPLY]))
+        ),
         3,
         3,
         "3  post that stands twice (comes once)",
@@ -445,11 +592,17 @@ MATTERMOST = (
         "zulip/zulip mattermost_fixtures/direct_channel/export.json",
         mattermost(
             {"type": "user", "user": {"username": "tom", "teams": None}},
-            {"type": "direct_channel", "direct_channel": {"members": ["ann", "bob"], "favorited_by": None}},
+            {
+                "type": "direct_channel",
+                "direct_channel": {"members": ["ann", "bob"], "favorited_by": None},
+            },
             *(
                 {
                     "type": "direct_post",
-                    "direct_post": {**post(number)["post"], "channel_members": ["ann", other]},
+                    "direct_post": {
+                        **post(number)["post"],
+                        "channel_members": ["ann", other],
+                    },
                 }
                 for number, other in ((1, "bob"), (2, "tom"))
             ),
@@ -481,8 +634,14 @@ MATTERMOST = (
         "lines were written by a tool of Windows, with times as texts",
         "mattermost/mattermost#14959",
         mattermost(
-            post(1, create_at=str(BEGIN * 1000), props="", reactions={}, is_pinned="true"),
-            post(2, channel="pots", replies={"0": {**_REPLY, "create_at": str(BEGIN * 1000 + 9)}}),
+            post(
+                1, create_at=str(BEGIN * 1000), props="", reactions={}, is_pinned="true"
+            ),
+            post(
+                2,
+                channel="pots",
+                replies={"0": {**_REPLY, "create_at": str(BEGIN * 1000 + 9)}},
+            ),
             mark=b"\xef\xbb\xbf",
         ),
         3,
@@ -491,7 +650,13 @@ MATTERMOST = (
     Shape(
         "a post has no user, and its type is not first",
         "mattermost/mattermost#22142",
-        mattermost(post(1), {"post": {"message": "m", "create_at": 5, "replies": [_REPLY]}, "type": "post"}),
+        mattermost(
+            post(1),
+            {
+                "post": {"message": "m", "create_at": 5, "replies": [_REPLY]},
+                "type": "post",
+            },
+        ),
         3,
         1,
         "it has no post that can be read",
@@ -499,7 +664,7 @@ MATTERMOST = (
     ),
 )
 
-# --- Zulip, Rocket.Chat, Matrix -----------------------------------------------------------------------------
+# --- Zulip, Rocket.Chat, Matrix -----------------------------------------------
 
 
 def of_zulip(change: Callable[[zulip.Export], object]) -> Callable[[Path], Path]:
@@ -534,7 +699,11 @@ ZULIP = (
     Shape(
         "histories are arrays, times texts",
         "zulip/zulip#26369",
-        of_zulip(lambda export: _first(export, edit_history=[{"prev_subject": "x"}, 5], last_edit_time="9")),
+        of_zulip(
+            lambda export: _first(
+                export, edit_history=[{"prev_subject": "x"}, 5], last_edit_time="9"
+            )
+        ),
         20,
         20,
         "field edit_history[] of a message: its type is wrong (left out)",
@@ -559,7 +728,9 @@ ZULIP = (
 )
 
 
-def of_rocketchat(change: Callable[[rocketchat.Dump], object]) -> Callable[[Path], Path]:
+def of_rocketchat(
+    change: Callable[[rocketchat.Dump], object],
+) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         dump = rocketchat.make(3, 20)
         change(dump)
@@ -601,7 +772,9 @@ ROCKETCHAT = (
     Shape(
         "a text mentions a discussion by its second id",
         "RocketChat/Rocket.Chat createDiscussion.ts; zulip/zulip zerver/data_import/rocketchat.py",
-        of_rocketchat(_rocket(msg="#x7Hk", channels=[{"_id": "room3", "name": "x7Hk"}])),
+        of_rocketchat(
+            _rocket(msg="#x7Hk", channels=[{"_id": "room3", "name": "x7Hk"}])
+        ),
         20,
         20,
     ),
@@ -617,7 +790,9 @@ ROCKETCHAT = (
     Shape(
         "names of who reacts are null",
         "RocketChat/Rocket.Chat#16697",
-        of_rocketchat(_rocket(reactions={":+1:": {"usernames": [None]}}, mentions=None, urls=None)),
+        of_rocketchat(
+            _rocket(reactions={":+1:": {"usernames": [None]}}, mentions=None, urls=None)
+        ),
         20,
         20,
         "reaction of nobody",
@@ -625,7 +800,9 @@ ROCKETCHAT = (
     Shape(
         "reactions are an array, an alias a number",
         "RocketChat/Rocket.Chat#20425",
-        of_rocketchat(_rocket(reactions=[{"type": ":heart:", "usernames": ["ann"]}], alias=7)),
+        of_rocketchat(
+            _rocket(reactions=[{"type": ":heart:", "usernames": ["ann"]}], alias=7)
+        ),
         20,
         20,
         "field reactions of rocketchat_message: its type is wrong (left out)",
@@ -652,7 +829,15 @@ def of_matrix(*events: dict[str, Any]) -> Callable[[Path], Path]:
         for number in range(2):
             server.say(room, matrix.BOB, f"m{number}")
         for event in events:
-            server.send(room, **{"sender": matrix.BOB, "type": "m.room.message", "content": {}, **event})
+            server.send(
+                room,
+                **{
+                    "sender": matrix.BOB,
+                    "type": "m.room.message",
+                    "content": {},
+                    **event,
+                },
+            )
         return server.export(folder / "export", matrix.ANN)
 
     return write
@@ -678,7 +863,10 @@ MATRIX = (
             {
                 "type": "m.room.power_levels",
                 "sender": matrix.ANN,
-                "content": {"users": {matrix.ANN: "100", matrix.BOB: " 8"}, "ban": "50"},
+                "content": {
+                    "users": {matrix.ANN: "100", matrix.BOB: " 8"},
+                    "ban": "50",
+                },
                 "state_key": "",
             }
         ),
@@ -688,7 +876,14 @@ MATRIX = (
     Shape(
         "numbers are texts, and what is not there is null",
         "matrix-org/matrix-spec#853",
-        of_matrix({"content": _SAID, "depth": "9", "redacts": None, "origin_server_ts": "1600000900000"}),
+        of_matrix(
+            {
+                "content": _SAID,
+                "depth": "9",
+                "redacts": None,
+                "origin_server_ts": "1600000900000",
+            }
+        ),
         3,
         3,
     ),

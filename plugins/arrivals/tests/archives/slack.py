@@ -11,7 +11,16 @@ from zipfile import ZIP_DEFLATED, ZipFile
 BEGIN = 1_600_000_000
 """The first second, in September 2020."""
 WORDS = (
-    *("tea", "order", ":smile:", "ship", "<https://example.org|page>", "&amp;", "late", "*bold*"),
+    *(
+        "tea",
+        "order",
+        ":smile:",
+        "ship",
+        "<https://example.org|page>",
+        "&amp;",
+        "late",
+        "*bold*",
+    ),
     *("~old~", "fix", "`code`", "the", "on", "done"),
 )
 EMOJI = ("+1", "tada", "heart", "wave::skin-tone-3", "party_parrot")
@@ -50,25 +59,43 @@ def day_of(second: float) -> str:
 
 
 def people(count: int) -> list[dict[str, Any]]:
-    """Users: ``ann`` and ``bob`` first, the last one deactivated, the one before it a bot."""
+    """Users: ``ann`` and ``bob`` first, the last one deactivated, the one
+    before it a bot."""
     rows = []
     for number in range(count):
         name = ("ann", "bob")[number] if number < 2 else f"user{number}"
-        profile = {"real_name": name.title(), "display_name": name.title(), "email": f"{name}@example.org"}
+        profile = {
+            "real_name": name.title(),
+            "display_name": name.title(),
+            "email": f"{name}@example.org",
+        }
         rows.append(
-            {"id": f"U{number:08}", "name": name, "deleted": False, "is_bot": False, "profile": profile}
+            {
+                "id": f"U{number:08}",
+                "name": name,
+                "deleted": False,
+                "is_bot": False,
+                "profile": profile,
+            }
         )
     rows[-1]["deleted"], rows[-2]["is_bot"] = True, True
     return rows
 
 
-def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int = 20) -> Workspace:
+def make(
+    seed: int, messages: int, users: int = 12, channels: int = 8, days: int = 20
+) -> Workspace:
     chance, made = random.Random(seed), Workspace()
     rows = people(users)
     ids = [row["id"] for row in rows]
     persons = ids[:-2]
     made.files["users.json"] = rows
-    lists: dict[str, list[dict[str, Any]]] = {"channels": [], "groups": [], "mpims": [], "dms": []}
+    lists: dict[str, list[dict[str, Any]]] = {
+        "channels": [],
+        "groups": [],
+        "mpims": [],
+        "dms": [],
+    }
     conversations = []
     for number in range(channels):
         kind = ("channels", "channels", "groups", "mpims", "dms")[number % 5]
@@ -77,11 +104,15 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
             members = chance.sample(persons, min(len(persons), 4))
         elif kind == "dms":
             members = [persons[0], persons[1 + (number // 5) % (len(persons) - 1)]]
-        id = {"channels": "C", "groups": "G", "mpims": "G", "dms": "D"}[kind] + f"{number:08}"
+        id = {"channels": "C", "groups": "G", "mpims": "G", "dms": "D"}[
+            kind
+        ] + f"{number:08}"
         row = {"id": id, "created": BEGIN, "members": members}
         folder = id
         if kind != "dms":
-            folder = row["name"] = f"mpdm-{number}" if kind == "mpims" else f"room-{number}"
+            folder = row["name"] = (
+                f"mpdm-{number}" if kind == "mpims" else f"room-{number}"
+            )
             about = {"purpose": {"value": f"About {number} &amp; more"}}
             row |= {"creator": members[0], "is_archived": False, **about}
         lists[kind].append(row)
@@ -99,7 +130,12 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
         if chance.random() < 0.05:
             text += f" <@{chance.choice(persons)}>"
         user = chance.choice(senders)
-        message: dict[str, Any] = {"type": "message", "user": user, "text": text, "ts": moment}
+        message: dict[str, Any] = {
+            "type": "message",
+            "user": user,
+            "text": text,
+            "ts": moment,
+        }
         own = parents.setdefault(id, [])
         if own and chance.random() < 0.2:
             message["thread_ts"] = chance.choice(own[-20:])
@@ -113,6 +149,12 @@ def make(seed: int, messages: int, users: int = 12, channels: int = 8, days: int
         if chance.random() < 0.03:
             message["edited"] = {"user": message["user"], "ts": moment}
         if chance.random() < 0.02:
-            message["files"] = [{"id": f"F{number:08}", "name": f"{number}.png", "mimetype": "image/png"}]
+            message["files"] = [
+                {
+                    "id": f"F{number:08}",
+                    "name": f"{number}.png",
+                    "mimetype": "image/png",
+                }
+            ]
         made.files.setdefault(f"{folder}/{day_of(second)}.json", []).append(message)
     return made

@@ -1,4 +1,5 @@
-"""Makes exports of Zulip that have each field of the format, and repeat from a seed."""
+"""Makes exports of Zulip that have each field of the format, and repeat from a
+seed."""
 
 import json
 import random
@@ -37,44 +38,73 @@ class Export:
         """Write a file: bytes as they are, else JSON as Zulip writes it."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(value if isinstance(value, bytes) else json.dumps(value, indent=2).encode())
+        path.write_bytes(
+            value if isinstance(value, bytes) else json.dumps(value, indent=2).encode()
+        )
 
     def get(self, name: str) -> Any:
         return json.loads((self.folder / name).read_bytes())
 
     def pack(self, path: Path) -> Path:
-        """All of it as a ``.tar.gz`` file, as Zulip packs it: below the name of the folder."""
+        """All of it as a ``.tar.gz`` file, as Zulip packs it: below the name of
+        the folder."""
         with tarfile.open(path, "w:gz", compresslevel=1) as tar:
             tar.add(self.folder, self.folder.name)
         return path
 
 
 def make(
-    folder: Path, seed: int, messages: int, users: int = 12, channels: int = 4, topics: int = 10
+    folder: Path,
+    seed: int,
+    messages: int,
+    users: int = 12,
+    channels: int = 4,
+    topics: int = 10,
 ) -> Export:
-    """An export with ``users`` people; the last three: a bot, deactivated, and without consent."""
+    """An export with ``users`` people; the last three: a bot, deactivated, and
+    without consent."""
     chance, export = random.Random(seed), Export(folder)
     people = [_user(10 + number, number) for number in range(users)]
     people[-3] |= {"is_bot": True, "bot_type": 1, "full_name": "Builds"}
     people[-2]["is_active"] = False
     people[-1] |= {"is_active": False, "is_mirror_dummy": True}
     streams = [_stream(1 + number, number, people) for number in range(channels)]
-    recipients = [{"id": 100 + each["id"], "type": 1, "type_id": each["id"]} for each in people]
-    recipients += [{"id": 200 + each["id"], "type": 2, "type_id": each["id"]} for each in streams]
-    recipients += [{"id": 301, "type": 3, "type_id": 1}, {"id": 302, "type": 3, "type_id": 2}]
+    recipients = [
+        {"id": 100 + each["id"], "type": 1, "type_id": each["id"]} for each in people
+    ]
+    recipients += [
+        {"id": 200 + each["id"], "type": 2, "type_id": each["id"]} for each in streams
+    ]
+    recipients += [
+        {"id": 301, "type": 3, "type_id": 1},
+        {"id": 302, "type": 3, "type_id": 2},
+    ]
     members = {each["id"]: people[: max(3, users - 3 - each["id"])] for each in streams}
-    subscriptions = [(person, 200 + each["id"]) for each in streams for person in members[each["id"]]]
+    subscriptions = [
+        (person, 200 + each["id"]) for each in streams for person in members[each["id"]]
+    ]
     subscriptions += [(person, 100 + person["id"]) for person in people]
-    subscriptions += [(person, 301) for person in people[:3]] + [(person, 302) for person in people[:2]]
+    subscriptions += [(person, 301) for person in people[:3]] + [
+        (person, 302) for person in people[:2]
+    ]
     bots = [{"id": 5, "email": "notification-bot@zulip.com", "recipient_id": 105}]
     realm: dict[str, Any] = {
-        "zerver_realm": [{"id": REALM, "string_id": "shop", "name": "Shop", "date_created": BEGIN - 9.5}],
+        "zerver_realm": [
+            {
+                "id": REALM,
+                "string_id": "shop",
+                "name": "Shop",
+                "date_created": BEGIN - 9.5,
+            }
+        ],
         "zerver_userprofile": people[:-1],
         "zerver_userprofile_mirrordummy": people[-1:],
         "zerver_userprofile_crossrealm": bots,
         "zerver_stream": streams,
         "zerver_recipient": recipients,
-        "zerver_huddle": [{"id": 1, "huddle_hash": "a" * 40, "recipient": 301, "group_size": 3}],
+        "zerver_huddle": [
+            {"id": 1, "huddle_hash": "a" * 40, "recipient": 301, "group_size": 3}
+        ],
         "zerver_subscription": [
             {
                 "id": number,
@@ -87,12 +117,26 @@ def make(
         ],
         "zerver_realmemoji": [_emoji(1, "party", False), _emoji(2, "gone", True)],
         "zerver_usertopic": [
-            {"id": 1, "user_profile": 10, "stream": 1, "topic_name": "topic 1", "visibility_policy": 1}
+            {
+                "id": 1,
+                "user_profile": 10,
+                "stream": 1,
+                "topic_name": "topic 1",
+                "visibility_policy": 1,
+            }
         ],
         "zerver_submessage": [
-            {"id": 1, "message": 1000, "sender": 10, "msg_type": "widget", "content": "{}"}
+            {
+                "id": 1,
+                "message": 1000,
+                "sender": 10,
+                "msg_type": "widget",
+                "content": "{}",
+            }
         ],
-        "zerver_useractivity": [{"id": 1, "user_profile": 10, "count": 3, "query": "get_events"}],
+        "zerver_useractivity": [
+            {"id": 1, "user_profile": 10, "count": 3, "query": "get_events"}
+        ],
     }
     realm["zerver_subscription"][0]["active"] = False  # who has left
     reactions: list[dict[str, Any]] = []
@@ -103,18 +147,32 @@ def make(
         for number in range(start, min(start + 1000, messages)):
             id, time = 1000 + number, BEGIN + number + 0.25
             recipient = chance.choice([*last, *last, 301, 302, 110, 111])
-            readers = {301: people[:3], 302: people[:2], 110: people[:1], 111: people[1:2]}.get(recipient)
+            readers = {
+                301: people[:3],
+                302: people[:2],
+                110: people[:1],
+                111: people[1:2],
+            }.get(recipient)
             if readers is None:
                 readers = members[recipient - 200]
             sender = chance.choice(people[:2] if recipient in (110, 111) else readers)
             row = _message(
-                id, time, sender["id"], recipient, f"{number} {' '.join(chance.choices(WORDS, k=4))}"
+                id,
+                time,
+                sender["id"],
+                recipient,
+                f"{number} {' '.join(chance.choices(WORDS, k=4))}",
             )
             if recipient in last:
-                row["subject"] = f"topic {chance.randrange(topics)}" if number % 50 else ""
+                row["subject"] = (
+                    f"topic {chance.randrange(topics)}" if number % 50 else ""
+                )
                 export.counts["in topics"] += bool(row["subject"])
             if chance.random() < 0.05:
-                row |= {"last_edit_time": time + 9, "edit_history": json.dumps([_edit(row, time)])}
+                row |= {
+                    "last_edit_time": time + 9,
+                    "edit_history": json.dumps([_edit(row, time)]),
+                }
                 export.counts["edited"] += 1
             if chance.random() < 0.02:
                 way = f"{REALM}/ab/{number}/p {number}.png"
@@ -134,26 +192,39 @@ def make(
                         "emoji_code": code,
                         "message": id,
                     }
-                    for at, person in enumerate(chance.sample(readers, min(2, len(readers))), 1)
+                    for at, person in enumerate(
+                        chance.sample(readers, min(2, len(readers))), 1
+                    )
                 ]
             rows.append(row)
             for person in readers:
                 mask = 1 if person["id"] != 11 or number < messages // 2 else 0
-                flags.append({"id": id * 100 + person["id"], "user_profile": person["id"], "message": id})
+                flags.append(
+                    {
+                        "id": id * 100 + person["id"],
+                        "user_profile": person["id"],
+                        "message": id,
+                    }
+                )
                 flags[-1]["flags_mask"] = mask
         export.counts["messages"] += len(rows)
         name = f"messages-{start // 1000 + 1:06}.json"
         export.put(name, {"zerver_message": rows, "zerver_usermessage": flags})
     export.counts["reactions"] = len(reactions)
-    export.put("realm.json", realm | {"zerver_reaction": reactions, "import_source": "zulip"})
+    export.put(
+        "realm.json", realm | {"zerver_reaction": reactions, "import_source": "zulip"}
+    )
     export.put("attachment.json", {"zerver_attachment": attachments})
     export.put(
         "uploads/records.json",
         [{"path": each["path_id"], "s3_path": each["path_id"]} for each in attachments],
     )
-    avatars = [f"{REALM}/{'e' * 40}{end}" for end in (".png", ".original", "-medium.png")]
+    avatars = [
+        f"{REALM}/{'e' * 40}{end}" for end in (".png", ".original", "-medium.png")
+    ]
     export.put(
-        "avatars/records.json", [{"path": way, "user_profile_id": 10, "realm_id": REALM} for way in avatars]
+        "avatars/records.json",
+        [{"path": way, "user_profile_id": 10, "realm_id": REALM} for way in avatars],
     )
     for way in avatars:
         export.put(f"avatars/{way}", PNG)
@@ -161,7 +232,8 @@ def make(
     export.put(f"emoji/{REALM}/emoji/images/1.png", PNG)
     export.put(f"emoji/{REALM}/emoji/images/2.png", PNG)
     export.put(
-        "migration_status.json", {"migrations_by_app": {"zerver": ["0001_initial"]}, "zulip_version": "9.0"}
+        "migration_status.json",
+        {"migrations_by_app": {"zerver": ["0001_initial"]}, "zulip_version": "9.0"},
     )
     return export
 
@@ -215,7 +287,9 @@ def _stream(id: int, number: int, people: list[dict[str, Any]]) -> dict[str, Any
     }
 
 
-def _message(id: int, time: float, sender: int, recipient: int, content: str) -> dict[str, Any]:
+def _message(
+    id: int, time: float, sender: int, recipient: int, content: str
+) -> dict[str, Any]:
     return {
         "id": id,
         "sender": sender,

@@ -1,4 +1,5 @@
-"""The OpenAPI document: valid, complete, and its examples are what it says they are."""
+"""The OpenAPI document: valid, complete, and its examples are what it says they
+are."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +11,23 @@ from jsonschema import Draft202012Validator
 from msgspec import Struct
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from imserver.gateway.api.v1.apps import given_entry, given_group, shapes_of, shown_entry, shown_group
+from imserver.gateway.api.v1.apps import (
+    given_entry,
+    given_group,
+    shapes_of,
+    shown_entry,
+    shown_group,
+)
 from imserver.gateway.auth.principal import Needs
 from imserver.gateway.config.declared import hints_of, marks_of, struct_in
 from imserver.gateway.config.settings import TenantSettings
 from imserver.gateway.config.values import CORE, RENAMED_OF_APPS
-from imserver.gateway.http.openapi import document, examples_of, operation_id, problems_of
+from imserver.gateway.http.openapi import (
+    document,
+    examples_of,
+    operation_id,
+    problems_of,
+)
 from imserver.gateway.http.operation import JSON, PREFIX, Operation
 from imserver.gateway.http.reply import PROBLEM
 from tests.rows import DECLARED, DOCUMENTED, OPERATIONS, PROBLEMS, ROUTES
@@ -31,7 +43,8 @@ def described(row: Operation) -> Any:
 
 
 def check(schema: Any, value: Any) -> None:
-    """Fail unless the value is what the schema says, whose references are those of the document."""
+    """Fail unless the value is what the schema says, whose references are those
+    of the document."""
     whole = {**schema, "components": DOCUMENT["components"]}
     Draft202012Validator(whole).validate(value)
 
@@ -39,7 +52,13 @@ def check(schema: Any, value: Any) -> None:
 def texts_of(node: Any, key: str = "") -> set[str]:
     """Every text in the document that the page shows."""
     if isinstance(node, dict):
-        return set().union(*(texts_of(value, name) for name, value in node.items() if name != "examples"))
+        return set().union(
+            *(
+                texts_of(value, name)
+                for name, value in node.items()
+                if name != "examples"
+            )
+        )
     if isinstance(node, list):
         return set().union(*(texts_of(value) for value in node))
     shown = key in ("description", "summary") and isinstance(node, str) and node
@@ -55,11 +74,14 @@ def test_it_is_a_valid_document_with_names_limits_and_texts() -> None:
     users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
     assert users["maxItems"] == 123
     assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
-    assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
+    assert not [
+        text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text
+    ]
 
 
 def schemas_in(node: Any) -> Iterator[dict[str, Any]]:
-    """All schemas in a part of the document, also nested ones; not the examples."""
+    """All schemas in a part of the document, also nested ones; not the
+    examples."""
     if isinstance(node, dict):
         if "type" in node or "enum" in node:
             yield node
@@ -72,23 +94,38 @@ def schemas_in(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_generators_of_clients_know_each_array_and_enumeration() -> None:
-    """openapi-python-client leaves out a type with an array of nothing, or an enumeration of booleans."""
+    """openapi-python-client leaves out a type with an array of nothing, or an
+    enumeration of booleans."""
     schemas = [*schemas_in(DOCUMENT)]
-    assert [each for each in schemas if each.get("type") == "array" and "items" not in each] == []
-    assert [each for each in schemas if any(isinstance(value, bool) for value in each.get("enum", ()))] == []
+    assert [
+        each for each in schemas if each.get("type") == "array" and "items" not in each
+    ] == []
+    assert [
+        each
+        for each in schemas
+        if any(isinstance(value, bool) for value in each.get("enum", ()))
+    ] == []
 
 
 def test_every_route_is_documented_with_its_scope_and_no_other() -> None:
-    routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
+    routed = {
+        (row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")
+    }
     assert all(row.style is PROBLEM for row in routed.values())
     received = {(row.method, row.path): row.need for row in OPERATIONS}
     assert received == {where: row.need for where, row in routed.items()}
     for row in DOCUMENTED:
         security, need = described(row)["security"], row.need
         assert (security == []) == ("nobody" in need.users), row.path
-        keys = [{"key": [] if need is Needs.ANY_KEY else [need.scope]}] if need.scope else []
+        keys = (
+            [{"key": [] if need is Needs.ANY_KEY else [need.scope]}]
+            if need.scope
+            else []
+        )
         if security:
-            assert security == [*keys, *([{"token": []}] if need.users else [])], row.path
+            assert security == [*keys, *([{"token": []}] if need.users else [])], (
+                row.path
+            )
 
 
 @pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
@@ -102,7 +139,9 @@ def test_every_example_is_what_its_schema_says(row: Operation) -> None:
     if row.scope:
         assert row.body is None or request is not None
         assert row.content_type != JSON or row.status != 200 or answer is not None
-        assert all("example" in each for each in received["parameters"] if each["required"])
+        assert all(
+            "example" in each for each in received["parameters"] if each["required"]
+        )
     if answer is not None:
         content = answered["content"][row.content_type]
         check(content["schema"], content["examples"]["example"]["value"])
@@ -118,7 +157,9 @@ def test_every_example_and_link_is_of_an_operation() -> None:
     for file in files:
         assert json.loads(file.read_bytes()).keys() <= operations | {"answers"}, file
     known = {
-        operation["operationId"]: {parameter["name"] for parameter in operation["parameters"]}
+        operation["operationId"]: {
+            parameter["name"] for parameter in operation["parameters"]
+        }
         for methods in DOCUMENT["paths"].values()
         for operation in methods.values()
     }
@@ -133,16 +174,25 @@ def test_every_refusal_is_documented_under_its_status(row: Operation) -> None:
     responses = described(row)["responses"]
     for problem in problems_of(row):
         assert PROBLEMS[problem.code] is problem
-        assert row.content_type != "text/html" or "text/html" in responses[str(problem.status)]["content"]
+        assert (
+            row.content_type != "text/html"
+            or "text/html" in responses[str(problem.status)]["content"]
+        )
         content = responses[str(problem.status)]["content"][JSON]
         example = content["examples"][problem.code]["value"]
         check(content["schema"], example)
-        assert (example["code"], example["temporary"]) == (problem.code, problem.temporary)
+        assert (example["code"], example["temporary"]) == (
+            problem.code,
+            problem.temporary,
+        )
     assert not row.scope or "401" in responses
     assert row.function is None or "429" in responses
     if row.shape is not None:
         shape = msgspec.json.schema_components([row.shape])[1][row.shape.__name__]
-        assert "app" not in shape.get("required", ()) or shape["properties"]["app"]["minLength"] >= 1
+        assert (
+            "app" not in shape.get("required", ())
+            or shape["properties"]["app"]["minLength"] >= 1
+        )
 
 
 KINDS = (TenantSettings, *DECLARED.app_kinds)
@@ -162,7 +212,12 @@ def test_every_setting_of_an_app_can_be_given_and_is_shown() -> None:
     shapes = shapes_of(DECLARED)
     names += [old for old, new in RENAMED_OF_APPS.items() if new in names]
     assert shapes.settings == set(names)
-    assert set(shapes.shown.__struct_fields__) == {"app", "configured", "locked", *names}
+    assert set(shapes.shown.__struct_fields__) == {
+        "app",
+        "configured",
+        "locked",
+        *names,
+    }
     names = hints_of(TenantSettings)
     old = {name for name, new in RENAMED_OF_APPS.items() if new in names}
     assert shapes_of(CORE).settings == {*names, *old}
@@ -176,9 +231,14 @@ def test_secrets_are_not_shown_and_files_not_given() -> None:
         files = {name for name, each in marks.items() if each.get("file")}
         secrets = {name for name, each in marks.items() if each.get("secret")}
         assert {
-            name for name in marks if name.endswith(("secret", "secret_file", "key_file"))
+            name
+            for name in marks
+            if name.endswith(("secret", "secret_file", "key_file"))
         } <= files | secrets
         for given in (given_group(kind), given_entry(kind)):
             assert set(given.__struct_fields__) == set(marks) - files
         for shown in (shown_group(kind), shown_entry(kind)):
-            assert set(shown.__struct_fields__) - {"signed"} == set(marks) - files - secrets
+            assert (
+                set(shown.__struct_fields__) - {"signed"}
+                == set(marks) - files - secrets
+            )

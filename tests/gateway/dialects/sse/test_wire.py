@@ -40,7 +40,10 @@ def test_a_text_is_one_line_of_json(text: str, sender: str, message_id: str) -> 
 
 def test_the_ready_event_has_the_cursor_and_nothing_is_asked_on_a_stream() -> None:
     assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
-    assert ready({"event": "ready"}, 1234) == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
+    assert (
+        ready({"event": "ready"}, 1234)
+        == b'retry: 1234\nevent: ready\ndata: {"event":"ready"}\n\n'
+    )
     assert COMMENT == b":\n\n", "no event"
     with pytest.raises(BadFrame) as raised:
         DIALECT.decode(b"{}")
@@ -58,6 +61,8 @@ def test_the_end_says_whether_to_come_back(code: int) -> None:
     }
 
 
-@pytest.mark.parametrize("sample", samples_of("sse")["samples"], ids=lambda row: row["name"])
+@pytest.mark.parametrize(
+    "sample", samples_of("sse")["samples"], ids=lambda row: row["name"]
+)
 def test_an_event_is_one_object_on_one_line(sample: dict[str, Any]) -> None:
     check(SseDialect("101"), sample)

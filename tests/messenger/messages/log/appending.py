@@ -1,8 +1,10 @@
-"""A node's log in a process of its own, patched as a server is, to be killed while it stores.
+"""A node's log in a process of its own, patched as a server is, to be killed
+while it stores.
 
-It tells each id once its answer is there, with the ``client_msg_id``; what it is about to ask, before.
-``POINT`` and ``TRANSACTION``: at which function of a transaction or of its statements, and at which call of
-it, the process kills itself.
+It tells each id once its answer is there, with the ``client_msg_id``; what it
+is about to ask, before. ``POINT`` and ``TRANSACTION``: at which function of a
+transaction or of its statements, and at which call of it, the process kills
+itself.
 """
 
 from gevent import monkey
@@ -19,9 +21,18 @@ from gevent.os import tp_read  # noqa: E402
 
 from imserver.gateway.config.settings import StorageSettings  # noqa: E402
 from imserver.gateway.errors import StorageUnavailable  # noqa: E402
-from imserver.gateway.storage.statements import MysqlStatements, PostgresqlStatements, SqliteStatements  # noqa: E402
+from imserver.gateway.storage.statements import (  # noqa: E402
+    MysqlStatements,
+    PostgresqlStatements,
+    SqliteStatements,
+)
 from imserver.gateway.storage.store import Store  # noqa: E402
-from imserver.messenger.later.rows import ScheduledMessage, ScheduledRows, SourceRow, When  # noqa: E402
+from imserver.messenger.later.rows import (  # noqa: E402
+    ScheduledMessage,
+    ScheduledRows,
+    SourceRow,
+    When,
+)
 from imserver.messenger.messages.log.contract import Appended, AppendRequest, Draft  # noqa: E402
 from imserver.messenger.messages.log.message_log import MessageLog  # noqa: E402
 from imserver.messenger.messages.log.transaction import AppTransaction  # noqa: E402
@@ -30,7 +41,8 @@ SENDERS = 8
 
 
 def die_at(point: str, transaction: int) -> None:
-    """Kill this process before a statement of a transaction, or behind its COMMIT."""
+    """Kill this process before a statement of a transaction, or behind its
+    COMMIT."""
     name = point.removeprefix("after ")
     calls = [0]
     statements = (SqliteStatements, PostgresqlStatements, MysqlStatements)
@@ -64,11 +76,14 @@ def main() -> None:
         die_at(point, int(transaction))
 
     def append(draft: Draft) -> Appended:
-        """Store a draft; in the turn ``later`` as a message that was scheduled before."""
+        """Store a draft; in the turn ``later`` as a message that was scheduled
+        before."""
         if turn != "later":
             return log.writer.append("app", [draft])[0]
         name, done = draft.client_msg_id, AsyncResult()
-        row = ScheduledMessage(app="app", member=draft.sender, id=name, to_user=draft.to_user)
+        row = ScheduledMessage(
+            app="app", member=draft.sender, id=name, to_user=draft.to_user
+        )
         source = SourceRow(ScheduledRows(store).add(row, When()))
         say("later", name, 0)
         log.writer.send(AppendRequest("app", draft, done.set, source=source))
@@ -82,7 +97,11 @@ def main() -> None:
             number += 1
             name = f"{turn}.{sender}.{number}"
             say("ask", name, 0)
-            draft = Draft(sender=f"u{sender}", to_user=f"u{(sender + number) % SENDERS}", client_msg_id=name)
+            draft = Draft(
+                sender=f"u{sender}",
+                to_user=f"u{(sender + number) % SENDERS}",
+                client_msg_id=name,
+            )
             while True:
                 try:
                     outcome = append(draft)

@@ -12,7 +12,13 @@ from imserver.gateway.cluster.history import PAGE_BYTES
 from imserver.gateway.model import Limit
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.asks import AskChange, AskRefused
-from imserver.messenger.messages.log.contract import Draft, Entry, LogExtent, PublicationPage, Rejected
+from imserver.messenger.messages.log.contract import (
+    Draft,
+    Entry,
+    LogExtent,
+    PublicationPage,
+    Rejected,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Ask, AskOption, ask_in
 from tests.messenger.messages.log.test_log import APP, group_of, say, stored
@@ -22,12 +28,22 @@ YES_NO = ({"text": "Yes", "value": "yes"}, {"text": "No", "value": "no"})
 
 
 def meta_of(**fields: Any) -> bytes:
-    return json.dumps({"ask": {"options": YES_NO, **fields}}, separators=(",", ":")).encode()
+    return json.dumps(
+        {"ask": {"options": YES_NO, **fields}}, separators=(",", ":")
+    ).encode()
 
 
-def ask(log: MessageLog, sender: str, group: int = 0, to: str = "", **fields: Any) -> int:
+def ask(
+    log: MessageLog, sender: str, group: int = 0, to: str = "", **fields: Any
+) -> int:
     """The id of a new question."""
-    draft = Draft(sender=sender, body=b"tea?", conversation=group, to_user=to, meta=meta_of(**fields))
+    draft = Draft(
+        sender=sender,
+        body=b"tea?",
+        conversation=group,
+        to_user=to,
+        meta=meta_of(**fields),
+    )
     return stored(log, draft)[0].id
 
 
@@ -70,13 +86,23 @@ def test_the_first_answer_closes_the_question_in_every_view(log: MessageLog) -> 
     assert log.asks.changes(APP, id - 1) == (set(), id + 1)
     entry = answered(log.asks.answer(APP, "b", id, value="yes"))
     assert log.asks.changes(APP, id) == ({id}, id + 2)
-    assert log.asks.get(APP, "d", id).ask.answers == (), "who has left sees nothing of what came later"  # type: ignore[union-attr]
-    assert (entry.kind, entry.type, entry.body, entry.about) == ("press", "answer", b"yes", id)
+    assert log.asks.get(APP, "d", id).ask.answers == (), (
+        "who has left sees nothing of what came later"
+    )  # type: ignore[union-attr]
+    assert (entry.kind, entry.type, entry.body, entry.about) == (
+        "press",
+        "answer",
+        b"yes",
+        id,
+    )
     (answer,) = json.loads(entry.meta)["ask"].pop("answers")
     assert json.loads(entry.meta)["ask"]["state"] == "answered"
     assert (answer["user"], answer["value"]) == ("b", "yes")
     for reader in ("a", "b", "c"):
-        assert (state(log, reader, id).state, users(state(log, reader, id))) == ("answered", [("b", "yes")])
+        assert (state(log, reader, id).state, users(state(log, reader, id))) == (
+            "answered",
+            [("b", "yes")],
+        )
     late = log.asks.answer(APP, "c", id, value="no")
     assert isinstance(late, AskRefused)
     assert (late.reason, late.ask) == ("answered", state(log, "c", id))
@@ -88,14 +114,22 @@ def test_many_at_once_get_one_answer(log: MessageLog) -> None:
     group = group_of(log, "a", *names)
     id = ask(log, "a", group)
     tries = [
-        gevent.spawn(log.asks.answer, APP, user, id, value=value) for user in names for value in ("yes", "no")
+        gevent.spawn(log.asks.answer, APP, user, id, value=value)
+        for user in names
+        for value in ("yes", "no")
     ]
     gevent.joinall(tries, raise_error=True)
-    entries = [one.value.entry for one in tries if isinstance(one.value, AskChange) and one.value.entry]
+    entries = [
+        one.value.entry
+        for one in tries
+        if isinstance(one.value, AskChange) and one.value.entry
+    ]
     assert len(entries) == 1
     seen = state(log, "a", id)
     assert users(seen) == [(entries[0].sender, entries[0].body.decode())]
-    assert {one.value.ask for one in tries if isinstance(one.value, AskRefused)} == {seen}
+    assert {one.value.ask for one in tries if isinstance(one.value, AskRefused)} == {
+        seen
+    }
 
 
 def test_a_question_may_need_answers_of_several_users(log: MessageLog) -> None:
@@ -123,7 +157,12 @@ def test_who_may_answer(log: MessageLog) -> None:
     assert refusal(log.asks.answer(APP, "d", id)) == "invalid"
     only = ask(log, "a", group, of=["d"], text=True)
     assert refusal(log.asks.answer(APP, "e", only, value="yes")) == "not_allowed"
-    assert refusal(log.asks.answer(APP, "d", only, text="x" * (Limit.ANSWER_CHARACTERS + 1))) == "invalid"
+    assert (
+        refusal(
+            log.asks.answer(APP, "d", only, text="x" * (Limit.ANSWER_CHARACTERS + 1))
+        )
+        == "invalid"
+    )
     plain = stored(log, say("a", "b", "hello"))[0].id
     assert refusal(log.asks.answer(APP, "b", plain, value="yes")) == "unknown_message"
 
@@ -137,7 +176,10 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
     assert refusal(log.asks.escalate(APP, "a", id, ["x"])) == "not_member"
     assert refusal(log.asks.escalate(APP, "a", id, ["a"])) == "invalid"
     entry = answered(log.asks.escalate(APP, "a", id, ["b", "c"]))
-    assert (entry.type, json.loads(entry.meta)) == ("escalate", {"ask": {"of": ["b", "c"]}})
+    assert (entry.type, json.loads(entry.meta)) == (
+        "escalate",
+        {"ask": {"of": ["b", "c"]}},
+    )
     again = log.asks.escalate(APP, "a", id, ["c"])
     assert isinstance(again, AskChange)
     assert again.entry is None
@@ -145,7 +187,10 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
     again = log.asks.cancel(APP, "a", id)
     assert isinstance(again, AskChange)
     assert again.entry is None
-    for late in (log.asks.answer(APP, "c", id, value="yes"), log.asks.remind(APP, "a", id)):
+    for late in (
+        log.asks.answer(APP, "c", id, value="yes"),
+        log.asks.remind(APP, "a", id),
+    ):
         assert isinstance(late, AskRefused)
         assert late.ask.state == "cancelled"
     id = ask(log, "b", group, of=["a"])  # who was removed or muted only cancels
@@ -160,14 +205,21 @@ def test_the_author_cancels_reminds_and_escalates(log: MessageLog) -> None:
 def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     group = group_of(log, "a", "b")
     now = log.asks.time_ms()
-    late, later = ask(log, "a", group, until=now - 1), ask(log, "a", group, until=now + 60_000)
+    late, later = (
+        ask(log, "a", group, until=now - 1),
+        ask(log, "a", group, until=now + 60_000),
+    )
     due, left = log.asks.due()
     assert [message for _, message in due] == [late]
     assert left is not None
     assert 0 < left <= 60
     first, second = log.asks.expire(APP, late), log.asks.expire(APP, late)
     entry = answered(first)
-    assert (entry.type, entry.sender, json.loads(entry.meta)) == ("expire", "", {"ask": {"state": "expired"}})
+    assert (entry.type, entry.sender, json.loads(entry.meta)) == (
+        "expire",
+        "",
+        {"ask": {"state": "expired"}},
+    )
     assert isinstance(second, AskChange)
     assert second.entry is None
     assert isinstance(open := log.asks.expire(APP, later), AskChange)
@@ -181,9 +233,13 @@ def test_a_deadline_closes_it_once(log: MessageLog) -> None:
     assert [one.type for one in log.entries.sync(APP, "b", last, 10)[0]] == ["expire"]
 
 
-def edit(log: MessageLog, about: int, text: bytes, sender: str = "a", meta: bytes = b"") -> str:
+def edit(
+    log: MessageLog, about: int, text: bytes, sender: str = "a", meta: bytes = b""
+) -> str:
     """Edit a message; the reason of a refusal, or ``""``."""
-    draft = Draft(sender=sender, kind="edit", body=text, about=about, conversation=1, meta=meta)
+    draft = Draft(
+        sender=sender, kind="edit", body=text, about=about, conversation=1, meta=meta
+    )
     (result,) = log.writer.append(APP, [draft])
     return result.reason if isinstance(result, Rejected) else ""
 
@@ -205,11 +261,18 @@ def test_an_edit_changes_no_options_and_makes_no_question(log: MessageLog) -> No
 def test_what_was_answered_keeps_its_text(log: MessageLog, by: str) -> None:
     """By whoever edits it: its author, or a back end."""
     stored(log, say("a", "b", "hello"))
-    question, poll = ask(log, "a", to="b", need=2), ask(log, "a", to="b", of=[], poll={"anonymous": True})
+    question, poll = (
+        ask(log, "a", to="b", need=2),
+        ask(log, "a", to="b", of=[], poll={"anonymous": True}),
+    )
     answered(log.asks.answer(APP, "b", question, value="no"))
     for choices in ([1], [0]):
-        log.asks.answer(APP, "b", poll, choices=choices)  # the second vote is not counted yet
-    assert [edit(log, id, b"coffee?", by) for id in (question, poll)] == ["fixed", "fixed"]
+        # the second vote is not counted yet
+        log.asks.answer(APP, "b", poll, choices=choices)
+    assert [edit(log, id, b"coffee?", by) for id in (question, poll)] == [
+        "fixed",
+        "fixed",
+    ]
     log.asks.answer(APP, "b", poll, choices=[])
     assert edit(log, poll, b"coffee?", by) == ""
     log.asks.answer(APP, "b", poll, choices=[1])
@@ -222,7 +285,10 @@ def test_what_was_answered_keeps_its_text(log: MessageLog, by: str) -> None:
 def test_a_fixed_question_never_changes_and_may_be_recalled(log: MessageLog) -> None:
     stored(log, say("a", "b", "hello"))
     id = ask(log, "a", to="b", fixed=True)
-    assert [edit(log, id, b"good morning?", by) for by in ("a", "")] == ["fixed", "fixed"]
+    assert [edit(log, id, b"good morning?", by) for by in ("a", "")] == [
+        "fixed",
+        "fixed",
+    ]
     answered(log.asks.answer(APP, "b", id, value="yes"))
     assert state(log, "b", id).fixed
     log.removals.remove(APP, "act", [id])
@@ -271,18 +337,27 @@ def test_an_erased_user_leaves_no_name_and_no_text(log: MessageLog) -> None:
         assert b"secret" not in entry.meta + entry.body
 
 
-def test_a_question_in_a_thread_and_expired_entries_that_take_their_deadlines_along(log: MessageLog) -> None:
+def test_a_question_in_a_thread_and_expired_entries_that_take_their_deadlines_along(
+    log: MessageLog,
+) -> None:
     group = group_of(log, "a", "b")
     root = ask(log, "a", group, until=log.asks.time_ms() - 1)
-    id = stored(log, Draft(sender="a", body=b"tea?", conversation=group, thread=root, meta=meta_of()))[0].id
+    id = stored(
+        log,
+        Draft(
+            sender="a", body=b"tea?", conversation=group, thread=root, meta=meta_of()
+        ),
+    )[0].id
     answered(log.asks.answer(APP, "b", id, value="yes"))
     replies = log.threads.replies(APP, "b", root, 0, 10)
-    assert [(one.id, ask_in(one.meta).state) for one in replies[0]] == [(id, "answered")]  # type: ignore[union-attr]
+    assert [(one.id, ask_in(one.meta).state) for one in replies[0]] == [
+        (id, "answered")
+    ]  # type: ignore[union-attr]
     log.expire(APP, more_than=1)
     assert log.asks.due() == ([], None)
 
 
-# --- rooms, beyond what the model of the log asks -----------------------------------------------------------
+# --- rooms, beyond what the model of the log asks -----------------------------
 
 
 def draft_to(room: str, body: str = "hi", sender: str = "ann") -> Draft:
@@ -290,7 +365,9 @@ def draft_to(room: str, body: str = "hi", sender: str = "ann") -> Draft:
     return Draft(sender=sender, body=body.encode(), room=room)
 
 
-def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_member(log: MessageLog) -> None:
+def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_member(
+    log: MessageLog,
+) -> None:
     for name in ("安", "it's %s \\", "x" * Limit.ROOM_BYTES):
         entries = stored(log, draft_to(name))
         assert (entries[0].room, entries[0].members) == (name, ())
@@ -299,7 +376,9 @@ def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_me
     for reverse, entries in ((False, [first, second]), (True, [third, second])):
         found = log.entries.channel_page(APP, "big", None, 9, reverse)
         assert (found.entries, found.more) == (entries, True)
-    assert log.entries.channel_page("other", "big", None, 9) == PublicationPage([], False, 0, LogExtent(0, 0))
+    assert log.entries.channel_page("other", "big", None, 9) == PublicationPage(
+        [], False, 0, LogExtent(0, 0)
+    )
     room = log.conversations.get(APP, first.conversation)
     assert (room.kind, room.name, room.members, room.last_id) == ("room", "big", (), 6)
     assert log.conversations.memberships(APP, "ann") == []
@@ -307,7 +386,9 @@ def test_a_page_of_a_channel_has_what_fits_and_who_says_something_there_is_no_me
     assert log.search.find(APP, "ann", search)[0] == []
 
 
-def test_what_does_not_fit_on_a_page_of_a_channel_is_not_loaded(log: MessageLog) -> None:
+def test_what_does_not_fit_on_a_page_of_a_channel_is_not_loaded(
+    log: MessageLog,
+) -> None:
     stored(log, *[draft_to("big", "x" * PAGE_BYTES)] * 16)
     tracemalloc.start()
     try:
@@ -323,23 +404,36 @@ def test_a_recalled_message_is_no_publication_and_its_recall_is_read_with_the_re
     log: MessageLog,
 ) -> None:
     first, second = stored(log, draft_to("r", "one"), draft_to("r", "two"))
-    (recall,) = stored(log, Draft(sender="", kind="recall", about=first.id, conversation=first.conversation))
+    (recall,) = stored(
+        log,
+        Draft(
+            sender="", kind="recall", about=first.id, conversation=first.conversation
+        ),
+    )
     stored(log, draft_to("r", "three"))
     found = log.entries.channel_page(APP, "r", None, 9)
     assert [entry.body for entry in found.entries] == [b"two", b"three"]
     assert found.last == 4
     page = log.entries.channel_page(APP, "r", None, 2, reverse=True, revisions=True)
     assert ([entry.id for entry in page.entries], page.more) == ([4, recall.id], True)
-    page = log.entries.channel_page(APP, "r", recall.id, 9, reverse=True, revisions=True)
-    assert [(entry.id, entry.kind) for entry in page.entries] == [(second.id, "message"), (1, "recall")]
+    page = log.entries.channel_page(
+        APP, "r", recall.id, 9, reverse=True, revisions=True
+    )
+    assert [(entry.id, entry.kind) for entry in page.entries] == [
+        (second.id, "message"),
+        (1, "recall"),
+    ]
     assert not page.more
 
 
-def test_what_was_stored_before_a_moment_is_found(log: MessageLog, write_at: WriteAt) -> None:
+def test_what_was_stored_before_a_moment_is_found(
+    log: MessageLog, write_at: WriteAt
+) -> None:
     assert log.entries.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
         write_at(now)
         stored(log, draft_to("r"), draft_to("s"))
-    assert [log.entries.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
-        *(0, 0, 4, 4, 6, 6, 8)
-    ]
+    assert [
+        log.entries.stored_before(APP, time)
+        for time in (99, 100, 101, 200, 201, 300, 301)
+    ] == [*(0, 0, 4, 4, 6, 6, 8)]

@@ -8,7 +8,14 @@ import pytest
 
 from imserver.messenger.messages.commands import Search
 from imserver.messenger.messages.log.bots import MOST_BOTS, bots_of, values_of
-from imserver.messenger.messages.log.contract import Appended, Change, Draft, Entry, Rejected, RejectReason
+from imserver.messenger.messages.log.contract import (
+    Appended,
+    Change,
+    Draft,
+    Entry,
+    Rejected,
+    RejectReason,
+)
 from imserver.messenger.messages.log.message_log import MessageLog
 from imserver.messenger.messages.model import Reaction
 from tests.messenger.accounts import add_account, block, insert
@@ -25,8 +32,16 @@ class Setting:
 
     def add_bot(self, name: str | None = None, *commands: str, owner: str = "0") -> str:
         bot = add_account(self.store, APP, name=name, bot=1)
-        encoded = msgspec.json.encode([{"name": each, "description": ""} for each in commands])
-        row = {"owner": int(owner), "token_hash": bot, "commands": encoded, "hook_url": "", "hook_secret": ""}
+        encoded = msgspec.json.encode(
+            [{"name": each, "description": ""} for each in commands]
+        )
+        row = {
+            "owner": int(owner),
+            "token_hash": bot,
+            "commands": encoded,
+            "hook_url": "",
+            "hook_secret": "",
+        }
         insert(self.store, "bot", id=int(bot), app=APP, **row)
         return bot
 
@@ -38,14 +53,27 @@ class Setting:
         assert isinstance(result, Appended), result
         return result.entry
 
-    def say(self, sender: str, at: int, text: str, *mentions: str, **more: Any) -> Entry:
+    def say(
+        self, sender: str, at: int, text: str, *mentions: str, **more: Any
+    ) -> Entry:
         meta = json.dumps({"mentions": mentions}).encode() if mentions else b""
         return self.add(
-            Draft(sender=sender, conversation=at, body=text.encode(), meta=meta, time_ms=1, **more)
+            Draft(
+                sender=sender,
+                conversation=at,
+                body=text.encode(),
+                meta=meta,
+                time_ms=1,
+                **more,
+            )
         )
 
-    def change(self, kind: Any, sender: str, message: Entry, text: str = "", *mentions: str) -> Entry:
-        return self.say(sender, message.conversation, text, *mentions, about=message.id, kind=kind)
+    def change(
+        self, kind: Any, sender: str, message: Entry, text: str = "", *mentions: str
+    ) -> Entry:
+        return self.say(
+            sender, message.conversation, text, *mentions, about=message.id, kind=kind
+        )
 
     def synced(self, user: str) -> list[int]:
         """Everything that a user reads, by small pages."""
@@ -63,7 +91,9 @@ def setting(url: str, open_store: OpenStore) -> Setting:
     return Setting(url, open_store)
 
 
-def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Setting) -> None:
+def test_a_bot_reads_what_names_it_and_everybody_else_everything(
+    setting: Setting,
+) -> None:
     log, bot, other = setting.log, setting.add_bot(), setting.add_bot()
     at = setting.group("ann", "bob", bot, other)
     seen = [log.entries.head(APP)]
@@ -75,7 +105,10 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
     seen.append(replied.id)
     setting.say("bob", at, "tea again", about=private.id)
     setting.say("bob", at, "tea for the other", other)
-    reaction, hidden = (log.annotations.react(APP, "bob", id, "+1").entry for id in (named.id, private.id))  # type: ignore[union-attr]
+    reaction, hidden = (
+        log.annotations.react(APP, "bob", id, "+1").entry
+        for id in (named.id, private.id)
+    )  # type: ignore[union-attr]
     assert reaction is not None
     assert hidden is not None
     assert (bots_of(reaction), bots_of(hidden)) == ((bot,), ())
@@ -92,20 +125,28 @@ def test_a_bot_reads_what_names_it_and_everybody_else_everything(setting: Settin
         id for id in messages if id > seen[1]
     ]
     assert ids(log.entries.readable(APP, bot, [private.id, named.id])) == [named.id]
-    assert private.id not in ids(log.search.find(APP, bot, Search("private", 0, 0, 100))[0])
+    assert private.id not in ids(
+        log.search.find(APP, bot, Search("private", 0, 0, 100))[0]
+    )
     entries, _ = log.search.find(APP, bot, Search("tea", 0, 0, 100))
     assert ids(entries) == [named.id, message.id, seen[3], replied.id]
-    assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(RejectReason.UNKNOWN_MESSAGE)
+    assert log.annotations.react(APP, bot, private.id, "+1") == Rejected(
+        RejectReason.UNKNOWN_MESSAGE
+    )
     assert isinstance(log.annotations.react(APP, bot, named.id, "+1"), Change)
     ((summary,), _) = log.conversations.page(APP, bot, 0, 10)
     assert (summary.last.id, summary.unread) == (left.id, 3)
     (shown,) = log.entries.find(APP, [named.id])
     assert (bots_of(shown), shown.body) == ((bot,), b"tea, edited")
     (page, _) = log.entries.history(APP, "ann", at, named.id + 1, 1)
-    assert getattr(page[0], "reactions", ()) == (Reaction("+1", 2, ("bob", bot), mine=False),)
+    assert getattr(page[0], "reactions", ()) == (
+        Reaction("+1", 2, ("bob", bot), mine=False),
+    )
 
 
-def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(setting: Setting) -> None:
+def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(
+    setting: Setting,
+) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot)
     first = log.entries.head(APP)
@@ -121,13 +162,27 @@ def test_an_edit_may_name_a_bot_and_a_recall_reaches_who_read_the_message(settin
     assert bots_of(recall) == (bot,)
     page, _ = log.entries.sync(APP, bot, first, 10)
     assert [entry.body for entry in page] == [b""] * 5
-    message, meta = setting.say("ann", at, "four"), json.dumps({"mentions": [bot]}).encode()
-    name = Draft(sender="ann", kind="edit", conversation=at, about=message.id, meta=meta, time_ms=1)
-    assert all(isinstance(each, Appended) for each in log.writer.append(APP, [name, name]))
+    message, meta = (
+        setting.say("ann", at, "four"),
+        json.dumps({"mentions": [bot]}).encode(),
+    )
+    name = Draft(
+        sender="ann",
+        kind="edit",
+        conversation=at,
+        about=message.id,
+        meta=meta,
+        time_ms=1,
+    )
+    assert all(
+        isinstance(each, Appended) for each in log.writer.append(APP, [name, name])
+    )
     assert setting.synced(bot) == [*seen, message.id, message.id + 1, message.id + 2]
 
 
-def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Setting) -> None:
+def test_the_option_and_membership_decide_when_the_entry_is_stored(
+    setting: Setting,
+) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", "bob")
     before = setting.say("ann", at, "before", bot)
@@ -144,7 +199,10 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
             Draft(sender="bob", conversation=at, body=b"reply", time_ms=1),
         ],
     )
-    seen += [whole.id, *[each.entry.id for each in results if isinstance(each, Appended)]]
+    seen += [
+        whole.id,
+        *[each.entry.id for each in results if isinstance(each, Appended)],
+    ]
     log.groups.set_options(APP, at, {"bots": "mentions"}, "ann")
     seen.append(log.entries.head(APP))
     setting.say("ann", at, "hidden again")
@@ -161,15 +219,26 @@ def test_the_option_and_membership_decide_when_the_entry_is_stored(setting: Sett
     assert log.expire(APP, more_than=1) > 0
 
 
-def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(setting: Setting) -> None:
+def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(
+    setting: Setting,
+) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot, "bob")
     next_id = log.entries.head(APP) + 1
     drafts = [
         Draft(sender=bot, conversation=at, body=b"one", time_ms=1),
         Draft(sender="bob", conversation=at, body=b"two", about=next_id, time_ms=1),
-        Draft(sender="bob", kind="edit", conversation=at, body=b"three", about=next_id + 1, time_ms=1),
-        Draft(sender="bob", conversation=at, body=b"four", about=next_id + 2, time_ms=1),
+        Draft(
+            sender="bob",
+            kind="edit",
+            conversation=at,
+            body=b"three",
+            about=next_id + 1,
+            time_ms=1,
+        ),
+        Draft(
+            sender="bob", conversation=at, body=b"four", about=next_id + 2, time_ms=1
+        ),
     ]
     log.writer.append(APP, drafts)
     assert setting.synced(bot) == [next_id - 1, next_id, next_id + 1, next_id + 2]
@@ -179,15 +248,26 @@ def test_a_reply_in_the_same_transaction_is_read_and_no_bot_becomes_the_owner(se
 
 
 def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> None:
-    tea, other = setting.add_bot("tea", "brew", "stop"), setting.add_bot("other", "brew", "other_1")
+    tea, other = (
+        setting.add_bot("tea", "brew", "stop"),
+        setting.add_bot("other", "brew", "other_1"),
+    )
     at = setting.group("ann", tea, other)
 
     def command(to: int | str, text: str, sender: str = "ann", **more: Any) -> Any:
-        where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}
-        entry = setting.add(Draft(sender=sender, body=text.encode(), time_ms=1, **where, **more))
+        where: dict[str, Any] = (
+            {"conversation": to} if isinstance(to, int) else {"to_user": to}
+        )
+        entry = setting.add(
+            Draft(sender=sender, body=text.encode(), time_ms=1, **where, **more)
+        )
         found = json.loads(entry.meta or b"{}")
         result = found.get("command")
-        assert result is None or not isinstance(to, int) or found["bots"] == [result["bot"]]
+        assert (
+            result is None
+            or not isinstance(to, int)
+            or found["bots"] == [result["bot"]]
+        )
         return result and (result["bot"], result["name"], result["text"])
 
     assert command(at, "/brew") == (tea, "brew", "")
@@ -219,11 +299,25 @@ def test_the_log_says_which_command_of_which_bot_a_text_is(setting: Setting) -> 
 def test_only_bots_send_buttons(setting: Setting) -> None:
     log, bot = setting.log, setting.add_bot()
     at = setting.group("ann", bot)
-    meta = json.dumps({"buttons": [[{"text": "Yes", "value": "y"}]]}, separators=(",", ":")).encode()
+    meta = json.dumps(
+        {"buttons": [[{"text": "Yes", "value": "y"}]]}, separators=(",", ":")
+    ).encode()
     message = setting.add(Draft(sender=bot, conversation=at, meta=meta, time_ms=1))
     assert values_of(message.meta) == {"y"}
-    for sender, kind in (("ann", "message"), ("", "message"), ("ann", "edit"), ("", "edit")):
-        draft = Draft(sender=sender, kind=kind, conversation=at, about=message.id, meta=meta, time_ms=1)  # type: ignore[arg-type]
+    for sender, kind in (
+        ("ann", "message"),
+        ("", "message"),
+        ("ann", "edit"),
+        ("", "edit"),
+    ):
+        draft = Draft(
+            sender=sender,
+            kind=kind,
+            conversation=at,
+            about=message.id,
+            meta=meta,
+            time_ms=1,
+        )  # type: ignore[arg-type]
         (refused,) = log.writer.append(APP, [draft])
         assert refused.reason == RejectReason.NOT_BOT
     setting.change("edit", bot, message, "done")
@@ -231,16 +325,28 @@ def test_only_bots_send_buttons(setting: Setting) -> None:
     assert values_of(shown.meta) == set()
 
 
-def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(setting: Setting) -> None:
+def test_a_bot_starts_no_conversation_with_somebody_who_has_blocked_its_owner(
+    setting: Setting,
+) -> None:
     log = setting.log
     ann, bob, cid = (add_account(setting.store, APP) for _ in range(3))
-    first, second, of_all = setting.add_bot(owner=bob), setting.add_bot(owner=bob), setting.add_bot()
+    first, second, of_all = (
+        setting.add_bot(owner=bob),
+        setting.add_bot(owner=bob),
+        setting.add_bot(),
+    )
     block(setting.store, ann, bob)
 
     def sent(*pairs: tuple[str, str]) -> list[bool]:
-        drafts = [Draft(sender=sender, to_user=to, body=b"x", time_ms=1) for sender, to in pairs]
+        drafts = [
+            Draft(sender=sender, to_user=to, body=b"x", time_ms=1)
+            for sender, to in pairs
+        ]
         results = log.writer.append(APP, drafts)
-        assert all(isinstance(each, Appended) or each == Rejected(RejectReason.BLOCKED) for each in results)
+        assert all(
+            isinstance(each, Appended) or each == Rejected(RejectReason.BLOCKED)
+            for each in results
+        )
         return [isinstance(each, Appended) for each in results]
 
     assert sent((first, ann), (first, cid), (of_all, ann)) == [False, True, True]

@@ -1,4 +1,5 @@
-"""What was told is stored, once, whatever is killed: the process at a point of a commit, or the database."""
+"""What was told is stored, once, whatever is killed: the process at a point of
+a commit, or the database."""
 
 import random
 import sys
@@ -20,23 +21,36 @@ from tests.support import clean_environment
 pytestmark = pytest.mark.sqlite_first
 
 BEFORE = ("begin", "append", "execute_many", "write", "commit")
-"""Functions of a transaction and of its statements in whose place the process dies
-(:mod:`tests.messenger.messages.log.appending`)."""
+"""Functions of a transaction and of its statements in whose place the process
+dies (:mod:`tests.messenger.messages.log.appending`)."""
 
 
 class Appending:
-    """A process that appends (:mod:`tests.messenger.messages.log.appending`), and what it asked and told."""
+    """A process that appends (:mod:`tests.messenger.messages.log.appending`),
+    and what it asked and told."""
 
-    def __init__(self, url: str, folder: Path, turn: str, point: str = "-", transaction: int = 0) -> None:
+    def __init__(
+        self, url: str, folder: Path, turn: str, point: str = "-", transaction: int = 0
+    ) -> None:
         module = "tests.messenger.messages.log.appending"
-        command = [sys.executable, "-m", module, url, str(folder), turn, point, str(transaction)]
+        command = [
+            sys.executable,
+            "-m",
+            module,
+            url,
+            str(folder),
+            turn,
+            point,
+            str(transaction),
+        ]
         self.process = spawn(command, stdin=PIPE, stdout=PIPE, env=clean_environment())
         self.appended: set[str] = set()
         self.scheduled: set[str] = set()
         self.received: dict[str, int] = {}
 
     def receive(self, word: str = "", times: int = 1) -> None:
-        """What it says, up to a word that it says so many times; without one, to its end."""
+        """What it says, up to a word that it says so many times; without one,
+        to its end."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             verb, name, id = line.decode().split()
@@ -61,7 +75,8 @@ class Appending:
 
 @pytest.fixture
 def append(tmp_path: Path) -> Iterator[Callable[..., Appending]]:
-    """``append(url, turn, …)``: a process that appends, and is killed at the end of the test."""
+    """``append(url, turn, …)``: a process that appends, and is killed at the
+    end of the test."""
     started: list[Appending] = []
 
     def start(url: str, *arguments: object) -> Appending:
@@ -74,7 +89,8 @@ def append(tmp_path: Path) -> Iterator[Callable[..., Appending]]:
 
 
 def compare(log: MessageLog, one: Appending) -> None:
-    """What was told is stored under its id; what was not, once or not at all; nothing has a hole."""
+    """What was told is stored under its id; what was not, once or not at all;
+    nothing has a hole."""
     entries = log.entries.read("app", 0, 100_000)
     assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
     seqs: Counter[int] = Counter()
@@ -89,11 +105,15 @@ def compare(log: MessageLog, one: Appending) -> None:
 
 def resend(log: MessageLog, names: set[str]) -> None:
     """Whoever asks again gets the first answer, or one now."""
-    there = {entry.client_msg_id: entry.id for entry in log.entries.read("app", 0, 100_000)}
+    there = {
+        entry.client_msg_id: entry.id for entry in log.entries.read("app", 0, 100_000)
+    }
     for name in sorted(names):
         _, sender, number = name.split(".")
         to = f"u{(int(sender) + int(number)) % 8}"
-        (outcome,) = log.writer.append("app", [Draft(sender=f"u{sender}", to_user=to, client_msg_id=name)])
+        (outcome,) = log.writer.append(
+            "app", [Draft(sender=f"u{sender}", to_user=to, client_msg_id=name)]
+        )
         assert outcome.repeated == (name in there)
         assert outcome.entry.id == there.get(name, outcome.entry.id)
 
@@ -102,7 +122,11 @@ def resend(log: MessageLog, names: set[str]) -> None:
 @pytest.mark.parametrize("turn", ["1", "later"])
 @pytest.mark.parametrize("point", [*BEFORE, "after commit"])
 def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_stored(
-    url: str, open_store: OpenStore, append: Callable[..., Appending], point: str, turn: str
+    url: str,
+    open_store: OpenStore,
+    append: Callable[..., Appending],
+    point: str,
+    turn: str,
 ) -> None:
     store = open_store(url, seconds=10)
     log, rows = store.part(MessageLog), ScheduledRows(store)
@@ -111,7 +135,9 @@ def test_a_process_that_dies_in_a_commit_has_confirmed_nothing_that_is_not_store
     assert dying.process.wait() == -9
     compare(log, dying)
     there = [entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)]
-    there += [row.id for number in range(8) for row in rows.of_user("app", f"u{number}")[0]]
+    there += [
+        row.id for number in range(8) for row in rows.of_user("app", f"u{number}")[0]
+    ]
     assert dying.scheduled <= set(there)
     assert len(there) == len(set(there)), "what was scheduled is stored, or waits"
     resend(log, dying.appended)
@@ -132,7 +158,9 @@ def test_a_process_that_is_killed_anywhere_has_confirmed_nothing_that_is_not_sto
 
 
 def test_everything_confirmed_is_there_when_a_killed_database_returns(
-    own_database: DatabaseServer, open_store: OpenStore, append: Callable[..., Appending]
+    own_database: DatabaseServer,
+    open_store: OpenStore,
+    append: Callable[..., Appending],
 ) -> None:
     url = own_database.new_url()
     going = append(url, "1")
@@ -146,4 +174,6 @@ def test_everything_confirmed_is_there_when_a_killed_database_returns(
     log = open_store(url, seconds=10).part(MessageLog)
     compare(log, going)
     resend(log, going.appended)
-    assert going.appended <= {entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)}
+    assert going.appended <= {
+        entry.client_msg_id for entry in log.entries.read("app", 0, 100_000)
+    }

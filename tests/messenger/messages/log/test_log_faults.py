@@ -1,4 +1,5 @@
-"""What a writer tells when its database fails it or is late: temporary, certain where that can be known."""
+"""What a writer tells when its database fails it or is late: temporary, certain
+where that can be known."""
 
 import fcntl
 import itertools
@@ -45,22 +46,34 @@ pytestmark = pytest.mark.sqlite_first
 
 APP = "gochat"
 DRIVERS: dict[str, tuple[type[DirectStatements], Exception]] = {
-    "sqlite": (SqliteStatements, __import__("sqlite3").OperationalError("disk I/O error")),
-    "postgresql": (PostgresqlStatements, psycopg.OperationalError("server closed the connection")),
+    "sqlite": (
+        SqliteStatements,
+        __import__("sqlite3").OperationalError("disk I/O error"),
+    ),
+    "postgresql": (
+        PostgresqlStatements,
+        psycopg.OperationalError("server closed the connection"),
+    ),
     "mysql": (MysqlStatements, pymysql.err.OperationalError(2013, "Lost connection")),
 }
 
 
 @pytest.fixture
 def store(url: str, open_store: OpenStore) -> Store:
-    """A store in which something was stored already, so that its writer has a connection."""
+    """A store in which something was stored already, so that its writer has a
+    connection."""
     found = open_store(url, seconds=10)
-    found.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b", body=b"first")])
+    found.part(MessageLog).writer.append(
+        APP, [Draft(sender="a", to_user="b", body=b"first")]
+    )
     return found
 
 
-def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: bool) -> None:
-    """Let the answers to the next COMMITs be lost, ``after`` they were carried out or before."""
+def fail_commits(
+    store: Store, patch: pytest.MonkeyPatch, times: int, after: bool
+) -> None:
+    """Let the answers to the next COMMITs be lost, ``after`` they were carried
+    out or before."""
     driver, error = DRIVERS[store.address.engine]
     commit: Any = driver.commit
     left = [times]
@@ -80,7 +93,9 @@ def test_an_entry_whose_commit_lost_its_answer_is_reported_as_stored(
 ) -> None:
     log = store.part(MessageLog)
     received: list[int] = []
-    log.writer.listener = Listening(lambda _app, first, _last, _entries: received.append(first))
+    log.writer.listener = Listening(
+        lambda _app, first, _last, _entries: received.append(first)
+    )
     fail_commits(store, monkeypatch, 1, after=True)
     (outcome,) = log.writer.append(APP, [Draft(sender="a", to_user="b")])
     assert (outcome.entry.id, outcome.repeated) == (2, False)
@@ -109,7 +124,9 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
     if store.address.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
     store.part(MessageLog).writer.connection.sql.close()  # type: ignore[union-attr]
-    (outcome,) = store.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+    (outcome,) = store.part(MessageLog).writer.append(
+        APP, [Draft(sender="a", to_user="b")]
+    )
     assert isinstance(outcome, Appended)
 
 
@@ -122,7 +139,10 @@ def test_who_waits_too_long_for_other_writers_has_stored_nothing(
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
     with (tmp_path / "imserver.db.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = [gevent.spawn(log.writer.append, APP, [Draft(sender="a", to_user="b")]) for _ in range(3)]
+        waiting = [
+            gevent.spawn(log.writer.append, APP, [Draft(sender="a", to_user="b")])
+            for _ in range(3)
+        ]
         for one in waiting:
             with pytest.raises(StorageUnavailable, match="in time"):
                 one.get(timeout=60)
@@ -147,7 +167,8 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
 def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
-    """The answer to a COMMIT is lost, and the database stays away for longer than anybody waits."""
+    """The answer to a COMMIT is lost, and the database stays away for longer
+    than anybody waits."""
     store = open_store(url, seconds=2)
     log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -169,14 +190,18 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
     for each in answers:
         assert isinstance(each, StorageUnsure)
         each.on_known = heard.append
-    log.writer.listener = Listening(lambda _app, _first, _last, entries: heard.append(entries))
+    log.writer.listener = Listening(
+        lambda _app, _first, _last, entries: heard.append(entries)
+    )
     away[0] = False
     until(lambda: len(heard) > 1 + stored)
     if not stored:
         assert all(isinstance(each, StorageUnavailable) for each in heard)
         return
     first, second, entries = heard
-    assert isinstance(first, Appended), "the sender gets the result before the entry is delivered"
+    assert isinstance(first, Appended), (
+        "the sender gets the result before the entry is delivered"
+    )
     assert isinstance(second, Rejected)
     assert [first.entry] == entries == log.entries.read(APP, 1, 10)
 
@@ -184,7 +209,8 @@ def test_who_cannot_wait_for_a_commit_learns_later_what_became_of_it(
 def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row is refused, and the database goes away while the others are stored: what was stored is told."""
+    """A row is refused, and the database goes away while the others are stored:
+    what was stored is told."""
     store = open_store(url, seconds=10)
     log = store.part(MessageLog)
     log.writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -200,7 +226,9 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
 
     monkeypatch.setattr(driver, "execute_many", failing)
     received: list[Entry] = []
-    log.writer.listener = Listening(lambda _app, _first, _last, entries: received.extend(entries))
+    log.writer.listener = Listening(
+        lambda _app, _first, _last, entries: received.extend(entries)
+    )
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
     first, second = log.writer.append(APP, drafts)
     assert isinstance(first, Appended)
@@ -209,7 +237,7 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     assert [entry.body for entry in log.entries.read(APP, 1, 10)] == [b"one"]
 
 
-# --- round trips --------------------------------------------------------------------------------------------
+# --- round trips --------------------------------------------------------------
 
 
 @pytest.fixture
@@ -222,7 +250,9 @@ def relay(url: str) -> Iterator[Relay]:
 
 def named(name: str, session: int = 0) -> Draft:
     """A message of one account to another."""
-    return Draft(sender="1", to_user="2", body=b"x", client_msg_id=name, uplink_session=session)
+    return Draft(
+        sender="1", to_user="2", body=b"x", client_msg_id=name, uplink_session=session
+    )
 
 
 def trips_of_second(relay: Relay, log: MessageLog) -> int:
@@ -234,7 +264,9 @@ def trips_of_second(relay: Relay, log: MessageLog) -> int:
     return relay.trips - before
 
 
-def test_a_stored_message_takes_few_round_trips(relay: Relay, open_store: OpenStore) -> None:
+def test_a_stored_message_takes_few_round_trips(
+    relay: Relay, open_store: OpenStore
+) -> None:
     most = 2 if relay.url.startswith("postgresql") else 10
     assert trips_of_second(relay, open_store(relay.url).part(MessageLog)) <= most
 
@@ -268,16 +300,26 @@ def test_what_is_refused_with_its_commit_was_not_stored_and_others_are(
     names = ("second", "wrong", "third")
     outcomes = log.writer.append(APP, [named(name) for name in names])
     assert [type(each) for each in outcomes] == [Appended, Rejected, Appended]
-    assert [entry.client_msg_id for entry in log.entries.read(APP, 0, 10)] == ["first", "second", "third"]
+    assert [entry.client_msg_id for entry in log.entries.read(APP, 0, 10)] == [
+        "first",
+        "second",
+        "third",
+    ]
 
 
-def test_the_victim_of_a_deadlock_is_stored_nevertheless(url: str, open_store: OpenStore) -> None:
+def test_the_victim_of_a_deadlock_is_stored_nevertheless(
+    url: str, open_store: OpenStore
+) -> None:
     """Another one has the row of the conversation, and waits for the head."""
     if not url.startswith("postgresql"):
         pytest.skip("others send COMMIT alone")
     log = open_store(url, seconds=10).part(MessageLog)
     log.writer.append(APP, [named("first")])
-    with psycopg.connect(url) as other, psycopg.connect(url) as third, ThreadPoolExecutor(1) as pool:
+    with (
+        psycopg.connect(url) as other,
+        psycopg.connect(url) as third,
+        ThreadPoolExecutor(1) as pool,
+    ):
         other.execute("SET deadlock_timeout = '1min'")  # the writer notices it
         other.execute("UPDATE conversation SET created = created")
         stored = pool.submit(log.writer.append, APP, [named("second")])
@@ -293,9 +335,12 @@ def test_the_victim_of_a_deadlock_is_stored_nevertheless(url: str, open_store: O
 def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was cut off without a word: its transaction is open, and will never be asked anything again."""
+    """It was cut off without a word: its transaction is open, and will never be
+    asked anything again."""
     if url.startswith("sqlite"):
-        pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
+        pytest.skip(
+            "SQLite's writers are on one machine, whose kernel knows when one is gone"
+        )
     monkeypatch.setattr("imserver.gateway.storage.engines.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
@@ -303,20 +348,25 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     sql.begin()
     lock_head(sql, APP)
     (outcome,) = (
-        open_store(url, seconds=40).part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
+        open_store(url, seconds=40)
+        .part(MessageLog)
+        .writer.append(APP, [Draft(sender="a", to_user="b")])
     )
     assert outcome.entry.id == 2
 
 
-# --- late commits -------------------------------------------------------------------------------------------
+# --- late commits -------------------------------------------------------------
 
 
 def test_nobody_who_reads_by_a_cursor_misses_what_is_committed_late(
     url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several writers wait for a while, all done, before each commit, while a reader goes along."""
+    """Several writers wait for a while, all done, before each commit, while a
+    reader goes along."""
     *logs, reader = (open_store(url, seconds=30).part(MessageLog) for _ in range(6))
-    logs[0].writer.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(len(logs))])
+    logs[0].writer.append(
+        APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(len(logs))]
+    )
     for driver, _ in DRIVERS.values():
 
         def late(self: Any, commit: Callable[[Any], None] = driver.commit) -> None:
@@ -328,7 +378,10 @@ def test_nobody_who_reads_by_a_cursor_misses_what_is_committed_late(
 
     def write(writer: int) -> list[int]:
         drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"x")]
-        found = [logs[writer].writer.append(APP, drafts * random.randint(1, 5)) for _ in range(25)]
+        found = [
+            logs[writer].writer.append(APP, drafts * random.randint(1, 5))
+            for _ in range(25)
+        ]
         return [each.entry.id for some in found for each in some]  # type: ignore[union-attr]
 
     def read() -> set[int]:
@@ -346,7 +399,9 @@ def test_nobody_who_reads_by_a_cursor_misses_what_is_committed_late(
         over.set()
         assert stored <= reading.result()
     entries = reader.entries.read(APP, 0, 10_000)
-    assert [entry.id for entry in entries] == list(range(1, len(logs) + len(stored) + 1))
+    assert [entry.id for entry in entries] == list(
+        range(1, len(logs) + len(stored) + 1)
+    )
     seqs: dict[int, list[int]] = {}
     for entry in entries:
         seqs.setdefault(entry.conversation, []).append(entry.seq)

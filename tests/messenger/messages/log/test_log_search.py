@@ -21,16 +21,24 @@ Stretches = Callable[..., None]
 
 @pytest.fixture
 def stretches(constants: Callable[..., None]) -> Stretches:
-    """``stretches(first, growth, seconds)``: what a search looks at at once, and for how long."""
+    """``stretches(first, growth, seconds)``: what a search looks at at once,
+    and for how long."""
     return lambda first, growth=4, seconds=0.5: constants(
         log_search, FIRST_STRETCH=first, STRETCH_GROWTH=growth, SEARCH_SECONDS=seconds
     )
 
 
 def found(
-    log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
+    log: MessageLog,
+    user: str,
+    text: str,
+    conversation: int = 0,
+    before: int = 0,
+    limit: int = 50,
 ) -> list[str]:
-    entries, further = log.search.find(APP, user, Search(text, conversation, before, limit))
+    entries, further = log.search.find(
+        APP, user, Search(text, conversation, before, limit)
+    )
     assert further == 0
     return bodies(entries)
 
@@ -74,7 +82,9 @@ def found(
         ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstux", False),
     ],
 )
-def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: bool) -> None:
+def test_what_counts_as_found(
+    log: MessageLog, body: str, text: str, is_found: bool
+) -> None:
     stored(log, say("a", "b", body))
     assert found(log, "b", text) == ([body] if is_found else [])
     stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
@@ -88,12 +98,28 @@ def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: b
         ("", SearchFilter(sender="c"), ["see www.example.org", "TEA from c"]),
         ("tea", SearchFilter(sender="c"), ["TEA from c"]),
         ("", SearchFilter(sender="nobody"), []),
-        ("", SearchFilter(link=True), ["see www.example.org", "tea: HTTPS://example.com/x"]),
+        (
+            "",
+            SearchFilter(link=True),
+            ["see www.example.org", "tea: HTTPS://example.com/x"],
+        ),
         ("tea", SearchFilter(link=True), ["tea: HTTPS://example.com/x"]),
-        ("", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
+        (
+            "",
+            SearchFilter(types=("file",)),
+            ['{"name":"Report 报告.pdf","url":"/tea"}'],
+        ),
         ("tea", SearchFilter(types=("file",)), []),
-        ("报告", SearchFilter(types=("file",)), ['{"name":"Report 报告.pdf","url":"/tea"}']),
-        ('"5"', SearchFilter(types=("picture", "text")), ['[{"caption":"\\"5\\" \\u62a5"}]']),
+        (
+            "报告",
+            SearchFilter(types=("file",)),
+            ['{"name":"Report 报告.pdf","url":"/tea"}'],
+        ),
+        (
+            '"5"',
+            SearchFilter(types=("picture", "text")),
+            ['[{"caption":"\\"5\\" \\u62a5"}]'],
+        ),
         ("报", SearchFilter(types=("picture",)), ['[{"caption":"\\"5\\" \\u62a5"}]']),
         ("", SearchFilter(types=("picture",), sender="c"), []),
     ],
@@ -112,10 +138,14 @@ def test_filters_narrow_a_search_or_replace_its_text(
         say("c", group, "TEA from c"),
         say("c", "x", "tea of others"),
     )
-    assert bodies(log.search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
+    assert (
+        bodies(log.search.find(APP, "b", Search(text, 0, 0, 10, filter))[0]) == expected
+    )
 
 
-def test_a_search_reads_only_the_time_that_is_wanted(write_at: WriteAt, stretches: Stretches) -> None:
+def test_a_search_reads_only_the_time_that_is_wanted(
+    write_at: WriteAt, stretches: Stretches
+) -> None:
     day, gates = 86400, Gates()
     log = LogFile().open(gates).part(MessageLog)
     for number in range(1, 41):
@@ -131,15 +161,21 @@ def test_a_search_reads_only_the_time_that_is_wanted(write_at: WriteAt, stretche
         (SearchFilter(until=1), []),
     ):
         gates.reads = 0
-        assert bodies(log.search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]) == [
-            f"tea {number}" for number in expected
-        ]
+        assert bodies(
+            log.search.find(APP, "b", Search("tea", 0, 0, 50, filter))[0]
+        ) == [f"tea {number}" for number in expected]
         assert gates.reads <= 2 + 3, filter
 
 
 def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -> None:
     stretches(7)
-    stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
+    stored(
+        log,
+        *(
+            say("a", "b", f"tea {number}" if number % 3 else "coffee")
+            for number in range(60)
+        ),
+    )
     seen: list[str] = []
     before, pages = 0, 0
     while pages == 0 or before:
@@ -151,7 +187,9 @@ def test_pages_go_back_to_the_beginning(log: MessageLog, stretches: Stretches) -
     assert pages >= 4
 
 
-def test_a_search_that_takes_long_says_how_far_it_has_come(log: MessageLog, stretches: Stretches) -> None:
+def test_a_search_that_takes_long_says_how_far_it_has_come(
+    log: MessageLog, stretches: Stretches
+) -> None:
     stretches(10, 1, 0.0)
     stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
     before, steps = 0, 0
@@ -162,7 +200,9 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(log: MessageLog, stre
         steps += 1
         assert before > 0 or entries
     assert steps == 4
-    milk = bodies(stored(log, *(say("a", "b", f"milk {number}") for number in range(300))))
+    milk = bodies(
+        stored(log, *(say("a", "b", f"milk {number}") for number in range(300)))
+    )
     stored(log, *(say("x", "y", "of others") for _ in range(SEGMENT)))
     assert log.words.fill(APP)
     seen: list[str] = []
@@ -170,7 +210,9 @@ def test_a_search_that_takes_long_says_how_far_it_has_come(log: MessageLog, stre
     while before or not seen:
         page, before = log.search.find(APP, "b", Search("milk", 0, before, 999))
         seen = bodies(page) + seen
-    assert seen == milk, "each once, where the time is over between two parts of a segment"
+    assert seen == milk, (
+        "each once, where the time is over between two parts of a segment"
+    )
 
 
 def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up() -> None:
@@ -182,14 +224,18 @@ def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up() -> None:
     while rest:  # its half second was over
         found, rest = log.search.find(APP, "b", Search("nowhere said", 0, rest, 10))
     assert found == []
-    assert gates.reads >= 3, "the head of the log, and the messages in more than one step"
+    assert gates.reads >= 3, (
+        "the head of the log, and the messages in more than one step"
+    )
 
 
-# --- what fills the index of words -------------------------------------------------------------------------
+# --- what fills the index of words --------------------------------------------
 
 
 def send(log: MessageLog, count: int, text: str = "a needle") -> None:
-    log.writer.append("gochat", [Draft(sender="ann", to_user="bob", body=text.encode())] * count)
+    log.writer.append(
+        "gochat", [Draft(sender="ann", to_user="bob", body=text.encode())] * count
+    )
 
 
 def indexed(log: MessageLog) -> int:
@@ -214,11 +260,15 @@ def test_a_node_adds_what_others_stored_before_and_what_it_stores(
     assert indexed(log) == 2
 
 
-def test_a_node_merges_what_any_node_has_changed(tmp_path: Path, open_store: OpenStore) -> None:
+def test_a_node_merges_what_any_node_has_changed(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
     other = open_store().part(MessageLog)
     send(other, SEGMENT, "a secret")
     assert other.words.fill("gochat")
-    other.writer.append("gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)])
+    other.writer.append(
+        "gochat", [Draft(sender="ann", kind="recall", about=1, conversation=1)]
+    )
     store = open_store()
     log, indexing = store.part(MessageLog), WordIndexing(store)
     assert log.words.changed() == ["gochat"]
@@ -235,9 +285,14 @@ def test_the_command_makes_the_index_anew(
     send(log, SEGMENT)
     assert log.words.fill("gochat")
     store.write(lambda sql: sql.execute("UPDATE word SET terms = %s", (b"\x80",)))
-    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, "what is in no index"
+    assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 1, (
+        "what is in no index"
+    )
     done = run_cli("search", "rebuild", "--data-dir", str(tmp_path), *apps)
     assert done.stdout == "segments of gochat: 1\n", done.stderr
     assert len(log.search.find("gochat", "bob", Search("needle", 0, 0, 5))[0]) == 5
     absent = run_cli("search", "rebuild", "--data-dir", str(tmp_path), "none")
-    assert (absent.returncode, absent.stderr) == (1, "imserver: app none has no messages\n")
+    assert (absent.returncode, absent.stderr) == (
+        1,
+        "imserver: app none has no messages\n",
+    )

@@ -1,4 +1,5 @@
-"""The append queue: its bounds, batches and pauses; and of uplink sessions only the newest sends."""
+"""The append queue: its bounds, batches and pauses; and of uplink sessions only
+the newest sends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,8 @@ REFUSED = Rejected("muted")
 
 
 class Connection(WriterConnection):
-    """Records what each transaction holds, and waits for ``gate`` before it commits."""
+    """Records what each transaction holds, and waits for ``gate`` before it
+    commits."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -48,12 +50,16 @@ class Connection(WriterConnection):
         if not guard.take():
             raise NotStored("no answer in time")
         for request in work.requests:
-            request.outcome = Change(1) if isinstance(request, ChangeRequest) else REFUSED
+            request.outcome = (
+                Change(1) if isinstance(request, ChangeRequest) else REFUSED
+            )
 
     def answered(self, wrote: bool) -> None:
         """Nothing to note."""
 
-    def failed(self, words: str, cause: BaseException | None = None) -> StorageUnavailable:
+    def failed(
+        self, words: str, cause: BaseException | None = None
+    ) -> StorageUnavailable:
         return StorageUnavailable(words)
 
     def close(self) -> None:
@@ -83,7 +89,9 @@ def log(connection: Connection) -> LogWriter:
     return LogWriter(lambda: connection, 100)
 
 
-def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
+def send(
+    log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b""
+) -> None:
     log.send(AppendRequest(app, Draft(sender="a", to_user="b", body=body), answer))
 
 
@@ -108,9 +116,16 @@ def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected
     assert other[1] == REFUSED
 
 
-@pytest.mark.parametrize(("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")])
+@pytest.mark.parametrize(
+    ("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")]
+)
 def test_more_than_may_wait_in_all_apps_together_is_refused(
-    log: LogWriter, connection: Connection, constants: Callable[..., None], most: int, bytes: int, body: bytes
+    log: LogWriter,
+    connection: Connection,
+    constants: Callable[..., None],
+    most: int,
+    bytes: int,
+    body: bytes,
 ) -> None:
     constants(writer, MAX_WAITING_IN_ALL=most, MAX_WAITING_BYTES_IN_ALL=bytes)
     for _ in range(2):  # what was stored leaves room again
@@ -166,7 +181,9 @@ def test_a_few_drafts_wait_a_little_for_the_next_ones_of_those_who_were_answered
     until(lambda: not log.is_busy("busy"))
 
 
-def test_another_app_does_not_wait_with_them(log: LogWriter, connection: Connection) -> None:
+def test_another_app_does_not_wait_with_them(
+    log: LogWriter, connection: Connection
+) -> None:
     connection.gate.clear()
     done: list[Stored] = []
     for _ in range(8):
@@ -233,7 +250,7 @@ def test_a_transaction_that_does_not_end_fails_with_what_waits_behind_it(
     assert connection.batches == [["busy"], ["busy"]], "what failed is not stored later"
 
 
-# --- uplink sessions ---------------------------------------------------------------------------------------
+# --- uplink sessions ----------------------------------------------------------
 
 SUPERSEDED = Rejected(RejectReason.SUPERSEDED)
 
@@ -245,7 +262,13 @@ def logs(url: str, open_store: OpenStore) -> tuple[MessageLog, MessageLog]:
 
 
 def draft(session: int, sender: str = "ann", name: str = "") -> Draft:
-    return Draft(sender=sender, to_user="bob", body=b"hi", uplink_session=session, client_msg_id=name)
+    return Draft(
+        sender=sender,
+        to_user="bob",
+        body=b"hi",
+        uplink_session=session,
+        client_msg_id=name,
+    )
 
 
 def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
@@ -257,12 +280,16 @@ def test_an_older_session_stores_nothing_on_any_node_once_a_newer_one_has_begun(
     assert second.writer.begin_uplink(APP, "ann", 11) == stored.entry.id
     for log in logs:
         assert log.writer.append(APP, [draft(2**62)]) == [SUPERSEDED]
-        assert [type(each) for each in log.writer.append(APP, [draft(11), draft(0)])] == [Appended] * 2
+        assert [
+            type(each) for each in log.writer.append(APP, [draft(11), draft(0)])
+        ] == [Appended] * 2
     assert first.writer.begin_uplink(APP, "cid", 12) == 5, "a session of another user"
     for log in logs:
         assert isinstance(log.writer.append(APP, [draft(11)])[0], Appended)
     second.marks.forget(APP, "ann")
-    assert first.writer.append(APP, [draft(11)]) == [SUPERSEDED], "a session that the log does not know"
+    assert first.writer.append(APP, [draft(11)]) == [SUPERSEDED], (
+        "a session that the log does not know"
+    )
 
 
 def test_a_refused_draft_is_not_the_result_of_its_repeat_by_the_newest_session(
@@ -291,7 +318,8 @@ def test_a_session_that_begins_in_a_transaction_supersedes_the_older_one_there(
 def test_what_an_older_session_has_sent_is_before_the_beginning_of_the_newer_one_or_never_stored(
     logs: tuple[MessageLog, MessageLog],
 ) -> None:
-    """Both nodes store at the same time, in transactions that wait for each other."""
+    """Both nodes store at the same time, in transactions that wait for each
+    other."""
     first, second = logs
     for session in range(1, 30):
         older, newer = first.writer, second.writer
@@ -326,4 +354,6 @@ def test_a_beginning_whose_commit_has_no_answer_is_a_failed_one() -> None:
         log.writer.begin_uplink(APP, "ann", 2)
     log.writer.seconds = 60
     gates.unsure.set()
-    assert log.writer.append(APP, [draft(1)]) == [SUPERSEDED], "it may have begun nevertheless"
+    assert log.writer.append(APP, [draft(1)]) == [SUPERSEDED], (
+        "it may have begun nevertheless"
+    )

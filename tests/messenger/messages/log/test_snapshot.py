@@ -1,4 +1,5 @@
-"""A read sees one state of the database, on each engine, whatever is committed between its queries."""
+"""A read sees one state of the database, on each engine, whatever is committed
+between its queries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,8 +24,12 @@ COMMITS = 6
 Read = Callable[[Store], object]
 
 READS: dict[str, Read] = {
-    "channel_page": lambda store: store.part(MessageLog).entries.channel_page(APP, "news", 0, 1000),
-    "channel_page_since": lambda store: store.part(MessageLog).entries.channel_page(APP, "news", 4, 2),
+    "channel_page": lambda store: store.part(MessageLog).entries.channel_page(
+        APP, "news", 0, 1000
+    ),
+    "channel_page_since": lambda store: store.part(MessageLog).entries.channel_page(
+        APP, "news", 4, 2
+    ),
     "channel_page_reverse": lambda store: store.part(MessageLog).entries.channel_page(
         APP, "news", None, 3, True, True
     ),
@@ -34,16 +39,32 @@ READS: dict[str, Read] = {
     "catch_up": lambda store: store.part(MessageLog).entries.catch_up(
         APP, "ann", 0, 1000, {"": 0, "news": 0}
     ),
-    "history": lambda store: store.part(MessageLog).entries.history(APP, "ann", GROUP, 0, 1000),
-    "history_after": lambda store: store.part(MessageLog).entries.history(APP, "ann", PEERS, 0, 2, 0),
-    "readable": lambda store: store.part(MessageLog).entries.readable(APP, "ann", range(1, 1000)),
+    "history": lambda store: store.part(MessageLog).entries.history(
+        APP, "ann", GROUP, 0, 1000
+    ),
+    "history_after": lambda store: store.part(MessageLog).entries.history(
+        APP, "ann", PEERS, 0, 2, 0
+    ),
+    "readable": lambda store: store.part(MessageLog).entries.readable(
+        APP, "ann", range(1, 1000)
+    ),
     "pins": lambda store: store.part(MessageLog).entries.pins(APP, "ann", GROUP)[0],
-    "list_conversations": lambda store: store.part(MessageLog).conversations.page(APP, "ann", 0, 10),
-    "memberships": lambda store: store.part(MessageLog).conversations.memberships(APP, "ann"),
-    "members": lambda store: store.part(MessageLog).conversations.members(APP, GROUP, "", 1000),
+    "list_conversations": lambda store: store.part(MessageLog).conversations.page(
+        APP, "ann", 0, 10
+    ),
+    "memberships": lambda store: store.part(MessageLog).conversations.memberships(
+        APP, "ann"
+    ),
+    "members": lambda store: store.part(MessageLog).conversations.members(
+        APP, GROUP, "", 1000
+    ),
     "marks": lambda store: store.part(MessageLog).marks.since(APP, "ann", 0),
-    "receipts": lambda store: store.part(MessageLog).marks.receipts(APP, "ann", PEERS, "", 10),
-    "stored_before": lambda store: store.part(MessageLog).entries.stored_before(APP, 1 << 40),
+    "receipts": lambda store: store.part(MessageLog).marks.receipts(
+        APP, "ann", PEERS, "", 10
+    ),
+    "stored_before": lambda store: store.part(MessageLog).entries.stored_before(
+        APP, 1 << 40
+    ),
     "positions": lambda store: ActionPositions(store).get(APP, "ann", ["news"]),
     "contents": lambda store: store.contents(APP),
 }
@@ -56,7 +77,9 @@ class Writer:
         self.store = store
         self.log = store.part(MessageLog)
         self.commits = 0
-        assert isinstance(self.log.groups.create(APP, "ann", "a group", ["bob"]), Change)
+        assert isinstance(
+            self.log.groups.create(APP, "ann", "a group", ["bob"]), Change
+        )
         self._append(Draft(sender="bob", to_user="ann"))
         for _ in range(COMMITS):
             self.commit()
@@ -66,21 +89,30 @@ class Writer:
         self.commits += 1
         to_ann = Draft(sender="bob", to_user="ann")
         message, peers, *_ = self._append(
-            Draft(sender="bob", conversation=GROUP), to_ann, to_ann, Draft(sender="bob", room="news")
+            Draft(sender="bob", conversation=GROUP),
+            to_ann,
+            to_ann,
+            Draft(sender="bob", room="news"),
         )
         assert isinstance(self.log.annotations.pin(APP, "", message), Change)
         assert isinstance(self.log.annotations.react(APP, "ann", message, "+"), Change)
-        assert isinstance(self.log.groups.join(APP, GROUP, [f"member {self.commits}"]), Change)
+        assert isinstance(
+            self.log.groups.join(APP, GROUP, [f"member {self.commits}"]), Change
+        )
         assert isinstance(self.log.groups.create(APP, "ann", "another", []), Change)
         assert self.log.marks.note(APP, "bob", PEERS, read=peers)
         assert self.log.marks.note(APP, "ann", GROUP, read=message - 1)
         self.log.marks.hide(APP, "ann", [peers])
         self.log.expire(APP, more_than=ENTRIES)
-        ActionPositions(self.store).raise_to([(APP, "ann", "", peers), (APP, "ann", "news", peers)])
+        ActionPositions(self.store).raise_to(
+            [(APP, "ann", "", peers), (APP, "ann", "news", peers)]
+        )
 
     def _append(self, *drafts: Draft) -> list[int]:
         outcomes = self.log.writer.append(APP, drafts)
-        return [outcome.entry.id for outcome in outcomes if isinstance(outcome, Appended)]
+        return [
+            outcome.entry.id for outcome in outcomes if isinstance(outcome, Appended)
+        ]
 
 
 class Interruption:
@@ -92,7 +124,9 @@ class Interruption:
         self._act: Callable[[], None] | None = None
         query = PooledStatements.query
 
-        def interrupted(sql: PooledStatements, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        def interrupted(
+            sql: PooledStatements, statement: str, values: Sequence[Any] = ()
+        ) -> list[Row]:
             rows = query(sql, statement, values)
             if self._act is not None and self._reader in (None, sql):
                 self._reader = sql
@@ -115,9 +149,13 @@ class Interruption:
 
 
 def torn_reads(
-    commit: Callable[[], None], reader: Store, reads: dict[str, Read], monkeypatch: pytest.MonkeyPatch
+    commit: Callable[[], None],
+    reader: Store,
+    reads: dict[str, Read],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> list[tuple[str, int]]:
-    """Name and number of queries of the reads that have a part of a commit between two queries."""
+    """Name and number of queries of the reads that have a part of a commit
+    between two queries."""
     interruption = Interruption(monkeypatch)
     torn = []
     for name, read in reads.items():
@@ -129,7 +167,9 @@ def torn_reads(
             called = interruption.end()
             if found != before:
                 torn.append((name, queries))
-            assert not called or read(reader) != before, f"the commit does not change {name}"
+            assert not called or read(reader) != before, (
+                f"the commit does not change {name}"
+            )
     return torn
 
 

@@ -1,4 +1,5 @@
-"""The index of words on every engine: what it finds, what goes with the messages, who fills it."""
+"""The index of words on every engine: what it finds, what goes with the
+messages, who fills it."""
 
 from collections.abc import Callable
 
@@ -23,7 +24,9 @@ from tests.stores import OpenStore
 def pad(log: MessageLog, segments: int = 1) -> None:
     """Messages of others, so that all earlier ones can come into the index."""
     for _ in range(segments):
-        stored(log, *(say("x", "y", f"of others {number}") for number in range(SEGMENT)))
+        stored(
+            log, *(say("x", "y", f"of others {number}") for number in range(SEGMENT))
+        )
 
 
 def fill(log: MessageLog) -> int:
@@ -37,7 +40,9 @@ def hits(log: MessageLog, text: str, user: str = "bob", limit: int = 50) -> list
     """What is found, however often a search stops before its end."""
     entries, before = log.search.find(APP, user, Search(text, 0, 0, limit))
     while before and len(entries) < limit:
-        more, before = log.search.find(APP, user, Search(text, 0, before, limit - len(entries)))
+        more, before = log.search.find(
+            APP, user, Search(text, 0, before, limit - len(entries))
+        )
         entries = more + entries
     return entries
 
@@ -58,8 +63,16 @@ def indexed(store: Store, word: str) -> bool:
 def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     change = log.groups.create(APP, "ann", "tea", ["bob"])
     group = change.conversation
-    stored(log, say("ann", group, "the red kettle"), say("ann", "x", "a red kettle of others"))
-    stored(log, say("bob", group, '{"name":"Kettle, red.pdf"}', type="file"), say("ann", "bob", "红色的茶壶"))
+    stored(
+        log,
+        say("ann", group, "the red kettle"),
+        say("ann", "x", "a red kettle of others"),
+    )
+    stored(
+        log,
+        say("bob", group, '{"name":"Kettle, red.pdf"}', type="file"),
+        say("ann", "bob", "红色的茶壶"),
+    )
     pad(log, 3)
     stored(log, say("bob", group, "kettle: red"))
 
@@ -67,15 +80,28 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
         assert found(log, "kettle red") == ["the red kettle", "kettle: red"]
         assert found(log, '"red kettle"') == ["the red kettle"]
         assert found(log, "red ket", limit=1) == ["kettle: red"]
-        assert found(log, "茶") == found(log, "茶壶") == found(log, "壶") == ["红色的茶壶"]
+        assert (
+            found(log, "茶") == found(log, "茶壶") == found(log, "壶") == ["红色的茶壶"]
+        )
         assert found(log, "kettle green") == found(log, "kettle", "stranger") == []
         search = log.search
-        entries, _ = search.find(APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann")))
+        entries, _ = search.find(
+            APP, "bob", Search("red", group, 0, 9, SearchFilter(sender="ann"))
+        )
         assert bodies(entries) == ["the red kettle"]
-        assert len(search.find(APP, "bob", Search("kettle", 0, 0, 9, SearchFilter(types=("file",))))[0]) == 1
+        assert (
+            len(
+                search.find(
+                    APP, "bob", Search("kettle", 0, 0, 9, SearchFilter(types=("file",)))
+                )[0]
+            )
+            == 1
+        )
         entries, before = search.find(APP, "bob", Search("kettle", group, 0, 1))
         assert before == entries[0].id
-        assert bodies(search.find(APP, "bob", Search("kettle", group, before, 1))[0]) == ["the red kettle"]
+        assert bodies(
+            search.find(APP, "bob", Search("kettle", group, before, 1))[0]
+        ) == ["the red kettle"]
 
     check()
     assert fill(log) == 3
@@ -86,10 +112,15 @@ def test_words_are_found_in_the_index_and_behind_it(log: MessageLog) -> None:
     check()
 
 
-def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(store: Store, log: MessageLog) -> None:
+def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(
+    store: Store, log: MessageLog
+) -> None:
     recalled, edited, removed, _, expired = stored(
         log,
-        *(say("ann", "bob", f"{word} tea") for word in ("recalled", "edited", "removed")),
+        *(
+            say("ann", "bob", f"{word} tea")
+            for word in ("recalled", "edited", "removed")
+        ),
         say("cat", "bob", "erased tea"),
         say("ann", "bob", "expired tea"),
     )
@@ -135,7 +166,9 @@ def test_what_is_changed_or_deleted_is_not_found_and_leaves_the_index(store: Sto
     assert rows(store, "word") == rows(store, "word_change") == []
 
 
-def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(store: Store, log: MessageLog) -> None:
+def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(
+    store: Store, log: MessageLog
+) -> None:
     stored(log, say("ann", "bob", "tea"))
     stored(log, say("ann", "bob", "coffee", kind="edit", about=1))
     assert rows(store, "word_change") == [], "the segment is not whole"
@@ -149,8 +182,14 @@ def test_changes_of_messages_that_are_not_in_the_index_leave_no_rows(store: Stor
     assert found(log, "coffee") == found(log, "tea") == []
 
 
-def test_what_a_node_has_stored_is_not_read_again(store: Store, log: MessageLog) -> None:
-    stored(log, say("ann", "bob", "a needle"), say("ann", "bob", "Kettles2 and a" + "b" * 20))
+def test_what_a_node_has_stored_is_not_read_again(
+    store: Store, log: MessageLog
+) -> None:
+    stored(
+        log,
+        say("ann", "bob", "a needle"),
+        say("ann", "bob", "Kettles2 and a" + "b" * 20),
+    )
     pad(log)
     store.write(lambda sql: sql.execute("UPDATE message SET body = %s", (b"hay",)))
     assert fill(log) == 1
@@ -167,13 +206,19 @@ def test_what_a_node_has_stored_is_not_read_again(store: Store, log: MessageLog)
 def test_a_message_that_its_transaction_changes_beyond_the_segment_has_the_new_words(
     store: Store, log: MessageLog
 ) -> None:
-    edited, recalled = stored(log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake"))
-    stored(log, *(say("x", "y", f"of others {number}") for number in range(SEGMENT - 10)))
+    edited, recalled = stored(
+        log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake")
+    )
+    stored(
+        log, *(say("x", "y", f"of others {number}") for number in range(SEGMENT - 10))
+    )
     changes = (
         say("ann", "bob", "coffee", kind="edit", about=edited.id),
         say("ann", "bob", "", kind="recall", about=recalled.id),
     )
-    stored(log, *(say("x", "y", f"of others {number}") for number in range(20)), *changes)
+    stored(
+        log, *(say("x", "y", f"of others {number}") for number in range(20)), *changes
+    )
     assert rows(store, "word_change") == []
     assert fill(log) == 1
     assert not indexed(store, "secret")
@@ -202,7 +247,9 @@ def test_what_another_node_changes_meanwhile_is_read(
 def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_it_has(
     store: Store, log: MessageLog
 ) -> None:
-    message, other = stored(log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake"))
+    message, other = stored(
+        log, say("ann", "bob", "secret tea"), say("ann", "bob", "secret cake")
+    )
     pad(log)
 
     def at_once(*drafts: Draft) -> Callable[[], None]:
@@ -215,11 +262,15 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
         return change
 
     recall = say("ann", "bob", "", kind="recall", about=other.id)
-    assert log.words.fill(APP, at_once(recall, say("ann", "bob", "coffee", kind="edit", about=message.id)))
+    assert log.words.fill(
+        APP, at_once(recall, say("ann", "bob", "coffee", kind="edit", about=message.id))
+    )
     assert indexed(store, "secret"), "it was read before"
     assert found(log, "secret") == []
     assert found(log, "coffee") == ["coffee"]
-    assert log.words.merge(APP, at_once(say("ann", "bob", "cocoa", kind="edit", about=message.id)))
+    assert log.words.merge(
+        APP, at_once(say("ann", "bob", "cocoa", kind="edit", about=message.id))
+    )
     assert not indexed(store, "secret")
     assert found(log, "coffee") == []
     assert found(log, "cocoa") == ["cocoa"]
@@ -229,7 +280,9 @@ def test_a_message_that_is_changed_while_its_segment_is_added_is_found_by_what_i
     assert len(found(log, "others", "y", limit=100)) == 100
 
 
-def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(store: Store, log: MessageLog) -> None:
+def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(
+    store: Store, log: MessageLog
+) -> None:
     stored(log, say("ann", "bob", "secret tea"))
     pad(log)
     fill(log)
@@ -238,12 +291,16 @@ def test_an_erasure_waits_for_a_node_that_has_died_with_the_index(store: Store, 
     with pytest.raises(StorageUnavailable):
         log.erase_user(APP, "ann", "gone", patience=0.0)
     assert indexed(store, "secret")
-    gevent.spawn_later(0.1, store.write, lambda sql: sql.execute("UPDATE word_position SET leased = 0"))
+    gevent.spawn_later(
+        0.1, store.write, lambda sql: sql.execute("UPDATE word_position SET leased = 0")
+    )
     log.erase_user(APP, "ann", "gone")
     assert not indexed(store, "secret")
 
 
-def test_what_a_node_writes_that_was_too_slow_is_dropped(store: Store, log: MessageLog) -> None:
+def test_what_a_node_writes_that_was_too_slow_is_dropped(
+    store: Store, log: MessageLog
+) -> None:
     message, *_ = stored(log, say("ann", "bob", "secret tea"))
     pad(log)
 
@@ -259,10 +316,20 @@ def test_what_a_node_writes_that_was_too_slow_is_dropped(store: Store, log: Mess
     assert found(log, "coffee") == ["coffee"]
 
 
-def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(store: Store, log: MessageLog) -> None:
+def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(
+    store: Store, log: MessageLog
+) -> None:
     text = "".join(chr(0x4E00 + number) for number in range(500))
-    drafts = [say("ann", "bob", f"{text[number:]}{text[:number]} dense{number}x") for number in range(300)]
-    dense = stored(log, *drafts, say("ann", "bob", text * 5 + " and the last"), say("cat", "bob", "a needle"))
+    drafts = [
+        say("ann", "bob", f"{text[number:]}{text[:number]} dense{number}x")
+        for number in range(300)
+    ]
+    dense = stored(
+        log,
+        *drafts,
+        say("ann", "bob", text * 5 + " and the last"),
+        say("cat", "bob", "a needle"),
+    )
     pad(log)
     assert fill(log) == 1
     sizes = [len(row[3]) for row in rows(store, "word")]
@@ -277,7 +344,10 @@ def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(store: Stor
     assert found(log, "dense299x", "y") == []
 
     stored(log, say("ann", "bob", "short", kind="edit", about=dense[299].id))
-    stored(log, say("ann", "bob", f"{text}{text[::-1]} grown", kind="edit", about=dense[7].id))
+    stored(
+        log,
+        say("ann", "bob", f"{text}{text[::-1]} grown", kind="edit", about=dense[7].id),
+    )
     log.words.settle(APP)
     assert not indexed(store, "dense7x")
     assert found(log, '"dense299x"') == found(log, '"dense7x"') == []
@@ -285,11 +355,16 @@ def test_dense_messages_are_found_by_their_texts_and_keep_nobody_out(store: Stor
     assert ids(hits(log, "grown")) == [dense[7].id]
 
 
-def test_words_of_one_beginning_do_not_make_a_row_large(store: Store, log: MessageLog) -> None:
+def test_words_of_one_beginning_do_not_make_a_row_large(
+    store: Store, log: MessageLog
+) -> None:
     words = iter(range(1_000_000))
     (first, *_) = stored(
         log,
-        *(say("ann", "bob", " ".join(f"qu{next(words):014}" for _ in range(120))) for _ in range(60)),
+        *(
+            say("ann", "bob", " ".join(f"qu{next(words):014}" for _ in range(120)))
+            for _ in range(60)
+        ),
         say("ann", "cat", "a queen"),
     )
     pad(log)
@@ -300,7 +375,9 @@ def test_words_of_one_beginning_do_not_make_a_row_large(store: Store, log: Messa
     assert ids(hits(log, "qu00000000000007")) == [first.id]
 
 
-def test_two_nodes_add_each_segment_once(url: str, open_store: OpenStore, log: MessageLog) -> None:
+def test_two_nodes_add_each_segment_once(
+    url: str, open_store: OpenStore, log: MessageLog
+) -> None:
     stored(log, say("ann", "bob", "a needle"))
     pad(log, 4)
     other = open_store(url, seconds=10).part(MessageLog)
@@ -322,7 +399,9 @@ def test_ids_may_have_a_gap_that_is_wider_than_all_segments(log: MessageLog) -> 
     assert found(log, "needle") == ["an old needle", "a new needle"]
 
 
-def test_bytes_that_are_no_text_and_very_long_texts_disturb_nobody(log: MessageLog) -> None:
+def test_bytes_that_are_no_text_and_very_long_texts_disturb_nobody(
+    log: MessageLog,
+) -> None:
     log.writer.append(APP, [Draft(sender="ann", to_user="bob", body=b"\xff\x00 tea")])
     long = " ".join(f"word{number}" for number in range(20_000))
     (entry,) = stored(log, say("ann", "bob", long))
@@ -342,7 +421,15 @@ def test_a_row_is_searched_as_if_it_was_decoded() -> None:
         list(range(100, 116)),
         list(range(2048)),
     ]
-    words = ["hello", "\u0465hello", "\u4e25hello", "hellohello", "x" * 16, "\u8336", "\u8336\u58f6"]
+    words = [
+        "hello",
+        "\u0465hello",
+        "\u4e25hello",
+        "hellohello",
+        "x" * 16,
+        "\u8336",
+        "\u8336\u58f6",
+    ]
     for number in range(len(lists)):
         terms = dict(zip(words, lists[number:] + lists[:number], strict=True))
         row = msgspec.msgpack.encode(terms)
@@ -354,7 +441,9 @@ def test_a_row_is_searched_as_if_it_was_decoded() -> None:
         assert offsets_with(row, Term("x" * 15)) == set()
 
 
-def commit(first: int, count: int, app: str = "app", body: bytes = b"", about: int = 0) -> Commit:
+def commit(
+    first: int, count: int, app: str = "app", body: bytes = b"", about: int = 0
+) -> Commit:
     entries = [
         Entry(
             id=id,
@@ -372,7 +461,11 @@ def commit(first: int, count: int, app: str = "app", body: bytes = b"", about: i
 
 def taken(recent: RecentEntries, segment: int, app: str = "app") -> list[int]:
     parts, _ = recent.take(app, max(segment * SEGMENT, 1), (segment + 1) * SEGMENT)
-    return [part.first + number for part in parts for number in range(len(part.conversations))]
+    return [
+        part.first + number
+        for part in parts
+        for number in range(len(part.conversations))
+    ]
 
 
 def test_a_segment_is_there_once_and_only_if_all_of_it_is() -> None:

@@ -1,4 +1,5 @@
-"""Accounts from elsewhere: what of a file is an account, and what is wrong with the rest."""
+"""Accounts from elsewhere: what of a file is an account, and what is wrong with
+the rest."""
 
 import pytest
 
@@ -40,11 +41,15 @@ def test_a_table_of_users_is_read_as_csv_as_json_and_line_by_line(text: str) -> 
 
 
 def test_a_line_of_json_ends_with_a_line_feed_only() -> None:
-    lines = [f'{{"id":{number},"phone":"{number}","nickname":"\u2028"}}' for number in (1, 2)]
+    lines = [
+        f'{{"id":{number},"phone":"{number}","nickname":"\u2028"}}' for number in (1, 2)
+    ]
     assert [row["nickname"] for row in read_rows("\r\n".join(lines))] == ["\u2028"] * 2
 
 
-@pytest.mark.parametrize("text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000]
+)
 def test_a_file_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(BadImport, match="neither JSON nor CSV"):
         read_rows(text)
@@ -73,7 +78,9 @@ def test_a_file_that_is_no_table_is_refused(text: str) -> None:
         ({"salt": "x"}, "unknown columns: salt"),
     ],
 )
-def test_a_row_that_is_no_account_is_named_with_what_is_wrong(change: dict[str, object], words: str) -> None:
+def test_a_row_that_is_no_account_is_named_with_what_is_wrong(
+    change: dict[str, object], words: str
+) -> None:
     row = {"id": 1, "phone": "138", "password": ARGON, **change}
     with pytest.raises(BadImport, match=f"nothing was imported:\nrow 2: {words}"):
         accounts_of([{"id": 9, "phone": "9", "password": HASH}, row], "gochat")
@@ -94,20 +101,31 @@ def test_only_the_first_invalid_rows_are_reported() -> None:
 
 def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
     rows = [
-        {"id": number, "phone": phone, "password": HASH} for number, phone in ((1, "1"), (1, "2"), (2, "1"))
+        {"id": number, "phone": phone, "password": HASH}
+        for number, phone in ((1, "1"), (1, "2"), (2, "1"))
     ]
     with pytest.raises(BadImport, match=r"row 2: .*\nrow 3: "):
         accounts_of(rows, "gochat")
 
 
-def test_an_account_may_have_any_identifier_and_none_is_repeated(shelf: AccountStore) -> None:
+def test_an_account_may_have_any_identifier_and_none_is_repeated(
+    shelf: AccountStore,
+) -> None:
     rows = [
         {"id": 1, "email": "Ann@Example.com", "password": HASH},
         {"id": 2, "name": "Bob", "password": HASH},
-        {"id": 3, "phone": "3", "email": "c@example.com", "name": "cid", "password": HASH},
+        {
+            "id": 3,
+            "phone": "3",
+            "email": "c@example.com",
+            "name": "cid",
+            "password": HASH,
+        },
     ]
     some = accounts_of(rows, "gochat")
-    assert [(one.account.phone, one.account.email, one.account.name) for one in some] == [
+    assert [
+        (one.account.phone, one.account.email, one.account.name) for one in some
+    ] == [
         ("", "ann@example.com", ""),
         ("", "", "bob"),
         ("3", "c@example.com", "cid"),
@@ -120,8 +138,13 @@ def test_an_account_may_have_any_identifier_and_none_is_repeated(shelf: AccountS
         store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)
 
 
-def test_existing_accounts_are_skipped_and_progress_is_reported(shelf: AccountStore) -> None:
-    rows = [{"id": number, "phone": str(number), "password": HASH} for number in range(1, 1202)]
+def test_existing_accounts_are_skipped_and_progress_is_reported(
+    shelf: AccountStore,
+) -> None:
+    rows = [
+        {"id": number, "phone": str(number), "password": HASH}
+        for number in range(1, 1202)
+    ]
     some = accounts_of(rows, "gochat")
     received: list[int] = []
     shelf.put(some[:1])
@@ -131,23 +154,36 @@ def test_existing_accounts_are_skipped_and_progress_is_reported(shelf: AccountSt
 
 
 @pytest.mark.parametrize(
-    "there", [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")]
+    "there",
+    [
+        Account(1, "gochat", "other"),
+        Account(9, "gochat", "1"),
+        Account(1, "other", "1"),
+    ],
 )
 def test_an_id_or_a_phone_number_of_another_account_ends_the_import(
     shelf: AccountStore, there: Account
 ) -> None:
-    some = accounts_of([{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat")
+    some = accounts_of(
+        [{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat"
+    )
     shelf.put([Imported(there, HASH)])
     with pytest.raises(BadImport, match="account 1: "):
         store(shelf, "gochat", some, lambda _: None)
     assert shelf.by_ids("gochat", range(99)) == [there] * (there.app == "gochat")
 
 
-def test_a_registration_during_the_import_ends_it_with_a_clear_line(shelf: AccountStore) -> None:
-    some = [Imported(Account(id, "gochat", f"13{id}"), HASH) for id in range(1, AT_ONCE + 2)]
+def test_a_registration_during_the_import_ends_it_with_a_clear_line(
+    shelf: AccountStore,
+) -> None:
+    some = [
+        Imported(Account(id, "gochat", f"13{id}"), HASH) for id in range(1, AT_ONCE + 2)
+    ]
 
     def register(_count: int) -> None:
         shelf.add(Account(0, "gochat", some[-1].account.phone), HASH)
 
-    with pytest.raises(BadImport, match=rf"^{AT_ONCE} accounts were imported; .*: import them again$"):
+    with pytest.raises(
+        BadImport, match=rf"^{AT_ONCE} accounts were imported; .*: import them again$"
+    ):
         store(shelf, "gochat", some, register)

@@ -1,4 +1,5 @@
-"""Friends: what two accounts are to each other after each change, whatever they were before."""
+"""Friends: what two accounts are to each other after each change, whatever they
+were before."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,12 @@ from imserver.gateway.errors import ServiceRefused
 from imserver.gateway.storage.store import Store
 from imserver.people.accounts import friends
 from imserver.people.accounts.contract import Account
-from imserver.people.accounts.friends import FriendResult, Friends, Oneself, UnknownFriend
+from imserver.people.accounts.friends import (
+    FriendResult,
+    Friends,
+    Oneself,
+    UnknownFriend,
+)
 from imserver.people.accounts.parts import accounts_of
 from imserver.people.accounts.relations import AccountRelations
 from imserver.people.accounts.rows import AccountStore
@@ -34,8 +40,9 @@ bb | away       | away       | absent     | absent  | absent  | already | done -
 ab | away       | already    | absent     | absent  | done -b | done bb | absent
 ba | away       | away       | absent     | done b- | absent  | already | done -a
 """
-"""What the one does: the result from each state, and the state afterwards if it is another. Two letters: what
-the one is to the other, and the other to the one. Friends are so both ways, as are two who ask each other."""
+"""What the one does: the result from each state, and the state afterwards if it
+is another. Two letters: what the one is to the other, and the other to the one.
+Friends are so both ways, as are two who ask each other."""
 
 
 def both(letters: str) -> tuple[str, str]:
@@ -46,7 +53,9 @@ class Pair:
     """Two accounts, and what they are to each other."""
 
     def __init__(self, folder: Path, limit: int = 10) -> None:
-        self.store = Store(StorageSettings(f"sqlite:///{folder}/some.db"), "", threaded=False)
+        self.store = Store(
+            StorageSettings(f"sqlite:///{folder}/some.db"), "", threaded=False
+        )
         self.store.start()
         self.accounts = AccountStore(self.store)
         self.friends = Friends(self.accounts, limit, lambda _: None)
@@ -56,12 +65,18 @@ class Pair:
         return self.accounts.add(Account(0, APP, phone), "a hash").user
 
     def become(self, states: tuple[str, str]) -> None:
-        self.accounts.relate(APP, int(self.one), int(self.two), 10, lambda _before: (states, ""))
+        self.accounts.relate(
+            APP, int(self.one), int(self.two), 10, lambda _before: (states, "")
+        )
 
     def states(self) -> tuple[str, str]:
         seen: list[tuple[str, str]] = []
         self.accounts.relate(
-            APP, int(self.one), int(self.two), 10, lambda before: (before, seen.append(before) or "")
+            APP,
+            int(self.one),
+            int(self.two),
+            10,
+            lambda before: (before, seen.append(before) or ""),
         )
         return seen[0]
 
@@ -79,12 +94,16 @@ def harness(tmp_path: Path) -> Iterator[Pair]:
 
 
 def test_each_change_has_its_result_from_every_state(harness: Pair) -> None:
-    (_, *changes), *rows = ([cell.strip() for cell in line.split("|")] for line in TABLE.splitlines())
+    (_, *changes), *rows = (
+        [cell.strip() for cell in line.split("|")] for line in TABLE.splitlines()
+    )
     for letters, *results in rows:
         for change, cell in zip(changes, results, strict=True):
             word, _, after = cell.partition(" ")
             harness.become(both(letters))
-            result = harness.friends.change(APP, harness.one, harness.two, getattr(friends, change))
+            result = harness.friends.change(
+                APP, harness.one, harness.two, getattr(friends, change)
+            )
             assert (letters, change, result, harness.states()) == (
                 letters,
                 change,
@@ -106,9 +125,14 @@ def test_everybody_sees_their_own_lists(harness: Pair) -> None:
     assert harness.listed("blocked", harness.two) == [harness.one]
 
 
-def test_a_request_of_a_blocked_user_has_no_effect_and_does_not_show_it(harness: Pair) -> None:
+def test_a_request_of_a_blocked_user_has_no_effect_and_does_not_show_it(
+    harness: Pair,
+) -> None:
     harness.friends.change(APP, harness.two, harness.one, friends.block)
-    assert harness.friends.change(APP, harness.one, harness.two, friends.ask) is FriendResult.REQUESTED
+    assert (
+        harness.friends.change(APP, harness.one, harness.two, friends.ask)
+        is FriendResult.REQUESTED
+    )
     assert harness.listed("outgoing", harness.one) == [harness.two]
     assert harness.listed("incoming", harness.two) == []
     harness.friends.change(APP, harness.two, harness.one, friends.unblock)
@@ -136,7 +160,7 @@ def test_friends_have_a_limit(tmp_path: Path) -> None:
     harness.store.close()
 
 
-# --- a node without accounts -------------------------------------------------------------------------------
+# --- a node without accounts --------------------------------------------------
 
 LISTED = "/api/v1/conversations"
 
@@ -158,7 +182,7 @@ def test_no_token_is_an_accounts(tmp_path: Path) -> None:
     node.close()
 
 
-# --- where nobody can hide or block, nobody is asked --------------------------------------------------------
+# --- where nobody can hide or block, nobody is asked --------------------------
 
 NOWHERE: Any = cast(Any, None)
 """In place of a database: a look-up fails."""
@@ -168,7 +192,9 @@ def tokens(has_accounts: bool) -> Any:
     return SimpleNamespace(wanted_in=lambda _app: has_accounts)
 
 
-@pytest.mark.parametrize("relations", [Relations(), AccountRelations(NOWHERE, NOWHERE, tokens(False))])
+@pytest.mark.parametrize(
+    "relations", [Relations(), AccountRelations(NOWHERE, NOWHERE, tokens(False))]
+)
 def test_without_accounts_nobody_is_limited_or_looked_up(relations: Relations) -> None:
     assert not relations.limits("101", "1")
     assert relations.may_gather("101", "1")
@@ -185,5 +211,13 @@ def test_users_without_an_account_are_not_looked_up() -> None:
     assert not relations.limits("201", ""), "nor is a back end"
     assert relations.may_reach("201", "", "2")
     assert relations.visible("201", "", ["2", "ann"]) == {"2", "ann"}
-    assert relations.may_reach("201", "ann", "2"), "nobody can block a user who is no account"
-    assert relations.visible("201", "2", ["ann", "bob", "2", "007", "0"]) == {"ann", "bob", "2", "007", "0"}
+    assert relations.may_reach("201", "ann", "2"), (
+        "nobody can block a user who is no account"
+    )
+    assert relations.visible("201", "2", ["ann", "bob", "2", "007", "0"]) == {
+        "ann",
+        "bob",
+        "2",
+        "007",
+        "0",
+    }

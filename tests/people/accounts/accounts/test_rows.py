@@ -1,4 +1,5 @@
-"""Accounts, relations, links, roles and locks, as each kind of database keeps them."""
+"""Accounts, relations, links, roles and locks, as each kind of database keeps
+them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -33,7 +34,9 @@ def befriend(_before: States) -> tuple[States, str]:
     return ("friend", "friend"), "friends"
 
 
-def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
+def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(
+    open_store: OpenStore,
+) -> None:
     store = open_store()
     accounts = AccountStore(store)
     assert accounts.by_login("gochat", ("phone", "1")) is None
@@ -43,7 +46,9 @@ def test_where_nothing_is_stored_nobody_is_looked_for_and_nothing_is_made(open_s
     assert not store.has_database
 
 
-def test_an_account_is_found_in_its_app_only_changed_and_removed(accounts: AccountStore) -> None:
+def test_an_account_is_found_in_its_app_only_changed_and_removed(
+    accounts: AccountStore,
+) -> None:
     one = new(accounts, "13800000001")
     assert one.id > 0
     assert accounts.by_login("gochat", ("phone", "13800000001")) == (one, "a hash")
@@ -74,11 +79,18 @@ def test_some_accounts_are_compared_with_words(url: str, open_store: OpenStore) 
         )
     )
     accounts.change("gochat", hidden.id, {"findable": 0})
-    store.write(lambda sql: sql.execute("UPDATE account SET folded = NULL WHERE id = %s", (old.id,)))
+    store.write(
+        lambda sql: sql.execute(
+            "UPDATE account SET folded = NULL WHERE id = %s", (old.id,)
+        )
+    )
     ids = [each.id for each in (jose, wei, hidden)]
 
     def found(text: str, among: list[int]) -> list[int]:
-        return [each.id for each in accounts.by_ids_named("gochat", among, Statements.words(text))]
+        return [
+            each.id
+            for each in accounts.by_ids_named("gochat", among, Statements.words(text))
+        ]
 
     assert found("perez", [*ids, old.id]) == sorted([jose.id, wei.id, old.id])
     assert found("PÉREZ jos", ids) == [jose.id]
@@ -111,7 +123,13 @@ def test_some_accounts_are_compared_with_words(url: str, open_store: OpenStore) 
 def test_names_are_searched_word_by_word_without_accents(
     accounts: AccountStore, text: str, begin: list[str], inside: list[str]
 ) -> None:
-    names = ("José Pérez", ""), ("王小伟", ""), ("احمد", "ann_lee"), ("", "x"), ("Jan Łoś", "")
+    names = (
+        ("José Pérez", ""),
+        ("王小伟", ""),
+        ("احمد", "ann_lee"),
+        ("", "x"),
+        ("Jan Łoś", ""),
+    )
     names += ("Ada Lovelace", ""), ("Grace", "adalbert"), ("100%_\\", "")
     for nickname, name in names:
         accounts.add(Account(0, "gochat", "", nickname, name=name), "a hash")
@@ -137,13 +155,20 @@ def test_names_are_searched_word_by_word_without_accents(
     assert (nicknames(True), nicknames(False)) == (begin, inside)
 
 
-def test_names_that_another_release_has_stored_are_found_too(url: str, open_store: OpenStore) -> None:
+def test_names_that_another_release_has_stored_are_found_too(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     accounts = AccountStore(store)
     for nickname in ("José", "Bob"):
         accounts.add(Account(0, "gochat", "", nickname), "a hash")
     store.write(lambda sql: sql.execute("UPDATE account SET folded = NULL"))
-    for begin, expected in ((True, []), (False, ["José"]), (True, ["José"]), (False, [])):
+    for begin, expected in (
+        (True, []),
+        (False, ["José"]),
+        (True, ["José"]),
+        (False, []),
+    ):
         some, _ = accounts.named("gochat", ["jos"], begin, 0, accounts.last_id(), 10, 0)
         assert [each.nickname for each in some] == expected
 
@@ -157,7 +182,9 @@ def test_phones_are_compared_byte_by_byte(accounts: AccountStore, other: str) ->
     assert new(accounts, "ann", app="shop").app == "shop"
 
 
-def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store: OpenStore) -> None:
+def test_of_many_who_register_one_phone_at_once_one_gets_it(
+    url: str, open_store: OpenStore
+) -> None:
     def register(accounts: AccountStore) -> bool:
         try:
             new(accounts, "1")
@@ -166,7 +193,10 @@ def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store
         return True
 
     with ThreadPoolExecutor(5) as pool:
-        assert sum(pool.map(register, [AccountStore(open_store(url)) for _ in range(5)])) == 1
+        assert (
+            sum(pool.map(register, [AccountStore(open_store(url)) for _ in range(5)]))
+            == 1
+        )
 
 
 def test_lists_are_paged_by_id(accounts: AccountStore) -> None:
@@ -178,17 +208,24 @@ def test_lists_are_paged_by_id(accounts: AccountStore) -> None:
     assert page[0].nickname == "the one of 2"
     assert accounts.contacts("friends", ids[3], 0, 10)[1][0].id == ids[0]
     accounts.remove("gochat", ids[0])
-    assert accounts.contacts("friends", ids[3], 0, 10) == (0, []), "whoever is deleted is on no list"
+    assert accounts.contacts("friends", ids[3], 0, 10) == (0, []), (
+        "whoever is deleted is on no list"
+    )
 
 
 def test_a_list_and_its_length_are_of_one_state(
-    accounts: AccountStore, url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    accounts: AccountStore,
+    url: str,
+    open_store: OpenStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = new(accounts, "1").id
     phones = count(2)
 
     def commit() -> None:
-        accounts.relate("gochat", one, new(accounts, f"{next(phones)}").id, 1000, befriend)
+        accounts.relate(
+            "gochat", one, new(accounts, f"{next(phones)}").id, 1000, befriend
+        )
 
     def read(store: Store) -> object:
         return AccountStore(store).contacts("friends", one, 0, 1000)
@@ -235,7 +272,8 @@ def test_logins_are_listed_and_ended_one_by_one(accounts: AccountStore) -> None:
     assert accounts.remove_device(one.id, phone.id) is None
     assert accounts.by_device(one.id, phone.id) is None
     assert accounts.devices(two.id, 300) == [Device(7, "other", 100, 900)]
-    accounts.remove_device(one.id, pad.id)  # a new login ends the oldest ones, and those whose time is over
+    # a new login ends the oldest ones, and those whose time is over
+    accounts.remove_device(one.id, pad.id)
     for number in range(1, 6):
         accounts.add_device(one.id, 0, Device(number, "", number, 1000), 3)
     assert [device.id for device in accounts.devices(one.id, 5)] == [5, 4, 3]
@@ -243,7 +281,9 @@ def test_logins_are_listed_and_ended_one_by_one(accounts: AccountStore) -> None:
     assert [device.id for device in accounts.devices(one.id, 0)] == [6]
 
 
-def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(accounts: AccountStore) -> None:
+def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(
+    accounts: AccountStore,
+) -> None:
     one = new(accounts, "1")
     ends = (
         lambda: accounts.end_sessions("gochat", one.id),
@@ -252,7 +292,9 @@ def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(accounts: Acc
     )
     for number, (version, end) in enumerate(zip(range(3), ends, strict=True), 1):
         assert accounts.add_device(one.id, version, Device(number, "", 1, 1000), 3)
-        assert not accounts.add_device(one.id, version + 1, Device(number + 10, "", 1, 1000), 3)
+        assert not accounts.add_device(
+            one.id, version + 1, Device(number + 10, "", 1, 1000), 3
+        )
         assert end()
         assert accounts.devices(one.id, 0) == []
         # Whoever has looked at the password before comes too late.
@@ -260,39 +302,66 @@ def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(accounts: Acc
         assert accounts.devices(one.id, 0) == []
 
 
-def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(accounts: AccountStore) -> None:
+def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
+    accounts: AccountStore,
+) -> None:
     first = new(accounts, "1")
-    some = [Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32) for n in range(3)]
+    some = [
+        Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32)
+        for n in range(3)
+    ]
     accounts.put(some)
     assert accounts.by_login("gochat", ("phone", "51")) == (some[1].account, "f" * 32)
     assert new(accounts, "2").id > 502
-    same = [Imported(Account(first.id, "gochat", "9"), ""), Imported(Account(99, "gochat", "52"), "")]
+    same = [
+        Imported(Account(first.id, "gochat", "9"), ""),
+        Imported(Account(99, "gochat", "52"), ""),
+    ]
     assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
     assert accounts.there("other", [same[1]]) == []
 
 
 def test_an_account_that_is_there_is_not_imported_again(accounts: AccountStore) -> None:
     one = new(accounts, "1")
-    for account in (Account(one.id, "gochat", "9"), Account(one.id + 50, "gochat", "1")):
+    for account in (
+        Account(one.id, "gochat", "9"),
+        Account(one.id + 50, "gochat", "1"),
+    ):
         with pytest.raises(Taken):
-            accounts.put([Imported(Account(one.id + 9, "gochat", "8"), "h"), Imported(account, "h")])
+            accounts.put(
+                [
+                    Imported(Account(one.id + 9, "gochat", "8"), "h"),
+                    Imported(account, "h"),
+                ]
+            )
     assert accounts.by_ids("gochat", range(99)) == [one]
 
 
-def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(accounts: AccountStore) -> None:
+def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
+    accounts: AccountStore,
+) -> None:
     ann = accounts.add(Account(0, "gochat", "", email="ann@example.com"), "h")
     bob = accounts.add(Account(0, "gochat", "", name="bob"), "h")
     assert (ann.phone, bob.phone) == ("", "")
     assert accounts.by_ids("gochat", range(99)) == [ann, bob]
-    assert accounts.by_login("gochat", ("phone", "x"), ("email", "ann@example.com")) == (ann, "h")
-    assert accounts.by_login("shop", ("email", "ann@example.com"), ("name", "bob")) is None
-    for same in (Account(0, "gochat", "", name="bob"), Account(0, "gochat", "1", email="ann@example.com")):
+    assert accounts.by_login(
+        "gochat", ("phone", "x"), ("email", "ann@example.com")
+    ) == (ann, "h")
+    assert (
+        accounts.by_login("shop", ("email", "ann@example.com"), ("name", "bob")) is None
+    )
+    for same in (
+        Account(0, "gochat", "", name="bob"),
+        Account(0, "gochat", "1", email="ann@example.com"),
+    ):
         with pytest.raises(Taken):
             accounts.add(same, "h")
     assert accounts.add(Account(0, "shop", "", name="bob"), "h").id > bob.id
     with pytest.raises(Taken):
         accounts.change("gochat", bob.id, {"email": "ann@example.com", "nickname": "B"})
-    changed = accounts.change("gochat", bob.id, {"name": "", "phone": "138", "findable": False})
+    changed = accounts.change(
+        "gochat", bob.id, {"name": "", "phone": "138", "findable": False}
+    )
     assert changed == replace(bob, name="", phone="138", findable=False)
     assert accounts.by_id("gochat", bob.id) == (changed, "h")
     given = [Imported(Account(99, "gochat", "", email="ann@example.com"), "h")]
@@ -301,7 +370,14 @@ def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(acco
 
 def test_the_latest_last_sight_counts(accounts: AccountStore) -> None:
     ann, bob = new(accounts, "1"), new(accounts, "2", "shop")
-    accounts.saw([("gochat", ann.id, 20), ("shop", bob.id, 5), ("shop", ann.id, 90), ("gochat", 9999, 1)])
+    accounts.saw(
+        [
+            ("gochat", ann.id, 20),
+            ("shop", bob.id, 5),
+            ("shop", ann.id, 90),
+            ("gochat", 9999, 1),
+        ]
+    )
     accounts.saw([("gochat", ann.id, 10)])
     assert [one.last_seen for one in accounts.by_ids("gochat", [ann.id])] == [20]
     assert [one.last_seen for one in accounts.by_ids("shop", [bob.id])] == [5]
@@ -319,7 +395,9 @@ def test_relations_to_many_are_read_at_once(accounts: AccountStore) -> None:
     }
 
 
-def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: OpenStore) -> None:
+def test_who_has_blocked_the_owner_has_blocked_the_bot(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     accounts = AccountStore(store)
     ann, bob, cid = (new(accounts, phone) for phone in "123")
@@ -330,7 +408,9 @@ def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: Ope
         accounts.relate("gochat", one.id, other.id, 10, lambda _: (("blocked", ""), ""))
     everybody = [ann.id, bob.id, cid.id, stranger.id]
     assert accounts.blocked_by("gochat", bot.account.id, everybody) == {ann.id, cid.id}
-    assert accounts.blocked_by("gochat", bot.account.id, everybody, with_owner=False) == {cid.id}
+    assert accounts.blocked_by(
+        "gochat", bot.account.id, everybody, with_owner=False
+    ) == {cid.id}
     assert accounts.blocked_by("gochat", bob.id, everybody) == {ann.id}
     assert accounts.blocked_by("gochat", of_all.account.id, everybody) == set()
     assert accounts.blocked_by("shop", bot.account.id, everybody) == set()
@@ -343,24 +423,38 @@ def test_who_has_blocked_the_owner_has_blocked_the_bot(url: str, open_store: Ope
     }
 
 
-def guest(accounts: AccountStore, nickname: str = "Gil", app: str = "gochat") -> Account:
+def guest(
+    accounts: AccountStore, nickname: str = "Gil", app: str = "gochat"
+) -> Account:
     return accounts.add(Account(0, app, "", nickname, guest=True), "")
 
 
-def test_a_guest_becomes_a_member_once_and_its_logins_end(accounts: AccountStore) -> None:
+def test_a_guest_becomes_a_member_once_and_its_logins_end(
+    accounts: AccountStore,
+) -> None:
     one, member = guest(accounts), new(accounts, "1")
-    assert [accounts.is_guest("gochat", each) for each in (one.id, member.id, 99)] == [True, False, False]
+    assert [accounts.is_guest("gochat", each) for each in (one.id, member.id, 99)] == [
+        True,
+        False,
+        False,
+    ]
     assert not accounts.is_guest("shop", one.id)
     assert accounts.add_device(one.id, one.version, Device(7, "phone", 1, 2**40), 10)
     with pytest.raises(Taken):
         accounts.promote_guest("gochat", one.id, {"phone": "1"}, "a hash")
     assert accounts.promote_guest("shop", one.id, {"name": "gil"}, "a hash") is None
-    found = accounts.promote_guest("gochat", one.id, {"name": "gil", "phone": ""}, "a hash")
+    found = accounts.promote_guest(
+        "gochat", one.id, {"name": "gil", "phone": ""}, "a hash"
+    )
     assert found == replace(one, name="gil", guest=False, version=1)
     assert accounts.by_login("gochat", ("name", "gil")) == (found, "a hash")
     assert accounts.by_device(one.id, 7) is None
-    assert accounts.promote_guest("gochat", one.id, {"name": "gilbert"}, "a hash") is None
-    assert accounts.promote_guest("gochat", member.id, {"name": "ann"}, "a hash") is None
+    assert (
+        accounts.promote_guest("gochat", one.id, {"name": "gilbert"}, "a hash") is None
+    )
+    assert (
+        accounts.promote_guest("gochat", member.id, {"name": "ann"}, "a hash") is None
+    )
 
 
 def test_whoever_gets_a_password_is_no_guest(accounts: AccountStore) -> None:
@@ -371,8 +465,15 @@ def test_whoever_gets_a_password_is_no_guest(accounts: AccountStore) -> None:
     assert not any(each.guest for each in accounts.by_ids("gochat", [one.id, other.id]))
 
 
-def test_guests_who_were_not_here_for_long_are_found_in_all_apps(accounts: AccountStore) -> None:
-    one, other, here, _ = guest(accounts), guest(accounts, app="shop"), guest(accounts), new(accounts, "1")
+def test_guests_who_were_not_here_for_long_are_found_in_all_apps(
+    accounts: AccountStore,
+) -> None:
+    one, other, here, _ = (
+        guest(accounts),
+        guest(accounts, app="shop"),
+        guest(accounts),
+        new(accounts, "1"),
+    )
     accounts.saw([("gochat", here.id, other.created + 5)])
     assert [*accounts.unused_guests(one.created)] == []
     assert [*accounts.unused_guests(other.created + 5)] == [[one, other]]
@@ -384,16 +485,22 @@ def test_an_address_is_confirmed_until_it_changes(accounts: AccountStore) -> Non
     assert [accounts.note_question(ann.id) for _ in range(2)] == [True, False]
     assert not accounts.confirm_email(ann.id, lambda _: False)
     assert not accounts.confirm_email(ann.id + 1, lambda _: True)
-    assert accounts.confirm_email(ann.id, lambda account: account.email == "ann@example.com")
+    assert accounts.confirm_email(
+        ann.id, lambda account: account.email == "ann@example.com"
+    )
     assert not accounts.note_question(ann.id)
-    assert [each.email_confirmed for each in accounts.by_ids("gochat", [ann.id])] == [True]
+    assert [each.email_confirmed for each in accounts.by_ids("gochat", [ann.id])] == [
+        True
+    ]
     changed = accounts.change("gochat", ann.id, {"email": "other@example.com"})
     assert not changed.email_confirmed
-    changed = accounts.change("gochat", ann.id, {"email": "third@example.com", "email_confirmed": True})
+    changed = accounts.change(
+        "gochat", ann.id, {"email": "third@example.com", "email_confirmed": True}
+    )
     assert changed.email_confirmed
 
 
-# --- links to identities, and codes that reset passwords ---------------------------------------------------
+# --- links to identities, and codes that reset passwords ----------------------
 
 
 def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
@@ -405,13 +512,20 @@ def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
     ann = accounts.add_linked(account, "github", "7")
     with pytest.raises(Taken):
         accounts.add_linked(account, "github", "7")
-    assert [each.id for each in accounts.by_ids("shop", range(99))] == [ann.id], "of the second nothing"
+    assert [each.id for each in accounts.by_ids("shop", range(99))] == [ann.id], (
+        "of the second nothing"
+    )
     assert accounts.linked("shop", ["wechat", "github"], ["0", "7"]) == (ann, "github")
     assert accounts.linked("tea", ["github"], ["7"]) is None
     logins = [Device(number, "", number, 100) for number in (1, 2, 3)]
     for login in logins:
-        assert accounts.log_in_linked("shop", ["wechat", "github"], ["0", "7"], login, 2) == (ann, "github")
-    assert accounts.log_in_linked("tea", ["github"], ["7"], Device(4, "", 4, 100), 2) is None
+        assert accounts.log_in_linked(
+            "shop", ["wechat", "github"], ["0", "7"], login, 2
+        ) == (ann, "github")
+    assert (
+        accounts.log_in_linked("tea", ["github"], ["7"], Device(4, "", 4, 100), 2)
+        is None
+    )
     assert accounts.devices(ann.id, 5) == logins[:0:-1], "the oldest has ended"
     bob = accounts.add(Account(0, "shop", "139"), "a hash")
     for account, provider, subject in (
@@ -425,7 +539,10 @@ def test_an_identity_has_one_account_and_an_account_keeps_a_way_to_log_in(
     links.add("shop", bob.id, "oidc", "Bob", 2)
     assert links.of(bob.id) == [AccountLink("oidc", "Bob", 1)]
     assert accounts.linked("shop", ["oidc"], ["bob"]) is None, "the case counts"
-    assert [links.remove(ann.id, "github", True), links.remove(bob.id, "oidc", False)] == ["last", "last"]
+    assert [
+        links.remove(ann.id, "github", True),
+        links.remove(bob.id, "oidc", False),
+    ] == ["last", "last"]
     assert [links.remove(bob.id, "oidc", True) for _ in range(2)] == ["done", "absent"]
     assert accounts.remove("shop", ann.id)
     assert accounts.linked("shop", ["github"], ["7"]) is None
@@ -438,10 +555,17 @@ def test_a_code_resets_a_password_once(accounts: AccountStore) -> None:
     assert accounts.add_reset(ann.id, "ann@example.com", "second", 20, 100)
     assert not accounts.add_reset(ann.id, "ann@example.org", "third", 20, 100)
     assert not accounts.add_reset(10**9, "", "third", 20, 100)
-    codes = (("shop", "first", 30), ("shop", "second", 30), ("tea", "second", 30), ("shop", "second", 100))
+    codes = (
+        ("shop", "first", 30),
+        ("shop", "second", 30),
+        ("tea", "second", 30),
+        ("shop", "second", 100),
+    )
     assert [accounts.reset_of(*code) for code in codes] == [None, ann, None, None]
     assert not accounts.use_reset("shop", "second", 100, "new")
-    assert [accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")] == [True, False]
+    assert [
+        accounts.use_reset("shop", "second", 30, hashed) for hashed in ("new", "newer")
+    ] == [True, False]
     known = accounts.by_id("shop", ann.id)
     assert (known[1], known[0].version) == ("new", ann.version + 1)
     for change in (
@@ -455,7 +579,7 @@ def test_a_code_resets_a_password_once(accounts: AccountStore) -> None:
         assert accounts.reset_of("shop", "third", 20) is None
 
 
-# --- listing, roles and locks -----------------------------------------------------------------------------
+# --- listing, roles and locks -------------------------------------------------
 
 NOW = 1_800_000_000
 
@@ -465,7 +589,9 @@ def anybody(_account: Account) -> bool:
 
 
 def names(store: Store, **wanted: Any) -> list[str]:
-    found = PeopleStore(store).page(PeopleFilter("gochat", **wanted), 0, 2**53, 100, NOW)
+    found = PeopleStore(store).page(
+        PeopleFilter("gochat", **wanted), 0, 2**53, 100, NOW
+    )
     return [account.nickname for account in found]
 
 
@@ -474,7 +600,9 @@ def people(url: str, open_store: OpenStore) -> Store:
     store: Store = open_store(url)
     rows = AccountStore(store)
     for account in (
-        Account(0, "gochat", "13800000001", "Ann Li", name="ann", email="ann@example.com"),
+        Account(
+            0, "gochat", "13800000001", "Ann Li", name="ann", email="ann@example.com"
+        ),
         Account(0, "gochat", "", "王小伟", name="wei"),
         Account(0, "gochat", "", "100%", guest=True),
         Account(0, "other", "13800000001", "Ann elsewhere"),
@@ -526,12 +654,16 @@ def test_a_role_is_given_to_people_only(people: Store) -> None:
     assert names(people, role="owner") == ["Ann Li"]
     assert names(people, role="") == ["100%", "王小伟"]
     assert store.set_role("other", ann.id, "", anybody, None) is None
-    bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann.id, "hash", 10, None)
+    bot = BotStore(people).add(
+        Account(0, "gochat", "", "Bot"), ann.id, "hash", 10, None
+    )
     for each in (guest, bot.account):
         with pytest.raises(NoRole):
             store.set_role("gochat", each.id, "moderator", anybody, None)
     with pytest.raises(NotBelow):
-        store.set_role("gochat", ann.id, "", lambda account: account.role != "owner", None)
+        store.set_role(
+            "gochat", ann.id, "", lambda account: account.role != "owner", None
+        )
     assert names(people, role="owner") == ["Ann Li"]
 
 
@@ -551,7 +683,9 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
     else:
         AccountStore(people).remove("gochat", ann.id)
     people.refresh()
-    assert [(row.id, row.revoked > 0, row.maker) for row in heard] == [(own.id, True, 0)]
+    assert [(row.id, row.revoked > 0, row.maker) for row in heard] == [
+        (own.id, True, 0)
+    ]
     # On a node that has not heard of it.
     assert people.add_key(later, own.id) is None
     assert people.rotate_key(other.id, later, 60, own.id) is None
@@ -563,9 +697,14 @@ def test_keys_of_an_owner_are_revoked_for_every_node(people: Store, way: str) ->
 def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
     store, rows = PeopleStore(people), AccountStore(people)
     ann = rows.by_login("gochat", ("name", "ann"))
-    bot = BotStore(people).add(Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None)
+    bot = BotStore(people).add(
+        Account(0, "gochat", "", "Bot"), ann[0].id, "hash", 10, None
+    )
     locked = store.lock("gochat", ann[0].id, FOR_GOOD, "lost phone", anybody, None)
-    assert (locked.account.locked_until, locked.account.lock_reason) == (FOR_GOOD, "lost phone")
+    assert (locked.account.locked_until, locked.account.lock_reason) == (
+        FOR_GOOD,
+        "lost phone",
+    )
     assert locked.users == [ann[0].user, bot.account.user]
     assert names(people, locked=True) == ["Bot", "Ann Li"]
     assert names(people, locked=False) == ["100%", "王小伟"]
@@ -576,7 +715,7 @@ def test_a_lock_is_that_of_the_bots_of_an_account_too(people: Store) -> None:
         store.lock("gochat", ann[0].id, FOR_GOOD, "", lambda _: False, None)
 
 
-# --- databases of earlier releases --------------------------------------------------------------------------
+# --- databases of earlier releases --------------------------------------------
 
 
 def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
@@ -591,18 +730,28 @@ def test_accounts_of_the_release_before_stay_and_its_nodes_add_more(
     accounts = AccountStore(open_store(empty_url))
     with connected(empty_url) as connection:
         connection.exec_driver_sql(insert.format("139"))
-    both = [Account(id, "gochat", phone, "Ánn", created=1) for id, phone in ((1, "138"), (2, "139"))]
+    both = [
+        Account(id, "gochat", phone, "Ánn", created=1)
+        for id, phone in ((1, "138"), (2, "139"))
+    ]
     assert accounts.by_ids("gochat", range(99)) == both
     with connected(empty_url) as connection:
-        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
+        rows = connection.exec_driver_sql(
+            "SELECT folded FROM account ORDER BY id"
+        ).all()
     assert [row[0] and text_of(row[0]).strip() for row in rows] == ["ann", None]
 
 
-def test_the_directory_goes_on_where_a_page_has_ended(url: str, open_store: OpenStore) -> None:
+def test_the_directory_goes_on_where_a_page_has_ended(
+    url: str, open_store: OpenStore
+) -> None:
     store = open_store(url)
     accounts = AccountStore(store)
     nicknames = ("Dan", "ann", "Ann", "Émile", "", "Bob")
-    people = [accounts.add(Account(0, "gochat", "", each, name="cyd" * (not each)), "") for each in nicknames]
+    people = [
+        accounts.add(Account(0, "gochat", "", each, name="cyd" * (not each)), "")
+        for each in nicknames
+    ]
     for other in (
         Account(0, "gochat", "", "Bot", bot=True),
         Account(0, "gochat", "", "Gil", guest=True),
@@ -615,13 +764,19 @@ def test_the_directory_goes_on_where_a_page_has_ended(url: str, open_store: Open
     # As a node of the release before makes them.
     statement = "UPDATE account SET folded = NULL WHERE id = %s"
     store.write(lambda sql: sql.execute(statement, (people[0].id,)))
-    store.write(lambda sql: sql.execute("UPDATE account SET locked_until = 20 WHERE id = %s", (locked.id,)))
+    store.write(
+        lambda sql: sql.execute(
+            "UPDATE account SET locked_until = 20 WHERE id = %s", (locked.id,)
+        )
+    )
     pages, after = [], ("", 0)
     while after is not None:
         page, after = accounts.listed("gochat", after, 2, 10)
         pages.append([each.nickname or each.name for each in page])
     assert pages == [["ann", "Ann"], ["Bob", "cyd"], ["Dan", "Émile"], []]
-    assert [each.nickname for each in accounts.listed("gochat", ("", 0), 9, 30)[0]][3] == "Cat"
+    assert [each.nickname for each in accounts.listed("gochat", ("", 0), 9, 30)[0]][
+        3
+    ] == "Cat"
 
 
 @pytest.mark.parametrize(
@@ -664,5 +819,9 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
     search = accounts.named("gochat", ["los"], False, 0, 9, 9, 9)[0]
     assert [each.nickname for each in search] == ["Łoś"]
     with connected(empty_url) as connection:
-        rows = connection.exec_driver_sql("SELECT folded FROM account ORDER BY id").all()
-    assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], "others stay as they are"
+        rows = connection.exec_driver_sql(
+            "SELECT folded FROM account ORDER BY id"
+        ).all()
+    assert [text_of(row[0]).strip() for row in rows] == ["los", "ánn"], (
+        "others stay as they are"
+    )

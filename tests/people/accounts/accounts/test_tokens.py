@@ -1,4 +1,5 @@
-"""Tokens of accounts: GoChat's are good, ours are GoChat's with one claim more, and nothing else is."""
+"""Tokens of accounts: GoChat's are good, ours are GoChat's with one claim more,
+and nothing else is."""
 
 import hmac
 import json
@@ -22,7 +23,12 @@ from imserver.people.accounts import mailing
 from imserver.people.accounts import tokens as account_tokens
 from imserver.people.accounts.declared import SmtpSettings
 from imserver.people.accounts.mailing import Mail, NotSent, send
-from imserver.people.accounts.passwords import AT_ONCE, MAX_WAITING, Overloaded, Passwords
+from imserver.people.accounts.passwords import (
+    AT_ONCE,
+    MAX_WAITING,
+    Overloaded,
+    Passwords,
+)
 from tests.integration.test_webhooks import certificate_of_loopback
 from tests.rows import DOCUMENTED
 from tests.security.mail import Sink
@@ -35,7 +41,9 @@ def encoded(value: object) -> str:
     return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
-def theirs(claims: dict[str, object], key: bytes = KEY, algorithm: str = "HS256") -> str:
+def theirs(
+    claims: dict[str, object], key: bytes = KEY, algorithm: str = "HS256"
+) -> str:
     """A token as another library makes it."""
     return jwt.encode(claims, key, algorithm)
 
@@ -80,7 +88,9 @@ def forged(head: dict[str, object]) -> str:
         theirs({"user_id": -1, "exp": NOW + 60}),
         theirs({"user_id": 2**63, "exp": NOW + 60}),
         theirs({"user_id": 1, "exp": NOW + 60, "nbf": NOW + 30}),
-        theirs({"user_id": 1, "exp": NOW + 60}, b"another key, which is long enough, too"),
+        theirs(
+            {"user_id": 1, "exp": NOW + 60}, b"another key, which is long enough, too"
+        ),
         theirs({"user_id": 1, "exp": NOW + 60}, b"k" * 64, "HS512"),
         forged({"alg": "HS384"}),
         encoded({"alg": "none"}) + "." + encoded({"user_id": 1, "exp": NOW + 60}) + ".",
@@ -94,7 +104,9 @@ def test_an_invalid_proof_is_refused(token: str) -> None:
 def test_every_bit_of_a_token_counts() -> None:
     token = account_tokens.make(267, 0, int(NOW) + 60, KEY)
     for index in range(0, len(token), 7):
-        changed = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
+        changed = (
+            token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
+        )
         with pytest.raises(BadToken):
             account_tokens.read(changed, (KEY,), NOW)
 
@@ -116,10 +128,11 @@ def test_a_request_that_reads_session_tokens_may_find_their_issuer_away(
     assert (errors.Problems.ISSUER_UNAVAILABLE in problems_of(row)) is reads
 
 
-# --- passwords ---------------------------------------------------------------------------------------------
+# --- passwords ----------------------------------------------------------------
 
 GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
-"""What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""
+"""What the original keeps of the password ``123456``: printf %s
+123456gogogoChat | md5sum"""
 
 
 @pytest.fixture
@@ -162,7 +175,9 @@ def test_a_wrong_password_takes_as_long_for_any_hash(
     assert looked_at == [""], "a hash of argon2id was compared"
 
 
-def test_no_more_than_two_are_hashed_at_once(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_two_are_hashed_at_once(
+    some: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running, most, lock, two = 0, 0, threading.Lock(), threading.Barrier(2)
 
     def hash_slowly(_password: str) -> str:
@@ -193,7 +208,7 @@ def test_too_many_that_wait_are_refused(some: Passwords) -> None:
     assert some.waiting == MAX_WAITING - 3
 
 
-# --- mails -------------------------------------------------------------------------------------------------
+# --- mails --------------------------------------------------------------------
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
 
@@ -237,7 +252,10 @@ def test_a_mail_has_both_forms_and_the_headers_are_its_own() -> None:
         send(settings(sink, "none"), MAIL)
         (mail,) = sink.messages
         assert mail.get_content_type() == "multipart/alternative"
-        assert [part.get_content().strip() for part in mail.iter_parts()] == ["text", "<p>html</p>"]
+        assert [part.get_content().strip() for part in mail.iter_parts()] == [
+            "text",
+            "<p>html</p>",
+        ]
         assert mail["Content-Language"] == "en"
         send(settings(sink, "none"), Mail("ann@example.com", "Hi", "text"))
         assert sink.messages[-1].get_content_type() == "text/plain"
@@ -251,10 +269,18 @@ def test_an_error_says_whether_it_is_about_the_mail_and_whether_it_will_pass(
             sink.answers = [answer]
             with pytest.raises(NotSent, match=answer[:3]) as problem:
                 send(settings(sink, "none"), MAIL)
-            assert (problem.value.is_temporary, problem.value.is_of_mail) == (is_temporary, True)
+            assert (problem.value.is_temporary, problem.value.is_of_mail) == (
+                is_temporary,
+                True,
+            )
         away = SmtpSettings("127.0.0.1", 1, sender="im@example.com")
-        monkeypatch.setattr(mailing, "TRY_SECONDS", 0.5)  # aiosmtpd does not answer a second attempt
-        for wrong in (settings(sink, "none", "wrong"), settings(sink, "starttls"), away):
+        # aiosmtpd does not answer a second attempt
+        monkeypatch.setattr(mailing, "TRY_SECONDS", 0.5)
+        for wrong in (
+            settings(sink, "none", "wrong"),
+            settings(sink, "starttls"),
+            away,
+        ):
             with pytest.raises(NotSent) as problem:
                 send(wrong, MAIL)
             assert not problem.value.is_of_mail
