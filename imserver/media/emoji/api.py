@@ -119,7 +119,8 @@ def add(
     picture: Annotated[
         bytes,
         about(
-            "The file in base64: PNG, GIF or WebP, also moving ones, at most 256 × 256 pixels.",
+            "The file in base64: PNG, GIF, WebP or JPEG, also moving ones, at most"
+            " 512 × 512 pixels.",
             min_length=1,
             max_length=MOST_BYTES,
         ),

@@ -9,9 +9,9 @@ MOST: Final = 300
 """Limit of the emoji of an app."""
 MOST_BYTES: Final = 131_072
 """Limit of a picture, in bytes."""
-MOST_PIXELS: Final = 256
-"""Limit of its width and height."""
-TYPES: Final = ("image/png", "image/gif", "image/webp")
+MOST_PIXELS: Final = 512
+"""Limit of its width and height. Workspaces of Slack have some of 272."""
+TYPES: Final = ("image/png", "image/gif", "image/webp", "image/jpeg")
 # with its colons, a reaction has room for it
 NAME: Final = "^[a-z0-9][a-z0-9_-]{1,29}$"
 

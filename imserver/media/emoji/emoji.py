@@ -140,7 +140,7 @@ class OwnEmoji(Store.Rows):
 def _check(file: Upload) -> None:
     if file.type not in TYPES:
         raise ServiceRefused(
-            f"The picture is no PNG, GIF or WebP: {file.type}", HTTP_KIND_REFUSED
+            f"The picture is no PNG, GIF, WebP or JPEG: {file.type}", HTTP_KIND_REFUSED
         )
     if file.bytes > MOST_BYTES or max(file.width, file.height) > MOST_PIXELS:
         size = f"{file.width} × {file.height} pixels, {file.bytes} bytes"

@@ -92,9 +92,9 @@ def test_an_emoji_is_listed_until_it_is_removed_and_the_list_is_sent_when_it_has
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("tea", picture("JPEG"), (415, "kind_refused")),
+        ("tea", picture("BMP"), (415, "kind_refused")),
         ("tea", b64encode(b"<svg/>").decode(), (415, "kind_refused")),
-        ("tea", picture(size=257), (413, "file_too_large")),
+        ("tea", picture(size=513), (413, "file_too_large")),
         ("tea", b64encode(bytes(MOST_BYTES + 1)).decode(), (400, "invalid_request")),
         ("tea", "no base64", (400, "invalid_request")),
         *(
@@ -109,6 +109,13 @@ def test_what_is_refused_leaves_no_file(
     assert key.refused("emoji/add", name=name, picture=content) == problem
     assert listed(key) == []
     assert node.node.core.service(Uploads).usage(APP, OWNER).files == 0
+
+
+def test_emoji_of_other_messengers_may_be_large_and_without_transparency(
+    node: Harness, key: User
+) -> None:
+    added = key.post("emoji/add", name="from-slack", picture=picture("JPEG", size=272))
+    assert listed(key) == [added]
 
 
 def test_an_app_has_so_many_and_one_more_leaves_no_file(
