@@ -205,7 +205,7 @@ def test_requests_are_logged_without_their_query(app: App) -> None:
 
 def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
     limits = app.api.limits
-    limits.body_bytes = limits.public_body_bytes = 100
+    limits.body_bytes = limits.one_body_bytes = limits.public_body_bytes = 100
     assert app.client.post("/user/kick", data={"x": "y" * 98}).json != BAD_PARAMETER
     assert app.client.post("/user/kick", data={"x": "y" * 99}).json == BAD_PARAMETER
     assert app.client.post("/user/kick", data={"x": "y" * 1000}).json == BAD_PARAMETER
