@@ -410,9 +410,10 @@ def _check_production(path: str | None) -> None:
         )
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)
         findings = production.findings(deployment)
-    lines = [f"{setting}: {what}" for setting, what in findings]
-    rows = [{"setting": setting, "finding": what} for setting, what in findings]
-    CommandLine.data(rows, "\n".join(lines) or "nothing is open")
+        lines = [f"{setting}: {what}" for setting, what in findings]
+        rows = [{"setting": setting, "finding": what} for setting, what in findings]
+        # printed before the end of opened(), which fails where no server was
+        CommandLine.data(rows, "\n".join(lines) or "nothing is open")
     if findings:
         sys.exit(1)
 

@@ -234,12 +234,10 @@ def verify_chain(path: str | None, data_dir: str | None, head: str | None) -> No
     lines = (
         [f"acts removed for their age: {result.anchor[0]}"] if result.anchor[0] else []
     )
-    lines += [
-        f"acts {result.rows}, names {result.names}, erased {result.erased}",
-        f"head {head}",
-    ]
+    lines.append(f"acts {result.rows}, names {result.names}, erased {result.erased}")
     if not result.wrong:
         lines.append("ok: nothing was changed, removed or put in")
+    lines.append(f"head {head}")  # scripts take the last word
     counts = {
         "acts": result.rows,
         "names": result.names,

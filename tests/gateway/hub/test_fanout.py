@@ -136,7 +136,7 @@ class Model:
     """What every connection has to receive, by nothing but lists: the order of
     the calls.
 
-    Notices wait until the turn ends or somebody sends to an app with waiting
+    Notices wait until the turn ends or something is sent in an app with waiting
     ones; then they go to whoever is addressed at that moment, except an enter
     to its own user, and except what a session came after.
     """
@@ -178,6 +178,8 @@ class Model:
                 self.notice(app, "exit", user)
 
     def push(self, app: str, number: str, user: str = "", but: str = "") -> int:
+        if user and user not in self.addressed[app]:
+            return 0  # nothing is sent, so notices go on waiting
         if self.waiting[app]:
             self.flush()
         reached = 0

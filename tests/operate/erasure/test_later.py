@@ -217,7 +217,7 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
         account = good(node.post("/api/v1/accounts/register", ANN, key=KEY))
         ann, user = ("erase", "--url", url, "shop/annlee"), account["account"]["user"]
         assert "not_waiting" in run_cli(*ann, "--undo", **me).stderr
-        command = [sys.executable, "-m", "imserver", *ann, "--after", "3600"]
+        command = [sys.executable, "-m", "imserver", *ann, "--after", "1h"]
         waiting = spawn(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **me}
         )
@@ -436,7 +436,7 @@ def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(
         "made",
         "--yes",
         "--after",
-        "3600",
+        "1h",
     ]
     waiting = spawn(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **more}

@@ -70,7 +70,7 @@ class Transactions(Struct, frozen=True):
         while True:
             with self.writing() as connection:
                 if _lock(connection):
-                    with _kept(connection):
+                    with _released_after(connection):
                         yield connection
                     return
             _wait_for_lock(deadline)
@@ -229,7 +229,7 @@ def locked(connection: Connection) -> Iterator[None]:
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _lock(connection):
         _wait_for_lock(deadline)
-    with _kept(connection):
+    with _released_after(connection):
         yield
 
 
@@ -258,7 +258,7 @@ def _lock(connection: Connection) -> bool:
 
 
 @contextmanager
-def _kept(connection: Connection) -> Iterator[None]:
+def _released_after(connection: Connection) -> Iterator[None]:
     """Give the lock back at the end."""
     if connection.dialect.name in ("sqlite", "postgresql"):
         yield
